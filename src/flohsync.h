@@ -1,0 +1,32 @@
+/*
+ * flohsync.h
+ *	  Names shared by every file of the extension.  Includes nothing heavy.
+ *
+ * Layers, lowest first; a file includes only headers of rows below its own
+ * (test/layers checks it):
+ *
+ *	6  flohsync.c   the SQL-callable entry points (sqlfn_*.c)
+ *	5  launcher   worker
+ *	4  run
+ *	3  store   apply
+ *	2  http   connector kinds   page   canonical   json   cron
+ *	1  wait   db   shmem   guc
+ *	0  compat.h   flohsync.h
+ */
+#ifndef FLOHSYNC_H
+#define FLOHSYNC_H
+
+#define FLOHSYNC_EXTENSION	"flohsync"
+#define FLOHSYNC_SCHEMA		"flohsync"
+
+/* Limits of a record (contract, section 3). */
+#define FLOHSYNC_MAX_NAME_CHARS		255
+#define FLOHSYNC_MAX_TYPE_BYTES		64
+#define FLOHSYNC_MAX_NESTING		64
+#define FLOHSYNC_MAX_EXPONENT		400
+#define FLOHSYNC_MAX_RECORD_BYTES	(8 * 1024 * 1024)
+#define FLOHSYNC_MAX_PAGE_RECORDS	10000
+
+#define FLOHSYNC_HASH_HEX			64
+
+#endif							/* FLOHSYNC_H */
