@@ -33,5 +33,61 @@ typedef struct JsonNode
 /* JSON_F_BAD_* of a value are or-ed into every container around it. */
 #define JSON_F_BAD_NUMBER	0x08	/* exponent or length of a number out of bounds */
 #define JSON_F_BAD_DEPTH	0x10	/* nesting was over max_depth here; the inner value was skipped, has no children */
+#define JSON_F_REWRITE		0x20	/* the bytes may differ from the canonical form; or-ed upwards too */
+
+#define JSON_F_BAD			(JSON_F_BAD_ESCAPE | JSON_F_BAD_NUMBER | JSON_F_BAD_DEPTH)
+
+#define JSON_ROOT			1		/* index of the root node; nodes[0] stands for "none" */
+
+/*
+ * The limits may be set between creation and use.  Everything else is
+ * written by json_parse; nodes may move with each call of it.
+ */
+typedef struct JsonParser
+{
+	const char *text;
+	uint32_t	len;
+	uint32_t	nnodes;
+	JsonNode   *nodes;
+	uint32_t	capacity;
+	uint32_t	max_nodes;		/* more values than this are a fault of the text */
+	uint32_t	max_number_length;	/* a longer literal is JSON_F_BAD_NUMBER */
+	int32_t		max_exponent;	/* so is one with a greater adjusted decimal exponent */
+	const char *error;			/* static text, NULL after success */
+	size_t		error_offset;
+	uint8_t    *brackets;		/* bit stack of skipped containers */
+	size_t		brackets_size;
+	struct MemoryContextData *context;
+} JsonParser;
+
+/* Made in the current memory context, where the arena will live, too. */
+extern JsonParser *json_parser_create(void);
+
+/*
+ * json_parse reads one JSON text.  The root is at depth 1; containers deeper
+ * than max_depth are checked, not stored.  Returns false with error and
+ * error_offset set when the bytes are not JSON.
+ */
+extern bool json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth);
+
+/* json_parser_trim gives memory back when the arena holds more than keep nodes. */
+extern void json_parser_trim(JsonParser *parser, uint32_t keep);
+
+/*
+ * json_string_decode writes the characters of a string node, at most
+ * end - start - 2 bytes, and returns their number.  What no UTF-8 text may
+ * hold (\u0000, lone surrogates) becomes U+FFFD.
+ */
+extern uint32_t json_string_decode(const JsonParser *parser, const JsonNode *node, char *out);
+
+extern bool json_string_equals(const JsonParser *parser, const JsonNode *node,
+							   const char *value, uint32_t len);
+
+/* json_member returns the value of a key, the last one if it comes twice; 0 when absent. */
+extern uint32_t json_member(const JsonParser *parser, uint32_t object,
+							const char *key, uint32_t len);
+
+/* json_is_integer: a number literal of digits alone, perhaps with a minus sign. */
+extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);
 
 #endif							/* FLOHSYNC_JSON_H */

@@ -35,7 +35,7 @@ typedef struct RecordFault
 	uint32		position;
 } RecordFault;
 
-typedef struct Page
+typedef struct UpstreamPage
 {
 	bool		success;		/* payload usable; false: see upstream_error */
 	char	   *upstream_error; /* text of a success:false answer, NUL-terminated, at most 1 kB */
@@ -50,7 +50,7 @@ typedef struct Page
 	int			truncated;		/* display names that were cut */
 	char	   *next_cursor;	/* NUL-terminated; NULL at the end (absent, null or "") */
 	int64		total_estimate; /* -1 when absent */
-} Page;
+} UpstreamPage;
 
 typedef struct PageParser PageParser;
 
@@ -70,14 +70,14 @@ extern PageParser *page_parser_create(const char *const *hash_ignore, int nhash_
  * bytes are not such an answer; never raises for bad bytes.
  */
 extern bool page_parse(PageParser *parser, const char *body, size_t len,
-					   Page *page, const char **problem);
+					   UpstreamPage *page, const char **problem);
 
 /*
  * page_parse_records reads a bare JSON array of records (upsert_resources),
  * or one record (upsert_resource): the same checks, the same hash.
  */
 extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
-							   Page *page, const char **problem);
+							   UpstreamPage *page, const char **problem);
 
 /*
  * page_group_ids lists what attributes.groups of a record names: text or

@@ -1,0 +1,45 @@
+# flohsync: a PostgreSQL extension.  "make" builds, "make install" installs,
+# "make test" runs the tests on clusters of its own; README.md has the rest.
+
+EXTENSION = flohsync
+FLOHSYNC_VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" flohsync.control)
+MODULE_big = flohsync
+OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
+DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
+INSTALL_SQL = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
+EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream
+
+PG_CONFIG ?= pg_config
+# Up to PostgreSQL 15, PGDLLEXPORT is empty unless we say what it means.
+PG_CPPFLAGS = -DFLOHSYNC_VERSION=\"$(FLOHSYNC_VERSION)\" \
+	-D'PGDLLEXPORT=__attribute__((visibility("default")))'
+PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wall -Wextra -Werror \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+	-Wno-declaration-after-statement
+SHLIB_LINK = -lcurl -lcrypto
+# Bitcode serves inlining of SQL functions written in C; these are not hot there.
+override with_llvm = no
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+src/%.o: $(wildcard src/*.h)
+
+# One script from topic files, in the order of their names.
+sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL)
+	cat $^ > $@
+
+upstream: test/upstream/upstream
+test/upstream/upstream: $(wildcard test/upstream/*.c test/upstream/*.h)
+	$(MAKE) -C test/upstream
+
+test:
+	test/run
+
+demo:
+	demo/run
+
+bench:
+	bench/run
+
+.PHONY: upstream test demo bench

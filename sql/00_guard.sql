@@ -1,0 +1,56 @@
+-- What must hold before anything is created: run as an extension, in a UTF-8
+-- database, in a schema nobody else prepared, with a role for the workers.
+
+\echo Use "CREATE EXTENSION flohsync" to load this file. \quit
+
+DO $guard$
+DECLARE
+  worker text := coalesce(nullif(current_setting('flohsync.worker_role', true), ''), 'flohsync_worker');
+BEGIN
+  IF current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'flohsync needs a database in UTF8',
+      DETAIL = format('The encoding of this database is %s.', current_setting('server_encoding')),
+      HINT = 'Create a database with ENCODING ''UTF8''.';
+  END IF;
+
+  -- A schema that another role made first could be full of traps.
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
+                  WHERE n.nspname = 'flohsync'
+                    AND n.nspowner = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user))
+     OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = 'flohsync'::pg_catalog.regnamespace)
+     OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'flohsync'::pg_catalog.regnamespace) THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = 'schema "flohsync" exists and is not empty, or belongs to another role',
+      HINT = 'Rename or drop that schema; CREATE EXTENSION makes its own.';
+  END IF;
+
+  -- Workers connect as this role.  Background workers do not count against a
+  -- connection limit, so 0 keeps everyone else out (InitializeSessionUserId).
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
+    IF worker <> 'flohsync_worker' THEN
+      RAISE undefined_object USING
+        MESSAGE = format('role "%s" of flohsync.worker_role does not exist', worker);
+    END IF;
+    CREATE ROLE flohsync_worker LOGIN NOINHERIT CONNECTION LIMIT 0;
+    COMMENT ON ROLE flohsync_worker IS 'flohsync background workers; nobody logs in as this role';
+  ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
+                 WHERE r.rolname = worker
+                   AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR NOT r.rolcanlogin)) THEN
+    RAISE invalid_role_specification USING
+      MESSAGE = format('role "%s" cannot be the role of the flohsync workers', worker),
+      DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION.',
+      HINT = 'Set flohsync.worker_role to another role.';
+  END IF;
+
+  IF NOT 'flohsync' = ANY (
+       pg_catalog.regexp_split_to_array(
+         pg_catalog.replace(current_setting('shared_preload_libraries'), '"', ''), '\s*,\s*')) THEN
+    RAISE NOTICE USING
+      MESSAGE = 'flohsync is not in shared_preload_libraries: schedules will not run',
+      HINT = 'trigger_sync() and CALL sync() work; add flohsync to shared_preload_libraries and restart, or schedule CALL flohsync.sync(...) with pg_cron.';
+  END IF;
+END
+$guard$;
+
+COMMENT ON SCHEMA flohsync IS 'A local, trustworthy copy of upstream directories';

@@ -1,0 +1,27 @@
+-- Helpers in C that the rest of the script stands on.
+
+CREATE FUNCTION flohsync._new_id() RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
+COMMENT ON FUNCTION flohsync._new_id() IS 'A uuid of version 7: ids made together are stored together';
+
+CREATE FUNCTION flohsync._wake() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
+COMMENT ON FUNCTION flohsync._wake() IS 'After commit, has a worker look for due runs in this database';
+
+CREATE FUNCTION flohsync._url_problem(_url text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
+COMMENT ON FUNCTION flohsync._url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
+
+CREATE FUNCTION flohsync._query_problem(_query text) RETURNS text
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_query_problem';
+COMMENT ON FUNCTION flohsync._query_problem(text) IS 'Why a text is not one SELECT; null when it is one';
+
+CREATE FUNCTION flohsync.canonical_json(value jsonb) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_canonical_json';
+COMMENT ON FUNCTION flohsync.canonical_json(jsonb) IS
+  'Canonical form of a JSON value: RFC 8785, except that integers and numbers a double cannot hold keep their exact digits';
+
+CREATE FUNCTION flohsync.resource_hash(external_id text, display_name text, email text, attributes jsonb) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_resource_hash';
+COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
+  'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';

@@ -1,0 +1,327 @@
+-- Connectors: where upstreams are and how they are asked.
+
+CREATE TABLE flohsync.connector_definition (
+  id          uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+  name        text NOT NULL UNIQUE CHECK (name <> '' AND pg_catalog.length(name) <= 255),
+  kind        text NOT NULL CHECK (kind IN ('command', 'rest', 'sql')),
+  description text,
+  config      jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(config) = 'object'),
+  definition  jsonb CHECK (pg_catalog.jsonb_typeof(definition) = 'object'),
+  enabled     boolean NOT NULL DEFAULT true,
+  created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
+COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
+COMMENT ON COLUMN flohsync.connector_definition.name IS 'Name by which SQL functions take the connector';
+COMMENT ON COLUMN flohsync.connector_definition.kind IS 'command (one HTTP POST a page), sql (a query or function in this database), rest (declarative definition)';
+COMMENT ON COLUMN flohsync.connector_definition.description IS 'Free text';
+COMMENT ON COLUMN flohsync.connector_definition.config IS 'Settings of the kind, without secrets';
+COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative definition of kind rest';
+COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
+COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
+COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
+
+CREATE FUNCTION flohsync._invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _hint IS NULL THEN
+    RAISE invalid_parameter_value USING MESSAGE = format('invalid value for "%s": %s', _key, _problem);
+  END IF;
+  RAISE invalid_parameter_value USING
+    MESSAGE = format('invalid value for "%s": %s', _key, _problem), HINT = _hint;
+END
+$$;
+COMMENT ON FUNCTION flohsync._invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
+
+CREATE FUNCTION flohsync._unknown_key(_key text, _where text, _known text[]) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE invalid_parameter_value USING
+    MESSAGE = format('unknown key "%s" in %s', _key, _where),
+    HINT = format('Known keys are %s.', array_to_string(_known, ', '));
+END
+$$;
+COMMENT ON FUNCTION flohsync._unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
+
+CREATE FUNCTION flohsync._check_keys(_object jsonb, _where text, _known text[]) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+BEGIN
+  IF _object IS NULL OR jsonb_typeof(_object) <> 'object' THEN
+    PERFORM flohsync._invalid(_where, 'it must be a JSON object');
+  END IF;
+  FOR k IN SELECT * FROM jsonb_object_keys(_object) LOOP
+    IF NOT k = ANY (_known) THEN
+      PERFORM flohsync._unknown_key(k, _where, _known);
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_keys(jsonb, text, text[]) IS 'Raises 22023 unless the value is an object with known keys only';
+
+CREATE FUNCTION flohsync._connector_id(_connector text) RETURNS uuid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  found_id uuid;
+  known text;
+BEGIN
+  SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.name = _connector;
+  IF found_id IS NULL AND _connector ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+    SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.id = _connector::uuid;
+  END IF;
+  IF found_id IS NULL THEN
+    SELECT string_agg(s.name, ', ') INTO known
+      FROM (SELECT d.name FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
+    RAISE undefined_object USING
+      MESSAGE = format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
+      HINT = coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().');
+  END IF;
+  RETURN found_id;
+END
+$$;
+COMMENT ON FUNCTION flohsync._connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
+
+CREATE FUNCTION flohsync._check_resource_type(_resource_type text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _resource_type IS NULL OR _resource_type !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN
+    PERFORM flohsync._invalid('resource_type', format('%s is not a resource type', coalesce(quote_literal(_resource_type), 'NULL')),
+      'A resource type is a letter followed by at most 63 letters, digits, "_", "." or "-".');
+  END IF;
+  RETURN _resource_type;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_resource_type(text) IS 'The resource type itself; 22023 when it is malformed';
+
+CREATE FUNCTION flohsync._list_command(_config jsonb, _resource_type text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce(
+  _config -> 'commandNames' ->> _resource_type,
+  'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) || 's');
+COMMENT ON FUNCTION flohsync._list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
+
+CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT t.type FROM (
+    SELECT k.key AS type FROM pg_catalog.jsonb_object_keys(_config -> 'queries') k(key) WHERE _kind = 'sql'
+    UNION
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key)
+    UNION
+    SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
+      FROM pg_catalog.jsonb_array_elements_text(_config -> 'commands') c(name)
+     WHERE c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
+       AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
+  ) t ORDER BY 1;
+END;
+COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb) IS 'Resource types that a connector''s config names';
+
+CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+  problem text;
+BEGIN
+  IF _kind IS NULL OR _kind NOT IN ('command', 'sql', 'rest') THEN
+    PERFORM flohsync._invalid('kind', format('%s is not a kind of connector', coalesce(quote_literal(_kind), 'NULL')),
+      'Kinds are command, sql and rest.');
+  END IF;
+  IF _kind = 'rest' THEN
+    RAISE feature_not_supported USING
+      MESSAGE = 'connectors of kind "rest" are not supported by this version',
+      HINT = 'Use kind command or sql.';
+  END IF;
+  IF _definition IS NOT NULL THEN
+    PERFORM flohsync._invalid('definition', format('a connector of kind %s has none', _kind));
+  END IF;
+
+  IF _kind = 'command' THEN
+    PERFORM flohsync._check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames']);
+    IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
+      PERFORM flohsync._invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
+    END IF;
+    problem := flohsync._url_problem(_config ->> 'url');
+    IF problem IS NOT NULL THEN
+      PERFORM flohsync._invalid('url', problem);
+    END IF;
+    IF _config ? 'headers' THEN
+      IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
+        PERFORM flohsync._invalid('headers', 'it must be an object of texts');
+      END IF;
+      FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
+        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\r\n]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
+          PERFORM flohsync._invalid('headers', format('header "%s" is malformed', k));
+        END IF;
+        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection') THEN
+          PERFORM flohsync._invalid('headers', format('header "%s" is set by flohsync itself', k));
+        END IF;
+      END LOOP;
+    END IF;
+    IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
+        OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
+      PERFORM flohsync._invalid('commands', 'it must be an array of texts');
+    END IF;
+    IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
+        OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
+      PERFORM flohsync._invalid('commandNames', 'it must be an object of texts');
+    END IF;
+  ELSE
+    PERFORM flohsync._check_keys(_config, 'config', ARRAY['function', 'queries']);
+    IF (_config ? 'function') = (_config ? 'queries') THEN
+      PERFORM flohsync._invalid('config', 'a connector of kind sql has either "function" or "queries"');
+    END IF;
+    IF _config ? 'function' THEN
+      IF jsonb_typeof(_config -> 'function') <> 'string'
+         OR to_regprocedure((_config ->> 'function') || '(jsonb)') IS NULL
+         OR NOT EXISTS (SELECT FROM pg_proc p
+                         WHERE p.oid = to_regprocedure((_config ->> 'function') || '(jsonb)')
+                           AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f') THEN
+        PERFORM flohsync._invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
+          'Name it with its schema.');
+      END IF;
+    ELSE
+      IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
+        PERFORM flohsync._invalid('queries', 'it must be an object of one query per resource type');
+      END IF;
+      FOR k, v IN SELECT * FROM jsonb_each(_config -> 'queries') LOOP
+        PERFORM flohsync._check_resource_type(k);
+        IF jsonb_typeof(v) <> 'string' THEN
+          PERFORM flohsync._invalid('queries', format('the query of "%s" must be a text', k));
+        END IF;
+        problem := flohsync._query_problem(v #>> '{}');
+        IF problem IS NOT NULL THEN
+          PERFORM flohsync._invalid('queries', format('the query of "%s" cannot be used: %s', k, problem),
+            'A query is one SELECT that yields external_id, display_name, email and attributes, and modified_at for incremental runs.');
+        END IF;
+      END LOOP;
+    END IF;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
+
+CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  new_id uuid;
+BEGIN
+  IF create_connector.name IS NULL OR create_connector.name = '' OR length(create_connector.name) > 255 THEN
+    PERFORM flohsync._invalid('name', 'it must have 1 to 255 characters');
+  END IF;
+  PERFORM flohsync._check_connector(create_connector.kind, create_connector.config, create_connector.definition);
+  BEGIN
+    INSERT INTO flohsync.connector_definition (name, kind, config, definition)
+    VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
+    RETURNING id INTO new_id;
+  EXCEPTION WHEN unique_violation THEN
+    RAISE duplicate_object USING
+      MESSAGE = format('connector "%s" already exists', create_connector.name),
+      HINT = 'Change it with flohsync.update_connector().';
+  END;
+  RETURN new_id;
+END
+$$;
+COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
+  'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
+
+CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  d flohsync.connector_definition;
+  foreign_owner text;
+BEGIN
+  SELECT * INTO STRICT d FROM flohsync.connector_definition x
+   WHERE x.id = flohsync._connector_id(connector) FOR UPDATE;
+  PERFORM flohsync._check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
+  IF settings ? 'name' THEN
+    IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
+      PERFORM flohsync._invalid('name', 'it must be a text of 1 to 255 characters');
+    END IF;
+    d.name := settings ->> 'name';
+  END IF;
+  IF settings ? 'description' THEN
+    IF jsonb_typeof(settings -> 'description') NOT IN ('string', 'null') THEN
+      PERFORM flohsync._invalid('description', 'it must be a text or null');
+    END IF;
+    d.description := settings ->> 'description';
+  END IF;
+  IF settings ? 'enabled' THEN
+    IF jsonb_typeof(settings -> 'enabled') <> 'boolean' THEN
+      PERFORM flohsync._invalid('enabled', 'it must be true or false');
+    END IF;
+    d.enabled := (settings ->> 'enabled')::boolean;
+  END IF;
+  IF settings ? 'config' THEN
+    d.config := settings -> 'config';
+  END IF;
+  IF settings ? 'definition' THEN
+    d.definition := nullif(settings -> 'definition', 'null');
+  END IF;
+  IF settings ?| ARRAY['config', 'definition'] THEN
+    PERFORM flohsync._check_connector(d.kind, d.config, d.definition);
+    -- Queries run with the rights of the configurations' owners: only who has
+    -- those rights may change them.
+    IF d.kind = 'sql' THEN
+      SELECT c.owner INTO foreign_owner FROM flohsync.connector_sync_config c
+       WHERE c.connector_id = d.id
+         AND NOT coalesce((SELECT pg_has_role(current_user, r.oid, 'MEMBER') FROM pg_roles r WHERE r.rolname = c.owner), false)
+       LIMIT 1;
+      IF foreign_owner IS NOT NULL THEN
+        RAISE insufficient_privilege USING
+          MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
+          HINT = 'Only a member of that role can change what it runs.';
+      END IF;
+    END IF;
+  END IF;
+  BEGIN
+    UPDATE flohsync.connector_definition x
+       SET name = d.name, description = d.description, config = d.config,
+           definition = d.definition, enabled = d.enabled, updated_at = now()
+     WHERE x.id = d.id;
+  EXCEPTION WHEN unique_violation THEN
+    RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
+  END;
+  PERFORM flohsync._wake();
+END
+$$;
+COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
+  'Changes the given keys (name, description, config, definition, enabled) of a connector';
+
+CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid := flohsync._connector_id(connector);
+  _run bigint;
+BEGIN
+  FOR _run IN SELECT r.id FROM flohsync.sync_run r
+               WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
+    PERFORM flohsync.cancel_sync(_run);
+  END LOOP;
+  DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
+END
+$$;
+COMMENT ON FUNCTION flohsync.drop_connector(text) IS
+  'Removes a connector with its configurations, records, matches and history';

@@ -1,0 +1,443 @@
+-- Configurations: what of a connector is synced, when, and under which guards.
+
+CREATE TABLE flohsync.workflow_definition (
+  id         uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+  name       text NOT NULL UNIQUE,
+  enabled    boolean NOT NULL DEFAULT true,
+  definition jsonb NOT NULL DEFAULT '{}',
+  created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE flohsync.workflow_definition IS 'Workflows that a sync can trigger';
+COMMENT ON COLUMN flohsync.workflow_definition.id IS 'Identity of the workflow';
+COMMENT ON COLUMN flohsync.workflow_definition.name IS 'Unique name';
+COMMENT ON COLUMN flohsync.workflow_definition.enabled IS 'When false, jobs of the workflow are not run';
+COMMENT ON COLUMN flohsync.workflow_definition.definition IS 'What the workflow does, opaque to flohsync';
+COMMENT ON COLUMN flohsync.workflow_definition.created_at IS 'When the row was created';
+
+CREATE TABLE flohsync.connector_sync_config (
+  id                             uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+  connector_id                   uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  resource_type                  varchar(64) COLLATE "C" NOT NULL CHECK (resource_type ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'),
+  enabled                        boolean NOT NULL DEFAULT false,
+  strategy                       varchar(32) NOT NULL DEFAULT 'full' CHECK (strategy IN ('full', 'incremental')),
+  cron_schedule                  text,
+  filter_rules                   jsonb,
+  stale_retention                varchar(32) NOT NULL DEFAULT '7d',
+  last_sync_at                   timestamptz,
+  last_sync_cursor               text,
+  last_sync_status               varchar(32) NOT NULL DEFAULT 'idle' CHECK (last_sync_status IN ('idle', 'running', 'success', 'error')),
+  last_sync_error                text,
+  last_sync_stats                jsonb,
+  attribute_mappings             jsonb,
+  user_match_strategy            varchar(32) NOT NULL DEFAULT 'email'
+                                 CHECK (user_match_strategy IN ('email', 'email_and_issuer', 'upstream_identity', 'external_id')),
+  user_match_fallback_strategies jsonb,
+  issuer_source_path             text,
+  post_sync_workflow_id          uuid REFERENCES flohsync.workflow_definition ON DELETE SET NULL,
+  sync_trigger_mode              varchar(32) NOT NULL DEFAULT 'none' CHECK (sync_trigger_mode IN ('none', 'per_record', 'summary')),
+  create_users                   boolean NOT NULL DEFAULT false,
+  deactivate_users               boolean NOT NULL DEFAULT false,
+  create_user_defaults           jsonb,
+  full_cron_schedule             text,
+  timezone                       text NOT NULL DEFAULT 'UTC',
+  overlap                        interval NOT NULL DEFAULT '5 minutes' CHECK (overlap >= '0'),
+  hash_ignore                    jsonb,
+  safeguards                     jsonb NOT NULL DEFAULT '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}',
+  next_run_at                    timestamptz,
+  next_full_run_at               timestamptz,
+  watermark                      timestamptz,
+  last_full_pass_at              timestamptz,
+  owner                          name NOT NULL DEFAULT current_user,
+  created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  UNIQUE (connector_id, resource_type)
+);
+COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
+COMMENT ON COLUMN flohsync.connector_sync_config.id IS 'Identity of the configuration';
+COMMENT ON COLUMN flohsync.connector_sync_config.connector_id IS 'Its connector';
+COMMENT ON COLUMN flohsync.connector_sync_config.resource_type IS 'Resource type that it is about';
+COMMENT ON COLUMN flohsync.connector_sync_config.enabled IS 'Whether schedules run; a run by hand needs no enabling';
+COMMENT ON COLUMN flohsync.connector_sync_config.strategy IS 'full or incremental';
+COMMENT ON COLUMN flohsync.connector_sync_config.cron_schedule IS 'When runs of the strategy are due; null: by hand only';
+COMMENT ON COLUMN flohsync.connector_sync_config.filter_rules IS 'Which upstream records are in scope';
+COMMENT ON COLUMN flohsync.connector_sync_config.stale_retention IS 'How long stale records are kept';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_at IS 'End of the last run';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_cursor IS 'Where the next run goes on after an error';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_status IS 'idle, running, success or error';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_error IS 'Message of the last run when it failed or was held';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_stats IS 'Statistics of the last run';
+COMMENT ON COLUMN flohsync.connector_sync_config.attribute_mappings IS 'Rules that copy attributes into user profiles';
+COMMENT ON COLUMN flohsync.connector_sync_config.user_match_strategy IS 'First strategy by which records are matched to users';
+COMMENT ON COLUMN flohsync.connector_sync_config.user_match_fallback_strategies IS 'Strategies tried after the first, in order';
+COMMENT ON COLUMN flohsync.connector_sync_config.issuer_source_path IS 'Where a record names its issuer; null: attributes.identityIssuer';
+COMMENT ON COLUMN flohsync.connector_sync_config.post_sync_workflow_id IS 'Workflow to trigger after a run';
+COMMENT ON COLUMN flohsync.connector_sync_config.sync_trigger_mode IS 'none, per_record or summary';
+COMMENT ON COLUMN flohsync.connector_sync_config.create_users IS 'Create users for unmatched records with an e-mail address';
+COMMENT ON COLUMN flohsync.connector_sync_config.deactivate_users IS 'Deactivate users whose only record went stale';
+COMMENT ON COLUMN flohsync.connector_sync_config.create_user_defaults IS 'Profile values of users created this way';
+COMMENT ON COLUMN flohsync.connector_sync_config.full_cron_schedule IS 'When a full pass runs beside an incremental one';
+COMMENT ON COLUMN flohsync.connector_sync_config.timezone IS 'Time zone of both schedules';
+COMMENT ON COLUMN flohsync.connector_sync_config.overlap IS 'How far an incremental run reaches back behind the watermark';
+COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths left out of the hash';
+COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits over which a pass is held for approval; a null one is off';
+COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
+COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
+COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run, by the upstream''s clock where that is behind ours';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
+COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run';
+COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
+COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
+
+CREATE FUNCTION flohsync._iso(_at timestamptz) RETURNS text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+COMMENT ON FUNCTION flohsync._iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
+
+CREATE FUNCTION flohsync._duration(_text text) RETURNS interval
+LANGUAGE plpgsql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text[] := regexp_match(_text, '^\s*(\d{1,9})\s*([smhdw])\s*$');
+  answer interval;
+BEGIN
+  IF part IS NOT NULL THEN
+    RETURN part[1]::int * CASE part[2] WHEN 's' THEN interval '1 second' WHEN 'm' THEN interval '1 minute'
+                            WHEN 'h' THEN interval '1 hour' WHEN 'd' THEN interval '1 day' ELSE interval '7 days' END;
+  END IF;
+  BEGIN
+    answer := _text::interval;
+  EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+  END;
+  RETURN CASE WHEN answer >= interval '0' THEN answer END;
+END
+$$;
+COMMENT ON FUNCTION flohsync._duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
+
+CREATE FUNCTION flohsync._cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_cron_next';
+COMMENT ON FUNCTION flohsync._cron_next(text, timestamptz, text) IS 'First instant after the given one that a schedule names; null for a null argument or when there is none';
+
+CREATE FUNCTION flohsync._cron_problem(_schedule text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_problem';
+COMMENT ON FUNCTION flohsync._cron_problem(text) IS 'What is wrong with a cron schedule; null when nothing is';
+
+CREATE FUNCTION flohsync._timezone_valid(_name text) RETURNS boolean
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_timezone_valid';
+COMMENT ON FUNCTION flohsync._timezone_valid(text) IS 'Whether a time zone of that name is known';
+
+CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT 'UTC') RETURNS timestamptz
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_cron_next';
+COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
+  'First instant after the given one that a cron schedule names in a time zone; null when there is none; 22023 for a bad schedule or zone';
+
+CREATE FUNCTION flohsync._path_problem(_path text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN _path IS NULL OR _path !~ '^[A-Za-z_][A-Za-z0-9_:-]{0,63}(\.[A-Za-z0-9_:-]{1,64}){0,7}$'
+    THEN pg_catalog.format('%s is not a dot path', coalesce(pg_catalog.quote_literal(_path), 'NULL'))
+  WHEN pg_catalog.string_to_array(_path, '.') && ARRAY['__proto__', 'prototype', 'constructor']
+    THEN pg_catalog.format('%L has an unsafe segment', _path)
+  WHEN pg_catalog.split_part(_path, '.', 1) NOT IN ('externalId', 'displayName', 'email', 'attributes')
+    OR (pg_catalog.split_part(_path, '.', 1) <> 'attributes' AND pg_catalog.strpos(_path, '.') > 0)
+    THEN pg_catalog.format('%L does not start at externalId, displayName, email or attributes', _path)
+END;
+COMMENT ON FUNCTION flohsync._path_problem(text) IS 'What is wrong with a dot path into a record; null when nothing is';
+
+CREATE FUNCTION flohsync._check_texts(_key text, _value jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> 'array' OR jsonb_path_exists(_value, '$[*] ? (@.type() != "string" || @ == "")') THEN
+    PERFORM flohsync._invalid(_key, 'it must be an array of texts');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_texts(text, jsonb) IS 'Raises 22023 unless the value is an array of non-empty texts';
+
+CREATE FUNCTION flohsync._check_filter_rules(_rules jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+BEGIN
+  PERFORM flohsync._check_keys(_rules, 'filterRules',
+    ARRAY['groupNamePattern', 'groupIds', 'emailDomains', 'memberOfSyncedGroups', 'maxRecords']);
+  _rules := jsonb_strip_nulls(_rules);
+  FOR k, v IN SELECT * FROM jsonb_each(_rules) LOOP
+    CASE k
+      WHEN 'groupNamePattern' THEN
+        IF jsonb_typeof(v) <> 'string' OR length(v #>> '{}') NOT BETWEEN 1 AND 1000 THEN
+          PERFORM flohsync._invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
+        END IF;
+      WHEN 'groupIds', 'emailDomains' THEN
+        PERFORM flohsync._check_texts('filterRules.' || k, v);
+      WHEN 'memberOfSyncedGroups' THEN
+        IF jsonb_typeof(v) <> 'boolean' THEN
+          PERFORM flohsync._invalid('filterRules.memberOfSyncedGroups', 'it must be true or false');
+        END IF;
+      WHEN 'maxRecords' THEN
+        IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 1 AND 9007199254740991
+           OR (v #>> '{}')::numeric % 1 <> 0 THEN
+          PERFORM flohsync._invalid('filterRules.maxRecords', 'it must be a whole number of at least 1');
+        END IF;
+    END CASE;
+  END LOOP;
+  RETURN nullif(_rules, '{}');
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names what is wrong';
+
+CREATE FUNCTION flohsync._check_mappings(_mappings jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  m jsonb;
+  i int := 0;
+  problem text;
+BEGIN
+  IF jsonb_typeof(_mappings) <> 'array' THEN
+    PERFORM flohsync._invalid('attributeMappings', 'it must be an array of rules');
+  END IF;
+  FOR m IN SELECT * FROM jsonb_array_elements(_mappings) LOOP
+    PERFORM flohsync._check_keys(m, format('attributeMappings[%s]', i),
+      ARRAY['sourcePath', 'targetField', 'writeMode', 'transform', 'enabled']);
+    problem := flohsync._path_problem(m ->> 'sourcePath');
+    IF problem IS NOT NULL THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
+    END IF;
+    IF jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' OR (m ->> 'targetField') !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$'
+       OR (m ->> 'targetField') IN ('__proto__', 'prototype', 'constructor') THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].targetField', i), 'it must be a field name');
+    END IF;
+    IF m ? 'writeMode' AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].writeMode', i), format('%s is not a write mode', m -> 'writeMode'),
+        'Write modes are overwrite_always, overwrite_if_empty and never_overwrite.');
+    END IF;
+    IF m ? 'enabled' AND jsonb_typeof(m -> 'enabled') <> 'boolean' THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].enabled', i), 'it must be true or false');
+    END IF;
+    IF m ? 'transform' AND jsonb_typeof(m -> 'transform') NOT IN ('string', 'null') THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].transform', i), 'it must be a text');
+    END IF;
+    i := i + 1;
+  END LOOP;
+  RETURN _mappings;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_mappings(jsonb) IS 'Attribute mappings as given; 22023 names what is wrong';
+
+CREATE FUNCTION flohsync._check_safeguards(_given jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+BEGIN
+  PERFORM flohsync._check_keys(_given, 'safeguards', ARRAY['maxStaleFraction', 'maxDeactivateFraction', 'minRecords']);
+  FOR k, v IN SELECT * FROM jsonb_each(_given) LOOP
+    IF v = 'null' THEN
+      CONTINUE;
+    END IF;
+    IF k = 'minRecords' THEN
+      IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12 OR (v #>> '{}')::numeric % 1 <> 0 THEN
+        PERFORM flohsync._invalid('safeguards.minRecords', 'it must be a whole number of at least 0, or null');
+      END IF;
+    ELSIF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1 THEN
+      PERFORM flohsync._invalid('safeguards.' || k, 'it must be a number from 0 to 1, or null');
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_safeguards(jsonb) IS 'Raises 22023 for safeguards that make no sense, naming the key';
+
+CREATE FUNCTION flohsync._config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.jsonb_build_object(
+  'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
+  'enabled', (_c).enabled, 'strategy', (_c).strategy, 'cronSchedule', (_c).cron_schedule,
+  'filterRules', (_c).filter_rules, 'staleRetention', (_c).stale_retention,
+  'attributeMappings', (_c).attribute_mappings, 'userMatchStrategy', (_c).user_match_strategy,
+  'userMatchFallbackStrategies', (_c).user_match_fallback_strategies,
+  'issuerSourcePath', (_c).issuer_source_path, 'postSyncWorkflowId', (_c).post_sync_workflow_id,
+  'syncTriggerMode', (_c).sync_trigger_mode, 'createUsers', (_c).create_users,
+  'deactivateUsers', (_c).deactivate_users, 'createUserDefaults', (_c).create_user_defaults)
+  || pg_catalog.jsonb_build_object(
+  'fullCronSchedule', (_c).full_cron_schedule, 'timezone', (_c).timezone,
+  'overlap', (_c).overlap::text, 'hashIgnore', (_c).hash_ignore, 'safeguards', (_c).safeguards,
+  'lastSyncAt', flohsync._iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
+  'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
+  'lastSyncStats', (_c).last_sync_stats,
+  'nextRunAt', flohsync._iso(least((_c).next_run_at, (_c).next_full_run_at)),
+  'createdAt', flohsync._iso((_c).created_at), 'updatedAt', flohsync._iso((_c).updated_at));
+COMMENT ON FUNCTION flohsync._config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
+
+CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  _type text := flohsync._check_resource_type(configure_sync.resource_type);
+  _defaults constant jsonb := '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}';
+  c flohsync.connector_sync_config;
+  k text;
+  v jsonb;
+  t text;    -- the value as text
+  kind text; -- its JSON type
+  problem text;
+BEGIN
+  PERFORM flohsync._check_keys(settings, 'settings', ARRAY[
+    'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
+    'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
+    'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
+    'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
+
+  INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, timezone)
+  VALUES (_connector, _type, coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
+  ON CONFLICT (connector_id, resource_type) DO NOTHING;
+  SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = _connector AND x.resource_type = _type FOR UPDATE;
+
+  FOR k, v IN SELECT * FROM jsonb_each(settings) LOOP
+    kind := jsonb_typeof(v);
+    t := v #>> '{}';
+    IF kind = 'null' AND k IN ('enabled', 'strategy', 'staleRetention', 'userMatchStrategy', 'syncTriggerMode',
+                               'createUsers', 'deactivateUsers', 'timezone', 'overlap') THEN
+      PERFORM flohsync._invalid(k, 'it must not be null');
+    END IF;
+    CASE
+      WHEN k IN ('enabled', 'createUsers', 'deactivateUsers') THEN
+        IF kind <> 'boolean' THEN
+          PERFORM flohsync._invalid(k, 'it must be true or false');
+        END IF;
+        CASE k WHEN 'enabled' THEN c.enabled := t::boolean;
+               WHEN 'createUsers' THEN c.create_users := t::boolean;
+               ELSE c.deactivate_users := t::boolean; END CASE;
+      WHEN k = 'strategy' THEN
+        IF t NOT IN ('full', 'incremental') OR kind <> 'string' THEN
+          PERFORM flohsync._invalid(k, format('%s is not a strategy', v), 'Strategies are full and incremental.');
+        END IF;
+        c.strategy := t;
+      WHEN k IN ('cronSchedule', 'fullCronSchedule') THEN
+        IF kind NOT IN ('string', 'null') THEN
+          PERFORM flohsync._invalid(k, 'it must be a text or null');
+        END IF;
+        t := nullif(btrim(t), '');
+        problem := flohsync._cron_problem(t);
+        IF problem IS NOT NULL THEN
+          PERFORM flohsync._invalid(k, problem, 'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
+        END IF;
+        IF k = 'cronSchedule' THEN c.cron_schedule := t; ELSE c.full_cron_schedule := t; END IF;
+      WHEN k = 'filterRules' THEN
+        c.filter_rules := CASE WHEN kind <> 'null' THEN flohsync._check_filter_rules(v) END;
+      WHEN k = 'staleRetention' THEN
+        IF kind <> 'string' OR flohsync._duration(t) IS NULL OR length(t) > 32 THEN
+          PERFORM flohsync._invalid(k, format('%s is not a duration', v), 'For example "7d", "24h", "30m", "90s", "2w" or "1 month".');
+        END IF;
+        c.stale_retention := t;
+      WHEN k = 'attributeMappings' THEN
+        c.attribute_mappings := CASE WHEN kind <> 'null' THEN flohsync._check_mappings(v) END;
+      WHEN k = 'userMatchStrategy' THEN
+        IF t NOT IN ('email', 'email_and_issuer', 'upstream_identity', 'external_id') THEN
+          PERFORM flohsync._invalid(k, format('%s is not a match strategy', v),
+            'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
+        END IF;
+        c.user_match_strategy := t;
+      WHEN k = 'userMatchFallbackStrategies' THEN
+        IF kind <> 'null' THEN
+          PERFORM flohsync._check_texts(k, v);
+          IF jsonb_path_exists(v, '$[*] ? (@ != "email" && @ != "email_and_issuer" && @ != "upstream_identity" && @ != "external_id")') THEN
+            PERFORM flohsync._invalid(k, format('%s names an unknown match strategy', v),
+              'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
+          END IF;
+        END IF;
+        c.user_match_fallback_strategies := nullif(v, 'null');
+      WHEN k = 'issuerSourcePath' THEN
+        problem := CASE WHEN kind <> 'null' THEN flohsync._path_problem(t) END;
+        IF problem IS NOT NULL THEN
+          PERFORM flohsync._invalid(k, problem, 'For example "attributes.identityIssuer".');
+        END IF;
+        c.issuer_source_path := t;
+      WHEN k = 'postSyncWorkflowId' THEN
+        IF kind <> 'null' AND (kind <> 'string' OR t !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+            OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id::text = lower(t))) THEN
+          PERFORM flohsync._invalid(k, format('there is no workflow %s', v));
+        END IF;
+        c.post_sync_workflow_id := t::uuid;
+      WHEN k = 'syncTriggerMode' THEN
+        IF t NOT IN ('none', 'per_record', 'summary') THEN
+          PERFORM flohsync._invalid(k, format('%s is not a trigger mode', v), 'Trigger modes are none, per_record and summary.');
+        END IF;
+        c.sync_trigger_mode := t;
+      WHEN k = 'createUserDefaults' THEN
+        IF kind NOT IN ('object', 'null') THEN
+          PERFORM flohsync._invalid(k, 'it must be an object or null');
+        END IF;
+        c.create_user_defaults := nullif(v, 'null');
+      WHEN k = 'timezone' THEN
+        IF kind <> 'string' OR NOT flohsync._timezone_valid(t) THEN
+          PERFORM flohsync._invalid(k, format('%s is not a time zone', v), 'Time zones are listed in pg_timezone_names.');
+        END IF;
+        c.timezone := t;
+      WHEN k = 'overlap' THEN
+        IF kind <> 'string' OR flohsync._duration(t) IS NULL THEN
+          PERFORM flohsync._invalid(k, format('%s is not a duration', v), 'For example "5m" or "00:05:00".');
+        END IF;
+        c.overlap := flohsync._duration(t);
+      WHEN k = 'hashIgnore' THEN
+        IF kind <> 'null' THEN
+          PERFORM flohsync._check_texts(k, v);
+        END IF;
+        c.hash_ignore := nullif(nullif(v, 'null'), '[]');
+      WHEN k = 'safeguards' THEN
+        IF kind = 'null' THEN
+          c.safeguards := _defaults;
+        ELSE
+          PERFORM flohsync._check_safeguards(v);
+          c.safeguards := c.safeguards || v;
+        END IF;
+    END CASE;
+  END LOOP;
+
+  c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, now(), c.timezone) END;
+  c.next_full_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.full_cron_schedule, now(), c.timezone) END;
+
+  UPDATE flohsync.connector_sync_config x
+     SET enabled = c.enabled, strategy = c.strategy, cron_schedule = c.cron_schedule,
+         filter_rules = c.filter_rules, stale_retention = c.stale_retention,
+         attribute_mappings = c.attribute_mappings, user_match_strategy = c.user_match_strategy,
+         user_match_fallback_strategies = c.user_match_fallback_strategies,
+         issuer_source_path = c.issuer_source_path, post_sync_workflow_id = c.post_sync_workflow_id,
+         sync_trigger_mode = c.sync_trigger_mode, create_users = c.create_users,
+         deactivate_users = c.deactivate_users, create_user_defaults = c.create_user_defaults,
+         full_cron_schedule = c.full_cron_schedule, timezone = c.timezone, overlap = c.overlap,
+         hash_ignore = c.hash_ignore, safeguards = c.safeguards,
+         next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at, updated_at = now()
+   WHERE x.id = c.id
+  RETURNING x.* INTO c;
+  PERFORM flohsync._wake();
+  RETURN flohsync._config_dto(c);
+END
+$$;
+COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
+  'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the key that is wrong';
+
+CREATE FUNCTION flohsync.sync_config(connector text, resource_type text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT flohsync._config_dto(c) FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = flohsync._connector_id(sync_config.connector) AND c.resource_type = sync_config.resource_type;
+END;
+COMMENT ON FUNCTION flohsync.sync_config(text, text) IS 'The configuration of a resource type; null when there is none';

@@ -1,0 +1,98 @@
+-- What is going on: progress, jobs, workers.
+
+CREATE VIEW flohsync.sync_progress WITH (security_barrier) AS
+SELECT r.id AS run_id, d.name AS connector, r.connector_id, r.resource_type, r.strategy, r.trigger, r.status,
+       r.requested_at, r.started_at, l.page, l.records, l.total_estimate,
+       CASE WHEN l.total_estimate > 0 THEN least(100, pg_catalog.round(100.0 * l.records / l.total_estimate, 1)) END AS percent,
+       l.added, l.updated, l.unchanged, l.errored, l.next_cursor AS cursor, r.pass_id, r.pass_started_at
+  FROM flohsync.sync_run r
+  JOIN flohsync.connector_definition d ON d.id = r.connector_id
+ CROSS JOIN LATERAL (
+       SELECT coalesce(pg_catalog.max(p.page), 0) AS page, coalesce(pg_catalog.sum(p.records), 0) AS records,
+              coalesce(pg_catalog.sum(p.added), 0) AS added, coalesce(pg_catalog.sum(p.updated), 0) AS updated,
+              coalesce(pg_catalog.sum(p.unchanged), 0) AS unchanged, coalesce(pg_catalog.sum(p.errored), 0) AS errored,
+              (pg_catalog.array_agg(p.total_estimate ORDER BY p.page DESC) FILTER (WHERE p.total_estimate IS NOT NULL))[1] AS total_estimate,
+              (pg_catalog.array_agg(p.next_cursor ORDER BY p.page DESC))[1] AS next_cursor
+         FROM flohsync.sync_run x JOIN flohsync.sync_run_page p ON p.run_id = x.id
+        WHERE x.pass_id = r.pass_id) l
+ WHERE r.status IN ('queued', 'running');
+COMMENT ON VIEW flohsync.sync_progress IS 'Runs that are queued or going on, with what their pass has done so far';
+COMMENT ON COLUMN flohsync.sync_progress.run_id IS 'Run';
+COMMENT ON COLUMN flohsync.sync_progress.connector IS 'Name of the connector';
+COMMENT ON COLUMN flohsync.sync_progress.connector_id IS 'Connector';
+COMMENT ON COLUMN flohsync.sync_progress.resource_type IS 'Resource type';
+COMMENT ON COLUMN flohsync.sync_progress.strategy IS 'full or incremental';
+COMMENT ON COLUMN flohsync.sync_progress.trigger IS 'What asked for the run';
+COMMENT ON COLUMN flohsync.sync_progress.status IS 'queued or running';
+COMMENT ON COLUMN flohsync.sync_progress.requested_at IS 'When it was asked for';
+COMMENT ON COLUMN flohsync.sync_progress.started_at IS 'When a worker took it';
+COMMENT ON COLUMN flohsync.sync_progress.page IS 'Pages applied in the pass';
+COMMENT ON COLUMN flohsync.sync_progress.records IS 'Records received in the pass';
+COMMENT ON COLUMN flohsync.sync_progress.total_estimate IS 'What the upstream says there is in all';
+COMMENT ON COLUMN flohsync.sync_progress.percent IS 'records of total_estimate, in percent';
+COMMENT ON COLUMN flohsync.sync_progress.added IS 'New records';
+COMMENT ON COLUMN flohsync.sync_progress.updated IS 'Changed records';
+COMMENT ON COLUMN flohsync.sync_progress.unchanged IS 'Records as stored';
+COMMENT ON COLUMN flohsync.sync_progress.errored IS 'Records set aside';
+COMMENT ON COLUMN flohsync.sync_progress.cursor IS 'Cursor of the page to come';
+COMMENT ON COLUMN flohsync.sync_progress.pass_id IS 'First run of the pass';
+COMMENT ON COLUMN flohsync.sync_progress.pass_started_at IS 'When the pass began';
+
+CREATE VIEW flohsync.jobs WITH (security_barrier) AS
+SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
+       d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
+       c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
+       least(c.next_run_at, c.next_full_run_at) AS next_run_at,
+       r.id AS last_run_id, r.started_at AS last_run_at, r.status AS last_status, r.error AS last_error
+  FROM flohsync.connector_sync_config c
+  JOIN flohsync.connector_definition d ON d.id = c.connector_id
+  LEFT JOIN LATERAL (SELECT x.id, x.started_at, x.status, x.error FROM flohsync.sync_run x
+                      WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type
+                      ORDER BY x.id DESC LIMIT 1) r ON true;
+COMMENT ON VIEW flohsync.jobs IS 'What is scheduled, when it is next due, and how it last went';
+COMMENT ON COLUMN flohsync.jobs.job_id IS 'cr-sync-{connectorId}-{resourceType}';
+COMMENT ON COLUMN flohsync.jobs.connector IS 'Name of the connector';
+COMMENT ON COLUMN flohsync.jobs.resource_type IS 'Resource type';
+COMMENT ON COLUMN flohsync.jobs.enabled IS 'Whether schedules run';
+COMMENT ON COLUMN flohsync.jobs.strategy IS 'Strategy of the first schedule';
+COMMENT ON COLUMN flohsync.jobs.schedule IS 'First schedule';
+COMMENT ON COLUMN flohsync.jobs.full_schedule IS 'Schedule of full passes beside it';
+COMMENT ON COLUMN flohsync.jobs.timezone IS 'Time zone of both';
+COMMENT ON COLUMN flohsync.jobs.next_run_at IS 'When the next run is due';
+COMMENT ON COLUMN flohsync.jobs.last_run_id IS 'Last run';
+COMMENT ON COLUMN flohsync.jobs.last_run_at IS 'When it started';
+COMMENT ON COLUMN flohsync.jobs.last_status IS 'How it stands';
+COMMENT ON COLUMN flohsync.jobs.last_error IS 'What went wrong';
+
+CREATE VIEW flohsync.workers WITH (security_barrier) AS
+SELECT a.pid, a.backend_type AS kind, a.datname AS database, a.backend_start AS started_at,
+       a.application_name AS doing, a.state, a.wait_event_type, a.wait_event
+  FROM pg_catalog.pg_stat_activity a
+ WHERE a.backend_type LIKE 'flohsync %';
+COMMENT ON VIEW flohsync.workers IS 'Processes of flohsync in this cluster';
+COMMENT ON COLUMN flohsync.workers.pid IS 'Process id';
+COMMENT ON COLUMN flohsync.workers.kind IS 'flohsync launcher or flohsync worker';
+COMMENT ON COLUMN flohsync.workers.database IS 'Database that it is connected to; null for the launcher';
+COMMENT ON COLUMN flohsync.workers.started_at IS 'When it started';
+COMMENT ON COLUMN flohsync.workers.doing IS 'What it is working on';
+COMMENT ON COLUMN flohsync.workers.state IS 'State of its backend';
+COMMENT ON COLUMN flohsync.workers.wait_event_type IS 'Kind of what it waits for';
+COMMENT ON COLUMN flohsync.workers.wait_event IS 'What it waits for';
+
+CREATE FUNCTION flohsync.sync_status(connector text, resource_type text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.jsonb_build_object(
+      'resourceType', c.resource_type, 'lastSyncAt', flohsync._iso(c.last_sync_at),
+      'lastSyncStatus', c.last_sync_status, 'lastSyncError', c.last_sync_error, 'lastSyncStats', c.last_sync_stats,
+      'running', (SELECT pg_catalog.jsonb_build_object(
+                           'runId', p.run_id, 'page', p.page, 'records', p.records,
+                           'totalEstimate', p.total_estimate, 'startedAt', flohsync._iso(p.started_at))
+                    FROM flohsync.sync_progress p
+                   WHERE p.connector_id = c.connector_id AND p.resource_type = c.resource_type AND p.status = 'running'),
+      'nextRunAt', flohsync._iso(least(c.next_run_at, c.next_full_run_at)))
+    FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = flohsync._connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
+END;
+COMMENT ON FUNCTION flohsync.sync_status(text, text) IS 'How the last run went and what is going on; null when there is no configuration';

@@ -1,0 +1,35 @@
+-- Who may do what: nothing for PUBLIC; the workers' role gets what they need.
+
+REVOKE ALL ON ALL ROUTINES IN SCHEMA flohsync FROM PUBLIC;
+
+CREATE FUNCTION flohsync._grant_worker(_role regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  EXECUTE format('GRANT USAGE ON SCHEMA flohsync TO %s', _role);
+  EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA flohsync TO %s', _role);
+  EXECUTE format('GRANT INSERT, UPDATE, DELETE ON flohsync.resource_record, flohsync.resource_tombstone, flohsync.sync_run,
+                  flohsync.sync_run_page, flohsync.sync_error, flohsync.cache_outbox TO %s', _role);
+  -- Not owner: whoever could write that could run queries with another role's rights.
+  EXECUTE format('GRANT UPDATE (enabled, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
+                  next_run_at, next_full_run_at, watermark, last_full_pass_at) ON flohsync.connector_sync_config TO %s', _role);
+  EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync TO %s', _role);
+  EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._new_id(), flohsync._iso(timestamptz), flohsync._duration(text),
+                  flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text),
+                  flohsync._syncable_types(text, jsonb),
+                  flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
+                  flohsync._forget_pass(bigint), flohsync._run_stats(bigint),
+                  flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),
+                  flohsync._start_run(bigint), flohsync._restart_pass(bigint), flohsync._settle_pass(bigint, boolean),
+                  flohsync._supersede_held(uuid, text, bigint), flohsync._purge(uuid, text, interval, bigint),
+                  flohsync._purge_run(bigint, bigint),
+                  flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz),
+                  flohsync._enqueue_due() TO %s', _role);
+END
+$$;
+COMMENT ON FUNCTION flohsync._grant_worker(regrole) IS 'Grants a role what the workers need; call it for the role of flohsync.worker_role after changing that';
+REVOKE ALL ON FUNCTION flohsync._grant_worker(regrole) FROM PUBLIC;
+
+SELECT flohsync._grant_worker(pg_catalog.quote_ident(
+  coalesce(nullif(pg_catalog.current_setting('flohsync.worker_role', true), ''), 'flohsync_worker'))::pg_catalog.regrole);

@@ -1,0 +1,19 @@
+-- What a dump carries: everything but the queue and the ledger of open passes
+-- (without its ledger a failed pass begins again).
+
+SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_definition', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_definition', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_config', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record_num_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_tombstone', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run', $$WHERE status IN ('success', 'error', 'cancelled')$$);
+SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.floh_user', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.user_profile', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.user_external_identity', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_match', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event_id_seq', '');
+
+SELECT flohsync._wake();

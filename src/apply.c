@@ -1,0 +1,429 @@
+/*
+ * apply.c
+ *	  Compares the records of a page with what is stored and writes only the
+ *	  difference.  SPI must be connected.
+ *
+ * Three steps: look the keys up, insert the new ones, update the changed and
+ * the returning ones; the last two are one statement each, and only when there
+ * are any.
+ * - The lookup is no statement but a scan of the one index that fits (lookup.c).
+ * - Rows that come back are matched by key, never by position.
+ * - observed_at guards every write: what was observed later stays.  A time in
+ *   the future can only come from a clock that was set back; it guards nothing.
+ * - An insert gives way to a tombstone that is newer than the observation.
+ *
+ * A pass does not touch an unchanged row; that it was seen is in the ledger.
+ * Records observed singly are not in any ledger, so their rows do get the new
+ * observed_at, and are judged by the true synced_at of the stored row.  They
+ * come from a user's transaction, where an insert that meets a concurrent one
+ * must not fail: it steps aside and looks again.  In a pass it does fail, and
+ * the worker applies the page anew (run.c): inserting is cheaper that way.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "portability/instr_time.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "apply.h"
+#include "db.h"
+#include "lookup.h"
+
+#define APPLY_ROUNDS	20
+
+static int
+apply_compare(const char *a, int alen, const char *b, int blen)
+{
+	int			c = memcmp(a, b, Min(alen, blen));
+
+	return c != 0 ? c : alen - blen;
+}
+
+/* Index of the record with a key, -1: none; records are sorted. */
+static int
+apply_find(const Record *records, int n, const char *key, int len, int hint)
+{
+	int			low = 0;
+	int			high = n - 1;
+
+	/* Rows mostly come in the order of the records. */
+	if (hint < n && apply_compare(records[hint].external_id.data, records[hint].external_id.len, key, len) == 0)
+		return hint;
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		int			c = apply_compare(records[middle].external_id.data, records[middle].external_id.len, key, len);
+
+		if (c == 0)
+			return middle;
+		if (c < 0)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	return -1;
+}
+
+/* The ids of stored rows as uuid[]. */
+static Datum
+apply_ids(const Prior *prior, const int *which, int n)
+{
+	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
+	ArrayType  *array;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = UUIDPGetDatum(&prior[which[i]].id);
+	array = construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+	pfree(ids);
+	return PointerGetDatum(array);
+}
+
+/* The columns of some records as arrays: id, name, e-mail, attributes, hash. */
+static void
+apply_columns(const Record *records, const int *which, int n, Datum *v)
+{
+	Slice	   *slices = palloc(sizeof(Slice) * n);
+
+	for (int column = 0; column < 5; column++)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			const Record *r = &records[which[i]];
+
+			slices[i] = column == 0 ? r->external_id : column == 1 ? r->display_name :
+				column == 2 ? r->email : column == 3 ? r->attributes :
+				(Slice) {r->hash, FLOHSYNC_HASH_HEX};
+		}
+		v[column] = store_text_array(slices, n);
+	}
+	pfree(slices);
+}
+
+#define APPLY_INSERT \
+	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)" \
+	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8" \
+	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
+	" where not exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
+	" and t.external_id = u.id collate \"C\" and t.deleted_at > $8)"
+
+static uint64
+apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
+{
+	static DbQuery plain = {
+		APPLY_INSERT " returning external_id, num",
+		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
+	};
+	static DbQuery yielding = {
+		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num",
+		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
+	};
+	Datum		v[8] = {scope->connector, scope->resource_type};
+
+	apply_columns(records, which, n, v + 2);
+	v[7] = TimestampTzGetDatum(scope->observed_at);
+	return db_execute(scope->single ? &yielding : &plain, v, NULL);
+}
+
+static uint64
+apply_update(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
+		" sync_hash = u.hash, stale_since = null, observed_at = $6"
+		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
+		" where r.id = u.id"
+		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
+		" returning r.external_id, r.num",
+		7, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+		.custom = true
+	};
+	Datum		columns[5];
+	Datum		v[7];
+
+	apply_columns(records, which, n, columns);
+	v[0] = apply_ids(prior, which, n);
+	memcpy(v + 1, columns + 1, sizeof(Datum) * 4);
+	v[5] = TimestampTzGetDatum(scope->observed_at);
+	v[6] = TimestampTzGetDatum(scope->confirmed_at);
+	return db_execute(&query, v, scope->confirmed_at == 0 ? "      n" : NULL);
+}
+
+static uint64
+apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set observed_at = $2 from unnest($1) u(id)"
+		" where r.id = u.id and r.stale_since is null"
+		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
+		" returning r.external_id, r.num",
+		3, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .custom = true
+	};
+	Datum		v[3] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
+	TimestampTzGetDatum(scope->confirmed_at)};
+
+	return db_execute(&query, v, scope->confirmed_at == 0 ? "  n" : NULL);
+}
+
+/* Notes which records a write returned. */
+static void
+apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *written)
+{
+	int			hint = 0;
+
+	for (uint64 r = 0; r < rows; r++)
+	{
+		Datum		row[2];
+		bool		isnull[2];
+		text	   *key;
+		int			i;
+
+		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, row, isnull);
+		key = DatumGetTextPP(row[0]);
+		i = apply_find(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), hint);
+		if (i < 0)
+			continue;
+		hint = i + 1;
+		prior[i].num = DatumGetInt64(row[1]);
+		written[i] = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * apply_records writes sorted records.  counts are added to; seen, with room
+ * for n more, gets the nums of all records that are stored afterwards;
+ * outcomes (or NULL) tell what became of each.
+ */
+void
+apply_records(ApplyScope *scope, const Record *records, int n,
+			  PageCounts *counts, int64 *seen, int *nseen, ApplyOutcome *outcomes)
+{
+	Prior	   *prior;
+	int		   *which[3];		/* to insert, to update, unchanged */
+	int			nwhich[3];
+	bool	   *written;
+	ApplyOutcome *outcome = outcomes;
+	instr_time	t0,
+				t1;
+
+	if (n == 0)
+		return;
+	prior = palloc(sizeof(Prior) * n);
+	written = palloc0(sizeof(bool) * n);
+	for (int k = 0; k < 3; k++)
+		which[k] = palloc(sizeof(int) * n);
+	if (outcome == NULL)
+		outcome = palloc(sizeof(ApplyOutcome) * n);
+	memset(outcome, 0, sizeof(ApplyOutcome) * n);
+
+	for (int round = 0;; round++)
+	{
+		bool		again = false;
+
+		INSTR_TIME_SET_CURRENT(t0);
+		lookup_records(scope->connector, scope->resource_type, records, n, prior);
+		INSTR_TIME_SET_CURRENT(t1);
+		INSTR_TIME_SUBTRACT(t1, t0);
+		scope->lookup_us += INSTR_TIME_GET_MICROSEC(t1);
+
+		nwhich[0] = nwhich[1] = nwhich[2] = 0;
+		for (int i = 0; i < n; i++)
+		{
+			int			k = prior[i].num == 0 ? 0 :
+				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ? 1 : 2;
+
+			if (outcome[i] == APPLY_UNDECIDED)
+				which[k][nwhich[k]++] = i;
+		}
+
+		INSTR_TIME_SET_CURRENT(t0);
+		if (nwhich[0] > 0)
+		{
+			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior, written);
+			for (int k = 0; k < nwhich[0]; k++)
+			{
+				int			i = which[0][k];
+
+				/* Not written: a tombstone stands against it, or, singly, somebody was faster. */
+				if (written[i])
+					outcome[i] = APPLY_ADDED;
+				else if (!scope->single || round > 0)
+					outcome[i] = APPLY_IGNORED;
+				else
+					again = true;
+			}
+		}
+		if (nwhich[1] > 0)
+		{
+			apply_returned(records, n, apply_update(scope, records, prior, which[1], nwhich[1]), prior, written);
+			for (int k = 0; k < nwhich[1]; k++)
+			{
+				int			i = which[1][k];
+
+				outcome[i] = !written[i] ? APPLY_IGNORED : prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
+			}
+		}
+		if (nwhich[2] > 0 && scope->single)
+			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior, written);
+		for (int k = 0; k < nwhich[2]; k++)
+		{
+			int			i = which[2][k];
+
+			outcome[i] = !scope->single || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
+		}
+		INSTR_TIME_SET_CURRENT(t1);
+		INSTR_TIME_SUBTRACT(t1, t0);
+		scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
+		if (!again || round >= APPLY_ROUNDS)
+			break;
+	}
+
+	for (int i = 0; i < n; i++)
+	{
+		if (prior[i].num != 0 && seen != NULL)
+			seen[(*nseen)++] = prior[i].num;
+		switch (outcome[i])
+		{
+			case APPLY_ADDED:
+				counts->added++;
+				break;
+			case APPLY_UPDATED:
+				counts->updated++;
+				break;
+			case APPLY_UNCHANGED:
+				counts->unchanged++;
+				break;
+			case APPLY_RESTORED:
+				counts->restored++;
+				break;
+			default:
+				counts->ignored++;
+		}
+	}
+	pfree(prior);
+	pfree(written);
+	for (int k = 0; k < 3; k++)
+		pfree(which[k]);
+	if (outcome != outcomes)
+		pfree(outcome);
+}
+
+/*
+ * apply_known_faults adds the nums of stored records that came again in a form
+ * that cannot be stored: they are there, so they must not go stale.
+ */
+void
+apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen)
+{
+	static DbQuery query = {
+		"select r.num from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = any ($3)",
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .custom = true
+	};
+	Slice	   *ids = palloc(sizeof(Slice) * Max(n, 1));
+	int			known = 0;
+	Datum		v[3] = {scope->connector, scope->resource_type};
+	uint64		rows;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (faults[i].external_id.data == NULL)
+			continue;
+		ids[known].data = store_sanitize(faults[i].external_id.data, faults[i].external_id.len, 2048, &ids[known].len);
+		known++;
+	}
+	if (known == 0)
+		return;
+	v[2] = store_text_array(ids, known);
+	rows = db_execute(&query, v, NULL);
+	for (uint64 r = 0; r < rows && r < (uint64) n; r++)
+		seen[(*nseen)++] = db_int64(r, 1, 0);
+}
+
+#define APPLY_MAX_GROUPS	2000
+
+static int
+apply_compare_slice(const void *a, const void *b)
+{
+	const Slice *x = a;
+	const Slice *y = b;
+
+	return apply_compare(x->data, x->len, y->data, y->len);
+}
+
+/* Keeps the records that are members of a group that is synced and not stale. */
+static int
+apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int n)
+{
+	Slice	   *mine = palloc(sizeof(Slice) * APPLY_MAX_GROUPS);
+	Slice	   *all = NULL;
+	Slice	   *synced;
+	int			nall = 0;
+	int			room = 0;
+	uint64		rows;
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			k = page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS);
+
+		if (nall + k > room)
+		{
+			room = Max(room * 2, nall + k + 1024);
+			all = all ? repalloc(all, sizeof(Slice) * room) : palloc(sizeof(Slice) * room);
+		}
+		if (k > 0)
+			memcpy(all + nall, mine, sizeof(Slice) * k);
+		nall += k;
+	}
+	if (nall == 0)
+		return 0;
+	/* Many users, few groups. */
+	qsort(all, nall, sizeof(Slice), apply_compare_slice);
+	for (int i = 0; i < nall; i++)
+		if (kept == 0 || apply_compare_slice(&all[kept - 1], &all[i]) != 0)
+			all[kept++] = all[i];
+	store_synced_groups(scope->connector, store_text_array(all, kept));
+	rows = SPI_processed;
+	synced = palloc(sizeof(Slice) * Max(rows, 1));
+	for (uint64 r = 0; r < rows; r++)
+	{
+		synced[r].data = db_text(r, 1);
+		synced[r].len = strlen(synced[r].data);
+	}
+	kept = 0;
+	for (int i = 0; i < n; i++)
+	{
+		int			k = page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS);
+		bool		member = false;
+
+		for (int g = 0; g < k && !member; g++)
+			member = bsearch(&mine[g], synced, rows, sizeof(Slice), apply_compare_slice) != NULL;
+		if (member)
+			records[kept++] = records[i];
+	}
+	return kept;
+}
+
+/* apply_filter keeps, in place and in order, the records in scope; returns their number. */
+int
+apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser, Record *records, int n)
+{
+	int			kept = 0;
+
+	if (filter->name_pattern == NULL && filter->ngroup_ids < 0 && filter->ndomains < 0)
+		kept = n;
+	else
+		for (int i = 0; i < n; i++)
+			if (filter_passes(filter, &records[i]))
+				records[kept++] = records[i];
+	if (filter->member_of_synced_groups)
+		kept = apply_filter_members(scope, parser, records, kept);
+	return kept;
+}

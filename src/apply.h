@@ -1,0 +1,33 @@
+/*
+ * apply.h
+ *	  Writing a page's records.  See apply.c.
+ */
+#ifndef FLOHSYNC_APPLY_H
+#define FLOHSYNC_APPLY_H
+
+#include "store.h"
+
+typedef struct ApplyScope
+{
+	Datum		connector;		/* uuid */
+	Datum		resource_type;	/* text */
+	TimestampTz observed_at;	/* the records are no newer than that */
+	bool		single;			/* records observed one by one (upsert), not by a pass: see apply.c */
+	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
+	/* Where the time went, in microseconds. */
+	int64		lookup_us;
+	int64		write_us;
+} ApplyScope;
+
+typedef enum ApplyOutcome
+{
+	APPLY_UNDECIDED, APPLY_ADDED, APPLY_UPDATED, APPLY_UNCHANGED, APPLY_RESTORED, APPLY_IGNORED
+} ApplyOutcome;
+
+extern void apply_records(ApplyScope *scope, const Record *records, int n,
+						  PageCounts *counts, int64 *seen, int *nseen, ApplyOutcome *outcomes);
+extern void apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen);
+extern int	apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser,
+						 Record *records, int n);
+
+#endif							/* FLOHSYNC_APPLY_H */

@@ -1,0 +1,50 @@
+/*
+ * compat.h
+ *	  Every PG_VERSION_NUM test of the extension.  Code is written for the
+ *	  newest API; this file makes older servers understand it.  PostgreSQL 15
+ *	  is the oldest.
+ */
+#ifndef FLOHSYNC_COMPAT_H
+#define FLOHSYNC_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "flohsync needs PostgreSQL 15 or newer"
+#endif
+
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#define FLOHSYNC_NORETURN(decl)	pg_noreturn decl
+#else
+#define FLOHSYNC_NORETURN(decl)	decl pg_attribute_noreturn()
+#endif
+
+/* The first argument of CreateWaitEventSet became a resource owner in 17. */
+#if PG_VERSION_NUM >= 170000
+#define compat_create_wait_event_set(n)	CreateWaitEventSet(NULL, (n))
+#define compat_wait_event(name)			WaitEventExtensionNew(name)
+#define compat_my_proc_number()			((int) MyProcNumber)
+#else
+#define compat_create_wait_event_set(n)	CreateWaitEventSet(CurrentMemoryContext, (n))
+#define compat_wait_event(name)			((void) (name), PG_WAIT_EXTENSION)
+#define compat_my_proc_number()			(MyProc->pgprocno)
+#endif
+
+/* An index scan can be instrumented since 18. */
+#if PG_VERSION_NUM >= 180000
+#define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), NULL, (n), 0)
+#else
+#define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), (n), 0)
+#endif
+
+#endif							/* FLOHSYNC_COMPAT_H */

@@ -1,0 +1,170 @@
+/*
+ * db.c
+ *	  The only place that starts and ends transactions, and that takes the
+ *	  lock of a run.
+ *
+ * A worker's transaction begins with the extension guard: the extension is
+ * looked up by name and its object is locked, so that DROP EXTENSION waits for
+ * the transaction, and the worker leaves in peace when it is gone.
+ *
+ * The lock of a run is a session lock on (database, connector, resource type)
+ * in the space of advisory locks, in a class that no SQL function uses (1 and
+ * 2 are taken, see lockfuncs.c).  It dies with its holder; that is what makes
+ * it, and not a column, the proof that a run is alive.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "db.h"
+#include "flohsync.h"
+
+static void
+db_guard_extension(void)
+{
+	Oid			extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
+
+	if (OidIsValid(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		if (get_extension_oid(FLOHSYNC_EXTENSION, true) == extension)
+			return;
+	}
+	/* Nothing to do here, and nothing to complain about. */
+	AbortCurrentTransaction();
+	proc_exit(0);
+}
+
+/* db_begin starts a worker's transaction, with a snapshot and SPI connected. */
+void
+db_begin(const char *activity)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	db_guard_extension();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (activity)
+		pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+void
+db_commit(void)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* db_abort rolls back whatever is open; good after any error. */
+void
+db_abort(void)
+{
+	if (IsTransactionState() || IsAbortedTransactionBlockState())
+		AbortCurrentTransaction();
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* db_execute runs a statement; rows are in SPI_tuptable, their number returned. */
+uint64
+db_execute(DbQuery *query, Datum *values, const char *nulls)
+{
+	int			rc;
+
+	if (query->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
+											  query->custom ? CURSOR_OPT_CUSTOM_PLAN : 0);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		query->plan = plan;
+	}
+	rc = SPI_execute_plan(query->plan, values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", query->sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+Datum
+db_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* db_text returns the text form of a value, or NULL. */
+char *
+db_text(uint64 row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+int64
+db_int64(uint64 row, int column, int64 otherwise)
+{
+	bool		isnull;
+	Datum		value = db_value(row, column, &isnull);
+
+	if (isnull)
+		return otherwise;
+	return SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID ?
+		DatumGetInt32(value) : DatumGetInt64(value);
+}
+
+bool
+db_bool(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = db_value(row, column, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+uint64
+db_run_lock_key(const char *connector, const char *resource_type)
+{
+	return hash_bytes_extended((const unsigned char *) connector, strlen(connector),
+							   hash_bytes_extended((const unsigned char *) resource_type,
+												   strlen(resource_type), 0));
+}
+
+static void
+db_run_lock_tag(LOCKTAG *tag, const char *connector, const char *resource_type)
+{
+	uint64		key = db_run_lock_key(connector, resource_type);
+
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, DB_RUN_LOCK_CLASS);
+}
+
+/* db_lock_run: false when another process has the lock; does not wait. */
+bool
+db_lock_run(const char *connector, const char *resource_type, bool session)
+{
+	LOCKTAG		tag;
+
+	db_run_lock_tag(&tag, connector, resource_type);
+	return LockAcquire(&tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+db_unlock_run(const char *connector, const char *resource_type)
+{
+	LOCKTAG		tag;
+
+	db_run_lock_tag(&tag, connector, resource_type);
+	LockRelease(&tag, ExclusiveLock, true);
+}

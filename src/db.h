@@ -1,0 +1,39 @@
+/*
+ * db.h
+ *	  Transactions, queries and locks of the workers.  See db.c.
+ */
+#ifndef FLOHSYNC_DB_H
+#define FLOHSYNC_DB_H
+
+#include "executor/spi.h"
+
+/*
+ * A statement that is planned once per backend.  custom: planned anew for
+ * each call, because a plan made while a table was small is kept for ever
+ * otherwise.
+ */
+typedef struct DbQuery
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[16];
+	bool		custom;
+	SPIPlanPtr	plan;
+} DbQuery;
+
+extern void db_begin(const char *activity);
+extern void db_commit(void);
+extern void db_abort(void);
+extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
+
+extern Datum db_value(uint64 row, int column, bool *isnull);
+extern char *db_text(uint64 row, int column);
+extern int64 db_int64(uint64 row, int column, int64 otherwise);
+extern bool db_bool(uint64 row, int column);
+
+extern bool db_lock_run(const char *connector, const char *resource_type, bool session);
+extern void db_unlock_run(const char *connector, const char *resource_type);
+extern uint64 db_run_lock_key(const char *connector, const char *resource_type);
+#define DB_RUN_LOCK_CLASS	0xF10C
+
+#endif							/* FLOHSYNC_DB_H */

@@ -1,0 +1,34 @@
+/*
+ * flohsync.c
+ *	  Loading of the library.
+ *
+ * Under shared_preload_libraries there is shared memory and a launcher; loaded
+ * any other way, the functions work, and runs that are asked for by hand are
+ * done, but nothing happens by itself.  A server started for pg_upgrade gets
+ * neither: it must be left alone.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "flohsync.h"
+#include "guc.h"
+#include "launcher.h"
+#include "shmem.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	guc_init();
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	shmem_init();
+	launcher_register();
+}

@@ -1,0 +1,115 @@
+/*
+ * guc.c
+ *	  Defines the settings flohsync.*, in alphabetical order.
+ *
+ * What widens the reach of the extension or names a role takes a superuser or
+ * the configuration file.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "pgtime.h"
+#include "utils/guc.h"
+
+#include "flohsync.h"
+#include "guc.h"
+
+char	   *flohsync_databases;
+bool		flohsync_enabled;
+char	   *flohsync_http_allowed_networks;
+int			flohsync_http_connect_timeout;
+int			flohsync_http_max_attempts;
+int			flohsync_http_max_response_size;
+int			flohsync_http_max_retry_wait;
+int			flohsync_http_retry_delay;
+int			flohsync_http_timeout;
+int			flohsync_launcher_naptime;
+bool		flohsync_log_runs;
+int			flohsync_max_workers;
+int			flohsync_page_size;
+int			flohsync_run_retention;
+char	   *flohsync_timezone;
+char	   *flohsync_worker_role;
+
+static bool
+guc_check_timezone(char **newval, void **extra, GucSource source)
+{
+	if (pg_tzset(*newval) == NULL)
+	{
+		GUC_check_errdetail("Time zone \"%s\" is not known.", *newval);
+		return false;
+	}
+	return true;
+}
+
+void
+guc_init(void)
+{
+	DefineCustomStringVariable("flohsync.databases",
+							   "Databases in which scheduled runs happen: * or a comma-separated list.",
+							   NULL, &flohsync_databases, "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomBoolVariable("flohsync.enabled",
+							 "Whether workers run anything; can be set for one database.",
+							 NULL, &flohsync_enabled, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.http_allowed_networks",
+							   "Private networks that connectors may reach, as a comma-separated list of CIDR blocks.",
+							   "Public addresses can always be reached; loopback, private and other special ones only if listed here.",
+							   &flohsync_http_allowed_networks, "",
+							   PGC_SUSET, GUC_LIST_INPUT | GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_connect_timeout",
+							"Time to wait for a connection to an upstream.",
+							NULL, &flohsync_http_connect_timeout, 5, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_max_attempts",
+							"How often a page is asked for before its run fails.",
+							NULL, &flohsync_http_max_attempts, 5, 1, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_max_response_size",
+							"Largest answer of an upstream, counted after decompression.",
+							NULL, &flohsync_http_max_response_size, 64 * 1024, 64, 512 * 1024,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_max_retry_wait",
+							"Longest Retry-After that a run waits for; beyond it the run fails and keeps its cursor.",
+							NULL, &flohsync_http_max_retry_wait, 300, 0, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_retry_delay",
+							"Delay before the second attempt at a page; it doubles with each further one.",
+							NULL, &flohsync_http_retry_delay, 500, 1, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.http_timeout",
+							"Time that one request to an upstream may take.",
+							NULL, &flohsync_http_timeout, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.launcher_naptime",
+							"Longest time after which the launcher looks at the list of databases again.",
+							NULL, &flohsync_launcher_naptime, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("flohsync.log_runs",
+							 "Writes a line to the server log at the end of each run.",
+							 NULL, &flohsync_log_runs, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.max_workers",
+							"Most workers at a time, in the whole cluster.",
+							NULL, &flohsync_max_workers, 4, 1, 64,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.page_size",
+							"Number of records to ask an upstream for at a time.",
+							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.run_retention",
+							"How long finished runs are kept in the history.",
+							NULL, &flohsync_run_retention, 30 * 86400, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.timezone",
+							   "Time zone of schedules of new configurations.",
+							   NULL, &flohsync_timezone, "UTC",
+							   PGC_SIGHUP, 0, guc_check_timezone, NULL, NULL);
+	DefineCustomStringVariable("flohsync.worker_role",
+							   "Role as which workers connect; not a superuser.",
+							   NULL, &flohsync_worker_role, "flohsync_worker",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("flohsync");
+}

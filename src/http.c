@@ -1,0 +1,595 @@
+/*
+ * http.c
+ *	  HTTP over libcurl's multi interface, driven by wait.c.
+ *
+ * A client has one easy handle and so one kept connection, and at most one
+ * request under way.  http_start sends it as far as that goes without
+ * waiting; http_finish waits for the end.  Between the two the caller may do
+ * other work: the answer gathers in the socket.
+ *
+ * Rules that hold here:
+ * - callbacks never raise and never palloc: a longjmp through libcurl's frames
+ *   would leave it broken; they note what happened, and we tell afterwards;
+ * - every call into libcurl has all signals blocked, so that the resolver
+ *   thread that it may start inherits the mask, and no handler of PostgreSQL
+ *   runs in that thread;
+ * - the address is judged when the socket is opened, after name resolution:
+ *   nothing can change between the check and the connection (outbound.c);
+ * - bytes of an answer are counted as decoded (libcurl 7.88 has no working
+ *   limit of its own for answers of unknown length).
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <curl/curl.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "http.h"
+#include "outbound.h"
+#include "wait.h"
+
+#define HTTP_MAX_HEADER_BYTES	65536
+#define HTTP_KEEP_BUFFER		(4 * 1024 * 1024)
+
+typedef struct HttpBuffer
+{
+	char	   *data;			/* malloc'ed */
+	size_t		len;
+	size_t		size;
+} HttpBuffer;
+
+struct HttpClient
+{
+	CURLM	   *multi;
+	CURL	   *easy;
+	struct curl_slist *headers;
+	struct
+	{
+		curl_socket_t fd;
+		int			what;
+	}			sockets[WAIT_MAX_SOCKETS];
+	int			nsockets;
+	TimestampTz deadline;		/* of libcurl's timer, 0: none */
+	bool		underway;
+	bool		has_fd;
+	/* of the request under way */
+	HttpBuffer	buffers[2];		/* the other one is still read by the caller */
+	int			current;
+	size_t		max_bytes;
+	size_t		header_bytes;
+	bool		too_large;
+	bool		out_of_memory;
+	bool		too_many_sockets;
+	OutboundPolicy *policy;
+	char		blocked[INET6_ADDRSTRLEN + 16];
+	char		retry_after[128];
+	char		error[CURL_ERROR_SIZE];
+	TimestampTz started_at;
+};
+
+/* All of libcurl is called between these two. */
+static sigset_t http_saved_mask;
+
+static void
+http_enter(void)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &http_saved_mask);
+}
+
+static void
+http_leave(void)
+{
+	sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
+}
+
+static size_t
+http_on_body(char *data, size_t size, size_t count, void *arg)
+{
+	HttpClient *client = arg;
+	HttpBuffer *b = &client->buffers[client->current];
+	size_t		n = size * count;
+
+	if (n > client->max_bytes - b->len)
+	{
+		client->too_large = true;
+		return 0;
+	}
+	if (b->len + n + 1 > b->size)
+	{
+		size_t		want = Max(b->size * 2, b->len + n + 65536);
+		char	   *bigger = realloc(b->data, want);
+
+		if (bigger == NULL)
+		{
+			client->out_of_memory = true;
+			return 0;
+		}
+		b->data = bigger;
+		b->size = want;
+	}
+	memcpy(b->data + b->len, data, n);
+	b->len += n;
+	return n;
+}
+
+static size_t
+http_on_header(char *data, size_t size, size_t count, void *arg)
+{
+	HttpClient *client = arg;
+	size_t		n = size * count;
+	static const char name[] = "retry-after:";
+
+	client->header_bytes += n;
+	if (client->header_bytes > HTTP_MAX_HEADER_BYTES)
+	{
+		client->too_large = true;
+		return 0;
+	}
+	/* A new status line starts the headers of another answer. */
+	if (n > 5 && memcmp(data, "HTTP/", 5) == 0)
+		client->retry_after[0] = '\0';
+	if (n > sizeof(name) && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
+	{
+		size_t		from = sizeof(name) - 1;
+
+		while (from < n && (data[from] == ' ' || data[from] == '\t'))
+			from++;
+		while (n > from && (data[n - 1] == '\r' || data[n - 1] == '\n' || data[n - 1] == ' '))
+			n--;
+		n = Min(n - from, sizeof(client->retry_after) - 1);
+		memcpy(client->retry_after, data + from, n);
+		client->retry_after[n] = '\0';
+	}
+	return size * count;
+}
+
+static int
+http_on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
+{
+	HttpClient *client = arg;
+	int			i;
+
+	for (i = 0; i < client->nsockets && client->sockets[i].fd != fd; i++)
+		;
+	if (what == CURL_POLL_REMOVE)
+	{
+		if (i < client->nsockets)
+			client->sockets[i] = client->sockets[--client->nsockets];
+		return 0;
+	}
+	if (i == client->nsockets)
+	{
+		if (i == WAIT_MAX_SOCKETS)
+		{
+			client->too_many_sockets = true;
+			return -1;
+		}
+		client->nsockets++;
+	}
+	client->sockets[i].fd = fd;
+	client->sockets[i].what = what;
+	return 0;
+}
+
+static int
+http_on_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	HttpClient *client = arg;
+
+	client->deadline = timeout_ms < 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+	return 0;
+}
+
+static curl_socket_t
+http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	HttpClient *client = arg;
+
+	if (!outbound_allowed(client->policy, &address->addr, client->blocked, sizeof(client->blocked)))
+		return CURL_SOCKET_BAD;
+	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/*
+ * http_client_create makes a client in malloc'ed memory: close it, also after
+ * an error.
+ */
+HttpClient *
+http_client_create(void)
+{
+	static bool initialised = false;
+	OutboundPolicy *policy = outbound_policy(flohsync_http_allowed_networks);
+	HttpClient *client = calloc(1, sizeof(HttpClient));
+	CURLcode	rc = CURLE_OK;
+
+	if (client == NULL)
+	{
+		outbound_free(policy);
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	client->policy = policy;
+	http_enter();
+	if (!initialised)
+		rc = curl_global_init(CURL_GLOBAL_DEFAULT);
+	if (rc == CURLE_OK)
+	{
+		initialised = true;
+		client->multi = curl_multi_init();
+		client->easy = curl_easy_init();
+	}
+	if (client->multi != NULL && client->easy != NULL)
+	{
+		CURL	   *e = client->easy;
+		CURLM	   *m = client->multi;
+
+#define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
+		SET(CURLOPT_NOSIGNAL, 1L);
+		SET(CURLOPT_QUICK_EXIT, 1L);
+		SET(CURLOPT_PROTOCOLS_STR, "http,https");
+		SET(CURLOPT_FOLLOWLOCATION, 0L);
+		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+		SET(CURLOPT_ACCEPT_ENCODING, "gzip");
+		SET(CURLOPT_PROXY, "");
+		SET(CURLOPT_NOPROXY, "*");
+		SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+		SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+		SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+		SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+		SET(CURLOPT_TCP_NODELAY, 1L);
+		SET(CURLOPT_TCP_KEEPALIVE, 1L);
+		SET(CURLOPT_LOW_SPEED_LIMIT, 1024L);
+		SET(CURLOPT_LOW_SPEED_TIME, 30L);
+		SET(CURLOPT_USERAGENT, "flohsync");
+		SET(CURLOPT_BUFFERSIZE, 262144L);
+		SET(CURLOPT_ERRORBUFFER, client->error);
+		SET(CURLOPT_WRITEFUNCTION, http_on_body);
+		SET(CURLOPT_WRITEDATA, client);
+		SET(CURLOPT_HEADERFUNCTION, http_on_header);
+		SET(CURLOPT_HEADERDATA, client);
+		SET(CURLOPT_OPENSOCKETFUNCTION, http_on_open_socket);
+		SET(CURLOPT_OPENSOCKETDATA, client);
+		curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, http_on_socket);
+		curl_multi_setopt(m, CURLMOPT_SOCKETDATA, client);
+		curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, http_on_timer);
+		curl_multi_setopt(m, CURLMOPT_TIMERDATA, client);
+#undef SET
+	}
+	http_leave();
+	if (client->easy == NULL || client->multi == NULL || rc != CURLE_OK)
+	{
+		http_client_close(client);
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+				 errmsg("could not set up libcurl: %s", curl_easy_strerror(rc))));
+	}
+	if (!AcquireExternalFD())
+	{
+		http_client_close(client);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no file descriptor is left for a connection to an upstream"),
+				 errhint("Raise the limit of open files of the server.")));
+	}
+	client->has_fd = true;
+	return client;
+}
+
+static void
+http_drop_request(HttpClient *client)
+{
+	if (client->underway)
+	{
+		http_enter();
+		curl_multi_remove_handle(client->multi, client->easy);
+		http_leave();
+		client->underway = false;
+	}
+}
+
+void
+http_client_close(HttpClient *client)
+{
+	if (client == NULL)
+		return;
+	http_drop_request(client);
+	http_enter();
+	if (client->easy)
+		curl_easy_cleanup(client->easy);
+	if (client->multi)
+		curl_multi_cleanup(client->multi);
+	curl_slist_free_all(client->headers);
+	http_leave();
+	if (client->has_fd)
+		ReleaseExternalFD();
+	outbound_free(client->policy);
+	free(client->buffers[0].data);
+	free(client->buffers[1].data);
+	free(client);
+}
+
+static void
+http_act(HttpClient *client, curl_socket_t fd, int what)
+{
+	int			running;
+
+	http_enter();
+	curl_multi_socket_action(client->multi, fd, what, &running);
+	http_leave();
+}
+
+/* http_start sends a request; one that is under way is given up. */
+void
+http_start(HttpClient *client, const HttpRequest *request)
+{
+	CURL	   *e = client->easy;
+	CURLcode	rc = CURLE_OK;
+	struct curl_slist *list = NULL;
+	bool		no_memory = false;
+	HttpBuffer *b;
+
+	http_drop_request(client);
+	client->current = 1 - client->current;
+	b = &client->buffers[client->current];
+	if (b->size > HTTP_KEEP_BUFFER)
+	{
+		free(b->data);
+		memset(b, 0, sizeof(*b));
+	}
+	b->len = 0;
+	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
+	client->header_bytes = 0;
+	client->too_large = client->out_of_memory = client->too_many_sockets = false;
+	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
+	client->started_at = GetCurrentTimestamp();
+
+	http_enter();
+	for (int i = -3; i < request->nheaders && !no_memory; i++)
+	{
+		const char *line = i == -3 ? "Content-Type: application/json" :
+			i == -2 ? "Accept: application/json" :
+			i == -1 ? "Expect:" : request->headers[i];
+		struct curl_slist *longer = curl_slist_append(list, line);
+
+		no_memory = longer == NULL;
+		if (longer)
+			list = longer;
+	}
+	curl_slist_free_all(client->headers);
+	client->headers = list;
+#define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
+	SET(CURLOPT_URL, request->url);
+	SET(CURLOPT_HTTPHEADER, list);
+	SET(CURLOPT_POST, 1L);
+	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
+	SET(CURLOPT_COPYPOSTFIELDS, request->body);
+	SET(CURLOPT_CONNECTTIMEOUT, (long) flohsync_http_connect_timeout);
+	SET(CURLOPT_TIMEOUT, (long) flohsync_http_timeout);
+#undef SET
+	if (rc == CURLE_OK && !no_memory)
+		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+	http_leave();
+	if (!client->underway)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+				 errmsg("could not prepare a request: %s",
+						no_memory ? "out of memory" : curl_easy_strerror(rc))));
+	http_act(client, CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* The handle's result when the request has ended. */
+static bool
+http_ended(HttpClient *client, CURLcode *result)
+{
+	CURLMsg    *message;
+	int			left;
+	bool		ended = false;
+
+	http_enter();
+	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
+	{
+		if (message->msg == CURLMSG_DONE)
+		{
+			*result = message->data.result;
+			ended = true;
+		}
+	}
+	http_leave();
+	return ended;
+}
+
+static HttpFailure
+http_judge(HttpClient *client, CURLcode rc)
+{
+	if (client->too_large)
+		return HTTP_TOO_LARGE;
+	if (client->blocked[0] != '\0')
+		return HTTP_BLOCKED;
+	switch (rc)
+	{
+		case CURLE_OK:
+			return HTTP_OK;
+		case CURLE_OPERATION_TIMEDOUT:
+			return HTTP_TIMEOUT;
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+		case CURLE_SSL_CACERT_BADFILE:
+			return HTTP_TLS;
+		case CURLE_URL_MALFORMAT:
+		case CURLE_UNSUPPORTED_PROTOCOL:
+			return HTTP_BAD_URL;
+		default:
+			return HTTP_NETWORK;
+	}
+}
+
+/* http_finish waits for the answer to the request under way. */
+void
+http_finish(HttpClient *client, HttpResponse *response)
+{
+	CURLcode	rc = CURLE_OK;
+	HttpBuffer *b = &client->buffers[client->current];
+	char		date[64] = "";
+
+	Assert(client->underway);
+	while (!http_ended(client, &rc))
+	{
+		WaitSocket	sockets[WAIT_MAX_SOCKETS];
+		int			n = client->nsockets;
+		long		timeout = 1000;
+		int			ready;
+
+		if (client->too_many_sockets)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("an upstream took too many connections at a time")));
+		for (int i = 0; i < n; i++)
+		{
+			sockets[i].fd = client->sockets[i].fd;
+			sockets[i].read = (client->sockets[i].what & CURL_POLL_IN) != 0;
+			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
+		}
+		if (client->deadline != 0)
+			timeout = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
+		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
+		for (int i = 0; i < n && ready > 0; i++)
+		{
+			/* An earlier action may have closed the socket. */
+			for (int k = 0; k < client->nsockets; k++)
+			{
+				if (client->sockets[k].fd == sockets[i].fd && (sockets[i].can_read || sockets[i].can_write))
+				{
+					http_act(client, sockets[i].fd,
+							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
+							 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
+					break;
+				}
+			}
+		}
+		if (client->deadline != 0 && client->deadline <= GetCurrentTimestamp())
+		{
+			client->deadline = 0;
+			http_act(client, CURL_SOCKET_TIMEOUT, 0);
+		}
+	}
+
+	memset(response, 0, offsetof(HttpResponse, status));
+	response->failure = http_judge(client, rc);
+	if (client->out_of_memory)
+	{
+		http_drop_request(client);
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	{
+		long		status = 0;
+		struct curl_header *header;
+
+		http_enter();
+		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(date, header->value, sizeof(date));
+		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
+		http_leave();
+		response->status = (int) status;
+	}
+	http_drop_request(client);
+	response->body = b->data ? b->data : "";
+	response->len = b->len;
+	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
+	response->started_at = client->started_at;
+	response->ms = (GetCurrentTimestamp() - client->started_at) / 1000.0;
+	switch (response->failure)
+	{
+		case HTTP_OK:
+			break;
+		case HTTP_TOO_LARGE:
+			snprintf(response->message, sizeof(response->message),
+					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? "the headers of the answer are larger than %d kB" :
+					 "the answer is larger than flohsync.http_max_response_size (%d kB)",
+					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? HTTP_MAX_HEADER_BYTES / 1024 :
+					 flohsync_http_max_response_size);
+			break;
+		case HTTP_BLOCKED:
+			snprintf(response->message, sizeof(response->message),
+					 "address %s is not allowed by flohsync.http_allowed_networks", client->blocked);
+			break;
+		default:
+			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
+					sizeof(response->message));
+	}
+}
+
+/* http_url_problem returns what is wrong with an address, or NULL. */
+const char *
+http_url_problem(const char *url)
+{
+	CURLU	   *u;
+	char	   *part = NULL;
+	const char *problem = NULL;
+
+	for (const char *p = url; *p; p++)
+		if ((unsigned char) *p <= ' ' || *p == 0x7f)
+			return "it holds blanks or control characters";
+	u = curl_url();
+	if (u == NULL)
+		return "out of memory";
+	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
+		problem = "it is not an absolute address";
+	else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
+			 (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
+		problem = "its scheme must be http or https";
+	curl_free(part);
+	part = NULL;
+	if (problem == NULL && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
+		problem = "it must not hold a user name or password";
+	curl_free(part);
+	part = NULL;
+	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || part[0] == '\0'))
+		problem = "it names no host";
+	curl_free(part);
+	curl_url_cleanup(u);
+	return problem;
+}
+
+/*
+ * http_retry_after_ms reads a Retry-After header, seconds or a date (RFC 9110,
+ * 10.2.3); -1 when it is neither.
+ */
+int64
+http_retry_after_ms(const char *header, time_t now)
+{
+	time_t		at;
+
+	if (header[0] >= '0' && header[0] <= '9')
+	{
+		int64		seconds = 0;
+		const char *p = header;
+
+		for (; *p >= '0' && *p <= '9'; p++)
+			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
+		return *p == '\0' ? seconds * 1000 : -1;
+	}
+	if (header[0] == '\0' || header[0] == '-')
+		return -1;
+	at = curl_getdate(header, NULL);
+	if (at == (time_t) -1)
+		return -1;
+	return Max(0, (int64) (at - now)) * 1000;
+}

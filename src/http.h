@@ -1,0 +1,55 @@
+/*
+ * http.h
+ *	  Interruptible HTTP requests.  See http.c.
+ */
+#ifndef FLOHSYNC_HTTP_H
+#define FLOHSYNC_HTTP_H
+
+#include <time.h>
+
+#include "datatype/timestamp.h"
+
+typedef struct HttpRequest
+{
+	const char *url;
+	char	  **headers;		/* "Name: value" */
+	int			nheaders;
+	const char *body;			/* sent by POST as JSON; must live until the end of the request */
+	size_t		body_len;
+} HttpRequest;
+
+typedef enum HttpFailure
+{
+	HTTP_OK,					/* an answer came, with whatever status */
+	HTTP_NETWORK,				/* worth another attempt */
+	HTTP_TIMEOUT,				/* likewise */
+	HTTP_TLS,
+	HTTP_BLOCKED,				/* the address is not allowed */
+	HTTP_TOO_LARGE,
+	HTTP_BAD_URL
+} HttpFailure;
+
+typedef struct HttpResponse
+{
+	HttpFailure failure;
+	char		message[512];	/* of a failure */
+	int			status;
+	char	   *body;			/* until the request after the next one starts */
+	size_t		len;
+	char		retry_after[128];	/* header, "" when absent */
+	time_t		date;			/* of the upstream's Date header, 0 when absent */
+	TimestampTz started_at;
+	double		ms;
+} HttpResponse;
+
+typedef struct HttpClient HttpClient;
+
+extern HttpClient *http_client_create(void);
+extern void http_client_close(HttpClient *client);
+extern void http_start(HttpClient *client, const HttpRequest *request);
+extern void http_finish(HttpClient *client, HttpResponse *response);
+
+extern const char *http_url_problem(const char *url);
+extern int64 http_retry_after_ms(const char *header, time_t now);
+
+#endif							/* FLOHSYNC_HTTP_H */

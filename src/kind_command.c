@@ -1,0 +1,158 @@
+/*
+ * kind_command.c
+ *	  Connectors of kind command: a page is one POST.
+ *
+ * What a status means (contract, section 5, rule 4): 408, 425, 429, 500, 502,
+ * 503 and 504 are worth another attempt, as is a broken connection; any other
+ * status but 2xx ends the run.  An error is never read as an empty page.
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/memutils.h"
+
+#include "http.h"
+#include "source.h"
+
+typedef struct CommandState
+{
+	HttpClient *client;
+	char	   *request;
+} CommandState;
+
+static void
+command_open(Source *source)
+{
+	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
+
+	source->state = state;
+	state->client = http_client_create();
+}
+
+static void
+command_close(Source *source)
+{
+	CommandState *state = source->state;
+
+	if (state)
+		http_client_close(state->client);
+}
+
+static void
+command_ask(Source *source, const char *cursor)
+{
+	CommandState *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	HttpRequest request = {0};
+
+	if (state->request)
+		pfree(state->request);
+	state->request = source_request(&source->spec, cursor);
+	MemoryContextSwitchTo(old);
+
+	request.url = source->spec.url;
+	request.headers = source->spec.headers;
+	request.nheaders = source->spec.nheaders;
+	request.body = state->request;
+	request.body_len = strlen(state->request);
+	http_start(state->client, &request);
+}
+
+static bool
+command_status_retryable(int status)
+{
+	switch (status)
+	{
+		case 408:
+		case 425:
+		case 429:
+		case 500:
+		case 502:
+		case 503:
+		case 504:
+			return true;
+	}
+	return false;
+}
+
+static const char *
+command_status_class(int status)
+{
+	switch (status)
+	{
+		case 401:
+		case 403:
+			return "auth";
+		case 404:
+		case 410:
+			return "not_found";
+		case 429:
+			return "throttled";
+	}
+	return "http_status";
+}
+
+/* The first bytes of a body, fit for a message. */
+static void
+command_excerpt(const char *body, size_t len, char *out, size_t size)
+{
+	size_t		n = 0;
+
+	for (size_t i = 0; i < len && n + 1 < size; i++)
+	{
+		unsigned char c = body[i];
+
+		if (c > 0x7e || (c < 0x20 && c != '\n' && c != '\t' && c != '\r'))
+			out[n++] = '?';
+		else if (c > ' ')
+			out[n++] = c;
+		else if (n > 0 && out[n - 1] != ' ')
+			out[n++] = ' ';
+	}
+	out[n] = '\0';
+}
+
+static void
+command_answer(Source *source, SourceAnswer *answer)
+{
+	static const char *const classes[] = {
+		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
+		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+	};
+	CommandState *state = source->state;
+	HttpResponse response;
+
+	http_finish(state->client, &response);
+	answer->body = response.body;
+	answer->len = response.len;
+	answer->started_at = response.started_at;
+	answer->ms = response.ms;
+	answer->date = response.date;
+	if (response.failure != HTTP_OK)
+	{
+		answer->error_class = classes[response.failure];
+		answer->retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
+		snprintf(answer->message, sizeof(answer->message), "upstream: %s", response.message);
+	}
+	else if (response.status < 200 || response.status > 299)
+	{
+		char		excerpt[201];
+
+		command_excerpt(response.body, response.len, excerpt, sizeof(excerpt));
+		answer->error_class = command_status_class(response.status);
+		answer->retryable = command_status_retryable(response.status);
+		answer->cursor_refused = response.status == 400 || response.status == 404 ||
+			response.status == 409 || response.status == 410 || response.status == 422;
+		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
+		snprintf(answer->message, sizeof(answer->message), "upstream answered with status %d%s%s",
+				 response.status, excerpt[0] ? ": " : "", excerpt);
+	}
+}
+
+const SourceKind source_kind_command = {
+	.name = "command",
+	.open = command_open,
+	.ask = command_ask,
+	.answer = command_answer,
+	.close = command_close,
+};

@@ -1,0 +1,149 @@
+/*
+ * launcher.c
+ *	  The process that starts workers when they are due.
+ *
+ * It is connected to no database and reads only shared catalogs.  After a
+ * start, every database is due once: a worker looks in, finds what a crash
+ * left behind, and says when to come again.  It runs only on a primary, and
+ * comes back 5 s after any end.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "flohsync.h"
+#include "guc.h"
+#include "launcher.h"
+#include "shmem.h"
+#include "wait.h"
+#include "worker.h"
+
+void
+launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "flohsync", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "flohsync_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "flohsync launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "flohsync launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Is a database on the list of flohsync.databases? */
+static bool
+launcher_wants(List *names, const char *database)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+		if (strcmp(lfirst(cell), "*") == 0 || strcmp(lfirst(cell), database) == 0)
+			return true;
+	return false;
+}
+
+/* Reads the list of databases, and the role for the workers. */
+static Oid
+launcher_refresh(void)
+{
+	Relation	relation;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	Oid		   *databases;
+	int			n = 0;
+	int			room = 64;
+	char	   *copy;
+	List	   *names = NIL;
+	Oid			role;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	copy = pstrdup(flohsync_databases);
+	if (!SplitGUCList(copy, ',', &names))
+		ereport(LOG, (errmsg("flohsync.databases is not a list of names")));
+	databases = palloc(sizeof(Oid) * room);
+	relation = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(relation, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (!database->datallowconn || database->datistemplate ||
+			!launcher_wants(names, NameStr(database->datname)))
+			continue;
+		if (n == room)
+			databases = repalloc(databases, sizeof(Oid) * (room *= 2));
+		databases[n++] = database->oid;
+	}
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+	role = get_role_oid(flohsync_worker_role, true);
+	shmem_sync_databases(databases, n);
+	CommitTransactionCommand();
+	return role;
+}
+
+void
+flohsync_launcher_main(Datum arg)
+{
+	bool		full = false;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	shmem_launcher_attach();
+
+	for (;;)
+	{
+		Oid			role = launcher_refresh();
+		Oid			database;
+		TimestampTz wake_at;
+		TimestampTz now = GetCurrentTimestamp();
+		long		nap = flohsync_launcher_naptime * 1000L;
+
+		while (shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
+		{
+			/* Without the role the extension is nowhere installed. */
+			if (!OidIsValid(role))
+				continue;
+			if (worker_launch(database, role))
+				full = false;
+			else
+			{
+				shmem_launch_failed(database);
+				if (!full)
+					ereport(LOG,
+							(errmsg("flohsync could not start a worker"),
+							 errhint("Raise max_worker_processes.")));
+				full = true;
+			}
+		}
+		if (wake_at != DT_NOEND)
+			nap = Min(nap, Max(1, TimestampDifferenceMilliseconds(now, wake_at)));
+		wait_latch(nap, WAIT_LAUNCHER);
+	}
+}

@@ -1,0 +1,23 @@
+/*
+ * lookup.h
+ *	  What is stored of a page's records.  See lookup.c.
+ */
+#ifndef FLOHSYNC_LOOKUP_H
+#define FLOHSYNC_LOOKUP_H
+
+#include "utils/uuid.h"
+
+#include "page.h"
+
+/* What the lookup found for a record. */
+typedef struct Prior
+{
+	int64		num;			/* 0: not stored */
+	pg_uuid_t	id;
+	char		hash[FLOHSYNC_HASH_HEX];
+	bool		stale;
+} Prior;
+
+extern void lookup_records(Datum connector, Datum resource_type, const Record *records, int n, Prior *prior);
+
+#endif							/* FLOHSYNC_LOOKUP_H */

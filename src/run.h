@@ -1,0 +1,10 @@
+/*
+ * run.h
+ *	  One run, from claim to end.  See run.c.
+ */
+#ifndef FLOHSYNC_RUN_H
+#define FLOHSYNC_RUN_H
+
+extern void run_execute(int64 run);
+
+#endif							/* FLOHSYNC_RUN_H */

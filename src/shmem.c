@@ -1,0 +1,452 @@
+/*
+ * shmem.c
+ *	  Shared memory: which databases are due, which workers there are.
+ *
+ * It only says whom to wake: after a crash it is empty, the launcher takes
+ * every database for due, and the tables give the state back.  Nothing in it
+ * points into a process.  It exists only under shared_preload_libraries;
+ * without it every function here answers "no launcher, no limit".
+ *
+ * A worker's slot is reserved by whoever launches it, taken over by the worker
+ * (slot number and generation match), and freed by the worker at exit, or by
+ * the launcher when the worker never came.
+ *
+ * No wake-up is lost: a worker reads wake_seq before it last looks for work,
+ * and may leave only if wake_seq is still the same (shmem_worker_done).
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "shmem.h"
+#include "wait.h"
+
+#define MAX_DATABASES		1024
+#define ATTACH_TIMEOUT_MS	30000
+#define RELAUNCH_DELAY_MS	1000
+#define MAX_DELAY_MS		60000
+
+typedef struct DatabaseSlot
+{
+	Oid			database;		/* InvalidOid: free */
+	uint32		wake_seq;
+	TimestampTz next_due;		/* DT_NOEND: nothing known */
+	TimestampTz hold_until;		/* no launch before */
+	int			failures;		/* launches in a row that came to nothing */
+	bool		listed;
+} DatabaseSlot;
+
+typedef struct WorkerSlot
+{
+	bool		in_use;
+	uint32		generation;
+	Oid			database;
+	pid_t		pid;			/* 0: launched, not yet there */
+	TimestampTz launched_at;
+} WorkerSlot;
+
+typedef struct SharedState
+{
+	LWLock	   *lock;
+	int			launcher;		/* proc number, -1: none */
+	int			max_workers;
+	ConditionVariable run_finished;
+	DatabaseSlot databases[MAX_DATABASES];
+	WorkerSlot	workers[FLEXIBLE_ARRAY_MEMBER];
+} SharedState;
+
+static SharedState *shared = NULL;
+static shmem_request_hook_type prev_request_hook = NULL;
+static shmem_startup_hook_type prev_startup_hook = NULL;
+static WorkerTicket my_ticket = {.slot = -1};
+
+static Size
+shmem_size(void)
+{
+	return add_size(offsetof(SharedState, workers),
+					mul_size(flohsync_max_workers, sizeof(WorkerSlot)));
+}
+
+static void
+shmem_request(void)
+{
+	if (prev_request_hook)
+		prev_request_hook();
+	RequestAddinShmemSpace(shmem_size());
+	RequestNamedLWLockTranche("flohsync", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+
+	if (prev_startup_hook)
+		prev_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("flohsync", shmem_size(), &found);
+	if (!found)
+	{
+		memset(shared, 0, shmem_size());
+		shared->lock = &GetNamedLWLockTranche("flohsync")->lock;
+		shared->launcher = -1;
+		shared->max_workers = flohsync_max_workers;
+		ConditionVariableInit(&shared->run_finished);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* shmem_init is called while the postmaster loads the library. */
+void
+shmem_init(void)
+{
+	prev_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+bool
+shmem_available(void)
+{
+	return shared != NULL;
+}
+
+static DatabaseSlot *
+shmem_find_database(Oid database, bool create)
+{
+	DatabaseSlot *unused = NULL;
+
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		DatabaseSlot *d = &shared->databases[i];
+
+		if (d->database == database)
+			return d;
+		if (d->database == InvalidOid && unused == NULL)
+			unused = d;
+	}
+	if (create && unused != NULL)
+	{
+		memset(unused, 0, sizeof(*unused));
+		unused->database = database;
+		unused->listed = true;
+		unused->next_due = DT_NOEND;
+		return unused;
+	}
+	return NULL;
+}
+
+/* Called with the lock held. */
+static void
+shmem_poke_launcher(void)
+{
+	if (shared->launcher >= 0)
+		SetLatch(&ProcGlobal->allProcs[shared->launcher].procLatch);
+}
+
+static void
+shmem_launcher_detach(int code, Datum arg)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->launcher == compat_my_proc_number())
+		shared->launcher = -1;
+	LWLockRelease(shared->lock);
+}
+
+void
+shmem_launcher_attach(void)
+{
+	before_shmem_exit(shmem_launcher_detach, (Datum) 0);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->launcher = compat_my_proc_number();
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * shmem_sync_databases takes over the list of databases that there are; new
+ * ones are due at once, those that are gone are forgotten.
+ */
+void
+shmem_sync_databases(const Oid *databases, int n)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_DATABASES; i++)
+		shared->databases[i].listed = false;
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseSlot *d = shmem_find_database(databases[i], false);
+
+		if (d == NULL && (d = shmem_find_database(databases[i], true)) != NULL)
+			d->next_due = DT_NOBEGIN;
+		if (d != NULL)
+			d->listed = true;
+	}
+	for (int i = 0; i < MAX_DATABASES; i++)
+		if (!shared->databases[i].listed)
+			shared->databases[i].database = InvalidOid;
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * shmem_next_database finds the database that has been due longest and has no
+ * worker on its way.  False: there is none before *wake_at.
+ */
+bool
+shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
+{
+	DatabaseSlot *best = NULL;
+	bool		room = false;
+
+	*wake_at = DT_NOEND;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->max_workers; i++)
+	{
+		WorkerSlot *w = &shared->workers[i];
+
+		/* The postmaster could not start it, or it died before it came here. */
+		if (w->in_use && w->pid == 0 &&
+			TimestampDifferenceExceeds(w->launched_at, now, ATTACH_TIMEOUT_MS))
+			w->in_use = false;
+		room |= !w->in_use;
+	}
+	/* With all slots taken, the exit of a worker is what wakes us. */
+	for (int i = 0; i < MAX_DATABASES && room; i++)
+	{
+		DatabaseSlot *d = &shared->databases[i];
+		TimestampTz at;
+		bool		underway = false;
+
+		if (d->database == InvalidOid || d->next_due == DT_NOEND)
+			continue;
+		at = Max(d->next_due, d->hold_until);
+		for (int w = 0; w < shared->max_workers; w++)
+			underway |= shared->workers[w].in_use &&
+				shared->workers[w].database == d->database &&
+				shared->workers[w].pid == 0;
+		if (at > now || underway)
+		{
+			*wake_at = Min(*wake_at, underway ? TimestampTzPlusMilliseconds(now, 1000) : at);
+			continue;
+		}
+		if (best == NULL || d->next_due < best->next_due)
+			best = d;
+	}
+	if (best != NULL)
+	{
+		*database = best->database;
+		best->next_due = DT_NOEND;	/* until its worker says otherwise */
+	}
+	LWLockRelease(shared->lock);
+	return best != NULL;
+}
+
+/* shmem_launch_failed makes a database due again, later each time. */
+void
+shmem_launch_failed(Oid database)
+{
+	DatabaseSlot *d;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, false)) != NULL)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		d->next_due = Min(d->next_due, now);
+		d->hold_until = TimestampTzPlusMilliseconds(now,
+													Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6)));
+		d->failures++;
+	}
+	LWLockRelease(shared->lock);
+}
+
+/* shmem_reserve_worker returns a slot, or -1 when all are taken. */
+int
+shmem_reserve_worker(Oid database, uint32 *generation)
+{
+	int			slot = -1;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->max_workers && slot < 0; i++)
+	{
+		WorkerSlot *w = &shared->workers[i];
+
+		if (w->in_use)
+			continue;
+		w->in_use = true;
+		w->generation++;
+		w->database = database;
+		w->pid = 0;
+		w->launched_at = GetCurrentTimestamp();
+		*generation = w->generation;
+		slot = i;
+	}
+	LWLockRelease(shared->lock);
+	return slot;
+}
+
+void
+shmem_release_worker(int slot, uint32 generation)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->workers[slot].in_use && shared->workers[slot].generation == generation)
+		shared->workers[slot].in_use = false;
+	LWLockRelease(shared->lock);
+}
+
+/* A worker that goes without shmem_worker_done left work behind. */
+static void
+shmem_worker_exit(int code, Datum arg)
+{
+	if (my_ticket.slot < 0)
+		return;
+	shmem_release_worker(my_ticket.slot, my_ticket.generation);
+	shmem_launch_failed(my_ticket.database);
+	LWLockAcquire(shared->lock, LW_SHARED);
+	shmem_poke_launcher();
+	LWLockRelease(shared->lock);
+	my_ticket.slot = -1;
+}
+
+/* shmem_worker_attach: false when the slot is not this worker's any more. */
+bool
+shmem_worker_attach(const WorkerTicket *ticket)
+{
+	bool		mine;
+
+	if (ticket->slot < 0 || shared == NULL)
+		return true;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	mine = ticket->slot < shared->max_workers &&
+		shared->workers[ticket->slot].in_use &&
+		shared->workers[ticket->slot].generation == ticket->generation;
+	if (mine)
+		shared->workers[ticket->slot].pid = MyProcPid;
+	LWLockRelease(shared->lock);
+	if (mine)
+	{
+		my_ticket = *ticket;
+		before_shmem_exit(shmem_worker_exit, (Datum) 0);
+	}
+	return mine;
+}
+
+/* shmem_wake_seq also notes that the worker has come as far as looking for work. */
+uint32
+shmem_wake_seq(Oid database)
+{
+	DatabaseSlot *d;
+	uint32		seq = 0;
+
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, true)) != NULL)
+	{
+		seq = d->wake_seq;
+		d->failures = 0;
+	}
+	LWLockRelease(shared->lock);
+	return seq;
+}
+
+/*
+ * shmem_publish_due says when the database is next due, for a worker that
+ * goes on to work; nothing is done if somebody woke the database since seq.
+ */
+void
+shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
+{
+	DatabaseSlot *d;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, true)) != NULL && d->wake_seq == seq)
+	{
+		d->next_due = next_due;
+		shmem_poke_launcher();
+	}
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * shmem_worker_done says when the database is next due and gives the slot
+ * back.  False, and nothing done, if somebody woke the database since seq was
+ * read: look again.
+ */
+bool
+shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
+{
+	DatabaseSlot *d;
+	bool		done = true;
+
+	if (shared == NULL)
+		return true;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(ticket->database, true)) != NULL)
+	{
+		if (d->wake_seq != seq)
+			done = false;
+		else
+			d->next_due = next_due;
+	}
+	if (done)
+	{
+		if (my_ticket.slot >= 0)
+			shared->workers[my_ticket.slot].in_use = false;
+		my_ticket.slot = -1;
+		shmem_poke_launcher();
+	}
+	LWLockRelease(shared->lock);
+	return done;
+}
+
+/*
+ * shmem_wake_database makes a database due.  Called from a commit callback:
+ * must not raise.
+ */
+void
+shmem_wake_database(Oid database)
+{
+	DatabaseSlot *d;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, true)) != NULL)
+	{
+		d->wake_seq++;
+		d->next_due = DT_NOBEGIN;
+		shmem_poke_launcher();
+	}
+	LWLockRelease(shared->lock);
+}
+
+void
+shmem_run_finished(void)
+{
+	if (shared != NULL)
+		ConditionVariableBroadcast(&shared->run_finished);
+}
+
+/* shmem_wait_run_finished returns when some run has ended, or after the timeout. */
+void
+shmem_wait_run_finished(long timeout_ms)
+{
+	if (shared == NULL)
+	{
+		wait_latch(Min(timeout_ms, 50), WAIT_RUN);
+		return;
+	}
+	ConditionVariableTimedSleep(&shared->run_finished, timeout_ms, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}

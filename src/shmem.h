@@ -1,0 +1,43 @@
+/*
+ * shmem.h
+ *	  Whom to wake.  See shmem.c.
+ */
+#ifndef FLOHSYNC_SHMEM_H
+#define FLOHSYNC_SHMEM_H
+
+#include "datatype/timestamp.h"
+
+/* What a worker is started with; fits into bgw_extra. */
+typedef struct WorkerTicket
+{
+	Oid			database;
+	Oid			role;
+	int			slot;			/* -1: there is no shared memory */
+	uint32		generation;
+} WorkerTicket;
+
+extern void shmem_init(void);
+extern bool shmem_available(void);
+
+/* of the launcher */
+extern void shmem_launcher_attach(void);
+extern void shmem_sync_databases(const Oid *databases, int n);
+extern bool shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at);
+extern void shmem_launch_failed(Oid database);
+
+/* of whoever launches */
+extern int	shmem_reserve_worker(Oid database, uint32 *generation);
+extern void shmem_release_worker(int slot, uint32 generation);
+
+/* of a worker */
+extern bool shmem_worker_attach(const WorkerTicket *ticket);
+extern uint32 shmem_wake_seq(Oid database);
+extern void shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due);
+extern bool shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due);
+
+/* of everyone */
+extern void shmem_wake_database(Oid database);
+extern void shmem_run_finished(void);
+extern void shmem_wait_run_finished(long timeout_ms);
+
+#endif							/* FLOHSYNC_SHMEM_H */

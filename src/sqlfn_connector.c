@@ -1,0 +1,206 @@
+/*
+ * sqlfn_connector.c
+ *	  SQL-callable: checks of a connector's settings, and test_connector.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "db.h"
+#include "guc.h"
+#include "http.h"
+#include "page.h"
+#include "store.h"
+
+PG_FUNCTION_INFO_V1(flohsync_url_problem);
+PGDLLEXPORT Datum
+flohsync_url_problem(PG_FUNCTION_ARGS)
+{
+	const char *problem = http_url_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_query_problem);
+PGDLLEXPORT Datum
+flohsync_query_problem(PG_FUNCTION_ARGS)
+{
+	const char *problem = source_query_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+/* Says that a type could not be read. */
+static void
+test_failed(StringInfo out, const char *problem)
+{
+	int			len;
+
+	appendStringInfoString(out, "{\"ok\": false, \"error\": ");
+	escape_json(out, store_sanitize(problem, strlen(problem), 1000, &len));
+	appendStringInfoChar(out, '}');
+}
+
+/* Asks for one record of a type, and says in JSON how it went; true when well. */
+static bool
+test_type(Source *source, StringInfo out)
+{
+	SourceAnswer answer;
+	UpstreamPage page;
+	const char *problem = NULL;
+
+	source_ask(source, NULL);
+	source_answer(source, &answer);
+	if (answer.error_class)
+		problem = answer.message;
+	else if (page_parse(page_parser_create(NULL, 0), answer.body, answer.len, &page, &problem) && !page.success)
+		problem = page.upstream_error ? page.upstream_error : "upstream reported an error";
+	if (problem)
+		test_failed(out, problem);
+	else
+		appendStringInfo(out, "{\"ok\": true, \"records\": %d, \"errored\": %d, \"ms\": %d}",
+						 page.received, page.nfaults, (int) answer.ms);
+	return problem == NULL;
+}
+
+/*
+ * The same, whatever the upstream does: also an error that its query raises is
+ * an answer here.  Only a cancel gets through.
+ */
+static bool
+test_type_guarded(const SourceSpec *spec, StringInfo out)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	Source	   *volatile source = NULL;
+	volatile bool ok = false;
+	int			start = out->len;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		source = source_open(spec);
+		ok = test_type(source, out);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		{
+			source_close(source);
+			PG_RE_THROW();
+		}
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		out->len = start;
+		test_failed(out, edata->message);
+	}
+	PG_END_TRY();
+	source_close(source);
+	return ok;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_test_connector);
+PGDLLEXPORT Datum
+flohsync_test_connector(PG_FUNCTION_ARGS)
+{
+	static DbQuery query = {
+		"select d.kind, d.config ->> 'url',"
+		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
+		" d.config ->> 'function', t.type, flohsync._list_command(d.config, t.type), d.config -> 'queries' ->> t.type,"
+		" current_user::pg_catalog.text"
+		" from flohsync.connector_definition d"
+		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config) x(type)"
+		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
+		" where d.id = flohsync._connector_id($1) order by t.type",
+		1, {TEXTOID}
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	SourceSpec *specs;
+	StringInfoData types;
+	StringInfoData first_error;
+	char	   *answer;
+	Datum		v;
+	int			n;
+	bool		ok = true;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	v = PG_GETARG_DATUM(0);
+	SPI_connect();
+	n = (int) db_execute(&query, &v, NULL);
+	specs = palloc0(sizeof(SourceSpec) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum	   *elements;
+		bool	   *nulls;
+		ArrayType  *headers = DatumGetArrayTypeP(db_value(i, 3, &isnull));
+
+		specs[i].kind = db_text(i, 1);
+		specs[i].url = db_text(i, 2);
+		deconstruct_array(headers, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &specs[i].nheaders);
+		specs[i].headers = palloc(sizeof(char *) * Max(specs[i].nheaders, 1));
+		for (int h = 0; h < specs[i].nheaders; h++)
+			specs[i].headers[h] = TextDatumGetCString(elements[h]);
+		specs[i].function = db_text(i, 4);
+		specs[i].resource_type = db_text(i, 5);
+		specs[i].list_command = db_text(i, 6);
+		specs[i].query = db_text(i, 7);
+		specs[i].owner = db_text(i, 8);
+		specs[i].page_size = 1;
+		specs[i].in_transaction = true;
+	}
+
+	initStringInfo(&types);
+	initStringInfo(&first_error);
+	for (int i = 0; i < n; i++)
+	{
+		int			start;
+
+		appendStringInfoString(&types, i ? ", " : "");
+		escape_json(&types, specs[i].resource_type);
+		appendStringInfoString(&types, ": ");
+		start = types.len;
+		if (!test_type_guarded(&specs[i], &types) && ok)
+		{
+			ok = false;
+			appendStringInfoString(&first_error, types.data + start);
+		}
+	}
+	if (n == 0)
+	{
+		ok = false;
+		test_failed(&first_error, "the connector names no resource types: give config.commands, or configure one");
+	}
+	MemoryContextSwitchTo(caller);
+	answer = ok ? psprintf("{\"ok\": true, \"types\": {%s}}", types.data) :
+		/* {"ok": false, "error": …} of the first type that failed, and all types */
+		psprintf("%.*s, \"types\": {%s}}", first_error.len - 1, first_error.data, types.data);
+	SPI_finish();
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));
+}

@@ -1,0 +1,195 @@
+/*
+ * sqlfn_record.c
+ *	  SQL-callable: upserts by hand, and ids for new rows.
+ *
+ * The same reader and the same writer serve these as serve a page of a pass.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "apply.h"
+#include "db.h"
+#include "page.h"
+
+static const char *const outcome_names[] = {
+	[APPLY_UNDECIDED] = "ignored", [APPLY_ADDED] = "added", [APPLY_UPDATED] = "updated",
+	[APPLY_UNCHANGED] = "unchanged", [APPLY_RESTORED] = "restored", [APPLY_IGNORED] = "ignored",
+};
+
+typedef struct UpsertScope
+{
+	ApplyScope	apply;
+	PageParser *parser;
+} UpsertScope;
+
+/* Looks the connector up and reads what the configuration says about hashing. */
+static void
+upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at)
+{
+	static DbQuery query = {
+		"select i.id, flohsync._check_resource_type($2), c.last_full_pass_at,"
+		" array(select * from pg_catalog.jsonb_array_elements_text(c.hash_ignore))"
+		" from (select flohsync._connector_id($1) as id) i left join flohsync.connector_sync_config c"
+		" on c.connector_id = i.id and c.resource_type = $2",
+		2, {TEXTOID, TEXTOID}
+	};
+	Datum		v[2] = {connector, type};
+	bool		isnull;
+	Datum		value;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	const char **ignore;
+	TimestampTz now = GetCurrentTimestamp();
+
+	memset(scope, 0, sizeof(*scope));
+	db_execute(&query, v, NULL);
+	value = db_value(0, 1, &isnull);
+	scope->apply.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(value), UUID_LEN));
+	scope->apply.resource_type = type;
+	scope->apply.single = true;
+	/* An observation cannot be from the future; one that said so would keep all others out. */
+	scope->apply.observed_at = Min(observed_at, now);
+	value = db_value(0, 3, &isnull);
+	scope->apply.confirmed_at = isnull ? 0 : DatumGetTimestampTz(value);
+	value = db_value(0, 4, &isnull);
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	ignore = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		ignore[i] = TextDatumGetCString(elements[i]);
+	scope->parser = page_parser_create(ignore, n);
+}
+
+static void
+upsert_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
+{
+	StringInfoData text;
+	const char *problem = NULL;
+
+	initStringInfo(&text);
+	(void) JsonbToCString(&text, &value->root, VARSIZE(value));
+	if (!page_parse_records(scope->parser, text.data, text.len, page, &problem))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("records cannot be read: %s", problem)));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
+PGDLLEXPORT Datum
+flohsync_upsert_resource(PG_FUNCTION_ARGS)
+{
+	UpsertScope scope;
+	UpstreamPage page;
+	PageCounts	counts = {0};
+	ApplyOutcome outcome = APPLY_UNDECIDED;
+
+	for (int i = 0; i < 4; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("no argument of upsert_resource() may be null")));
+	SPI_connect();
+	upsert_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_TIMESTAMPTZ(3));
+	if (!JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(2)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a record must be a JSON object"),
+				 errhint("For example {\"externalId\": \"u-17\", \"displayName\": \"Jane Doe\"}.")));
+	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
+	if (page.nfaults > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("record cannot be stored: %s", page.faults[0].message),
+				 errdetail("Error class: %s.", page.faults[0].error_class)));
+	apply_records(&scope.apply, page.records, page.nrecords, &counts, NULL, NULL, &outcome);
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text(outcome_names[outcome]));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_upsert_resources);
+PGDLLEXPORT Datum
+flohsync_upsert_resources(PG_FUNCTION_ARGS)
+{
+	UpsertScope scope;
+	UpstreamPage page;
+	PageCounts	counts = {0};
+	char	   *text;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext old;
+
+	for (int i = 0; i < 3; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("no argument of upsert_resources() may be null")));
+	SPI_connect();
+	upsert_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), GetCurrentTimestamp());
+	if (!JB_ROOT_IS_ARRAY(PG_GETARG_JSONB_P(2)) || JB_ROOT_IS_SCALAR(PG_GETARG_JSONB_P(2)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("records must be a JSON array of objects")));
+	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
+	apply_records(&scope.apply, page.records, page.nrecords, &counts, NULL, NULL, NULL);
+	old = MemoryContextSwitchTo(caller);
+	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d, \"duplicates\": %d}",
+					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults, page.duplicates);
+	MemoryContextSwitchTo(old);
+	SPI_finish();
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+/*
+ * flohsync_new_id makes a uuid of version 7 (RFC 9562): milliseconds, then
+ * random bits.  Rows made together are neighbours in the index.
+ */
+PG_FUNCTION_INFO_V1(flohsync_new_id);
+PGDLLEXPORT Datum
+flohsync_new_id(PG_FUNCTION_ARGS)
+{
+	static unsigned char pool[1600];
+	static int	left = 0;
+	static uint64 last_ms = 0;
+	static uint32 counter = 0;
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	unsigned char *random;
+	uint64		ms = (GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
+
+	if (left < 16)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
+		left = sizeof(pool);
+	}
+	left -= 16;
+	random = pool + left;
+	/* Within a millisecond a counter of 12 bits keeps the order; when it is full, time is pushed on. */
+	if (ms <= last_ms)
+	{
+		if (++counter > 0xfff)
+		{
+			counter = 0;
+			last_ms++;
+		}
+	}
+	else
+	{
+		last_ms = ms;
+		counter = random[8] & 0x7f;
+	}
+	for (int i = 0; i < 6; i++)
+		id->data[i] = (unsigned char) (last_ms >> (40 - 8 * i));
+	id->data[6] = 0x70 | (counter >> 8);
+	id->data[7] = counter & 0xff;
+	memcpy(id->data + 8, random, 8);
+	id->data[8] = (id->data[8] & 0x3f) | 0x80;
+	PG_RETURN_UUID_P(id);
+}

@@ -1,0 +1,247 @@
+/*
+ * sqlfn_run.c
+ *	  SQL-callable: waking workers, waiting for runs, interrupting them.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "db.h"
+#include "guc.h"
+#include "shmem.h"
+#include "wait.h"
+#include "worker.h"
+
+#define RELAUNCH_AFTER_MS	2000
+
+static bool wake_wanted = false;
+static Oid	wake_role = InvalidOid;
+
+/*
+ * Acts after commit, when others can see what there is to do.  Must not raise:
+ * the transaction is committed.
+ */
+static void
+wake_at_commit(XactEvent event, void *arg)
+{
+	if (!wake_wanted)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			wake_wanted = false;
+			shmem_wake_database(MyDatabaseId);
+			/* No room: the launcher, or a worker that is there, takes it up. */
+			if (OidIsValid(wake_role))
+				(void) worker_launch(MyDatabaseId, wake_role);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			wake_wanted = false;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+wake_request(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(wake_at_commit, NULL);
+		registered = true;
+	}
+	wake_role = get_role_oid(flohsync_worker_role, true);
+	wake_wanted = true;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_wake);
+PGDLLEXPORT Datum
+flohsync_wake(PG_FUNCTION_ARGS)
+{
+	wake_request();
+	PG_RETURN_VOID();
+}
+
+static char *
+uuid_text(Datum uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, uuid));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_try_run_lock);
+PGDLLEXPORT Datum
+flohsync_try_run_lock(PG_FUNCTION_ARGS)
+{
+	char	   *connector = uuid_text(PG_GETARG_DATUM(0));
+	char	   *type = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	PG_RETURN_BOOL(db_lock_run(connector, type, false));
+}
+
+/*
+ * flohsync_interrupt_run cancels what the holder of a run's lock is doing.  The
+ * lock table, not a column, says who that is.
+ */
+PG_FUNCTION_INFO_V1(flohsync_interrupt_run);
+PGDLLEXPORT Datum
+flohsync_interrupt_run(PG_FUNCTION_ARGS)
+{
+	static DbQuery query = {
+		"select l.pid from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid"
+		" where l.locktype = 'advisory' and l.granted and l.objsubid = $1 and l.classid = $2 and l.objid = $3"
+		" and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())",
+		3, {INT4OID, OIDOID, OIDOID}
+	};
+	uint64		key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	Datum		v[3] = {Int32GetDatum(DB_RUN_LOCK_CLASS), ObjectIdGetDatum((uint32) (key >> 32)), ObjectIdGetDatum((uint32) key)};
+	bool		sent = false;
+
+	SPI_connect();
+	if (db_execute(&query, v, NULL) == 1)
+	{
+		int			pid = (int) db_int64(0, 1, 0);
+
+		sent = pid > 0 && pid != MyProcPid && kill(pid, SIGINT) == 0;
+	}
+	SPI_finish();
+	PG_RETURN_BOOL(sent);
+}
+
+typedef struct RunState
+{
+	char		status[16];
+	char	   *error;
+	char	   *error_class;
+	Datum		stats;			/* jsonb, 0: null */
+} RunState;
+
+/* Reads a run; false when it is gone. */
+static bool
+sync_read_run(int64 run, RunState *state, MemoryContext context)
+{
+	static DbQuery query = {
+		"select r.status, r.error, r.error_class, r.stats from flohsync.sync_run r where r.id OPERATOR(pg_catalog.=) $1", 1, {INT8OID}
+	};
+	Datum		v = Int64GetDatum(run);
+	MemoryContext old;
+	bool		isnull;
+	Datum		stats;
+	char	   *text;
+
+	memset(state, 0, sizeof(*state));
+	if (db_execute(&query, &v, NULL) == 0)
+		return false;
+	strlcpy(state->status, db_text(0, 1), sizeof(state->status));
+	old = MemoryContextSwitchTo(context);
+	if ((text = db_text(0, 2)) != NULL)
+		state->error = pstrdup(text);
+	if ((text = db_text(0, 3)) != NULL)
+		state->error_class = pstrdup(text);
+	stats = db_value(0, 4, &isnull);
+	if (!isnull)
+		state->stats = PointerGetDatum(PG_DETOAST_DATUM_COPY(stats));
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/*
+ * flohsync_sync is CALL sync: ask for a run, commit, and look for its end in
+ * short transactions, so that the wait holds no lock and no snapshot.
+ */
+PG_FUNCTION_INFO_V1(flohsync_sync);
+PGDLLEXPORT Datum
+flohsync_sync(PG_FUNCTION_ARGS)
+{
+	static DbQuery trigger = {"select flohsync.trigger_sync($1, $2)", 2, {TEXTOID, TEXTOID}};
+	CallContext *call = (CallContext *) fcinfo->context;
+	MemoryContext context = CurrentMemoryContext;
+	Datum		v[2];
+	char		nulls[2];
+	int64		run;
+	RunState	state;
+	TimestampTz queued_since;
+	TupleDesc	desc;
+	Datum		out;
+	bool		isnull;
+
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("flohsync.sync() cannot wait inside a transaction block"),
+				 errhint("CALL it on its own, or ask for the run with flohsync.trigger_sync().")));
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "sync must have an output argument");
+	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	for (int i = 0; i < 2; i++)
+	{
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+		v[i] = PG_ARGISNULL(i) ? (Datum) 0 : PointerGetDatum(PG_GETARG_TEXT_P_COPY(i));
+	}
+
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	db_execute(&trigger, v, nulls);
+	run = db_int64(0, 1, 0);
+	PopActiveSnapshot();
+	SPI_commit();
+
+	queued_since = GetCurrentTimestamp();
+	for (;;)
+	{
+		bool		found;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		found = sync_read_run(run, &state, context);
+		if (found && strcmp(state.status, "queued") == 0 &&
+			TimestampDifferenceExceeds(queued_since, GetCurrentTimestamp(), RELAUNCH_AFTER_MS))
+		{
+			/* All places were taken when we asked; without a launcher nobody else asks again. */
+			wake_request();
+			queued_since = GetCurrentTimestamp();
+		}
+		PopActiveSnapshot();
+		SPI_commit();
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("run " INT64_FORMAT " was removed before it ended", run)));
+		if (strcmp(state.status, "queued") != 0 && strcmp(state.status, "running") != 0)
+			break;
+		shmem_wait_run_finished(200);
+	}
+	SPI_finish();
+
+	if (strcmp(state.status, "success") != 0)
+		ereport(ERROR,
+				(errcode(strcmp(state.status, "cancelled") == 0 ? ERRCODE_QUERY_CANCELED :
+						 strcmp(state.status, "held") == 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
+						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("run " INT64_FORMAT " %s: %s", run,
+						strcmp(state.status, "held") == 0 ? "is held" :
+						strcmp(state.status, "cancelled") == 0 ? "was cancelled" : "failed",
+						state.error ? state.error : "no message"),
+				 strcmp(state.status, "held") == 0 ?
+				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
+				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0));
+	isnull = state.stats == 0;
+	out = HeapTupleGetDatum(heap_form_tuple(desc, &state.stats, &isnull));
+	PG_RETURN_DATUM(out);
+}

@@ -1,0 +1,481 @@
+/*
+ * store.c
+ *	  What the engine asks of the tables, one function a statement.
+ *
+ * The rules are in the SQL functions that these statements call (sql/40_run);
+ * here values are only carried over and back.  SPI must be connected.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "db.h"
+#include "ledger.h"
+#include "store.h"
+
+#define STORE_PAYLOAD_BYTES		4096
+
+/* store_text_array makes a text[]; a slice without data is a null. */
+Datum
+store_text_array(const Slice *slices, int n)
+{
+	Size		size = 0;
+	int			nulls = 0;
+	int			offset;
+	ArrayType  *array;
+	char	   *p;
+	bits8	   *bitmap;
+
+	if (n == 0)
+		return PointerGetDatum(construct_empty_array(TEXTOID));
+	for (int i = 0; i < n; i++)
+	{
+		if (slices[i].data == NULL)
+			nulls++;
+		else
+			size += INTALIGN(VARHDRSZ + slices[i].len);
+	}
+	offset = nulls ? ARR_OVERHEAD_WITHNULLS(1, n) : ARR_OVERHEAD_NONULLS(1);
+	array = palloc_extended(offset + size, MCXT_ALLOC_HUGE);
+	memset(array, 0, offset);
+	if (!AllocSizeIsValid(offset + size))
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the records of a page are too large together")));
+	SET_VARSIZE(array, offset + size);
+	array->ndim = 1;
+	array->dataoffset = nulls ? offset : 0;
+	array->elemtype = TEXTOID;
+	ARR_DIMS(array)[0] = n;
+	ARR_LBOUND(array)[0] = 1;
+	bitmap = ARR_NULLBITMAP(array);
+	p = ARR_DATA_PTR(array);
+	for (int i = 0; i < n; i++)
+	{
+		int			len = slices[i].len;
+
+		if (slices[i].data == NULL)
+			continue;
+		if (bitmap)
+			bitmap[i / 8] |= 1 << (i % 8);
+		SET_VARSIZE(p, VARHDRSZ + len);
+		memcpy(VARDATA(p), slices[i].data, len);
+		memset(p + VARHDRSZ + len, 0, INTALIGN(VARHDRSZ + len) - (VARHDRSZ + len));
+		p += INTALIGN(VARHDRSZ + len);
+	}
+	return PointerGetDatum(array);
+}
+
+/*
+ * store_sanitize returns text that can be stored whatever the bytes were: at
+ * most max bytes, cut at a character, what is no UTF-8 replaced by "?".
+ */
+const char *
+store_sanitize(const char *data, int len, int max, int *outlen)
+{
+	char	   *out = palloc(Min(len, max) + 1);
+	int			n = 0;
+
+	for (int i = 0; i < len && n < max;)
+	{
+		int			l = pg_utf_mblen((const unsigned char *) data + i);
+
+		if (i + l > len || n + l > max)
+			l = i + l > len ? 1 : 0;
+		if (l == 0)
+			break;
+		if (data[i] != '\0' && pg_utf8_islegal((const unsigned char *) data + i, l) && (l > 1 || (signed char) data[i] > 0))
+			memcpy(out + n, data + i, l);
+		else
+		{
+			l = 1;
+			out[n] = '?';
+		}
+		n += l;
+		i += l;
+	}
+	out[n] = '\0';
+	*outlen = n;
+	return out;
+}
+
+/* The elements of a text[] in a result, copied; -1 when it is null. */
+static int
+store_get_texts(uint64 row, int column, char ***texts, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = db_value(row, column, &isnull);
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	MemoryContext old;
+
+	*texts = NULL;
+	if (isnull)
+		return -1;
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	old = MemoryContextSwitchTo(context);
+	*texts = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		(*texts)[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]);
+	MemoryContextSwitchTo(old);
+	return n;
+}
+
+static char *
+store_get_text(uint64 row, int column, MemoryContext context)
+{
+	char	   *text = db_text(row, column);
+
+	return text ? MemoryContextStrdup(context, text) : NULL;
+}
+
+/* store_open_runs lists what is queued, or says it is running, oldest first. */
+RunCandidate *
+store_open_runs(int *n)
+{
+	static DbQuery query = {
+		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text from flohsync.sync_run r"
+		" where r.status in ('queued', 'running') order by r.requested_at, r.id"
+	};
+	RunCandidate *candidates;
+
+	*n = (int) db_execute(&query, NULL, NULL);
+	candidates = palloc(sizeof(RunCandidate) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		candidates[i].id = db_int64(i, 1, 0);
+		candidates[i].connector_id = db_text(i, 2);
+		candidates[i].resource_type = db_text(i, 3);
+	}
+	return candidates;
+}
+
+StartOutcome
+store_start_run(int64 run, RunSetup *s, MemoryContext context)
+{
+	static DbQuery query = {
+		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.kind, s.connector_id::pg_catalog.text,"
+		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
+		" s.filter_rules::pg_catalog.text, s.filter_rules ->> 'groupNamePattern',"
+		" case when s.filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(s.filter_rules -> 'groupIds')) end,"
+		" case when s.filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(s.filter_rules -> 'emailDomains')) end,"
+		" (s.filter_rules ->> 'memberOfSyncedGroups')::boolean, (s.filter_rules ->> 'maxRecords')::numeric::bigint,"
+		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
+		" s.list_command, flohsync._iso(s.modified_since), s.config ->> 'url',"
+		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(s.config -> 'headers') h),"
+		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified"
+		" from flohsync._start_run($1) s",
+		1, {INT8OID}
+	};
+	Datum		value = Int64GetDatum(run);
+	char	   *outcome;
+	bool		isnull;
+
+	db_execute(&query, &value, NULL);
+	outcome = db_text(0, 1);
+	if (strcmp(outcome, "run") != 0)
+		return strcmp(outcome, "gone") == 0 ? START_GONE : START_REFUSED;
+	memset(s, 0, sizeof(*s));
+	s->id = run;
+	s->strategy = store_get_text(0, 2, context);
+	s->pass_id = db_int64(0, 3, 0);
+	s->pass_started_at = DatumGetTimestampTz(db_value(0, 4, &isnull));
+	s->spec.kind = store_get_text(0, 5, context);
+	s->connector_id = store_get_text(0, 6, context);
+	s->connector_name = store_get_text(0, 7, context);
+	s->resource_type = store_get_text(0, 8, context);
+	s->resumed = db_bool(0, 9);
+	s->last_page = (int) db_int64(0, 10, 0);
+	s->cursor = store_get_text(0, 11, context);
+	s->passed = db_int64(0, 12, 0);
+	s->received = db_int64(0, 13, 0);
+	s->filter_json = store_get_text(0, 14, context);
+	s->filter.name_pattern = store_get_text(0, 15, context);
+	s->filter.ngroup_ids = store_get_texts(0, 16, &s->filter.group_ids, context);
+	s->filter.ndomains = store_get_texts(0, 17, &s->filter.domains, context);
+	s->filter.member_of_synced_groups = db_bool(0, 18);
+	s->filter.max_records = db_int64(0, 19, 0);
+	s->nhash_ignore = Max(0, store_get_texts(0, 20, &s->hash_ignore, context));
+	s->spec.list_command = store_get_text(0, 21, context);
+	s->spec.modified_since = store_get_text(0, 22, context);
+	s->spec.url = store_get_text(0, 23, context);
+	s->spec.nheaders = Max(0, store_get_texts(0, 24, &s->spec.headers, context));
+	s->spec.function = store_get_text(0, 25, context);
+	s->spec.query = store_get_text(0, 26, context);
+	s->spec.owner = store_get_text(0, 27, context);
+	s->unidentified = db_int64(0, 28, 0);
+	s->spec.filter = s->filter_json;
+	s->spec.resource_type = s->resource_type;
+	return START_RUN;
+}
+
+TimestampTz
+store_restart_pass(int64 run)
+{
+	static DbQuery query = {"select flohsync._restart_pass($1)", 1, {INT8OID}};
+	Datum		value = Int64GetDatum(run);
+	bool		isnull;
+
+	db_execute(&query, &value, NULL);
+	return DatumGetTimestampTz(db_value(0, 1, &isnull));
+}
+
+/* store_guard_run: is the run still wanted, as it was started? */
+RunGuard
+store_guard_run(const RunSetup *s)
+{
+	static DbQuery query = {
+		"select r.cancel_requested, c.id is null, c.filter_rules is distinct from $2::pg_catalog.jsonb"
+		" from flohsync.sync_run r left join flohsync.connector_sync_config c"
+		" on c.connector_id = r.connector_id and c.resource_type = r.resource_type where r.id = $1",
+		2, {INT8OID, TEXTOID}
+	};
+	Datum		values[2] = {Int64GetDatum(s->id)};
+	char		nulls[2] = {' ', 'n'};
+
+	if (s->filter_json)
+	{
+		values[1] = CStringGetTextDatum(s->filter_json);
+		nulls[1] = ' ';
+	}
+	if (db_execute(&query, values, nulls) == 0)
+		return RUN_CONFIG_GONE;
+	if (db_bool(0, 1))
+		return RUN_CANCELLED;
+	if (db_bool(0, 2))
+		return RUN_CONFIG_GONE;
+	return db_bool(0, 3) ? RUN_FILTER_CHANGED : RUN_GO_ON;
+}
+
+/* store_add_page writes the ledger's row of a page. */
+void
+store_add_page(int64 run, const PageEntry *e)
+{
+	static DbQuery query = {
+		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13)",
+		13, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID}
+	};
+	Datum		counts[10];
+	Datum		v[13];
+	char		nulls[13];
+	const PageCounts *c = &e->counts;
+	int			list[10] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified};
+
+	for (int i = 0; i < 10; i++)
+		counts[i] = Int32GetDatum(list[i]);
+	memset(nulls, ' ', sizeof(nulls));
+	v[0] = Int64GetDatum(run);
+	v[1] = Int32GetDatum(e->page);
+	nulls[2] = e->cursor ? ' ' : 'n';
+	v[2] = e->cursor ? CStringGetTextDatum(e->cursor) : (Datum) 0;
+	nulls[3] = e->next_cursor ? ' ' : 'n';
+	v[3] = e->next_cursor ? CStringGetTextDatum(e->next_cursor) : (Datum) 0;
+	v[4] = TimestampTzGetDatum(e->fetched_at);
+	v[5] = Int32GetDatum(e->records);
+	v[6] = Int64GetDatum(e->bytes);
+	v[7] = Float4GetDatum((float4) e->fetch_ms);
+	v[8] = Float4GetDatum((float4) e->apply_ms);
+	v[9] = PointerGetDatum(construct_array(counts, 10, INT4OID, 4, true, TYPALIGN_INT));
+	nulls[10] = e->total_estimate >= 0 ? ' ' : 'n';
+	v[10] = Int64GetDatum(e->total_estimate);
+	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
+	nulls[12] = e->ndeleted > 0 ? ' ' : 'n';
+	v[12] = e->ndeleted > 0 ? store_text_array(e->deleted, e->ndeleted) : (Datum) 0;
+	db_execute(&query, v, nulls);
+}
+
+void
+store_add_faults(int64 run, int page, const RecordFault *faults, int n)
+{
+	static DbQuery query = {
+		"insert into flohsync.sync_error (run_id, page, external_id, error_class, message, payload)"
+		" select $1, $2, f.* from unnest($3, $4, $5, $6) f",
+		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Slice	   *columns[4];
+	Datum		v[6];
+
+	for (int k = 0; k < 4; k++)
+		columns[k] = palloc0(sizeof(Slice) * n);
+	for (int i = 0; i < n; i++)
+	{
+		const RecordFault *f = &faults[i];
+
+		if (f->external_id.data)
+			columns[0][i].data = store_sanitize(f->external_id.data, f->external_id.len, STORE_PAYLOAD_BYTES, &columns[0][i].len);
+		columns[1][i].data = f->error_class;
+		columns[1][i].len = strlen(f->error_class);
+		columns[2][i].data = f->message;
+		columns[2][i].len = strlen(f->message);
+		columns[3][i].data = store_sanitize(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES, &columns[3][i].len);
+	}
+	v[0] = Int64GetDatum(run);
+	v[1] = Int32GetDatum(page);
+	for (int k = 0; k < 4; k++)
+		v[2 + k] = store_text_array(columns[k], n);
+	db_execute(&query, v, NULL);
+}
+
+void
+store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context)
+{
+	static DbQuery query = {"select s.held, s.message from flohsync._settle_pass($1, $2) s", 2, {INT8OID, BOOLOID}};
+	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(complete)};
+
+	db_execute(&query, v, NULL);
+	result->held = db_bool(0, 1);
+	result->message = store_get_text(0, 2, context);
+}
+
+int64
+store_purge_run(int64 run, int64 limit)
+{
+	static DbQuery query = {"select flohsync._purge_run($1, $2)", 2, {INT8OID, INT8OID}};
+	Datum		v[2] = {Int64GetDatum(run), Int64GetDatum(limit)};
+
+	db_execute(&query, v, NULL);
+	return db_int64(0, 1, 0);
+}
+
+void
+store_finish_run(int64 run, const char *status, bool complete, const char *reason,
+				 const char *error, const char *error_class, TimestampTz watermark)
+{
+	static DbQuery query = {
+		"select flohsync._finish_run($1, $2, $3, $4, $5, $6, $7)",
+		7, {INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+	};
+	Datum		v[7];
+	char		nulls[7];
+	const char *texts[3] = {reason, error, error_class};
+
+	memset(nulls, ' ', sizeof(nulls));
+	v[0] = Int64GetDatum(run);
+	v[1] = CStringGetTextDatum(status);
+	v[2] = BoolGetDatum(complete);
+	for (int i = 0; i < 3; i++)
+	{
+		if (texts[i])
+		{
+			int			len;
+
+			/* Messages may quote an upstream. */
+			v[3 + i] = CStringGetTextDatum(store_sanitize(texts[i], strlen(texts[i]), STORE_PAYLOAD_BYTES, &len));
+		}
+		else
+			nulls[3 + i] = 'n';
+	}
+	v[6] = TimestampTzGetDatum(watermark);
+	if (watermark == 0)
+		nulls[6] = 'n';
+	db_execute(&query, v, nulls);
+}
+
+/* store_set_timings notes where the time of a run went; in ms. */
+void
+store_set_timings(int64 run, const RunTimings *t)
+{
+	static DbQuery query = {
+		"update flohsync.sync_run r set timings = pg_catalog.jsonb_build_object('fetchMs', $2[1], 'readMs', $2[2], 'lookupMs', $2[3],"
+		" 'writeMs', $2[4], 'ledgerMs', $2[5], 'commitMs', $2[6], 'settleMs', $2[7]) where r.id = $1",
+		2, {INT8OID, INT8ARRAYOID}
+	};
+	int64		us[7] = {t->fetch_us, t->read_us, t->lookup_us, t->write_us, t->ledger_us, t->commit_us, t->settle_us};
+	Datum		list[7];
+	Datum		v[2] = {Int64GetDatum(run)};
+
+	for (int i = 0; i < 7; i++)
+		list[i] = Int64GetDatum((us[i] + 500) / 1000);
+	v[1] = PointerGetDatum(construct_array(list, 7, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	db_execute(&query, v, NULL);
+}
+
+/* store_run_summary is the statistics of a run, for the log. */
+char *
+store_run_summary(int64 run, MemoryContext context)
+{
+	static DbQuery query = {"select r.stats::pg_catalog.text from flohsync.sync_run r where r.id = $1", 1, {INT8OID}};
+	Datum		v = Int64GetDatum(run);
+
+	return db_execute(&query, &v, NULL) == 1 ? store_get_text(0, 1, context) : NULL;
+}
+
+/* store_load_seen_cursors: hashes of the cursors that a pass has been through. */
+int
+store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)
+{
+	static DbQuery query = {
+		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from flohsync._pass_pages($1) p where p.next_cursor is not null",
+		1, {INT8OID}
+	};
+	Datum		v = Int64GetDatum(pass);
+	int			n = (int) db_execute(&query, &v, NULL);
+
+	*hashes = MemoryContextAlloc(context, sizeof(uint64) * (n + 64));
+	for (int i = 0; i < n; i++)
+		(*hashes)[i] = (uint64) db_int64(i, 1, 0);
+	return n;
+}
+
+void
+store_enqueue_due(void)
+{
+	static DbQuery query = {"select flohsync._enqueue_due()"};
+
+	db_execute(&query, NULL, NULL);
+}
+
+/* store_next_due: when a schedule is next due; DT_NOEND: none is. */
+TimestampTz
+store_next_due(void)
+{
+	static DbQuery query = {
+		"select pg_catalog.min(least(c.next_run_at, c.next_full_run_at)) from flohsync.connector_sync_config c"
+		" join flohsync.connector_definition d on d.id = c.connector_id where c.enabled and d.enabled"
+	};
+	bool		isnull;
+	Datum		value;
+
+	db_execute(&query, NULL, NULL);
+	value = db_value(0, 1, &isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
+}
+
+void
+store_purge_history(int retention_s)
+{
+	static DbQuery query = {
+		"delete from flohsync.sync_run r where r.id in (select x.id from flohsync.sync_run x"
+		" where x.status in ('success', 'error', 'cancelled')"
+		" and x.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) order by x.id limit 1000)"
+		" and exists (select from flohsync.sync_run n where n.connector_id = r.connector_id and n.resource_type = r.resource_type and n.id > r.id)",
+		1, {FLOAT8OID}
+	};
+	Datum		v = Float8GetDatum((float8) retention_s);
+
+	db_execute(&query, &v, NULL);
+}
+
+/* store_synced_groups: of a list of ids, those of groups that are here and not stale; in SPI_tuptable. */
+void
+store_synced_groups(Datum connector, Datum ids)
+{
+	static DbQuery query = {
+		"select r.external_id::pg_catalog.text from flohsync.resource_record r where r.connector_id = $1"
+		" and r.resource_type = 'group' and r.external_id = any ($2) and r.stale_since is null"
+		" order by r.external_id",
+		2, {UUIDOID, TEXTARRAYOID}, .custom = true
+	};
+	Datum		v[2] = {connector, ids};
+
+	db_execute(&query, v, NULL);
+}

@@ -1,0 +1,123 @@
+/*
+ * store.h
+ *	  What the engine asks of the tables.  See store.c.
+ */
+#ifndef FLOHSYNC_STORE_H
+#define FLOHSYNC_STORE_H
+
+#include "filter.h"
+#include "source.h"
+
+/* A run as its worker knows it; everything is in the run's memory context. */
+typedef struct RunSetup
+{
+	int64		id;
+	char	   *connector_id;	/* text form */
+	char	   *connector_name;
+	char	   *resource_type;
+	char	   *strategy;
+	int64		pass_id;
+	TimestampTz pass_started_at;
+	bool		resumed;		/* the pass goes on from an earlier page */
+	int			last_page;		/* pages applied so far */
+	char	   *cursor;			/* of the page to come, NULL: the first */
+	int64		passed;			/* records in scope so far */
+	int64		received;		/* records received so far */
+	int64		unidentified;	/* of them, set aside without a usable id */
+	char	   *filter_json;
+	Filter		filter;
+	char	  **hash_ignore;
+	int			nhash_ignore;
+	SourceSpec	spec;
+} RunSetup;
+
+typedef struct RunCandidate
+{
+	int64		id;
+	char	   *connector_id;
+	char	   *resource_type;
+} RunCandidate;
+
+typedef enum StartOutcome
+{
+	START_RUN, START_GONE, START_REFUSED
+} StartOutcome;
+
+typedef struct PageCounts
+{
+	int			added;
+	int			updated;
+	int			unchanged;
+	int			restored;
+	int			filtered;
+	int			errored;
+	int			ignored;
+	int			duplicates;
+	int			truncated;
+	int			unidentified;
+} PageCounts;
+
+typedef struct PageEntry
+{
+	int			page;
+	const char *cursor;
+	const char *next_cursor;
+	TimestampTz fetched_at;
+	int			records;
+	int64		bytes;
+	double		fetch_ms;
+	double		apply_ms;
+	int64		total_estimate; /* -1: unknown */
+	const Slice *deleted;
+	int			ndeleted;
+	PageCounts	counts;
+	int64	   *seen;			/* sorted in place */
+	int			nseen;
+} PageEntry;
+
+typedef enum RunGuard
+{
+	RUN_GO_ON, RUN_CANCELLED, RUN_CONFIG_GONE, RUN_FILTER_CHANGED
+} RunGuard;
+
+/* Where the time of a run went, in microseconds. */
+typedef struct RunTimings
+{
+	int64		fetch_us;		/* waiting for the upstream */
+	int64		read_us;		/* parsing, canonical form, hash */
+	int64		lookup_us;
+	int64		write_us;
+	int64		ledger_us;
+	int64		commit_us;
+	int64		settle_us;		/* stale step and purge */
+} RunTimings;
+
+typedef struct SettleResult
+{
+	bool		held;
+	char	   *message;
+} SettleResult;
+
+/* All but the last four need db_begin; the last four manage on the caller's transaction. */
+extern RunCandidate *store_open_runs(int *n);
+extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
+extern TimestampTz store_restart_pass(int64 run);
+extern RunGuard store_guard_run(const RunSetup *setup);
+extern void store_add_page(int64 run, const PageEntry *entry);
+extern void store_add_faults(int64 run, int page, const RecordFault *faults, int n);
+extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
+extern int64 store_purge_run(int64 run, int64 limit);
+extern void store_finish_run(int64 run, const char *status, bool complete, const char *reason,
+							 const char *error, const char *error_class, TimestampTz watermark);
+extern void store_set_timings(int64 run, const RunTimings *timings);
+extern char *store_run_summary(int64 run, MemoryContext context);
+extern int	store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context);
+extern void store_enqueue_due(void);
+extern TimestampTz store_next_due(void);
+extern void store_purge_history(int retention_s);
+extern void store_synced_groups(Datum connector, Datum ids);
+
+extern Datum store_text_array(const Slice *slices, int n);
+extern const char *store_sanitize(const char *data, int len, int max, int *outlen);
+
+#endif							/* FLOHSYNC_STORE_H */

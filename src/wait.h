@@ -1,0 +1,28 @@
+/*
+ * wait.h
+ *	  Waiting for sockets, the latch and time.  See wait.c.
+ */
+#ifndef FLOHSYNC_WAIT_H
+#define FLOHSYNC_WAIT_H
+
+#define WAIT_MAX_SOCKETS	8
+
+typedef struct WaitSocket
+{
+	pgsocket	fd;
+	bool		read;			/* wanted */
+	bool		write;
+	bool		can_read;		/* found */
+	bool		can_write;
+} WaitSocket;
+
+typedef enum WaitReason
+{
+	WAIT_HTTP, WAIT_RETRY, WAIT_RUN, WAIT_LAUNCHER
+} WaitReason;
+
+extern int	wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason);
+extern void wait_ms(long timeout_ms, WaitReason reason);
+extern void wait_latch(long timeout_ms, WaitReason reason);
+
+#endif							/* FLOHSYNC_WAIT_H */

@@ -1,0 +1,214 @@
+/*
+ * worker.c
+ *	  A worker: connect to one database, do the runs that are waiting there,
+ *	  say when the next is due, leave.
+ *
+ * Nobody keeps a connection to a database that has no work, so that it can be
+ * dropped, renamed and copied, and costs nothing.  A worker that is killed
+ * leaves its run "running" with the lock free; the next worker goes on with
+ * it.  Exit codes are 0 and 1 only: any other restarts the cluster.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "db.h"
+#include "flohsync.h"
+#include "guc.h"
+#include "run.h"
+#include "shmem.h"
+#include "store.h"
+#include "worker.h"
+
+/*
+ * worker_launch has the postmaster start a worker; false when there is no
+ * room.  Safe in a commit callback: raises nothing.
+ */
+bool
+worker_launch(Oid database, Oid role)
+{
+	BackgroundWorker worker;
+	WorkerTicket ticket = {.database = database, .role = role, .slot = -1};
+
+	if (shmem_available() && (ticket.slot = shmem_reserve_worker(database, &ticket.generation)) < 0)
+		return false;
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "flohsync", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "flohsync_worker_main", BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "flohsync worker for database %u", database);
+	strlcpy(worker.bgw_type, "flohsync worker", BGW_MAXLEN);
+	StaticAssertStmt(sizeof(ticket) <= BGW_EXTRALEN, "ticket must fit");
+	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		return true;
+	if (ticket.slot >= 0)
+		shmem_release_worker(ticket.slot, ticket.generation);
+	return false;
+}
+
+/* Settings of the database or the role must not change what our statements mean. */
+static void
+worker_pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"session_replication_role", "origin"},
+		{"row_security", "on"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"TimeZone", "UTC"},
+		{"standard_conforming_strings", "on"},
+		{"client_encoding", "UTF8"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"lock_timeout", "5s"},
+		{"jit", "off"},
+	};
+
+	for (size_t i = 0; i < lengthof(pinned); i++)
+		SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* The extension must be here, and of the version that this library was made for. */
+static bool
+worker_check_extension(void)
+{
+	bool		good = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (OidIsValid(get_extension_oid(FLOHSYNC_EXTENSION, true)))
+	{
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (SPI_execute("select extversion from pg_catalog.pg_extension where extname = 'flohsync'", true, 1) == SPI_OK_SELECT &&
+			SPI_processed == 1)
+		{
+			const char *version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+			good = strcmp(version, FLOHSYNC_VERSION) == 0;
+			if (!good)
+				ereport(LOG,
+						(errmsg("flohsync does nothing in database \"%s\": the extension there has version %s, the library %s",
+								get_database_name(MyDatabaseId), version, FLOHSYNC_VERSION),
+						 errhint("Run ALTER EXTENSION flohsync UPDATE there.")));
+		}
+		SPI_finish();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	return good;
+}
+
+/* worker_claim takes the lock of an open run; the oldest whose lock is free. */
+static bool
+worker_claim(RunCandidate *claimed, MemoryContext context)
+{
+	RunCandidate *candidates;
+	int			n;
+	bool		found = false;
+
+	db_begin("looking for runs");
+	candidates = store_open_runs(&n);
+	for (int i = 0; i < n && !found; i++)
+	{
+		if (!db_lock_run(candidates[i].connector_id, candidates[i].resource_type, true))
+			continue;
+		claimed->id = candidates[i].id;
+		claimed->connector_id = MemoryContextStrdup(context, candidates[i].connector_id);
+		claimed->resource_type = MemoryContextStrdup(context, candidates[i].resource_type);
+		found = true;
+	}
+	db_commit();
+	return found;
+}
+
+static void
+worker_do_run(const RunCandidate *claimed)
+{
+	char		doing[NAMEDATALEN];
+
+	snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT, claimed->id);
+	pgstat_report_appname(doing);
+	run_execute(claimed->id);
+	db_unlock_run(claimed->connector_id, claimed->resource_type);
+	pgstat_report_appname("flohsync worker");
+	pgstat_report_stat(true);
+}
+
+void
+flohsync_worker_main(Datum arg)
+{
+	WorkerTicket ticket;
+	MemoryContext context;
+	TimestampTz next_due = DT_NOEND;
+	uint32		seq;
+
+	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	/* SIGINT cancels what is going on; SIGUSR1 takes part in barriers: the defaults. */
+	BackgroundWorkerUnblockSignals();
+
+	if (!shmem_worker_attach(&ticket))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(ticket.database, ticket.role, 0);
+	if (superuser())
+		ereport(FATAL,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("flohsync workers do not run as a superuser"),
+				 errhint("Set flohsync.worker_role to another role.")));
+	worker_pin_settings();
+	pgstat_report_appname("flohsync worker");
+	context = AllocSetContextCreate(TopMemoryContext, "flohsync worker", ALLOCSET_DEFAULT_SIZES);
+
+	do
+	{
+		seq = shmem_wake_seq(ticket.database);
+		next_due = DT_NOEND;
+		if (RecoveryInProgress() || !flohsync_enabled || !worker_check_extension())
+			continue;
+		for (;;)
+		{
+			RunCandidate claimed;
+
+			MemoryContextReset(context);
+			MemoryContextSwitchTo(context);
+			db_begin("looking for what is due");
+			store_enqueue_due();
+			next_due = store_next_due();
+			db_commit();
+			if (!worker_claim(&claimed, context))
+				break;
+			/* Others may start what falls due while we work. */
+			shmem_publish_due(ticket.database, seq, next_due);
+			worker_do_run(&claimed);
+		}
+		if (flohsync_run_retention > 0)
+		{
+			db_begin("purging history");
+			store_purge_history(flohsync_run_retention);
+			db_commit();
+		}
+	} while (!shmem_worker_done(&ticket, seq, next_due));
+	proc_exit(0);
+}

@@ -1,0 +1,45 @@
+/*
+ * shim.h
+ *	  Stands in for the backend, so that json.c, canonical.c and page.c can be
+ *	  built into plain programs: memory contexts are malloc, and an error jumps
+ *	  to shim_catch, or ends the program when nothing is set there.
+ */
+#ifndef FLOHSYNC_SHIM_H
+#define FLOHSYNC_SHIM_H
+
+#include "postgres_fe.h"
+
+#include <setjmp.h>
+
+struct MemoryContextData;
+typedef struct MemoryContextData *MemoryContext;
+
+#define CurrentMemoryContext	((MemoryContext) NULL)
+#define TopMemoryContext		((MemoryContext) NULL)
+#define MemoryContextSwitchTo(context)	((void) (context), (MemoryContext) NULL)
+#define MemoryContextAlloc(context, size)	((void) (context), palloc(size))
+#define MemoryContextAllocHuge(context, size)	((void) (context), palloc(size))
+#define repalloc_huge(pointer, size)	repalloc(pointer, size)
+
+#define ERROR	21
+#define ERRCODE_INVALID_TEXT_REPRESENTATION		1
+#define ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE		2
+#define ERRCODE_PROGRAM_LIMIT_EXCEEDED			3
+
+/* Each program defines it. */
+extern jmp_buf *shim_catch;
+
+/* The arguments are not evaluated: what a message says is looked at in the backend's tests. */
+#define ereport(level, ...)	shim_raise()
+#define elog(level, ...)	shim_raise()
+
+static inline void pg_attribute_noreturn()
+shim_raise(void)
+{
+	if (shim_catch != NULL)
+		longjmp(*shim_catch, 1);
+	fputs("an error was raised\n", stderr);
+	abort();
+}
+
+#endif							/* FLOHSYNC_SHIM_H */

@@ -1,0 +1,219 @@
+/*
+ * commands.c
+ *	  Answers the commands of a client: listings and single records.
+ */
+#include "call.h"
+#include "faults.h"
+#include "journal.h"
+#include "page.h"
+#include "request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PAGE_SIZE	500			/* when the client asks for none */
+#define SLOTS		16384		/* of the page cache */
+
+bool		commands_page_cache = false;
+char	   *commands_token = NULL;
+unsigned	commands_missing = MHD_HTTP_NOT_FOUND;
+
+/* A rendered page of a full listing. */
+typedef struct cached_page
+{
+	const data_type *type;
+	cursor		at;
+	long		size;
+	size_t		records;
+	uint64_t	generation;
+	int64_t		epoch;
+	bool		by_position;
+	shared_bytes *bytes;
+} cached_page;
+
+static cached_page cache[SLOTS];
+
+static cached_page *
+cache_slot(const page *p)
+{
+	uint64_t	h = mix((uint64_t) p->at.offset ^ mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type));
+
+	return &cache[h % SLOTS];
+}
+
+static bool
+cache_has(const cached_page *slot, const page *p)
+{
+	return slot->bytes != NULL && slot->generation == data_generation && slot->type == p->type
+		&& slot->at.offset == p->at.offset && slot->at.page == p->at.page && slot->size == p->size
+		&& slot->epoch == cursor_epoch && slot->by_position == page_by_position;
+}
+
+/* Render the page p, or take it from the cache; p may be selected or not. */
+static size_t
+plain_page(page *p, answer *a)
+{
+	cached_page *slot = commands_page_cache && !p->incremental ? cache_slot(p) : NULL;
+
+	if (slot == NULL)
+	{
+		page_select(p);
+		page_render(&a->body, p, NULL, NULL);
+		return p->count;
+	}
+	if (!cache_has(slot, p))
+	{
+		if (slot->bytes != NULL)
+			shared_release(slot->bytes);
+		page_select(p);
+		slot->type = p->type;
+		slot->at = p->at;
+		slot->size = p->size;
+		slot->records = p->count;
+		slot->generation = data_generation;
+		slot->epoch = cursor_epoch;
+		slot->by_position = page_by_position;
+		slot->bytes = must_alloc(sizeof(shared_bytes));
+		slot->bytes->refs = 1;
+		page_render(&slot->bytes->bytes, p, NULL, NULL);
+	}
+	a->shared = slot->bytes;
+	a->shared->refs++;
+	return slot->records;
+}
+
+/* Put the answer's figures into the journal and send it. */
+static enum MHD_Result
+finish(call *c, const struck *s, size_t records)
+{
+	static buf	names;
+
+	names.n = 0;
+	faults_names(s, &names);
+	buf_char(&names, '\0');
+	journal_outcome(c->answer.status, records,
+					c->answer.shared ? c->answer.shared->bytes.n : c->answer.body.n, names.p);
+	if (s->n == 0)
+		return answer_send(c);
+	spoil_body(s, &c->answer);
+	return wire_send(s, c);
+}
+
+static enum MHD_Result
+list(call *c, const data_type *type, request *q)
+{
+	page		p = {0};
+	struck		s = {0};
+	size_t		records = 0;
+
+	if (q->page_size <= 0)
+		q->page_size = PAGE_SIZE;
+	p.type = type;
+	p.at.page = 1;
+	p.at.epoch = cursor_epoch;
+	if (q->has_cursor && !cursor_parse(q->cursor, q->page_size, &p.at))
+	{
+		journal_request(c, q->command, type->name, 0);
+		answer_error(&c->answer, MHD_HTTP_BAD_REQUEST, "invalidCursor");
+		return finish(c, &s, 0);
+	}
+	journal_request(c, q->command, type->name, p.at.page);
+	faults_match(&s, type->name, p.at.page, false);
+	c->answer.status = MHD_HTTP_OK;
+	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
+		return finish(c, &s, 0);
+	if (p.at.epoch < cursor_oldest)
+	{
+		answer_error(&c->answer, (unsigned) cursor_expired_status, "expiredCursor");
+		return finish(c, &s, 0);
+	}
+	if (s.n > 0)
+		shape_request(&s, q);
+	p.size = q->page_size;
+	p.incremental = q->has_since;
+	p.since = q->since;
+	if (s.n == 0)
+		records = plain_page(&p, &c->answer);
+	else
+	{
+		page_select(&p);
+		shape_page(&s, &p, q);
+		page_render(&c->answer.body, &p, mangles(&s) ? mangle_record : NULL, &s);
+		records = p.count;
+	}
+	page_free(&p);
+	return finish(c, &s, records);
+}
+
+static enum MHD_Result
+single(call *c, const data_type *type, request *q)
+{
+	struck		s = {0};
+	size_t		number = data_lookup(type, q->external_id);
+	page		p = {.type = type, .numbers = &number, .count = 1};
+
+	journal_request(c, q->command, type->name, 0);
+	faults_match(&s, type->name, 0, true);
+	c->answer.status = MHD_HTTP_OK;
+	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
+		return finish(c, &s, 0);
+	if (number == 0 || type->records[number - 1].deleted)
+	{
+		answer_error(&c->answer, commands_missing, "not found");
+		return finish(c, &s, 0);
+	}
+	buf_lit(&c->answer.body, "{\"success\":true,\"payload\":{\"resource\":");
+	if (mangles(&s))
+		mangle_record(&c->answer.body, &p, 0, &s);
+	else
+		render_record(&c->answer.body, type, number, NULL);
+	buf_lit(&c->answer.body, "}}");
+	return finish(c, &s, 1);
+}
+
+static bool
+token_is_right(call *c)
+{
+	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Authorization");
+
+	return commands_token == NULL
+		|| (given != NULL && strncmp(given, "Bearer ", 7) == 0 && strcmp(given + 7, commands_token) == 0);
+}
+
+/* A command: a POST to any path but the control paths. */
+enum MHD_Result
+command_run(call *c)
+{
+	request		q;
+	struck		none = {0};
+	char		type[64];
+	bool		one;
+	const data_type *t;
+	const char *wrong = NULL;
+	unsigned	status = MHD_HTTP_BAD_REQUEST;
+
+	if (strcmp(c->method, "POST") != 0)
+	{
+		wrong = "only POST";
+		status = MHD_HTTP_METHOD_NOT_ALLOWED;
+		memset(&q, 0, sizeof(q));
+	}
+	else if (!request_parse(c->body.p ? c->body.p : "", c->body.n, &q))
+		wrong = "the request is no JSON object";
+	else if (!token_is_right(c))
+	{
+		wrong = "unauthorized";
+		status = MHD_HTTP_UNAUTHORIZED;
+	}
+	else if (q.bad_since)
+		wrong = "modifiedSince is no time";
+	else if (request_type(&q, type, sizeof(type), &one) == NULL || (t = data_find(type)) == NULL)
+		wrong = "unknown command";
+	if (wrong != NULL)
+	{
+		journal_request(c, q.command, "", 0);
+		answer_error(&c->answer, status, wrong);
+		return finish(c, &none, 0);
+	}
+	return one ? single(c, t, &q) : list(c, t, &q);
+}
