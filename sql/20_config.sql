@@ -117,7 +117,7 @@ $$;
 COMMENT ON FUNCTION flohsync._duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
 
 CREATE FUNCTION flohsync._cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_cron_next';
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync._cron_next(text, timestamptz, text) IS 'First instant after the given one that a schedule names; null for a null argument or when there is none';
 
 CREATE FUNCTION flohsync._cron_problem(_schedule text) RETURNS text
@@ -129,7 +129,7 @@ LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_timezone_valid';
 COMMENT ON FUNCTION flohsync._timezone_valid(text) IS 'Whether a time zone of that name is known';
 
 CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT 'UTC') RETURNS timestamptz
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_cron_next';
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
   'First instant after the given one that a cron schedule names in a time zone; null when there is none; 22023 for a bad schedule or zone';
 

@@ -573,8 +573,7 @@ BEGIN
   END IF;
   LOOP
     INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
-    VALUES (_connector, _type, trigger_sync.strategy,
-            CASE WHEN current_setting('flohsync.trigger', true) = 'api' THEN 'api' ELSE 'manual' END)
+    VALUES (_connector, _type, trigger_sync.strategy, 'manual')
     ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING
     RETURNING q.id INTO _id;
     IF _id IS NULL THEN

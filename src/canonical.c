@@ -20,22 +20,12 @@
 #include "utils/memutils.h"
 #endif
 
-#include <math.h>
 #include <openssl/evp.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
 
 #include "canonical.h"
-#include "common/shortest_dec.h"
-#include "port/pg_bswap.h"
-
-/* With at most this many digits every decimal number survives a double. */
-#define SAFE_DIGITS			15
-/* A double prints with no more. */
-#define DOUBLE_DIGITS		17
-/* Well inside the range of normal doubles. */
-#define SAFE_EXPONENT		290
 
 #define SHAPE_KEYS			32
 #define SHAPES				16
@@ -44,16 +34,7 @@
 #define TEXT_MAX_EXPONENT	150000
 #define TEXT_MAX_DIGITS		200000
 
-#define CHUNK_SIZE			(64 * 1024)
 #define COPY_SLACK			32
-
-typedef struct CanonicalChunk
-{
-	struct CanonicalChunk *next;
-	size_t		size;
-	size_t		used;
-	char		data[FLEXIBLE_ARRAY_MEMBER];
-} CanonicalChunk;
 
 /* An open container. */
 typedef struct Frame
@@ -94,51 +75,11 @@ struct CanonicalWork
 	Tail	   *tails;
 	uint32		ntails;
 	uint32		tails_size;
-	CanonicalArena arena;		/* decoded strings */
 	Shape		shapes[SHAPES];
 };
 
 static EVP_MD *sha256_md = NULL;
 static EVP_MD_CTX *sha256_ctx = NULL;
-
-char *
-canonical_arena_alloc(CanonicalArena *arena, size_t size)
-{
-	CanonicalChunk *chunk = arena->chunks;
-
-	if (chunk == NULL || chunk->size - chunk->used < size)
-	{
-		size_t		room = Max(size, CHUNK_SIZE);
-
-		chunk = MemoryContextAllocHuge(arena->context, offsetof(CanonicalChunk, data) + room);
-		chunk->next = arena->chunks;
-		chunk->size = room;
-		chunk->used = 0;
-		arena->chunks = chunk;
-	}
-	chunk->used += size;
-	return chunk->data + chunk->used - size;
-}
-
-void
-canonical_arena_reset(CanonicalArena *arena)
-{
-	CanonicalChunk *chunk = arena->chunks;
-
-	if (chunk == NULL)
-		return;
-	while (chunk->next != NULL || chunk->size > CHUNK_SIZE)
-	{
-		CanonicalChunk *next = chunk->next;
-
-		pfree(chunk);
-		chunk = next;
-		arena->chunks = chunk;
-		if (chunk == NULL)
-			return;
-	}
-	chunk->used = 0;
-}
 
 Canonical *
 canonical_create(void)
@@ -147,7 +88,7 @@ canonical_create(void)
 
 	canonical->work = palloc0(sizeof(struct CanonicalWork));
 	canonical->work->context = CurrentMemoryContext;
-	canonical->work->arena.context = CurrentMemoryContext;
+	canonical->arena.context = CurrentMemoryContext;
 	return canonical;
 }
 
@@ -155,7 +96,7 @@ void
 canonical_reset(Canonical *canonical)
 {
 	canonical->len = 0;
-	canonical_arena_reset(&canonical->work->arena);
+	canonical_arena_reset(&canonical->arena);
 }
 
 void
@@ -221,6 +162,12 @@ reserve(Canonical *canonical, size_t more)
 	if (unlikely(canonical->size - canonical->len < more + COPY_SLACK))
 		enlarge(canonical, more);
 	return canonical->data + canonical->len;
+}
+
+char *
+canonical_reserve(Canonical *canonical, size_t more)
+{
+	return reserve(canonical, more);
 }
 
 static inline void
@@ -290,13 +237,14 @@ canonical_append_string(Canonical *canonical, const char *data, size_t len)
 {
 	static const char hex[] = "0123456789abcdef";
 	const unsigned char *p = (const unsigned char *) data;
-	const unsigned char *end = p + len;
+	const unsigned char *end;
 
 	if (data == NULL)
 	{
 		canonical_append_bytes(canonical, "null", 4);
 		return;
 	}
+	end = p + len;
 	put_char(canonical, '"');
 	for (;;)
 	{
@@ -345,360 +293,12 @@ canonical_append_string(Canonical *canonical, const char *data, size_t len)
 	}
 }
 
-/*
- * The digits d1..dk, which stand for 0.d1..dk * 10^point, as ECMAScript's
- * Number::toString lays them out.
- */
-static int
-layout_number(char *out, const char *digits, int k, int point)
-{
-	char	   *start = out;
-
-	if (point > 0 && point <= 21)
-	{
-		if (k <= point)
-		{
-			memcpy(out, digits, k);
-			memset(out + k, '0', point - k);
-			return point;
-		}
-		memcpy(out, digits, point);
-		out[point] = '.';
-		memcpy(out + point + 1, digits + point, k - point);
-		return k + 1;
-	}
-	if (point > -6 && point <= 0)
-	{
-		memcpy(out, "0.", 2);
-		memset(out + 2, '0', -point);
-		memcpy(out + 2 - point, digits, k);
-		return k + 2 - point;
-	}
-	*out++ = *digits;
-	if (k > 1)
-	{
-		*out++ = '.';
-		memcpy(out, digits + 1, k - 1);
-		out += k - 1;
-	}
-	*out++ = 'e';
-	point--;
-	*out++ = point < 0 ? '-' : '+';
-	if (point < 0)
-		point = -point;
-	if (point >= 100)
-		*out++ = '0' + point / 100;
-	if (point >= 10)
-		*out++ = '0' + point / 10 % 10;
-	*out++ = '0' + point % 10;
-	return out - start;
-}
-
-/* Takes the significant digits out of a literal; returns their number, 0 for a zero. */
-static int
-take_digits(const char *p, const char *end, char *digits, int64 *point)
-{
-	int			k = 0;
-	int64		exponent = 0;
-	bool		fraction = false;
-
-	*point = 0;
-	for (; p < end && *p != 'e' && *p != 'E'; p++)
-	{
-		if (*p == '.')
-			fraction = true;
-		else if (*p != '-')
-		{
-			if (k > 0 || *p != '0')
-			{
-				digits[k++] = *p;
-				if (!fraction)
-					(*point)++;
-			}
-			else if (fraction)
-				(*point)--;
-		}
-	}
-	if (p < end)
-	{
-		bool		negative = *++p == '-';
-
-		for (p += *p == '-' || *p == '+'; p < end; p++)
-			exponent = exponent < INT32_MAX ? exponent * 10 + (*p - '0') : exponent;
-		*point += negative ? -exponent : exponent;
-	}
-	while (k > 0 && digits[k - 1] == '0')
-		k--;
-	return k;
-}
-
-/*
- * The shortest digits of a positive double, as ECMAScript wants them.
- * PostgreSQL's routine never gives a number midway between two doubles, which
- * ECMAScript does when that is shorter (1e23).  Such a number is an integer of
- * 2^53 or more, because a fraction midway has more than 17 digits.
- */
-static int
-shortest_digits(double value, char *digits, int64 *point)
-{
-	char		buf[64];
-	int			len = double_to_shortest_decimal_bufn(value, buf);
-	int			k = take_digits(buf, buf + len, digits, point);
-
-	for (int n = k - 1; k > SAFE_DIGITS && value >= 9007199254740992.0 && n > 0; n--)
-	{
-		char	   *mark;
-
-		snprintf(buf, sizeof(buf), "%.*e", n - 1, value);
-		if (strtod(buf, NULL) != value)
-		{
-			/* Above a power of two there is more room than below. */
-			mark = strchr(buf, 'e');
-			do
-				mark--;
-			while (mark > buf && (*mark == '9' || *mark == '.'));
-			if (*mark == '9')
-				break;
-			(*mark)++;
-			for (mark++; *mark != 'e'; mark++)
-			{
-				if (*mark != '.')
-					*mark = '0';
-			}
-			if (strtod(buf, NULL) != value)
-				break;
-		}
-		k = take_digits(buf, buf + strlen(buf), digits, point);
-		n = k;
-	}
-	return k;
-}
-
-int
-canonical_double(double value, char *out)
-{
-	char		digits[32];
-	int64		point;
-	int			k;
-	int			sign = value < 0;
-
-	if (value == 0)
-	{
-		*out = '0';
-		return 1;
-	}
-	*out = '-';
-	k = shortest_digits(fabs(value), digits, &point);
-	return sign + layout_number(out + sign, digits, k, (int) point);
-}
-
-/* All digits, no exponent. */
-static void
-put_plain_number(Canonical *canonical, const char *digits, int k, int64 point)
-{
-	char	   *out;
-
-	if (point <= 0)
-	{
-		out = reserve(canonical, 2 - point + k);
-		memcpy(out, "0.", 2);
-		memset(out + 2, '0', -point);
-		memcpy(out + 2 - point, digits, k);
-		canonical->len += 2 - point + k;
-		return;
-	}
-	out = reserve(canonical, Max(point, k) + 1);
-	if (k <= point)
-	{
-		memcpy(out, digits, k);
-		memset(out + k, '0', point - k);
-		canonical->len += point;
-		return;
-	}
-	memcpy(out, digits, point);
-	out[point] = '.';
-	memcpy(out + point + 1, digits + point, k - point);
-	canonical->len += k + 1;
-}
-
-static void
-put_number(Canonical *canonical, const char *text, uint32 len)
-{
-	char		stack[256];
-	char	   *digits = stack;
-	char		shortest[32];
-	char	   *literal;
-	int64		point;
-	int64		shortest_point;
-	int			k;
-	int			shortest_k;
-	double		value;
-
-	if (len > sizeof(stack))
-		digits = canonical_arena_alloc(&canonical->work->arena, len);
-	k = take_digits(text, text + len, digits, &point);
-	if (k == 0)
-	{
-		put_char(canonical, '0');
-		return;
-	}
-	if (*text == '-')
-		put_char(canonical, '-');
-	if (k <= SAFE_DIGITS && point < SAFE_EXPONENT && point > -SAFE_EXPONENT)
-	{
-		canonical->len += layout_number(reserve(canonical, 40), digits, k, (int) point);
-		return;
-	}
-	if (k > DOUBLE_DIGITS && k <= point)
-	{
-		put_plain_number(canonical, digits, k, point);
-		return;
-	}
-	literal = len < sizeof(stack) / 2 && digits == stack ? stack + sizeof(stack) / 2
-		: canonical_arena_alloc(&canonical->work->arena, len + 1);
-	memcpy(literal, text, len);
-	literal[len] = '\0';
-	value = fabs(strtod(literal, NULL));
-	if (value == 0 || isinf(value))
-	{
-		put_plain_number(canonical, digits, k, point);
-		return;
-	}
-	shortest_k = shortest_digits(value, shortest, &shortest_point);
-	if (k <= point &&
-		(k != shortest_k || point != shortest_point || memcmp(digits, shortest, k) != 0))
-		put_plain_number(canonical, digits, k, point);
-	else
-		canonical->len += layout_number(reserve(canonical, 40), shortest, shortest_k, (int) shortest_point);
-}
-
-/* The order of UTF-16: what needs a pair of surrogates (F0..) comes before U+E000 (EE, EF). */
-static inline unsigned char
-utf16_rank(unsigned char c)
-{
-	return (c & 0xFE) == 0xEE ? c | 0x10 : c;
-}
-
-void
-canonical_key_init(CanonicalKey *key, const char *data, uint32 len, const char *limit,
-				   bool utf16, uint32 ref)
-{
-	uint64		prefix = 0;
-
-	key->data = data;
-	key->len = len;
-	key->ref = ref;
-	key->utf16 = utf16;
-	if (likely(limit - data >= 8))
-		memcpy(&prefix, data, 8);
-	else
-		memcpy(&prefix, data, Min(len, limit - data));
-	if (unlikely(utf16))
-	{
-		unsigned char *byte = (unsigned char *) &prefix;
-
-		for (int i = 0; i < 8; i++)
-			byte[i] = utf16_rank(byte[i]);
-	}
-	prefix = pg_ntoh64(prefix);
-	if (len < 8)
-		prefix &= ~(PG_UINT64_MAX >> 8 * len);
-	key->prefix = prefix;
-}
-
-static int
-compare_tails(const CanonicalKey *a, const CanonicalKey *b)
-{
-	uint32		len = Min(a->len, b->len);
-
-	if (len > 8 && !a->utf16 && !b->utf16)
-	{
-		int			order = memcmp(a->data + 8, b->data + 8, len - 8);
-
-		if (order != 0)
-			return order;
-	}
-	else
-	{
-		for (uint32 i = 8; i < len; i++)
-		{
-			unsigned char x = a->data[i];
-			unsigned char y = b->data[i];
-
-			if (x != y)
-				return utf16_rank(x) < utf16_rank(y) ? -1 : 1;
-		}
-	}
-	return a->len < b->len ? -1 : a->len > b->len;
-}
-
-static inline int
-compare_keys(const CanonicalKey *a, const CanonicalKey *b)
-{
-	if (a->prefix != b->prefix)
-		return a->prefix < b->prefix ? -1 : 1;
-	return compare_tails(a, b);
-}
-
-int
-canonical_key_compare(const CanonicalKey *a, const CanonicalKey *b)
-{
-	return compare_keys(a, b);
-}
-
-void
-canonical_key_sort(CanonicalKey *keys, CanonicalKey *scratch, uint32 n)
-{
-	const uint32 run = 12;
-	CanonicalKey *from = keys;
-	CanonicalKey *to = scratch;
-
-	for (uint32 start = 0; start < n; start += run)
-	{
-		uint32		end = Min(n, start + run);
-
-		for (uint32 i = start + 1; i < end; i++)
-		{
-			CanonicalKey key = keys[i];
-			uint32		j = i;
-
-			for (; j > start && compare_keys(&keys[j - 1], &key) > 0; j--)
-				keys[j] = keys[j - 1];
-			keys[j] = key;
-		}
-	}
-	for (uint32 width = run; width < n; width *= 2)
-	{
-		CanonicalKey *swap = from;
-
-		for (uint32 start = 0; start < n; start += 2 * width)
-		{
-			uint32		middle = Min(n, start + width);
-			uint32		end = Min(n, start + 2 * width);
-			uint32		a = start;
-			uint32		b = middle;
-
-			for (uint32 i = start; i < end; i++)
-			{
-				if (a < middle && (b >= end || compare_keys(&from[a], &from[b]) <= 0))
-					to[i] = from[a++];
-				else
-					to[i] = from[b++];
-			}
-		}
-		from = to;
-		to = swap;
-	}
-	if (from != keys)
-		memcpy(keys, from, n * sizeof(CanonicalKey));
-}
-
 static inline bool
 is_ascending(const CanonicalKey *keys, uint32 n)
 {
 	for (uint32 i = 1; i < n; i++)
 	{
-		if (compare_keys(&keys[i - 1], &keys[i]) >= 0)
+		if (canonical_key_compare(&keys[i - 1], &keys[i]) >= 0)
 			return false;
 	}
 	return true;
@@ -748,7 +348,7 @@ order_keys(struct CanonicalWork *work, uint32 first, uint32 n)
 		canonical_key_sort(keys, scratch, n);
 	for (uint32 i = 0; i < n; i++)
 	{
-		if (i + 1 < n && compare_keys(&keys[i], &keys[i + 1]) == 0)
+		if (i + 1 < n && canonical_key_compare(&keys[i], &keys[i + 1]) == 0)
 			continue;
 		keys[kept++] = keys[i];
 	}
@@ -786,7 +386,7 @@ open_container(Canonical *canonical, const JsonParser *parser, const JsonNode *n
 
 		if (unlikely(name->flags & JSON_F_ESCAPED))
 		{
-			char	   *decoded = canonical_arena_alloc(&work->arena, len + 8);
+			char	   *decoded = canonical_arena_alloc(&canonical->arena, len + 8);
 
 			len = json_string_decode(parser, name, decoded);
 			canonical_key_init(&work->keys[work->nkeys++], decoded, len, decoded + len, true, i);
@@ -873,11 +473,11 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 		else if ((node->flags & JSON_F_REWRITE) == 0 || node->type >= JSON_ARRAY)
 			put_bytes(canonical, text + node->start, node->end - node->start, limit);
 		else if (node->type == JSON_NUMBER)
-			put_number(canonical, text + node->start, node->end - node->start);
+			canonical_append_number(canonical, text + node->start, node->end - node->start);
 		else
 		{
 			uint32		len = node->end - node->start;
-			char	   *decoded = canonical_arena_alloc(&work->arena, len);
+			char	   *decoded = canonical_arena_alloc(&canonical->arena, len);
 
 			len = json_string_decode(parser, node, decoded);
 			canonical_append_string(canonical, decoded, len);
@@ -944,10 +544,15 @@ canonical_hash(Canonical *canonical, char *hex)
 			sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
 		if (sha256_md != NULL)
 			sha256_ctx = EVP_MD_CTX_new();
-		if (sha256_ctx == NULL)
+		if (sha256_ctx == NULL || EVP_DigestInit_ex2(sha256_ctx, sha256_md, NULL) != 1)
+		{
+			EVP_MD_CTX_free(sha256_ctx);
+			sha256_ctx = NULL;
 			elog(ERROR, "could not set up SHA-256");
+		}
 	}
-	if (EVP_DigestInit_ex2(sha256_ctx, sha256_md, NULL) != 1 ||
+	/* Without a digest the context's own is used again, which is the cheaper way. */
+	if (EVP_DigestInit_ex2(sha256_ctx, NULL, NULL) != 1 ||
 		EVP_DigestUpdate(sha256_ctx, canonical->data, canonical->len) != 1 ||
 		EVP_DigestFinal_ex(sha256_ctx, sum, NULL) != 1)
 		elog(ERROR, "could not compute a SHA-256 digest");

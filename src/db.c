@@ -24,11 +24,15 @@
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "db.h"
 #include "flohsync.h"
+
+/* Where the caller of db_begin allocates; a commit would leave it in TopMemoryContext. */
+static MemoryContext db_caller_context = NULL;
 
 static void
 db_guard_extension(void)
@@ -46,10 +50,15 @@ db_guard_extension(void)
 	proc_exit(0);
 }
 
-/* db_begin starts a worker's transaction, with a snapshot and SPI connected. */
+/*
+ * db_begin starts a worker's transaction, with a snapshot and SPI connected.
+ * What is allocated until db_commit goes with it; afterwards the caller's
+ * memory context is the current one again.
+ */
 void
 db_begin(const char *activity)
 {
+	db_caller_context = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	db_guard_extension();
@@ -65,8 +74,22 @@ db_commit(void)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(db_caller_context);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * db_commit_unsynced does not wait for the disk.  For what a later, synchronous
+ * commit covers, and what can be lost as a whole: a page is lost with its row
+ * in the ledger, and is then fetched again.
+ */
+void
+db_commit_unsynced(void)
+{
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	db_commit();
 }
 
 /* db_abort rolls back whatever is open; good after any error. */

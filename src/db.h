@@ -23,6 +23,7 @@ typedef struct DbQuery
 
 extern void db_begin(const char *activity);
 extern void db_commit(void);
+extern void db_commit_unsynced(void);
 extern void db_abort(void);
 extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
 

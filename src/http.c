@@ -415,7 +415,8 @@ http_judge(HttpClient *client, CURLcode rc)
 {
 	if (client->too_large)
 		return HTTP_TOO_LARGE;
-	if (client->blocked[0] != '\0')
+	/* One address of a host may be blocked and the next one fine. */
+	if (rc != CURLE_OK && client->blocked[0] != '\0')
 		return HTTP_BLOCKED;
 	switch (rc)
 	{

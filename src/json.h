@@ -90,4 +90,30 @@ extern uint32_t json_member(const JsonParser *parser, uint32_t object,
 /* json_is_integer: a number literal of digits alone, perhaps with a minus sign. */
 extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);
 
+static inline int
+json_hex_digit(unsigned char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The code unit of the four hex digits at p, or -1. */
+static inline int
+json_hex4(const unsigned char *p)
+{
+	int			unit = 0;
+
+	for (int i = 0; i < 4; i++)
+	{
+		int			digit = json_hex_digit(p[i]);
+
+		if (digit < 0)
+			return -1;
+		unit = unit << 4 | digit;
+	}
+	return unit;
+}
+
 #endif							/* FLOHSYNC_JSON_H */

@@ -40,8 +40,8 @@ typedef struct SqlState
 	char	   *cursor;			/* asked for */
 	Tuplestorestate *spool;		/* rows (external_id text, record text) */
 	TupleTableSlot *slot;
+	bool		stepped;		/* the first row has been read */
 	bool		has_row;		/* slot holds the row to come */
-	int64		left;			/* rows in the spool, the one in the slot included */
 	int64		total;			/* rows of the whole query, -1 unknown */
 	TimestampTz queried_at;
 	StringInfoData body[2];
@@ -224,9 +224,18 @@ sql_run_query(Source *source)
 	}
 	SPI_cursor_close(portal);
 	sql_give_rights_back(source);
-	state->left = tuplestore_tuple_count(state->spool);
-	state->total = state->cursor == NULL ? state->left : -1;
+	state->total = state->cursor == NULL ? tuplestore_tuple_count(state->spool) : -1;
+}
+
+/* Steps to the next row of the spool; the row lives with the source. */
+static void
+sql_next_row(Source *source)
+{
+	SqlState   *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+
 	state->has_row = tuplestore_gettupleslot(state->spool, true, true, state->slot);
+	MemoryContextSwitchTo(old);
 }
 
 /* A page from the spool: at least page_size rows, and never only some of the rows of one id. */
@@ -258,8 +267,7 @@ sql_next_page(Source *source, StringInfo body)
 				pfree(last);
 			last = id_text;
 		}
-		state->left--;
-		state->has_row = tuplestore_gettupleslot(state->spool, true, true, state->slot);
+		sql_next_row(source);
 	}
 	appendStringInfoChar(body, ']');
 	if (state->has_row && last)
@@ -307,6 +315,9 @@ sql_answer(Source *source, SourceAnswer *answer)
 	}
 	if (source->spec.query)
 	{
+		if (!state->stepped)
+			sql_next_row(source);
+		state->stepped = true;
 		sql_next_page(source, body);
 		answer->started_at = state->queried_at;
 	}

@@ -386,7 +386,7 @@ run_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, P
 	store_add_page(run->id, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
-	db_commit();
+	db_commit_unsynced();
 	run->timings.commit_us += run_microseconds(&t);
 	run->timings.lookup_us += run->scope.lookup_us;
 	run->timings.write_us += run->scope.write_us;

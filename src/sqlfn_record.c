@@ -140,8 +140,8 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
 	apply_records(&scope.apply, page.records, page.nrecords, &counts, NULL, NULL, NULL);
 	old = MemoryContextSwitchTo(caller);
-	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d, \"duplicates\": %d}",
-					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults, page.duplicates);
+	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d}",
+					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);
 	MemoryContextSwitchTo(old);
 	SPI_finish();
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
