@@ -27,11 +27,9 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF _hint IS NULL THEN
-    RAISE invalid_parameter_value USING MESSAGE = format('invalid value for "%s": %s', _key, _problem);
-  END IF;
   RAISE invalid_parameter_value USING
-    MESSAGE = format('invalid value for "%s": %s', _key, _problem), HINT = _hint;
+    MESSAGE = format('invalid value for "%s": %s', _key, _problem),
+    HINT = coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.');
 END
 $$;
 COMMENT ON FUNCTION flohsync._invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';

@@ -20,7 +20,7 @@ CREATE TABLE flohsync.connector_sync_config (
   resource_type                  varchar(64) COLLATE "C" NOT NULL CHECK (resource_type ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'),
   enabled                        boolean NOT NULL DEFAULT false,
   strategy                       varchar(32) NOT NULL DEFAULT 'full' CHECK (strategy IN ('full', 'incremental')),
-  cron_schedule                  text,
+  cron_schedule                  varchar(64),
   filter_rules                   jsonb,
   stale_retention                varchar(32) NOT NULL DEFAULT '7d',
   last_sync_at                   timestamptz,
@@ -38,7 +38,7 @@ CREATE TABLE flohsync.connector_sync_config (
   create_users                   boolean NOT NULL DEFAULT false,
   deactivate_users               boolean NOT NULL DEFAULT false,
   create_user_defaults           jsonb,
-  full_cron_schedule             text,
+  full_cron_schedule             varchar(64),
   timezone                       text NOT NULL DEFAULT 'UTC',
   overlap                        interval NOT NULL DEFAULT '5 minutes' CHECK (overlap >= '0'),
   hash_ignore                    jsonb,
@@ -333,8 +333,7 @@ BEGIN
         IF kind NOT IN ('string', 'null') THEN
           PERFORM flohsync._invalid(k, 'it must be a text or null');
         END IF;
-        t := nullif(btrim(t), '');
-        problem := flohsync._cron_problem(t);
+        problem := CASE WHEN length(t) > 64 THEN 'a schedule has at most 64 characters' ELSE flohsync._cron_problem(t) END;
         IF problem IS NOT NULL THEN
           PERFORM flohsync._invalid(k, problem, 'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
         END IF;

@@ -685,6 +685,8 @@ BEGIN
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
+  -- A run that was asked for meanwhile found the lock taken.
+  PERFORM flohsync._wake();
   RETURN jsonb_build_object('runId', r.id, 'status', r.status, 'staled', s.staled, 'removed', n, 'stats', r.stats);
 END
 $$;
@@ -708,6 +710,8 @@ BEGIN
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', 'cancelled')::text);
+  -- A run that was asked for meanwhile found the lock taken.
+  PERFORM flohsync._wake();
 END
 $$;
 COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed stay as they are';

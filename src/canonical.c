@@ -96,6 +96,7 @@ void
 canonical_reset(Canonical *canonical)
 {
 	canonical->len = 0;
+	canonical->overflow = false;
 	canonical_arena_reset(&canonical->arena);
 }
 

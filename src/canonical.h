@@ -101,6 +101,8 @@ typedef struct Canonical
 	size_t		len;
 	size_t		size;
 	const CanonicalPath *paths;
+	size_t		limit;			/* soft, 0 for none: see overflow */
+	bool		overflow;		/* numbers were left out because they passed the limit */
 	CanonicalArena arena;		/* decoded strings, until the reset */
 	struct CanonicalWork *work;
 } Canonical;

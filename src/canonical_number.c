@@ -213,6 +213,12 @@ canonical_append_number(Canonical *canonical, const char *text, uint32 len)
 	int			shortest_k;
 	double		value;
 
+	/* Nothing else grows, and these do by a factor of 80 (1e400). */
+	if (canonical->limit != 0 && canonical->len > canonical->limit)
+	{
+		canonical->overflow = true;
+		return;
+	}
 	if (len > sizeof(stack))
 		digits = canonical_arena_alloc(&canonical->arena, len);
 	k = take_digits(text, text + len, digits, &point);

@@ -77,6 +77,7 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore)
 	parser->json->max_exponent = FLOHSYNC_MAX_EXPONENT;
 	parser->json->max_number_length = MAX_NUMBER_LENGTH;
 	parser->canonical = canonical_create();
+	parser->canonical->limit = 2 * FLOHSYNC_MAX_RECORD_BYTES;
 	parser->ignore = palloc0(sizeof(CanonicalPath) * (nhash_ignore + 1));
 	for (int i = 0; i < nhash_ignore; i++)
 	{
@@ -245,7 +246,7 @@ page_class_message(const char *error_class)
 		{"invalid_utf8", "the record is not valid UTF-8"},
 		{"nesting_too_deep", "values are nested more than 64 levels deep"},
 		{"number_out_of_range", "a number has more than 4000 characters or an exponent over 400"},
-		{"record_too_large", "the record is larger than 8 MB"},
+		{"record_too_large", "the record is larger than 8 MB, or is with its numbers written out"},
 	};
 
 	for (size_t i = 0; i < lengthof(messages); i++)
@@ -370,7 +371,8 @@ page_check_record(PageParser *parser, const JsonNode *node, const RecordNodes *f
 	return NULL;
 }
 
-static inline void
+/* Returns false when written out in full the record is far larger than a record may be. */
+static inline bool
 page_hash_record(PageParser *parser, Record *record)
 {
 	Canonical  *canonical = parser->canonical;
@@ -389,7 +391,10 @@ page_hash_record(PageParser *parser, Record *record)
 	canonical_append_bytes(canonical, ",\"externalId\":", 14);
 	canonical_append_string(canonical, record->external_id.data, record->external_id.len);
 	canonical_append_bytes(canonical, "}", 1);
+	if (unlikely(canonical->overflow))
+		return false;
 	canonical_hash(canonical, record->hash);
+	return true;
 }
 
 static void
@@ -409,6 +414,8 @@ page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 po
 	}
 	page_find_members(parser, index, &found);
 	error_class = page_check_record(parser, node, &found, record, &truncated);
+	if (error_class == NULL && unlikely(!page_hash_record(parser, record)))
+		error_class = "record_too_large";
 	if (unlikely(error_class != NULL))
 	{
 		page_set_aside(parser, page, index, position, record->external_id,
@@ -416,7 +423,6 @@ page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 po
 		return;
 	}
 	record->position = position;
-	page_hash_record(parser, record);
 	page->truncated += truncated;
 	page->nrecords++;
 }
@@ -523,7 +529,7 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 	return true;
 }
 
-/* A string node as a palloc'd-like C string of the parser's, at most max - 1 bytes of it. */
+/* A string node as a C string of the parser's, at most max - 1 bytes of it. */
 static char *
 page_cstring(PageParser *parser, const JsonNode *node, int max)
 {
