@@ -7,9 +7,9 @@
  *
  *	6  flohsync.c   the SQL-callable entry points (sqlfn_*.c)
  *	5  launcher   worker
- *	4  run
- *	3  store   apply
- *	2  http   connector kinds   page   canonical   json   cron
+ *	4  run   pass
+ *	3  store   apply   lookup
+ *	2  http   outbound   source (kind_*)   page   canonical   json   filter   ledger   cron
  *	1  wait   db   shmem   guc
  *	0  compat.h   flohsync.h
  */

@@ -1,0 +1,345 @@
+-- What a worker calls on the way through a run; it holds the run's lock.
+-- start -> (pages, by store.c) -> settle -> purge -> finish
+
+CREATE FUNCTION flohsync._start_run(_run bigint,
+  OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
+  OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
+  OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
+  OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
+  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT fingerprint text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  prev flohsync.sync_run;
+  d flohsync.connector_definition;
+  c flohsync.connector_sync_config;
+  p record;
+  problem text;
+  class text;
+BEGIN
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR UPDATE;
+  IF NOT FOUND THEN
+    outcome := 'gone';
+    RETURN;
+  END IF;
+  SELECT * INTO d FROM flohsync.connector_definition x WHERE x.id = r.connector_id;
+  SELECT * INTO c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
+
+  IF r.status = 'running' THEN
+    SELECT coalesce(max(l.page), 0) AS page INTO p FROM flohsync._pass_pages(r.pass_id) l;
+    r.crashes := CASE WHEN r.crash_page = p.page THEN r.crashes + 1 ELSE 1 END;
+    r.crash_page := p.page;
+  END IF;
+
+  IF r.cancel_requested THEN
+    problem := 'run was cancelled';
+    class := 'cancelled';
+  ELSIF c.id IS NULL THEN
+    problem := format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type);
+    class := 'configuration';
+  ELSIF NOT d.enabled THEN
+    problem := format('connector "%s" is disabled', d.name);
+    class := 'configuration';
+  ELSIF r.crashes >= 3 THEN
+    problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
+    class := 'crash_loop';
+  END IF;
+  strategy := coalesce(r.strategy, c.strategy, 'full');
+  IF problem IS NOT NULL THEN
+    UPDATE flohsync.sync_run x
+       SET started_at = coalesce(x.started_at, clock_timestamp()), crashes = r.crashes, crash_page = r.crash_page,
+           strategy = coalesce(x.strategy, _start_run.strategy)
+     WHERE x.id = _run;
+    PERFORM flohsync._finish_run(_run, CASE class WHEN 'cancelled' THEN class ELSE 'error' END,
+                                 false, problem, problem, class, NULL);
+    outcome := 'refused';
+    RETURN;
+  END IF;
+
+  resumed := false;
+  IF r.status = 'queued' THEN
+    fingerprint := flohsync._fingerprint(strategy, d, c);
+    pass_id := r.id;
+    pass_started_at := clock_timestamp();
+    modified_since := CASE WHEN strategy = 'incremental' THEN c.watermark - c.overlap END;
+    -- The last run before this one: if it failed and kept its cursor, its pass goes on.
+    SELECT * INTO prev FROM flohsync.sync_run x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
+       AND x.status <> 'held'
+     ORDER BY x.id DESC LIMIT 1;
+    IF prev.status = 'error' THEN
+      IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
+         AND prev.finished_at > clock_timestamp() - interval '7 days'
+         AND (SELECT count(*) = prev.pass_pages FROM flohsync._pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
+        pass_id := prev.pass_id;
+        pass_started_at := prev.pass_started_at;
+        modified_since := prev.modified_since;
+        resumed := true;
+      ELSE
+        PERFORM flohsync._forget_pass(prev.pass_id);
+      END IF;
+    END IF;
+  ELSE
+    fingerprint := r.fingerprint;
+    pass_id := r.pass_id;
+    pass_started_at := r.pass_started_at;
+    modified_since := r.modified_since;
+    resumed := r.crash_page > 0;
+  END IF;
+
+  UPDATE flohsync.sync_run x
+     SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
+         strategy = _start_run.strategy, pass_id = _start_run.pass_id, pass_started_at = _start_run.pass_started_at,
+         modified_since = _start_run.modified_since, fingerprint = _start_run.fingerprint,
+         crashes = r.crashes, crash_page = r.crash_page
+   WHERE x.id = _run;
+  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running' WHERE x.id = c.id;
+
+  SELECT l.page, l.next_cursor INTO p FROM flohsync._pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
+  last_page := coalesce(p.page, 0);
+  next_cursor := p.next_cursor;
+  SELECT coalesce(sum(l.added + l.updated + l.unchanged + l.restored + l.ignored), 0), coalesce(sum(l.records), 0),
+         coalesce(sum(l.unidentified), 0)
+    INTO passed, received, unidentified FROM flohsync._pass_pages(pass_id) l;
+
+  outcome := 'run';
+  kind := d.kind;
+  config := d.config;
+  connector_id := d.id;
+  connector_name := d.name;
+  resource_type := r.resource_type;
+  filter_rules := c.filter_rules;
+  hash_ignore := c.hash_ignore;
+  owner := c.owner;
+  list_command := flohsync._list_command(d.config, r.resource_type);
+END
+$$;
+COMMENT ON FUNCTION flohsync._start_run(bigint) IS 'Begins or goes on with a run and returns all that its worker needs';
+
+CREATE FUNCTION flohsync._restart_pass(_run bigint) RETURNS timestamptz
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  PERFORM flohsync._forget_pass(r.pass_id);
+  DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
+  UPDATE flohsync.sync_run x SET pass_id = x.id, pass_started_at = clock_timestamp()
+   WHERE x.id = _run RETURNING x.* INTO r;
+  RETURN r.pass_started_at;
+END
+$$;
+COMMENT ON FUNCTION flohsync._restart_pass(bigint) IS 'Begins the pass of a run again because the upstream does not take its cursor any more';
+
+-- _settle_pass does what a pass as a whole says about records: the missing
+-- ones go stale, if the pass is complete and under the safeguard.
+CREATE FUNCTION flohsync._settle_pass(_run bigint, _complete boolean,
+  OUT held boolean, OUT staled bigint, OUT active bigint, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  c flohsync.connector_sync_config;
+  seen bytea;
+  gone text[];
+  full_pass boolean;
+  max_fraction numeric;
+  min_records numeric;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
+  held := false;
+  staled := 0;
+  full_pass := r.strategy = 'full' AND _complete;
+
+  -- What the upstream said is deleted and did not list again later in the pass.
+  SELECT array_agg(g.external_id) INTO gone
+    FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
+            FROM flohsync._pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
+           WHERE l.deleted IS NOT NULL
+           ORDER BY e.id, l.page DESC) g
+    JOIN flohsync.resource_record x
+      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
+   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at
+     AND NOT EXISTS (SELECT FROM flohsync._pass_pages(r.pass_id) l
+                      WHERE l.page > g.page AND flohsync._ledger_has(flohsync._ledger_union(ARRAY[l.seen]), x.num));
+
+  IF full_pass THEN
+    SELECT flohsync._ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
+      FROM flohsync._pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
+    SELECT count(*), count(*) FILTER (WHERE (x.observed_at < r.pass_started_at AND NOT flohsync._ledger_has(seen, x.num))
+                                         OR x.external_id = ANY (gone))
+      INTO active, staled
+      FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+  ELSIF gone IS NOT NULL THEN
+    SELECT count(*) INTO active FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+    staled := cardinality(gone);
+  END IF;
+
+  -- A held run that comes back here was approved: only then is the guard open.
+  max_fraction := (c.safeguards ->> 'maxStaleFraction')::numeric;
+  min_records := coalesce((c.safeguards ->> 'minRecords')::numeric, 0);
+  IF staled > 0 AND r.status <> 'held' AND staled > max_fraction * active AND staled > min_records THEN
+    held := true;
+    message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
+                      staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+    staled := 0;
+    RETURN;
+  END IF;
+
+  IF staled > 0 THEN
+    IF full_pass THEN
+      UPDATE flohsync.resource_record x
+         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+         AND ((x.observed_at < r.pass_started_at AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone));
+    ELSE
+      UPDATE flohsync.resource_record x
+         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+         AND x.external_id = ANY (gone);
+    END IF;
+    GET DIAGNOSTICS staled = ROW_COUNT;
+    UPDATE flohsync.sync_run x SET staled = x.staled + _settle_pass.staled WHERE x.id = _run;
+  END IF;
+  IF full_pass THEN
+    UPDATE flohsync.connector_sync_config x
+       SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
+     WHERE x.id = c.id;
+    -- This pass says what an older, held one wanted to.
+    PERFORM flohsync._supersede_held(r.connector_id, r.resource_type, _run);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._settle_pass(bigint, boolean) IS 'Marks what a pass did not see stale, unless the safeguard holds the run';
+
+CREATE FUNCTION flohsync._supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  h record;
+BEGIN
+  FOR h IN SELECT x.id, x.pass_id FROM flohsync.sync_run x
+            WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run
+              FOR UPDATE LOOP
+    UPDATE flohsync.sync_run x
+       SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
+     WHERE x.id = h.id;
+    PERFORM flohsync._forget_pass(h.pass_id);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flohsync._supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
+
+CREATE FUNCTION flohsync._purge_run(_run bigint, _limit bigint) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n bigint;
+BEGIN
+  SELECT flohsync._purge(c.connector_id, c.resource_type, flohsync._duration(c.stale_retention), _limit) INTO n
+    FROM flohsync.sync_run r
+    JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+   WHERE r.id = _run;
+  IF n > 0 THEN
+    UPDATE flohsync.sync_run r SET removed = r.removed + n WHERE r.id = _run;
+  END IF;
+  RETURN coalesce(n, 0);
+END
+$$;
+COMMENT ON FUNCTION flohsync._purge_run(bigint, bigint) IS 'Purges one batch of old stale records on behalf of a run';
+
+CREATE FUNCTION flohsync._finish_run(_run bigint, _status text, _complete boolean, _reason text,
+  _error text, _class text, _watermark timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  last record;
+BEGIN
+  SELECT l.page, l.next_cursor INTO last
+    FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l
+   WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
+  UPDATE flohsync.sync_run x
+     SET status = _status, finished_at = clock_timestamp(), complete = _complete,
+         incomplete_reason = CASE WHEN NOT _complete THEN _reason END,
+         error = _error, error_class = _class,
+         -- a pass whose cursors went in circles, or that was stopped by hand, is not gone on with
+         cursor = CASE WHEN _status = 'error' AND _class NOT IN ('pagination_loop', 'configuration', 'crash_loop') THEN last.next_cursor END,
+         pages = (SELECT count(*) FROM flohsync.sync_run_page p WHERE p.run_id = _run),
+         pass_pages = coalesce(last.page, 0)
+   WHERE x.id = _run AND x.status IN ('queued', 'running')
+  RETURNING x.* INTO r;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  UPDATE flohsync.sync_run x SET stats = flohsync._run_stats(_run) WHERE x.id = _run RETURNING x.* INTO r;
+  IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
+    PERFORM flohsync._forget_pass(r.pass_id);
+  END IF;
+  UPDATE flohsync.connector_sync_config c
+     SET last_sync_at = r.finished_at,
+         last_sync_cursor = r.cursor,
+         last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
+         last_sync_error = _error,
+         last_sync_stats = r.stats,
+         watermark = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(_watermark, c.watermark) ELSE c.watermark END
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
+  PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
+END
+$$;
+COMMENT ON FUNCTION flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz) IS 'Ends a run: history, configuration, notification';
+
+CREATE FUNCTION flohsync._enqueue_due() RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c flohsync.connector_sync_config;
+  t timestamptz := clock_timestamp();
+  n int := 0;
+BEGIN
+  FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
+            WHERE x.enabled AND d.enabled AND (x.cron_schedule IS NOT NULL OR x.full_cron_schedule IS NOT NULL)
+              AND (x.next_run_at <= t OR x.next_full_run_at <= t
+                   OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
+                   OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
+            ORDER BY least(x.next_run_at, x.next_full_run_at) NULLS LAST
+              FOR UPDATE OF x SKIP LOCKED LOOP
+    -- One bad row must not stop the others.
+    BEGIN
+      IF c.next_run_at <= t OR c.next_full_run_at <= t THEN
+        INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
+        VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END, 'schedule')
+        ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
+        n := n + 1;
+      END IF;
+      UPDATE flohsync.connector_sync_config x
+         SET next_run_at = CASE WHEN x.next_run_at > t THEN x.next_run_at ELSE flohsync._cron_next(c.cron_schedule, t, c.timezone) END,
+             next_full_run_at = CASE WHEN x.next_full_run_at > t THEN x.next_full_run_at ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END
+       WHERE x.id = c.id;
+    EXCEPTION WHEN OTHERS THEN
+      UPDATE flohsync.connector_sync_config x
+         SET enabled = false, last_sync_status = 'error', last_sync_error = 'schedule: ' || SQLERRM
+       WHERE x.id = c.id;
+    END;
+  END LOOP;
+  RETURN n;
+END
+$$;
+COMMENT ON FUNCTION flohsync._enqueue_due() IS 'Queues the scheduled runs that are due; missed ticks collapse into one';

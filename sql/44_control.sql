@@ -1,0 +1,194 @@
+-- What users call: ask for runs, wait for them, stop them, decide about held ones.
+
+CREATE FUNCTION flohsync.trigger_sync(connector text, resource_type text, strategy text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  _type text := flohsync._check_resource_type(trigger_sync.resource_type);
+  _id bigint;
+BEGIN
+  IF trigger_sync.strategy IS NOT NULL AND trigger_sync.strategy NOT IN ('full', 'incremental') THEN
+    PERFORM flohsync._invalid('strategy', format('%L is not a strategy', trigger_sync.strategy), 'Strategies are full and incremental.');
+  END IF;
+  PERFORM FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
+      HINT = 'Make one with flohsync.configure_sync().';
+  END IF;
+  LOOP
+    INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
+    VALUES (_connector, _type, trigger_sync.strategy, 'manual')
+    ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING
+    RETURNING q.id INTO _id;
+    IF _id IS NULL THEN
+      SELECT q.id INTO _id FROM flohsync.sync_run q
+       WHERE q.connector_id = _connector AND q.resource_type = _type AND q.status IN ('queued', 'running');
+    END IF;
+    EXIT WHEN _id IS NOT NULL;
+  END LOOP;
+  PERFORM flohsync._wake();
+  RETURN _id;
+END
+$$;
+COMMENT ON FUNCTION flohsync.trigger_sync(text, text, text) IS
+  'Asks for a run and returns its id at once; the run that is already queued or running is returned instead of a second one';
+
+CREATE PROCEDURE flohsync.sync(connector text, resource_type text, INOUT stats jsonb DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_sync';
+COMMENT ON PROCEDURE flohsync.sync(text, text, jsonb) IS
+  'Asks for a run and waits for its end; raises the run''s error; cancelling the call leaves the run alone; not inside a transaction block';
+
+CREATE FUNCTION flohsync._interrupt_run(_connector uuid, _type text) RETURNS boolean
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_interrupt_run';
+COMMENT ON FUNCTION flohsync._interrupt_run(uuid, text) IS 'After commit, interrupts whoever holds the lock of the run; false when nobody does';
+
+CREATE FUNCTION flohsync.cancel_sync(run_id bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+BEGIN
+  UPDATE flohsync.sync_run x SET cancel_requested = true
+   WHERE x.id = cancel_sync.run_id AND x.status IN ('queued', 'running')
+  RETURNING x.* INTO r;
+  IF NOT FOUND THEN
+    PERFORM FROM flohsync.sync_run x WHERE x.id = cancel_sync.run_id;
+    IF NOT FOUND THEN
+      RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(cancel_sync.run_id::text, 'NULL'));
+    END IF;
+    RETURN false;
+  END IF;
+  IF r.status = 'queued' THEN
+    PERFORM flohsync._finish_run(r.id, 'cancelled', false, 'run was cancelled', 'run was cancelled', 'cancelled', NULL);
+  ELSIF NOT flohsync._interrupt_run(r.connector_id, r.resource_type) THEN
+    PERFORM flohsync._wake();
+  END IF;
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION flohsync.cancel_sync(bigint) IS
+  'Stops a queued or running run; false when it has ended already; 42704 when there is none';
+
+CREATE FUNCTION flohsync._try_run_lock(_connector uuid, _type text) RETURNS boolean
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_try_run_lock';
+COMMENT ON FUNCTION flohsync._try_run_lock(uuid, text) IS 'Takes the lock of a configuration''s runs until the end of the transaction; false when a worker has it';
+
+CREATE FUNCTION flohsync._held_run(_run bigint) RETURNS flohsync.sync_run
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+BEGIN
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(_run::text, 'NULL'));
+  ELSIF r.status <> 'held' THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
+  ELSIF NOT flohsync._try_run_lock(r.connector_id, r.resource_type) THEN
+    RAISE object_in_use USING
+      MESSAGE = format('another run of resource type "%s" is going on', r.resource_type),
+      HINT = 'Wait for its end; if it is complete, it decides instead of the held one.';
+  END IF;
+  RETURN r;
+END
+$$;
+COMMENT ON FUNCTION flohsync._held_run(bigint) IS 'A held run, locked for a decision about it';
+
+CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run := flohsync._held_run(approve_run.run_id);
+  s record;
+  n bigint;
+BEGIN
+  s := flohsync._settle_pass(r.id, true);
+  n := flohsync._purge_run(r.id, NULL);
+  UPDATE flohsync.sync_run x
+     SET status = 'success', resolved_by = current_user, resolved_at = clock_timestamp(),
+         notes = approve_run.notes
+   WHERE x.id = r.id RETURNING x.* INTO r;
+  UPDATE flohsync.sync_run x
+     SET stats = x.stats || jsonb_build_object('staled', x.staled, 'removed', x.removed)
+   WHERE x.id = r.id RETURNING x.* INTO r;
+  PERFORM flohsync._forget_pass(r.pass_id);
+  -- The configuration tells of its last run; that may be a later one.
+  UPDATE flohsync.connector_sync_config c
+     SET last_sync_status = 'success', last_sync_error = NULL, last_sync_stats = r.stats
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+     AND NOT EXISTS (SELECT FROM flohsync.sync_run x
+                      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
+  PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
+  -- A run that was asked for meanwhile found the lock taken.
+  PERFORM flohsync._wake();
+  RETURN jsonb_build_object('runId', r.id, 'status', r.status, 'staled', s.staled, 'removed', n, 'stats', r.stats);
+END
+$$;
+COMMENT ON FUNCTION flohsync.approve_run(bigint, text) IS
+  'Lets a held run do what the safeguard stopped: looks again which records are missing and marks them stale';
+
+CREATE FUNCTION flohsync.reject_run(run_id bigint, notes text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run := flohsync._held_run(reject_run.run_id);
+BEGIN
+  UPDATE flohsync.sync_run x
+     SET status = 'cancelled', resolved_by = current_user, resolved_at = clock_timestamp(), notes = reject_run.notes
+   WHERE x.id = r.id;
+  PERFORM flohsync._forget_pass(r.pass_id);
+  UPDATE flohsync.connector_sync_config c SET last_sync_status = 'idle', last_sync_error = NULL
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+     AND NOT EXISTS (SELECT FROM flohsync.sync_run x
+                      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
+  PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', 'cancelled')::text);
+  -- A run that was asked for meanwhile found the lock taken.
+  PERFORM flohsync._wake();
+END
+$$;
+COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed stay as they are';
+
+CREATE FUNCTION flohsync.delete_sync_config(connector text, resource_type text) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  _run bigint;
+BEGIN
+  FOR _run IN SELECT r.id FROM flohsync.sync_run r
+               WHERE r.connector_id = _connector AND r.resource_type = delete_sync_config.resource_type
+                 AND r.status IN ('queued', 'running') LOOP
+    PERFORM flohsync.cancel_sync(_run);
+  END LOOP;
+  DELETE FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = _connector AND c.resource_type = delete_sync_config.resource_type;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION flohsync.delete_sync_config(text, text) IS
+  'Removes a configuration with its schedules; the records stay; false when there was none';
+
+CREATE FUNCTION flohsync.test_connector(connector text) RETURNS jsonb
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_test_connector';
+COMMENT ON FUNCTION flohsync.test_connector(text) IS
+  'Asks the upstream for one record of each resource type: {"ok":true,"types":{…}} or {"ok":false,"error":…}; an upstream''s failure is never raised';

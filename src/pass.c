@@ -1,0 +1,416 @@
+/*
+ * pass.c
+ *	  The walk over the upstream: fetch a page, read it, apply it, go on.
+ *
+ *	  fetch <-----------------------------+
+ *	    | answer          (retry, wait)   |
+ *	    v                                 |
+ *	  read --> ask for the next --> apply +--> end of the list
+ *	    |                            |
+ *	    +--------- failure ----------+
+ *
+ * Fetching and waiting hold no transaction.  A page is one transaction: its
+ * records, its faults and its row in the ledger, with the cursor of the next
+ * page, become visible together.
+ *
+ * The next page is asked for before the current one is applied, where it costs
+ * nothing to know that it is wanted.  A page is judged (fetched_at) by the time
+ * of the asking, so a write that comes between wins over it.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <math.h>
+
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "db.h"
+#include "guc.h"
+#include "run_state.h"
+#include "wait.h"
+
+#define PASS_MAX_PAGES			100000
+#define PASS_MAX_EMPTY_PAGES	100
+#define PASS_APPLY_ATTEMPTS		10
+#define PASS_LOCK_ATTEMPTS		100
+
+/* Notes a cursor; false when the pass has been there before. */
+static bool
+pass_new_cursor(Run *run, const char *cursor)
+{
+	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+
+	for (int i = 0; i < run->ncursors; i++)
+		if (run->cursors[i] == hash)
+			return false;
+	if (run->ncursors >= run->cursors_room)
+	{
+		run->cursors_room = run->cursors_room * 2 + 64;
+		run->cursors = repalloc(run->cursors, sizeof(uint64) * run->cursors_room);
+	}
+	run->cursors[run->ncursors++] = hash;
+	return true;
+}
+
+/* How long to wait before the next attempt at a page; -1: give up. */
+static int64
+pass_retry_delay(const SourceAnswer *answer, int attempt)
+{
+	double		delay;
+
+	if (attempt >= flohsync_http_max_attempts)
+		return -1;
+	if (answer->retry_after_ms >= 0)
+		return answer->retry_after_ms > (int64) flohsync_http_max_retry_wait * 1000 ? -1 : answer->retry_after_ms;
+	delay = Min(flohsync_http_retry_delay * pow(2, attempt - 1), 60000.0);
+	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/* The upstream does not take the cursor of an earlier run: begin the pass anew. */
+static void
+pass_restart_pass(Run *run)
+{
+	ereport(LOG,
+			(errmsg("upstream refuses the cursor of an earlier run; the pass begins again")));
+	db_begin("restarting a pass");
+	run->setup.pass_started_at = store_restart_pass(run->id);
+	db_commit();
+	run->setup.pass_id = run->id;
+	run->setup.resumed = false;
+	run->setup.cursor = NULL;
+	run->setup.last_page = 0;
+	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
+	run->page = 1;
+	run->ncursors = 0;
+	source_ask(run->source, NULL);
+}
+
+/*
+ * pass_fetch gets the page that was asked for, with as many attempts as it
+ * takes.  False when the run has failed, or begins again (then *again).
+ */
+static bool
+pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
+{
+	*again = false;
+	for (int attempt = 1;; attempt++)
+	{
+		instr_time	t;
+		const char *problem = NULL;
+		int64		delay;
+		bool		refused;
+
+		INSTR_TIME_SET_CURRENT(t);
+		source_answer(run->source, answer);
+		run->timings.fetch_us += run_microseconds(&t);
+
+		if (answer->error_class == NULL)
+		{
+			INSTR_TIME_SET_CURRENT(t);
+			if (!page_parse(run->parser, answer->body, answer->len, page, &problem))
+			{
+				/* A cut or garbled answer; maybe the next one is whole. */
+				answer->error_class = "protocol";
+				answer->retryable = true;
+				snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
+			}
+			else if (!page->success)
+			{
+				answer->error_class = "upstream";
+				answer->cursor_refused = true;
+				snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
+						 page->upstream_error ? page->upstream_error : "(no message)");
+			}
+			run->timings.read_us += run_microseconds(&t);
+		}
+		if (answer->error_class == NULL)
+			return true;
+
+		refused = answer->cursor_refused && run->setup.resumed && run->first_answer && run->setup.cursor != NULL;
+		if (refused)
+		{
+			pass_restart_pass(run);
+			*again = true;
+			return false;
+		}
+		delay = answer->retryable ? pass_retry_delay(answer, attempt) : -1;
+		if (delay < 0)
+		{
+			if (answer->retry_after_ms > 0 && answer->retryable && attempt < flohsync_http_max_attempts)
+				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)", answer->message, answer->retry_after_ms / 1000);
+			else if (attempt > 1)
+				run_fail(run, answer->error_class, "%s (after %d attempts)", answer->message, attempt);
+			else
+				run_fail(run, answer->error_class, "%s", answer->message);
+			return false;
+		}
+		ereport(DEBUG1, (errmsg_internal("attempt %d failed, next in %ld ms: %s", attempt, (long) delay, answer->message)));
+		wait_ms((long) delay, WAIT_RETRY);
+		source_ask(run->source, run->setup.cursor);
+	}
+}
+
+static int
+pass_compare_position(const void *a, const void *b)
+{
+	uint32		x = (*(const Record *const *) a)->position;
+	uint32		y = (*(const Record *const *) b)->position;
+
+	return (x > y) - (x < y);
+}
+
+/* Keeps the first max records in the order of the answer. */
+static int
+pass_cut(Record *records, int n, int64 max)
+{
+	const Record **order;
+	uint32		limit;
+	int			kept = 0;
+
+	if (n <= max)
+		return n;
+	if (max <= 0)
+		return 0;
+	order = palloc(sizeof(Record *) * n);
+	for (int i = 0; i < n; i++)
+		order[i] = &records[i];
+	qsort(order, n, sizeof(Record *), pass_compare_position);
+	limit = order[max - 1]->position;
+	for (int i = 0; i < n; i++)
+		if (records[i].position <= limit)
+			records[kept++] = records[i];
+	return kept;
+}
+
+/*
+ * pass_apply_once is the transaction of a page.  False when the run must not go
+ * on; it has then been failed, and nothing was written.
+ */
+static bool
+pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+{
+	Record	   *records = palloc(sizeof(Record) * Max(page->nrecords, 1));
+	int			n = page->nrecords;
+	int			in_scope;
+	instr_time	t0,
+				t;
+
+	INSTR_TIME_SET_CURRENT(t0);
+	db_begin("applying a page");
+	switch (store_guard_run(&run->setup))
+	{
+		case RUN_GO_ON:
+			break;
+		case RUN_CANCELLED:
+			run_fail(run, "cancelled", "run was cancelled");
+			break;
+		case RUN_CONFIG_GONE:
+			run_fail(run, "configuration", "the configuration was deleted during the run");
+			break;
+		case RUN_FILTER_CHANGED:
+			run_incomplete(run, "the filter rules were changed during the run");
+			break;
+	}
+	if (run->status != NULL)
+	{
+		db_commit();
+		return false;
+	}
+
+	run->scope.observed_at = answer->started_at;
+	run->scope.lookup_us = run->scope.write_us = 0;
+	memset(&entry->counts, 0, sizeof(entry->counts));
+	memcpy(records, page->records, sizeof(Record) * n);
+	in_scope = apply_filter(&run->setup.filter, &run->scope, run->parser, records, n);
+	entry->counts.filtered = n - in_scope;
+	n = in_scope;
+	if (run->setup.filter.max_records > 0)
+	{
+		n = pass_cut(records, n, run->setup.filter.max_records - run->setup.passed);
+		if (n < in_scope || (run->setup.passed + n >= run->setup.filter.max_records && page->next_cursor != NULL))
+			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+		entry->counts.filtered += in_scope - n;
+	}
+
+	entry->seen = palloc(sizeof(int64) * (n + page->nfaults + 1));
+	entry->nseen = 0;
+	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
+	if (page->nfaults > 0)
+	{
+		apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+		store_add_faults(run->id, entry->page, page->faults, page->nfaults);
+		for (int i = 0; i < page->nfaults; i++)
+			if (page->faults[i].external_id.data == NULL)
+				entry->counts.unidentified++;
+	}
+	entry->counts.errored = page->nfaults;
+	entry->counts.duplicates = page->duplicates;
+	entry->counts.truncated = page->truncated;
+	entry->apply_ms = run_microseconds(&t0) / 1000.0;
+
+	INSTR_TIME_SET_CURRENT(t);
+	store_add_page(run->id, entry);
+	run->timings.ledger_us += run_microseconds(&t);
+	INSTR_TIME_SET_CURRENT(t);
+	db_commit_unsynced();
+	run->timings.commit_us += run_microseconds(&t);
+	run->timings.lookup_us += run->scope.lookup_us;
+	run->timings.write_us += run->scope.write_us;
+	run->setup.passed += n;
+	pfree(records);
+	return true;
+}
+
+/* Is an error of a page's transaction worth another try? */
+static bool
+pass_apply_retryable(const ErrorData *edata, int attempt)
+{
+	switch (edata->sqlerrcode)
+	{
+		case ERRCODE_UNIQUE_VIOLATION:	/* somebody inserted one of the records meanwhile */
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			return attempt < PASS_APPLY_ATTEMPTS;
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return attempt < PASS_LOCK_ATTEMPTS;
+	}
+	return false;
+}
+
+/* One attempt at a page; false, and *again, when it is worth another. */
+static bool
+pass_apply_attempt(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry,
+				  int attempt, bool *again)
+{
+	volatile bool applied = false;
+	bool		was_complete = run->complete;
+
+	*again = false;
+	PG_TRY();
+	{
+		applied = pass_apply_once(run, answer, page, entry);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(run->page_context);
+		edata = CopyErrorData();
+		if (!pass_apply_retryable(edata, attempt))
+			PG_RE_THROW();
+		FlushErrorState();
+		db_abort();
+		run->complete = was_complete;
+		*again = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(run->page_context);
+	return applied;
+}
+
+static bool
+pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+{
+	for (int attempt = 1;; attempt++)
+	{
+		bool		again;
+		bool		applied = pass_apply_attempt(run, answer, page, entry, attempt, &again);
+
+		if (!again)
+			return applied;
+		wait_ms(Min(1000, 20L << Min(attempt, 6)), WAIT_RETRY);
+	}
+}
+
+/* pass_walk walks over the upstream; afterwards run->status is set on failure. */
+void
+pass_walk(Run *run)
+{
+	int64		total_estimate = -1;
+
+	/* A run that died after its last page has nothing left to fetch. */
+	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
+		return;
+	source_ask(run->source, run->setup.cursor);
+	for (;;)
+	{
+		SourceAnswer answer;
+		UpstreamPage page;
+		PageEntry	entry = {0};
+		bool		again;
+		bool		loop = false;
+		bool		last;
+
+		MemoryContextReset(run->page_context);
+		MemoryContextSwitchTo(run->page_context);
+		if (!pass_fetch(run, &answer, &page, &again))
+		{
+			if (again)
+				continue;
+			return;
+		}
+		if (run->first_answer && answer.date > 0)
+			run->skew_s = timestamptz_to_time_t(answer.started_at) - answer.date;
+		run->first_answer = false;
+
+		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
+			loop = true;
+		run->empty_pages = page.received == 0 ? run->empty_pages + 1 : 0;
+		last = page.next_cursor == NULL || loop || run->page >= PASS_MAX_PAGES ||
+			run->empty_pages > PASS_MAX_EMPTY_PAGES;
+		if (!last && run->setup.filter.max_records == 0)
+			source_ask(run->source, page.next_cursor);
+
+		entry.page = run->page;
+		entry.cursor = run->setup.cursor;
+		entry.next_cursor = page.next_cursor;
+		entry.fetched_at = answer.started_at;
+		entry.records = page.received;
+		entry.bytes = (int64) answer.len;
+		entry.fetch_ms = answer.ms;
+		entry.total_estimate = page.total_estimate;
+		entry.deleted = page.deleted;
+		entry.ndeleted = page.ndeleted;
+		if (!pass_apply(run, &answer, &page, &entry))
+			return;
+
+		run->setup.received += page.received;
+		run->setup.unidentified += entry.counts.unidentified;
+		if (page.total_estimate >= 0)
+			total_estimate = page.total_estimate;
+		if (loop)
+		{
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.100s\" on page %d", page.next_cursor, run->page);
+			return;
+		}
+		if (page.next_cursor != NULL && run->page >= PASS_MAX_PAGES)
+		{
+			run_fail(run, "pagination_loop", "upstream does not come to an end: %d pages", run->page);
+			return;
+		}
+		if (run->empty_pages > PASS_MAX_EMPTY_PAGES)
+		{
+			run_fail(run, "pagination_loop", "upstream sent %d empty pages in a row", run->empty_pages);
+			return;
+		}
+		if (page.next_cursor == NULL || (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records))
+			break;
+		if (run->setup.cursor)
+			pfree(run->setup.cursor);
+		run->setup.cursor = MemoryContextStrdup(run->context, page.next_cursor);
+		if (run->setup.filter.max_records > 0)
+			source_ask(run->source, run->setup.cursor);
+		run->page++;
+	}
+
+	if (run->setup.unidentified > 0)
+		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
+	if (total_estimate >= 0 && run->setup.received < total_estimate * 9 / 10)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
+					   total_estimate, run->setup.received);
+}

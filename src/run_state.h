@@ -1,0 +1,46 @@
+/*
+ * run_state.h
+ *	  A run on its way, shared by run.c and pass.c only.
+ */
+#ifndef FLOHSYNC_RUN_STATE_H
+#define FLOHSYNC_RUN_STATE_H
+
+#include "portability/instr_time.h"
+
+#include "apply.h"
+#include "page.h"
+#include "source.h"
+#include "store.h"
+
+typedef struct Run
+{
+	int64		id;
+	MemoryContext context;		/* of the whole run */
+	MemoryContext page_context; /* reset for each page */
+	RunSetup	setup;
+	Source	   *source;
+	PageParser *parser;
+	ApplyScope	scope;
+	RunTimings	timings;
+	int			page;			/* being worked on, from 1 */
+	bool		first_answer;	/* no page of this run has come yet */
+	int			empty_pages;	/* in a row */
+	uint64	   *cursors;		/* hashes of those that the pass has been through */
+	int			ncursors;
+	int			cursors_room;
+	int64		skew_s;			/* how far the upstream's clock is behind ours */
+	/* how it ended */
+	const char *status;			/* NULL while it goes on */
+	const char *error_class;
+	char	   *error;
+	bool		complete;
+	char	   *reason;			/* why not complete */
+} Run;
+
+extern void run_fail(Run *run, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf(2, 3);
+extern int64 run_microseconds(instr_time *since);
+
+extern void pass_walk(Run *run);
+
+#endif							/* FLOHSYNC_RUN_STATE_H */
