@@ -21,26 +21,19 @@
 #include "filter.h"
 
 static char *
-filter_fold(const char *text, int len)
+filter_fold(Oid collation, const char *text, int len)
 {
 	bool		ascii = true;
 	char	   *folded;
 
 	for (int i = 0; i < len && ascii; i++)
 		ascii = (signed char) text[i] >= 0;
-	if (ascii)
-	{
-		folded = pnstrdup(text, len);
-		for (int i = 0; i < len; i++)
-			folded[i] = pg_ascii_tolower((unsigned char) folded[i]);
-		return folded;
-	}
-	else
-	{
-		Oid			collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
-
-		return str_tolower(text, len, OidIsValid(collation) ? collation : DEFAULT_COLLATION_OID);
-	}
+	if (!ascii)
+		return str_tolower(text, len, collation);
+	folded = pnstrdup(text, len);
+	for (int i = 0; i < len; i++)
+		folded[i] = pg_ascii_tolower((unsigned char) folded[i]);
+	return folded;
 }
 
 static int
@@ -49,19 +42,22 @@ filter_compare(const void *a, const void *b)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
-/* filter_prepare folds and sorts what filter_passes looks up. */
+/* filter_prepare folds and sorts what filter_passes looks up; like that, it reads catalogs. */
 void
 filter_prepare(Filter *filter)
 {
+	filter->collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
+	if (!OidIsValid(filter->collation))
+		filter->collation = DEFAULT_COLLATION_OID;
 	if (filter->name_pattern)
-		filter->name_pattern = filter_fold(filter->name_pattern, strlen(filter->name_pattern));
+		filter->name_pattern = filter_fold(filter->collation, filter->name_pattern, strlen(filter->name_pattern));
 	for (int i = 0; i < filter->ndomains; i++)
 	{
 		const char *domain = filter->domains[i];
 
 		if (domain[0] == '@')
 			domain++;
-		filter->domains[i] = filter_fold(domain, strlen(domain));
+		filter->domains[i] = filter_fold(filter->collation, domain, strlen(domain));
 	}
 	if (filter->ndomains > 1)
 		qsort(filter->domains, filter->ndomains, sizeof(char *), filter_compare);
@@ -127,7 +123,7 @@ filter_passes(const Filter *filter, const Record *record)
 	}
 	if (filter->name_pattern)
 	{
-		key = filter_fold(record->display_name.data ? record->display_name.data : "", record->display_name.len);
+		key = filter_fold(filter->collation, record->display_name.data ? record->display_name.data : "", record->display_name.len);
 		passes = filter_glob(filter->name_pattern, key);
 		pfree(key);
 		if (!passes)
@@ -142,7 +138,7 @@ filter_passes(const Filter *filter, const Record *record)
 				at = record->email.data + i + 1;
 		if (at == NULL)
 			return false;
-		key = filter_fold(at, record->email.data + record->email.len - at);
+		key = filter_fold(filter->collation, at, record->email.data + record->email.len - at);
 		passes = bsearch(&key, filter->domains, filter->ndomains, sizeof(char *), filter_compare) != NULL;
 		pfree(key);
 		if (!passes)

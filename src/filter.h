@@ -16,6 +16,7 @@ typedef struct Filter
 	int			ndomains;		/* -1: any */
 	bool		member_of_synced_groups;
 	int64		max_records;	/* 0: no limit */
+	Oid			collation;		/* by whose rules case is folded */
 } Filter;
 
 extern void filter_prepare(Filter *filter);

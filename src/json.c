@@ -221,7 +221,7 @@ json_number_is_bad(const JsonParser *parser, Bytes p, Bytes end)
 			exponent = -exponent;
 	}
 	if (!significant)
-		return exponent < -4096 || exponent > 1000000;
+		return exponent < -4096 || exponent >= INT32_MAX / 2;
 	exponent += point - 1;
 	return exponent > parser->max_exponent || exponent < -(int64_t) parser->max_exponent;
 }

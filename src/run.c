@@ -100,6 +100,10 @@ run_start(Run *run)
 	outcome = store_start_run(run->id, &run->setup, run->context);
 	if (outcome == START_RUN)
 	{
+		MemoryContext old = MemoryContextSwitchTo(run->context);
+
+		filter_prepare(&run->setup.filter);
+		MemoryContextSwitchTo(old);
 		run->ncursors = store_load_seen_cursors(run->setup.pass_id, &run->cursors, run->context);
 		run->cursors_room = run->ncursors + 64;
 	}
@@ -112,7 +116,6 @@ run_start(Run *run)
 	}
 
 	run->setup.spec.page_size = flohsync_page_size;
-	filter_prepare(&run->setup.filter);
 	run->scope.connector = DirectFunctionCall1(uuid_in, CStringGetDatum(run->setup.connector_id));
 	run->scope.resource_type = CStringGetTextDatum(run->setup.resource_type);
 	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);

@@ -151,6 +151,11 @@ main(int argc, char **argv)
 		{
 			case 'p':
 				port = (unsigned) strtoul(optarg, NULL, 10);
+				if (port > 65535)
+				{
+					fputs("upstream: no such port\n", stderr);
+					return 64;
+				}
 				break;
 			case 'f':
 				port_file = optarg;
@@ -163,6 +168,11 @@ main(int argc, char **argv)
 				break;
 			case 'i':
 				data_random_ids = strcmp(optarg, "random") == 0;
+				if (!data_random_ids && strcmp(optarg, "seq") != 0)
+				{
+					usage(stderr);
+					return 64;
+				}
 				break;
 			case 'c':
 				commands_page_cache = true;

@@ -191,8 +191,12 @@ send_head_filler(plan *p)
 		else
 			buf_lit(&lines, "X-Flood: no client should want to keep all of these headers\r\n");
 	}
-	for (; !p->gone && left != 0 && !is_released(p); left = left < 0 || left > (long long) lines.n ? left - (left > 0 ? (long long) lines.n : 0) : 0)
+	while (!p->gone && left != 0 && !is_released(p))
+	{
 		send_now(p, lines.p, lines.n);
+		if (left > 0)
+			left = left > (long long) lines.n ? left - (long long) lines.n : 0;
+	}
 	if (p->one_header)
 		send_now(p, "\r\n", 2);
 	buf_free(&lines);
