@@ -23,7 +23,7 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-src/%.o: $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h) flohsync.control
 
 # One script from topic files, in the order of their names.
 sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL)
