@@ -37,14 +37,6 @@
 
 #define APPLY_ROUNDS	20
 
-static int
-apply_compare(const char *a, int alen, const char *b, int blen)
-{
-	int			c = memcmp(a, b, Min(alen, blen));
-
-	return c != 0 ? c : alen - blen;
-}
-
 /* Index of the record with a key, -1: none; records are sorted. */
 static int
 apply_find(const Record *records, int n, const char *key, int len, int hint)
@@ -53,12 +45,12 @@ apply_find(const Record *records, int n, const char *key, int len, int hint)
 	int			high = n - 1;
 
 	/* Rows mostly come in the order of the records. */
-	if (hint < n && apply_compare(records[hint].external_id.data, records[hint].external_id.len, key, len) == 0)
+	if (hint < n && page_compare_ids(records[hint].external_id.data, records[hint].external_id.len, key, len) == 0)
 		return hint;
 	while (low <= high)
 	{
 		int			middle = (low + high) / 2;
-		int			c = apply_compare(records[middle].external_id.data, records[middle].external_id.len, key, len);
+		int			c = page_compare_ids(records[middle].external_id.data, records[middle].external_id.len, key, len);
 
 		if (c == 0)
 			return middle;
@@ -109,8 +101,10 @@ apply_columns(const Record *records, const int *which, int n, Datum *v)
 	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)" \
 	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8" \
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
-	" where not exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and t.deleted_at > $8)"
+	/* The first test is made once, and mostly there is no tombstone at all. */ \
+	" where not (exists (select from flohsync.resource_tombstone)" \
+	" and exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
+	" and t.external_id = u.id collate \"C\" and t.deleted_at > $8))"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
@@ -354,7 +348,7 @@ apply_compare_slice(const void *a, const void *b)
 	const Slice *x = a;
 	const Slice *y = b;
 
-	return apply_compare(x->data, x->len, y->data, y->len);
+	return page_compare_ids(x->data, x->len, y->data, y->len);
 }
 
 /* Keeps the records that are members of a group that is synced and not stale. */

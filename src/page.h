@@ -86,4 +86,13 @@ extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
  */
 extern int	page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max);
 
+/* page_compare_ids orders ids as records are sorted: by bytes, the shorter first. */
+static inline int
+page_compare_ids(const char *a, int alen, const char *b, int blen)
+{
+	int			c = memcmp(a, b, Min(alen, blen));
+
+	return c != 0 ? c : alen - blen;
+}
+
 #endif							/* FLOHSYNC_PAGE_H */

@@ -1,0 +1,8 @@
+-- Cron against a sample of another implementation's answers (test/cron/README).
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS flohsync;
+\getenv folder PG_ABS_SRCDIR
+\cd :folder
+\cd ..
+\set ECHO none
+\i test/cron/cron_check.sql
