@@ -71,16 +71,18 @@ pass_retry_delay(const SourceAnswer *answer, int attempt)
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
-/* The upstream does not take the cursor of an earlier run: begin the pass anew. */
+/* The upstream does not take the cursor any more: begin the pass anew. */
 static void
 pass_restart_pass(Run *run)
 {
 	ereport(LOG,
-			(errmsg("upstream refuses the cursor of an earlier run; the pass begins again")));
+			(errmsg("upstream refuses the cursor; the pass begins again")));
 	db_begin("restarting a pass");
 	run->setup.pass_started_at = store_restart_pass(run->id);
 	db_commit();
 	run->setup.pass_id = run->id;
+	run->restarted = true;
+	run->complete = true;
 	run->setup.resumed = false;
 	run->setup.cursor = NULL;
 	run->setup.last_page = 0;
@@ -131,7 +133,12 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		if (answer->error_class == NULL)
 			return true;
 
-		refused = answer->cursor_refused && run->setup.resumed && run->first_answer && run->setup.cursor != NULL;
+		/*
+		 * A cursor from an earlier run, or one of which the upstream itself
+		 * says that it is of no use any more; but once is enough.
+		 */
+		refused = run->setup.cursor != NULL && !run->restarted &&
+			((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired);
 		if (refused)
 		{
 			pass_restart_pass(run);

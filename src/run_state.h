@@ -24,6 +24,7 @@ typedef struct Run
 	RunTimings	timings;
 	int			page;			/* being worked on, from 1 */
 	bool		first_answer;	/* no page of this run has come yet */
+	bool		restarted;		/* the pass was begun anew on the way */
 	int			empty_pages;	/* in a row */
 	uint64	   *cursors;		/* hashes of those that the pass has been through */
 	int			ncursors;

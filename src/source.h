@@ -32,6 +32,7 @@ typedef struct SourceAnswer
 	char		message[640];
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
+	bool		cursor_expired; /* the upstream says that it is */
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the answer after the next one */
 	size_t		len;
