@@ -2,8 +2,8 @@
  * flohsync.h
  *	  Names shared by every file of the extension.  Includes nothing heavy.
  *
- * Layers, lowest first; a file includes only headers of rows below its own
- * (test/layers checks it):
+ * Layers, lowest first; a file includes no header of a row above its own, and
+ * none in a circle (test/layers checks it):
  *
  *	6  flohsync.c   the SQL-callable entry points (sqlfn_*.c)
  *	5  launcher   worker

@@ -213,9 +213,14 @@ run_caught(Run *run)
 		run_fail(run, "cancelled", "run was cancelled");
 	else
 	{
+		const char *detail = edata->detail;
+
+		/* A connector's query does not know about the search_path of who wrote it. */
+		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
+			detail = "a connector's query must name tables with their schema";
 		run_fail(run, ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" : "database",
 				 "%s%s%s", edata->message ? edata->message : "unknown error",
-				 edata->detail ? ": " : "", edata->detail ? edata->detail : "");
+				 detail ? ": " : "", detail ? detail : "");
 		ereport(LOG,
 				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, edata->message),
 				 edata->context ? errdetail_internal("%s", edata->context) : 0, errhidecontext(true)));
