@@ -13,9 +13,11 @@
 #error "flohsync needs PostgreSQL 15 or newer"
 #endif
 
+#include "catalog/pg_database.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM >= 160000
@@ -38,6 +40,13 @@
 #define compat_create_wait_event_set(n)	CreateWaitEventSet(CurrentMemoryContext, (n))
 #define compat_wait_event(name)			((void) (name), PG_WAIT_EXTENSION)
 #define compat_my_proc_number()			(MyProc->pgprocno)
+#endif
+
+/* One function checks the owner of any object since 16. */
+#if PG_VERSION_NUM >= 160000
+#define compat_owns_database(d, r)	object_ownercheck(DatabaseRelationId, (d), (r))
+#else
+#define compat_owns_database(d, r)	pg_database_ownercheck((d), (r))
 #endif
 
 /* An index scan can be instrumented since 18. */

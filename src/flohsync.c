@@ -16,6 +16,7 @@
 
 #include "flohsync.h"
 #include "guc.h"
+#include "hooks.h"
 #include "launcher.h"
 #include "shmem.h"
 
@@ -30,5 +31,6 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init();
+	hooks_init();
 	launcher_register();
 }

@@ -18,6 +18,8 @@
 
 #include "compat.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
@@ -33,6 +35,7 @@
 #define ATTACH_TIMEOUT_MS	30000
 #define RELAUNCH_DELAY_MS	1000
 #define MAX_DELAY_MS		60000
+#define CLEAR_MS			10000
 
 typedef struct DatabaseSlot
 {
@@ -261,8 +264,8 @@ shmem_launch_failed(Oid database)
 		TimestampTz now = GetCurrentTimestamp();
 
 		d->next_due = Min(d->next_due, now);
-		d->hold_until = TimestampTzPlusMilliseconds(now,
-													Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6)));
+		d->hold_until = Max(d->hold_until,
+							TimestampTzPlusMilliseconds(now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
 		d->failures++;
 	}
 	LWLockRelease(shared->lock);
@@ -427,6 +430,38 @@ shmem_wake_database(Oid database)
 		d->wake_seq++;
 		d->next_due = DT_NOBEGIN;
 		shmem_poke_launcher();
+	}
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * shmem_clear_database tells the workers in a database to go and lets the
+ * launcher start none there for a while; what they leave is due afterwards.
+ */
+void
+shmem_clear_database(Oid database)
+{
+	DatabaseSlot *d;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, false)) != NULL)
+	{
+		d->hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLEAR_MS);
+		/* A worker that is still on its way finds its slot taken away. */
+		for (int i = 0; i < shared->max_workers; i++)
+		{
+			WorkerSlot *w = &shared->workers[i];
+
+			if (!w->in_use || w->database != database)
+				continue;
+			d->next_due = DT_NOBEGIN;
+			if (w->pid != 0)
+				kill(w->pid, SIGTERM);
+			else
+				w->in_use = false;
+		}
 	}
 	LWLockRelease(shared->lock);
 }

@@ -37,6 +37,7 @@ extern bool shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampT
 
 /* of everyone */
 extern void shmem_wake_database(Oid database);
+extern void shmem_clear_database(Oid database);
 extern void shmem_run_finished(void);
 extern void shmem_wait_run_finished(long timeout_ms);
 

@@ -1,0 +1,78 @@
+/*
+ * hooks.c
+ *	  Gets workers out of the way of commands that need a database for
+ *	  themselves: DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE …
+ *	  TEMPLATE.
+ *
+ * These wait five seconds for others to leave and then fail.  The workers in
+ * the database are told to go, and none is started there for a while; if the
+ * command fails, the launcher takes the runs up again afterwards.  Nothing
+ * happens on behalf of a role that could not do the command anyway.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+
+#include "hooks.h"
+#include "shmem.h"
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/* Name of the database that a command needs for itself, or NULL. */
+static const char *
+hooks_database_of(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			return castNode(DropdbStmt, statement)->dbname;
+		case T_RenameStmt:
+			return castNode(RenameStmt, statement)->renameType == OBJECT_DATABASE ?
+				castNode(RenameStmt, statement)->subname : NULL;
+		case T_CreatedbStmt:
+			{
+				ListCell   *cell;
+
+				foreach(cell, castNode(CreatedbStmt, statement)->options)
+					if (strcmp(lfirst_node(DefElem, cell)->defname, "template") == 0 &&
+						lfirst_node(DefElem, cell)->arg != NULL)
+						return defGetString(lfirst_node(DefElem, cell));
+				return NULL;
+			}
+		default:
+			return NULL;
+	}
+}
+
+static void
+hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
+					  ProcessUtilityContext context, ParamListInfo params,
+					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	const char *name = hooks_database_of(statement->utilityStmt);
+
+	if (name != NULL)
+	{
+		Oid			database = get_database_oid(name, true);
+
+		if (OidIsValid(database) && compat_owns_database(database, GetUserId()))
+			shmem_clear_database(database);
+	}
+	if (prev_process_utility)
+		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
+	else
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+}
+
+void
+hooks_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = hooks_process_utility;
+}
