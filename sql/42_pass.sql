@@ -6,7 +6,7 @@ CREATE FUNCTION flohsync._start_run(_run bigint,
   OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
   OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
-  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT fingerprint text)
+  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -69,7 +69,6 @@ BEGIN
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
     SELECT * INTO prev FROM flohsync.sync_run x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
-       AND x.status <> 'held'
      ORDER BY x.id DESC LIMIT 1;
     IF prev.status = 'error' THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
@@ -84,10 +83,16 @@ BEGIN
       END IF;
     END IF;
   ELSE
-    fingerprint := r.fingerprint;
-    pass_id := r.pass_id;
+    fingerprint := flohsync._fingerprint(strategy, d, c);
     pass_started_at := r.pass_started_at;
     modified_since := r.modified_since;
+    -- What the pass is about has changed while nobody was working on it.
+    IF fingerprint IS DISTINCT FROM r.fingerprint AND r.crash_page > 0 THEN
+      pass_started_at := flohsync._restart_pass(_run);
+      r.pass_id := r.id;
+      r.crash_page := 0;
+    END IF;
+    pass_id := r.pass_id;
     resumed := r.crash_page > 0;
   END IF;
 
@@ -103,8 +108,9 @@ BEGIN
   last_page := coalesce(p.page, 0);
   next_cursor := p.next_cursor;
   SELECT coalesce(sum(l.added + l.updated + l.unchanged + l.restored + l.ignored), 0), coalesce(sum(l.records), 0),
-         coalesce(sum(l.unidentified), 0)
-    INTO passed, received, unidentified FROM flohsync._pass_pages(pass_id) l;
+         coalesce(sum(l.unidentified), 0),
+         (array_agg(l.total_estimate ORDER BY l.page DESC) FILTER (WHERE l.total_estimate IS NOT NULL))[1]
+    INTO passed, received, unidentified, total_estimate FROM flohsync._pass_pages(pass_id) l;
 
   outcome := 'run';
   kind := d.kind;
@@ -174,6 +180,15 @@ BEGIN
                       WHERE l.page > g.page AND flohsync._ledger_has(flohsync._ledger_union(ARRAY[l.seen]), x.num));
 
   IF full_pass THEN
+    -- Without a whole ledger, nothing can be said to be missing.
+    IF EXISTS (SELECT FROM flohsync._pass_pages(r.pass_id) l
+                HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
+      RAISE object_not_in_prerequisite_state USING
+        MESSAGE = format('the ledger of pass %s is not whole', r.pass_id),
+        HINT = 'Run the sync again.';
+    END IF;
+    -- This pass says what an older, held one wanted to.
+    PERFORM flohsync._supersede_held(r.connector_id, r.resource_type, _run);
     SELECT flohsync._ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM flohsync._pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     SELECT count(*), count(*) FILTER (WHERE (x.observed_at < r.pass_started_at AND NOT flohsync._ledger_has(seen, x.num))
@@ -217,8 +232,6 @@ BEGIN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
      WHERE x.id = c.id;
-    -- This pass says what an older, held one wanted to.
-    PERFORM flohsync._supersede_held(r.connector_id, r.resource_type, _run);
   END IF;
 END
 $$;

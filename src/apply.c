@@ -365,7 +365,7 @@ apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int
 
 	for (int i = 0; i < n; i++)
 	{
-		int			k = page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS);
+		int			k = Min(page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS), APPLY_MAX_GROUPS);
 
 		if (nall + k > room)
 		{
@@ -394,7 +394,7 @@ apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int
 	kept = 0;
 	for (int i = 0; i < n; i++)
 	{
-		int			k = page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS);
+		int			k = Min(page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS), APPLY_MAX_GROUPS);
 		bool		member = false;
 
 		for (int g = 0; g < k && !member; g++)

@@ -40,6 +40,7 @@ typedef struct SqlState
 	char	   *cursor;			/* asked for */
 	Tuplestorestate *spool;		/* rows (external_id text, record text) */
 	TupleTableSlot *slot;
+	char	   *answered;		/* cursor of the page given last, "" for the first */
 	bool		stepped;		/* the first row has been read */
 	bool		has_row;		/* slot holds the row to come */
 	int64		total;			/* rows of the whole query, -1 unknown */
@@ -136,13 +137,14 @@ static void
 sql_call_function(Source *source, StringInfo body)
 {
 	char	   *request = source_request(&source->spec, ((SqlState *) source->state)->cursor);
-	char	   *statement = psprintf("select %s($1::pg_catalog.jsonb)::pg_catalog.text",
-									 sql_function_name(source->spec.function));
+	char	   *statement;
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(request);
 	char	   *text;
 
+	/* Also the name is looked up with the owner's rights. */
 	sql_take_rights(source);
+	statement = psprintf("select %s($1::pg_catalog.jsonb)::pg_catalog.text", sql_function_name(source->spec.function));
 	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not call the connector's function");
 	text = SPI_processed == 1 ? db_text(0, 1) : NULL;
@@ -287,10 +289,18 @@ sql_answer(Source *source, SourceAnswer *answer)
 	TimestampTz start = GetCurrentTimestamp();
 	StringInfo	body;
 
+	answer->started_at = start;
+	/* Asked for the same page again: the spool has moved on, so it is kept. */
+	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
+	{
+		answer->started_at = state->queried_at;
+		answer->body = state->body[state->current].data;
+		answer->len = state->body[state->current].len;
+		return;
+	}
 	state->current = 1 - state->current;
 	body = &state->body[state->current];
 	resetStringInfo(body);
-	answer->started_at = start;
 	if (source->spec.query == NULL && source->spec.function == NULL)
 	{
 		answer->error_class = "configuration";
@@ -319,6 +329,9 @@ sql_answer(Source *source, SourceAnswer *answer)
 			sql_next_row(source);
 		state->stepped = true;
 		sql_next_page(source, body);
+		if (state->answered)
+			pfree(state->answered);
+		state->answered = MemoryContextStrdup(source->context, state->cursor ? state->cursor : "");
 		answer->started_at = state->queried_at;
 	}
 	answer->body = body->data;

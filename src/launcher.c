@@ -125,11 +125,10 @@ flohsync_launcher_main(Datum arg)
 		TimestampTz now = GetCurrentTimestamp();
 		long		nap = flohsync_launcher_naptime * 1000L;
 
-		while (shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
+		/* Without the role the extension is nowhere installed. */
+		wake_at = DT_NOEND;
+		while (OidIsValid(role) && shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
 		{
-			/* Without the role the extension is nowhere installed. */
-			if (!OidIsValid(role))
-				continue;
 			if (worker_launch(database, role))
 				full = false;
 			else

@@ -87,6 +87,7 @@ pass_restart_pass(Run *run)
 	run->setup.cursor = NULL;
 	run->setup.last_page = 0;
 	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
+	run->setup.total_estimate = -1;
 	run->page = 1;
 	run->ncursors = 0;
 	source_ask(run->source, NULL);
@@ -334,15 +335,29 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 	}
 }
 
+/* pass_judge: does what was received allow to say that the rest is gone? */
+static void
+pass_judge(Run *run)
+{
+	if (run->setup.unidentified > 0)
+		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
+	if (run->setup.total_estimate >= 0 && run->setup.received < run->setup.total_estimate - run->setup.total_estimate / 10)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
+					   run->setup.total_estimate, run->setup.received);
+}
+
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
 void
 pass_walk(Run *run)
 {
-	int64		total_estimate = -1;
-
 	/* A run that died after its last page has nothing left to fetch. */
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
+	{
+		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
+			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+		pass_judge(run);
 		return;
+	}
 	source_ask(run->source, run->setup.cursor);
 	for (;;)
 	{
@@ -389,7 +404,7 @@ pass_walk(Run *run)
 		run->setup.received += page.received;
 		run->setup.unidentified += entry.counts.unidentified;
 		if (page.total_estimate >= 0)
-			total_estimate = page.total_estimate;
+			run->setup.total_estimate = page.total_estimate;
 		if (loop)
 		{
 			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.100s\" on page %d", page.next_cursor, run->page);
@@ -415,9 +430,5 @@ pass_walk(Run *run)
 		run->page++;
 	}
 
-	if (run->setup.unidentified > 0)
-		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
-	if (total_estimate >= 0 && run->setup.received < total_estimate * 9 / 10)
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
-					   total_estimate, run->setup.received);
+	pass_judge(run);
 }

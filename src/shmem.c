@@ -34,7 +34,7 @@
 #define MAX_DATABASES		1024
 #define ATTACH_TIMEOUT_MS	30000
 #define RELAUNCH_DELAY_MS	1000
-#define MAX_DELAY_MS		60000
+#define MAX_DELAY_MS		8000
 #define CLEAR_MS			10000
 
 typedef struct DatabaseSlot
@@ -218,7 +218,13 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 		/* The postmaster could not start it, or it died before it came here. */
 		if (w->in_use && w->pid == 0 &&
 			TimestampDifferenceExceeds(w->launched_at, now, ATTACH_TIMEOUT_MS))
+		{
+			DatabaseSlot *d = shmem_find_database(w->database, false);
+
 			w->in_use = false;
+			if (d != NULL)
+				d->next_due = Min(d->next_due, now);
+		}
 		room |= !w->in_use;
 	}
 	/* With all slots taken, the exit of a worker is what wakes us. */
@@ -342,7 +348,7 @@ shmem_worker_attach(const WorkerTicket *ticket)
 	return mine;
 }
 
-/* shmem_wake_seq also notes that the worker has come as far as looking for work. */
+/* shmem_wake_seq: read it before looking for work. */
 uint32
 shmem_wake_seq(Oid database)
 {
@@ -353,10 +359,7 @@ shmem_wake_seq(Oid database)
 		return 0;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, true)) != NULL)
-	{
 		seq = d->wake_seq;
-		d->failures = 0;
-	}
 	LWLockRelease(shared->lock);
 	return seq;
 }
@@ -400,7 +403,10 @@ shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
 		if (d->wake_seq != seq)
 			done = false;
 		else
+		{
 			d->next_due = next_due;
+			d->failures = 0;
+		}
 	}
 	if (done)
 	{
@@ -482,6 +488,8 @@ shmem_wait_run_finished(long timeout_ms)
 		wait_latch(Min(timeout_ms, 50), WAIT_RUN);
 		return;
 	}
+	/* Without this, the first sleep only prepares and returns at once. */
+	ConditionVariablePrepareToSleep(&shared->run_finished);
 	ConditionVariableTimedSleep(&shared->run_finished, timeout_ms, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

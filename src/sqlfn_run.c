@@ -159,6 +159,7 @@ sync_read_run(int64 run, RunState *state, MemoryContext context)
 	if (!isnull)
 		state->stats = PointerGetDatum(PG_DETOAST_DATUM_COPY(stats));
 	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
 	return true;
 }
 

@@ -170,7 +170,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
 		" s.list_command, flohsync._iso(s.modified_since), s.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(s.config -> 'headers') h),"
-		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified"
+		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified, s.total_estimate"
 		" from flohsync._start_run($1) s",
 		1, {INT8OID}
 	};
@@ -211,6 +211,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->spec.query = store_get_text(0, 26, context);
 	s->spec.owner = store_get_text(0, 27, context);
 	s->unidentified = db_int64(0, 28, 0);
+	s->total_estimate = db_int64(0, 29, -1);
 	s->spec.filter = s->filter_json;
 	s->spec.resource_type = s->resource_type;
 	return START_RUN;

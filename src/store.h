@@ -24,6 +24,7 @@ typedef struct RunSetup
 	int64		passed;			/* records in scope so far */
 	int64		received;		/* records received so far */
 	int64		unidentified;	/* of them, set aside without a usable id */
+	int64		total_estimate; /* what the upstream said last, -1: nothing */
 	char	   *filter_json;
 	Filter		filter;
 	char	  **hash_ignore;

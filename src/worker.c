@@ -33,6 +33,9 @@
 #include "store.h"
 #include "worker.h"
 
+#define WORKER_LOOK_AGAIN_MS	600000
+#define WORKER_LOCKED_MS		500
+
 /*
  * worker_launch has the postmaster start a worker; false when there is no
  * room.  Safe in a commit callback: raises nothing.
@@ -185,8 +188,14 @@ flohsync_worker_main(Datum arg)
 	{
 		seq = shmem_wake_seq(ticket.database);
 		next_due = DT_NOEND;
-		if (RecoveryInProgress() || !flohsync_enabled || !worker_check_extension())
+		if (RecoveryInProgress() || !worker_check_extension())
 			continue;
+		if (!flohsync_enabled)
+		{
+			/* Nobody tells us when it is switched on again. */
+			next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_AGAIN_MS);
+			continue;
+		}
 		for (;;)
 		{
 			RunCandidate claimed;
@@ -197,6 +206,9 @@ flohsync_worker_main(Datum arg)
 			store_enqueue_due();
 			next_due = store_next_due();
 			db_commit();
+			/* What is due and could not be queued is locked by somebody. */
+			if (next_due <= GetCurrentTimestamp())
+				next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
 			if (!worker_claim(&claimed, context))
 				break;
 			/* Others may start what falls due while we work. */
