@@ -110,6 +110,7 @@ void
 flohsync_launcher_main(Datum arg)
 {
 	bool		full = false;
+	bool		was_enabled = true;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -125,6 +126,9 @@ flohsync_launcher_main(Datum arg)
 		TimestampTz now = GetCurrentTimestamp();
 		long		nap = flohsync_launcher_naptime * 1000L;
 
+		if (flohsync_enabled && !was_enabled)
+			shmem_all_due();
+		was_enabled = flohsync_enabled;
 		/* Without the role the extension is nowhere installed. */
 		wake_at = DT_NOEND;
 		while (OidIsValid(role) && shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))

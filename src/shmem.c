@@ -199,6 +199,17 @@ shmem_sync_databases(const Oid *databases, int n)
 	LWLockRelease(shared->lock);
 }
 
+/* shmem_all_due makes every database due. */
+void
+shmem_all_due(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_DATABASES; i++)
+		if (OidIsValid(shared->databases[i].database))
+			shared->databases[i].next_due = DT_NOBEGIN;
+	LWLockRelease(shared->lock);
+}
+
 /*
  * shmem_next_database finds the database that has been due longest and has no
  * worker on its way.  False: there is none before *wake_at.

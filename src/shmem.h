@@ -22,6 +22,7 @@ extern bool shmem_available(void);
 /* of the launcher */
 extern void shmem_launcher_attach(void);
 extern void shmem_sync_databases(const Oid *databases, int n);
+extern void shmem_all_due(void);
 extern bool shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at);
 extern void shmem_launch_failed(Oid database);
 
