@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/guc.h"
 
@@ -91,10 +92,12 @@ guc_init(void)
 							 "Writes a line to the server log at the end of each run.",
 							 NULL, &flohsync_log_runs, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("flohsync.max_workers",
-							"Most workers at a time, in the whole cluster.",
-							NULL, &flohsync_max_workers, 4, 1, 64,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	/* Without shared memory there is no limit; the server takes no such setting later on. */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("flohsync.max_workers",
+								"Most workers at a time, in the whole cluster.",
+								NULL, &flohsync_max_workers, 4, 1, 64,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("flohsync.page_size",
 							"Number of records to ask an upstream for at a time.",
 							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,

@@ -1,0 +1,30 @@
+-- What the baselines stand on: the upstream's pages as they came over the
+-- wire, and tables like flohsync.resource_record, with its columns, indexes
+-- and foreign key.
+
+create schema bench;
+
+create table bench.page (n int primary key, body text not null);
+-- Not compressed: a pass of the baseline must not pay for where we keep its input.
+alter table bench.page alter column body set storage external;
+
+create procedure bench.make_table(name text, fillfactor int) language plpgsql as $$
+begin
+  execute format('create table bench.%I (like flohsync.resource_record including all,
+                    foreign key (connector_id) references flohsync.connector_definition on delete cascade)
+                  with (fillfactor = %s)', name, fillfactor);
+end
+$$;
+
+-- A pass over the stored pages: one call of a baseline, and one transaction, a page.
+create procedure bench.pass(baseline text, connector uuid) language plpgsql as $$
+declare
+  b text;
+begin
+  for i in 1 .. (select max(n) from bench.page) loop
+    select body into b from bench.page where n = i;
+    execute format('call bench.%I($1, $2)', baseline || '_page') using connector, b;
+    commit;
+  end loop;
+end
+$$;

@@ -1,0 +1,81 @@
+// The benchmark's driver: measures one figure after the other, prints the
+// table and writes results/latest.json.  bench/run starts it.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import { parseArgs } from 'node:util';
+import { Database } from './lib/database.mjs';
+import { Figures } from './lib/figures.mjs';
+import { Upstream } from './lib/upstream.mjs';
+import { changed } from './measure/changed.mjs';
+import { firstLoad } from './measure/first_load.mjs';
+import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
+import { workerMemory } from './measure/memory.mjs';
+import { randomIds } from './measure/random_ids.mjs';
+import { againstRecordByRecord } from './measure/record_by_record.mjs';
+import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
+
+const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'only'].map((name) => [name, { type: 'string' }]));
+const { values } = parseArgs({ options });
+const records = Number(values.records);
+const large = records * 5;
+const rounds = Number(values.rounds);
+const listing = new Upstream(values.listing);
+const random = new Upstream(values.random);
+const wanted = (part) => !values.only || values.only.split(',').includes(part);
+
+const figures = new Figures();
+const started = new Date();
+const loadBefore = os.loadavg();
+const step = (text) => console.error(`${((Date.now() - started) / 1000).toFixed(0).padStart(5)} s  ${text}`);
+
+if (wanted('first')) {
+  step(`first load, ${records} records, ${rounds} rounds`);
+  await firstLoad(figures, { listing, records, rounds, files: values.files });
+}
+if (wanted('pass')) {
+  step('unchanged passes');
+  const db = await loadedDatabase('main', listing, records);
+  const passes = (await unchanged(figures, { db, listing, records, rounds })).map((round) => round.ours);
+  step('Node.js record by record');
+  await againstRecordByRecord(figures, { db, listing, records, passes });
+  step('random ids');
+  await randomIds(figures, { ordered: db, random, records, rounds });
+  step('1 % changed');
+  await changed(figures, { db, listing, records, rounds });
+  await db.drop();
+}
+if (wanted('large')) {
+  step(`${large} records`);
+  const { db, memory } = await largeDatabase(figures, { listing, large });
+  await unchangedLarge(figures, { db, listing, large, rounds: Math.min(rounds, 2) });
+  await randomIds(figures, { ordered: db, random, records: large, rounds });
+  step('the stale step');
+  await staleStep(figures, { db, listing, large, rounds });
+  await db.drop();
+  step('worker memory');
+  await workerMemory(figures, { listing, large, peaks: memory });
+}
+
+const admin = await Database.connect('postgres');
+const server = (await admin.one('show server_version')).server_version;
+await admin.close();
+const machine = {
+  postgresql: server,
+  node: process.version,
+  processor: os.cpus()[0]?.model,
+  cores: os.cpus().length,
+  memoryGB: Math.round(os.totalmem() / 2 ** 30),
+  loadBefore,
+  loadAfter: os.loadavg(),
+};
+const results = new URL('results/', import.meta.url);
+mkdirSync(results, { recursive: true });
+writeFileSync(new URL('latest.json', results),
+  JSON.stringify({ startedAt: started, seconds: (Date.now() - started) / 1000, records, large, rounds, machine,
+    figures: figures.list, stages: figures.stageList }, null, 1) + '\n');
+
+console.log(`PostgreSQL ${server}, ${machine.cores} cores (${machine.processor}), ${records} and ${large} records, ` +
+  `medians of ${rounds} rounds\n`);
+figures.print();
+if (records < 200000) console.log('\nWhat is to be reached is meant for 200000 and 1000000 records: in small tables starting a run weighs more.');
+step('done');
