@@ -46,9 +46,14 @@ BEGIN
   IF NOT 'flohsync' = ANY (
        pg_catalog.regexp_split_to_array(
          pg_catalog.replace(current_setting('shared_preload_libraries'), '"', ''), '\s*,\s*')) THEN
+    -- A script runs with notices off (execute_extension_script): give the
+    -- session its own level back for this one.
+    PERFORM pg_catalog.set_config('client_min_messages', s.reset_val, true)
+       FROM pg_catalog.pg_settings s WHERE s.name = 'client_min_messages';
     RAISE NOTICE USING
       MESSAGE = 'flohsync is not in shared_preload_libraries: schedules will not run',
       HINT = 'trigger_sync() and CALL sync() work; add flohsync to shared_preload_libraries and restart, or schedule CALL flohsync.sync(...) with pg_cron.';
+    PERFORM pg_catalog.set_config('client_min_messages', 'warning', true);
   END IF;
 END
 $guard$;
