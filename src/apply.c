@@ -37,31 +37,6 @@
 
 #define APPLY_ROUNDS	20
 
-/* Index of the record with a key, -1: none; records are sorted. */
-static int
-apply_find(const Record *records, int n, const char *key, int len, int hint)
-{
-	int			low = 0;
-	int			high = n - 1;
-
-	/* Rows mostly come in the order of the records. */
-	if (hint < n && page_compare_ids(records[hint].external_id.data, records[hint].external_id.len, key, len) == 0)
-		return hint;
-	while (low <= high)
-	{
-		int			middle = (low + high) / 2;
-		int			c = page_compare_ids(records[middle].external_id.data, records[middle].external_id.len, key, len);
-
-		if (c == 0)
-			return middle;
-		if (c < 0)
-			low = middle + 1;
-		else
-			high = middle - 1;
-	}
-	return -1;
-}
-
 /* The ids of stored rows as uuid[]. */
 static Datum
 apply_ids(const Prior *prior, const int *which, int n)
@@ -179,7 +154,12 @@ apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *wr
 
 		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, row, isnull);
 		key = DatumGetTextPP(row[0]);
-		i = apply_find(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), hint);
+		/* Rows mostly come in the order of the records. */
+		if (hint < n && page_compare_ids(records[hint].external_id.data, records[hint].external_id.len,
+										 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0)
+			i = hint;
+		else
+			i = page_find_id(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 		if (i < 0)
 			continue;
 		hint = i + 1;

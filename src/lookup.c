@@ -2,17 +2,22 @@
  * lookup.c
  *	  Finds what is stored of a page's records: the hottest place of a pass.
  *
- * This is a scan of the unique index in C and not a query, because there is
- * one right plan for it and the planner cannot know: before the table is
- * analysed it takes the index on (connector, type) for as good, and reads the
- * whole table for every page.
+ * These are scans in C and not a query, because there is one right plan for
+ * them and the planner cannot know: before the table is analysed it takes the
+ * index on (connector, type) for as good, and reads the whole table for every
+ * page.
  *
- * The records are sorted as the index is (by bytes, external_id first), and an
- * upstream mostly lists neighbours together.  So the scan walks along the index
- * beside the records, as one merges two lists, and touches the heap only where
- * they meet.  Where the records lie far apart (random ids, or many connectors
- * with the same ids) walking would read what nobody asked for: then the rest of
- * the page is probed key by key.
+ * Three ways, each for what the one before has left:
+ * - Records that an upstream lists together were mostly stored together.  So
+ *   one of them is looked up in the index, and its neighbours are read straight
+ *   from the table: no descent, no cold index page, whatever the ids look like.
+ * - What is not there, but close together in the order of the key, is found by
+ *   walking along the index beside the (sorted) records, as one merges lists.
+ * - The rest is probed key by key.
+ *
+ * Each of the first two gives up when it reads more than it finds.  All three
+ * read with one snapshot, in which a key has one visible row at most: it does
+ * not matter which of them meets it.
  *
  * The executor's check of rights is made here by hand.
  */
@@ -42,7 +47,11 @@
 
 enum
 {
-	COLUMN_NUM, COLUMN_ID, COLUMN_HASH, COLUMN_STALE, NCOLUMNS
+	COLUMN_NUM, COLUMN_ID, COLUMN_CONNECTOR, COLUMN_HASH, COLUMN_STALE, COLUMN_TYPE, COLUMN_EXTERNAL_ID, NCOLUMNS
+};
+
+static const char *const lookup_column_names[NCOLUMNS] = {
+	"num", "id", "connector_id", "sync_hash", "stale_since", "resource_type", "external_id"
 };
 
 static AttrNumber
@@ -60,13 +69,14 @@ typedef struct Lookup
 	Relation	relation;
 	Relation	index;
 	Snapshot	snapshot;
-	IndexScanDesc scan;
+	IndexScanDesc probes;		/* NULL until the first one */
 	TupleTableSlot *slot;
 	const Record *records;
 	int			n;
 	Prior	   *prior;
+	int			nopen;			/* records that were not found so far */
 	AttrNumber	columns[NCOLUMNS];
-	AttrNumber	last_column;
+	AttrNumber	last_column;	/* of those a row is read for */
 	text	   *resource_type;
 	pg_uuid_t  *connector;
 	text	   *key;			/* room for one external_id */
@@ -75,9 +85,17 @@ typedef struct Lookup
 /* Longer ids are not stored. */
 #define LOOKUP_MAX_KEY		(FLOHSYNC_MAX_NAME_CHARS * 4)
 
+/* So many rows in a row that nobody asked for end a stretch of neighbours; so many in all, and one for each that was wanted, end the search. */
+#define LOOKUP_STRETCH_MISSES	48
+#define LOOKUP_FREE_MISSES		128
+#define LOOKUP_ANCHORS			4	/* records that are not found, before the neighbours are given up */
+
 /* A walk may take this many steps, and then so many for each record that it passes. */
 #define LOOKUP_FREE_STEPS	32
 #define LOOKUP_STEPS		4
+
+/* Fewer records than this share of a page are not worth a walk. */
+#define LOOKUP_WALK_SHARE	8
 
 static Datum
 lookup_key(Lookup *l, int i)
@@ -90,6 +108,12 @@ lookup_key(Lookup *l, int i)
 	return PointerGetDatum(l->key);
 }
 
+static Datum
+lookup_value(Lookup *l, int column)
+{
+	return l->slot->tts_values[l->columns[column] - 1];
+}
+
 /* Notes the row in the slot as what is stored of a record. */
 static void
 lookup_found(Lookup *l, int i)
@@ -98,88 +122,171 @@ lookup_found(Lookup *l, int i)
 	text	   *hash;
 
 	slot_getsomeattrs(l->slot, l->last_column);
-	prior->num = DatumGetInt64(l->slot->tts_values[l->columns[COLUMN_NUM] - 1]);
-	prior->id = *DatumGetUUIDP(l->slot->tts_values[l->columns[COLUMN_ID] - 1]);
-	hash = DatumGetTextPP(l->slot->tts_values[l->columns[COLUMN_HASH] - 1]);
+	if (prior->num == 0)
+		l->nopen--;
+	prior->num = DatumGetInt64(lookup_value(l, COLUMN_NUM));
+	prior->id = *DatumGetUUIDP(lookup_value(l, COLUMN_ID));
+	hash = DatumGetTextPP(lookup_value(l, COLUMN_HASH));
 	if (VARSIZE_ANY_EXHDR(hash) == FLOHSYNC_HASH_HEX)
 		memcpy(prior->hash, VARDATA_ANY(hash), FLOHSYNC_HASH_HEX);
 	prior->stale = !l->slot->tts_isnull[l->columns[COLUMN_STALE] - 1];
 }
 
 static bool
-lookup_in_scope(Lookup *l)
+lookup_same_text(const text *a, const text *b)
 {
-	bool		isnull;
-	Datum		value = index_getattr(l->scan->xs_itup, 2, l->scan->xs_itupdesc, &isnull);
-	text	   *type = DatumGetTextPP(value);
-
-	if (VARSIZE_ANY_EXHDR(type) != VARSIZE_ANY_EXHDR(l->resource_type) ||
-		memcmp(VARDATA_ANY(type), VARDATA_ANY(l->resource_type), VARSIZE_ANY_EXHDR(type)) != 0)
-		return false;
-	value = index_getattr(l->scan->xs_itup, 3, l->scan->xs_itupdesc, &isnull);
-	return memcmp(DatumGetUUIDP(value), l->connector, UUID_LEN) == 0;
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
-/* lookup_walk goes along the index; returns how many records it has settled. */
+/* lookup_probe looks one record up in the index. */
+static bool
+lookup_probe(Lookup *l, int i)
+{
+	ScanKeyData keys[3];
+
+	if (l->records[i].external_id.len > LOOKUP_MAX_KEY)
+		return false;
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   l->index->rd_indcollation[0], F_TEXTEQ, lookup_key(l, i));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
+						   l->index->rd_indcollation[1], F_TEXTEQ, PointerGetDatum(l->resource_type));
+	ScanKeyEntryInitialize(&keys[2], 0, 3, BTEqualStrategyNumber, InvalidOid,
+						   InvalidOid, F_UUID_EQ, UUIDPGetDatum(l->connector));
+	if (l->probes == NULL)
+		l->probes = compat_index_beginscan(l->relation, l->index, l->snapshot, 3);
+	index_rescan(l->probes, keys, 3, NULL, 0);
+	if (!index_getnext_slot(l->probes, ForwardScanDirection, l->slot))
+		return false;
+	lookup_found(l, i);
+	return true;
+}
+
+/* The record of the row in the slot: the one that is expected, or another; -1: none. */
+static int
+lookup_record_of_row(Lookup *l, int expected)
+{
+	const text *key;
+	int			len;
+	int			i = expected;
+
+	slot_getsomeattrs(l->slot, l->last_column);
+	key = DatumGetTextPP(lookup_value(l, COLUMN_EXTERNAL_ID));
+	len = VARSIZE_ANY_EXHDR(key);
+	if (i >= l->n || page_compare_ids(l->records[i].external_id.data, l->records[i].external_id.len, VARDATA_ANY(key), len) != 0)
+		i = page_find_id(l->records, l->n, VARDATA_ANY(key), len);
+	if (i < 0 ||
+		memcmp(DatumGetUUIDP(lookup_value(l, COLUMN_CONNECTOR)), l->connector, UUID_LEN) != 0 ||
+		!lookup_same_text(DatumGetTextPP(lookup_value(l, COLUMN_TYPE)), l->resource_type))
+		return -1;
+	return i;
+}
+
+/*
+ * lookup_neighbours looks one record up and reads on from its row as long as
+ * wanted rows follow; then the next one.  A page's records are stored in the
+ * order that they have here, so mostly the next row is the next record's.
+ */
+static void
+lookup_neighbours(Lookup *l)
+{
+	int			next = 0;
+	int			misses = 0;
+	int			failed = 0;
+	TableScanDesc scan = NULL;
+
+	while (failed < LOOKUP_ANCHORS && misses < LOOKUP_FREE_MISSES + (l->n - l->nopen))
+	{
+		ItemPointerData from;
+		ItemPointerData to;
+		int			in_a_row = 0;
+		int			expected;
+
+		while (next < l->n && l->prior[next].num != 0)
+			next++;
+		if (next == l->n)
+			break;
+		if (!lookup_probe(l, next++))
+		{
+			failed++;
+			continue;
+		}
+		expected = next;
+		from = l->slot->tts_tid;
+		ItemPointerSet(&to, MaxBlockNumber, MaxOffsetNumber);
+		if (scan == NULL)
+			scan = table_beginscan_tidrange(l->relation, l->snapshot, &from, &to);
+		else
+			table_rescan_tidrange(scan, &from, &to);
+		while (l->nopen > 0 && in_a_row < LOOKUP_STRETCH_MISSES &&
+			   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, l->slot))
+		{
+			int			i = lookup_record_of_row(l, expected);
+
+			/* A row that is known already is as good as one that nobody asked for. */
+			if (i < 0 || l->prior[i].num != 0)
+			{
+				in_a_row++;
+				misses++;
+				continue;
+			}
+			in_a_row = 0;
+			lookup_found(l, i);
+			expected = i + 1;
+		}
+		ExecClearTuple(l->slot);
+	}
+	if (scan)
+		table_endscan(scan);
+}
+
+static bool
+lookup_in_scope(Lookup *l, IndexScanDesc scan)
+{
+	bool		isnull;
+
+	return lookup_same_text(DatumGetTextPP(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull)), l->resource_type) &&
+		memcmp(DatumGetUUIDP(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull)), l->connector, UUID_LEN) == 0;
+}
+
+/* lookup_walk goes along the index; returns the first record that it has not come to. */
 static int
 lookup_walk(Lookup *l)
 {
+	IndexScanDesc scan = compat_index_beginscan(l->relation, l->index, l->snapshot, 1);
 	ScanKeyData from;
 	int			i = 0;
 	int			steps = 0;
 
+	while (l->prior[i].num != 0)
+		i++;
 	ScanKeyEntryInitialize(&from, 0, 1, BTGreaterEqualStrategyNumber, InvalidOid,
-						   l->index->rd_indcollation[0], F_TEXT_GE, lookup_key(l, 0));
-	l->scan = compat_index_beginscan(l->relation, l->index, l->snapshot, 1);
-	l->scan->xs_want_itup = true;
-	index_rescan(l->scan, &from, 1, NULL, 0);
+						   l->index->rd_indcollation[0], F_TEXT_GE, lookup_key(l, i));
+	scan->xs_want_itup = true;
+	index_rescan(scan, &from, 1, NULL, 0);
 	while (i < l->n && steps++ < LOOKUP_FREE_STEPS + LOOKUP_STEPS * i)
 	{
 		text	   *key;
 		bool		isnull;
 		int			c = -1;
 
-		if (index_getnext_tid(l->scan, ForwardScanDirection) == NULL)
+		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
 		{
 			i = l->n;			/* the end of the index: the rest is not stored */
 			break;
 		}
-		key = DatumGetTextPP(index_getattr(l->scan->xs_itup, 1, l->scan->xs_itupdesc, &isnull));
+		key = DatumGetTextPP(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
 		while (i < l->n &&
-			   (c = page_compare_ids(l->records[i].external_id.data, l->records[i].external_id.len,
-									 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key))) < 0)
+			   (l->prior[i].num != 0 ||
+				(c = page_compare_ids(l->records[i].external_id.data, l->records[i].external_id.len,
+									  VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key))) < 0))
 			i++;
 		/* An entry of an old version of the row is passed over. */
-		if (c == 0 && lookup_in_scope(l) && index_fetch_heap(l->scan, l->slot))
+		if (i < l->n && c == 0 && lookup_in_scope(l, scan) && index_fetch_heap(scan, l->slot))
 			lookup_found(l, i++);
 	}
-	index_endscan(l->scan);
+	index_endscan(scan);
 	return i;
-}
-
-/* lookup_probe looks the records from i on up one by one. */
-static void
-lookup_probe(Lookup *l, int i)
-{
-	ScanKeyData keys[3];
-
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   l->index->rd_indcollation[0], F_TEXTEQ, (Datum) 0);
-	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
-						   l->index->rd_indcollation[1], F_TEXTEQ, PointerGetDatum(l->resource_type));
-	ScanKeyEntryInitialize(&keys[2], 0, 3, BTEqualStrategyNumber, InvalidOid,
-						   InvalidOid, F_UUID_EQ, UUIDPGetDatum(l->connector));
-	l->scan = compat_index_beginscan(l->relation, l->index, l->snapshot, 3);
-	for (; i < l->n; i++)
-	{
-		if (l->records[i].external_id.len > LOOKUP_MAX_KEY)
-			continue;
-		keys[0].sk_argument = lookup_key(l, i);
-		index_rescan(l->scan, keys, 3, NULL, 0);
-		if (index_getnext_slot(l->scan, ForwardScanDirection, l->slot))
-			lookup_found(l, i);
-	}
-	index_endscan(l->scan);
 }
 
 /* lookup_records fills prior for each of n sorted records. */
@@ -189,8 +296,8 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	Oid			schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
 	Oid			table = get_relname_relid("resource_record", schema);
 	Oid			key = get_relname_relid("resource_record_key", schema);
-	Lookup		l = {.records = records, .n = n, .prior = prior};
-	int			settled;
+	Lookup		l = {.records = records, .n = n, .prior = prior, .nopen = n};
+	int			from = 0;
 
 	memset(prior, 0, sizeof(Prior) * n);
 	if (!OidIsValid(table) || !OidIsValid(key))
@@ -199,12 +306,11 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 				 errmsg("table flohsync.resource_record or its key is missing")));
 	if (pg_class_aclcheck(table, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, "resource_record");
-	l.columns[COLUMN_NUM] = lookup_column(table, "num");
-	l.columns[COLUMN_ID] = lookup_column(table, "id");
-	l.columns[COLUMN_HASH] = lookup_column(table, "sync_hash");
-	l.columns[COLUMN_STALE] = lookup_column(table, "stale_since");
 	for (int i = 0; i < NCOLUMNS; i++)
+	{
+		l.columns[i] = lookup_column(table, lookup_column_names[i]);
 		l.last_column = Max(l.last_column, l.columns[i]);
+	}
 	l.resource_type = DatumGetTextPP(resource_type);
 	l.connector = DatumGetUUIDP(connector);
 	l.key = palloc(VARHDRSZ + LOOKUP_MAX_KEY);
@@ -215,9 +321,18 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	CommandCounterIncrement();
 	l.snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	l.slot = table_slot_create(l.relation, NULL);
-	settled = n > 1 ? lookup_walk(&l) : 0;
-	if (settled < n)
-		lookup_probe(&l, settled);
+
+	/* A range of the table takes no predicate locks. */
+	if (n > 1 && !IsolationIsSerializable() && l.relation->rd_tableam->scan_set_tidrange != NULL)
+		lookup_neighbours(&l);
+	if (l.nopen > 1 && l.nopen >= n / LOOKUP_WALK_SHARE)
+		from = lookup_walk(&l);
+	for (int i = from; i < n && l.nopen > 0; i++)
+		if (prior[i].num == 0)
+			(void) lookup_probe(&l, i);
+
+	if (l.probes)
+		index_endscan(l.probes);
 	ExecDropSingleTupleTableSlot(l.slot);
 	UnregisterSnapshot(l.snapshot);
 	index_close(l.index, AccessShareLock);

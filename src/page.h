@@ -95,4 +95,26 @@ page_compare_ids(const char *a, int alen, const char *b, int blen)
 	return c != 0 ? c : alen - blen;
 }
 
+/* page_find_id is the index of the record with an id among sorted records, -1: there is none. */
+static inline int
+page_find_id(const Record *records, int n, const char *id, int len)
+{
+	int			low = 0;
+	int			high = n - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		int			c = page_compare_ids(records[middle].external_id.data, records[middle].external_id.len, id, len);
+
+		if (c == 0)
+			return middle;
+		if (c < 0)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	return -1;
+}
+
 #endif							/* FLOHSYNC_PAGE_H */

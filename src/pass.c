@@ -39,6 +39,17 @@
 #define PASS_APPLY_ATTEMPTS		10
 #define PASS_LOCK_ATTEMPTS		100
 
+/* Asks the upstream for a page; a source may begin its work here. */
+static void
+pass_ask(Run *run, const char *cursor)
+{
+	instr_time	t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	source_ask(run->source, cursor);
+	run->timings.fetch_us += run_microseconds(&t);
+}
+
 /* Notes a cursor; false when the pass has been there before. */
 static bool
 pass_new_cursor(Run *run, const char *cursor)
@@ -90,7 +101,7 @@ pass_restart_pass(Run *run)
 	run->setup.total_estimate = -1;
 	run->page = 1;
 	run->ncursors = 0;
-	source_ask(run->source, NULL);
+	pass_ask(run, NULL);
 }
 
 /*
@@ -159,7 +170,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		}
 		ereport(DEBUG1, (errmsg_internal("attempt %d failed, next in %ld ms: %s", attempt, (long) delay, answer->message)));
 		wait_ms((long) delay, WAIT_RETRY);
-		source_ask(run->source, run->setup.cursor);
+		pass_ask(run, run->setup.cursor);
 	}
 }
 
@@ -205,12 +216,15 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	Record	   *records = palloc(sizeof(Record) * Max(page->nrecords, 1));
 	int			n = page->nrecords;
 	int			in_scope;
+	RunGuard	guard;
 	instr_time	t0,
 				t;
 
 	INSTR_TIME_SET_CURRENT(t0);
 	db_begin("applying a page");
-	switch (store_guard_run(&run->setup))
+	guard = store_guard_run(&run->setup);
+	run->timings.commit_us += run_microseconds(&t0);
+	switch (guard)
 	{
 		case RUN_GO_ON:
 			break;
@@ -358,7 +372,7 @@ pass_walk(Run *run)
 		pass_judge(run);
 		return;
 	}
-	source_ask(run->source, run->setup.cursor);
+	pass_ask(run, run->setup.cursor);
 	for (;;)
 	{
 		SourceAnswer answer;
@@ -386,7 +400,7 @@ pass_walk(Run *run)
 		last = page.next_cursor == NULL || loop || run->page >= PASS_MAX_PAGES ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
 		if (!last && run->setup.filter.max_records == 0)
-			source_ask(run->source, page.next_cursor);
+			pass_ask(run, page.next_cursor);
 
 		entry.page = run->page;
 		entry.cursor = run->setup.cursor;
@@ -426,7 +440,7 @@ pass_walk(Run *run)
 			pfree(run->setup.cursor);
 		run->setup.cursor = MemoryContextStrdup(run->context, page.next_cursor);
 		if (run->setup.filter.max_records > 0)
-			source_ask(run->source, run->setup.cursor);
+			pass_ask(run, run->setup.cursor);
 		run->page++;
 	}
 

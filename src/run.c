@@ -131,18 +131,20 @@ static void
 run_settle(Run *run)
 {
 	SettleResult result;
+	RunGuard	guard;
 	instr_time	t;
 
 	INSTR_TIME_SET_CURRENT(t);
 	MemoryContextSwitchTo(run->context);
 	db_begin("settling a pass");
-	if (store_guard_run(&run->setup) == RUN_CONFIG_GONE)
+	guard = store_guard_run(&run->setup);
+	if (guard == RUN_CONFIG_GONE)
 	{
 		run_fail(run, "configuration", "the configuration was deleted during the run");
 		db_commit();
 		return;
 	}
-	if (store_guard_run(&run->setup) == RUN_FILTER_CHANGED)
+	if (guard == RUN_FILTER_CHANGED)
 		run_incomplete(run, "the filter rules were changed during the run");
 	store_settle_pass(run->id, run->complete, &result, run->context);
 	db_commit();

@@ -84,12 +84,12 @@ typedef enum RunGuard
 /* Where the time of a run went, in microseconds. */
 typedef struct RunTimings
 {
-	int64		fetch_us;		/* waiting for the upstream */
+	int64		fetch_us;		/* asking and waiting for the upstream */
 	int64		read_us;		/* parsing, canonical form, hash */
 	int64		lookup_us;
 	int64		write_us;
 	int64		ledger_us;
-	int64		commit_us;
+	int64		commit_us;		/* begin, guard and commit of the pages */
 	int64		settle_us;		/* stale step and purge */
 } RunTimings;
 
