@@ -110,7 +110,7 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
 		" returning r.external_id, r.num",
 		7, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
-		.custom = true
+		.by_index = true
 	};
 	Datum		columns[5];
 	Datum		v[7];
@@ -131,7 +131,7 @@ apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n
 		" where r.id = u.id and r.stale_since is null"
 		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
 		" returning r.external_id, r.num",
-		3, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .custom = true
+		3, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .by_index = true
 	};
 	Datum		v[3] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
 	TimestampTzGetDatum(scope->confirmed_at)};
@@ -298,7 +298,7 @@ apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *s
 	static DbQuery query = {
 		"select r.num from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
 		" and r.external_id = any ($3)",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .custom = true
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
 	};
 	Slice	   *ids = palloc(sizeof(Slice) * Max(n, 1));
 	int			known = 0;

@@ -30,6 +30,10 @@
 
 #include "db.h"
 #include "flohsync.h"
+#include "wait.h"
+
+#define DB_ATTEMPTS			10
+#define DB_LOCK_ATTEMPTS	100		/* of lock_timeout each (worker.c) */
 
 /* Where the caller of db_begin allocates; a commit would leave it in TopMemoryContext. */
 static MemoryContext db_caller_context = NULL;
@@ -101,16 +105,85 @@ db_abort(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/* Is an error one that passes by itself? */
+static bool
+db_error_passes(int sqlerrcode, int attempt)
+{
+	switch (sqlerrcode)
+	{
+		case ERRCODE_UNIQUE_VIOLATION:	/* somebody inserted the same row meanwhile */
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			return attempt < DB_ATTEMPTS;
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return attempt < DB_LOCK_ATTEMPTS;
+	}
+	return false;
+}
+
+/* One attempt; false when it is worth another. */
+static bool
+db_attempt(DbWork work, void *arg, int attempt)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		if (!db_error_passes(edata->sqlerrcode, attempt))
+			PG_RE_THROW();
+		FlushErrorState();
+		FreeErrorData(edata);
+		db_abort();
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return done;
+}
+
+/*
+ * db_retry does work until its transaction comes through, or until it fails
+ * with an error that would come again: that one is raised.
+ */
+void
+db_retry(DbWork work, void *arg)
+{
+	for (int attempt = 1; !db_attempt(work, arg, attempt); attempt++)
+		wait_ms(Min(1000, 20L << Min(attempt, 6)), WAIT_RETRY);
+}
+
+static const char *const other_scans[] = {
+	"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material"
+};
+
 /* db_execute runs a statement; rows are in SPI_tuptable, their number returned. */
 uint64
 db_execute(DbQuery *query, Datum *values, const char *nulls)
 {
 	int			rc;
+	int			level = -1;
 
+	/* A generic plan is made when it is first wanted, and anew after ANALYZE. */
+	if (query->by_index)
+	{
+		level = NewGUCNestLevel();
+		for (size_t i = 0; i < lengthof(other_scans); i++)
+			(void) set_config_option(other_scans[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
 	if (query->plan == NULL)
 	{
 		SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
-											  query->custom ? CURSOR_OPT_CUSTOM_PLAN : 0);
+											  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
+											  query->by_index ? CURSOR_OPT_GENERIC_PLAN : 0);
 
 		if (plan == NULL)
 			elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
@@ -118,6 +191,8 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 		query->plan = plan;
 	}
 	rc = SPI_execute_plan(query->plan, values, nulls, false, 0);
+	if (level >= 0)
+		AtEOXact_GUC(true, level);
 	if (rc < 0)
 		elog(ERROR, "could not execute \"%s\": %s", query->sql, SPI_result_code_string(rc));
 	return SPI_processed;

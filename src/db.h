@@ -10,7 +10,8 @@
 /*
  * A statement that is planned once per backend.  custom: planned anew for
  * each call, because a plan made while a table was small is kept for ever
- * otherwise.
+ * otherwise.  by_index: planned once all the same, for a few rows by their
+ * key, whatever the planner thinks of the table's size.
  */
 typedef struct DbQuery
 {
@@ -18,6 +19,7 @@ typedef struct DbQuery
 	int			nargs;
 	Oid			types[16];
 	bool		custom;
+	bool		by_index;
 	SPIPlanPtr	plan;
 } DbQuery;
 
@@ -25,6 +27,11 @@ extern void db_begin(const char *activity);
 extern void db_commit(void);
 extern void db_commit_unsynced(void);
 extern void db_abort(void);
+
+/* Work that is one transaction. */
+typedef void (*DbWork) (void *arg);
+extern void db_retry(DbWork work, void *arg);
+
 extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
 
 extern Datum db_value(uint64 row, int column, bool *isnull);

@@ -31,9 +31,12 @@
 #include "utils/tuplestore.h"
 
 #include "db.h"
+#include "flohsync.h"
 #include "source.h"
 
 #define SPOOL_BATCH		1000
+#define PAGE_BYTES		(16 * 1024 * 1024)		/* then a page is long enough */
+#define PAGE_MAX_BYTES	(64 * 1024 * 1024)
 
 typedef struct SqlState
 {
@@ -179,7 +182,7 @@ sql_run_query(Source *source)
 					 "'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, "
 					 "'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n"
 					 "from (\n%s\n) q\n"
-					 "where ($1::pg_catalog.text is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
+					 "where ($1::pg_catalog.text is null or q.external_id is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
 					 "order by q.external_id::pg_catalog.text collate \"C\"",
 					 source->spec.query,
 					 source->spec.modified_since ?
@@ -240,11 +243,16 @@ sql_next_row(Source *source)
 	MemoryContextSwitchTo(old);
 }
 
-/* A page from the spool: at least page_size rows, and never only some of the rows of one id. */
+/*
+ * A page from the spool.  The cursor of the next one is an id, so a page does
+ * not end between rows of one id, nor between rows without an id, which come
+ * last; of a crowd of those, only as many are taken as a page can have.
+ */
 static void
 sql_next_page(Source *source, StringInfo body)
 {
 	SqlState   *state = source->state;
+	int			enough = Min(source->spec.page_size, FLOHSYNC_MAX_PAGE_RECORDS / 2);
 	char	   *last = NULL;
 	int			n = 0;
 
@@ -258,17 +266,17 @@ sql_next_page(Source *source, StringInfo body)
 		char	   *id_text = no_id ? NULL : TextDatumGetCString(id);
 		text	   *t = DatumGetTextPP(record);
 
-		if (n >= source->spec.page_size && id_text != NULL && (last == NULL || strcmp(id_text, last) != 0))
+		if ((n >= enough || body->len >= PAGE_BYTES) && last != NULL && (id_text == NULL || strcmp(id_text, last) != 0))
 			break;
-		if (n++ > 0)
-			appendStringInfoChar(body, ',');
-		appendBinaryStringInfo(body, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
-		if (id_text)
+		if (n < FLOHSYNC_MAX_PAGE_RECORDS && body->len < PAGE_MAX_BYTES)
 		{
-			if (last)
-				pfree(last);
-			last = id_text;
+			if (n++ > 0)
+				appendStringInfoChar(body, ',');
+			appendBinaryStringInfo(body, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 		}
+		if (last)
+			pfree(last);
+		last = id_text;
 		sql_next_row(source);
 	}
 	appendStringInfoChar(body, ']');

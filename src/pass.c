@@ -36,8 +36,6 @@
 
 #define PASS_MAX_PAGES			100000
 #define PASS_MAX_EMPTY_PAGES	100
-#define PASS_APPLY_ATTEMPTS		10
-#define PASS_LOCK_ATTEMPTS		100
 
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
@@ -288,65 +286,32 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	return true;
 }
 
-/* Is an error of a page's transaction worth another try? */
-static bool
-pass_apply_retryable(const ErrorData *edata, int attempt)
+typedef struct PageWork
 {
-	switch (edata->sqlerrcode)
-	{
-		case ERRCODE_UNIQUE_VIOLATION:	/* somebody inserted one of the records meanwhile */
-		case ERRCODE_T_R_DEADLOCK_DETECTED:
-		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-			return attempt < PASS_APPLY_ATTEMPTS;
-		case ERRCODE_LOCK_NOT_AVAILABLE:
-			return attempt < PASS_LOCK_ATTEMPTS;
-	}
-	return false;
-}
+	Run		   *run;
+	const SourceAnswer *answer;
+	const UpstreamPage *page;
+	PageEntry  *entry;
+	bool		was_complete;
+	bool		applied;
+} PageWork;
 
-/* One attempt at a page; false, and *again, when it is worth another. */
-static bool
-pass_apply_attempt(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry,
-				  int attempt, bool *again)
+static void
+pass_page_work(void *arg)
 {
-	volatile bool applied = false;
-	bool		was_complete = run->complete;
+	PageWork   *work = arg;
 
-	*again = false;
-	PG_TRY();
-	{
-		applied = pass_apply_once(run, answer, page, entry);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(run->page_context);
-		edata = CopyErrorData();
-		if (!pass_apply_retryable(edata, attempt))
-			PG_RE_THROW();
-		FlushErrorState();
-		db_abort();
-		run->complete = was_complete;
-		*again = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(run->page_context);
-	return applied;
+	work->run->complete = work->was_complete;
+	work->applied = pass_apply_once(work->run, work->answer, work->page, work->entry);
 }
 
 static bool
 pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	for (int attempt = 1;; attempt++)
-	{
-		bool		again;
-		bool		applied = pass_apply_attempt(run, answer, page, entry, attempt, &again);
+	PageWork	work = {run, answer, page, entry, run->complete, false};
 
-		if (!again)
-			return applied;
-		wait_ms(Min(1000, 20L << Min(attempt, 6)), WAIT_RETRY);
-	}
+	db_retry(pass_page_work, &work);
+	return work.applied;
 }
 
 /* pass_judge: does what was received allow to say that the rest is gone? */

@@ -126,34 +126,52 @@ run_start(Run *run)
 	return true;
 }
 
+typedef struct SettleWork
+{
+	Run		   *run;
+	SettleResult result;
+} SettleWork;
+
+static void
+run_settle_work(void *arg)
+{
+	SettleWork *work = arg;
+	Run		   *run = work->run;
+	RunGuard	guard;
+
+	db_begin("settling a pass");
+	guard = store_guard_run(&run->setup);
+	if (guard == RUN_CONFIG_GONE)
+		run_fail(run, "configuration", "the configuration was deleted during the run");
+	else if (guard == RUN_CANCELLED)
+		run_fail(run, "cancelled", "run was cancelled");
+	else
+	{
+		if (guard == RUN_FILTER_CHANGED)
+			run_incomplete(run, "the filter rules were changed during the run");
+		store_settle_pass(run->id, run->complete, &work->result, run->context);
+	}
+	db_commit();
+}
+
 /* run_settle ends a pass that came through: what it did not see goes stale, and old stale records go. */
 static void
 run_settle(Run *run)
 {
-	SettleResult result;
-	RunGuard	guard;
+	SettleWork	work = {.run = run};
 	instr_time	t;
 
 	INSTR_TIME_SET_CURRENT(t);
 	MemoryContextSwitchTo(run->context);
-	db_begin("settling a pass");
-	guard = store_guard_run(&run->setup);
-	if (guard == RUN_CONFIG_GONE)
-	{
-		run_fail(run, "configuration", "the configuration was deleted during the run");
-		db_commit();
+	db_retry(run_settle_work, &work);
+	if (run->status != NULL)
 		return;
-	}
-	if (guard == RUN_FILTER_CHANGED)
-		run_incomplete(run, "the filter rules were changed during the run");
-	store_settle_pass(run->id, run->complete, &result, run->context);
-	db_commit();
 	run->status = "success";
-	if (result.held)
+	if (work.result.held)
 	{
 		run->status = "held";
 		run->error_class = "safeguard";
-		run->error = result.message;
+		run->error = work.result.message;
 	}
 	else if (run->complete)
 	{
