@@ -234,7 +234,10 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 
 			w->in_use = false;
 			if (d != NULL)
+			{
+				d->wake_seq++;
 				d->next_due = Min(d->next_due, now);
+			}
 		}
 		room |= !w->in_use;
 	}
@@ -269,7 +272,7 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 	return best != NULL;
 }
 
-/* shmem_launch_failed makes a database due again, later each time. */
+/* shmem_launch_failed makes a database due again, for the launcher later each time. */
 void
 shmem_launch_failed(Oid database)
 {
@@ -280,6 +283,8 @@ shmem_launch_failed(Oid database)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
+		/* A worker that is about to leave has not seen what this one left behind. */
+		d->wake_seq++;
 		d->next_due = Min(d->next_due, now);
 		d->hold_until = Max(d->hold_until,
 							TimestampTzPlusMilliseconds(now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
@@ -473,6 +478,7 @@ shmem_clear_database(Oid database)
 
 			if (!w->in_use || w->database != database)
 				continue;
+			d->wake_seq++;
 			d->next_due = DT_NOBEGIN;
 			if (w->pid != 0)
 				kill(w->pid, SIGTERM);

@@ -457,7 +457,7 @@ store_purge_history(int retention_s)
 	static DbQuery query = {
 		"delete from flohsync.sync_run r where r.id in (select x.id from flohsync.sync_run x"
 		" where x.status in ('success', 'error', 'cancelled')"
-		" and x.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) order by x.id limit 1000)"
+		" and x.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) order by x.id limit 1000 for update skip locked)"
 		" and exists (select from flohsync.sync_run n where n.connector_id = r.connector_id and n.resource_type = r.resource_type and n.id > r.id)",
 		1, {FLOAT8OID}
 	};

@@ -116,6 +116,25 @@ $f->up('release');
 ok($f->wait_run($run), 'and the run goes on in another');
 is($f->run_row($run)->{status}, 'success', 'to its end');
 
+# A worker is terminated while another one is about to leave
+begin();
+$f->wait_for("SELECT count(*) = 0 FROM flohsync.workers WHERE kind LIKE '%worker%'");
+$run = hang();
+$pid = $f->worker_pid;
+# Under this lock a worker can look for work, but not purge the history.
+my $holder = $f->start_sql("BEGIN; LOCK TABLE flohsync.sync_run IN SHARE MODE; SELECT pg_sleep(60)");
+$f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+$f->sql('SELECT flohsync._wake()');
+ok($f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%' AND wait_event_type = 'Lock'"), 'a second worker has found nothing to do and is about to leave');
+$f->sql("SELECT pg_terminate_backend($pid)");
+$f->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
+$f->up('heal');
+$f->up('release');
+$f->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+$f->finish($holder);
+ok($f->wait_run($run, timeout => 10), 'the run of the first one goes on all the same');
+is($f->run_row($run)->{status}, 'success', 'to its end');
+
 # A client session that reaches out by itself
 begin();
 $f->fault('hang', times => -1);

@@ -149,7 +149,7 @@ $f->up('release');
 ok($f->finish($call)->{ok}, 'and ends with its run');
 
 # A configuration is due, and somebody has its row
-sub workers_started { my $n = () = slurp_file($f->node->logfile) =~ /starting background worker process "flohsync worker"/g; return $n }
+sub workers_started { my $n = () = slurp_file($f->node->logfile) =~ /starting background worker process "flohsync worker/g; return $n }
 $f->sql("ALTER SYSTEM SET log_min_messages = 'debug1'");
 $f->sql('SELECT pg_reload_conf()');
 $f->configure('held', 'user', enabled => $true, cronSchedule => '0 0 1 1 *');
