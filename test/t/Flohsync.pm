@@ -390,7 +390,7 @@ sub comes_true
 sub connector
 {
 	my ($self, $name, %settings) = @_;
-	my %opt = (types => ['user'], url => $self->url);
+	my %opt = (types => ['user'], url => $settings{url} // $self->url);
 	for (qw(types url headers))
 	{
 		$opt{$_} = delete $settings{$_} if exists $settings{$_};
