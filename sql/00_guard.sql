@@ -5,6 +5,7 @@
 
 DO $guard$
 DECLARE
+  messages text := current_setting('client_min_messages');
   worker text := coalesce(nullif(current_setting('flohsync.worker_role', true), ''), 'flohsync_worker');
 BEGIN
   IF current_setting('server_encoding') <> 'UTF8' THEN
@@ -47,13 +48,13 @@ BEGIN
        pg_catalog.regexp_split_to_array(
          pg_catalog.replace(current_setting('shared_preload_libraries'), '"', ''), '\s*,\s*')) THEN
     -- A script runs with notices off (execute_extension_script): give the
-    -- session its own level back for this one.
+    -- session its own level back for this one, unless it wants still less.
     PERFORM pg_catalog.set_config('client_min_messages', s.reset_val, true)
-       FROM pg_catalog.pg_settings s WHERE s.name = 'client_min_messages';
+       FROM pg_catalog.pg_settings s WHERE s.name = 'client_min_messages' AND s.setting = 'warning';
     RAISE NOTICE USING
       MESSAGE = 'flohsync is not in shared_preload_libraries: schedules will not run',
       HINT = 'trigger_sync() and CALL sync() work; add flohsync to shared_preload_libraries and restart, or schedule CALL flohsync.sync(...) with pg_cron.';
-    PERFORM pg_catalog.set_config('client_min_messages', 'warning', true);
+    PERFORM pg_catalog.set_config('client_min_messages', messages, true);
   END IF;
 END
 $guard$;

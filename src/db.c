@@ -172,8 +172,8 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 	int			rc;
 	int			level = -1;
 
-	/* A generic plan is made when it is first wanted, and anew after ANALYZE. */
-	if (query->by_index)
+	/* When the one plan is made: now, and anew after ANALYZE. */
+	if (query->by_index && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
 	{
 		level = NewGUCNestLevel();
 		for (size_t i = 0; i < lengthof(other_scans); i++)

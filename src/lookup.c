@@ -85,7 +85,10 @@ typedef struct Lookup
 /* Longer ids are not stored. */
 #define LOOKUP_MAX_KEY		(FLOHSYNC_MAX_NAME_CHARS * 4)
 
-/* So many rows in a row that nobody asked for end a stretch of neighbours; so many in all, and one for each that was wanted, end the search. */
+/*
+ * So many rows in a row that nobody asked for end a stretch of neighbours; so
+ * many in all, and one for each that was wanted, end the search.
+ */
 #define LOOKUP_STRETCH_MISSES	48
 #define LOOKUP_FREE_MISSES		128
 #define LOOKUP_ANCHORS			4	/* records that are not found, before the neighbours are given up */
