@@ -456,11 +456,12 @@ sub wait_run
 	return $self->wait_for("SELECT status NOT IN ('queued', 'running') FROM flohsync.sync_run WHERE id = $run", %opt);
 }
 
+# A worker at work, rather than one that is about to leave
 sub worker_pid
 {
 	my ($self, $db) = @_;
 	$db //= $self->{db};
-	my $query = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%' AND datname = '$db' LIMIT 1";
+	my $query = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%' AND datname = '$db' ORDER BY application_name LIKE 'flohsync run%' DESC LIMIT 1";
 	my $until = time + 10;
 	my $pid;
 	do { $pid = $self->sql($query); } while ($pid eq '' && time < $until);
