@@ -47,6 +47,11 @@ CREATE TABLE flohsync.connector_sync_config (
   next_full_run_at               timestamptz,
   watermark                      timestamptz,
   last_full_pass_at              timestamptz,
+  last_success_at                timestamptz,
+  retry_at                       timestamptz,
+  retries                        integer NOT NULL DEFAULT 0,
+  parked                         boolean NOT NULL DEFAULT false,
+  totals                         jsonb NOT NULL DEFAULT '{}',
   owner                          name NOT NULL DEFAULT current_user,
   created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -84,6 +89,11 @@ COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next s
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run, by the upstream''s clock where that is behind ours';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
+COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
+COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
+COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
+COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
 COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
@@ -93,6 +103,17 @@ LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 COMMENT ON FUNCTION flohsync._iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
+
+CREATE FUNCTION flohsync._sum(_a jsonb, _b jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT coalesce(pg_catalog.jsonb_object_agg(s.key, s.value), '{}')
+    FROM (SELECT e.key, pg_catalog.sum(e.value::numeric) AS value
+            FROM (SELECT * FROM pg_catalog.jsonb_each_text(_a) UNION ALL SELECT * FROM pg_catalog.jsonb_each_text(_b)) e
+           GROUP BY e.key) s;
+END;
+COMMENT ON FUNCTION flohsync._sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key';
 
 CREATE FUNCTION flohsync._duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
@@ -259,6 +280,12 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._check_safeguards(jsonb) IS 'Raises 22023 for safeguards that make no sense, naming the key';
 
+CREATE FUNCTION flohsync._next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
+COMMENT ON FUNCTION flohsync._next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
+
 CREATE FUNCTION flohsync._config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -277,7 +304,7 @@ RETURN pg_catalog.jsonb_build_object(
   'lastSyncAt', flohsync._iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
   'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
   'lastSyncStats', (_c).last_sync_stats,
-  'nextRunAt', flohsync._iso(least((_c).next_run_at, (_c).next_full_run_at)),
+  'nextRunAt', flohsync._iso(flohsync._next_due(_c)),
   'createdAt', flohsync._iso((_c).created_at), 'updatedAt', flohsync._iso((_c).updated_at));
 COMMENT ON FUNCTION flohsync._config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
@@ -291,6 +318,7 @@ DECLARE
   _type text := flohsync._check_resource_type(configure_sync.resource_type);
   _defaults constant jsonb := '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}';
   c flohsync.connector_sync_config;
+  old flohsync.connector_sync_config;
   k text;
   v jsonb;
   t text;    -- the value as text
@@ -308,6 +336,7 @@ BEGIN
   ON CONFLICT (connector_id, resource_type) DO NOTHING;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = _connector AND x.resource_type = _type FOR UPDATE;
+  old := c;
 
   FOR k, v IN SELECT * FROM jsonb_each(settings) LOOP
     kind := jsonb_typeof(v);
@@ -409,8 +438,17 @@ BEGIN
     END CASE;
   END LOOP;
 
-  c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, now(), c.timezone) END;
-  c.next_full_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.full_cron_schedule, now(), c.timezone) END;
+  -- A run that is already due is not lost because something else is changed.
+  IF (c.enabled, c.timezone, c.cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.cron_schedule) THEN
+    c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;
+  END IF;
+  IF (c.enabled, c.timezone, c.full_cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.full_cron_schedule) THEN
+    c.next_full_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.full_cron_schedule, clock_timestamp(), c.timezone) END;
+  END IF;
+  IF c.enabled <> old.enabled OR (c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL) THEN
+    c.retry_at := NULL;
+    c.retries := 0;
+  END IF;
 
   UPDATE flohsync.connector_sync_config x
      SET enabled = c.enabled, strategy = c.strategy, cron_schedule = c.cron_schedule,
@@ -422,7 +460,8 @@ BEGIN
          deactivate_users = c.deactivate_users, create_user_defaults = c.create_user_defaults,
          full_cron_schedule = c.full_cron_schedule, timezone = c.timezone, overlap = c.overlap,
          hash_ignore = c.hash_ignore, safeguards = c.safeguards,
-         next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at, updated_at = now()
+         next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at,
+         retry_at = c.retry_at, retries = c.retries, updated_at = now()
    WHERE x.id = c.id
   RETURNING x.* INTO c;
   PERFORM flohsync._wake();

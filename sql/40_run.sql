@@ -73,8 +73,8 @@ COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'What an incremental pass 
 COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Of all that makes a pass what it is; a failed pass goes on only under the same';
 COMMENT ON COLUMN flohsync.sync_run.staled IS 'Records that the run marked stale';
 COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purged';
-COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died on the same page';
-COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Pages applied when its worker last died';
+COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died without having got further';
+COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Most pages that had been applied when a worker died';
 COMMENT ON COLUMN flohsync.sync_run.timings IS 'Where the time of the run went: milliseconds by stage';
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';

@@ -1,6 +1,20 @@
 -- What a worker calls on the way through a run; it holds the run's lock.
 -- start -> (pages, by store.c) -> settle -> purge -> finish
 
+-- Whoever changes a run and then its configuration locks the configuration
+-- first, as _enqueue_due does: the other way round they would deadlock.
+CREATE FUNCTION flohsync._lock_config(_run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM flohsync.sync_run r
+          JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+    WHERE r.id = _run FOR UPDATE OF c;
+END
+$$;
+COMMENT ON FUNCTION flohsync._lock_config(bigint) IS 'Locks the configuration of a run until the end of the transaction';
+
 CREATE FUNCTION flohsync._start_run(_run bigint,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
   OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
@@ -17,9 +31,11 @@ DECLARE
   d flohsync.connector_definition;
   c flohsync.connector_sync_config;
   p record;
+  applied integer; -- pages of the pass so far
   problem text;
   class text;
 BEGIN
+  PERFORM flohsync._lock_config(_run);
   SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR UPDATE;
   IF NOT FOUND THEN
     outcome := 'gone';
@@ -30,9 +46,10 @@ BEGIN
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
 
   IF r.status = 'running' THEN
-    SELECT coalesce(max(l.page), 0) AS page INTO p FROM flohsync._pass_pages(r.pass_id) l;
-    r.crashes := CASE WHEN r.crash_page = p.page THEN r.crashes + 1 ELSE 1 END;
-    r.crash_page := p.page;
+    SELECT coalesce(max(l.page), 0) INTO applied FROM flohsync._pass_pages(r.pass_id) l;
+    -- Where the server went down as well, the last pages may be lost: only new ground is progress.
+    r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
+    r.crash_page := greatest(r.crash_page, applied);
   END IF;
 
   IF r.cancel_requested THEN
@@ -87,13 +104,14 @@ BEGIN
     pass_started_at := r.pass_started_at;
     modified_since := r.modified_since;
     -- What the pass is about has changed while nobody was working on it.
-    IF fingerprint IS DISTINCT FROM r.fingerprint AND r.crash_page > 0 THEN
+    IF fingerprint IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
       pass_started_at := flohsync._restart_pass(_run);
       r.pass_id := r.id;
       r.crash_page := 0;
+      applied := 0;
     END IF;
     pass_id := r.pass_id;
-    resumed := r.crash_page > 0;
+    resumed := applied > 0;
   END IF;
 
   UPDATE flohsync.sync_run x
@@ -102,7 +120,7 @@ BEGIN
          modified_since = _start_run.modified_since, fingerprint = _start_run.fingerprint,
          crashes = r.crashes, crash_page = r.crash_page
    WHERE x.id = _run;
-  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running' WHERE x.id = c.id;
+  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false WHERE x.id = c.id;
 
   SELECT l.page, l.next_cursor INTO p FROM flohsync._pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
   last_page := coalesce(p.page, 0);
@@ -276,7 +294,7 @@ $$;
 COMMENT ON FUNCTION flohsync._purge_run(bigint, bigint) IS 'Purges one batch of old stale records on behalf of a run';
 
 CREATE FUNCTION flohsync._finish_run(_run bigint, _status text, _complete boolean, _reason text,
-  _error text, _class text, _watermark timestamptz) RETURNS void
+  _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -284,7 +302,10 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   last record;
+  retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
+  again boolean;
 BEGIN
+  PERFORM flohsync._lock_config(_run);
   SELECT l.page, l.next_cursor INTO last
     FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l
    WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
@@ -305,8 +326,17 @@ BEGIN
   IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
     PERFORM flohsync._forget_pass(r.pass_id);
   END IF;
+  -- A schedule's run is tried again three times, where a later try may go better.
+  again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
+           AND _class IN ('network', 'timeout', 'tls', 'throttled', 'http_status', 'protocol', 'upstream', 'sql', 'database');
   UPDATE flohsync.connector_sync_config c
-     SET last_sync_at = r.finished_at,
+     SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1 ELSE 0 END,
+         retry_at = CASE WHEN again AND (r.trigger = 'schedule' OR c.retries + 1 < 3)
+                         THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
+         parked = _status = 'error' AND _class = 'crash_loop',
+         last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
+         totals = flohsync._sum(c.totals, (r.stats - 'complete') || jsonb_build_object(_status, 1)),
+         last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
          last_sync_error = _error,
@@ -316,7 +346,7 @@ BEGIN
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
 END
 $$;
-COMMENT ON FUNCTION flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz) IS 'Ends a run: history, configuration, notification';
+COMMENT ON FUNCTION flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification';
 
 CREATE FUNCTION flohsync._enqueue_due() RETURNS integer
 LANGUAGE plpgsql
@@ -328,11 +358,11 @@ DECLARE
   n int := 0;
 BEGIN
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
-            WHERE x.enabled AND d.enabled AND (x.cron_schedule IS NOT NULL OR x.full_cron_schedule IS NOT NULL)
-              AND (x.next_run_at <= t OR x.next_full_run_at <= t
+            WHERE x.enabled AND d.enabled AND NOT x.parked
+              AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
                    OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
                    OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
-            ORDER BY least(x.next_run_at, x.next_full_run_at) NULLS LAST
+            ORDER BY flohsync._next_due(x) NULLS LAST
               FOR UPDATE OF x SKIP LOCKED LOOP
     -- One bad row must not stop the others.
     BEGIN
@@ -341,10 +371,19 @@ BEGIN
         VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END, 'schedule')
         ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
         n := n + 1;
+      ELSIF c.retry_at <= t THEN
+        INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
+        SELECT x.connector_id, x.resource_type, x.strategy, 'retry' FROM flohsync.sync_run x
+         WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type
+         ORDER BY x.id DESC LIMIT 1
+        ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
+        n := n + 1;
       END IF;
       UPDATE flohsync.connector_sync_config x
          SET next_run_at = CASE WHEN x.next_run_at > t THEN x.next_run_at ELSE flohsync._cron_next(c.cron_schedule, t, c.timezone) END,
-             next_full_run_at = CASE WHEN x.next_full_run_at > t THEN x.next_full_run_at ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END
+             next_full_run_at = CASE WHEN x.next_full_run_at > t THEN x.next_full_run_at ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END,
+             -- whatever is queued now is the next try
+             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t THEN x.retry_at END
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
       UPDATE flohsync.connector_sync_config x
@@ -355,4 +394,4 @@ BEGIN
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION flohsync._enqueue_due() IS 'Queues the scheduled runs that are due; missed ticks collapse into one';
+COMMENT ON FUNCTION flohsync._enqueue_due() IS 'Queues the scheduled runs and the further tries that are due; missed ticks collapse into one';

@@ -56,6 +56,7 @@ AS $$
 DECLARE
   r flohsync.sync_run;
 BEGIN
+  PERFORM flohsync._lock_config(cancel_sync.run_id);
   UPDATE flohsync.sync_run x SET cancel_requested = true
    WHERE x.id = cancel_sync.run_id AND x.status IN ('queued', 'running')
   RETURNING x.* INTO r;
@@ -128,10 +129,13 @@ BEGIN
   PERFORM flohsync._forget_pass(r.pass_id);
   -- The configuration tells of its last run; that may be a later one.
   UPDATE flohsync.connector_sync_config c
-     SET last_sync_status = 'success', last_sync_error = NULL, last_sync_stats = r.stats
+     SET last_sync_status = 'success', last_sync_error = NULL, last_sync_stats = r.stats, last_success_at = clock_timestamp()
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
+  UPDATE flohsync.connector_sync_config c
+     SET totals = flohsync._sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', r.staled, 'removed', r.removed))
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
   -- A run that was asked for meanwhile found the lock taken.
   PERFORM flohsync._wake();

@@ -42,8 +42,18 @@ CREATE VIEW flohsync.jobs WITH (security_barrier) AS
 SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
-       least(c.next_run_at, c.next_full_run_at) AS next_run_at,
-       r.id AS last_run_id, r.started_at AS last_run_at, r.status AS last_status, r.error AS last_error
+       CASE WHEN d.enabled THEN flohsync._next_due(c) END AS next_run_at,
+       CASE WHEN NOT d.enabled THEN 'the connector is disabled'
+            WHEN NOT c.enabled THEN 'the configuration is disabled'
+            WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
+            WHEN c.parked THEN 'runs crashed their worker; trigger_sync() starts the schedules again'
+            WHEN pg_catalog.current_setting('flohsync.enabled', true) = 'off' THEN 'flohsync.enabled is off'
+            WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
+              THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
+            WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
+       END AS remark,
+       r.id AS last_run_id, r.started_at AS last_run_at, r.status AS last_status, r.error AS last_error,
+       c.last_success_at
   FROM flohsync.connector_sync_config c
   JOIN flohsync.connector_definition d ON d.id = c.connector_id
   LEFT JOIN LATERAL (SELECT x.id, x.started_at, x.status, x.error FROM flohsync.sync_run x
@@ -59,6 +69,8 @@ COMMENT ON COLUMN flohsync.jobs.schedule IS 'First schedule';
 COMMENT ON COLUMN flohsync.jobs.full_schedule IS 'Schedule of full passes beside it';
 COMMENT ON COLUMN flohsync.jobs.timezone IS 'Time zone of both';
 COMMENT ON COLUMN flohsync.jobs.next_run_at IS 'When the next run is due';
+COMMENT ON COLUMN flohsync.jobs.remark IS 'Why nothing is due, or something else than a schedule is';
+COMMENT ON COLUMN flohsync.jobs.last_success_at IS 'End of the last run that succeeded';
 COMMENT ON COLUMN flohsync.jobs.last_run_id IS 'Last run';
 COMMENT ON COLUMN flohsync.jobs.last_run_at IS 'When it started';
 COMMENT ON COLUMN flohsync.jobs.last_status IS 'How it stands';
@@ -91,7 +103,7 @@ BEGIN ATOMIC
                            'totalEstimate', p.total_estimate, 'startedAt', flohsync._iso(p.started_at))
                     FROM flohsync.sync_progress p
                    WHERE p.connector_id = c.connector_id AND p.resource_type = c.resource_type AND p.status = 'running'),
-      'nextRunAt', flohsync._iso(least(c.next_run_at, c.next_full_run_at)))
+      'nextRunAt', flohsync._iso(flohsync._next_due(c)))
     FROM flohsync.connector_sync_config c
    WHERE c.connector_id = flohsync._connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
 END;

@@ -13,7 +13,7 @@ BEGIN
                   flohsync.sync_run_page, flohsync.sync_error, flohsync.cache_outbox TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
   EXECUTE format('GRANT UPDATE (enabled, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
-                  next_run_at, next_full_run_at, watermark, last_full_pass_at) ON flohsync.connector_sync_config TO %s', _role);
+                  next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals) ON flohsync.connector_sync_config TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._new_id(), flohsync._iso(timestamptz), flohsync._duration(text),
                   flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text),
@@ -21,10 +21,11 @@ BEGIN
                   flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
                   flohsync._forget_pass(bigint), flohsync._run_stats(bigint),
                   flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),
-                  flohsync._start_run(bigint), flohsync._restart_pass(bigint), flohsync._settle_pass(bigint, boolean),
+                  flohsync._lock_config(bigint), flohsync._start_run(bigint), flohsync._restart_pass(bigint), flohsync._settle_pass(bigint, boolean),
                   flohsync._supersede_held(uuid, text, bigint), flohsync._purge(uuid, text, interval, bigint),
                   flohsync._purge_run(bigint, bigint),
-                  flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz),
+                  flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz, interval),
+                  flohsync._sum(jsonb, jsonb), flohsync._next_due(flohsync.connector_sync_config),
                   flohsync._enqueue_due() TO %s', _role);
 END
 $$;

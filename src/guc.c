@@ -29,6 +29,7 @@ int			flohsync_launcher_naptime;
 bool		flohsync_log_runs;
 int			flohsync_max_workers;
 int			flohsync_page_size;
+int			flohsync_retry_delay;
 int			flohsync_run_retention;
 char	   *flohsync_timezone;
 char	   *flohsync_worker_role;
@@ -102,9 +103,13 @@ guc_init(void)
 							"Number of records to ask an upstream for at a time.",
 							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.retry_delay",
+							"Delay before a scheduled run that failed is tried again; it doubles with each of the three tries.",
+							"0 leaves it to the next tick of the schedule.", &flohsync_retry_delay, 5000, 0, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("flohsync.run_retention",
-							"How long finished runs are kept in the history.",
-							NULL, &flohsync_run_retention, 30 * 86400, 0, INT_MAX,
+							"How long finished runs are kept in the history; failures three times as long.",
+							"0 keeps them for ever.", &flohsync_run_retention, 30 * 86400, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("flohsync.timezone",
 							   "Time zone of schedules of new configurations.",

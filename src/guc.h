@@ -18,7 +18,9 @@ extern int	flohsync_launcher_naptime;	/* s */
 extern bool flohsync_log_runs;
 extern int	flohsync_max_workers;
 extern int	flohsync_page_size;
-extern int	flohsync_run_retention;	/* s */
+extern int	flohsync_retry_delay;
+extern int	flohsync_retry_delay;	/* ms */
+extern int	flohsync_run_retention; /* s */
 extern char *flohsync_timezone;
 extern char *flohsync_worker_role;
 

@@ -77,6 +77,8 @@ launcher_refresh(void)
 	char	   *copy;
 	List	   *names = NIL;
 	Oid			role;
+	int			missing;
+	static bool reported_missing = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -101,15 +103,42 @@ launcher_refresh(void)
 	table_endscan(scan);
 	table_close(relation, AccessShareLock);
 	role = get_role_oid(flohsync_worker_role, true);
-	shmem_sync_databases(databases, n);
+	missing = shmem_sync_databases(databases, n);
+	if (missing > 0 && !reported_missing)
+		ereport(WARNING,
+				(errmsg("flohsync has no room for %d databases", missing),
+				 errhint("Name those with schedules in flohsync.databases.")));
+	reported_missing = missing > 0;
 	CommitTransactionCommand();
 	return role;
+}
+
+/* Says once when no worker can be started, and once when it works again. */
+static void
+launcher_report(WorkerLaunch launch)
+{
+	static TimestampTz failing_since = 0;
+
+	if (launch == LAUNCH_NO_PROCESS && failing_since == 0)
+	{
+		failing_since = GetCurrentTimestamp();
+		ereport(LOG,
+				(errmsg("flohsync could not start a worker"),
+				 errdetail("All background worker slots are taken; it tries again until there is one."),
+				 errhint("You might need to increase max_worker_processes.")));
+	}
+	else if (launch == LAUNCH_DONE && failing_since != 0)
+	{
+		ereport(LOG,
+				(errmsg("flohsync starts workers again after %ld s",
+						TimestampDifferenceMilliseconds(failing_since, GetCurrentTimestamp()) / 1000)));
+		failing_since = 0;
+	}
 }
 
 void
 flohsync_launcher_main(Datum arg)
 {
-	bool		full = false;
 	bool		was_enabled = true;
 
 	pqsignal(SIGTERM, die);
@@ -133,17 +162,14 @@ flohsync_launcher_main(Datum arg)
 		wake_at = DT_NOEND;
 		while (OidIsValid(role) && shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
 		{
-			if (worker_launch(database, role))
-				full = false;
-			else
-			{
+			WorkerLaunch launch = worker_launch(database, role);
+
+			/* A backend may have taken the last slot; the exit of a worker wakes us then. */
+			if (launch == LAUNCH_ALL_BUSY)
+				shmem_wake_database(database);
+			else if (launch == LAUNCH_NO_PROCESS)
 				shmem_launch_failed(database);
-				if (!full)
-					ereport(LOG,
-							(errmsg("flohsync could not start a worker"),
-							 errhint("Raise max_worker_processes.")));
-				full = true;
-			}
+			launcher_report(launch);
 		}
 		if (wake_at != DT_NOEND)
 			nap = Min(nap, Max(1, TimestampDifferenceMilliseconds(now, wake_at)));

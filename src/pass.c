@@ -158,6 +158,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		delay = answer->retryable ? pass_retry_delay(answer, attempt) : -1;
 		if (delay < 0)
 		{
+			run->retry_after_ms = answer->retry_after_ms;
 			if (answer->retry_after_ms > 0 && answer->retryable && attempt < flohsync_http_max_attempts)
 				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)", answer->message, answer->retry_after_ms / 1000);
 			else if (attempt > 1)

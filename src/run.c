@@ -199,7 +199,8 @@ run_finish(Run *run)
 	MemoryContextSwitchTo(run->context);
 	db_begin("finishing a run");
 	store_set_timings(run->id, &run->timings);
-	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class, watermark);
+	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class, watermark,
+					 run->retry_after_ms);
 	summary = store_run_summary(run->id, run->context);
 	db_commit();
 	shmem_run_finished();

@@ -34,6 +34,7 @@ typedef struct Run
 	const char *status;			/* NULL while it goes on */
 	const char *error_class;
 	char	   *error;
+	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
 	char	   *reason;			/* why not complete */
 } Run;

@@ -45,6 +45,7 @@ typedef struct DatabaseSlot
 	TimestampTz hold_until;		/* no launch before */
 	int			failures;		/* launches in a row that came to nothing */
 	bool		listed;
+	bool		other_version;	/* it was said that the extension there is of another version */
 } DatabaseSlot;
 
 typedef struct WorkerSlot
@@ -176,11 +177,14 @@ shmem_launcher_attach(void)
 
 /*
  * shmem_sync_databases takes over the list of databases that there are; new
- * ones are due at once, those that are gone are forgotten.
+ * ones are due at once, those that are gone are forgotten.  Returns how many
+ * found no room.
  */
-void
+int
 shmem_sync_databases(const Oid *databases, int n)
 {
+	int			missing = 0;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES; i++)
 		shared->databases[i].listed = false;
@@ -192,11 +196,14 @@ shmem_sync_databases(const Oid *databases, int n)
 			d->next_due = DT_NOBEGIN;
 		if (d != NULL)
 			d->listed = true;
+		else
+			missing++;
 	}
 	for (int i = 0; i < MAX_DATABASES; i++)
 		if (!shared->databases[i].listed)
 			shared->databases[i].database = InvalidOid;
 	LWLockRelease(shared->lock);
+	return missing;
 }
 
 /* shmem_all_due makes every database due. */
@@ -398,6 +405,28 @@ shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
 		shmem_poke_launcher();
 	}
 	LWLockRelease(shared->lock);
+}
+
+/*
+ * shmem_note_version notes whether the extension in a database is of another
+ * version than the library; true when that is news.
+ */
+bool
+shmem_note_version(Oid database, bool other)
+{
+	DatabaseSlot *d;
+	bool		news = other;
+
+	if (shared == NULL)
+		return news;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, true)) != NULL)
+	{
+		news = other && !d->other_version;
+		d->other_version = other;
+	}
+	LWLockRelease(shared->lock);
+	return news;
 }
 
 /*

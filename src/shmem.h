@@ -21,7 +21,7 @@ extern bool shmem_available(void);
 
 /* of the launcher */
 extern void shmem_launcher_attach(void);
-extern void shmem_sync_databases(const Oid *databases, int n);
+extern int	shmem_sync_databases(const Oid *databases, int n);
 extern void shmem_all_due(void);
 extern bool shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at);
 extern void shmem_launch_failed(Oid database);
@@ -34,6 +34,7 @@ extern void shmem_release_worker(int slot, uint32 generation);
 extern bool shmem_worker_attach(const WorkerTicket *ticket);
 extern uint32 shmem_wake_seq(Oid database);
 extern void shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due);
+extern bool shmem_note_version(Oid database, bool other);
 extern bool shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due);
 
 /* of everyone */

@@ -141,7 +141,7 @@ RunCandidate *
 store_open_runs(int *n)
 {
 	static DbQuery query = {
-		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text from flohsync.sync_run r"
+		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text, (r.status = 'queued')::int4 from flohsync.sync_run r"
 		" where r.status in ('queued', 'running') order by r.requested_at, r.id"
 	};
 	RunCandidate *candidates;
@@ -153,6 +153,7 @@ store_open_runs(int *n)
 		candidates[i].id = db_int64(i, 1, 0);
 		candidates[i].connector_id = db_text(i, 2);
 		candidates[i].resource_type = db_text(i, 3);
+		candidates[i].queued = db_int64(i, 4, 0) != 0;
 	}
 	return candidates;
 }
@@ -349,14 +350,14 @@ store_purge_run(int64 run, int64 limit)
 
 void
 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-				 const char *error, const char *error_class, TimestampTz watermark)
+				 const char *error, const char *error_class, TimestampTz watermark, int64 retry_after_ms)
 {
 	static DbQuery query = {
-		"select flohsync._finish_run($1, $2, $3, $4, $5, $6, $7)",
-		7, {INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+		"select flohsync._finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs => $8))",
+		8, {INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
 	};
-	Datum		v[7];
-	char		nulls[7];
+	Datum		v[8];
+	char		nulls[8];
 	const char *texts[3] = {reason, error, error_class};
 
 	memset(nulls, ' ', sizeof(nulls));
@@ -378,6 +379,7 @@ store_finish_run(int64 run, const char *status, bool complete, const char *reaso
 	v[6] = TimestampTzGetDatum(watermark);
 	if (watermark == 0)
 		nulls[6] = 'n';
+	v[7] = Float8GetDatum(Max(retry_after_ms, 0) / 1000.0);
 	db_execute(&query, v, nulls);
 }
 
@@ -440,8 +442,8 @@ TimestampTz
 store_next_due(void)
 {
 	static DbQuery query = {
-		"select pg_catalog.min(least(c.next_run_at, c.next_full_run_at)) from flohsync.connector_sync_config c"
-		" join flohsync.connector_definition d on d.id = c.connector_id where c.enabled and d.enabled"
+		"select pg_catalog.min(flohsync._next_due(c)) from flohsync.connector_sync_config c"
+		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled"
 	};
 	bool		isnull;
 	Datum		value;
@@ -451,13 +453,18 @@ store_next_due(void)
 	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
 
+/*
+ * store_purge_history forgets runs that ended longer ago than the retention,
+ * failures after three times that; the last run of a configuration stays.
+ */
 void
 store_purge_history(int retention_s)
 {
 	static DbQuery query = {
 		"delete from flohsync.sync_run r where r.id in (select x.id from flohsync.sync_run x"
 		" where x.status in ('success', 'error', 'cancelled')"
-		" and x.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) order by x.id limit 1000 for update skip locked)"
+		" and x.finished_at < pg_catalog.clock_timestamp()"
+		" - pg_catalog.make_interval(secs => $1 * case x.status when 'error' then 3 else 1 end) order by x.id limit 1000 for update skip locked)"
 		" and exists (select from flohsync.sync_run n where n.connector_id = r.connector_id and n.resource_type = r.resource_type and n.id > r.id)",
 		1, {FLOAT8OID}
 	};

@@ -37,6 +37,7 @@ typedef struct RunCandidate
 	int64		id;
 	char	   *connector_id;
 	char	   *resource_type;
+	bool		queued;			/* not: a worker took it once */
 } RunCandidate;
 
 typedef enum StartOutcome
@@ -109,7 +110,8 @@ extern void store_add_faults(int64 run, int page, const RecordFault *faults, int
 extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
 extern int64 store_purge_run(int64 run, int64 limit);
 extern void store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-							 const char *error, const char *error_class, TimestampTz watermark);
+							 const char *error, const char *error_class, TimestampTz watermark,
+							 int64 retry_after_ms);
 extern void store_set_timings(int64 run, const RunTimings *timings);
 extern char *store_run_summary(int64 run, MemoryContext context);
 extern int	store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context);

@@ -37,17 +37,17 @@
 #define WORKER_LOCKED_MS		500
 
 /*
- * worker_launch has the postmaster start a worker; false when there is no
- * room.  Safe in a commit callback: raises nothing.
+ * worker_launch has the postmaster start a worker, if there is room.  Safe in
+ * a commit callback: raises nothing.
  */
-bool
+WorkerLaunch
 worker_launch(Oid database, Oid role)
 {
 	BackgroundWorker worker;
 	WorkerTicket ticket = {.database = database, .role = role, .slot = -1};
 
 	if (shmem_available() && (ticket.slot = shmem_reserve_worker(database, &ticket.generation)) < 0)
-		return false;
+		return LAUNCH_ALL_BUSY;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -59,10 +59,10 @@ worker_launch(Oid database, Oid role)
 	StaticAssertStmt(sizeof(ticket) <= BGW_EXTRALEN, "ticket must fit");
 	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))
-		return true;
+		return LAUNCH_DONE;
 	if (ticket.slot >= 0)
 		shmem_release_worker(ticket.slot, ticket.generation);
-	return false;
+	return LAUNCH_NO_PROCESS;
 }
 
 /* Settings of the database or the role must not change what our statements mean. */
@@ -109,7 +109,7 @@ worker_check_extension(void)
 			const char *version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 			good = strcmp(version, FLOHSYNC_VERSION) == 0;
-			if (!good)
+			if (shmem_note_version(MyDatabaseId, !good))
 				ereport(LOG,
 						(errmsg("flohsync does nothing in database \"%s\": the extension there has version %s, the library %s",
 								get_database_name(MyDatabaseId), version, FLOHSYNC_VERSION),
@@ -122,18 +122,27 @@ worker_check_extension(void)
 	return good;
 }
 
-/* worker_claim takes the lock of an open run; the oldest whose lock is free. */
+/*
+ * worker_claim takes the lock of an open run, the oldest whose lock is free,
+ * and tells whether there is work for others.
+ */
 static bool
-worker_claim(RunCandidate *claimed, MemoryContext context)
+worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
 {
 	RunCandidate *candidates;
 	int			n;
 	bool		found = false;
 
 	db_begin("looking for runs");
+	*more = false;
 	candidates = store_open_runs(&n);
-	for (int i = 0; i < n && !found; i++)
+	for (int i = 0; i < n && !*more; i++)
 	{
+		if (found)
+		{
+			*more = candidates[i].queued;
+			continue;
+		}
 		if (!db_lock_run(candidates[i].connector_id, candidates[i].resource_type, true))
 			continue;
 		claimed->id = candidates[i].id;
@@ -199,20 +208,23 @@ flohsync_worker_main(Datum arg)
 		for (;;)
 		{
 			RunCandidate claimed;
+			bool		more;
 
 			MemoryContextReset(context);
 			MemoryContextSwitchTo(context);
 			db_begin("looking for what is due");
-			store_enqueue_due();
+			/* One at a time, so that runs are queued in the order in which they were due. */
+			if (db_lock_run("", "", false))
+				store_enqueue_due();
 			next_due = store_next_due();
 			db_commit();
 			/* What is due and could not be queued is locked by somebody. */
 			if (next_due <= GetCurrentTimestamp())
 				next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
-			if (!worker_claim(&claimed, context))
+			if (!worker_claim(&claimed, &more, context))
 				break;
-			/* Others may start what falls due while we work. */
-			shmem_publish_due(ticket.database, seq, next_due);
+			/* Others take what else is waiting, and what falls due while we work. */
+			shmem_publish_due(ticket.database, seq, more ? GetCurrentTimestamp() : next_due);
 			worker_do_run(&claimed);
 		}
 		if (flohsync_run_retention > 0)

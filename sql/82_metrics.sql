@@ -1,0 +1,86 @@
+-- What Prometheus scrapes.  All of it comes from the configurations, the open
+-- runs and the processes: its cost does not grow with records or history.
+
+CREATE FUNCTION flohsync._metric_label(_name text, _value text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.format('%s="%s"', _name,
+  pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(_value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'));
+COMMENT ON FUNCTION flohsync._metric_label(text, text) IS 'A label as the text format of Prometheus writes it';
+
+CREATE FUNCTION flohsync._metric_samples() RETURNS TABLE (family text, labels text, value numeric)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  WITH job AS (
+    SELECT pg_catalog.concat_ws(',', flohsync._metric_label('connector', d.name), flohsync._metric_label('resource_type', c.resource_type)) AS labels,
+           c.*, d.enabled AND c.enabled AS scheduled, flohsync._next_due(c) AS next_due, d.enabled AS connector_enabled
+      FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
+  SELECT 'flohsync_info', flohsync._metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
+  UNION ALL SELECT 'flohsync_launcher_up', NULL,
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
+  UNION ALL SELECT 'flohsync_workers', NULL,
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync worker')
+  UNION ALL SELECT 'flohsync_workers_limit', NULL, pg_catalog.current_setting('flohsync.max_workers', true)::numeric
+  UNION ALL SELECT 'flohsync_enabled', NULL, (pg_catalog.current_setting('flohsync.enabled', true) IS DISTINCT FROM 'off')::int
+  UNION ALL SELECT 'flohsync_scheduled', j.labels, (j.scheduled AND NOT j.parked)::int FROM job j
+  UNION ALL SELECT 'flohsync_parked', j.labels, j.parked::int FROM job j
+  UNION ALL SELECT 'flohsync_retries', j.labels, j.retries FROM job j
+  UNION ALL SELECT 'flohsync_next_run_timestamp_seconds', j.labels, extract(epoch FROM j.next_due) FROM job j WHERE j.connector_enabled
+  UNION ALL SELECT 'flohsync_last_run_timestamp_seconds', j.labels, extract(epoch FROM j.last_sync_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_success_timestamp_seconds', j.labels, extract(epoch FROM j.last_success_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_full_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_full_pass_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_run_failed', j.labels, (j.last_sync_status = 'error')::int FROM job j
+  UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000 FROM job j
+  UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || flohsync._metric_label('status', s.status),
+      (SELECT pg_catalog.count(*) FROM flohsync.sync_run r
+        WHERE r.connector_id = j.connector_id AND r.resource_type = j.resource_type AND r.status = s.status
+          AND r.status IN ('queued', 'running', 'held'))
+    FROM job j, pg_catalog.unnest(ARRAY['queued', 'running', 'held']) AS s(status)
+  UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || flohsync._metric_label('status', s.status), coalesce((j.totals ->> s.status)::numeric, 0)
+    FROM job j, pg_catalog.unnest(ARRAY['success', 'error', 'cancelled', 'held']) AS s(status)
+  UNION ALL SELECT 'flohsync_records_total', j.labels || ',' || flohsync._metric_label('outcome', s.outcome), coalesce((j.totals ->> s.outcome)::numeric, 0)
+    FROM job j, pg_catalog.unnest(ARRAY['added', 'updated', 'unchanged', 'restored', 'staled', 'removed', 'filtered', 'errored', 'ignored', 'duplicates']) AS s(outcome)
+  UNION ALL SELECT 'flohsync_upstream_records_total', j.labels, coalesce((j.totals ->> 'totalUpstreamRecords')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_upstream_bytes_total', j.labels, coalesce((j.totals ->> 'bytes')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_pages_total', j.labels, coalesce((j.totals ->> 'pagesProcessed')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_run_seconds_total', j.labels, coalesce((j.totals ->> 'durationMs')::numeric, 0) / 1000 FROM job j;
+END;
+COMMENT ON FUNCTION flohsync._metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
+
+CREATE FUNCTION flohsync.metrics() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  WITH family (position, name, type, help) AS (VALUES
+    (1, 'flohsync_info', 'gauge', 'Version of the extension'),
+    (2, 'flohsync_launcher_up', 'gauge', 'Whether the process that starts workers is there'),
+    (3, 'flohsync_workers', 'gauge', 'Workers in the cluster'),
+    (4, 'flohsync_workers_limit', 'gauge', 'Most workers at a time (flohsync.max_workers)'),
+    (5, 'flohsync_enabled', 'gauge', 'Whether workers run anything (flohsync.enabled)'),
+    (6, 'flohsync_scheduled', 'gauge', 'Whether schedules of the configuration run'),
+    (7, 'flohsync_parked', 'gauge', 'Whether schedules stand still because runs crashed their worker'),
+    (8, 'flohsync_retries', 'gauge', 'How often a scheduled run that failed has been tried again'),
+    (9, 'flohsync_next_run_timestamp_seconds', 'gauge', 'When the next run is due'),
+    (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),
+    (11, 'flohsync_last_success_timestamp_seconds', 'gauge', 'End of the last run that succeeded'),
+    (12, 'flohsync_last_full_pass_timestamp_seconds', 'gauge', 'Start of the last complete full pass'),
+    (13, 'flohsync_last_run_failed', 'gauge', 'Whether the last run failed or is held'),
+    (14, 'flohsync_last_run_duration_seconds', 'gauge', 'Duration of the last run'),
+    (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, going on, or held for a decision'),
+    (16, 'flohsync_runs_total', 'counter', 'Runs that ended, by status'),
+    (17, 'flohsync_records_total', 'counter', 'Records, by what a run did with them'),
+    (18, 'flohsync_upstream_records_total', 'counter', 'Records received from the upstream'),
+    (19, 'flohsync_upstream_bytes_total', 'counter', 'Bytes received from the upstream'),
+    (20, 'flohsync_pages_total', 'counter', 'Pages applied'),
+    (21, 'flohsync_run_seconds_total', 'counter', 'Time spent in runs'))
+  SELECT pg_catalog.string_agg(
+           pg_catalog.format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', f.name, f.help, f.type, s.lines), '' ORDER BY f.position)
+    FROM family f
+    JOIN (SELECT m.family, pg_catalog.string_agg(
+                   m.family || coalesce('{' || m.labels || '}', '') || ' ' || pg_catalog.trim_scale(m.value) || E'\n', '' ORDER BY m.labels) AS lines
+            FROM flohsync._metric_samples() m WHERE m.value IS NOT NULL
+           GROUP BY m.family) s ON s.family = f.name;
+END;
+COMMENT ON FUNCTION flohsync.metrics() IS
+  'Figures of this database in the text format of Prometheus; counters are of all runs ever, whatever the history keeps';
