@@ -1,10 +1,10 @@
 /*
  * hooks.c
- *	  Gets workers out of the way of commands that need a database for
- *	  themselves: DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE …
- *	  TEMPLATE.
+ *	  Commands on databases that workers must know of.
  *
- * These wait five seconds for others to leave and then fail.  The workers in
+ * Workers get out of the way of those that need a database for themselves:
+ * DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE … TEMPLATE.  These
+ * wait five seconds for others to leave and then fail.  The workers in
  * the database are told to go, and none is started there for a while; if the
  * command fails, the launcher takes the runs up again afterwards.  Nothing
  * happens on behalf of a role that could not do the command anyway.
@@ -21,6 +21,7 @@
 
 #include "hooks.h"
 #include "shmem.h"
+#include "worker.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
@@ -50,12 +51,26 @@ hooks_database_of(Node *statement)
 	}
 }
 
+/* Does a command change a setting of ours for a database? */
+static bool
+hooks_sets_ours(Node *statement)
+{
+	VariableSetStmt *set;
+
+	if (nodeTag(statement) != T_AlterDatabaseSetStmt)
+		return false;
+	set = castNode(AlterDatabaseSetStmt, statement)->setstmt;
+	return set->kind == VAR_RESET_ALL || (set->name != NULL && pg_strncasecmp(set->name, "flohsync.", 9) == 0);
+}
+
 static void
 hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 					  ProcessUtilityContext context, ParamListInfo params,
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
 	const char *name = hooks_database_of(statement->utilityStmt);
+	const char *sets_ours = hooks_sets_ours(statement->utilityStmt) ?
+		castNode(AlterDatabaseSetStmt, statement->utilityStmt)->dbname : NULL;
 
 	if (name != NULL)
 	{
@@ -68,6 +83,13 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
 	else
 		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+	if (sets_ours != NULL)
+	{
+		Oid			database = get_database_oid(sets_ours, true);
+
+		if (OidIsValid(database))
+			worker_wake(database);
+	}
 }
 
 void

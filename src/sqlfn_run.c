@@ -1,6 +1,6 @@
 /*
  * sqlfn_run.c
- *	  SQL-callable: waking workers, waiting for runs, interrupting them.
+ *	  SQL-callable: having workers look for runs, waiting for runs, interrupting them.
  */
 #include "postgres.h"
 
@@ -28,55 +28,11 @@
 
 #define RELAUNCH_AFTER_MS	2000
 
-static bool wake_wanted = false;
-static Oid	wake_role = InvalidOid;
-
-/*
- * Acts after commit, when others can see what there is to do.  Must not raise:
- * the transaction is committed.
- */
-static void
-wake_at_commit(XactEvent event, void *arg)
-{
-	if (!wake_wanted)
-		return;
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			wake_wanted = false;
-			shmem_wake_database(MyDatabaseId);
-			/* No room: the launcher, or a worker that is there, takes it up. */
-			if (OidIsValid(wake_role))
-				(void) worker_launch(MyDatabaseId, wake_role);
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			wake_wanted = false;
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-wake_request(void)
-{
-	static bool registered = false;
-
-	if (!registered)
-	{
-		RegisterXactCallback(wake_at_commit, NULL);
-		registered = true;
-	}
-	wake_role = get_role_oid(flohsync_worker_role, true);
-	wake_wanted = true;
-}
-
 PG_FUNCTION_INFO_V1(flohsync_wake);
 PGDLLEXPORT Datum
 flohsync_wake(PG_FUNCTION_ARGS)
 {
-	wake_request();
+	worker_wake(MyDatabaseId);
 	PG_RETURN_VOID();
 }
 
@@ -215,7 +171,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 			TimestampDifferenceExceeds(queued_since, GetCurrentTimestamp(), RELAUNCH_AFTER_MS))
 		{
 			/* All places were taken when we asked; without a launcher nobody else asks again. */
-			wake_request();
+			worker_wake(MyDatabaseId);
 			queued_since = GetCurrentTimestamp();
 		}
 		PopActiveSnapshot();

@@ -13,6 +13,7 @@ typedef enum WorkerLaunch
 } WorkerLaunch;
 
 extern WorkerLaunch worker_launch(Oid database, Oid role);
+extern void worker_wake(Oid database);
 extern PGDLLEXPORT void flohsync_worker_main(Datum arg);
 
 #endif							/* FLOHSYNC_WORKER_H */

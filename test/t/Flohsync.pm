@@ -36,14 +36,26 @@ my %hash_of;    # of a record's JSON text: id and digest
 # Start
 #
 
-# Flohsync->new(preload => 1, conf => "...", db => 'postgres', upstream => 1)
+# Flohsync->new(preload => 1, conf => "...", db => 'postgres', upstream => 1, init => { ... of the node })
 sub new
 {
 	my ($class, %opt) = @_;
 	my $self = bless { db => $opt{db} // 'postgres' }, $class;
 	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'main');
 
-	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
+	init_node($node, %opt);
+	$node->start;
+	$self->{node} = $node;
+	$self->sql("CREATE DATABASE $self->{db}", 'postgres') if $self->{db} ne 'postgres';
+	$self->sql('CREATE EXTENSION flohsync');
+	$self->start_upstream(%opt) if $opt{upstream} // 1;
+	return $self;
+}
+
+sub init_node
+{
+	my ($node, %opt) = @_;
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %{ $opt{init} // {} });
 	$node->append_conf('postgresql.conf', <<CONF);
 fsync = on
 log_statement = none
@@ -54,12 +66,14 @@ CONF
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'flohsync'\n")
 	  if $opt{preload} // 1;
 	$node->append_conf('postgresql.conf', $opt{conf}) if $opt{conf};
-	$node->start;
-	$self->{node} = $node;
-	$self->sql("CREATE DATABASE $self->{db}", 'postgres') if $self->{db} ne 'postgres';
-	$self->sql('CREATE EXTENSION flohsync');
-	$self->start_upstream(%opt) if $opt{upstream} // 1;
-	return $self;
+	return;
+}
+
+# The same upstream, and another cluster: a standby, a copy.
+sub with_node
+{
+	my ($self, $node) = @_;
+	return bless { db => $self->{db}, node => $node, port => $self->{port}, http => $self->{http} }, ref $self;
 }
 
 sub node { return $_[0]->{node} }

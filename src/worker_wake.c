@@ -1,0 +1,67 @@
+/*
+ * worker_wake.c
+ *	  Has workers look for what is due in a database, once the transaction that
+ *	  asks for it is committed: before, they would see nothing.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* Of the transaction, and gone with it. */
+static List *wake_databases = NIL;
+static Oid	wake_role = InvalidOid;
+
+/* Must not raise: the transaction is committed. */
+static void
+wake_at_end(XactEvent event, void *arg)
+{
+	ListCell   *cell;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			foreach(cell, wake_databases)
+			{
+				shmem_wake_database(lfirst_oid(cell));
+				/* No room: the launcher, or a worker that is there, takes it up. */
+				if (OidIsValid(wake_role))
+					(void) worker_launch(lfirst_oid(cell), wake_role);
+			}
+			wake_databases = NIL;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			wake_databases = NIL;
+			break;
+		default:
+			break;
+	}
+}
+
+/* worker_wake has a worker look for due runs in a database after commit. */
+void
+worker_wake(Oid database)
+{
+	static bool registered = false;
+	MemoryContext caller;
+
+	if (!registered)
+	{
+		RegisterXactCallback(wake_at_end, NULL);
+		registered = true;
+	}
+	wake_role = get_role_oid(flohsync_worker_role, true);
+	caller = MemoryContextSwitchTo(TopTransactionContext);
+	wake_databases = list_append_unique_oid(wake_databases, database);
+	MemoryContextSwitchTo(caller);
+}
