@@ -10,11 +10,12 @@ import { changed } from './measure/changed.mjs';
 import { firstLoad } from './measure/first_load.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
 import { workerMemory } from './measure/memory.mjs';
+import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 
-const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'only'].map((name) => [name, { type: 'string' }]));
+const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
 const records = Number(values.records);
 const large = records * 5;
@@ -54,6 +55,14 @@ if (wanted('large')) {
   await db.drop();
   step('worker memory');
   await workerMemory(figures, { listing, large, peaks: memory });
+}
+if (wanted('processes')) {
+  step('processes');
+  await processes(figures, { listing, rounds });
+}
+if (wanted('databases')) {
+  step(`${values.databases} databases`);
+  await manyDatabases(figures, { host: values.many, listing, databases: Number(values.databases) });
 }
 
 const admin = await Database.connect('postgres');

@@ -15,7 +15,7 @@ export function cpuSeconds(pid) {
 }
 
 // Memory of its own, without what it shares with other processes, in bytes.
-function privateBytes(pid) {
+export function privateBytes(pid) {
   try {
     return Number(/^RssAnon:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))[1]) * 1024;
   } catch {
