@@ -348,10 +348,14 @@ shmem_worker_exit(int code, Datum arg)
 	my_ticket.slot = -1;
 }
 
-/* shmem_worker_attach: false when the slot is not this worker's any more. */
+/*
+ * shmem_worker_attach: false when the slot is not this worker's any more.  What
+ * is due in the database so far is for this worker: nobody else need start.
+ */
 bool
 shmem_worker_attach(const WorkerTicket *ticket)
 {
+	DatabaseSlot *d;
 	bool		mine;
 
 	if (ticket->slot < 0 || shared == NULL)
@@ -361,7 +365,11 @@ shmem_worker_attach(const WorkerTicket *ticket)
 		shared->workers[ticket->slot].in_use &&
 		shared->workers[ticket->slot].generation == ticket->generation;
 	if (mine)
+	{
 		shared->workers[ticket->slot].pid = MyProcPid;
+		if ((d = shmem_find_database(ticket->database, false)) != NULL)
+			d->next_due = DT_NOEND;
+	}
 	LWLockRelease(shared->lock);
 	if (mine)
 	{

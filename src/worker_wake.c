@@ -32,10 +32,14 @@ wake_at_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			foreach(cell, wake_databases)
 			{
-				shmem_wake_database(lfirst_oid(cell));
-				/* No room: the launcher, or a worker that is there, takes it up. */
+				/*
+				 * First the worker, so that the launcher sees that one is on
+				 * its way.  No room: the launcher, or a worker that is there,
+				 * takes it up.
+				 */
 				if (OidIsValid(wake_role))
 					(void) worker_launch(lfirst_oid(cell), wake_role);
+				shmem_wake_database(lfirst_oid(cell));
 			}
 			wake_databases = NIL;
 			break;
