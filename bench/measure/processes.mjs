@@ -149,11 +149,10 @@ export async function manyDatabases(figures, { host, listing, databases }) {
   await db.close();
   const admin = await Database.connect('postgres');
   await quiet(admin);
-  const base = await cycle(admin, 20);
   for (let i = 1; i < databases; i++) await admin.run(`create database d${i} template d0`);
   await quiet(admin);
-  figures.add(`launcher's cycle, ${databases} databases with 10 configurations each, against one; processor time`, {
-    unit: 'ms', rounds: [{ ours: await cycle(admin, 20), base }], judge: (r) => r.ours, reach: (x) => x < 100, reachText: '< 100 ms',
+  figures.add(`launcher's cycle, ${databases} databases with 10 configurations each; processor time`, {
+    unit: 'ms', rounds: [{ ours: await cycle(admin, 20) }], reach: (x) => x < 100, reachText: '< 100 ms',
   });
 
   // All of them due at once, as after a start.
