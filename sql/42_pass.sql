@@ -82,7 +82,9 @@ BEGIN
     fingerprint := flohsync._fingerprint(strategy, d, c);
     pass_id := r.id;
     pass_started_at := clock_timestamp();
-    modified_since := CASE WHEN strategy = 'incremental' THEN c.watermark - c.overlap END;
+    -- A watermark in the future, which a clock that was wrong has left, says nothing.
+    modified_since := CASE WHEN strategy = 'incremental' AND c.watermark <= clock_timestamp() + c.overlap
+                           THEN c.watermark - c.overlap END;
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
     SELECT * INTO prev FROM flohsync.sync_run x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
@@ -209,7 +211,8 @@ BEGIN
     PERFORM flohsync._supersede_held(r.connector_id, r.resource_type, _run);
     SELECT flohsync._ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM flohsync._pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
-    SELECT count(*), count(*) FILTER (WHERE (x.observed_at < r.pass_started_at AND NOT flohsync._ledger_has(seen, x.num))
+    -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
+    SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num))
                                          OR x.external_id = ANY (gone))
       INTO active, staled
       FROM flohsync.resource_record x
@@ -236,7 +239,7 @@ BEGIN
       UPDATE flohsync.resource_record x
          SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
        WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND ((x.observed_at < r.pass_started_at AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone));
+         AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone));
     ELSE
       UPDATE flohsync.resource_record x
          SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
@@ -355,11 +358,15 @@ AS $$
 DECLARE
   c flohsync.connector_sync_config;
   t timestamptz := clock_timestamp();
+  -- As cron does: a smaller step is waited for, so that no tick comes twice.
+  clock_step constant interval := '3 hours';
+  set_back boolean;
   n int := 0;
 BEGIN
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
             WHERE x.enabled AND d.enabled AND NOT x.parked
               AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
+                   OR greatest(x.last_sync_at, x.updated_at) > t + clock_step
                    OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
                    OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
             ORDER BY flohsync._next_due(x) NULLS LAST
@@ -379,11 +386,15 @@ BEGIN
         ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
         n := n + 1;
       END IF;
+      -- The clock has been set back since: what it said then does not count.
+      set_back := coalesce(greatest(c.last_sync_at, c.updated_at) > t + clock_step, false);
       UPDATE flohsync.connector_sync_config x
-         SET next_run_at = CASE WHEN x.next_run_at > t THEN x.next_run_at ELSE flohsync._cron_next(c.cron_schedule, t, c.timezone) END,
-             next_full_run_at = CASE WHEN x.next_full_run_at > t THEN x.next_full_run_at ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END,
+         SET next_run_at = CASE WHEN x.next_run_at > t AND NOT set_back THEN x.next_run_at
+                                ELSE flohsync._cron_next(c.cron_schedule, t, c.timezone) END,
+             next_full_run_at = CASE WHEN x.next_full_run_at > t AND NOT set_back THEN x.next_full_run_at
+                                     ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END,
              -- whatever is queued now is the next try
-             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t THEN x.retry_at END
+             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
       UPDATE flohsync.connector_sync_config x

@@ -36,6 +36,8 @@
 #include "wait.h"
 #include "worker.h"
 
+#define CLOCK_STEP_MS	10000
+
 void
 launcher_register(void)
 {
@@ -136,6 +138,25 @@ launcher_report(WorkerLaunch launch)
 	}
 }
 
+/*
+ * What databases said of when they are due holds only as long as the clock goes
+ * on: when it is set back, they are asked again.
+ */
+static void
+launcher_check_clock(TimestampTz now)
+{
+	static TimestampTz last_look = 0;
+
+	if (last_look > TimestampTzPlusMilliseconds(now, CLOCK_STEP_MS))
+	{
+		ereport(LOG,
+				(errmsg("flohsync looks at its schedules again: the clock was set back by %ld s",
+						TimestampDifferenceMilliseconds(now, last_look) / 1000)));
+		shmem_all_due();
+	}
+	last_look = now;
+}
+
 void
 flohsync_launcher_main(Datum arg)
 {
@@ -158,6 +179,7 @@ flohsync_launcher_main(Datum arg)
 		if (flohsync_enabled && !was_enabled)
 			shmem_all_due();
 		was_enabled = flohsync_enabled;
+		launcher_check_clock(now);
 		/* Without the role the extension is nowhere installed. */
 		wake_at = DT_NOEND;
 		while (OidIsValid(role) && shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
