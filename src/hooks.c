@@ -51,16 +51,18 @@ hooks_database_of(Node *statement)
 	}
 }
 
-/* Does a command change a setting of ours for a database? */
-static bool
+/* Name of the database for which a command changes a setting of ours, or NULL. */
+static const char *
 hooks_sets_ours(Node *statement)
 {
 	VariableSetStmt *set;
 
 	if (nodeTag(statement) != T_AlterDatabaseSetStmt)
-		return false;
+		return NULL;
 	set = castNode(AlterDatabaseSetStmt, statement)->setstmt;
-	return set->kind == VAR_RESET_ALL || (set->name != NULL && pg_strncasecmp(set->name, "flohsync.", 9) == 0);
+	if (set->kind != VAR_RESET_ALL && (set->name == NULL || pg_strncasecmp(set->name, "flohsync.", 9) != 0))
+		return NULL;
+	return castNode(AlterDatabaseSetStmt, statement)->dbname;
 }
 
 static void
@@ -69,8 +71,7 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
 	const char *name = hooks_database_of(statement->utilityStmt);
-	const char *sets_ours = hooks_sets_ours(statement->utilityStmt) ?
-		castNode(AlterDatabaseSetStmt, statement->utilityStmt)->dbname : NULL;
+	const char *sets_ours = hooks_sets_ours(statement->utilityStmt);
 
 	if (name != NULL)
 	{

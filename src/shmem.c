@@ -257,6 +257,9 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 
 		if (d->database == InvalidOid || d->next_due == DT_NOEND)
 			continue;
+		/* Nobody asks for so long a hold: the clock was set back. */
+		if (d->hold_until > TimestampTzPlusMilliseconds(now, 2 * CLEAR_MS))
+			d->hold_until = now;
 		at = Max(d->next_due, d->hold_until);
 		for (int w = 0; w < shared->max_workers; w++)
 			underway |= shared->workers[w].in_use &&

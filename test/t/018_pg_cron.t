@@ -30,10 +30,11 @@ for ([ 'acme', 'user' ], [ 'acme', 'group' ], [ 'broken', 'user' ])
 }
 $f->sql('SELECT flohsync.update_connector(\'broken\', \'{"config": {"url": "' . $f->closed_url . '", "commands": ["listUsers"]}}\')');
 
+# All in one transaction: the same tick is the first one of each.
 sub schedule
 {
-	my ($name, $command) = @_;
-	return $f->sql("SELECT cron.schedule('$name', '* * * * *', \$\$$command\$\$)");
+	my (%jobs) = @_;
+	return $f->sql('SELECT ' . join(', ', map { "cron.schedule('$_', '* * * * *', \$\$$jobs{$_}\$\$)" } sort keys %jobs));
 }
 
 # Its state when it is over: a job's last run
@@ -53,9 +54,10 @@ for my $mode ('connections of its own', 'background workers')
 	}
 	my $last = $f->sql('SELECT coalesce(max(id), 0) FROM flohsync.sync_run');
 	my $since = $f->sql('SELECT coalesce(max(runid), 0) FROM cron.job_run_details');
-	schedule('users', q{CALL flohsync.sync('acme','user')});
-	schedule('groups', q{SELECT flohsync.trigger_sync('acme', 'group')});
-	schedule('broken', q{CALL flohsync.sync('broken', 'user')});
+	schedule(
+		users => q{CALL flohsync.sync('acme','user')},
+		groups => q{SELECT flohsync.trigger_sync('acme', 'group')},
+		broken => q{CALL flohsync.sync('broken', 'user')});
 	for my $name (qw(users groups broken))
 	{
 		$f->wait_for('SELECT count(*) > 0 FROM ' . job_of($name) . " WHERE runid > $since", timeout => 100);
