@@ -461,9 +461,15 @@ BEGIN
          full_cron_schedule = c.full_cron_schedule, timezone = c.timezone, overlap = c.overlap,
          hash_ignore = c.hash_ignore, safeguards = c.safeguards,
          next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at,
-         retry_at = c.retry_at, retries = c.retries, updated_at = now()
+         retry_at = c.retry_at, retries = c.retries, updated_at = clock_timestamp()
    WHERE x.id = c.id
   RETURNING x.* INTO c;
+  -- Other rules: the next post-sync looks at every record.
+  IF (c.user_match_strategy, c.user_match_fallback_strategies, c.issuer_source_path, c.attribute_mappings, c.create_users, c.deactivate_users)
+     IS DISTINCT FROM (old.user_match_strategy, old.user_match_fallback_strategies, old.issuer_source_path, old.attribute_mappings,
+                       old.create_users, old.deactivate_users) THEN
+    DELETE FROM flohsync.match_progress p WHERE p.config_id = c.id;
+  END IF;
   PERFORM flohsync._wake();
   RETURN flohsync._config_dto(c);
 END

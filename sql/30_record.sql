@@ -115,42 +115,65 @@ DECLARE
   _connector uuid := flohsync._connector_id(connector);
   _type text := flohsync._check_resource_type(mark_stale.resource_type);
   _full timestamptz;
-  n bigint;
+  _ids uuid[];
 BEGIN
   IF not_seen_since IS NULL THEN
     PERFORM flohsync._invalid('not_seen_since', 'it must not be null');
   END IF;
   SELECT c.last_full_pass_at INTO _full FROM flohsync.connector_sync_config c
    WHERE c.connector_id = _connector AND c.resource_type = _type;
-  UPDATE flohsync.resource_record r
-     SET stale_since = clock_timestamp(), observed_at = greatest(r.observed_at, _full)
-   WHERE r.connector_id = _connector AND r.resource_type = _type
-     AND r.stale_since IS NULL AND greatest(r.observed_at, _full) < not_seen_since;
-  GET DIAGNOSTICS n = ROW_COUNT;
-  RETURN n;
+  WITH staled AS (
+    UPDATE flohsync.resource_record r
+       SET stale_since = clock_timestamp(), observed_at = greatest(r.observed_at, _full)
+     WHERE r.connector_id = _connector AND r.resource_type = _type
+       AND r.stale_since IS NULL AND greatest(r.observed_at, _full) < not_seen_since
+    RETURNING r.id)
+  SELECT array_agg(s.id) INTO _ids FROM staled s;
+  PERFORM flohsync._note_changes(_connector, _type, _ids, 'staled');
+  RETURN coalesce(cardinality(_ids), 0);
 END
 $$;
 COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
 
-CREATE FUNCTION flohsync._purge(_connector uuid, _type text, _retention interval, _limit bigint) RETURNS bigint
+CREATE FUNCTION flohsync._purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   n bigint;
+  gone jsonb;
 BEGIN
-  DELETE FROM flohsync.resource_record r
-   USING (SELECT x.id FROM flohsync.resource_record x
-           WHERE x.connector_id = _connector AND x.resource_type = _type
-             AND x.stale_since < clock_timestamp() - _retention
-           LIMIT _limit FOR UPDATE SKIP LOCKED) old
-   WHERE r.id = old.id;
-  GET DIAGNOSTICS n = ROW_COUNT;
+  WITH purged AS (
+    DELETE FROM flohsync.resource_record r
+     USING (SELECT x.id FROM flohsync.resource_record x
+             WHERE x.connector_id = _connector AND x.resource_type = _type
+               AND x.stale_since < clock_timestamp() - _retention
+             LIMIT _limit FOR UPDATE SKIP LOCKED) old
+     WHERE r.id = old.id
+    RETURNING r.id, r.external_id, r.display_name, r.email
+  ), identities AS (
+    -- Of a user who was deactivated it stays: by it he is known when he comes back.
+    DELETE FROM flohsync.user_external_identity i
+     USING purged p JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id
+     WHERE i.user_id = m.user_id AND i.connector_id = _connector AND i.external_id = p.external_id AND i.source = 'connector_sync'
+       AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = i.user_id)
+    RETURNING 1
+  )
+  SELECT count(*), jsonb_agg(flohsync._changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
+                             ORDER BY p.external_id) FILTER (WHERE _run IS NOT NULL)
+    INTO n, gone
+    FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
+  IF gone IS NOT NULL THEN
+    PERFORM flohsync._queue_record_jobs(c, _run, gone)
+       FROM flohsync.connector_sync_config c
+      WHERE c.connector_id = _connector AND c.resource_type = _type AND flohsync._tells_records(c);
+  END IF;
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION flohsync._purge(uuid, text, interval, bigint) IS 'Removes at most a number of records that have been stale for longer than an interval';
+COMMENT ON FUNCTION flohsync._purge(uuid, text, interval, bigint, bigint) IS
+  'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';
 
 CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
@@ -173,7 +196,7 @@ BEGIN
   ELSIF _retention < interval '0' THEN
     PERFORM flohsync._invalid('retention', 'it must not be negative');
   END IF;
-  RETURN flohsync._purge(_connector, _type, _retention, NULL);
+  RETURN flohsync._purge(_connector, _type, _retention, NULL, NULL);
 END
 $$;
 COMMENT ON FUNCTION flohsync.purge_stale(text, text, interval) IS

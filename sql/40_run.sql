@@ -39,6 +39,7 @@ CREATE TABLE flohsync.sync_run (
   crashes           integer NOT NULL DEFAULT 0,
   crash_page        integer,
   timings           jsonb,
+  post_sync         jsonb,
   resolved_by       name,
   resolved_at       timestamptz,
   notes             text
@@ -76,6 +77,7 @@ COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purge
 COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died without having got further';
 COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Most pages that had been applied when a worker died';
 COMMENT ON COLUMN flohsync.sync_run.timings IS 'Where the time of the run went: milliseconds by stage';
+COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'What post-sync processing did, and its failures; null when there was nothing to do';
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';
 COMMENT ON COLUMN flohsync.sync_run.notes IS 'What it noted';
@@ -103,9 +105,12 @@ CREATE TABLE flohsync.sync_run_page (
   total_estimate bigint,
   seen           bytea,
   deleted        text[],
+  changed        uuid[],
   PRIMARY KEY (run_id, page)
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
+ALTER TABLE flohsync.sync_run_page ALTER COLUMN changed SET STORAGE EXTERNAL;
+CREATE INDEX sync_run_page_changed ON flohsync.sync_run_page (run_id) WHERE changed IS NOT NULL;
 COMMENT ON TABLE flohsync.sync_run_page IS 'One row per applied page: the ledger of a pass';
 COMMENT ON COLUMN flohsync.sync_run_page.run_id IS 'Run that applied the page';
 COMMENT ON COLUMN flohsync.sync_run_page.page IS 'Number of the page in its pass, from 1';
@@ -129,6 +134,7 @@ COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whos
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream said there is in all';
 COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'While the pass is open: the num of every record seen, as ranges (ledger.c)';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
+COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -168,6 +174,16 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync._pass_pages(bigint) IS 'The ledger of a pass';
 
+CREATE FUNCTION flohsync._page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text) RETURNS SETOF record
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT e.id, CASE WHEN e.position <= (_page).added THEN 'added'
+                    WHEN e.position <= (_page).added + (_page).updated THEN 'updated' ELSE 'restored' END
+    FROM pg_catalog.unnest((_page).changed) WITH ORDINALITY AS e(id, position);
+END;
+COMMENT ON FUNCTION flohsync._page_changes(flohsync.sync_run_page) IS 'The records that a page changed, and how';
+
 CREATE FUNCTION flohsync._forget_pass(_pass bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -191,11 +207,22 @@ BEGIN ATOMIC
       'errored', coalesce(pg_catalog.sum(p.errored), 0), 'ignored', coalesce(pg_catalog.sum(p.ignored), 0),
       'duplicates', coalesce(pg_catalog.sum(p.duplicates), 0), 'truncated', coalesce(pg_catalog.sum(p.truncated), 0),
       'bytes', coalesce(pg_catalog.sum(p.bytes), 0), 'complete', coalesce(r.complete, false))
+      || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('postSync', r.post_sync) END
     FROM flohsync.sync_run r LEFT JOIN flohsync.sync_run_page p ON p.run_id = r.id
    WHERE r.id = _run
    GROUP BY r.id;
 END;
 COMMENT ON FUNCTION flohsync._run_stats(bigint) IS 'Statistics of a run, summed from its pages';
+
+CREATE FUNCTION flohsync._totals_of(_stats jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT coalesce(pg_catalog.jsonb_object_agg(e.key, e.value), '{}')
+    FROM pg_catalog.jsonb_each((_stats - 'postSync') || coalesce(_stats -> 'postSync', '{}')) e
+   WHERE pg_catalog.jsonb_typeof(e.value) = 'number';
+END;
+COMMENT ON FUNCTION flohsync._totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
 
 CREATE FUNCTION flohsync._fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE

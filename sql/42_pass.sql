@@ -20,7 +20,8 @@ CREATE FUNCTION flohsync._start_run(_run bigint,
   OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
   OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
-  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text)
+  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text,
+  OUT note_changes boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -141,6 +142,8 @@ BEGIN
   filter_rules := c.filter_rules;
   hash_ignore := c.hash_ignore;
   owner := c.owner;
+  -- Without a row in match_progress post-sync looks at everything anyway.
+  note_changes := flohsync._tells_records(c) OR EXISTS (SELECT FROM flohsync.match_progress m WHERE m.config_id = c.id);
   list_command := flohsync._list_command(d.config, r.resource_type);
 END
 $$;
@@ -155,6 +158,7 @@ DECLARE
 BEGIN
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
   PERFORM flohsync._forget_pass(r.pass_id);
+  PERFORM flohsync._keep_page_changes(_run);
   DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
   UPDATE flohsync.sync_run x SET pass_id = x.id, pass_started_at = clock_timestamp()
    WHERE x.id = _run RETURNING x.* INTO r;
@@ -176,6 +180,7 @@ DECLARE
   c flohsync.connector_sync_config;
   seen bytea;
   gone text[];
+  ids uuid[];
   full_pass boolean;
   max_fraction numeric;
   min_records numeric;
@@ -230,23 +235,39 @@ BEGIN
     held := true;
     message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
                       staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+    IF c.deactivate_users THEN
+      SELECT concat(message, '; ', count(DISTINCT u.id), ' users have such a record') INTO message
+        FROM flohsync.resource_record x
+        JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
+        JOIN flohsync.v_user u ON u.id = m.user_id AND coalesce(u.active, true)
+       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+         AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num))
+              OR x.external_id = ANY (gone));
+    END IF;
     staled := 0;
     RETURN;
   END IF;
 
   IF staled > 0 THEN
     IF full_pass THEN
-      UPDATE flohsync.resource_record x
-         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone));
+      WITH done AS (
+        UPDATE flohsync.resource_record x
+           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
+        RETURNING x.id)
+      SELECT array_agg(d.id) INTO ids FROM done d;
     ELSE
-      UPDATE flohsync.resource_record x
-         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND x.external_id = ANY (gone);
+      WITH done AS (
+        UPDATE flohsync.resource_record x
+           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+           AND x.external_id = ANY (gone)
+        RETURNING x.id)
+      SELECT array_agg(d.id) INTO ids FROM done d;
     END IF;
-    GET DIAGNOSTICS staled = ROW_COUNT;
+    staled := coalesce(cardinality(ids), 0);
+    PERFORM flohsync._note_changes(r.connector_id, r.resource_type, ids, 'staled');
     UPDATE flohsync.sync_run x SET staled = x.staled + _settle_pass.staled WHERE x.id = _run;
   END IF;
   IF full_pass THEN
@@ -284,10 +305,11 @@ AS $$
 DECLARE
   n bigint;
 BEGIN
-  SELECT flohsync._purge(c.connector_id, c.resource_type, flohsync._duration(c.stale_retention), _limit) INTO n
+  -- While it is not known who has to be deactivated, the records that tell it stay.
+  SELECT flohsync._purge(c.connector_id, c.resource_type, flohsync._duration(c.stale_retention), _limit, _run) INTO n
     FROM flohsync.sync_run r
     JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-   WHERE r.id = _run;
+   WHERE r.id = _run AND NOT (c.deactivate_users AND coalesce(r.post_sync, '{}') ? 'errors');
   IF n > 0 THEN
     UPDATE flohsync.sync_run r SET removed = r.removed + n WHERE r.id = _run;
   END IF;
@@ -326,6 +348,9 @@ BEGIN
     RETURN;
   END IF;
   UPDATE flohsync.sync_run x SET stats = flohsync._run_stats(_run) WHERE x.id = _run RETURNING x.* INTO r;
+  IF _status IN ('success', 'held') THEN
+    PERFORM flohsync._trigger_summary(_run, r.stats);
+  END IF;
   IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
     PERFORM flohsync._forget_pass(r.pass_id);
   END IF;
@@ -338,7 +363,7 @@ BEGIN
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = 'crash_loop',
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
-         totals = flohsync._sum(c.totals, (r.stats - 'complete') || jsonb_build_object(_status, 1)),
+         totals = flohsync._sum(c.totals, flohsync._totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,

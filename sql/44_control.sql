@@ -118,6 +118,7 @@ DECLARE
   n bigint;
 BEGIN
   s := flohsync._settle_pass(r.id, true);
+  PERFORM flohsync._post_sync(r.id, false);
   n := flohsync._purge_run(r.id, NULL);
   UPDATE flohsync.sync_run x
      SET status = 'success', resolved_by = current_user, resolved_at = clock_timestamp(),
@@ -125,7 +126,9 @@ BEGIN
    WHERE x.id = r.id RETURNING x.* INTO r;
   UPDATE flohsync.sync_run x
      SET stats = x.stats || jsonb_build_object('staled', x.staled, 'removed', x.removed)
+                 || CASE WHEN x.post_sync IS NULL THEN '{}' ELSE jsonb_build_object('postSync', x.post_sync) END
    WHERE x.id = r.id RETURNING x.* INTO r;
+  PERFORM flohsync._trigger_summary(r.id, r.stats);
   PERFORM flohsync._forget_pass(r.pass_id);
   -- The configuration tells of its last run; that may be a later one.
   UPDATE flohsync.connector_sync_config c
@@ -134,7 +137,8 @@ BEGIN
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   UPDATE flohsync.connector_sync_config c
-     SET totals = flohsync._sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', r.staled, 'removed', r.removed))
+     SET totals = flohsync._sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', s.staled, 'removed', n,
+           'usersDeactivated', coalesce(r.post_sync ->> 'usersDeactivated', '0'), 'usersCreated', coalesce(r.post_sync ->> 'usersCreated', '0')))
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
   -- A run that was asked for meanwhile found the lock taken.
@@ -156,6 +160,10 @@ BEGIN
   UPDATE flohsync.sync_run x
      SET status = 'cancelled', resolved_by = current_user, resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
+  -- Who was to be deactivated is not asked about again, unless something else happens to the record.
+  DELETE FROM flohsync.record_change q USING flohsync.resource_record x
+   WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again'
+     AND x.id = q.resource_id AND x.stale_since IS NOT NULL;
   PERFORM flohsync._forget_pass(r.pass_id);
   UPDATE flohsync.connector_sync_config c SET last_sync_status = 'idle', last_sync_error = NULL
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
@@ -166,7 +174,7 @@ BEGIN
   PERFORM flohsync._wake();
 END
 $$;
-COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed stay as they are';
+COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed, and the users it would have deactivated, stay as they are';
 
 CREATE FUNCTION flohsync.delete_sync_config(connector text, resource_type text) RETURNS boolean
 LANGUAGE plpgsql

@@ -1,5 +1,15 @@
--- Users, matches and profiles.  flohsync reads users only through v_user: an
--- application with its own users replaces that view.
+-- Users, their profiles and their identities upstream.
+--
+-- The seam: the rest of flohsync reads users only through v_user, and writes
+-- them only through _user_create, _user_deactivate, _user_reactivate and
+-- _profile_update.  An application with its own users replaces these five, with
+-- CREATE OR REPLACE and the same columns and arguments, and nothing else; so
+-- no table outside this file may refer to floh_user.
+
+-- What is compared when e-mail addresses or issuers are.
+CREATE FUNCTION flohsync._match_key(_text text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_match_key';
+COMMENT ON FUNCTION flohsync._match_key(text) IS 'A text without white space around it and with ASCII letters in lower case, nothing else folded; null when nothing is left';
 
 CREATE TABLE flohsync.floh_user (
   id                 uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -12,13 +22,16 @@ CREATE TABLE flohsync.floh_user (
   upstream_id        varchar(500),
   active             boolean NOT NULL DEFAULT true,
   deleted_at         timestamptz,
-  deactivated_by_run bigint REFERENCES flohsync.sync_run ON DELETE SET NULL,
+  deactivated_by_run bigint,
   created_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at         timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (iss, sub),
   UNIQUE (iss, email),
   CHECK (confirmed OR (iss = '-' AND sub = email))
 );
+CREATE INDEX floh_user_email_key ON flohsync.floh_user (flohsync._match_key(email) COLLATE "C");
+CREATE INDEX floh_user_sub ON flohsync.floh_user (sub COLLATE "C");
+CREATE INDEX floh_user_upstream_id ON flohsync.floh_user (upstream_id COLLATE "C") WHERE upstream_id IS NOT NULL;
 COMMENT ON TABLE flohsync.floh_user IS 'Users; an unconfirmed one has iss ''-'' and its e-mail address as sub';
 COMMENT ON COLUMN flohsync.floh_user.id IS 'Identity of the user';
 COMMENT ON COLUMN flohsync.floh_user.iss IS 'Issuer of the login, ''-'' while unconfirmed';
@@ -30,12 +43,12 @@ COMMENT ON COLUMN flohsync.floh_user.upstream_issuer IS 'Issuer behind the login
 COMMENT ON COLUMN flohsync.floh_user.upstream_id IS 'Id at that issuer';
 COMMENT ON COLUMN flohsync.floh_user.active IS 'Whether the user may work';
 COMMENT ON COLUMN flohsync.floh_user.deleted_at IS 'When the user was soft-deleted';
-COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS 'Run that deactivated the user; only such a user is reactivated by a sync';
+COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS 'Run that deactivated the user, 0: a webhook; only such a user is reactivated by a sync';
 COMMENT ON COLUMN flohsync.floh_user.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.floh_user.updated_at IS 'When the row was last changed';
 
 CREATE VIEW flohsync.v_user WITH (security_barrier) AS
-SELECT u.id, u.email, u.display_name, u.upstream_issuer, u.upstream_id, u.sub, u.confirmed, u.active
+SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
 COMMENT ON VIEW flohsync.v_user IS 'The users that matching looks at: those not soft-deleted';
@@ -77,7 +90,7 @@ COMMENT ON COLUMN flohsync.user_profile.attribute_sources IS 'Which source last 
 COMMENT ON COLUMN flohsync.user_profile.updated_at IS 'When the row was last changed';
 
 CREATE TABLE flohsync.user_external_identity (
-  user_id               uuid NOT NULL REFERENCES flohsync.floh_user ON DELETE CASCADE,
+  user_id               uuid NOT NULL,
   connector_id          uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   external_id           varchar(255) COLLATE "C" NOT NULL,
   external_email        varchar(255),
@@ -85,8 +98,9 @@ CREATE TABLE flohsync.user_external_identity (
   source                text NOT NULL CHECK (source IN ('connector_sync', 'workflow', 'manual')),
   attributes            jsonb,
   verified_at           timestamptz,
-  UNIQUE (user_id, connector_id, external_id)
+  CONSTRAINT user_external_identity_key UNIQUE (external_id, connector_id, user_id)
 );
+CREATE INDEX user_external_identity_user ON flohsync.user_external_identity (user_id);
 CREATE INDEX user_external_identity_email ON flohsync.user_external_identity (external_email);
 COMMENT ON TABLE flohsync.user_external_identity IS 'Which upstream identities a user has';
 COMMENT ON COLUMN flohsync.user_external_identity.user_id IS 'User';
@@ -98,44 +112,148 @@ COMMENT ON COLUMN flohsync.user_external_identity.source IS 'connector_sync, wor
 COMMENT ON COLUMN flohsync.user_external_identity.attributes IS 'Attributes of the identity';
 COMMENT ON COLUMN flohsync.user_external_identity.verified_at IS 'When the identity was last confirmed';
 
-CREATE TABLE flohsync.connector_sync_match (
-  id                    uuid PRIMARY KEY DEFAULT flohsync._new_id(),
-  connector_id          uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
-  resource_type         varchar(64) COLLATE "C" NOT NULL,
-  connector_resource_id uuid NOT NULL REFERENCES flohsync.resource_record ON DELETE CASCADE,
-  external_id           varchar(255) COLLATE "C" NOT NULL,
-  external_display_name varchar(255),
-  external_email        varchar(255),
-  user_id               uuid REFERENCES flohsync.floh_user ON DELETE SET NULL,
-  match_status          varchar(32) NOT NULL
-                        CHECK (match_status IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending')),
-  match_confidence      varchar(32) NOT NULL CHECK (match_confidence IN ('exact', 'probable', 'ambiguous', 'none')),
-  match_strategy        varchar(32),
-  candidate_user_ids    jsonb,
-  resolution_notes      text,
-  resolved_by           uuid REFERENCES flohsync.floh_user ON DELETE SET NULL,
-  resolved_at           timestamptz,
-  created_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  updated_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  UNIQUE (connector_id, resource_type, connector_resource_id)
-);
-CREATE INDEX connector_sync_match_resource ON flohsync.connector_sync_match (connector_resource_id);
-CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id);
-COMMENT ON TABLE flohsync.connector_sync_match IS 'Which user a record belongs to, and how that was found';
-COMMENT ON COLUMN flohsync.connector_sync_match.id IS 'Identity of the match';
-COMMENT ON COLUMN flohsync.connector_sync_match.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.connector_sync_match.resource_type IS 'Resource type';
-COMMENT ON COLUMN flohsync.connector_sync_match.connector_resource_id IS 'Record; its deletion deletes the match';
-COMMENT ON COLUMN flohsync.connector_sync_match.external_id IS 'Id of the record in the upstream';
-COMMENT ON COLUMN flohsync.connector_sync_match.external_display_name IS 'Name of the record';
-COMMENT ON COLUMN flohsync.connector_sync_match.external_email IS 'E-mail address of the record';
-COMMENT ON COLUMN flohsync.connector_sync_match.user_id IS 'User, when there is one';
-COMMENT ON COLUMN flohsync.connector_sync_match.match_status IS 'matched, unmatched, ambiguous, manual_override, skipped or create_pending';
-COMMENT ON COLUMN flohsync.connector_sync_match.match_confidence IS 'exact, probable, ambiguous or none';
-COMMENT ON COLUMN flohsync.connector_sync_match.match_strategy IS 'Strategy that led to the outcome';
-COMMENT ON COLUMN flohsync.connector_sync_match.candidate_user_ids IS 'Candidates of an ambiguous match';
-COMMENT ON COLUMN flohsync.connector_sync_match.resolution_notes IS 'What an operator noted';
-COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolved the match';
-COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
-COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
-COMMENT ON COLUMN flohsync.connector_sync_match.updated_at IS 'When the row was last changed';
+
+CREATE FUNCTION flohsync._user_create(_emails text[], _display_names text[])
+RETURNS TABLE ("position" integer, user_id uuid, problem text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH wanted AS (
+    SELECT w.position::int, btrim(w.email, E' \t\n\r\f\v') AS email, flohsync._match_key(w.email) AS key,
+           coalesce(nullif(btrim(w.name), ''), w.email) AS name,
+           row_number() OVER (PARTITION BY flohsync._match_key(w.email) ORDER BY w.position) AS nth
+      FROM unnest(_emails, _display_names) WITH ORDINALITY AS w(email, name, position)
+  ), taken AS (
+    -- Whatever the issuer or the case, and soft-deleted or not: it would be the same person twice.
+    SELECT DISTINCT ON (w.position) w.position,
+           format('the e-mail address belongs to user %s%s%s', u.id,
+                  CASE WHEN u.iss <> '-' THEN format(' of issuer %s', u.iss) ELSE '' END,
+                  CASE WHEN u.deleted_at IS NOT NULL THEN ', who is deleted' ELSE '' END) AS problem
+      FROM wanted w
+      JOIN flohsync.floh_user u ON flohsync._match_key(u.email) COLLATE "C" = w.key COLLATE "C"
+     ORDER BY w.position, u.deleted_at NULLS FIRST, u.id
+  ), made AS (
+    INSERT INTO flohsync.floh_user AS u (iss, sub, email, display_name)
+    SELECT '-', w.email, w.email, left(w.name, 255)
+      FROM wanted w
+     WHERE w.nth = 1 AND w.key IS NOT NULL AND length(w.email) <= 255
+       AND NOT EXISTS (SELECT FROM taken t WHERE t.position = w.position)
+    ON CONFLICT DO NOTHING
+    RETURNING u.id, u.email
+  )
+  SELECT w.position, m.id,
+         CASE WHEN m.id IS NOT NULL THEN NULL
+              WHEN w.key IS NULL THEN 'there is no e-mail address'
+              WHEN length(w.email) > 255 THEN 'the e-mail address has more than 255 characters'
+              WHEN w.nth > 1 THEN 'another record has the same e-mail address'
+              ELSE coalesce(t.problem, 'the e-mail address was taken meanwhile') END
+    FROM wanted w
+    LEFT JOIN taken t ON t.position = w.position
+    LEFT JOIN made m ON m.email = w.email AND w.nth = 1;
+END
+$$;
+COMMENT ON FUNCTION flohsync._user_create(text[], text[]) IS
+  'Seam: creates unconfirmed users; for each position the new user''s id, or why there is none';
+
+CREATE FUNCTION flohsync._user_deactivate(_users uuid[], _run bigint) RETURNS SETOF uuid
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.floh_user u
+     SET deleted_at = pg_catalog.clock_timestamp(), active = false, deactivated_by_run = coalesce(_run, 0), updated_at = pg_catalog.now()
+   WHERE u.id = ANY (_users) AND u.deleted_at IS NULL
+  RETURNING u.id;
+END;
+COMMENT ON FUNCTION flohsync._user_deactivate(uuid[], bigint) IS
+  'Seam: soft-deletes users on behalf of a run (null: none) and returns those that were not';
+
+CREATE FUNCTION flohsync._user_reactivate(_users uuid[]) RETURNS SETOF uuid
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.floh_user u
+     SET deleted_at = NULL, active = true, deactivated_by_run = NULL, updated_at = pg_catalog.now()
+   WHERE u.id = ANY (_users) AND u.deleted_at IS NOT NULL AND u.deactivated_by_run IS NOT NULL
+  RETURNING u.id;
+END;
+COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS
+  'Seam: brings back those of the users that _user_deactivate soft-deleted, and returns them';
+
+CREATE FUNCTION flohsync._is_blank(_value jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+RETURN _value IS NULL OR _value = 'null' OR (pg_catalog.jsonb_typeof(_value) = 'string' AND (_value #>> '{}') !~ '\S');
+COMMENT ON FUNCTION flohsync._is_blank(jsonb) IS 'Whether a profile value counts as empty: null or a blank text';
+
+CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  built_in constant text[] := '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}';
+BEGIN
+  RETURN QUERY
+  WITH change AS (
+    SELECT e.user_id, e.known, jsonb_object_agg(e.field, e.value) AS new, jsonb_object_agg(e.field, _source) AS sources
+      FROM (SELECT u.user_id, q.user_id IS NOT NULL AS known, f.key AS field, f.value -> 'value' AS value, f.value ->> 'mode' AS mode,
+                   CASE f.key WHEN 'title' THEN to_jsonb(q.title) WHEN 'department' THEN to_jsonb(q.department)
+                              WHEN 'phoneNumber' THEN to_jsonb(q.phone_number) WHEN 'location' THEN to_jsonb(q.location)
+                              WHEN 'employeeId' THEN to_jsonb(q.employee_id) WHEN 'costCenter' THEN to_jsonb(q.cost_center)
+                              WHEN 'startDate' THEN to_jsonb(q.start_date) WHEN 'managerId' THEN to_jsonb(q.manager_id)
+                              ELSE q.custom_attributes -> f.key END AS old
+              FROM unnest(_users, _patches) AS u(user_id, patch)
+              JOIN flohsync.floh_user x ON x.id = u.user_id
+             CROSS JOIN LATERAL jsonb_each(u.patch) f
+              LEFT JOIN flohsync.user_profile q ON q.user_id = u.user_id) e
+     WHERE CASE e.mode WHEN 'overwrite_always' THEN coalesce(e.old, 'null') <> e.value
+                       WHEN 'overwrite_if_empty' THEN flohsync._is_blank(e.old) AND NOT flohsync._is_blank(e.value) END
+     GROUP BY e.user_id, e.known
+  ), made AS (
+    INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
+                                            start_date, manager_id, custom_attributes, attribute_sources)
+    SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location', c.new ->> 'employeeId',
+           c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid, c.new - built_in, c.sources
+      FROM change c WHERE NOT c.known
+    ON CONFLICT DO NOTHING
+    RETURNING p.user_id
+  ), changed AS (
+    -- Field by field: what somebody else writes beside it meanwhile stays.
+    UPDATE flohsync.user_profile p
+       SET title = CASE WHEN c.new ? 'title' THEN c.new ->> 'title' ELSE p.title END,
+           department = CASE WHEN c.new ? 'department' THEN c.new ->> 'department' ELSE p.department END,
+           phone_number = CASE WHEN c.new ? 'phoneNumber' THEN c.new ->> 'phoneNumber' ELSE p.phone_number END,
+           location = CASE WHEN c.new ? 'location' THEN c.new ->> 'location' ELSE p.location END,
+           employee_id = CASE WHEN c.new ? 'employeeId' THEN c.new ->> 'employeeId' ELSE p.employee_id END,
+           cost_center = CASE WHEN c.new ? 'costCenter' THEN c.new ->> 'costCenter' ELSE p.cost_center END,
+           start_date = CASE WHEN c.new ? 'startDate' THEN (c.new ->> 'startDate')::date ELSE p.start_date END,
+           manager_id = CASE WHEN c.new ? 'managerId' THEN (c.new ->> 'managerId')::uuid ELSE p.manager_id END,
+           custom_attributes = p.custom_attributes || (c.new - built_in),
+           attribute_sources = p.attribute_sources || c.sources, updated_at = now()
+      FROM change c
+     WHERE c.known AND p.user_id = c.user_id
+    RETURNING p.user_id
+  )
+  SELECT m.user_id FROM made m UNION ALL SELECT c.user_id FROM changed c;
+END
+$$;
+COMMENT ON FUNCTION flohsync._profile_update(uuid[], jsonb[], text) IS
+  'Seam: writes profile fields and who wrote them; a patch is {"field": {"value": …, "mode": "overwrite_always" or "overwrite_if_empty"}}; returns the users whose profile changed';
+
+-- Whoever else deactivates a user that a sync deactivated takes that over: no sync brings the user back then.
+CREATE FUNCTION flohsync._user_guard() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  NEW.deactivated_by_run := NULL;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION flohsync._user_guard() IS 'Forgets which run deactivated a user whose state somebody else changes';
+CREATE TRIGGER user_guard BEFORE UPDATE OF active, deleted_at ON flohsync.floh_user
+FOR EACH ROW WHEN (NEW.deactivated_by_run IS NOT NULL AND NEW.deactivated_by_run IS NOT DISTINCT FROM OLD.deactivated_by_run
+                   AND (NEW.active, NEW.deleted_at) IS DISTINCT FROM (OLD.active, OLD.deleted_at))
+EXECUTE FUNCTION flohsync._user_guard();

@@ -1,4 +1,9 @@
--- The queue of workflow jobs and what was made of them.
+-- Workflows: the queue of sync-workflow-trigger jobs, and what the handler made of them.
+--
+-- A job is queued in the transaction that changed what it tells of, and the
+-- handler makes a workflow_run of it there and then.  Doing the workflow is
+-- somebody else's work: a worker outside claims the job, or an application
+-- that listens to flohsync_workflow reads workflow_run.
 
 CREATE TABLE flohsync.workflow_job (
   id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -7,12 +12,15 @@ CREATE TABLE flohsync.workflow_job (
   data         jsonb NOT NULL,
   status       text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'running', 'done', 'failed')),
   attempts     integer NOT NULL DEFAULT 0,
-  run_after    timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  run_after    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  claimed_at   timestamptz,
   error        text,
   created_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
   finished_at  timestamptz
 );
 CREATE INDEX workflow_job_queue ON flohsync.workflow_job (run_after, id) WHERE status = 'queued';
+CREATE INDEX workflow_job_claimed ON flohsync.workflow_job (claimed_at) WHERE status = 'running';
+CREATE INDEX workflow_job_workflow ON flohsync.workflow_job (workflow_id);
 COMMENT ON TABLE flohsync.workflow_job IS 'Queue of sync-workflow-trigger jobs';
 COMMENT ON COLUMN flohsync.workflow_job.id IS 'Identity of the job';
 COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it';
@@ -21,6 +29,7 @@ COMMENT ON COLUMN flohsync.workflow_job.data IS 'Payload of the job';
 COMMENT ON COLUMN flohsync.workflow_job.status IS 'queued, running, done or failed';
 COMMENT ON COLUMN flohsync.workflow_job.attempts IS 'How often it was tried';
 COMMENT ON COLUMN flohsync.workflow_job.run_after IS 'Not to be tried before';
+COMMENT ON COLUMN flohsync.workflow_job.claimed_at IS 'When a worker took it last';
 COMMENT ON COLUMN flohsync.workflow_job.error IS 'Message of the last failure';
 COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
@@ -33,10 +42,244 @@ CREATE TABLE flohsync.workflow_run (
   status      text NOT NULL DEFAULT 'pending',
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
+CREATE INDEX workflow_run_job ON flohsync.workflow_run (job_id);
+CREATE INDEX workflow_run_workflow ON flohsync.workflow_run (workflow_id);
 COMMENT ON TABLE flohsync.workflow_run IS 'Workflow runs that jobs started';
 COMMENT ON COLUMN flohsync.workflow_run.id IS 'Identity of the workflow run';
 COMMENT ON COLUMN flohsync.workflow_run.job_id IS 'Job that started it';
 COMMENT ON COLUMN flohsync.workflow_run.workflow_id IS 'Workflow';
 COMMENT ON COLUMN flohsync.workflow_run.variables IS 'Variables that it starts with';
-COMMENT ON COLUMN flohsync.workflow_run.status IS 'Status, written by who runs the workflow';
+COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, what became of the job: running, done or failed; else written by who does the workflow';
 COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When it was made';
+
+-- What queues the jobs.
+
+CREATE FUNCTION flohsync._changed_record(_id uuid, _external_id text, _display_name text, _email text, _change text, _user uuid, _status text) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.jsonb_build_object('resourceId', _id, 'externalId', _external_id, 'displayName', _display_name, 'email', _email,
+                                     'change', _change, 'userId', _user, 'matchStatus', _status);
+COMMENT ON FUNCTION flohsync._changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record as a workflow is told of it';
+
+CREATE FUNCTION flohsync._job_data(_c flohsync.connector_sync_config, _run bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.jsonb_build_object('connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
+                                     'workflowId', (_c).post_sync_workflow_id, 'triggerMode', (_c).sync_trigger_mode, 'runId', _run);
+COMMENT ON FUNCTION flohsync._job_data(flohsync.connector_sync_config, bigint) IS 'What the data of every job has';
+
+CREATE FUNCTION flohsync._queue_jobs(_c flohsync.connector_sync_config, _run bigint, _data jsonb[]) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  jobs bigint[];
+BEGIN
+  WITH made AS (
+    INSERT INTO flohsync.workflow_job AS j (run_id, workflow_id, data)
+    SELECT _run, _c.post_sync_workflow_id, d.data FROM unnest(_data) WITH ORDINALITY AS d(data, position) ORDER BY d.position
+    RETURNING j.id)
+  SELECT array_agg(m.id) INTO jobs FROM made m;
+  PERFORM flohsync._start_workflows(jobs);
+  RETURN coalesce(cardinality(jobs), 0);
+END
+$$;
+COMMENT ON FUNCTION flohsync._queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
+
+CREATE FUNCTION flohsync._queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT flohsync._queue_jobs(_c, _run, (
+    SELECT pg_catalog.array_agg(flohsync._job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
+      FROM (SELECT (e.position - 1) / 500 AS nr, pg_catalog.jsonb_agg(e.record ORDER BY e.position) AS records
+              FROM pg_catalog.jsonb_array_elements(_records) WITH ORDINALITY AS e(record, position)
+             GROUP BY 1) b));
+END;
+COMMENT ON FUNCTION flohsync._queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb) IS 'Queues jobs of at most 500 changed records each';
+
+CREATE FUNCTION flohsync._trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _queued uuid[]) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+SET work_mem = '64MB'
+BEGIN ATOMIC
+  SELECT coalesce(flohsync._queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
+           flohsync._changed_record(x.id, x.external_id, x.display_name, x.email, f.change, m.user_id, m.match_status) ORDER BY x.external_id)), 0)
+    FROM (SELECT l.resource_id, CASE WHEN l.last = 'updated' AND l.added THEN 'added' ELSE l.last END AS change
+            FROM (SELECT e.resource_id, pg_catalog.bool_or(e.change = 'added') AS added,
+                         (pg_catalog.array_agg(e.change ORDER BY e.run DESC, e.page DESC))[1] AS last
+                    FROM (SELECT g.resource_id, g.change, p.run_id AS run, p.page
+                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL flohsync._page_changes(p) g
+                           WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
+                          UNION ALL
+                          SELECT q.resource_id, q.change, NULL, NULL FROM flohsync.record_change q
+                           WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
+                   GROUP BY e.resource_id) l) f
+    JOIN flohsync.resource_record x ON x.id = f.resource_id
+    LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
+END;
+COMMENT ON FUNCTION flohsync._trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]) IS
+  'Queues the jobs that tell a workflow of each record changed since it was last told; returns their number';
+
+CREATE FUNCTION flohsync._trigger_summary(_run bigint, _stats jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM flohsync._queue_jobs(c, _run, ARRAY[flohsync._job_data(c, _run) || jsonb_build_object('stats', _stats)])
+     FROM flohsync.sync_run r
+     JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+    WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL
+      AND (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
+          + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0;
+EXCEPTION WHEN OTHERS THEN
+  PERFORM flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM);
+END
+$$;
+COMMENT ON FUNCTION flohsync._trigger_summary(bigint, jsonb) IS 'Queues the one job that tells a workflow of a run in which something changed';
+
+-- The handler: what a job becomes.
+
+CREATE FUNCTION flohsync._job_problem(_j flohsync.workflow_job) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN pg_catalog.jsonb_typeof((_j).data) <> 'object' THEN 'the data of the job is not an object'
+  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'resourceType', '') !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN '"resourceType" is missing or malformed'
+  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'triggerMode', '') NOT IN ('per_record', 'summary') THEN '"triggerMode" is neither per_record nor summary'
+  WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'records'), 'array') <> 'array' THEN '"records" is not an array'
+  WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'stats'), 'object') <> 'object' THEN '"stats" is not an object'
+  WHEN NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = ((_j).data ->> 'workflowId')::uuid)
+    THEN pg_catalog.format('workflow %s does not exist', (_j).data ->> 'workflowId')
+END;
+COMMENT ON FUNCTION flohsync._job_problem(flohsync.workflow_job) IS 'What makes a job useless; null when nothing does';
+
+CREATE FUNCTION flohsync._start_workflows(_jobs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  started jsonb;
+BEGIN
+  UPDATE flohsync.workflow_job j SET status = 'failed', error = flohsync._job_problem(j), finished_at = clock_timestamp()
+   WHERE j.id = ANY (_jobs) AND j.status = 'queued' AND flohsync._job_problem(j) IS NOT NULL;
+  WITH made AS (
+    INSERT INTO flohsync.workflow_run AS r (job_id, workflow_id, variables)
+    SELECT j.id, (j.data ->> 'workflowId')::uuid,
+           jsonb_strip_nulls(jsonb_build_object('connectorId', j.data -> 'connectorId', 'resourceType', j.data -> 'resourceType',
+             'workflowId', j.data -> 'workflowId', 'triggerMode', j.data -> 'triggerMode', 'runId', j.data -> 'runId'))
+           || CASE WHEN j.data ? 'records' THEN jsonb_build_object('records', j.data -> 'records') ELSE '{}' END
+           || CASE WHEN j.data ? 'stats' THEN jsonb_build_object('stats', j.data -> 'stats') ELSE '{}' END
+      FROM flohsync.workflow_job j
+     WHERE j.id = ANY (_jobs) AND j.status = 'queued'
+       AND NOT EXISTS (SELECT FROM flohsync.workflow_run x WHERE x.job_id = j.id)
+     ORDER BY j.id
+    RETURNING r.job_id, r.workflow_id)
+  SELECT jsonb_agg(DISTINCT m.workflow_id) INTO started FROM made m;
+  IF started IS NOT NULL THEN
+    PERFORM pg_notify('flohsync_workflow', jsonb_build_object('workflowIds', started)::text);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._start_workflows(bigint[]) IS
+  'The handler of sync-workflow-trigger jobs: checks the data and makes a workflow_run with its variables; what cannot be used fails for good';
+
+-- For a worker outside that does the workflows.
+
+CREATE FUNCTION flohsync.claim_workflow_jobs(max int) RETURNS SETOF flohsync.workflow_job
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  jobs bigint[];
+BEGIN
+  IF claim_workflow_jobs.max IS NULL OR claim_workflow_jobs.max < 1 THEN
+    PERFORM flohsync._invalid('max', 'it must be at least 1');
+  END IF;
+  -- Whoever claimed these is gone.
+  UPDATE flohsync.workflow_job j
+     SET status = CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END, error = 'the worker did not finish the job within 30 minutes',
+         finished_at = CASE WHEN j.attempts >= 3 THEN clock_timestamp() END
+   WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
+                   WHERE x.status = 'running' AND x.claimed_at < clock_timestamp() - interval '30 minutes' FOR UPDATE SKIP LOCKED);
+  SELECT array_agg(q.id) INTO jobs
+    FROM (SELECT j.id FROM flohsync.workflow_job j
+           WHERE j.status = 'queued' AND j.run_after <= clock_timestamp()
+             AND NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = j.workflow_id AND NOT w.enabled)
+           ORDER BY j.run_after, j.id
+           LIMIT claim_workflow_jobs.max FOR UPDATE SKIP LOCKED) q;
+  PERFORM flohsync._start_workflows(jobs);
+  RETURN QUERY
+  WITH claimed AS (
+    UPDATE flohsync.workflow_job j SET status = 'running', attempts = j.attempts + 1, claimed_at = clock_timestamp()
+     WHERE j.id = ANY (jobs) AND j.status = 'queued'
+    RETURNING j.*
+  ), told AS (
+    UPDATE flohsync.workflow_run r SET status = 'running' FROM claimed c WHERE r.job_id = c.id
+  )
+  SELECT * FROM claimed c ORDER BY c.run_after, c.id;
+END
+$$;
+COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
+  'Gives at most a number of jobs to the caller, each to one caller; it must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they are given out again';
+
+CREATE FUNCTION flohsync._claimed_job(_id bigint) RETURNS flohsync.workflow_job
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  j flohsync.workflow_job;
+BEGIN
+  SELECT * INTO j FROM flohsync.workflow_job x WHERE x.id = _id FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING MESSAGE = format('workflow job %s does not exist', coalesce(_id::text, 'NULL'));
+  ELSIF j.status <> 'running' THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = format('workflow job %s is not being worked on', _id), DETAIL = format('Its status is %s.', j.status),
+      HINT = 'Take jobs with flohsync.claim_workflow_jobs().';
+  END IF;
+  RETURN j;
+END
+$$;
+COMMENT ON FUNCTION flohsync._claimed_job(bigint) IS 'A claimed job, locked; 42704 when there is none, 55000 when it is not claimed';
+
+CREATE FUNCTION flohsync._end_job(_id bigint, _status text, _error text, _run_after timestamptz) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.workflow_run r SET status = CASE _status WHEN 'queued' THEN 'pending' ELSE _status END WHERE r.job_id = _id;
+  UPDATE flohsync.workflow_job j
+     SET status = _status, error = _error, run_after = coalesce(_run_after, j.run_after),
+         finished_at = CASE WHEN _status <> 'queued' THEN pg_catalog.clock_timestamp() END
+   WHERE j.id = _id;
+END;
+COMMENT ON FUNCTION flohsync._end_job(bigint, text, text, timestamptz) IS 'Ends a job, or queues it again for later';
+
+CREATE FUNCTION flohsync.complete_workflow_job(id bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM flohsync._claimed_job(complete_workflow_job.id);
+  PERFORM flohsync._end_job(complete_workflow_job.id, 'done', NULL, NULL);
+END
+$$;
+COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Says that a claimed job is done; 42704 when there is none, 55000 when it is not claimed';
+
+CREATE FUNCTION flohsync.fail_workflow_job(id bigint, error text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  j flohsync.workflow_job := flohsync._claimed_job(fail_workflow_job.id);
+  outcome text := CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END;
+BEGIN
+  PERFORM flohsync._end_job(j.id, outcome, coalesce(fail_workflow_job.error, 'unknown error'),
+                            clock_timestamp() + interval '5 seconds' * (1 << least(j.attempts - 1, 2)));
+  RETURN outcome;
+END
+$$;
+COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
+  'Says that a claimed job failed: it is queued again after 5, then 10 seconds, and fails for good at the third attempt; returns queued or failed';

@@ -41,14 +41,14 @@
 static Datum
 apply_ids(const Prior *prior, const int *which, int n)
 {
-	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
-	ArrayType  *array;
+	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	Datum		array;
 
 	for (int i = 0; i < n; i++)
-		ids[i] = UUIDPGetDatum(&prior[which[i]].id);
-	array = construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+		ids[i] = prior[which[i]].id;
+	array = store_uuid_array(ids, n);
 	pfree(ids);
-	return PointerGetDatum(array);
+	return array;
 }
 
 /* The columns of some records as arrays: id, name, e-mail, attributes, hash. */
@@ -85,11 +85,11 @@ static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
 {
 	static DbQuery plain = {
-		APPLY_INSERT " returning external_id, num",
+		APPLY_INSERT " returning external_id, num, id",
 		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
 	};
 	static DbQuery yielding = {
-		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num",
+		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
 		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
 	};
 	Datum		v[8] = {scope->connector, scope->resource_type};
@@ -108,7 +108,7 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
 		" where r.id = u.id"
 		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
-		" returning r.external_id, r.num",
+		" returning r.external_id, r.num, r.id",
 		7, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 		.by_index = true
 	};
@@ -130,7 +130,7 @@ apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n
 		"update flohsync.resource_record r set observed_at = $2 from unnest($1) u(id)"
 		" where r.id = u.id and r.stale_since is null"
 		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
-		" returning r.external_id, r.num",
+		" returning r.external_id, r.num, r.id",
 		3, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .by_index = true
 	};
 	Datum		v[3] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
@@ -147,8 +147,8 @@ apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *wr
 
 	for (uint64 r = 0; r < rows; r++)
 	{
-		Datum		row[2];
-		bool		isnull[2];
+		Datum		row[3];
+		bool		isnull[3];
 		text	   *key;
 		int			i;
 
@@ -164,9 +164,26 @@ apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *wr
 			continue;
 		hint = i + 1;
 		prior[i].num = DatumGetInt64(row[1]);
+		prior[i].id = *DatumGetUUIDP(row[2]);
 		written[i] = true;
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Tells which records were changed, and how. */
+static void
+apply_tell(ApplyChanges *changes, const Prior *prior, const ApplyOutcome *outcome, int n)
+{
+	static const ApplyOutcome kinds[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
+
+	for (int k = 0; k < 3; k++)
+	{
+		changes->ids[k] = palloc(sizeof(pg_uuid_t) * n);
+		changes->n[k] = 0;
+		for (int i = 0; i < n; i++)
+			if (outcome[i] == kinds[k])
+				changes->ids[k][changes->n[k]++] = prior[i].id;
+	}
 }
 
 /*
@@ -186,6 +203,8 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 	instr_time	t0,
 				t1;
 
+	if (scope->changes)
+		memset(scope->changes, 0, sizeof(*scope->changes));
 	if (n == 0)
 		return;
 	prior = palloc(sizeof(Prior) * n);
@@ -280,6 +299,8 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 				counts->ignored++;
 		}
 	}
+	if (scope->changes)
+		apply_tell(scope->changes, prior, outcome, n);
 	pfree(prior);
 	pfree(written);
 	for (int k = 0; k < 3; k++)

@@ -7,6 +7,13 @@
 
 #include "store.h"
 
+/* Records that were added, updated and restored, in this order. */
+typedef struct ApplyChanges
+{
+	pg_uuid_t  *ids[3];
+	int			n[3];
+} ApplyChanges;
+
 typedef struct ApplyScope
 {
 	Datum		connector;		/* uuid */
@@ -14,6 +21,7 @@ typedef struct ApplyScope
 	TimestampTz observed_at;	/* the records are no newer than that */
 	bool		single;			/* records observed one by one (upsert), not by a pass: see apply.c */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
+	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;
 	int64		write_us;

@@ -17,6 +17,7 @@
 #include "guc.h"
 
 char	   *flohsync_databases;
+static char *flohsync_acting_user;	/* read by SQL only */
 bool		flohsync_enabled;
 char	   *flohsync_http_allowed_networks;
 int			flohsync_http_connect_timeout;
@@ -48,6 +49,10 @@ guc_check_timezone(char **newval, void **extra, GucSource source)
 void
 guc_init(void)
 {
+	DefineCustomStringVariable("flohsync.acting_user",
+							   "Id of the application's user on whose behalf the session resolves matches.",
+							   NULL, &flohsync_acting_user, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("flohsync.databases",
 							   "Databases in which scheduled runs happen: * or a comma-separated list.",
 							   NULL, &flohsync_databases, "*",

@@ -205,6 +205,21 @@ pass_cut(Record *records, int n, int64 max)
 	return kept;
 }
 
+static const pg_uuid_t *
+pass_join_changes(const ApplyChanges *changes, int *n)
+{
+	pg_uuid_t  *ids;
+
+	*n = changes->n[0] + changes->n[1] + changes->n[2];
+	if (*n == 0)
+		return NULL;
+	ids = palloc(sizeof(pg_uuid_t) * *n);
+	for (int k = 0, at = 0; k < 3; at += changes->n[k++])
+		if (changes->n[k] > 0)
+			memcpy(ids + at, changes->ids[k], sizeof(pg_uuid_t) * changes->n[k]);
+	return ids;
+}
+
 /*
  * pass_apply_once is the transaction of a page.  False when the run must not go
  * on; it has then been failed, and nothing was written.
@@ -216,6 +231,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	int			n = page->nrecords;
 	int			in_scope;
 	RunGuard	guard;
+	ApplyChanges changes = {0};
 	instr_time	t0,
 				t;
 
@@ -245,6 +261,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
+	run->scope.changes = run->setup.note_changes ? &changes : NULL;
 	memset(&entry->counts, 0, sizeof(entry->counts));
 	memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->parser, records, n);
@@ -269,6 +286,8 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 			if (page->faults[i].external_id.data == NULL)
 				entry->counts.unidentified++;
 	}
+	entry->changed = pass_join_changes(&changes, &entry->nchanged);
+	run->scope.changes = NULL;
 	entry->counts.errored = page->nfaults;
 	entry->counts.duplicates = page->duplicates;
 	entry->counts.truncated = page->truncated;

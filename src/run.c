@@ -2,11 +2,11 @@
  * run.c
  *	  One run, from claim to end.
  *
- *	  start --> walk (pass.c) --> settle --> purge --> end
- *	              |                 |
- *	              +--> failed       +--> held
+ *	  start --> walk (pass.c) --> settle --> post-sync --> purge --> end
+ *	              |                 |           |
+ *	              +--> failed       +--> held <-+
  *
- * settle and each batch of purge are one transaction each, as is each page of
+ * settle, post-sync and each batch of purge are one transaction each, as is each page of
  * the walk, so that at any moment the tables tell how far the run is.  A run
  * that is found "running" with nobody behind it is therefore simply started
  * again, and goes on behind its last page.
@@ -154,6 +154,63 @@ run_settle_work(void *arg)
 	db_commit();
 }
 
+static void
+run_hold(Run *run, char *message)
+{
+	run->status = "held";
+	run->error_class = "safeguard";
+	run->error = message;
+}
+
+static void
+run_post_sync_work(void *arg)
+{
+	SettleWork *work = arg;
+
+	db_begin("post-sync processing");
+	store_post_sync(work->run->id, strcmp(work->run->status, "held") == 0, &work->result, work->run->context);
+	db_commit();
+}
+
+/*
+ * run_post_sync does what follows a pass.  The run does not fail for it: what
+ * went wrong is recorded, and done again after the next pass.
+ */
+static void
+run_post_sync(Run *run)
+{
+	SettleWork	work = {.run = run};
+	instr_time	t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	PG_TRY();
+	{
+		db_retry(run_post_sync_work, &work);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(run->context);
+		edata = CopyErrorData();
+		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		FlushErrorState();
+		db_abort();
+		ereport(LOG,
+				(errmsg("post-sync processing failed: %s", edata->message),
+				 edata->context ? errdetail_internal("%s", edata->context) : 0));
+		db_begin("recording a failure");
+		store_post_sync_failed(run->id, edata->sqlerrcode, edata->message);
+		db_commit();
+		work.result.held = false;
+	}
+	PG_END_TRY();
+	if (work.result.held)
+		run_hold(run, work.result.message);
+	run->timings.post_sync_us += run_microseconds(&t);
+}
+
 /* run_settle ends a pass that came through: what it did not see goes stale, and old stale records go. */
 static void
 run_settle(Run *run)
@@ -168,12 +225,9 @@ run_settle(Run *run)
 		return;
 	run->status = "success";
 	if (work.result.held)
-	{
-		run->status = "held";
-		run->error_class = "safeguard";
-		run->error = work.result.message;
-	}
-	else if (run->complete)
+		run_hold(run, work.result.message);
+	run_post_sync(run);
+	if (strcmp(run->status, "success") == 0 && run->complete)
 	{
 		int64		n;
 

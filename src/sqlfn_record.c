@@ -83,6 +83,19 @@ upsert_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
 				 errmsg("records cannot be read: %s", problem)));
 }
 
+static void
+upsert_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
+{
+	static const char *const kinds[3] = {"added", "updated", "restored"};
+	ApplyChanges changes;
+
+	scope->apply.changes = &changes;
+	apply_records(&scope->apply, page->records, page->nrecords, counts, NULL, NULL, outcomes);
+	for (int k = 0; k < 3; k++)
+		if (changes.n[k] > 0)
+			store_note_changes(scope->apply.connector, scope->apply.resource_type, changes.ids[k], changes.n[k], kinds[k]);
+}
+
 PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
 PGDLLEXPORT Datum
 flohsync_upsert_resource(PG_FUNCTION_ARGS)
@@ -110,7 +123,7 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("record cannot be stored: %s", page.faults[0].message),
 				 errdetail("Error class: %s.", page.faults[0].error_class)));
-	apply_records(&scope.apply, page.records, page.nrecords, &counts, NULL, NULL, &outcome);
+	upsert_apply(&scope, &page, &counts, &outcome);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(outcome_names[outcome]));
 }
@@ -138,7 +151,7 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("records must be a JSON array of objects")));
 	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
-	apply_records(&scope.apply, page.records, page.nrecords, &counts, NULL, NULL, NULL);
+	upsert_apply(&scope, &page, &counts, NULL);
 	old = MemoryContextSwitchTo(caller);
 	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d}",
 					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);

@@ -72,6 +72,20 @@ store_text_array(const Slice *slices, int n)
 	return PointerGetDatum(array);
 }
 
+/* store_uuid_array makes a uuid[]. */
+Datum
+store_uuid_array(const pg_uuid_t *ids, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	ArrayType  *array;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = UUIDPGetDatum(&ids[i]);
+	array = construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+	pfree(elements);
+	return PointerGetDatum(array);
+}
+
 /*
  * store_sanitize returns text that can be stored whatever the bytes were: at
  * most max bytes, cut at a character, what is no UTF-8 replaced by "?".
@@ -171,7 +185,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
 		" s.list_command, flohsync._iso(s.modified_since), s.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(s.config -> 'headers') h),"
-		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified, s.total_estimate"
+		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified, s.total_estimate, s.note_changes"
 		" from flohsync._start_run($1) s",
 		1, {INT8OID}
 	};
@@ -213,6 +227,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->spec.owner = store_get_text(0, 27, context);
 	s->unidentified = db_int64(0, 28, 0);
 	s->total_estimate = db_int64(0, 29, -1);
+	s->note_changes = db_bool(0, 30);
 	s->spec.filter = s->filter_json;
 	s->spec.resource_type = s->resource_type;
 	return START_RUN;
@@ -262,13 +277,13 @@ store_add_page(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
-		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted)"
-		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13)",
-		13, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID}
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14)",
+		14, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID}
 	};
 	Datum		counts[10];
-	Datum		v[13];
-	char		nulls[13];
+	Datum		v[14];
+	char		nulls[14];
 	const PageCounts *c = &e->counts;
 	int			list[10] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified};
 
@@ -292,6 +307,8 @@ store_add_page(int64 run, const PageEntry *e)
 	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
 	nulls[12] = e->ndeleted > 0 ? ' ' : 'n';
 	v[12] = e->ndeleted > 0 ? store_text_array(e->deleted, e->ndeleted) : (Datum) 0;
+	nulls[13] = e->nchanged > 0 ? ' ' : 'n';
+	v[13] = e->nchanged > 0 ? store_uuid_array(e->changed, e->nchanged) : (Datum) 0;
 	db_execute(&query, v, nulls);
 }
 
@@ -336,6 +353,29 @@ store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext 
 	db_execute(&query, v, NULL);
 	result->held = db_bool(0, 1);
 	result->message = store_get_text(0, 2, context);
+}
+
+/* store_post_sync does what follows a pass; held: the safeguard of staling holds the run. */
+void
+store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context)
+{
+	static DbQuery query = {"select s.held, s.message from flohsync._post_sync($1, $2) s", 2, {INT8OID, BOOLOID}};
+	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(held)};
+
+	db_execute(&query, v, NULL);
+	result->held = db_bool(0, 1);
+	result->message = store_get_text(0, 2, context);
+}
+
+void
+store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
+{
+	static DbQuery query = {"select flohsync._post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
+	int			len;
+	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)),
+	CStringGetTextDatum(store_sanitize(message, strlen(message), STORE_PAYLOAD_BYTES, &len))};
+
+	db_execute(&query, v, NULL);
 }
 
 int64
@@ -389,16 +429,16 @@ store_set_timings(int64 run, const RunTimings *t)
 {
 	static DbQuery query = {
 		"update flohsync.sync_run r set timings = pg_catalog.jsonb_build_object('fetchMs', $2[1], 'readMs', $2[2], 'lookupMs', $2[3],"
-		" 'writeMs', $2[4], 'ledgerMs', $2[5], 'commitMs', $2[6], 'settleMs', $2[7]) where r.id = $1",
+		" 'writeMs', $2[4], 'ledgerMs', $2[5], 'commitMs', $2[6], 'settleMs', $2[7], 'postSyncMs', $2[8]) where r.id = $1",
 		2, {INT8OID, INT8ARRAYOID}
 	};
-	int64		us[7] = {t->fetch_us, t->read_us, t->lookup_us, t->write_us, t->ledger_us, t->commit_us, t->settle_us};
-	Datum		list[7];
+	int64		us[8] = {t->fetch_us, t->read_us, t->lookup_us, t->write_us, t->ledger_us, t->commit_us, t->settle_us, t->post_sync_us};
+	Datum		list[8];
 	Datum		v[2] = {Int64GetDatum(run)};
 
-	for (int i = 0; i < 7; i++)
+	for (int i = 0; i < 8; i++)
 		list[i] = Int64GetDatum((us[i] + 500) / 1000);
-	v[1] = PointerGetDatum(construct_array(list, 7, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	v[1] = PointerGetDatum(construct_array(list, 8, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	db_execute(&query, v, NULL);
 }
 
@@ -471,6 +511,16 @@ store_purge_history(int retention_s)
 	Datum		v = Float8GetDatum((float8) retention_s);
 
 	db_execute(&query, &v, NULL);
+}
+
+/* store_note_changes has the next post-sync look at some records. */
+void
+store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change)
+{
+	static DbQuery query = {"select flohsync._note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}};
+	Datum		v[4] = {connector, resource_type, store_uuid_array(ids, n), CStringGetTextDatum(change)};
+
+	db_execute(&query, v, NULL);
 }
 
 /* store_synced_groups: of a list of ids, those of groups that are here and not stale; in SPI_tuptable. */

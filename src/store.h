@@ -5,6 +5,8 @@
 #ifndef FLOHSYNC_STORE_H
 #define FLOHSYNC_STORE_H
 
+#include "utils/uuid.h"
+
 #include "filter.h"
 #include "source.h"
 
@@ -29,6 +31,7 @@ typedef struct RunSetup
 	Filter		filter;
 	char	  **hash_ignore;
 	int			nhash_ignore;
+	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
 } RunSetup;
 
@@ -75,6 +78,8 @@ typedef struct PageEntry
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
 	int			nseen;
+	const pg_uuid_t *changed;	/* added, then updated, then restored; NULL: nobody wants to know */
+	int			nchanged;
 } PageEntry;
 
 typedef enum RunGuard
@@ -91,16 +96,18 @@ typedef struct RunTimings
 	int64		write_us;
 	int64		ledger_us;
 	int64		commit_us;		/* begin, guard and commit of the pages */
-	int64		settle_us;		/* stale step and purge */
+	int64		settle_us;		/* stale step, post-sync and purge */
+	int64		post_sync_us;	/* of that, post-sync */
 } RunTimings;
 
+/* Of settling and of post-sync: whether a safeguard holds the run, and what it says. */
 typedef struct SettleResult
 {
 	bool		held;
 	char	   *message;
 } SettleResult;
 
-/* All but the last four need db_begin; the last four manage on the caller's transaction. */
+/* All but the last five need db_begin; the last five manage on the caller's transaction. */
 extern RunCandidate *store_open_runs(int *n);
 extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
 extern TimestampTz store_restart_pass(int64 run);
@@ -108,6 +115,8 @@ extern RunGuard store_guard_run(const RunSetup *setup);
 extern void store_add_page(int64 run, const PageEntry *entry);
 extern void store_add_faults(int64 run, int page, const RecordFault *faults, int n);
 extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
+extern void store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
+extern void store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
 extern int64 store_purge_run(int64 run, int64 limit);
 extern void store_finish_run(int64 run, const char *status, bool complete, const char *reason,
 							 const char *error, const char *error_class, TimestampTz watermark,
@@ -118,8 +127,10 @@ extern int	store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext co
 extern void store_enqueue_due(void);
 extern TimestampTz store_next_due(void);
 extern void store_purge_history(int retention_s);
+extern void store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change);
 extern void store_synced_groups(Datum connector, Datum ids);
 
+extern Datum store_uuid_array(const pg_uuid_t *ids, int n);
 extern Datum store_text_array(const Slice *slices, int n);
 extern const char *store_sanitize(const char *data, int len, int max, int *outlen);
 

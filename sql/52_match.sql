@@ -1,0 +1,414 @@
+-- Which user a record belongs to.
+--
+-- Matching is one statement for any number of records (_match).  What it works
+-- on is either everything, or what has changed since it was last done:
+--   sync_run_page.changed   records that a page of a pass added, changed or brought back
+--   record_change           records changed otherwise: singly, staled, or to be looked at again
+--   user_change             users that were added, changed or removed
+-- match_progress says up to where that has been dealt with.  No row there means
+-- that nothing has: then everything is.  Deleting the row is therefore always
+-- right, and is how a changed setting gets its effect.
+
+CREATE TABLE flohsync.connector_sync_match (
+  id                    uuid PRIMARY KEY DEFAULT flohsync._new_id(),
+  connector_id          uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  resource_type         varchar(64) COLLATE "C" NOT NULL,
+  connector_resource_id uuid NOT NULL REFERENCES flohsync.resource_record ON DELETE CASCADE,
+  external_id           varchar(255) COLLATE "C" NOT NULL,
+  external_display_name varchar(255),
+  external_email        varchar(255),
+  user_id               uuid,
+  match_status          varchar(32) NOT NULL
+                        CHECK (match_status IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending')),
+  match_confidence      varchar(32) NOT NULL CHECK (match_confidence IN ('exact', 'probable', 'ambiguous', 'none')),
+  match_strategy        varchar(32),
+  candidate_user_ids    jsonb,
+  resolution_notes      text,
+  resolved_by           uuid,
+  resolved_at           timestamptz,
+  created_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  updated_at            timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  -- The record first: it serves the foreign key as well.
+  CONSTRAINT connector_sync_match_key UNIQUE (connector_resource_id, connector_id, resource_type)
+);
+CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id);
+CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (flohsync._match_key(external_email) COLLATE "C");
+COMMENT ON TABLE flohsync.connector_sync_match IS 'Which user a record belongs to, and how that was found';
+COMMENT ON COLUMN flohsync.connector_sync_match.id IS 'Identity of the match';
+COMMENT ON COLUMN flohsync.connector_sync_match.connector_id IS 'Connector';
+COMMENT ON COLUMN flohsync.connector_sync_match.resource_type IS 'Resource type';
+COMMENT ON COLUMN flohsync.connector_sync_match.connector_resource_id IS 'Record; its deletion deletes the match';
+COMMENT ON COLUMN flohsync.connector_sync_match.external_id IS 'Id of the record in the upstream';
+COMMENT ON COLUMN flohsync.connector_sync_match.external_display_name IS 'Name of the record';
+COMMENT ON COLUMN flohsync.connector_sync_match.external_email IS 'E-mail address of the record';
+COMMENT ON COLUMN flohsync.connector_sync_match.user_id IS 'User, when there is one';
+COMMENT ON COLUMN flohsync.connector_sync_match.match_status IS 'matched, unmatched, ambiguous, manual_override, skipped or create_pending';
+COMMENT ON COLUMN flohsync.connector_sync_match.match_confidence IS 'exact, probable, ambiguous or none';
+COMMENT ON COLUMN flohsync.connector_sync_match.match_strategy IS 'Strategy that led to the outcome; null for a user made from the record';
+COMMENT ON COLUMN flohsync.connector_sync_match.candidate_user_ids IS 'Candidates of an ambiguous match; of an unmatched one, the user it was linked to before';
+COMMENT ON COLUMN flohsync.connector_sync_match.resolution_notes IS 'What an operator noted';
+COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolved the match';
+COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
+COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
+COMMENT ON COLUMN flohsync.connector_sync_match.updated_at IS 'When the row was last changed';
+
+CREATE TABLE flohsync.match_progress (
+  config_id  uuid PRIMARY KEY REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
+  users_seen xid8 NOT NULL,
+  own_xid    xid8
+);
+COMMENT ON TABLE flohsync.match_progress IS 'How far matching has dealt with changes; no row: everything is to be done';
+COMMENT ON COLUMN flohsync.match_progress.config_id IS 'Configuration';
+COMMENT ON COLUMN flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been dealt with';
+COMMENT ON COLUMN flohsync.match_progress.own_xid IS 'So have those of this transaction, in which the matching itself changed users';
+
+CREATE TABLE flohsync.record_change (
+  resource_id   uuid PRIMARY KEY,
+  connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  resource_type varchar(64) COLLATE "C" NOT NULL,
+  change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'again')),
+  seq           bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+);
+CREATE INDEX record_change_scope ON flohsync.record_change (connector_id, resource_type);
+COMMENT ON TABLE flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages';
+COMMENT ON COLUMN flohsync.record_change.resource_id IS 'Record';
+COMMENT ON COLUMN flohsync.record_change.connector_id IS 'Its connector';
+COMMENT ON COLUMN flohsync.record_change.resource_type IS 'Its resource type';
+COMMENT ON COLUMN flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
+COMMENT ON COLUMN flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
+
+CREATE TABLE flohsync.user_change (
+  xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  user_id     uuid NOT NULL,
+  email_key   text COLLATE "C",
+  sub         text COLLATE "C",
+  upstream_id text COLLATE "C"
+);
+CREATE INDEX user_change_xid ON flohsync.user_change (xid);
+COMMENT ON TABLE flohsync.user_change IS 'By what the users that were changed can be, or could have been, matched';
+COMMENT ON COLUMN flohsync.user_change.xid IS 'Transaction that changed the user';
+COMMENT ON COLUMN flohsync.user_change.user_id IS 'User';
+COMMENT ON COLUMN flohsync.user_change.email_key IS 'E-mail address, as it is compared';
+COMMENT ON COLUMN flohsync.user_change.sub IS 'Subject of the login';
+COMMENT ON COLUMN flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
+
+CREATE FUNCTION flohsync._is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
+  OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL
+  OR EXISTS (SELECT FROM flohsync.connector_sync_match m
+              WHERE m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type);
+COMMENT ON FUNCTION flohsync._is_user_type(flohsync.connector_sync_config) IS
+  'Whether records of a configuration are matched to users: type user, or any whose settings are about users, or that was matched once';
+
+CREATE FUNCTION flohsync._tells_records(_c flohsync.connector_sync_config) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
+COMMENT ON FUNCTION flohsync._tells_records(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
+
+-- Changes of users.
+
+CREATE FUNCTION flohsync._user_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE flohsync._is_user_type(c)) THEN
+    RETURN NULL;
+  END IF;
+  CASE TG_OP
+    WHEN 'INSERT' THEN
+      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT n.id, flohsync._match_key(n.email), n.sub, n.upstream_id FROM new_users n WHERE n.deleted_at IS NULL;
+    WHEN 'UPDATE' THEN
+      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT u.id, flohsync._match_key(u.email), u.sub, u.upstream_id
+        FROM new_users n
+        JOIN old_users o ON o.id = n.id
+       CROSS JOIN LATERAL (VALUES (o.id, o.email, o.sub, o.upstream_id), (n.id, n.email, n.sub, n.upstream_id)) u(id, email, sub, upstream_id)
+       WHERE (n.email, n.sub, n.upstream_id, n.upstream_issuer, n.deleted_at IS NULL)
+             IS DISTINCT FROM (o.email, o.sub, o.upstream_id, o.upstream_issuer, o.deleted_at IS NULL);
+    WHEN 'DELETE' THEN
+      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT o.id, flohsync._match_key(o.email), o.sub, o.upstream_id FROM old_users o;
+  END CASE;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION flohsync._user_changed() IS 'Notes users that were added or removed, or by which something else can be matched now';
+CREATE TRIGGER user_added AFTER INSERT ON flohsync.floh_user REFERENCING NEW TABLE AS new_users
+FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+CREATE TRIGGER user_changed AFTER UPDATE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users NEW TABLE AS new_users
+FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+CREATE TRIGGER user_removed AFTER DELETE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users
+FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+
+-- As ON DELETE SET NULL would, but for an application's users there is no foreign key.
+CREATE FUNCTION flohsync._user_removed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE flohsync.connector_sync_match m
+     SET user_id = NULL, match_status = 'unmatched', match_confidence = 'none', match_strategy = NULL, candidate_user_ids = NULL,
+         resolution_notes = NULL, resolved_by = NULL, resolved_at = NULL, updated_at = now()
+    FROM old_users o WHERE m.user_id = o.id;
+  UPDATE flohsync.connector_sync_match m SET resolved_by = NULL
+    FROM old_users o WHERE m.resolved_by = o.id;
+  DELETE FROM flohsync.user_external_identity i USING old_users o WHERE i.user_id = o.id;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION flohsync._user_removed() IS 'Unlinks the records of users whose rows are deleted';
+CREATE TRIGGER user_unlinked AFTER DELETE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users
+FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_removed();
+
+CREATE FUNCTION flohsync._users_are_watched() RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+                   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+                  WHERE r.ev_class = 'flohsync.v_user'::pg_catalog.regclass
+                    AND d.refobjid = 'flohsync.floh_user'::pg_catalog.regclass);
+END;
+COMMENT ON FUNCTION flohsync._users_are_watched() IS
+  'Whether v_user shows floh_user, whose changes triggers note; an application''s users are looked at anew each time';
+
+CREATE FUNCTION flohsync._forget_user_changes() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- A configuration that never comes to it must not keep them all: it will do everything then.
+  DELETE FROM flohsync.match_progress p
+   WHERE EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid >= p.users_seen OFFSET 200000);
+  DELETE FROM flohsync.user_change u
+   WHERE u.xid < (SELECT min(p.users_seen) FROM flohsync.match_progress p);
+END
+$$;
+COMMENT ON FUNCTION flohsync._forget_user_changes() IS 'Drops the changes of users that every configuration has dealt with';
+
+-- Changes of records.
+
+CREATE FUNCTION flohsync._note_changes(_connector uuid, _type text, _ids uuid[], _change text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _ids IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c
+                                  WHERE c.connector_id = _connector AND c.resource_type = _type
+                                    AND (flohsync._tells_records(c) OR flohsync._is_user_type(c))) THEN
+    RETURN;
+  END IF;
+  INSERT INTO flohsync.record_change AS x (resource_id, connector_id, resource_type, change)
+  SELECT u.id, _connector, _type, _change FROM unnest(_ids) u(id) ORDER BY u.id
+  ON CONFLICT (resource_id) DO UPDATE
+     SET seq = DEFAULT, change = CASE WHEN EXCLUDED.change = 'again' OR (x.change = 'added' AND EXCLUDED.change = 'updated')
+                                      THEN x.change ELSE EXCLUDED.change END;
+END
+$$;
+COMMENT ON FUNCTION flohsync._note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
+
+CREATE FUNCTION flohsync._keep_page_changes(_run bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT flohsync._note_changes(r.connector_id, r.resource_type, c.ids, c.change)
+    FROM flohsync.sync_run r
+   CROSS JOIN LATERAL (SELECT e.change, pg_catalog.array_agg(DISTINCT e.resource_id) AS ids
+                         FROM flohsync.sync_run_page p CROSS JOIN LATERAL flohsync._page_changes(p) e
+                        WHERE p.run_id = r.id AND p.changed IS NOT NULL GROUP BY e.change ORDER BY e.change DESC) c
+   WHERE r.id = _run;
+END;
+COMMENT ON FUNCTION flohsync._keep_page_changes(bigint) IS 'Moves what the pages of a run changed to record_change, before the pages go';
+
+-- The matching itself.
+
+CREATE FUNCTION flohsync._strategies(_c flohsync.connector_sync_config) RETURNS text[]
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.array_agg(s.name ORDER BY s.position)
+    FROM (SELECT e.name, pg_catalog.min(e.position) AS position
+            FROM (SELECT (_c).user_match_strategy::text AS name, 0::bigint AS position
+                  UNION ALL
+                  SELECT f.name, f.position
+                    FROM pg_catalog.jsonb_array_elements_text((_c).user_match_fallback_strategies) WITH ORDINALITY AS f(name, position)) e
+           GROUP BY e.name) s;
+END;
+COMMENT ON FUNCTION flohsync._strategies(flohsync.connector_sync_config) IS 'The match strategies of a configuration in the order in which they are tried, each once';
+
+CREATE FUNCTION flohsync._source_sql(_path text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN CASE pg_catalog.split_part(_path, '.', 1)
+  WHEN 'externalId' THEN 'pg_catalog.to_jsonb(x.external_id::text)'
+  WHEN 'displayName' THEN 'pg_catalog.to_jsonb(x.display_name::text)'
+  WHEN 'email' THEN 'pg_catalog.to_jsonb(x.email::text)'
+  ELSE pg_catalog.format('(x.attributes #> %L::text[])', (pg_catalog.string_to_array(_path, '.'))[2:]) END;
+COMMENT ON FUNCTION flohsync._source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
+
+-- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
+CREATE FUNCTION flohsync._records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.format($sql$
+  SELECT x.id, x.external_id, x.display_name, x.email, x.stale_since IS NOT NULL AS stale,
+         flohsync._match_key(x.email) COLLATE "C" AS email_key, flohsync._match_key(%s #>> '{}') COLLATE "C" AS issuer_key
+    FROM flohsync.resource_record x
+   WHERE x.connector_id = $1 AND x.resource_type = $2%s$sql$,
+  flohsync._source_sql(coalesce((_c).issuer_source_path, 'attributes.identityIssuer')),
+  CASE WHEN NOT _all THEN ' AND x.id = ANY ($3)' ELSE '' END);
+COMMENT ON FUNCTION flohsync._records_sql(flohsync.connector_sync_config, boolean) IS
+  'SQL for the records of connector $1 and type $2, all or those with an id of $3, with what they are matched by';
+
+CREATE FUNCTION flohsync._hits_sql(_strategies text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.string_agg(pg_catalog.format(
+           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN flohsync.v_user u ON %s', s.step,
+           CASE s.name
+             WHEN 'email' THEN 'flohsync._match_key(u.email) COLLATE "C" = r.email_key'
+             WHEN 'email_and_issuer' THEN 'flohsync._match_key(u.email) COLLATE "C" = r.email_key'
+                                          ' AND flohsync._match_key(u.upstream_issuer) COLLATE "C" = r.issuer_key'
+             WHEN 'upstream_identity' THEN 'u.upstream_id COLLATE "C" = r.external_id'
+             WHEN 'external_id' THEN 'u.sub COLLATE "C" = r.external_id' END), ' UNION ALL ' ORDER BY s.step)
+    FROM pg_catalog.unnest(_strategies) WITH ORDINALITY AS s(name, step);
+END;
+COMMENT ON FUNCTION flohsync._hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
+
+-- _match recomputes the matches of some records (null: all).  An outcome that
+-- stays is not written.  What an operator decided stays, and so does
+-- - the link of a user made from the record, who may have nothing else in
+--   common with it, as long as the user is there;
+-- - that of a stale record whose user is gone: it is what deactivated him;
+-- - that of a record that came back with its user (_back, _back_users), unless
+--   a strategy finds somebody.
+CREATE FUNCTION flohsync._match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}', _back_users uuid[] DEFAULT '{}')
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET work_mem = '64MB'
+SET enable_nestloop = on
+AS $$
+DECLARE
+  strategies text[] := flohsync._strategies(_c);
+  n bigint;
+BEGIN
+  -- What was just loaded has no statistics yet: all must not be taken for a few.
+  PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
+  EXECUTE format($sql$
+  WITH rec AS (%1$s),
+  tally AS (SELECT h.id, h.step, count(*) AS hits, array_agg(h.user_id) AS users FROM (%2$s) h GROUP BY h.id, h.step),
+  best AS (%3$s),
+  known AS (
+    SELECT r.id, r.external_id, r.display_name, r.email, r.stale, b.step, b.hits, b.users,
+           m.id AS match_id, m.match_status AS status, m.match_confidence AS confidence, m.match_strategy AS strategy,
+           m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
+           CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN true
+                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL
+                  THEN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND r.stale
+                  THEN NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                ELSE false END AS stays
+      FROM rec r
+      LEFT JOIN best b ON b.id = r.id
+      LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = r.id
+      LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id
+  ), outcome AS (
+    SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user, o.stays,
+           CASE WHEN o.stays THEN o.status WHEN o.hits = 1 THEN 'matched' WHEN o.hits > 1 THEN 'ambiguous'
+                WHEN o.back_user IS NOT NULL THEN 'matched' WHEN o.status = 'create_pending' THEN o.status ELSE 'unmatched' END AS status,
+           CASE WHEN o.stays THEN o.confidence WHEN o.hits = 1 THEN CASE o.step WHEN 1 THEN 'exact' ELSE 'probable' END
+                WHEN o.hits > 1 THEN 'ambiguous' WHEN o.back_user IS NOT NULL THEN 'exact' ELSE 'none' END AS confidence,
+           CASE WHEN o.stays THEN o.strategy WHEN o.hits > 0 THEN $6[o.step] END AS strategy,
+           CASE WHEN o.stays THEN o.user_id WHEN o.hits = 1 THEN o.users[1] WHEN o.hits IS NULL THEN o.back_user END AS user_id,
+           CASE WHEN o.stays THEN o.candidates
+                WHEN o.hits > 1 THEN (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
+                                                                          'reason', $6[o.step]) ORDER BY u.id)
+                                        FROM flohsync.v_user u WHERE u.id = ANY (o.users[1:100]))
+                WHEN o.hits = 1 OR o.back_user IS NOT NULL THEN NULL
+                WHEN o.status IN ('unmatched', 'create_pending') THEN o.candidates
+                -- It was somebody's: an operator may want to know, and no second user is made of it.
+                WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
+                                                                           'confidence', 'none', 'reason', 'former_link'))
+                                                  FROM flohsync.v_user u WHERE u.id = o.user_id) END AS candidates
+      FROM known o
+  ), made AS (
+    INSERT INTO flohsync.connector_sync_match AS m (connector_id, resource_type, connector_resource_id, external_id, external_display_name,
+           external_email, user_id, match_status, match_confidence, match_strategy, candidate_user_ids)
+    SELECT $1, $2, o.id, o.external_id, o.display_name, o.email, o.user_id, o.status, o.confidence, o.strategy, o.candidates
+      FROM outcome o WHERE o.match_id IS NULL
+    ON CONFLICT (connector_resource_id, connector_id, resource_type) DO NOTHING
+    RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name
+  ), changed AS (
+    UPDATE flohsync.connector_sync_match m
+       SET external_id = o.external_id, external_display_name = o.display_name, external_email = o.email, user_id = o.user_id,
+           match_status = o.status, match_confidence = o.confidence, match_strategy = o.strategy, candidate_user_ids = o.candidates,
+           updated_at = now()
+      FROM outcome o
+     -- What an operator decided meanwhile stays.
+     WHERE m.id = o.match_id AND (o.stays OR m.match_status NOT IN ('manual_override', 'skipped'))
+       AND (m.user_id IS NOT DISTINCT FROM o.old_user)
+       AND (m.external_display_name, m.external_email, m.user_id, m.match_status, m.match_confidence, m.match_strategy, m.candidate_user_ids)
+           IS DISTINCT FROM (o.display_name, o.email, o.user_id, o.status, o.confidence, o.strategy, o.candidates)
+    RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name, o.old_user
+  ), unlinked AS (
+    DELETE FROM flohsync.user_external_identity i USING changed m
+     WHERE i.user_id = m.old_user AND i.connector_id = $1 AND i.external_id = m.external_id AND i.source = 'connector_sync'
+       AND m.old_user IS DISTINCT FROM m.user_id
+    RETURNING i.user_id
+  ), linked AS (
+    INSERT INTO flohsync.user_external_identity AS i (user_id, connector_id, external_id, external_email, external_display_name, source, verified_at)
+    SELECT m.user_id, $1, m.external_id, m.external_email, m.external_display_name, 'connector_sync', now()
+      FROM (SELECT external_id, user_id, external_email, external_display_name FROM made
+            UNION ALL SELECT external_id, user_id, external_email, external_display_name FROM changed) m
+     WHERE m.user_id IS NOT NULL
+    ON CONFLICT (external_id, connector_id, user_id) DO UPDATE
+       SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = now()
+    RETURNING i.user_id
+  )
+  SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed)
+  $sql$, flohsync._records_sql(_c, _ids IS NULL), flohsync._hits_sql(strategies),
+         CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
+              ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END)
+  INTO n USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies;
+  RETURN n;
+END
+$$;
+COMMENT ON FUNCTION flohsync._match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]) IS
+  'Recomputes the matches of some records (null: all) in one statement; returns how many were made or changed';
+
+CREATE FUNCTION flohsync._lock_matching(_c flohsync.connector_sync_config) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('flohsync matching ' || (_c).id, 0));
+END;
+COMMENT ON FUNCTION flohsync._lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
+
+CREATE FUNCTION flohsync._config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid := flohsync._connector_id(_connector);
+  c flohsync.connector_sync_config;
+BEGIN
+  PERFORM flohsync._check_resource_type(_type);
+  SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _id AND x.resource_type = _type;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', _connector, _type),
+      HINT = 'Make one with flohsync.configure_sync().';
+  END IF;
+  RETURN c;
+END
+$$;
+COMMENT ON FUNCTION flohsync._config_of(text, text) IS 'The configuration of a resource type; 42704 when there is none';

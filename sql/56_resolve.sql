@@ -1,0 +1,345 @@
+-- What an operator does about matches: look, link, skip, create, unlink.
+
+CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.jsonb_build_object(
+           'resourceType', flohsync._check_resource_type(match_stats.resource_type), 'total', pg_catalog.count(*),
+           'matched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'matched'),
+           'unmatched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'unmatched'),
+           'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_status = 'ambiguous'),
+           'manualOverride', pg_catalog.count(*) FILTER (WHERE m.match_status = 'manual_override'),
+           'skipped', pg_catalog.count(*) FILTER (WHERE m.match_status = 'skipped'),
+           'createPending', pg_catalog.count(*) FILTER (WHERE m.match_status = 'create_pending'),
+           'byConfidence', pg_catalog.jsonb_build_object(
+             'exact', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'exact'),
+             'probable', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'probable'),
+             'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'ambiguous'),
+             'none', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'none')))
+    FROM flohsync.connector_sync_match m
+   WHERE m.connector_id = (SELECT flohsync._connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
+END;
+COMMENT ON FUNCTION flohsync.match_stats(text, text) IS 'How many records are matched, unmatched, … and with which confidence';
+
+CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c flohsync.connector_sync_config := flohsync._config_of(connector, resource_type);
+  n bigint;
+BEGIN
+  PERFORM flohsync._lock_matching(c);
+  n := flohsync._match(c, NULL);
+  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n);
+END
+$$;
+COMMENT ON FUNCTION flohsync.match_users(text, text) IS
+  'Recomputes the matches of all records now; match_stats() and how many matches were made or changed; 42704 without a configuration';
+
+CREATE FUNCTION flohsync._match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.jsonb_build_object(
+  'id', (_m).id, 'connectorId', (_m).connector_id, 'resourceType', (_m).resource_type,
+  'connectorResourceId', (_m).connector_resource_id, 'externalId', (_m).external_id,
+  'externalDisplayName', (_m).external_display_name, 'externalEmail', (_m).external_email, 'userId', (_m).user_id,
+  'matchStatus', (_m).match_status, 'matchConfidence', (_m).match_confidence, 'matchStrategy', (_m).match_strategy,
+  'candidateUserIds', (_m).candidate_user_ids, 'resolutionNotes', (_m).resolution_notes, 'resolvedBy', (_m).resolved_by,
+  'resolvedAt', flohsync._iso((_m).resolved_at), 'createdAt', flohsync._iso((_m).created_at), 'updatedAt', flohsync._iso((_m).updated_at));
+COMMENT ON FUNCTION flohsync._match_dto(flohsync.connector_sync_match) IS 'A match as applications see it';
+
+CREATE FUNCTION flohsync._like(_text text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
+COMMENT ON FUNCTION flohsync._like(text) IS 'A pattern of LIKE for texts that contain the text';
+
+CREATE FUNCTION flohsync._check_page(_page int, _page_size int) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _page IS NULL OR _page < 1 THEN
+    PERFORM flohsync._invalid('page', 'it must be at least 1', 'Pages are counted from 1.');
+  ELSIF _page_size IS NULL OR _page_size NOT BETWEEN 1 AND 2000 THEN
+    PERFORM flohsync._invalid('page_size', 'it must be from 1 to 2000', 'The default is 50.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
+
+CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
+  page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  _type text := flohsync._check_resource_type(list_matches.resource_type);
+  _status text := nullif(list_matches.status, '');
+  _search text := flohsync._like(nullif(list_matches.search, ''));
+  _total bigint;
+  _data jsonb;
+BEGIN
+  PERFORM flohsync._check_page(list_matches.page, list_matches.page_size);
+  IF _status NOT IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending') THEN
+    PERFORM flohsync._invalid('status', format('%L is not a match status', _status),
+      'Match statuses are matched, unmatched, ambiguous, manual_override, skipped and create_pending.');
+  END IF;
+  SELECT count(*) INTO _total FROM flohsync.connector_sync_match m
+   WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
+     AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search);
+  SELECT coalesce(jsonb_agg(flohsync._match_dto(m) ORDER BY m.external_id), '[]') INTO _data
+    FROM (SELECT m.* FROM flohsync.connector_sync_match m
+           WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
+             AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search)
+           ORDER BY m.external_id
+           LIMIT list_matches.page_size OFFSET (list_matches.page - 1)::bigint * list_matches.page_size) m;
+  RETURN jsonb_build_object('data', _data, 'total', _total, 'page', list_matches.page, 'pageSize', list_matches.page_size,
+                            'totalPages', (_total + list_matches.page_size - 1) / list_matches.page_size);
+END
+$$;
+COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int) IS
+  'A page of matches in the order of their external ids, of one status and with a text in id, name or e-mail address where these are given; pages of 1 to 2000 (50), counted from 1';
+
+CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  c flohsync.connector_sync_config := flohsync._config_of(connector, explain_match.resource_type);
+  names text[] := flohsync._strategies(c);
+  x flohsync.resource_record;
+  m flohsync.connector_sync_match;
+  steps jsonb;
+  step jsonb;
+  hits int;
+  stays text;
+  outcome jsonb;
+BEGIN
+  SELECT * INTO x FROM flohsync.resource_record r
+   WHERE r.external_id = explain_match.external_id AND r.resource_type = c.resource_type AND r.connector_id = c.connector_id;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING
+      MESSAGE = format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type),
+      HINT = 'The record has not been synced, or is filtered out, or was purged.';
+  END IF;
+  SELECT * INTO m FROM flohsync.connector_sync_match y WHERE y.connector_resource_id = x.id;
+  EXECUTE format($sql$
+    WITH rec AS MATERIALIZED (%s), hits AS (%s)
+    SELECT jsonb_agg(jsonb_build_object('strategy', s.name,
+             'key', CASE s.name WHEN 'email' THEN jsonb_build_object('email', r.email_key)
+                                WHEN 'email_and_issuer' THEN jsonb_build_object('email', r.email_key, 'issuer', r.issuer_key, 'issuerSourcePath', $5)
+                                WHEN 'upstream_identity' THEN jsonb_build_object('upstreamId', r.external_id)
+                                ELSE jsonb_build_object('sub', r.external_id) END,
+             'hits', coalesce(h.users, '[]'), 'hitCount', coalesce(h.n, 0)) ORDER BY s.step)
+      FROM rec r CROSS JOIN unnest($4) WITH ORDINALITY AS s(name, step)
+      LEFT JOIN LATERAL (SELECT count(*) AS n, (jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'displayName', u.display_name,
+                                  'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active) ORDER BY u.id)) AS users
+                           FROM hits h JOIN flohsync.v_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
+  $sql$, flohsync._records_sql(c, false), flohsync._hits_sql(names))
+  INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names, coalesce(c.issuer_source_path, 'attributes.identityIssuer');
+
+  outcome := jsonb_build_object('status', 'unmatched', 'confidence', 'none', 'strategy', NULL, 'userId', NULL);
+  FOR i IN 1 .. cardinality(names) LOOP
+    step := steps -> (i - 1);
+    hits := (step ->> 'hitCount')::int;
+    IF hits > 0 THEN
+      outcome := jsonb_build_object('status', CASE hits WHEN 1 THEN 'matched' ELSE 'ambiguous' END,
+        'confidence', CASE WHEN hits > 1 THEN 'ambiguous' WHEN i = 1 THEN 'exact' ELSE 'probable' END,
+        'strategy', names[i], 'userId', CASE hits WHEN 1 THEN step #> '{hits,0,userId}' END);
+      -- What comes after the first hit is not tried; it is shown for the reader.
+      EXIT;
+    END IF;
+  END LOOP;
+  stays := CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN 'an operator decided so'
+                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                  THEN 'the user was made from the record, or came back with it'
+                WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                  THEN 'the record is stale and its user is gone' END;
+  RETURN jsonb_build_object(
+    'connectorId', c.connector_id, 'resourceType', c.resource_type, 'externalId', x.external_id,
+    'record', jsonb_build_object('id', x.id, 'displayName', x.display_name, 'email', x.email, 'staleSince', flohsync._iso(x.stale_since)),
+    'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN flohsync._match_dto(m) END, 'stays', stays);
+END
+$$;
+COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
+  'Why a record is matched as it is: each strategy with its key and the users it finds, what they come to, the match that is stored and why it stays if it does';
+
+-- What is done to one match, locked by who calls.
+
+CREATE FUNCTION flohsync._acting_user() RETURNS uuid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN nullif(current_setting('flohsync.acting_user', true), '')::uuid;
+EXCEPTION WHEN invalid_text_representation THEN
+  PERFORM flohsync._invalid('flohsync.acting_user', 'it is not the id of a user');
+END
+$$;
+COMMENT ON FUNCTION flohsync._acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
+
+CREATE FUNCTION flohsync._check_action(_action text, _actions text[], _user uuid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _action IS NULL OR NOT _action = ANY (_actions) THEN
+    PERFORM flohsync._invalid('action', format('%s is not an action', coalesce(quote_literal(_action), 'NULL')),
+      format('Actions are %s.', array_to_string(_actions, ', ')));
+  ELSIF _action = 'link' AND _user IS NULL THEN
+    PERFORM flohsync._invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
+  ELSIF _action <> 'link' AND _user IS NOT NULL THEN
+    PERFORM flohsync._invalid('userId', format('action "%s" takes none', _action));
+  ELSIF _user IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user) THEN
+    RAISE undefined_object USING MESSAGE = format('user %s does not exist', _user),
+      HINT = 'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_action(text, text[], uuid) IS 'Raises 22023 or 42704 for an action on a match that cannot be done';
+
+CREATE FUNCTION flohsync._locked_match(_match uuid) RETURNS flohsync.connector_sync_match
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  m flohsync.connector_sync_match;
+BEGIN
+  SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE undefined_object USING MESSAGE = format('match %s does not exist', coalesce(_match::text, 'NULL')),
+      HINT = 'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.';
+  END IF;
+  RETURN m;
+END
+$$;
+COMMENT ON FUNCTION flohsync._locked_match(uuid) IS 'A match, locked; 42704 when there is none';
+
+-- _set_match writes an outcome and keeps user_external_identity in step with it.
+CREATE FUNCTION flohsync._set_match(_m flohsync.connector_sync_match, _status text, _user uuid, _notes text) RETURNS flohsync.connector_sync_match
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  new flohsync.connector_sync_match;
+BEGIN
+  UPDATE flohsync.connector_sync_match x
+     SET user_id = _user, match_status = _status, match_confidence = CASE WHEN _user IS NULL THEN 'none' ELSE 'exact' END,
+         match_strategy = NULL, candidate_user_ids = NULL, updated_at = now(),
+         resolution_notes = CASE WHEN _status <> 'unmatched' THEN _notes END,
+         resolved_by = CASE WHEN _status <> 'unmatched' THEN flohsync._acting_user() END,
+         resolved_at = CASE WHEN _status <> 'unmatched' THEN now() END
+   WHERE x.id = _m.id RETURNING x.* INTO new;
+  IF _m.user_id IS DISTINCT FROM _user THEN
+    DELETE FROM flohsync.user_external_identity i
+     WHERE i.user_id = _m.user_id AND i.connector_id = _m.connector_id AND i.external_id = _m.external_id AND i.source = 'connector_sync';
+  END IF;
+  IF _user IS NOT NULL THEN
+    INSERT INTO flohsync.user_external_identity AS i (user_id, connector_id, external_id, external_email, external_display_name, source, verified_at)
+    VALUES (_user, new.connector_id, new.external_id, new.external_email, new.external_display_name, 'connector_sync', now())
+    ON CONFLICT (external_id, connector_id, user_id) DO UPDATE
+       SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = EXCLUDED.verified_at;
+  END IF;
+  -- Its profile is filled, or another match looked for, by the next post-sync.
+  PERFORM flohsync._note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'again');
+  RETURN new;
+END
+$$;
+COMMENT ON FUNCTION flohsync._set_match(flohsync.connector_sync_match, text, uuid, text) IS 'Writes what an operator decided about a match';
+
+CREATE FUNCTION flohsync._create_for_match(_m flohsync.connector_sync_match, _notes text) RETURNS flohsync.connector_sync_match
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  x flohsync.resource_record;
+  c flohsync.connector_sync_config;
+  made record;
+BEGIN
+  SELECT * INTO STRICT x FROM flohsync.resource_record r WHERE r.id = _m.connector_resource_id;
+  IF flohsync._match_key(x.email) IS NULL THEN
+    PERFORM flohsync._invalid('email', 'the record has none, and a user needs one', 'Link the record to a user that is there.');
+  END IF;
+  SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
+  IF made.user_id IS NULL THEN
+    RAISE unique_violation USING
+      MESSAGE = format('no user can be created with e-mail address "%s"', x.email),
+      DETAIL = coalesce(made.problem || '.', 'No user was created.'),
+      HINT = 'Link the record to that user.';
+  END IF;
+  SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
+  PERFORM flohsync._apply_defaults(c, ARRAY[made.user_id]);
+  RETURN flohsync._set_match(_m, 'matched', made.user_id, _notes);
+END
+$$;
+COMMENT ON FUNCTION flohsync._create_for_match(flohsync.connector_sync_match, text) IS
+  'Creates an unconfirmed user from the record of a match and links it; 22023 without an e-mail address, 23505 when that is taken';
+
+CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS flohsync.connector_sync_match
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+  m flohsync.connector_sync_match;
+BEGIN
+  PERFORM flohsync._check_action(action, ARRAY['link', 'skip', 'create'], user_id);
+  m := flohsync._locked_match(match_id);
+  RETURN CASE action WHEN 'link' THEN flohsync._set_match(m, 'manual_override', user_id, notes)
+                     WHEN 'skip' THEN flohsync._set_match(m, 'skipped', NULL, notes)
+                     ELSE flohsync._create_for_match(m, notes) END;
+END
+$$;
+COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
+  'Settles a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
+
+CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT (flohsync._set_match(flohsync._locked_match(unlink_match.match_id), 'unmatched', NULL, NULL)).*;
+END;
+COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
+  'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
+
+CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  m flohsync.connector_sync_match;
+  updated int := 0;
+  missing uuid[];
+  failed jsonb := '[]';
+BEGIN
+  IF match_ids IS NULL OR cardinality(match_ids) = 0 OR array_position(match_ids, NULL) IS NOT NULL THEN
+    PERFORM flohsync._invalid('matchIds', 'it must be an array of at least one id');
+  END IF;
+  PERFORM flohsync._check_action(action, ARRAY['link', 'skip'], user_id);
+  SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
+   WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
+  -- In one order, so that two of these cannot wait for each other.
+  FOR m IN SELECT x.* FROM flohsync.connector_sync_match x WHERE x.id = ANY (match_ids) AND x.connector_id = _connector ORDER BY x.id FOR UPDATE LOOP
+    BEGIN
+      PERFORM flohsync._set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
+      updated := updated + 1;
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
+    END;
+  END LOOP;
+  RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);
+END
+$$;
+COMMENT ON FUNCTION flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS
+  'Links or skips several matches of a connector: {"updated":n,"notFound":[ids that are not the connector''s],"failed":[{"id","error"}]}; 22023 for an unknown action, no ids or a missing user_id, 42704 for an unknown user';
