@@ -162,6 +162,7 @@ RETURN CASE
     THEN pg_catalog.format('%s is not a dot path', coalesce(pg_catalog.quote_literal(_path), 'NULL'))
   WHEN pg_catalog.string_to_array(_path, '.') && ARRAY['__proto__', 'prototype', 'constructor']
     THEN pg_catalog.format('%L has an unsafe segment', _path)
+  WHEN _path ~ '\.-?[0-9]+(\.|$)' THEN pg_catalog.format('%L counts in an array', _path)
   WHEN pg_catalog.split_part(_path, '.', 1) NOT IN ('externalId', 'displayName', 'email', 'attributes')
     OR (pg_catalog.split_part(_path, '.', 1) <> 'attributes' AND pg_catalog.strpos(_path, '.') > 0)
     THEN pg_catalog.format('%L does not start at externalId, displayName, email or attributes', _path)
@@ -215,6 +216,20 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names what is wrong';
 
+CREATE FUNCTION flohsync._field_problem(_field text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN _field !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$' OR _field IN ('__proto__', 'prototype', 'constructor')
+    THEN pg_catalog.format('%L is not a field name', _field)
+  -- Who somebody is, and whether he may come in, no directory decides by way of a profile.
+  WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active', 'deletedAt', 'password')
+    THEN pg_catalog.format('%L is not a profile field', _field)
+  WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
+    THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ')), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1)) || '\2'))
+END;
+COMMENT ON FUNCTION flohsync._field_problem(text) IS 'What is wrong with the name of a profile field; null when nothing is';
+
 CREATE FUNCTION flohsync._check_mappings(_mappings jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -234,11 +249,13 @@ BEGIN
     IF problem IS NOT NULL THEN
       PERFORM flohsync._invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
     END IF;
-    IF jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' OR (m ->> 'targetField') !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$'
-       OR (m ->> 'targetField') IN ('__proto__', 'prototype', 'constructor') THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].targetField', i), 'it must be a field name');
+    problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a text'
+                    ELSE flohsync._field_problem(m ->> 'targetField') END;
+    IF problem IS NOT NULL THEN
+      PERFORM flohsync._invalid(format('attributeMappings[%s].targetField', i), problem,
+        'Fields are title, department, phoneNumber, location, employeeId, costCenter, startDate, managerId, and any name of your own.');
     END IF;
-    IF m ? 'writeMode' AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
+    IF m -> 'writeMode' <> 'null' AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
       PERFORM flohsync._invalid(format('attributeMappings[%s].writeMode', i), format('%s is not a write mode', m -> 'writeMode'),
         'Write modes are overwrite_always, overwrite_if_empty and never_overwrite.');
     END IF;
@@ -411,6 +428,12 @@ BEGIN
       WHEN k = 'createUserDefaults' THEN
         IF kind NOT IN ('object', 'null') THEN
           PERFORM flohsync._invalid(k, 'it must be an object or null');
+        END IF;
+        SELECT d.key, coalesce(flohsync._field_problem(d.key), f.problem) INTO t, problem
+          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL flohsync._profile_field(d.key, d.value, c) f
+         WHERE flohsync._field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
+        IF FOUND THEN
+          PERFORM flohsync._invalid('createUserDefaults.' || t, problem);
         END IF;
         c.create_user_defaults := nullif(v, 'null');
       WHEN k = 'timezone' THEN

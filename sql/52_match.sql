@@ -11,7 +11,8 @@
 
 CREATE TABLE flohsync.connector_sync_match (
   id                    uuid PRIMARY KEY DEFAULT flohsync._new_id(),
-  connector_id          uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  -- No foreign key of its own: the record has one.
+  connector_id          uuid NOT NULL,
   resource_type         varchar(64) COLLATE "C" NOT NULL,
   connector_resource_id uuid NOT NULL REFERENCES flohsync.resource_record ON DELETE CASCADE,
   external_id           varchar(255) COLLATE "C" NOT NULL,
@@ -321,6 +322,7 @@ BEGIN
       LEFT JOIN best b ON b.id = r.id
       LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = r.id
       LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id
+    OFFSET 0  -- so that "stays" is computed once
   ), outcome AS (
     SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user, o.stays,
            CASE WHEN o.stays THEN o.status WHEN o.hits = 1 THEN 'matched' WHEN o.hits > 1 THEN 'ambiguous'

@@ -424,6 +424,9 @@ sub configure
 
 sub jsonb { return literal(json_text($_[0])) . '::jsonb' }
 
+# A connector's id, as SQL
+sub connector_id { my ($self, $name) = @_; return '(select id from flohsync.connector_definition where name = ' . literal($name) . ')' }
+
 # "FROM ... WHERE ..." for the records of a connector and type.
 sub scope
 {
