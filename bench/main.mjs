@@ -9,6 +9,7 @@ import { Upstream } from './lib/upstream.mjs';
 import { changed } from './measure/changed.mjs';
 import { firstLoad } from './measure/first_load.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
+import { match } from './measure/match.mjs';
 import { workerMemory } from './measure/memory.mjs';
 import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
@@ -55,6 +56,10 @@ if (wanted('large')) {
   await db.drop();
   step('worker memory');
   await workerMemory(figures, { listing, large, peaks: memory });
+}
+if (wanted('match')) {
+  step(`matching ${records * 2.5} records and users`);
+  await match(figures, { records: records * 2.5, rounds });
 }
 if (wanted('processes')) {
   step('processes');

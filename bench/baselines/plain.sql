@@ -6,7 +6,7 @@ create procedure bench.plain_page(connector uuid, body text) language plpgsql as
 begin
   insert into bench.plain_record as r
          (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)
-  select connector, 'user', u."externalId", u."displayName", u.email, u.attributes,
+  select connector, 'record', u."externalId", u."displayName", u.email, u.attributes,
          encode(sha256(convert_to(concat_ws(E'\x1f', u."externalId", u."displayName", u.email, u.attributes::text), 'UTF8')), 'hex'),
          now()
     from jsonb_to_recordset(body::jsonb -> 'payload' -> 'resources')

@@ -18,7 +18,8 @@ export class Database {
     return db;
   }
 
-  // A fresh database with the extension, and a connector "upstream" that syncs users.
+  // A fresh database with the extension, and a connector "upstream".  Its users are
+  // synced as a type of their own: those of type user would be matched as well.
   static async create(name, upstream) {
     const admin = await Database.connect('postgres');
     await admin.run(`drop database if exists ${name} with (force)`);
@@ -26,8 +27,8 @@ export class Database {
     await admin.close();
     const db = await Database.connect(name);
     await db.run('create extension flohsync cascade');
-    await db.rows(`select flohsync.create_connector('upstream', 'command', jsonb_build_object('url', $1::text))`, [upstream.url]);
-    await db.rows(`select flohsync.configure_sync('upstream', 'user', '{}')`);
+    await db.rows(`select flohsync.create_connector('upstream', 'command', jsonb_build_object('url', $1::text, 'commandNames', jsonb_build_object('record', 'listUsers')))`, [upstream.url]);
+    await db.rows(`select flohsync.configure_sync('upstream', 'record', '{}')`);
     db.connector = (await db.one('select id from flohsync.connector_definition')).id;
     return db;
   }

@@ -12,7 +12,7 @@ export async function sync(db) {
   const wal = await side.walPosition();
   const watch = new WorkerWatch(side);
   const started = performance.now();
-  await db.run(`call flohsync.sync('upstream', 'user')`);
+  await db.run(`call flohsync.sync('upstream', 'record')`);
   const seconds = (performance.now() - started) / 1000;
   const walBytes = (await side.walPosition()) - wal;
   await watch.stop();

@@ -72,7 +72,7 @@ async function triggered(figures, db, upstream, rounds) {
   const measured = [];
   for (let i = 0; i < rounds; i++) {
     await quiet(db);
-    const ours = await untilAsked(upstream, watcher, () => db.rows(`select flohsync.trigger_sync('upstream', 'user')`));
+    const ours = await untilAsked(upstream, watcher, () => db.rows(`select flohsync.trigger_sync('upstream', 'record')`));
     await quiet(db);
     const base = await untilAsked(upstream, watcher, async () => {
       const other = await Database.connect(db.name);

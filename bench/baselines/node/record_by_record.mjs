@@ -5,10 +5,10 @@ import { createHash } from 'node:crypto';
 import { canonical } from './canonical.mjs';
 
 const FIND = { name: 'find', text: `select id, sync_hash, stale_since from bench.node_record
-  where external_id = $1 and resource_type = 'user' and connector_id = $2` };
+  where external_id = $1 and resource_type = 'record' and connector_id = $2` };
 const INSERT = { name: 'insert', text: `insert into bench.node_record
   (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)
-  values ($1, 'user', $2, $3, $4, $5, $6, now())` };
+  values ($1, 'record', $2, $3, $4, $5, $6, now())` };
 const UPDATE = { name: 'update', text: `update bench.node_record
   set display_name = $2, email = $3, attributes = $4, sync_hash = $5, observed_at = now(), stale_since = null where id = $1` };
 const TOUCH = { name: 'touch', text: 'update bench.node_record set observed_at = now(), stale_since = null where id = $1' };
