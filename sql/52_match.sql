@@ -179,11 +179,24 @@ END;
 COMMENT ON FUNCTION flohsync._users_are_watched() IS
   'Whether v_user shows floh_user, whose changes triggers note; an application''s users are looked at anew each time';
 
+-- A post-sync under way may not have said yet which changes it has dealt with:
+-- nobody takes any away meanwhile.
+CREATE FUNCTION flohsync._read_user_changes() RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended('flohsync user changes', 0));
+END;
+COMMENT ON FUNCTION flohsync._read_user_changes() IS 'Keeps _forget_user_changes from taking anything away until the end of the transaction';
+
 CREATE FUNCTION flohsync._forget_user_changes() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('flohsync user changes', 0)) THEN
+    RETURN;
+  END IF;
   -- A configuration that never comes to it must not keep them all: it will do everything then.
   DELETE FROM flohsync.match_progress p
    WHERE EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid >= p.users_seen OFFSET 200000);

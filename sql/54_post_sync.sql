@@ -394,6 +394,7 @@ BEGIN
     RETURN;
   END IF;
   PERFORM flohsync._lock_matching(c);
+  PERFORM flohsync._read_user_changes();
   users := flohsync._is_user_type(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
   SELECT * INTO p FROM flohsync.match_progress x WHERE x.config_id = c.id AND flohsync._users_are_watched();
@@ -470,7 +471,7 @@ BEGIN
   IF errors <> '[]' THEN
     report := report || jsonb_build_object('errors', errors);
     DELETE FROM flohsync.match_progress x WHERE x.config_id = c.id;
-  ELSIF users THEN
+  ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL OR EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings were changed meanwhile, nothing of this counts for the new ones.
     INSERT INTO flohsync.match_progress AS x (config_id, users_seen, own_xid)
     SELECT s.id, horizon, CASE WHEN r.status = 'running' AND coalesce((report ->> 'createPending')::bigint, 0) = 0 THEN pg_current_xact_id_if_assigned() END

@@ -21,6 +21,7 @@ CREATE TABLE flohsync.workflow_job (
 CREATE INDEX workflow_job_queue ON flohsync.workflow_job (run_after, id) WHERE status = 'queued';
 CREATE INDEX workflow_job_claimed ON flohsync.workflow_job (claimed_at) WHERE status = 'running';
 CREATE INDEX workflow_job_workflow ON flohsync.workflow_job (workflow_id);
+CREATE INDEX workflow_job_run ON flohsync.workflow_job (run_id);
 COMMENT ON TABLE flohsync.workflow_job IS 'Queue of sync-workflow-trigger jobs';
 COMMENT ON COLUMN flohsync.workflow_job.id IS 'Identity of the job';
 COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it';
@@ -283,3 +284,29 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
   'Says that a claimed job failed: it is queued again after 5, then 10 seconds, and fails for good at the third attempt; returns queued or failed';
+
+-- The history of runs and of jobs.
+
+CREATE FUNCTION flohsync._forget_history(_retention interval) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  -- Jobs that nobody claims count as failures: what is to be done is in workflow_run.
+  DELETE FROM flohsync.workflow_job j
+   WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
+                   WHERE x.status <> 'running' AND x.created_at < pg_catalog.clock_timestamp() - _retention * CASE x.status WHEN 'done' THEN 1 ELSE 3 END
+                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+  DELETE FROM flohsync.workflow_run r
+   WHERE r.id IN (SELECT x.id FROM flohsync.workflow_run x
+                   WHERE x.job_id IS NULL AND x.status IN ('done', 'failed')
+                     AND x.created_at < pg_catalog.clock_timestamp() - _retention
+                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+  -- The last run of a configuration stays.
+  DELETE FROM flohsync.sync_run r
+   WHERE r.id IN (SELECT x.id FROM flohsync.sync_run x
+                   WHERE x.status IN ('success', 'error', 'cancelled')
+                     AND x.finished_at < pg_catalog.clock_timestamp() - _retention * CASE x.status WHEN 'error' THEN 3 ELSE 1 END
+                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED)
+     AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id AND n.resource_type = r.resource_type AND n.id > r.id);
+END;
+COMMENT ON FUNCTION flohsync._forget_history(interval) IS 'Forgets runs and workflow jobs that ended longer ago than the retention, failures after three times that';

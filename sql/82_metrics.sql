@@ -43,6 +43,12 @@ BEGIN ATOMIC
     FROM job j, pg_catalog.unnest(ARRAY['added', 'updated', 'unchanged', 'restored', 'staled', 'removed', 'filtered', 'errored', 'ignored', 'duplicates']) AS s(outcome)
   UNION ALL SELECT 'flohsync_upstream_records_total', j.labels, coalesce((j.totals ->> 'totalUpstreamRecords')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_upstream_bytes_total', j.labels, coalesce((j.totals ->> 'bytes')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_users_total', j.labels || ',' || flohsync._metric_label('action', s.action), coalesce((j.totals ->> s.key)::numeric, 0)
+    FROM job j, (VALUES ('created', 'usersCreated'), ('deactivated', 'usersDeactivated'), ('reactivated', 'usersReactivated')) AS s(action, key)
+  UNION ALL SELECT 'flohsync_profiles_updated_total', j.labels, coalesce((j.totals ->> 'profilesUpdated')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_workflow_jobs', flohsync._metric_label('status', s.status),
+                   (SELECT pg_catalog.count(*) FROM flohsync.workflow_job w WHERE w.status = s.status)
+    FROM pg_catalog.unnest(ARRAY['queued', 'running', 'failed']) AS s(status)
   UNION ALL SELECT 'flohsync_pages_total', j.labels, coalesce((j.totals ->> 'pagesProcessed')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_run_seconds_total', j.labels, coalesce((j.totals ->> 'durationMs')::numeric, 0) / 1000 FROM job j;
 END;
@@ -73,7 +79,10 @@ BEGIN ATOMIC
     (18, 'flohsync_upstream_records_total', 'counter', 'Records received from the upstream'),
     (19, 'flohsync_upstream_bytes_total', 'counter', 'Bytes received from the upstream'),
     (20, 'flohsync_pages_total', 'counter', 'Pages applied'),
-    (21, 'flohsync_run_seconds_total', 'counter', 'Time spent in runs'))
+    (21, 'flohsync_run_seconds_total', 'counter', 'Time spent in runs'),
+    (22, 'flohsync_users_total', 'counter', 'Users, by what a run did with them'),
+    (23, 'flohsync_profiles_updated_total', 'counter', 'Profiles in which a run wrote something'),
+    (24, 'flohsync_workflow_jobs', 'gauge', 'Workflow jobs, by status'))
   SELECT pg_catalog.string_agg(
            pg_catalog.format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', f.name, f.help, f.type, s.lines), '' ORDER BY f.position)
     FROM family f

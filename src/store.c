@@ -493,21 +493,11 @@ store_next_due(void)
 	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
 
-/*
- * store_purge_history forgets runs that ended longer ago than the retention,
- * failures after three times that; the last run of a configuration stays.
- */
+/* store_purge_history forgets runs and jobs that ended longer ago than the retention. */
 void
 store_purge_history(int retention_s)
 {
-	static DbQuery query = {
-		"delete from flohsync.sync_run r where r.id in (select x.id from flohsync.sync_run x"
-		" where x.status in ('success', 'error', 'cancelled')"
-		" and x.finished_at < pg_catalog.clock_timestamp()"
-		" - pg_catalog.make_interval(secs => $1 * case x.status when 'error' then 3 else 1 end) order by x.id limit 1000 for update skip locked)"
-		" and exists (select from flohsync.sync_run n where n.connector_id = r.connector_id and n.resource_type = r.resource_type and n.id > r.id)",
-		1, {FLOAT8OID}
-	};
+	static DbQuery query = {"select flohsync._forget_history(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
 	Datum		v = Float8GetDatum((float8) retention_s);
 
 	db_execute(&query, &v, NULL);
