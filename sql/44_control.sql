@@ -90,6 +90,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   r flohsync.sync_run;
+  patience timestamptz := clock_timestamp() + interval '1 second';
 BEGIN
   SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
   IF NOT FOUND THEN
@@ -97,11 +98,18 @@ BEGIN
   ELSIF r.status <> 'held' THEN
     RAISE object_not_in_prerequisite_state USING
       MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
-  ELSIF NOT flohsync._try_run_lock(r.connector_id, r.resource_type) THEN
-    RAISE object_in_use USING
-      MESSAGE = format('another run of resource type "%s" is going on', r.resource_type),
-      HINT = 'Wait for its end; if it is complete, it decides instead of the held one.';
   END IF;
+  WHILE NOT flohsync._try_run_lock(r.connector_id, r.resource_type) LOOP
+    -- A worker that has just told of the end of its run has not let go of the lock yet.
+    IF clock_timestamp() > patience
+       OR EXISTS (SELECT FROM flohsync.sync_run x
+                   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.status = 'running') THEN
+      RAISE object_in_use USING
+        MESSAGE = format('another run of resource type "%s" is going on', r.resource_type),
+        HINT = 'Wait for its end; if it is complete, it decides instead of the held one.';
+    END IF;
+    PERFORM pg_sleep(0.005);
+  END LOOP;
   RETURN r;
 END
 $$;
@@ -116,10 +124,12 @@ DECLARE
   r flohsync.sync_run := flohsync._held_run(approve_run.run_id);
   s record;
   n bigint;
+  before jsonb := coalesce(r.post_sync, '{}');
 BEGIN
-  s := flohsync._settle_pass(r.id, true);
+  -- A pass that was not complete says nothing about what it did not see, approved or not.
+  s := flohsync._settle_pass(r.id, coalesce(r.complete, false));
   PERFORM flohsync._post_sync(r.id, false);
-  n := flohsync._purge_run(r.id, NULL);
+  n := CASE WHEN r.complete THEN flohsync._purge_run(r.id, NULL) ELSE 0 END;
   UPDATE flohsync.sync_run x
      SET status = 'success', resolved_by = current_user, resolved_at = clock_timestamp(),
          notes = approve_run.notes
@@ -138,7 +148,8 @@ BEGIN
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   UPDATE flohsync.connector_sync_config c
      SET totals = flohsync._sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', s.staled, 'removed', n,
-           'usersDeactivated', coalesce(r.post_sync ->> 'usersDeactivated', '0'), 'usersCreated', coalesce(r.post_sync ->> 'usersCreated', '0')))
+           'usersDeactivated', coalesce((r.post_sync ->> 'usersDeactivated')::bigint, 0) - coalesce((before ->> 'usersDeactivated')::bigint, 0),
+           'usersCreated', coalesce((r.post_sync ->> 'usersCreated')::bigint, 0) - coalesce((before ->> 'usersCreated')::bigint, 0)))
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
   -- A run that was asked for meanwhile found the lock taken.

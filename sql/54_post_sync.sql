@@ -279,6 +279,26 @@ END;
 COMMENT ON FUNCTION flohsync._leavers(flohsync.connector_sync_config, uuid[]) IS
   'Active users whose records are all stale, one of the given ones (null: any of the configuration) among them';
 
+CREATE FUNCTION flohsync._tell_others(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  -- Who goes here may be the one whom another configuration kept for our sake.
+  INSERT INTO flohsync.record_change (resource_id, connector_id, resource_type, change)
+  SELECT DISTINCT y.id, y.connector_id, y.resource_type, 'again'
+    FROM flohsync.resource_record x
+    JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
+    JOIN flohsync.connector_sync_match o ON o.user_id = m.user_id AND o.match_status IN ('matched', 'manual_override')
+    JOIN flohsync.resource_record y ON y.id = o.connector_resource_id AND y.stale_since IS NOT NULL
+    JOIN flohsync.connector_sync_config k ON k.connector_id = y.connector_id AND k.resource_type = y.resource_type AND k.deactivate_users
+    JOIN flohsync.v_user u ON u.id = m.user_id
+   WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
+     AND (_ids IS NULL OR x.id = ANY (_ids)) AND k.id <> (_c).id
+  ON CONFLICT DO NOTHING;
+END;
+COMMENT ON FUNCTION flohsync._tell_others(flohsync.connector_sync_config, uuid[]) IS
+  'Has other configurations look again at the stale records of users whose record here is stale now';
+
 CREATE FUNCTION flohsync._deactivate(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _approved boolean,
   OUT deactivated bigint, OUT message text)
 LANGUAGE plpgsql
@@ -379,7 +399,10 @@ DECLARE
   c flohsync.connector_sync_config;
   p flohsync.match_progress;
   horizon xid8;
+  watched boolean := flohsync._users_are_watched();
   todo record;
+  ids uuid[];  -- records whose user is looked for; null: all
+  touched uuid[];  -- records that the other stages look at; null: all
   back record;
   did record;
   users boolean;
@@ -397,16 +420,25 @@ BEGIN
   PERFORM flohsync._read_user_changes();
   users := flohsync._is_user_type(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
-  SELECT * INTO p FROM flohsync.match_progress x WHERE x.config_id = c.id AND flohsync._users_are_watched();
+  SELECT * INTO p FROM flohsync.match_progress x WHERE x.config_id = c.id;
   IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
     p := NULL;
   END IF;
   todo := flohsync._to_do(c, p);
-  IF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL) THEN
+  touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
+  ids := CASE WHEN watched THEN touched END;
+  IF users AND (ids IS NULL OR ids <> '{}') THEN
     BEGIN
-      back := flohsync._reactivate(c, todo.ids);
-      report := report || jsonb_build_object('matchesChanged', flohsync._match(c, todo.ids, back.records, back.users),
+      back := flohsync._reactivate(c, touched);
+      report := report || jsonb_build_object('matchesChanged', flohsync._match(c, ids, back.records, back.users),
                                              'usersReactivated', back.reactivated);
+      -- Whatever an application's users did shows in the matches that it changed.
+      IF NOT watched AND p.config_id IS NOT NULL THEN
+        touched := ARRAY(SELECT unnest(touched)
+                         UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+                                WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type
+                                  AND (m.updated_at = now() OR m.match_status = 'create_pending'));
+      END IF;
     EXCEPTION WHEN OTHERS THEN
       errors := errors || flohsync._stage_failed(_run, 'match', SQLSTATE, SQLERRM);
     END;
@@ -414,7 +446,7 @@ BEGIN
     IF errors = '[]' THEN
       IF c.create_users THEN
         BEGIN
-          did := flohsync._create_users(c, todo.ids, _run, _held);
+          did := flohsync._create_users(c, touched, _run, _held);
           report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
         EXCEPTION WHEN OTHERS THEN
           errors := errors || flohsync._stage_failed(_run, 'create', SQLSTATE, SQLERRM);
@@ -422,7 +454,7 @@ BEGIN
       END IF;
       IF c.deactivate_users AND NOT _held THEN
         BEGIN
-          did := flohsync._deactivate(c, todo.ids, _run, r.status = 'held');
+          did := flohsync._deactivate(c, touched, _run, r.status = 'held');
           report := report || jsonb_build_object('usersDeactivated', did.deactivated);
           held := did.message IS NOT NULL;
           message := did.message;
@@ -430,9 +462,10 @@ BEGIN
           errors := errors || flohsync._stage_failed(_run, 'deactivate', SQLSTATE, SQLERRM);
         END;
       END IF;
+      PERFORM flohsync._tell_others(c, touched);
       IF c.attribute_mappings IS NOT NULL THEN
         BEGIN
-          did := flohsync._map_attributes(c, todo.ids, _run);
+          did := flohsync._map_attributes(c, touched, _run);
           report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
         EXCEPTION WHEN OTHERS THEN
           errors := errors || flohsync._stage_failed(_run, 'map', SQLSTATE, SQLERRM);
@@ -452,21 +485,21 @@ BEGIN
     END IF;
   END IF;
 
-  -- What has been dealt with is not needed any more, but for those whose deactivation waits for a decision.
+  -- What has been dealt with is not needed any more, but for what waits for a decision.
   UPDATE flohsync.sync_run_page x SET changed = NULL
     FROM flohsync.sync_run y
    WHERE x.changed IS NOT NULL AND y.id = x.run_id AND y.connector_id = c.connector_id AND y.resource_type = c.resource_type;
   DELETE FROM flohsync.record_change x
    USING unnest(todo.queued, todo.seqs) AS q(id, seq) WHERE x.resource_id = q.id AND x.seq = q.seq;
-  IF held OR (_held AND c.create_users) THEN
+  IF users AND (held OR _held) THEN
     PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY(
-      SELECT m.connector_resource_id FROM flohsync._leavers(c, todo.ids) l(id)
+      SELECT m.connector_resource_id FROM flohsync._leavers(c, touched) l(id)
         JOIN flohsync.connector_sync_match m ON m.user_id = l.id AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type
-       WHERE held
+       WHERE c.deactivate_users
       UNION
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-       WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.match_status = 'create_pending'
-         AND (todo.ids IS NULL OR m.connector_resource_id = ANY (todo.ids))), 'again');
+       WHERE _held AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.match_status = 'create_pending'
+         AND (touched IS NULL OR m.connector_resource_id = ANY (touched))), 'again');
   END IF;
   IF errors <> '[]' THEN
     report := report || jsonb_build_object('errors', errors);
@@ -480,7 +513,10 @@ BEGIN
     PERFORM flohsync._forget_user_changes();
   END IF;
   IF report <> '{}' THEN
-    UPDATE flohsync.sync_run x SET post_sync = coalesce(x.post_sync, '{}') || report WHERE x.id = _run;
+    -- An approved run has been here before.
+    UPDATE flohsync.sync_run x
+       SET post_sync = report || flohsync._sum(flohsync._totals_of(coalesce(x.post_sync, '{}')), flohsync._totals_of(report))
+     WHERE x.id = _run;
   END IF;
 END
 $$;

@@ -32,6 +32,12 @@ DECLARE
 BEGIN
   PERFORM flohsync._lock_matching(c);
   n := flohsync._match(c, NULL);
+  -- The other stages come with the next pass.
+  IF EXISTS (SELECT FROM flohsync.match_progress p WHERE p.config_id = c.id) THEN
+    PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY(
+      SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+       WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
+  END IF;
   RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n);
 END
 $$;

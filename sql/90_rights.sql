@@ -41,7 +41,7 @@ BEGIN
                   flohsync._map_sql(flohsync.connector_sync_config), flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint),
                   flohsync._link_created(uuid[], uuid[]), flohsync._apply_defaults(flohsync.connector_sync_config, uuid[]),
                   flohsync._create_users(flohsync.connector_sync_config, uuid[], bigint, boolean),
-                  flohsync._leavers(flohsync.connector_sync_config, uuid[]),
+                  flohsync._leavers(flohsync.connector_sync_config, uuid[]), flohsync._tell_others(flohsync.connector_sync_config, uuid[]),
                   flohsync._deactivate(flohsync.connector_sync_config, uuid[], bigint, boolean),
                   flohsync._to_do(flohsync.connector_sync_config, flohsync.match_progress), flohsync._stage_failed(bigint, text, text, text),
                   flohsync._post_sync(bigint, boolean), flohsync._post_sync_failed(bigint, text, text),

@@ -248,6 +248,24 @@ $f->configure($c, 'user', staleRetention => '0s') if $f->try_sql("SELECT flohsyn
 held('with a short retention');
 is(counts(), '100 0', 'nothing is removed');
 
+# Held, and not complete: approved, it marks only what the upstream said is deleted.
+$f->sql(q{create table public.partly_deletes ();
+	grant select on public.partly_deletes to flohsync_worker;
+	create function public.partly(command jsonb) returns jsonb language sql stable as $$
+	select jsonb_build_object('success', true, 'payload', jsonb_build_object(
+		'resources', (select jsonb_agg(jsonb_build_object('externalId', 'p' || g)) from generate_series(1, 60) g),
+		'deleted', (select coalesce(jsonb_agg('p' || g), '[]') from generate_series(41, 55) g where exists (select from public.partly_deletes)))) $$});
+$f->sql(q{select flohsync.create_connector('partly', 'sql', '{"function": "public.partly"}')});
+$f->configure('partly', 'user');
+$f->sync_ok('partly', 'user', 'sixty records');
+$f->sql('insert into public.partly_deletes default values');
+$f->configure('partly', 'user', filterRules => { maxRecords => 10 });
+$f->sync('partly', 'user');
+my $partly = $f->last_run('partly', 'user');
+is("$partly->{status} " . ($partly->{complete} ? 'complete' : 'incomplete'), 'held incomplete', 'a pass that was cut off is held for what was deleted');
+$f->sql("select flohsync.approve_run($partly->{id})");
+is($f->counts('partly', 'user'), '45 15', 'approved, only that goes stale');
+
 $f->invariants;
 $f->no_crash;
 done_testing();

@@ -258,6 +258,36 @@ $f->json("select flohsync.approve_run($run)");
 is(state_of('old1@renumber.example') . ' ' . state_of('new6@renumber.example'), 'deleted active', 'approved: both');
 like(matches(), qr/6 matched exact new6\@renumber\.example/, 'and linked');
 
+# Two directories, of which one does not deactivate: the other one does when the last record goes.
+begin({});
+my $quiet = $c;
+begin({ deactivateUsers => \1, safeguards => { maxStaleFraction => undef, maxDeactivateFraction => undef } });
+user('both@two.example');
+person(1, 'both@two.example');
+person(2, 'other@two.example');
+$f->sql("insert into public.people select '$quiet', id, name, mail, attrs from public.people where directory = '$c'");
+one_pass();
+$f->sync($quiet, 'user');
+gone(1);
+one_pass();
+is(state_of('both@two.example'), 'active', 'who is still in another directory stays');
+$f->sql("delete from public.people where directory = '$quiet' and id = '1'");
+$f->sync($quiet, 'user');
+one_pass();
+is(state_of('both@two.example'), 'deleted', 'until he leaves that one, though it does not deactivate by itself');
+
+# A deactivation that waits is not lost while another run is held for staling.
+begin({ deactivateUsers => \1, safeguards => { minRecords => 2, maxStaleFraction => undef } });
+user("w$_\@wait.example"), person($_, "w$_\@wait.example") for 1 .. 10;
+one_pass();
+gone(1 .. 3);
+is(one_pass(), 'held', 'three of ten would be deactivated');
+$f->configure($c, 'user', safeguards => { maxStaleFraction => 0.2 });
+gone(4 .. 7);
+is(one_pass(), 'held', 'then four more would be marked stale');
+$f->json('select flohsync.approve_run(' . $f->last_run($c, 'user')->{id} . ')');
+is(join(' ', map { state_of("w$_\@wait.example") } 1 .. 8), join(' ', ('deleted') x 7, 'active'), 'approved: all seven have left');
+
 # deactivateUsers switched on later looks at who has left before.
 begin({});
 user('early@leaver.example');
@@ -332,6 +362,7 @@ is(profile('boss@map.example')->{title}, 'Manager', 'who is linked by an operato
 #
 
 begin({ createUsers => \1, attributeMappings => [ $rules[0] ] });
+one_pass();
 $f->sql("alter function flohsync._profile_update(uuid[], jsonb[], text) rename to _profile_update_kept;
 	create function flohsync._profile_update(uuid[], jsonb[], text) returns setof uuid language plpgsql as 'begin raise exception ''profiles are on fire''; end'");
 person(1, 'fire@fail.example', department => 'Fire');
@@ -342,6 +373,19 @@ is(matches(), '1 matched exact fire@fail.example', 'the other stages are done');
 $f->sql("drop function flohsync._profile_update(uuid[], jsonb[], text); alter function flohsync._profile_update_kept(uuid[], jsonb[], text) rename to _profile_update");
 one_pass();
 is(profile('fire@fail.example')->{department}, 'Fire', 'what failed is done after the next pass, though nothing changed');
+
+begin({ deactivateUsers => \1, staleRetention => '0s', safeguards => { maxStaleFraction => undef, maxDeactivateFraction => undef } });
+user('gone@fail.example');
+person(1, 'gone@fail.example');
+one_pass();
+gone(1);
+$f->sql("alter function flohsync._user_deactivate(uuid[], bigint) rename to _user_deactivate_kept;
+	create function flohsync._user_deactivate(uuid[], bigint) returns setof uuid language plpgsql as 'begin raise exception ''not today''; end'");
+is(one_pass(), 'success', 'a deactivation that fails does not fail the run');
+is(state_of('gone@fail.example') . ' ' . matches(), 'active 1 matched exact gone@fail.example', 'the record that tells of it is kept, whatever the retention');
+$f->sql("drop function flohsync._user_deactivate(uuid[], bigint); alter function flohsync._user_deactivate_kept(uuid[], bigint) rename to _user_deactivate");
+one_pass();
+is(state_of('gone@fail.example') . ' ' . (matches() || 'no record'), 'deleted no record', 'after the next pass he is deactivated, and the record purged');
 
 # Bad settings
 my %bad = (

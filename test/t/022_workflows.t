@@ -57,6 +57,13 @@ $f->up('heal');
 $f->sync_ok('c', 'user', 'and goes on');
 is(kinds(), 'updated 501', 'then each change is told of, once');
 
+# The upstream forgets its cursors: the pass begins again, and nothing of it is forgotten.
+clear();
+$f->up('change', type => 'user', from => 1, to => 20);
+$f->fault('expired_cursor', type => 'user', page => 4);
+$f->sync_ok('c', 'user', 'a pass that begins again in its middle');
+is(kinds(), 'updated 20', 'what it had changed before counts');
+
 # Nor does one that dies.
 clear();
 $f->up('change', type => 'user', from => 1, to => 20);
@@ -153,6 +160,15 @@ my @claimers = map {
 my %seen;
 $seen{$_}++ for map { split ' ', $f->finish($_)->{out} // '' } @claimers;
 is(scalar(keys %seen) . ' ' . scalar(grep { $_ > 1 } values %seen), '400 0', 'four claimers at once get each job once');
+
+clear();
+@jobs = map { job() } 1 .. 2;
+my $claimer = $f->start_sql('begin; select id from flohsync.claim_workflow_jobs(1); select pg_sleep(4); commit');
+$f->comes_true("select count(*) = 1 from pg_stat_activity where wait_event = 'PgSleep'", 'a claimer has not committed yet');
+my $began = time;
+is(claim(2), $jobs[1], 'another one gets the next job');
+cmp_ok(time - $began, '<', 3, 'without waiting');
+$f->finish($claimer);
 
 # What cannot be used
 clear();
