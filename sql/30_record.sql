@@ -16,6 +16,7 @@ CREATE TABLE flohsync.resource_record (
   display_name  varchar(255),
   email         varchar(255),
   attributes    jsonb,
+  event_at      timestamptz,
   -- external_id first: the probes of a page walk one stretch of the index.
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
 ) WITH (fillfactor = 95);
@@ -35,6 +36,7 @@ COMMENT ON COLUMN flohsync.resource_record.sync_hash IS 'resource_hash of the re
 COMMENT ON COLUMN flohsync.resource_record.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed by itself; older observations lose against it';
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
+COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
 
 CREATE VIEW flohsync.connector_resource WITH (security_barrier) AS
 SELECT r.id, r.connector_id, r.resource_type, r.external_id, r.display_name, r.email,
@@ -63,13 +65,19 @@ CREATE TABLE flohsync.resource_tombstone (
   resource_type varchar(64) COLLATE "C" NOT NULL,
   connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   deleted_at    timestamptz NOT NULL,
+  event_at      timestamptz,
+  deactivated   boolean NOT NULL DEFAULT false,
   PRIMARY KEY (external_id, resource_type, connector_id)
 );
+CREATE INDEX resource_tombstone_age ON flohsync.resource_tombstone (deleted_at);
+CREATE INDEX resource_tombstone_leaver ON flohsync.resource_tombstone (connector_id, resource_type, deleted_at) WHERE deactivated;
 COMMENT ON TABLE flohsync.resource_tombstone IS 'Deletions that an older page must not undo';
 COMMENT ON COLUMN flohsync.resource_tombstone.external_id IS 'Id in the upstream';
 COMMENT ON COLUMN flohsync.resource_tombstone.resource_type IS 'Resource type';
 COMMENT ON COLUMN flohsync.resource_tombstone.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.resource_tombstone.deleted_at IS 'When the deletion was observed';
+COMMENT ON COLUMN flohsync.resource_tombstone.event_at IS 'When it happened, by the upstream''s clock; null where that is not known';
+COMMENT ON COLUMN flohsync.resource_tombstone.deactivated IS 'Whether a user was deactivated for it';
 
 -- synced_at of the rows leans on the configuration; before that goes, each row
 -- gets its own true time.
@@ -136,7 +144,8 @@ $$;
 COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
 
-CREATE FUNCTION flohsync._purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
+-- _remove_records removes records that the caller has locked.
+CREATE FUNCTION flohsync._remove_records(_connector uuid, _type text, _ids uuid[], _tell boolean, _run bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -146,10 +155,7 @@ DECLARE
 BEGIN
   WITH purged AS (
     DELETE FROM flohsync.resource_record r
-     USING (SELECT x.id FROM flohsync.resource_record x
-             WHERE x.connector_id = _connector AND x.resource_type = _type
-               AND x.stale_since < clock_timestamp() - _retention
-             LIMIT _limit FOR UPDATE SKIP LOCKED) old
+     USING unnest(_ids) AS old(id)
      WHERE r.id = old.id
     RETURNING r.id, r.external_id, r.display_name, r.email
   ), identities AS (
@@ -161,7 +167,7 @@ BEGIN
     RETURNING 1
   )
   SELECT count(*), jsonb_agg(flohsync._changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
-                             ORDER BY p.external_id) FILTER (WHERE _run IS NOT NULL)
+                             ORDER BY p.external_id) FILTER (WHERE _tell)
     INTO n, gone
     FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
   IF gone IS NOT NULL THEN
@@ -172,6 +178,19 @@ BEGIN
   RETURN n;
 END
 $$;
+COMMENT ON FUNCTION flohsync._remove_records(uuid, text, uuid[], boolean, bigint) IS
+  'Removes records with what depends on them; workflows are told if they shall be, on behalf of a run or (null) of none';
+
+CREATE FUNCTION flohsync._purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT flohsync._remove_records(_connector, _type, ARRAY(
+    SELECT x.id FROM flohsync.resource_record x
+     WHERE x.connector_id = _connector AND x.resource_type = _type
+       AND x.stale_since < pg_catalog.clock_timestamp() - _retention
+     LIMIT _limit FOR UPDATE SKIP LOCKED), _run IS NOT NULL, _run);
+END;
 COMMENT ON FUNCTION flohsync._purge(uuid, text, interval, bigint, bigint) IS
   'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';
 

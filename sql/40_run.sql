@@ -138,24 +138,30 @@ COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-  run_id      bigint NOT NULL REFERENCES flohsync.sync_run ON DELETE CASCADE,
+  run_id      bigint REFERENCES flohsync.sync_run ON DELETE CASCADE,
   page        integer,
   external_id text,
   error_class text NOT NULL,
   message     text NOT NULL,
   payload     text,
-  created_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+  created_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  connector_id  uuid REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  resource_type varchar(64) COLLATE "C",
+  CHECK ((run_id IS NULL) = (connector_id IS NOT NULL))
 );
+CREATE INDEX sync_error_webhook ON flohsync.sync_error (created_at) WHERE run_id IS NULL;
 CREATE INDEX sync_error_run ON flohsync.sync_error (run_id);
 COMMENT ON TABLE flohsync.sync_error IS 'Records that were set aside';
 COMMENT ON COLUMN flohsync.sync_error.id IS 'Identity of the error';
-COMMENT ON COLUMN flohsync.sync_error.run_id IS 'Run';
+COMMENT ON COLUMN flohsync.sync_error.run_id IS 'Run; null: a webhook';
 COMMENT ON COLUMN flohsync.sync_error.page IS 'Page';
 COMMENT ON COLUMN flohsync.sync_error.external_id IS 'Id of the record, where it has one';
 COMMENT ON COLUMN flohsync.sync_error.error_class IS 'Kind of the error, for machines';
 COMMENT ON COLUMN flohsync.sync_error.message IS 'What is wrong with the record';
 COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
+COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook; null: see the run';
+COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION flohsync._ledger_union(_pages bytea[]) RETURNS bytea

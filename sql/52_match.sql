@@ -408,6 +408,15 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync._lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
 
+CREATE FUNCTION flohsync._share_matching(_c flohsync.connector_sync_config) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended('flohsync matching ' || (_c).id, 0));
+END;
+COMMENT ON FUNCTION flohsync._share_matching(flohsync.connector_sync_config) IS
+  'For matching a record whose row the transaction has locked: others like it may go on at the same time, a matching of many may not';
+
 CREATE FUNCTION flohsync._config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -100,7 +100,8 @@ COMMENT ON FUNCTION flohsync._map_sql(flohsync.connector_sync_config) IS
 
 -- Rules for one field act one after the other, which comes to: the last one that
 -- always writes, else the first one that has something for an empty field.
-CREATE FUNCTION flohsync._map_attributes(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, OUT updated bigint, OUT failed bigint)
+CREATE FUNCTION flohsync._map_attributes(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _record flohsync.resource_record DEFAULT NULL,
+  OUT updated bigint, OUT failed bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -131,9 +132,9 @@ BEGIN
        AND m.match_status IN ('matched', 'manual_override')
        AND f.source IS NOT NULL AND f.source <> 'null'
   ), noted AS (
-    INSERT INTO flohsync.sync_error (run_id, external_id, error_class, message, payload)
-    SELECT $4, f.external_id, 'mapping', format('%%s: %%s', f.field, f.problem), left(f.source::text, 1000)
-      FROM field f WHERE f.problem IS NOT NULL AND $4 IS NOT NULL
+    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, 'mapping', format('%%s: %%s', f.field, f.problem), left(f.source::text, 1000)
+      FROM field f WHERE f.problem IS NOT NULL AND coalesce($4::text, $6::text) IS NOT NULL
     RETURNING 1
   ), patch AS (
     SELECT e.user_id, jsonb_object_agg(e.field, coalesce(e.always, e.first)) AS patch
@@ -151,10 +152,10 @@ BEGIN
            CROSS JOIN LATERAL flohsync._profile_update(p.users, p.patches, 'connector') WHERE p.users IS NOT NULL),
          (SELECT count(*) FROM field f WHERE f.problem IS NOT NULL)
   $sql$, rules, CASE WHEN _ids IS NOT NULL THEN ' AND x.id = ANY ($5)' ELSE '' END)
-  INTO updated, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids;
+  INTO updated, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids, _record.connector_id;
 END
 $$;
-COMMENT ON FUNCTION flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint) IS
+COMMENT ON FUNCTION flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record) IS
   'Writes what the mapping rules take from some records (null: all) into the profiles of their users; how many profiles changed, how many values could not be taken';
 
 -- Only the users that are given, already there, and not linked by now: who calls made them from these matches.
@@ -199,7 +200,8 @@ COMMENT ON FUNCTION flohsync._apply_defaults(flohsync.connector_sync_config, uui
 -- _create_users makes a user of each unmatched record with an e-mail address.
 -- While the run is held none is made: ids that were all given out anew look
 -- like that.  A record that was linked to somebody before is an operator's case.
-CREATE FUNCTION flohsync._create_users(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _held boolean, OUT created bigint, OUT pending bigint)
+CREATE FUNCTION flohsync._create_users(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _held boolean,
+  _record flohsync.resource_record DEFAULT NULL, OUT created bigint, OUT pending bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -248,15 +250,15 @@ BEGIN
     FROM unnest(matches, users) AS u(match, id)
    WHERE u.id IS NULL AND m.id = u.match AND m.match_status <> 'create_pending';
   IF NOT _held THEN
-    INSERT INTO flohsync.sync_error (run_id, external_id, error_class, message, payload)
-    SELECT _run, f.external_id, 'create_user', coalesce(f.problem, 'no user was created'), jsonb_build_object('email', f.email)::text
+    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+    SELECT _run, _record.connector_id, _record.resource_type, f.external_id, 'create_user', coalesce(f.problem, 'no user was created'), jsonb_build_object('email', f.email)::text
       FROM unnest(externals, emails, users, problems) AS f(external_id, email, user_id, problem)
-     WHERE f.user_id IS NULL AND _run IS NOT NULL;
+     WHERE f.user_id IS NULL AND (_run IS NOT NULL OR _record.id IS NOT NULL);
   END IF;
   pending := cardinality(matches) - created;
 END
 $$;
-COMMENT ON FUNCTION flohsync._create_users(flohsync.connector_sync_config, uuid[], bigint, boolean) IS
+COMMENT ON FUNCTION flohsync._create_users(flohsync.connector_sync_config, uuid[], bigint, boolean, flohsync.resource_record) IS
   'Makes users of unmatched records with an e-mail address; the others of them become create_pending, each with its reason in sync_error';
 
 -- A user leaves when all records that he has, here and elsewhere, are stale, and
@@ -373,22 +375,86 @@ $$;
 COMMENT ON FUNCTION flohsync._to_do(flohsync.connector_sync_config, flohsync.match_progress) IS
   'Records that post-sync has to look at (null when _p is: all), and what of record_change was read for that';
 
-CREATE FUNCTION flohsync._stage_failed(_run bigint, _stage text, _state text, _message text) RETURNS jsonb
+CREATE FUNCTION flohsync._stage_failed(_run bigint, _stage text, _state text, _message text, _record flohsync.resource_record DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- Somebody else's lock, deadlock or deletion: it will go better another time.
-  IF _state IN ('40P01', '40001', '55P03', '23503') THEN
+  IF _run IS NOT NULL AND _state IN ('40P01', '40001', '55P03', '23503') THEN
     RAISE serialization_failure USING MESSAGE = _message;
   END IF;
-  INSERT INTO flohsync.sync_error (run_id, error_class, message)
-  VALUES (_run, 'post_sync', format('%s: %s', _stage, _message));
+  INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message)
+  VALUES (_run, _record.connector_id, _record.resource_type, _record.external_id, 'post_sync', format('%s: %s', _stage, _message));
   RETURN jsonb_build_array(jsonb_build_object('stage', _stage, 'sqlstate', _state, 'message', _message));
 END
 $$;
-COMMENT ON FUNCTION flohsync._stage_failed(bigint, text, text, text) IS
-  'Records the failure of a stage of post-sync and returns it; raises 40001 instead for one that passes by itself';
+COMMENT ON FUNCTION flohsync._stage_failed(bigint, text, text, text, flohsync.resource_record) IS
+  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; in a run raises 40001 instead for one that passes by itself';
+
+-- _people does what is configured about the users of some records.
+CREATE FUNCTION flohsync._people(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
+  _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
+  OUT report jsonb, OUT errors jsonb, OUT held boolean, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  back record;
+  did record;
+BEGIN
+  report := '{}';
+  errors := '[]';
+  held := false;
+  BEGIN
+    back := flohsync._reactivate(_c, touched);
+    report := report || jsonb_build_object('matchesChanged', flohsync._match(_c, _ids, back.records, back.users),
+                                           'usersReactivated', back.reactivated);
+    -- Whatever an application's users did shows in the matches that it changed.
+    IF _widen THEN
+      touched := ARRAY(SELECT unnest(touched)
+                       UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+                              WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+                                AND (m.updated_at = now() OR m.match_status = 'create_pending'));
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    -- The other stages lean on the matches.
+    errors := flohsync._stage_failed(_run, 'match', SQLSTATE, SQLERRM, _record);
+    RETURN;
+  END;
+  IF _c.create_users THEN
+    BEGIN
+      did := flohsync._create_users(_c, touched, _run, _held, _record);
+      report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
+    EXCEPTION WHEN OTHERS THEN
+      errors := errors || flohsync._stage_failed(_run, 'create', SQLSTATE, SQLERRM, _record);
+    END;
+  END IF;
+  IF _deactivating THEN
+    BEGIN
+      did := flohsync._deactivate(_c, touched, _run, _approved);
+      report := report || jsonb_build_object('usersDeactivated', did.deactivated);
+      held := did.message IS NOT NULL;
+      message := did.message;
+    EXCEPTION WHEN OTHERS THEN
+      errors := errors || flohsync._stage_failed(_run, 'deactivate', SQLSTATE, SQLERRM, _record);
+    END;
+  END IF;
+  IF _run IS NOT NULL THEN
+    PERFORM flohsync._tell_others(_c, touched);
+  END IF;
+  IF _c.attribute_mappings IS NOT NULL THEN
+    BEGIN
+      did := flohsync._map_attributes(_c, touched, _run, _record);
+      report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
+    EXCEPTION WHEN OTHERS THEN
+      errors := errors || flohsync._stage_failed(_run, 'map', SQLSTATE, SQLERRM, _record);
+    END;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._people(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
+  'Matches the records _ids to users and has the other stages look at "touched" (null: all), on behalf of a run or (null) of a webhook about one record: what was done, what failed, and what the safeguard of deactivating says';
 
 CREATE FUNCTION flohsync._post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
@@ -403,7 +469,6 @@ DECLARE
   todo record;
   ids uuid[];  -- records whose user is looked for; null: all
   touched uuid[];  -- records that the other stages look at; null: all
-  back record;
   did record;
   users boolean;
   report jsonb := '{}';
@@ -428,50 +493,13 @@ BEGIN
   touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
   ids := CASE WHEN watched THEN touched END;
   IF users AND (ids IS NULL OR ids <> '{}') THEN
-    BEGIN
-      back := flohsync._reactivate(c, touched);
-      report := report || jsonb_build_object('matchesChanged', flohsync._match(c, ids, back.records, back.users),
-                                             'usersReactivated', back.reactivated);
-      -- Whatever an application's users did shows in the matches that it changed.
-      IF NOT watched AND p.config_id IS NOT NULL THEN
-        touched := ARRAY(SELECT unnest(touched)
-                         UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-                                WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type
-                                  AND (m.updated_at = now() OR m.match_status = 'create_pending'));
-      END IF;
-    EXCEPTION WHEN OTHERS THEN
-      errors := errors || flohsync._stage_failed(_run, 'match', SQLSTATE, SQLERRM);
-    END;
-    -- The other stages lean on the matches.
-    IF errors = '[]' THEN
-      IF c.create_users THEN
-        BEGIN
-          did := flohsync._create_users(c, touched, _run, _held);
-          report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
-        EXCEPTION WHEN OTHERS THEN
-          errors := errors || flohsync._stage_failed(_run, 'create', SQLSTATE, SQLERRM);
-        END;
-      END IF;
-      IF c.deactivate_users AND NOT _held THEN
-        BEGIN
-          did := flohsync._deactivate(c, touched, _run, r.status = 'held');
-          report := report || jsonb_build_object('usersDeactivated', did.deactivated);
-          held := did.message IS NOT NULL;
-          message := did.message;
-        EXCEPTION WHEN OTHERS THEN
-          errors := errors || flohsync._stage_failed(_run, 'deactivate', SQLSTATE, SQLERRM);
-        END;
-      END IF;
-      PERFORM flohsync._tell_others(c, touched);
-      IF c.attribute_mappings IS NOT NULL THEN
-        BEGIN
-          did := flohsync._map_attributes(c, touched, _run);
-          report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
-        EXCEPTION WHEN OTHERS THEN
-          errors := errors || flohsync._stage_failed(_run, 'map', SQLSTATE, SQLERRM);
-        END;
-      END IF;
-    END IF;
+    did := flohsync._people(c, ids, touched, _run, _held, c.deactivate_users AND NOT _held, r.status = 'held',
+                            NOT watched AND p.config_id IS NOT NULL, NULL);
+    touched := did.touched;
+    report := did.report;
+    errors := did.errors;
+    held := did.held;
+    message := did.message;
   END IF;
 
   IF flohsync._tells_records(c) THEN

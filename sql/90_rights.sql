@@ -12,7 +12,8 @@ BEGIN
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON flohsync.resource_record, flohsync.resource_tombstone, flohsync.sync_run,
                   flohsync.sync_run_page, flohsync.sync_error, flohsync.cache_outbox, flohsync.connector_sync_match,
                   flohsync.user_external_identity, flohsync.match_progress, flohsync.record_change, flohsync.user_change,
-                  flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run TO %s', _role);
+                  flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
+                  flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
   EXECUTE format('GRANT UPDATE (enabled, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
                   next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals) ON flohsync.connector_sync_config TO %s', _role);
@@ -24,7 +25,7 @@ BEGIN
                   flohsync._forget_pass(bigint), flohsync._run_stats(bigint),
                   flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),
                   flohsync._lock_config(bigint), flohsync._start_run(bigint), flohsync._restart_pass(bigint), flohsync._settle_pass(bigint, boolean),
-                  flohsync._supersede_held(uuid, text, bigint), flohsync._purge(uuid, text, interval, bigint, bigint),
+                  flohsync._supersede_held(uuid, text, bigint), flohsync._remove_records(uuid, text, uuid[], boolean, bigint), flohsync._purge(uuid, text, interval, bigint, bigint),
                   flohsync._purge_run(bigint, bigint),
                   flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz, interval),
                   flohsync._sum(jsonb, jsonb), flohsync._next_due(flohsync.connector_sync_config),
@@ -36,20 +37,27 @@ BEGIN
                   flohsync._users_are_watched(), flohsync._read_user_changes(), flohsync._forget_history(interval), flohsync._forget_user_changes(), flohsync._note_changes(uuid, text, uuid[], text),
                   flohsync._strategies(flohsync.connector_sync_config), flohsync._source_sql(text),
                   flohsync._records_sql(flohsync.connector_sync_config, boolean), flohsync._hits_sql(text[]),
-                  flohsync._match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]), flohsync._lock_matching(flohsync.connector_sync_config),
+                  flohsync._match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]), flohsync._lock_matching(flohsync.connector_sync_config), flohsync._share_matching(flohsync.connector_sync_config),
                   flohsync._reactivate(flohsync.connector_sync_config, uuid[]), flohsync._profile_field(text, jsonb, flohsync.connector_sync_config),
-                  flohsync._map_sql(flohsync.connector_sync_config), flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint),
+                  flohsync._map_sql(flohsync.connector_sync_config), flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record),
                   flohsync._link_created(uuid[], uuid[]), flohsync._apply_defaults(flohsync.connector_sync_config, uuid[]),
-                  flohsync._create_users(flohsync.connector_sync_config, uuid[], bigint, boolean),
+                  flohsync._create_users(flohsync.connector_sync_config, uuid[], bigint, boolean, flohsync.resource_record),
                   flohsync._leavers(flohsync.connector_sync_config, uuid[]), flohsync._tell_others(flohsync.connector_sync_config, uuid[]),
                   flohsync._deactivate(flohsync.connector_sync_config, uuid[], bigint, boolean),
-                  flohsync._to_do(flohsync.connector_sync_config, flohsync.match_progress), flohsync._stage_failed(bigint, text, text, text),
+                  flohsync._to_do(flohsync.connector_sync_config, flohsync.match_progress), flohsync._stage_failed(bigint, text, text, text, flohsync.resource_record),
+                  flohsync._people(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record),
                   flohsync._post_sync(bigint, boolean), flohsync._post_sync_failed(bigint, text, text),
                   flohsync._changed_record(uuid, text, text, text, text, uuid, text), flohsync._job_data(flohsync.connector_sync_config, bigint),
                   flohsync._queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]),
                   flohsync._queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb),
                   flohsync._trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]), flohsync._trigger_summary(bigint, jsonb),
                   flohsync._job_problem(flohsync.workflow_job), flohsync._start_workflows(bigint[]) TO %s', _role);
+  -- Webhooks are taken in any role's session, with the rights of this one.
+  EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._connector_id(text), flohsync._check_resource_type(text), flohsync._invalid(text, text, text),
+                  flohsync._webhook_failed(flohsync.resource_record, text, text, text), flohsync._follow_webhook(uuid, text),
+                  flohsync._leave_scope(uuid, timestamptz, timestamptz), flohsync._is_news(flohsync.resource_record, timestamptz, timestamptz),
+                  flohsync._too_many_leavers(flohsync.connector_sync_config), flohsync._let_go(flohsync.connector_sync_config, flohsync.resource_record),
+                  flohsync._delete_record(uuid, text, text, timestamptz, timestamptz), flohsync._forget_webhooks(interval) TO %s', _role);
 END
 $$;
 COMMENT ON FUNCTION flohsync._grant_worker(regrole) IS 'Grants a role what the workers need; call it for the role of flohsync.worker_role after changing that';

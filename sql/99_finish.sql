@@ -13,6 +13,7 @@ SELECT pg_catalog.pg_extension_config_dump('flohsync.floh_user', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_profile', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_external_identity', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_match', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.webhook_handler', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event_id_seq', '');
 

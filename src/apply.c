@@ -10,7 +10,10 @@
  * - Rows that come back are matched by key, never by position.
  * - observed_at guards every write: what was observed later stays.  A time in
  *   the future can only come from a clock that was set back; it guards nothing.
- * - An insert gives way to a tombstone that is newer than the observation.
+ * - An insert gives way to a tombstone that is newer than the observation.  That
+ *   is looked at again after the insert: a deletion under way meanwhile did not
+ *   see the new row, but it is committed before the insert can go on
+ *   (sql/74_webhook).
  *
  * A pass does not touch an unchanged row; that it was seen is in the ledger.
  * Records observed singly are not in any ledger, so their rows do get the new
@@ -73,30 +76,56 @@ apply_columns(const Record *records, const int *which, int n, Datum *v)
 }
 
 #define APPLY_INSERT \
-	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)" \
-	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8" \
+	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at, event_at)" \
+	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9" \
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from flohsync.resource_tombstone)" \
 	" and exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and t.deleted_at > $8))"
+	" and t.external_id = u.id collate \"C\" and (t.deleted_at > $8 or t.event_at > $9)))"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
 {
 	static DbQuery plain = {
 		APPLY_INSERT " returning external_id, num, id",
-		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
+		9, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	static DbQuery yielding = {
 		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
-		8, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID}
+		9, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
-	Datum		v[8] = {scope->connector, scope->resource_type};
+	Datum		v[9] = {scope->connector, scope->resource_type};
 
 	apply_columns(records, which, n, v + 2);
 	v[7] = TimestampTzGetDatum(scope->observed_at);
-	return db_execute(scope->single ? &yielding : &plain, v, NULL);
+	v[8] = TimestampTzGetDatum(scope->event_at);
+	return db_execute(scope->single ? &yielding : &plain, v, scope->event_at == 0 ? "        n" : NULL);
+}
+
+/* Takes back those inserts that a deletion committed meanwhile forbids. */
+static void
+apply_bury(const ApplyScope *scope, const Record *records, Prior *prior, const int *which, int n, bool *written)
+{
+	static DbQuery query = {
+		"delete from flohsync.resource_record r where r.id = any ($1)", 1, {UUIDARRAYOID}, .by_index = true
+	};
+	int		   *dead = palloc(sizeof(int) * n);
+	int			ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
+									   scope->observed_at, scope->event_at, dead);
+	Datum		ids;
+
+	if (ndead > 0)
+	{
+		ids = apply_ids(prior, dead, ndead);
+		db_execute(&query, &ids, NULL);
+		for (int k = 0; k < ndead; k++)
+		{
+			prior[dead[k]].num = 0;
+			written[dead[k]] = false;
+		}
+	}
+	pfree(dead);
 }
 
 static uint64
@@ -104,39 +133,47 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
-		" sync_hash = u.hash, stale_since = null, observed_at = $6"
+		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at)"
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
 		" where r.id = u.id"
 		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $8, true)"
 		" returning r.external_id, r.num, r.id",
-		7, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 		.by_index = true
 	};
 	Datum		columns[5];
-	Datum		v[7];
+	Datum		v[8];
+	char		nulls[8];
 
 	apply_columns(records, which, n, columns);
 	v[0] = apply_ids(prior, which, n);
 	memcpy(v + 1, columns + 1, sizeof(Datum) * 4);
 	v[5] = TimestampTzGetDatum(scope->observed_at);
 	v[6] = TimestampTzGetDatum(scope->confirmed_at);
-	return db_execute(&query, v, scope->confirmed_at == 0 ? "      n" : NULL);
+	v[7] = TimestampTzGetDatum(scope->event_at);
+	memset(nulls, ' ', sizeof(nulls));
+	nulls[6] = scope->confirmed_at == 0 ? 'n' : ' ';
+	nulls[7] = scope->event_at == 0 ? 'n' : ' ';
+	return db_execute(&query, v, nulls);
 }
 
 static uint64
 apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n)
 {
 	static DbQuery query = {
-		"update flohsync.resource_record r set observed_at = $2 from unnest($1) u(id)"
+		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at) from unnest($1) u(id)"
 		" where r.id = u.id and r.stale_since is null"
 		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $4, true)"
 		" returning r.external_id, r.num, r.id",
-		3, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .by_index = true
+		4, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .by_index = true
 	};
-	Datum		v[3] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
-	TimestampTzGetDatum(scope->confirmed_at)};
+	Datum		v[4] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
+	TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at)};
+	char		nulls[4] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ', scope->event_at == 0 ? 'n' : ' '};
 
-	return db_execute(&query, v, scope->confirmed_at == 0 ? "  n" : NULL);
+	return db_execute(&query, v, nulls);
 }
 
 /* Notes which records a write returned. */
@@ -199,6 +236,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 	int		   *which[3];		/* to insert, to update, unchanged */
 	int			nwhich[3];
 	bool	   *written;
+	uint8	   *tried;			/* 1: to insert, 2: to update */
 	ApplyOutcome *outcome = outcomes;
 	instr_time	t0,
 				t1;
@@ -209,6 +247,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		return;
 	prior = palloc(sizeof(Prior) * n);
 	written = palloc0(sizeof(bool) * n);
+	tried = palloc0(sizeof(uint8) * n);
 	for (int k = 0; k < 3; k++)
 		which[k] = palloc(sizeof(int) * n);
 	if (outcome == NULL)
@@ -231,7 +270,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 			int			k = prior[i].num == 0 ? 0 :
 				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ? 1 : 2;
 
-			if (outcome[i] == APPLY_UNDECIDED)
+			if (outcome[i] == APPLY_UNDECIDED && !(scope->absent && k > 0))
 				which[k][nwhich[k]++] = i;
 		}
 
@@ -239,6 +278,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		if (nwhich[0] > 0)
 		{
 			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior, written);
+			apply_bury(scope, records, prior, which[0], nwhich[0], written);
 			for (int k = 0; k < nwhich[0]; k++)
 			{
 				int			i = which[0][k];
@@ -246,10 +286,13 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 				/* Not written: a tombstone stands against it, or, singly, somebody was faster. */
 				if (written[i])
 					outcome[i] = APPLY_ADDED;
-				else if (!scope->single || round > 0)
+				else if (!scope->single || tried[i] & 1)
 					outcome[i] = APPLY_IGNORED;
 				else
+				{
+					tried[i] |= 1;
 					again = true;
+				}
 			}
 		}
 		if (nwhich[1] > 0)
@@ -259,7 +302,16 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 			{
 				int			i = which[1][k];
 
-				outcome[i] = !written[i] ? APPLY_IGNORED : prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
+				/* Not written: the stored row is newer, or was deleted since it was looked up. */
+				if (written[i])
+					outcome[i] = prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
+				else if (tried[i] & 2)
+					outcome[i] = APPLY_IGNORED;
+				else
+				{
+					tried[i] |= 2;
+					again = true;
+				}
 			}
 		}
 		if (nwhich[2] > 0 && scope->single)
@@ -303,6 +355,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		apply_tell(scope->changes, prior, outcome, n);
 	pfree(prior);
 	pfree(written);
+	pfree(tried);
 	for (int k = 0; k < 3; k++)
 		pfree(which[k]);
 	if (outcome != outcomes)

@@ -20,6 +20,8 @@ typedef struct ApplyScope
 	Datum		resource_type;	/* text */
 	TimestampTz observed_at;	/* the records are no newer than that */
 	bool		single;			/* records observed one by one (upsert), not by a pass: see apply.c */
+	bool		absent;			/* single: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
+	TimestampTz event_at;		/* when the upstream says it happened, 0: it does not say */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
 	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
 	/* Where the time went, in microseconds. */

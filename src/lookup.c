@@ -35,6 +35,7 @@
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -142,9 +143,9 @@ lookup_same_text(const text *a, const text *b)
 		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
-/* lookup_probe looks one record up in the index. */
+/* lookup_seek puts the row of one record into the slot; tombstones have the same key. */
 static bool
-lookup_probe(Lookup *l, int i)
+lookup_seek(Lookup *l, int i)
 {
 	ScanKeyData keys[3];
 
@@ -159,7 +160,14 @@ lookup_probe(Lookup *l, int i)
 	if (l->probes == NULL)
 		l->probes = compat_index_beginscan(l->relation, l->index, l->snapshot, 3);
 	index_rescan(l->probes, keys, 3, NULL, 0);
-	if (!index_getnext_slot(l->probes, ForwardScanDirection, l->slot))
+	return index_getnext_slot(l->probes, ForwardScanDirection, l->slot);
+}
+
+/* lookup_probe looks one record up in the index. */
+static bool
+lookup_probe(Lookup *l, int i)
+{
+	if (!lookup_seek(l, i))
 		return false;
 	lookup_found(l, i);
 	return true;
@@ -290,6 +298,61 @@ lookup_walk(Lookup *l)
 	}
 	index_endscan(scan);
 	return i;
+}
+
+/*
+ * lookup_deleted finds those of some records, given by their places, against
+ * which a tombstone stands, as committed by now: also in a transaction that
+ * looks at everything else with an older snapshot.
+ */
+int
+lookup_deleted(Datum connector, Datum resource_type, const Record *records, const int *which, int n,
+			   TimestampTz observed_at, TimestampTz event_at, int *deleted)
+{
+	Oid			schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
+	Oid			table = get_relname_relid("resource_tombstone", schema);
+	Oid			key = get_relname_relid("resource_tombstone_pkey", schema);
+	Lookup		l = {.records = records, .n = n};
+	AttrNumber	deleted_at;
+	AttrNumber	event;
+	int			found = 0;
+
+	if (!OidIsValid(table) || !OidIsValid(key))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table flohsync.resource_tombstone or its key is missing")));
+	if (pg_class_aclcheck(table, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, "resource_tombstone");
+	l.relation = table_open(table, AccessShareLock);
+	/* Mostly there has never been one. */
+	if (RelationGetNumberOfBlocks(l.relation) > 0)
+	{
+		deleted_at = lookup_column(table, "deleted_at");
+		event = lookup_column(table, "event_at");
+		l.resource_type = DatumGetTextPP(resource_type);
+		l.connector = DatumGetUUIDP(connector);
+		l.key = palloc(VARHDRSZ + LOOKUP_MAX_KEY);
+		l.index = index_open(key, AccessShareLock);
+		l.snapshot = RegisterSnapshot(GetLatestSnapshot());
+		l.slot = table_slot_create(l.relation, NULL);
+		for (int k = 0; k < n; k++)
+		{
+			bool		isnull;
+
+			if (lookup_seek(&l, which[k]) &&
+				(DatumGetTimestampTz(slot_getattr(l.slot, deleted_at, &isnull)) > observed_at ||
+				 (event_at != 0 && DatumGetTimestampTz(slot_getattr(l.slot, event, &isnull)) > event_at && !isnull)))
+				deleted[found++] = which[k];
+		}
+		if (l.probes)
+			index_endscan(l.probes);
+		ExecDropSingleTupleTableSlot(l.slot);
+		UnregisterSnapshot(l.snapshot);
+		index_close(l.index, AccessShareLock);
+		pfree(l.key);
+	}
+	table_close(l.relation, AccessShareLock);
+	return found;
 }
 
 /* lookup_records fills prior for each of n sorted records. */

@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_LOOKUP_H
 #define FLOHSYNC_LOOKUP_H
 
+#include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
 #include "page.h"
@@ -18,6 +19,8 @@ typedef struct Prior
 	bool		stale;
 } Prior;
 
+extern int	lookup_deleted(Datum connector, Datum resource_type, const Record *records, const int *which, int n,
+						   TimestampTz observed_at, TimestampTz event_at, int *deleted);
 extern void lookup_records(Datum connector, Datum resource_type, const Record *records, int n, Prior *prior);
 
 #endif							/* FLOHSYNC_LOOKUP_H */

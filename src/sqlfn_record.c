@@ -16,24 +16,17 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "apply.h"
 #include "db.h"
-#include "page.h"
+#include "upsert.h"
 
 static const char *const outcome_names[] = {
 	[APPLY_UNDECIDED] = "ignored", [APPLY_ADDED] = "added", [APPLY_UPDATED] = "updated",
 	[APPLY_UNCHANGED] = "unchanged", [APPLY_RESTORED] = "restored", [APPLY_IGNORED] = "ignored",
 };
 
-typedef struct UpsertScope
-{
-	ApplyScope	apply;
-	PageParser *parser;
-} UpsertScope;
-
 /* Looks the connector up and reads what the configuration says about hashing. */
 static void
-upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at)
+record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at)
 {
 	static DbQuery query = {
 		"select i.id, flohsync._check_resource_type($2), c.last_full_pass_at,"
@@ -44,56 +37,35 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	};
 	Datum		v[2] = {connector, type};
 	bool		isnull;
-	Datum		value;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	const char **ignore;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz confirmed_at;
 
-	memset(scope, 0, sizeof(*scope));
 	db_execute(&query, v, NULL);
-	value = db_value(0, 1, &isnull);
-	scope->apply.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(value), UUID_LEN));
-	scope->apply.resource_type = type;
-	scope->apply.single = true;
-	/* An observation cannot be from the future; one that said so would keep all others out. */
-	scope->apply.observed_at = Min(observed_at, now);
-	value = db_value(0, 3, &isnull);
-	scope->apply.confirmed_at = isnull ? 0 : DatumGetTimestampTz(value);
-	value = db_value(0, 4, &isnull);
-	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
-	ignore = palloc(sizeof(char *) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		ignore[i] = TextDatumGetCString(elements[i]);
-	scope->parser = page_parser_create(ignore, n);
+	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
+	if (isnull)
+		confirmed_at = 0;
+	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull));
 }
 
 static void
-upsert_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
+record_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
 {
 	StringInfoData text;
-	const char *problem = NULL;
 
 	initStringInfo(&text);
 	(void) JsonbToCString(&text, &value->root, VARSIZE(value));
-	if (!page_parse_records(scope->parser, text.data, text.len, page, &problem))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("records cannot be read: %s", problem)));
+	upsert_read(scope, text.data, text.len, page);
 }
 
+/* Stores the records, and has the next post-sync look at those that changed. */
 static void
-upsert_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
+record_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
 {
 	static const char *const kinds[3] = {"added", "updated", "restored"};
-	ApplyChanges changes;
 
-	scope->apply.changes = &changes;
-	apply_records(&scope->apply, page->records, page->nrecords, counts, NULL, NULL, outcomes);
+	upsert_apply(scope, page, counts, outcomes);
 	for (int k = 0; k < 3; k++)
-		if (changes.n[k] > 0)
-			store_note_changes(scope->apply.connector, scope->apply.resource_type, changes.ids[k], changes.n[k], kinds[k]);
+		if (scope->changes.n[k] > 0)
+			store_note_changes(scope->apply.connector, scope->apply.resource_type, scope->changes.ids[k], scope->changes.n[k], kinds[k]);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
@@ -111,19 +83,19 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("no argument of upsert_resource() may be null")));
 	SPI_connect();
-	upsert_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_TIMESTAMPTZ(3));
+	record_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_TIMESTAMPTZ(3));
 	if (!JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(2)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a record must be a JSON object"),
 				 errhint("For example {\"externalId\": \"u-17\", \"displayName\": \"Jane Doe\"}.")));
-	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
+	record_read(&scope, PG_GETARG_JSONB_P(2), &page);
 	if (page.nfaults > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("record cannot be stored: %s", page.faults[0].message),
 				 errdetail("Error class: %s.", page.faults[0].error_class)));
-	upsert_apply(&scope, &page, &counts, &outcome);
+	record_apply(&scope, &page, &counts, &outcome);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(outcome_names[outcome]));
 }
@@ -145,13 +117,13 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("no argument of upsert_resources() may be null")));
 	SPI_connect();
-	upsert_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), GetCurrentTimestamp());
+	record_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), GetCurrentTimestamp());
 	if (!JB_ROOT_IS_ARRAY(PG_GETARG_JSONB_P(2)) || JB_ROOT_IS_SCALAR(PG_GETARG_JSONB_P(2)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("records must be a JSON array of objects")));
-	upsert_read(&scope, PG_GETARG_JSONB_P(2), &page);
-	upsert_apply(&scope, &page, &counts, NULL);
+	record_read(&scope, PG_GETARG_JSONB_P(2), &page);
+	record_apply(&scope, &page, &counts, NULL);
 	old = MemoryContextSwitchTo(caller);
 	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d}",
 					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);

@@ -206,16 +206,24 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	return true;
 }
 
+/* store_get_filter reads what STORE_FILTER_COLUMNS selected, from a column on. */
+void
+store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context)
+{
+	filter->name_pattern = store_get_text(row, column, context);
+	filter->ngroup_ids = store_get_texts(row, column + 1, &filter->group_ids, context);
+	filter->ndomains = store_get_texts(row, column + 2, &filter->domains, context);
+	filter->member_of_synced_groups = db_bool(row, column + 3);
+	filter->max_records = db_int64(row, column + 4, 0);
+}
+
 StartOutcome
 store_start_run(int64 run, RunSetup *s, MemoryContext context)
 {
 	static DbQuery query = {
 		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.kind, s.connector_id::pg_catalog.text,"
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
-		" s.filter_rules::pg_catalog.text, s.filter_rules ->> 'groupNamePattern',"
-		" case when s.filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(s.filter_rules -> 'groupIds')) end,"
-		" case when s.filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(s.filter_rules -> 'emailDomains')) end,"
-		" (s.filter_rules ->> 'memberOfSyncedGroups')::boolean, (s.filter_rules ->> 'maxRecords')::numeric::bigint,"
+		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
 		" s.list_command, flohsync._iso(s.modified_since), s.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(s.config -> 'headers') h),"
@@ -246,11 +254,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->passed = db_int64(0, 12, 0);
 	s->received = db_int64(0, 13, 0);
 	s->filter_json = store_get_text(0, 14, context);
-	s->filter.name_pattern = store_get_text(0, 15, context);
-	s->filter.ngroup_ids = store_get_texts(0, 16, &s->filter.group_ids, context);
-	s->filter.ndomains = store_get_texts(0, 17, &s->filter.domains, context);
-	s->filter.member_of_synced_groups = db_bool(0, 18);
-	s->filter.max_records = db_int64(0, 19, 0);
+	store_get_filter(0, 15, &s->filter, context);
 	s->nhash_ignore = Max(0, store_get_texts(0, 20, &s->hash_ignore, context));
 	s->spec.list_command = store_get_text(0, 21, context);
 	s->spec.modified_since = store_get_text(0, 22, context);
@@ -531,7 +535,9 @@ store_next_due(void)
 void
 store_purge_history(int retention_s)
 {
-	static DbQuery query = {"select flohsync._forget_history(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
+	static DbQuery query = {
+		"select flohsync._forget_history(k.r), flohsync._forget_webhooks(k.r) from pg_catalog.make_interval(secs => $1) k(r)", 1, {FLOAT8OID}
+	};
 	Datum		v = Float8GetDatum((float8) retention_s);
 
 	db_execute(&query, &v, NULL);

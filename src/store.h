@@ -131,6 +131,14 @@ extern void store_purge_history(int retention_s);
 extern void store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change);
 extern void store_synced_groups(Datum connector, Datum ids);
 
+/* The five columns of an alias's filter_rules that store_get_filter reads. */
+#define STORE_FILTER_COLUMNS(alias) \
+	alias ".filter_rules ->> 'groupNamePattern'," \
+	" case when " alias ".filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'groupIds')) end," \
+	" case when " alias ".filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'emailDomains')) end," \
+	" (" alias ".filter_rules ->> 'memberOfSyncedGroups')::boolean, (" alias ".filter_rules ->> 'maxRecords')::numeric::bigint"
+extern void store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
+
 extern Datum store_uuid_array(const pg_uuid_t *ids, int n);
 extern Datum store_text_array(const Slice *slices, int n);
 extern const char *store_sanitize(const char *data, int len, int max, int *outlen);

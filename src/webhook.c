@@ -1,0 +1,314 @@
+/*
+ * webhook.c
+ *	  Is a webhook authentic, and when did it happen?
+ *
+ * Two schemes, HMAC-SHA256 both:
+ *	- Standard Webhooks: "v1," and the base64 of the HMAC of "id.timestamp.body";
+ *	  a list of these is a rotation of the sender's.  Where there is such a
+ *	  header, nothing else counts.
+ *	- X-Webhook-Signature: the HMAC of the body in hex.
+ * A secret is a text whose bytes are the key; one that is base64, or "whsec_"
+ * and base64, may also stand for the bytes behind that, as libraries of the
+ * first scheme take it.
+ *
+ * Everything here comes from the outside.  What is done does not depend on
+ * which secrets there are, or whether there is any: a key is made up for each
+ * that is missing, and all are tried.  Comparing takes the same time whatever
+ * is different.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
+#include "crypto.h"
+#include "json.h"
+#include "webhook.h"
+
+#define WEBHOOK_KEYS			(2 * WEBHOOK_SECRETS)
+#define WEBHOOK_MAX_SIGNATURES	16
+#define WEBHOOK_MIN_KEY			24	/* bytes of a key given as base64 without prefix */
+#define WEBHOOK_BASE64_LEN		44	/* of 32 bytes */
+
+typedef struct WebhookKey
+{
+	const void *data;
+	size_t		len;
+	bool		real;
+} WebhookKey;
+
+static bool
+webhook_same_name(Slice name, const char *lower)
+{
+	return name.len == strlen(lower) && pg_strncasecmp(name.data, lower, name.len) == 0;
+}
+
+static Slice
+webhook_trim(Slice text)
+{
+	while (text.len > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
+		text.data++, text.len--;
+	while (text.len > 0 && (text.data[text.len - 1] == ' ' || text.data[text.len - 1] == '\t'))
+		text.len--;
+	return text;
+}
+
+/* webhook_header takes a header, if it is one of those that count. */
+void
+webhook_header(WebhookHeaders *h, Slice name, Slice value, bool is_text)
+{
+	Slice	   *which =
+		webhook_same_name(name, "webhook-id") ? &h->id :
+		webhook_same_name(name, "webhook-timestamp") ? &h->timestamp :
+		webhook_same_name(name, "webhook-signature") ? &h->signatures :
+		webhook_same_name(name, "x-webhook-signature") ? &h->hex : NULL;
+
+	if (which == NULL)
+		return;
+	if (which->data != NULL || !is_text)
+		h->twice = true;
+	*which = webhook_trim(value);
+}
+
+/* The keys that a secret can stand for: two, one of them made up where need be. */
+static void
+webhook_keys(Slice secret, const unsigned char *made_up, WebhookKey *keys)
+{
+	Slice		encoded = secret;
+	unsigned char *decoded;
+	ssize_t		len;
+	bool		prefixed = secret.len > 6 && memcmp(secret.data, "whsec_", 6) == 0;
+
+	keys[0] = keys[1] = (WebhookKey) {made_up, CRYPTO_HMAC_BYTES, false};
+	if (secret.data == NULL || secret.len == 0)
+		return;
+	keys[0] = (WebhookKey) {secret.data, secret.len, true};
+	if (prefixed)
+		encoded = (Slice) {secret.data + 6, secret.len - 6};
+	decoded = palloc(CRYPTO_BASE64_ROOM((size_t) encoded.len));
+	len = crypto_base64_decode(CRYPTO_BASE64, encoded.data, encoded.len, decoded);
+	if (len >= (prefixed ? 1 : WEBHOOK_MIN_KEY))
+		keys[1] = (WebhookKey) {decoded, len, true};
+}
+
+/* Is the signature that of a real key? */
+static bool
+webhook_signed(const unsigned char *signature, unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES], const WebhookKey *keys)
+{
+	bool		found = false;
+
+	for (int k = 0; k < WEBHOOK_KEYS; k++)
+		found |= crypto_equal(signature, CRYPTO_HMAC_BYTES, macs[k], CRYPTO_HMAC_BYTES) & keys[k].real;
+	return found;
+}
+
+static bool
+webhook_find_standard(Slice list, unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES], const WebhookKey *keys)
+{
+	int			n = 0;
+	bool		found = false;
+
+	for (int i = 0; i < list.len && n < WEBHOOK_MAX_SIGNATURES;)
+	{
+		int			end = i;
+		unsigned char signature[CRYPTO_BASE64_ROOM(WEBHOOK_BASE64_LEN)];
+
+		while (end < list.len && list.data[end] != ' ')
+			end++;
+		/* Of other versions there may be some beside. */
+		if (end - i == 3 + WEBHOOK_BASE64_LEN && memcmp(list.data + i, "v1,", 3) == 0 &&
+			crypto_base64_decode(CRYPTO_BASE64, list.data + i + 3, WEBHOOK_BASE64_LEN, signature) == CRYPTO_HMAC_BYTES)
+			found |= webhook_signed(signature, macs, keys);
+		n += end > i;
+		i = end + 1;
+	}
+	return found;
+}
+
+static bool
+webhook_find_hex(Slice hex, unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES], const WebhookKey *keys)
+{
+	unsigned char signature[CRYPTO_HMAC_BYTES];
+
+	if (hex.len > 7 && pg_strncasecmp(hex.data, "sha256=", 7) == 0)
+		hex = (Slice) {hex.data + 7, hex.len - 7};
+	if (hex.len != 2 * CRYPTO_HMAC_BYTES)
+		return false;
+	for (int i = 0; i < CRYPTO_HMAC_BYTES; i++)
+	{
+		int			high = json_hex_digit(hex.data[2 * i]);
+		int			low = json_hex_digit(hex.data[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return false;
+		signature[i] = high << 4 | low;
+	}
+	return webhook_signed(signature, macs, keys);
+}
+
+/* What of a header of the first scheme goes into the signed text. */
+static bool
+webhook_is_token(Slice text, int max)
+{
+	if (text.len == 0 || text.len > max)
+		return false;
+	for (int i = 0; i < text.len; i++)
+		if (text.data[i] <= ' ' || text.data[i] > '~' || text.data[i] == '.')
+			return false;
+	return true;
+}
+
+const char *
+webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_SECRETS], TimestampTz now, TimestampTz *sent_at)
+{
+	bool		standard = h->signatures.data != NULL;
+	WebhookKey	keys[WEBHOOK_KEYS];
+	unsigned char made_up[CRYPTO_HMAC_BYTES];
+	unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES];
+	char	   *text = NULL;
+	bool		any = false;
+	bool		found;
+
+	*sent_at = 0;
+	if (h->twice)
+		return "a header that counts came more than once, or is not a text";
+	if (!standard && h->hex.data == NULL)
+		return "there is no signature";
+	if (h->id.data != NULL && !webhook_is_token(h->id, WEBHOOK_MAX_ID))
+		return "the header webhook-id is malformed";
+	if (standard)
+	{
+		if (h->id.data == NULL)
+			return "the header webhook-id is missing";
+		if (!webhook_is_token(h->timestamp, 11) || !webhook_unix_time(h->timestamp, sent_at))
+			return "the header webhook-timestamp is missing or malformed";
+		text = palloc((Size) h->id.len + h->timestamp.len + body.len + 2);
+		memcpy(text, h->id.data, h->id.len);
+		text[h->id.len] = '.';
+		memcpy(text + h->id.len + 1, h->timestamp.data, h->timestamp.len);
+		text[h->id.len + 1 + h->timestamp.len] = '.';
+		memcpy(text + h->id.len + h->timestamp.len + 2, body.data, body.len);
+		body = (Slice) {text, h->id.len + h->timestamp.len + 2 + body.len};
+	}
+
+	if (!crypto_random(made_up, sizeof(made_up)))
+		return "there are no random bytes";
+	for (int s = 0; s < WEBHOOK_SECRETS; s++)
+		webhook_keys(secrets[s], made_up, keys + 2 * s);
+	for (int k = 0; k < WEBHOOK_KEYS; k++)
+	{
+		any |= keys[k].real;
+		if (!crypto_hmac_sha256(keys[k].data, keys[k].len, body.data, body.len, macs[k]))
+			return "OpenSSL has no HMAC-SHA256";
+	}
+	found = standard ? webhook_find_standard(h->signatures, macs, keys) : webhook_find_hex(h->hex, macs, keys);
+	if (!found)
+		return any ? "no secret of the connector has made the signature" : "there is no such connector, or it has no secret \"webhook\"";
+	if (standard && (*sent_at > now + WEBHOOK_TOLERANCE_S * USECS_PER_SEC || *sent_at < now - WEBHOOK_TOLERANCE_S * USECS_PER_SEC))
+		return "the timestamp is more than five minutes off";
+	return NULL;
+}
+
+bool
+webhook_unix_time(Slice text, TimestampTz *at)
+{
+	int64		n = 0;
+
+	if (text.len == 0 || text.len > 14)
+		return false;
+	for (int i = 0; i < text.len; i++)
+	{
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return false;
+		n = n * 10 + (text.data[i] - '0');
+	}
+	/* As seconds this would be the year 5138. */
+	n = n >= INT64CONST(100000000000) ? n * 1000 : n * USECS_PER_SEC;
+	*at = n - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	return true;
+}
+
+/* Reads so many digits. */
+static bool
+webhook_digits(Slice *text, int count, int min, int max, int *value)
+{
+	if (text->len < count)
+		return false;
+	*value = 0;
+	for (int i = 0; i < count; i++)
+	{
+		if (text->data[i] < '0' || text->data[i] > '9')
+			return false;
+		*value = *value * 10 + (text->data[i] - '0');
+	}
+	text->data += count;
+	text->len -= count;
+	return *value >= min && *value <= max;
+}
+
+static bool
+webhook_char(Slice *text, const char *any)
+{
+	if (text->len == 0 || strchr(any, text->data[0]) == NULL || text->data[0] == '\0')
+		return false;
+	text->data++;
+	text->len--;
+	return true;
+}
+
+bool
+webhook_time(Slice text, TimestampTz *at)
+{
+	int			year,
+				month,
+				day,
+				hour,
+				minute,
+				second = 0,
+				zone_hour = 0,
+				zone_minute = 0;
+	int64		fraction = 0;
+	int64		unit = USECS_PER_SEC / 10;
+	int			sign = 0;
+
+	if (!webhook_digits(&text, 4, 1, 9999, &year) || !webhook_char(&text, "-") ||
+		!webhook_digits(&text, 2, 1, 12, &month) || !webhook_char(&text, "-") ||
+		!webhook_digits(&text, 2, 1, 31, &day) || day > day_tab[isleap(year)][month - 1] ||
+		!webhook_char(&text, "Tt ") ||
+		!webhook_digits(&text, 2, 0, 23, &hour) || !webhook_char(&text, ":") || !webhook_digits(&text, 2, 0, 59, &minute))
+		return false;
+	if (webhook_char(&text, ":"))
+	{
+		if (!webhook_digits(&text, 2, 0, 60, &second))
+			return false;
+		if (webhook_char(&text, ".,"))
+		{
+			int			digit;
+
+			if (!webhook_digits(&text, 1, 0, 9, &digit))
+				return false;
+			do
+			{
+				fraction += digit * unit;
+				unit /= 10;
+			} while (text.len > 0 && text.data[0] >= '0' && text.data[0] <= '9' && webhook_digits(&text, 1, 0, 9, &digit));
+		}
+	}
+	if (!webhook_char(&text, "Zz") && text.len > 0)
+	{
+		sign = text.data[0] == '-' ? -1 : 1;
+		if (!webhook_char(&text, "+-") || !webhook_digits(&text, 2, 0, 15, &zone_hour))
+			return false;
+		(void) webhook_char(&text, ":");
+		if (text.len > 0 && !webhook_digits(&text, 2, 0, 59, &zone_minute))
+			return false;
+	}
+	if (text.len > 0)
+		return false;
+	*at = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
+		((int64) (hour * 60 + minute) * 60 + second) * USECS_PER_SEC + fraction -
+		sign * (int64) (zone_hour * 60 + zone_minute) * 60 * USECS_PER_SEC;
+	return true;
+}
