@@ -47,7 +47,7 @@ BEGIN
   END IF;
   SELECT x.* INTO p FROM pg_proc x WHERE x.oid = set_entitlement_handler.handler;
   IF p.oid IS NULL OR p.prokind <> 'f' OR p.proretset
-     OR p.proargtypes::oid[] NOT IN (ARRAY['uuid'::regtype::oid, 'jsonb'::regtype], ARRAY['text'::regtype::oid, 'jsonb'::regtype], ARRAY['jsonb'::regtype::oid]) THEN
+     OR oidvectortypes(p.proargtypes) NOT IN ('uuid, jsonb', 'text, jsonb', 'jsonb') THEN
     PERFORM flohsync._invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
       'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
   ELSIF NOT has_function_privilege(p.oid, 'EXECUTE') THEN
