@@ -136,7 +136,8 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 				answer->error_class = "upstream";
 				answer->cursor_refused = true;
 				snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
-						 page->upstream_error ? page->upstream_error : "(no message)");
+						 page->upstream_error ? source_redacted(run->source, page->upstream_error, strlen(page->upstream_error)) :
+						 "(no message)");
 			}
 			run->timings.read_us += run_microseconds(&t);
 		}

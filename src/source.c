@@ -13,6 +13,7 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "crypto.h"
 #include "flohsync.h"
 #include "json.h"
 #include "source.h"
@@ -66,12 +67,16 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 	strlcpy(answer->message, "connectors of this kind cannot be asked for one record", sizeof(answer->message));
 }
 
+/* source_close also wipes the secrets that the caller's spec has. */
 void
 source_close(Source *source)
 {
 	if (source == NULL)
 		return;
 	source->kind->close(source);
+	for (int i = 0; i < source->nhidden; i++)
+		crypto_wipe(source->hidden[i], strlen(source->hidden[i]));
+	source_wipe_secrets(source->spec.secrets, source->spec.nsecrets);
 	MemoryContextDelete(source->context);
 }
 

@@ -7,6 +7,14 @@
 
 #include "http.h"
 
+/* A secret of the connector; one that cannot be decrypted has a problem instead of a value. */
+typedef struct SourceSecret
+{
+	char	   *name;
+	char	   *value;
+	char	   *problem;
+} SourceSecret;
+
 typedef struct SourceSpec
 {
 	const char *kind;			/* "command" or "sql" */
@@ -16,6 +24,8 @@ typedef struct SourceSpec
 	const char *filter;			/* filter rules as JSON text, or NULL */
 	const char *modified_since; /* ISO 8601, or NULL */
 	int			page_size;
+	SourceSecret *secrets;		/* for source_secret() */
+	int			nsecrets;
 	/* kind command */
 	const char *url;
 	char	  **headers;
@@ -60,6 +70,8 @@ struct Source
 	const SourceKind *kind;
 	SourceSpec	spec;
 	MemoryContext context;		/* lives as long as the source */
+	char	  **hidden;			/* see source_hide() */
+	int			nhidden;
 	void	   *state;			/* of the kind */
 };
 
@@ -71,6 +83,11 @@ extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
+
+extern const char *source_secret(const Source *source, const char *name);
+extern void source_hide(Source *source, const char *value);
+extern char *source_redacted(const Source *source, const char *text, size_t len);
+extern void source_wipe_secrets(SourceSecret *secrets, int n);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);

@@ -69,7 +69,8 @@ test_type(Source *source, StringInfo out)
 	if (answer.error_class)
 		problem = answer.message;
 	else if (page_parse(page_parser_create(NULL, 0), answer.body, answer.len, &page, &problem) && !page.success)
-		problem = page.upstream_error ? page.upstream_error : "upstream reported an error";
+		problem = page.upstream_error ? source_redacted(source, page.upstream_error, strlen(page.upstream_error)) :
+			"upstream reported an error";
 	if (problem)
 		test_failed(out, problem);
 	else

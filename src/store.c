@@ -20,6 +20,7 @@
 #include "db.h"
 #include "ledger.h"
 #include "store.h"
+#include "store_secret.h"
 
 #define STORE_PAYLOAD_BYTES		4096
 
@@ -203,6 +204,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->query = store_get_text(0, 7, context);
 	spec->owner = store_get_text(0, 8, context);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
+	spec->secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), NULL,
+									   &spec->nsecrets, context);
 	return true;
 }
 
@@ -268,6 +271,8 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->note_changes = db_bool(0, 30);
 	s->spec.filter = s->filter_json;
 	s->spec.resource_type = s->resource_type;
+	s->spec.secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(s->connector_id)), NULL,
+										 &s->spec.nsecrets, context);
 	return START_RUN;
 }
 
