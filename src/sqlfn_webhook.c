@@ -33,10 +33,10 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "crypto.h"
 #include "db.h"
 #include "guc.h"
 #include "json.h"
+#include "store_secret.h"
 #include "upsert.h"
 #include "webhook.h"
 
@@ -393,7 +393,7 @@ static bool
 webhook_call_handler(const Webhook *hook)
 {
 	static DbQuery query = {
-		"select h.handler, h.owner, pg_catalog.format('%I.%I', n.nspname, p.proname), p.pronargs::int4, p.proargtypes[0]::int8"
+		"select h.handler, h.owner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), p.pronargs::int4, p.proargtypes[0]::int8"
 		" from flohsync.webhook_handler h left join pg_catalog.pg_proc p on p.oid = pg_catalog.to_regprocedure(h.handler)"
 		" left join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
 	};
@@ -606,9 +606,17 @@ webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 			name = (Slice) {value.val.string.val, value.val.string.len};
 		else if (token == WJB_VALUE)
 		{
-			bool		is_text = value.type == jbvString;
+			Slice		text = {"", 0};
 
-			webhook_header(headers, name, is_text ? (Slice) {value.val.string.val, value.val.string.len} : (Slice) {"", 0}, is_text);
+			if (value.type == jbvString)
+				text = (Slice) {value.val.string.val, value.val.string.len};
+			else if (value.type == jbvNumeric)
+			{
+				/* A timestamp may have been taken for one. */
+				text.data = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
+				text.len = strlen(text.data);
+			}
+			webhook_header(headers, name, text, value.type == jbvString || value.type == jbvNumeric);
 		}
 	}
 }
@@ -645,13 +653,36 @@ webhook_read_body(Slice body)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 }
 
+/* Verifies with those of a connector's secrets that are for it. */
+static const char *
+webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n, TimestampTz now, TimestampTz *sent_at)
+{
+	static const char *const names[WEBHOOK_SECRETS] = {"webhook", "webhook_previous"};
+	Slice		secrets[WEBHOOK_SECRETS] = {0};
+	const char *problem = NULL;
+	const char *why;
+
+	for (int i = 0; i < n; i++)
+		for (int s = 0; s < WEBHOOK_SECRETS; s++)
+		{
+			if (strcmp(all[i].name, names[s]) != 0)
+				continue;
+			if (all[i].value)
+				secrets[s] = (Slice) {all[i].value, strlen(all[i].value)};
+			else
+				problem = psprintf("secret \"%s\" cannot be decrypted: %s", names[s], all[i].problem);
+		}
+	why = webhook_verify(headers, body, secrets, now, sent_at);
+	return why && problem ? problem : why;
+}
+
 PG_FUNCTION_INFO_V1(flohsync_receive_webhook);
 PGDLLEXPORT Datum
 flohsync_receive_webhook(PG_FUNCTION_ARGS)
 {
 	/* Where there is no such connector, another one's secrets are read, for as much time as that takes. */
 	static DbQuery query = {
-		"select d.id, d.enabled, d.name, k.id is not null, flohsync._secret(d.id, 'webhook'), flohsync._secret(d.id, 'webhook_previous')"
+		"select d.id, d.enabled, d.name, k.id is not null"
 		" from (select coalesce((select n.id from flohsync.connector_definition n where n.name = $1),"
 		" (select n.id from flohsync.connector_definition n where n.id ="
 		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end)) as id) k"
@@ -662,11 +693,12 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	MemoryContext caller = CurrentMemoryContext;
 	WebhookRights rights;
 	WebhookHeaders headers;
-	Slice		secrets[WEBHOOK_SECRETS] = {0};
+	SourceSecret *secrets = NULL;
+	int			nsecrets = 0;
 	Slice		body;
 	Datum		connector;
 	const char *why;
-	bool		known;
+	bool		known = false;
 	bool		enabled = false;
 	char	   *name = NULL;
 	bool		isnull;
@@ -684,22 +716,16 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 
 	webhook_take_rights(&rights);
 	SPI_connect();
-	known = db_execute(&query, &connector, NULL) == 1 && db_bool(0, 4);
-	if (known)
+	if (db_execute(&query, &connector, NULL) == 1)
 	{
-		for (int s = 0; s < WEBHOOK_SECRETS; s++)
-		{
-			secrets[s].data = db_text(0, 5 + s);
-			secrets[s].len = secrets[s].data ? strlen(secrets[s].data) : 0;
-		}
+		known = db_bool(0, 4);
 		enabled = db_bool(0, 2);
 		name = db_text(0, 3);
 		hook.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(db_value(0, 1, &isnull)), UUID_LEN));
+		secrets = store_read_secrets(hook.connector, NULL, &nsecrets, CurrentMemoryContext);
 	}
-	why = webhook_verify(&headers, body, secrets, hook.received_at, &hook.sent_at);
-	for (int s = 0; s < WEBHOOK_SECRETS; s++)
-		if (secrets[s].data)
-			crypto_wipe((char *) secrets[s].data, secrets[s].len);
+	why = webhook_verify_with(&headers, body, secrets, known ? nsecrets : 0, hook.received_at, &hook.sent_at);
+	source_wipe_secrets(secrets, nsecrets);
 	if (why)
 		webhook_not_authentic(why);
 	webhook_check_enabled(enabled, name);

@@ -159,6 +159,7 @@ like(row('m'), qr/stale/, 'is out of scope');
 $f->configure('acme', 'user', filterRules => undef, hashIgnore => ['attributes.lastLogin']);
 is(hook(event('created', 'h', { attributes => { lastLogin => 1, a => 1 } })), 'created changed', 'with an attribute that does not count');
 is(hook(event('updated', 'h', { attributes => { lastLogin => 2 } })), 'updated same', 'its change is none');
+hook(event('deleted', 'h'));
 
 #
 # Entitlements
@@ -217,8 +218,7 @@ is(as_role('nobody', "select flohsync.handle_webhook('acme', '{}')")->{state}, '
 my $done = as_role('hooks', "select flohsync.handle_webhook('acme', '{\"action\": \"created\", \"resourceType\": \"user\", \"resourceId\": \"by-hooks\", \"data\": {}}') ->> 'changed', current_user");
 is($done->{out}, 'true|hooks', 'who is granted it may, and is himself again afterwards');
 is(as_role('hooks', "select count(*) from flohsync.$_")->{state}, '42501', "and sees nothing of $_") for qw(resource_record webhook_delivery entitlement_event connector_definition);
-is(as_role('hooks', "begin; savepoint s; select flohsync.handle_webhook('acme', '{}'::jsonb || '[]'); rollback to s; select count(*) from flohsync.resource_record")->{state}, '42501', 'nor after an error');
-is(as_role('hooks', "do \$\$ begin perform flohsync.handle_webhook('acme', '[]'); exception when others then perform count(*) from flohsync.resource_record; end \$\$")->{state}, '42501', 'also where he catches it');
+is(as_role('hooks', "do \$\$ begin perform flohsync.handle_webhook('acme', '[]'); exception when others then perform count(*) from flohsync.resource_record; end \$\$")->{state}, '42501', 'nor after an error that he catches');
 # A trap that the caller lays in his own schemas is not stepped into.
 is(as_role('hooks', <<'SQL')->{out}, 'true', 'operators and functions of the caller are not found');
 create temp table resource_record (x int);
@@ -243,7 +243,7 @@ for my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	is($f->try_sql("BEGIN ISOLATION LEVEL $level; select flohsync.handle_webhook('acme', " . Flohsync::jsonb(event('updated', 'u-1', { displayName => $level })) . ") ->> 'changed'; COMMIT")->{out}, 'true', "in a transaction of level $level");
 }
 # Many in one transaction, and one that fails among them
-is($f->sql("select count(*) from generate_series(1, 300) i, flohsync.handle_webhook('acme', jsonb_build_object('action', 'created', 'resourceId', 'bulk-' || i % 100, 'resourceType', 'bulk', 'data', jsonb_build_object('displayName', i))) h where (h ->> 'changed')::boolean"), 300, 'three hundred in one statement');
+is($f->sql("select count(*) from generate_series(1, 300) i, flohsync.handle_webhook('acme', jsonb_build_object('action', 'created', 'resourceId', 'bulk-' || i % 100, 'resourceType', 'bulk', 'data', jsonb_build_object('displayName', i::text))) h where (h ->> 'changed')::boolean"), 300, 'three hundred in one statement');
 is($f->sql("select count(*) || ' ' || min(display_name::int) from flohsync.connector_resource where resource_type = 'bulk'"), '100 201', 'the last of each counts');
 
 $f->invariants;
