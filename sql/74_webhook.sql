@@ -196,7 +196,7 @@ BEGIN
             JOIN flohsync.v_user u ON u.id = m.user_id
            WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
              AND m.match_status IN ('matched', 'manual_override') AND coalesce(u.active, true)
-           LIMIT CASE WHEN max_fraction > 0 THEN ceil(n / max_fraction) ELSE 0 END) some;
+           LIMIT CASE WHEN max_fraction > 0 THEN ceil(n / max_fraction) ELSE 0 END) u;
   RETURN n > max_fraction * active;
 END
 $$;
