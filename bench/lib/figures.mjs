@@ -13,8 +13,8 @@ export function median(values) {
 export function short(value) {
   if (value === null || value === undefined) return '';
   const magnitude = Math.abs(value);
-  const digits = magnitude >= 100 || Number.isInteger(value) ? 0 : magnitude >= 10 ? 1 : 2;
-  return value.toFixed(digits).replace(/\B(?=(\d{3})+$)/g, ',');
+  const digits = magnitude >= 100 || Number.isInteger(value) ? 0 : magnitude >= 10 ? 1 : magnitude >= 0.1 ? 2 : 4;
+  return value.toFixed(digits).replace(/\B(?=(\d{3})+(\.|$))(?<!\.\d*)/g, ',');
 }
 
 export class Figures {

@@ -1,8 +1,15 @@
 // From records to people: the first matching against a plain join that writes
 // the same rows, and passes after it in which little has changed.
 import { Database } from '../lib/database.mjs';
+import { short } from '../lib/figures.mjs';
 
 const CHANGED = 100;
+
+const RECORDS = `insert into directory select 'p-' || g, 'Person ' || g, 'Person.' || g || '@ACME.example',
+    jsonb_build_object('department', 'D' || g % 100, 'title', 'Engineer') from generate_series($1::int, $2::int) g`;
+const USERS = `insert into flohsync.floh_user (iss, sub, email, display_name, confirmed)
+    select 'https://idp.example', md5(g::text), 'person.' || g || '@acme.example', 'Person ' || g, true
+      from generate_series($1::int, $2::int) g order by md5(g::text)`;
 
 async function pass(db) {
   await db.run(`call flohsync.sync('people', 'user')`);
@@ -19,10 +26,8 @@ async function people(records) {
   const db = await Database.connect('people');
   await db.run('create extension flohsync');
   await db.run('create table directory (id text primary key, name text, email text, attributes jsonb); grant select on directory to flohsync_worker');
-  await db.rows(`insert into directory select 'p-' || g, 'Person ' || g, 'Person.' || g || '@ACME.example',
-    jsonb_build_object('department', 'D' || g % 100, 'title', 'Engineer') from generate_series(1, $1::int) g`, [records]);
-  await db.rows(`insert into flohsync.floh_user (iss, sub, email, display_name, confirmed)
-    select 'https://idp.example', md5(g::text), 'person.' || g || '@acme.example', 'Person ' || g, true from generate_series(1, $1::int) g order by md5(g::text)`, [records]);
+  await db.rows(RECORDS, [1, records]);
+  await db.rows(USERS, [1, records]);
   await db.run(`select flohsync.create_connector('people', 'sql', '{"queries": {"user": "select id as external_id, name as display_name, email, attributes from public.directory order by id"}}')`);
   await db.run(`select flohsync.configure_sync('people', 'user', '{}')`);
   return db;
@@ -72,5 +77,19 @@ export async function match(figures, { records, rounds }) {
   const mapped = await pass(db);
   if (mapped.stats.postSync.profilesUpdated !== records) throw new Error(`not all were mapped: ${JSON.stringify(mapped.stats)}`);
   figures.add('two attributes into new profiles, all users', { unit: 'µs/record', rounds: [{ ours: per(mapped.postSync) }] });
+
+  // Twice as many, all of them at once.
+  await db.run(`select flohsync.configure_sync('people', 'user', '{"attributeMappings": null}')`);
+  await db.rows(RECORDS, [records + 1, 2 * records]);
+  await db.rows(USERS, [records + 1, 2 * records]);
+  await pass(db);
+  await db.run('truncate flohsync.connector_sync_match, flohsync.user_external_identity');
+  await db.settle('flohsync.resource_record', 'flohsync.floh_user');
+  const start = performance.now();
+  const { matched } = (await db.one(`select flohsync.match_users('people', 'user') as stats`)).stats;
+  if (matched !== 2 * records) throw new Error(`${matched} of ${2 * records} were matched`);
+  figures.add(`match_users, ${short(2 * records)} records at once`, {
+    unit: 'µs/record', rounds: [{ ours: ((performance.now() - start) * 1000) / (2 * records) }],
+  });
   await db.drop();
 }
