@@ -325,6 +325,7 @@ BEGIN
                WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
     PERFORM flohsync.cancel_sync(_run);
   END LOOP;
+  PERFORM flohsync._look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;

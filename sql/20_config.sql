@@ -223,7 +223,8 @@ RETURN CASE
   WHEN _field !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$' OR _field IN ('__proto__', 'prototype', 'constructor')
     THEN pg_catalog.format('%L is not a field name', _field)
   -- Who somebody is, and whether he may come in, no directory decides by way of a profile.
-  WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active', 'deletedAt', 'password')
+  WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active', 'deletedAt', 'password',
+                  'user_id', 'upstream_issuer', 'upstream_id', 'deleted_at')
     THEN pg_catalog.format('%L is not a profile field', _field)
   WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
     THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ')), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1)) || '\2'))

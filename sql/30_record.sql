@@ -17,6 +17,7 @@ CREATE TABLE flohsync.resource_record (
   email         varchar(255),
   attributes    jsonb,
   event_at      timestamptz,
+  departure_settled_at timestamptz,
   -- external_id first: the probes of a page walk one stretch of the index.
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
 ) WITH (fillfactor = 95);
@@ -36,6 +37,7 @@ COMMENT ON COLUMN flohsync.resource_record.sync_hash IS 'resource_hash of the re
 COMMENT ON COLUMN flohsync.resource_record.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed by itself; older observations lose against it';
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
+COMMENT ON COLUMN flohsync.resource_record.departure_settled_at IS 'When it was decided whether the user leaves because the record is stale; holds for that absence (later than stale_since), not for the next';
 COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
 
 CREATE VIEW flohsync.connector_resource WITH (security_barrier) AS

@@ -172,6 +172,9 @@ BEGIN
      SET status = 'cancelled', resolved_by = current_user, resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
   -- Who was to be deactivated is not asked about again, unless something else happens to the record.
+  PERFORM flohsync._settle_departures(ARRAY(SELECT * FROM flohsync._leavers(c, NULL)))
+     FROM flohsync.connector_sync_config c
+    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type AND c.deactivate_users;
   DELETE FROM flohsync.record_change q USING flohsync.resource_record x
    WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again'
      AND x.id = q.resource_id AND x.stale_since IS NOT NULL;

@@ -35,6 +35,8 @@ CREATE TABLE flohsync.connector_sync_match (
 CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id);
 CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (flohsync._match_key(external_email) COLLATE "C");
+CREATE INDEX connector_sync_match_former ON flohsync.connector_sync_match (connector_id, resource_type)
+ WHERE match_status IN ('unmatched', 'create_pending') AND candidate_user_ids IS NOT NULL;
 COMMENT ON TABLE flohsync.connector_sync_match IS 'Which user a record belongs to, and how that was found';
 COMMENT ON COLUMN flohsync.connector_sync_match.id IS 'Identity of the match';
 COMMENT ON COLUMN flohsync.connector_sync_match.connector_id IS 'Connector';
@@ -115,6 +117,7 @@ COMMENT ON FUNCTION flohsync._tells_records(flohsync.connector_sync_config) IS '
 CREATE FUNCTION flohsync._user_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off  -- the plan is kept, and may have been made for one user
 AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE flohsync._is_user_type(c)) THEN
@@ -227,6 +230,36 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
 
+-- A user who loses a record may have nothing but stale ones left.
+CREATE FUNCTION flohsync._look_again(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _users IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE c.deactivate_users) THEN
+    RETURN;
+  END IF;
+  WITH other AS (
+    SELECT x.id, x.connector_id, x.resource_type, x.departure_settled_at
+      FROM (SELECT DISTINCT m.connector_resource_id AS id
+              FROM flohsync.connector_sync_match m
+              JOIN flohsync.connector_sync_config c ON c.connector_id = m.connector_id AND c.resource_type = m.resource_type
+             WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override')
+               AND c.deactivate_users AND c.id IS DISTINCT FROM _but) o
+      JOIN flohsync.resource_record x ON x.id = o.id
+     WHERE x.stale_since IS NOT NULL
+  ), opened AS (
+    UPDATE flohsync.resource_record x SET departure_settled_at = NULL
+      FROM other o WHERE x.id = o.id AND o.departure_settled_at IS NOT NULL
+  )
+  INSERT INTO flohsync.record_change AS r (resource_id, connector_id, resource_type, change)
+  SELECT o.id, o.connector_id, o.resource_type, 'again' FROM other o ORDER BY o.id
+  ON CONFLICT (resource_id) DO UPDATE SET seq = DEFAULT;
+END
+$$;
+COMMENT ON FUNCTION flohsync._look_again(uuid[], uuid) IS
+  'Has the configurations that deactivate users, but one of them, look again at the stale records of some users';
+
 CREATE FUNCTION flohsync._keep_page_changes(_run bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -314,6 +347,7 @@ AS $$
 DECLARE
   strategies text[] := flohsync._strategies(_c);
   n bigint;
+  left_alone uuid[];
 BEGIN
   -- What was just loaded has no statistics yet: all must not be taken for a few.
   PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
@@ -322,14 +356,12 @@ BEGIN
   tally AS (SELECT h.id, h.step, count(*) AS hits, array_agg(h.user_id) AS users FROM (%2$s) h GROUP BY h.id, h.step),
   best AS (%3$s),
   known AS (
-    SELECT r.id, r.external_id, r.display_name, r.email, r.stale, b.step, b.hits, b.users,
+    SELECT r.id, r.external_id, r.display_name, r.email, r.email_key, r.stale, b.step, b.hits, b.users,
            m.id AS match_id, m.match_status AS status, m.match_confidence AS confidence, m.match_strategy AS strategy,
            m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
            CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN true
-                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL
-                  THEN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
-                WHEN m.match_status = 'matched' AND r.stale
-                  THEN NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND (m.match_strategy IS NULL OR r.stale)
+                  THEN CASE WHEN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
                 ELSE false END AS stays
       FROM rec r
       LEFT JOIN best b ON b.id = r.id
@@ -337,9 +369,10 @@ BEGIN
       LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id
     OFFSET 0  -- so that "stays" is computed once
   ), outcome AS (
-    SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user, o.stays,
+    SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user, o.status AS old_status, o.stays,
            CASE WHEN o.stays THEN o.status WHEN o.hits = 1 THEN 'matched' WHEN o.hits > 1 THEN 'ambiguous'
-                WHEN o.back_user IS NOT NULL THEN 'matched' WHEN o.status = 'create_pending' THEN o.status ELSE 'unmatched' END AS status,
+                WHEN o.back_user IS NOT NULL THEN 'matched'
+                WHEN o.status = 'create_pending' AND $7 AND o.email_key IS NOT NULL AND NOT o.stale THEN o.status ELSE 'unmatched' END AS status,
            CASE WHEN o.stays THEN o.confidence WHEN o.hits = 1 THEN CASE o.step WHEN 1 THEN 'exact' ELSE 'probable' END
                 WHEN o.hits > 1 THEN 'ambiguous' WHEN o.back_user IS NOT NULL THEN 'exact' ELSE 'none' END AS confidence,
            CASE WHEN o.stays THEN o.strategy WHEN o.hits > 0 THEN $6[o.step] END AS strategy,
@@ -347,9 +380,12 @@ BEGIN
            CASE WHEN o.stays THEN o.candidates
                 WHEN o.hits > 1 THEN (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
                                                                           'reason', $6[o.step]) ORDER BY u.id)
-                                        FROM flohsync.v_user u WHERE u.id = ANY (o.users[1:100]))
+                                        FROM flohsync.v_user u
+                                       WHERE u.id = ANY (ARRAY(SELECT e.id FROM unnest(o.users) e(id) ORDER BY e.id LIMIT 100)))
                 WHEN o.hits = 1 OR o.back_user IS NOT NULL THEN NULL
-                WHEN o.status IN ('unmatched', 'create_pending') THEN o.candidates
+                WHEN o.status IN ('unmatched', 'create_pending') AND o.candidates IS NOT NULL
+                  THEN (SELECT jsonb_agg(e.candidate) FROM jsonb_array_elements(o.candidates) e(candidate)
+                          JOIN flohsync.v_user u ON u.id::text = e.candidate ->> 'userId')
                 -- It was somebody's: an operator may want to know, and no second user is made of it.
                 WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
                                                                            'confidence', 'none', 'reason', 'former_link'))
@@ -369,8 +405,7 @@ BEGIN
            updated_at = now()
       FROM outcome o
      -- What an operator decided meanwhile stays.
-     WHERE m.id = o.match_id AND (o.stays OR m.match_status NOT IN ('manual_override', 'skipped'))
-       AND (m.user_id IS NOT DISTINCT FROM o.old_user)
+     WHERE m.id = o.match_id AND m.match_status = o.old_status AND m.user_id IS NOT DISTINCT FROM o.old_user
        AND (m.external_display_name, m.external_email, m.user_id, m.match_status, m.match_confidence, m.match_strategy, m.candidate_user_ids)
            IS DISTINCT FROM (o.display_name, o.email, o.user_id, o.status, o.confidence, o.strategy, o.candidates)
     RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name, o.old_user
@@ -389,11 +424,13 @@ BEGIN
        SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = now()
     RETURNING i.user_id
   )
-  SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed)
+  SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed),
+         (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id AND m.old_user IS NOT NULL)
   $sql$, flohsync._records_sql(_c, _ids IS NULL), flohsync._hits_sql(strategies),
          CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
               ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END)
-  INTO n USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies;
+  INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
+  PERFORM flohsync._look_again(left_alone);
   RETURN n;
 END
 $$;

@@ -21,6 +21,8 @@ BEGIN
                          -- the record was purged meanwhile, and its match with it
                          SELECT i.user_id FROM flohsync.user_external_identity i
                           WHERE m.id IS NULL AND i.external_id = x.external_id AND i.connector_id = x.connector_id
+                            -- an id that was given to somebody else is not the same record
+                            AND flohsync._match_key(i.external_email) IS NOT DISTINCT FROM flohsync._match_key(x.email)
                             AND i.source = 'connector_sync') g
      WHERE x.connector_id = _c.connector_id AND x.resource_type = _c.resource_type AND x.stale_since IS NULL
        AND (_ids IS NULL OR x.id = ANY (_ids))
@@ -151,7 +153,11 @@ BEGIN
   SELECT (SELECT count(*) FROM (SELECT array_agg(p.user_id) AS users, array_agg(p.patch) AS patches FROM patch p) p
            CROSS JOIN LATERAL flohsync._profile_update(p.users, p.patches, 'connector') WHERE p.users IS NOT NULL),
          (SELECT count(*) FROM field f WHERE f.problem IS NOT NULL)
-  $sql$, rules, CASE WHEN _ids IS NOT NULL THEN ' AND x.id = ANY ($5)' ELSE '' END)
+  $sql$, rules, CASE WHEN _ids IS NOT NULL THEN
+           -- all records of their users: which one has the last word does not depend on which one changed
+           ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
+                            JOIN flohsync.connector_sync_match o ON o.user_id = t.user_id
+                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE '' END)
   INTO updated, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids, _record.connector_id;
 END
 $$;
@@ -211,6 +217,9 @@ DECLARE
   emails text[];
   names text[];
   problems text[];
+  wanted_emails text[];
+  wanted_names text[];
+  positions int[];
   users uuid[];
 BEGIN
   SELECT array_agg(w.id), array_agg(w.external_id), array_agg(w.email), array_agg(w.name), array_agg(w.problem)
@@ -231,16 +240,15 @@ BEGIN
   IF matches IS NULL THEN
     RETURN;
   END IF;
-  SELECT array_agg(CASE WHEN p.problem IS NULL THEN n.user_id END ORDER BY p.position), array_agg(coalesce(p.problem, n.problem) ORDER BY p.position)
+  SELECT array_agg(e.email ORDER BY e.position), array_agg(e.name ORDER BY e.position), array_agg(e.position::int ORDER BY e.position)
+    INTO wanted_emails, wanted_names, positions
+    FROM unnest(emails, names, problems) WITH ORDINALITY AS e(email, name, problem, position)
+   WHERE e.problem IS NULL;
+  SELECT array_agg(n.user_id ORDER BY p.position), array_agg(coalesce(p.problem, n.problem) ORDER BY p.position)
     INTO users, problems
     FROM unnest(problems) WITH ORDINALITY AS p(problem, position)
-    LEFT JOIN (SELECT w.was, n.user_id, n.problem
-                 FROM (SELECT array_agg(e.email ORDER BY e.position) AS emails, array_agg(e.name ORDER BY e.position) AS names,
-                              array_agg(e.position ORDER BY e.position) AS positions
-                         FROM unnest(emails, names, problems) WITH ORDINALITY AS e(email, name, problem, position)
-                        WHERE e.problem IS NULL) a
-                CROSS JOIN LATERAL flohsync._user_create(a.emails, a.names) AS n("position", user_id, problem)
-                CROSS JOIN LATERAL (SELECT a.positions[n."position"] AS was) w) n ON n.was = p.position;
+    LEFT JOIN unnest(positions) WITH ORDINALITY AS w(position, nth) ON w.position = p.position
+    LEFT JOIN flohsync._user_create(wanted_emails, wanted_names) AS n("position", user_id, problem) ON n."position" = w.nth;
 
   SELECT count(*) INTO created FROM unnest(users) u(id) WHERE u.id IS NOT NULL;
   PERFORM flohsync._link_created(array_agg(u.match), array_agg(u.id)), flohsync._apply_defaults(_c, array_agg(u.id))
@@ -262,7 +270,8 @@ COMMENT ON FUNCTION flohsync._create_users(flohsync.connector_sync_config, uuid[
   'Makes users of unmatched records with an e-mail address; the others of them become create_pending, each with its reason in sync_error';
 
 -- A user leaves when all records that he has, here and elsewhere, are stale, and
--- one of them is of this configuration.
+-- one of them is of this configuration.  It is decided once for an absence of a
+-- record: whom somebody brings back meanwhile stays.
 CREATE FUNCTION flohsync._leavers(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS SETOF uuid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -272,7 +281,7 @@ BEGIN ATOMIC
     JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
     JOIN flohsync.v_user u ON u.id = m.user_id
    WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
-     AND coalesce(u.active, true)
+     AND coalesce(u.active, true) AND (x.departure_settled_at IS NULL OR x.departure_settled_at < x.stale_since)
      AND (_ids IS NULL OR x.id = ANY (_ids))
      AND NOT EXISTS (SELECT FROM flohsync.connector_sync_match o
                        JOIN flohsync.resource_record y ON y.id = o.connector_resource_id
@@ -286,20 +295,27 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   -- Who goes here may be the one whom another configuration kept for our sake.
-  INSERT INTO flohsync.record_change (resource_id, connector_id, resource_type, change)
-  SELECT DISTINCT y.id, y.connector_id, y.resource_type, 'again'
-    FROM flohsync.resource_record x
-    JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-    JOIN flohsync.connector_sync_match o ON o.user_id = m.user_id AND o.match_status IN ('matched', 'manual_override')
-    JOIN flohsync.resource_record y ON y.id = o.connector_resource_id AND y.stale_since IS NOT NULL
-    JOIN flohsync.connector_sync_config k ON k.connector_id = y.connector_id AND k.resource_type = y.resource_type AND k.deactivate_users
-    JOIN flohsync.v_user u ON u.id = m.user_id
-   WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
-     AND (_ids IS NULL OR x.id = ANY (_ids)) AND k.id <> (_c).id
-  ON CONFLICT DO NOTHING;
+  SELECT flohsync._look_again((
+    SELECT pg_catalog.array_agg(DISTINCT u.id)
+      FROM flohsync.resource_record x
+      JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
+      JOIN flohsync.v_user u ON u.id = m.user_id
+     WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
+       AND (_ids IS NULL OR x.id = ANY (_ids))), (_c).id);
 END;
 COMMENT ON FUNCTION flohsync._tell_others(flohsync.connector_sync_config, uuid[]) IS
   'Has other configurations look again at the stale records of users whose record here is stale now';
+
+CREATE FUNCTION flohsync._settle_departures(_users uuid[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.resource_record x SET departure_settled_at = pg_catalog.clock_timestamp()
+    FROM (SELECT DISTINCT m.connector_resource_id AS id FROM flohsync.connector_sync_match m
+           WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override')) m
+   WHERE x.id = m.id AND x.stale_since IS NOT NULL;
+END;
+COMMENT ON FUNCTION flohsync._settle_departures(uuid[]) IS 'Notes that it has been decided what the absence of the records of some users means';
 
 CREATE FUNCTION flohsync._deactivate(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _approved boolean,
   OUT deactivated bigint, OUT message text)
@@ -330,69 +346,101 @@ BEGIN
     END IF;
   END IF;
   SELECT count(*) INTO deactivated FROM flohsync._user_deactivate(users, _run);
+  PERFORM flohsync._settle_departures(users);
 END
 $$;
 COMMENT ON FUNCTION flohsync._deactivate(flohsync.connector_sync_config, uuid[], bigint, boolean) IS
   'Deactivates the users who left, unless that is more than the safeguard allows: then the message says so';
 
+-- Each probe by its own index and the scope afterwards: without statistics, as
+-- right after a first load, the planner takes the scope for the better index.
+CREATE FUNCTION flohsync._reached_by_users(_c flohsync.connector_sync_config, _since xid8, _but xid8) RETURNS TABLE (id uuid, user_id uuid)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+BEGIN ATOMIC
+  SELECT m.id, u.user_id
+    FROM flohsync.user_change u
+   CROSS JOIN LATERAL (
+         SELECT x.connector_resource_id AS id, x.connector_id, x.resource_type
+           FROM flohsync.connector_sync_match x WHERE x.user_id = u.user_id OFFSET 0) m
+   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+  UNION ALL
+  SELECT m.id, u.user_id
+    FROM flohsync.user_change u
+   CROSS JOIN LATERAL (
+         SELECT x.connector_resource_id AS id, x.connector_id, x.resource_type
+           FROM flohsync.connector_sync_match x WHERE flohsync._match_key(x.external_email) COLLATE "C" = u.email_key OFFSET 0) m
+   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+  UNION ALL
+  SELECT x.id, u.user_id
+    FROM flohsync.user_change u
+    JOIN flohsync.resource_record x ON x.external_id = u.sub
+   WHERE 'external_id' = ANY (flohsync._strategies(_c)) AND u.xid >= _since AND u.xid IS DISTINCT FROM _but
+     AND x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type
+  UNION ALL
+  SELECT x.id, u.user_id
+    FROM flohsync.user_change u
+    JOIN flohsync.resource_record x ON x.external_id = u.upstream_id
+   WHERE 'upstream_identity' = ANY (flohsync._strategies(_c)) AND u.xid >= _since AND u.xid IS DISTINCT FROM _but
+     AND x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type
+  UNION ALL
+  -- those that wait because they were once his
+  SELECT m.connector_resource_id, u.user_id
+    FROM flohsync.connector_sync_match m
+    JOIN flohsync.user_change u ON u.user_id::text = m.candidate_user_ids -> 0 ->> 'userId'
+   WHERE m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+     AND m.match_status IN ('unmatched', 'create_pending') AND m.candidate_user_ids IS NOT NULL
+     AND u.xid >= _since AND u.xid IS DISTINCT FROM _but;
+END;
+COMMENT ON FUNCTION flohsync._reached_by_users(flohsync.connector_sync_config, xid8, xid8) IS
+  'Records of a configuration that users changed since a transaction, but for one transaction''s changes, belong to, belonged to or may belong to';
+
 -- _to_do collects the records that post-sync has to look at.  The page rows are
 -- few: only those not dealt with have something in "changed".
-CREATE FUNCTION flohsync._to_do(_c flohsync.connector_sync_config, _p flohsync.match_progress, OUT ids uuid[], OUT queued uuid[], OUT seqs bigint[])
+CREATE FUNCTION flohsync._to_do(_c flohsync.connector_sync_config, _p flohsync.match_progress,
+  OUT ids uuid[], OUT by_record uuid[], OUT queued uuid[], OUT seqs bigint[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  strategies text[] := flohsync._strategies(_c);
 BEGIN
   SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs FROM flohsync.record_change r
    WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type;
   IF _p.config_id IS NULL THEN
     RETURN;
   END IF;
-  SELECT array_agg(d.id) INTO ids
+  SELECT array_agg(d.id) INTO by_record
     FROM (SELECT e.id FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL unnest(p.changed) e(id)
            WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
           UNION
-          SELECT unnest(queued)
-          UNION
-          SELECT m.connector_resource_id
-            FROM flohsync.user_change u
-           CROSS JOIN LATERAL (
-                 SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-                  WHERE m.user_id = u.user_id AND m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
-                 UNION ALL
-                 SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-                  WHERE flohsync._match_key(m.external_email) COLLATE "C" = u.email_key
-                    AND m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
-                 UNION ALL
-                 SELECT x.id FROM flohsync.resource_record x
-                  WHERE x.connector_id = _c.connector_id AND x.resource_type = _c.resource_type
-                    AND ('external_id' = ANY (strategies) AND x.external_id = u.sub
-                         OR 'upstream_identity' = ANY (strategies) AND x.external_id = u.upstream_id)) m
-           WHERE u.xid >= _p.users_seen AND u.xid IS DISTINCT FROM _p.own_xid) d;
+          SELECT unnest(queued)) d;
+  SELECT array_agg(d.id) INTO ids
+    FROM (SELECT unnest(by_record) UNION SELECT u.id FROM flohsync._reached_by_users(_c, _p.users_seen, _p.own_xid) u) d(id);
 END
 $$;
 COMMENT ON FUNCTION flohsync._to_do(flohsync.connector_sync_config, flohsync.match_progress) IS
-  'Records that post-sync has to look at (null when _p is: all), and what of record_change was read for that';
+  'Records that post-sync has to look at (null when _p is: all), those of them that changed themselves, and what of record_change was read for that';
 
-CREATE FUNCTION flohsync._stage_failed(_run bigint, _stage text, _state text, _message text, _record flohsync.resource_record DEFAULT NULL) RETURNS jsonb
+CREATE FUNCTION flohsync._stage_failed(_run bigint, _stage text, _state text, _message text, _attempt int DEFAULT 3,
+  _record flohsync.resource_record DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Somebody else's lock, deadlock or deletion: it will go better another time.
-  IF _run IS NOT NULL AND _state IN ('40P01', '40001', '55P03', '23503') THEN
-    RAISE serialization_failure USING MESSAGE = _message;
+  -- Somebody else's lock, deadlock or deletion: it may go better another time.
+  IF _attempt < 3 AND _state IN ('40P01', '40001', '55P03', '23503', '23505') THEN
+    RETURN '[]';
   END IF;
   INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message)
   VALUES (_run, _record.connector_id, _record.resource_type, _record.external_id, 'post_sync', format('%s: %s', _stage, _message));
   RETURN jsonb_build_array(jsonb_build_object('stage', _stage, 'sqlstate', _state, 'message', _message));
 END
 $$;
-COMMENT ON FUNCTION flohsync._stage_failed(bigint, text, text, text, flohsync.resource_record) IS
-  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; in a run raises 40001 instead for one that passes by itself';
+COMMENT ON FUNCTION flohsync._stage_failed(bigint, text, text, text, int, flohsync.resource_record) IS
+  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it is worth another attempt';
 
--- _people does what is configured about the users of some records.
+-- _people does what is configured about the users of some records.  Each stage
+-- is a subtransaction of its own, with three attempts.
 CREATE FUNCTION flohsync._people(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
   _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
   OUT report jsonb, OUT errors jsonb, OUT held boolean, OUT message text)
@@ -400,57 +448,57 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  _stage text;
+  _failed jsonb;
   back record;
   did record;
 BEGIN
   report := '{}';
   errors := '[]';
   held := false;
-  BEGIN
-    back := flohsync._reactivate(_c, touched);
-    report := report || jsonb_build_object('matchesChanged', flohsync._match(_c, _ids, back.records, back.users),
-                                           'usersReactivated', back.reactivated);
-    -- Whatever an application's users did shows in the matches that it changed.
-    IF _widen THEN
-      touched := ARRAY(SELECT unnest(touched)
-                       UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-                              WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
-                                AND (m.updated_at = now() OR m.match_status = 'create_pending'));
-    END IF;
-  EXCEPTION WHEN OTHERS THEN
+  FOREACH _stage IN ARRAY ARRAY['match', 'create', 'deactivate', 'map'] LOOP
+    FOR _attempt IN 1 .. 3 LOOP
+      BEGIN
+        CASE
+          WHEN _stage = 'match' THEN
+            back := flohsync._reactivate(_c, touched);
+            report := report || jsonb_build_object('matchesChanged', flohsync._match(_c, _ids, back.records, back.users),
+                                                   'usersReactivated', back.reactivated);
+            -- Whatever an application's users did shows in the matches that it changed.
+            IF _widen THEN
+              touched := ARRAY(SELECT unnest(touched)
+                               UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+                                      WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+                                        AND (m.updated_at = now() OR m.match_status = 'create_pending'));
+            END IF;
+          WHEN _stage = 'create' AND _c.create_users THEN
+            did := flohsync._create_users(_c, touched, _run, _held, _record);
+            report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
+          WHEN _stage = 'deactivate' THEN
+            IF _deactivating THEN
+              did := flohsync._deactivate(_c, touched, _run, _approved);
+              report := report || jsonb_build_object('usersDeactivated', did.deactivated);
+              held := did.message IS NOT NULL;
+              message := did.message;
+            END IF;
+            IF _run IS NOT NULL THEN
+              PERFORM flohsync._tell_others(_c, touched);
+            END IF;
+          WHEN _stage = 'map' AND _c.attribute_mappings IS NOT NULL THEN
+            did := flohsync._map_attributes(_c, touched, _run, _record);
+            report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
+          ELSE
+        END CASE;
+        EXIT;
+      EXCEPTION WHEN OTHERS THEN
+        _failed := flohsync._stage_failed(_run, _stage, SQLSTATE, SQLERRM, _attempt, _record);
+        errors := errors || _failed;
+        EXIT WHEN _failed <> '[]';
+      END;
+    END LOOP;
     -- The other stages lean on the matches.
-    errors := flohsync._stage_failed(_run, 'match', SQLSTATE, SQLERRM, _record);
-    RETURN;
-  END;
-  IF _c.create_users THEN
-    BEGIN
-      did := flohsync._create_users(_c, touched, _run, _held, _record);
-      report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
-    EXCEPTION WHEN OTHERS THEN
-      errors := errors || flohsync._stage_failed(_run, 'create', SQLSTATE, SQLERRM, _record);
-    END;
-  END IF;
-  IF _deactivating THEN
-    BEGIN
-      did := flohsync._deactivate(_c, touched, _run, _approved);
-      report := report || jsonb_build_object('usersDeactivated', did.deactivated);
-      held := did.message IS NOT NULL;
-      message := did.message;
-    EXCEPTION WHEN OTHERS THEN
-      errors := errors || flohsync._stage_failed(_run, 'deactivate', SQLSTATE, SQLERRM, _record);
-    END;
-  END IF;
-  IF _run IS NOT NULL THEN
-    PERFORM flohsync._tell_others(_c, touched);
-  END IF;
-  IF _c.attribute_mappings IS NOT NULL THEN
-    BEGIN
-      did := flohsync._map_attributes(_c, touched, _run, _record);
-      report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
-    EXCEPTION WHEN OTHERS THEN
-      errors := errors || flohsync._stage_failed(_run, 'map', SQLSTATE, SQLERRM, _record);
-    END;
-  END IF;
+    EXIT WHEN _stage = 'match' AND errors <> '[]';
+  END LOOP;
 END
 $$;
 COMMENT ON FUNCTION flohsync._people(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
@@ -473,6 +521,7 @@ DECLARE
   users boolean;
   report jsonb := '{}';
   errors jsonb := '[]';
+  failed jsonb := '[]';
   jobs bigint := 0;
 BEGIN
   held := false;
@@ -493,6 +542,12 @@ BEGIN
   touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
   ids := CASE WHEN watched THEN touched END;
   IF users AND (ids IS NULL OR ids <> '{}') THEN
+    -- Who comes to a record that went before does not leave by that.
+    IF c.deactivate_users AND cardinality(touched) > coalesce(cardinality(todo.by_record), 0) THEN
+      UPDATE flohsync.resource_record x SET departure_settled_at = clock_timestamp()
+       WHERE x.id = ANY (touched) AND x.id <> ALL (coalesce(todo.by_record, '{}')) AND x.stale_since IS NOT NULL
+         AND coalesce(x.departure_settled_at < x.stale_since, true);
+    END IF;
     did := flohsync._people(c, ids, touched, _run, _held, c.deactivate_users AND NOT _held, r.status = 'held',
                             NOT watched AND p.config_id IS NOT NULL, NULL);
     touched := did.touched;
@@ -503,11 +558,24 @@ BEGIN
   END IF;
 
   IF flohsync._tells_records(c) THEN
-    BEGIN
-      jobs := flohsync._trigger_per_record(c, _run, todo.queued);
-    EXCEPTION WHEN OTHERS THEN
-      errors := errors || flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM);
-    END;
+    FOR _attempt IN 1 .. 3 LOOP
+      BEGIN
+        jobs := flohsync._trigger_per_record(c, _run, todo.queued);
+        EXIT;
+      EXCEPTION WHEN OTHERS THEN
+        failed := flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt);
+        EXIT WHEN failed <> '[]';
+      END;
+    END LOOP;
+    IF failed <> '[]' THEN
+      -- The workflow is told of these changes after the next pass.
+      errors := errors || failed;
+      PERFORM flohsync._keep_page_changes(y.id)
+         FROM (SELECT DISTINCT x.id FROM flohsync.sync_run x JOIN flohsync.sync_run_page g ON g.run_id = x.id AND g.changed IS NOT NULL
+                WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type ORDER BY x.id) y;
+      UPDATE flohsync.record_change x SET seq = DEFAULT
+       WHERE x.resource_id = ANY (todo.queued) AND x.change <> 'again';
+    END IF;
     IF jobs > 0 THEN
       report := report || jsonb_build_object('workflowJobs', jobs);
     END IF;
@@ -535,9 +603,16 @@ BEGIN
   ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL OR EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings were changed meanwhile, nothing of this counts for the new ones.
     INSERT INTO flohsync.match_progress AS x (config_id, users_seen, own_xid)
-    SELECT s.id, horizon, CASE WHEN r.status = 'running' AND coalesce((report ->> 'createPending')::bigint, 0) = 0 THEN pg_current_xact_id_if_assigned() END
+    SELECT s.id, horizon, CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END
       FROM (SELECT y.id FROM flohsync.connector_sync_config y WHERE y.id = c.id AND y.updated_at = c.updated_at FOR SHARE) s
     ON CONFLICT (config_id) DO UPDATE SET users_seen = EXCLUDED.users_seen, own_xid = EXCLUDED.own_xid;
+    -- The users whom this changed are dealt with, but for other records that could be theirs.
+    IF r.status = 'running' AND EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
+      PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY(
+        SELECT DISTINCT u.id FROM flohsync._reached_by_users(c, pg_current_xact_id_if_assigned(), NULL) u
+          LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
+         WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'again');
+    END IF;
     PERFORM flohsync._forget_user_changes();
   END IF;
   IF report <> '{}' THEN

@@ -28,21 +28,24 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   c flohsync.connector_sync_config := flohsync._config_of(connector, resource_type);
+  back record;
   n bigint;
 BEGIN
   PERFORM flohsync._lock_matching(c);
-  n := flohsync._match(c, NULL);
+  -- Whoever came back would be taken for gone.
+  back := flohsync._reactivate(c, NULL);
+  n := flohsync._match(c, NULL, back.records, back.users);
   -- The other stages come with the next pass.
   IF EXISTS (SELECT FROM flohsync.match_progress p WHERE p.config_id = c.id) THEN
     PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
        WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
   END IF;
-  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n);
+  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated);
 END
 $$;
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
-  'Recomputes the matches of all records now; match_stats() and how many matches were made or changed; 42704 without a configuration';
+  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated; 42704 without a configuration';
 
 CREATE FUNCTION flohsync._match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -191,8 +194,23 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
 
+CREATE FUNCTION flohsync._hold_user(_user uuid) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- Whoever deletes the user meanwhile waits, and then finds the link.
+  PERFORM FROM flohsync.v_user u WHERE u.id = _user FOR KEY SHARE;
+  RETURN FOUND;
+EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_type THEN
+  -- An application's view may be one whose rows cannot be locked.
+  RETURN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user);
+END
+$$;
+COMMENT ON FUNCTION flohsync._hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
+
 CREATE FUNCTION flohsync._check_action(_action text, _actions text[], _user uuid) RETURNS void
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -203,7 +221,7 @@ BEGIN
     PERFORM flohsync._invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM flohsync._invalid('userId', format('action "%s" takes none', _action));
-  ELSIF _user IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user) THEN
+  ELSIF _user IS NOT NULL AND NOT flohsync._hold_user(_user) THEN
     RAISE undefined_object USING MESSAGE = format('user %s does not exist', _user),
       HINT = 'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.';
   END IF;
@@ -252,6 +270,9 @@ BEGIN
     VALUES (_user, new.connector_id, new.external_id, new.external_email, new.external_display_name, 'connector_sync', now())
     ON CONFLICT (external_id, connector_id, user_id) DO UPDATE
        SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = EXCLUDED.verified_at;
+  END IF;
+  IF _m.user_id IS DISTINCT FROM _user AND _m.user_id IS NOT NULL THEN
+    PERFORM flohsync._look_again(ARRAY[_m.user_id]);
   END IF;
   -- Its profile is filled, or another match looked for, by the next post-sync.
   PERFORM flohsync._note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'again');
@@ -340,7 +361,7 @@ BEGIN
     BEGIN
       PERFORM flohsync._set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
       updated := updated + 1;
-    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+    EXCEPTION WHEN OTHERS THEN
       failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
     END;
   END LOOP;

@@ -105,17 +105,19 @@ SET search_path = pg_catalog, pg_temp
 SET work_mem = '64MB'
 BEGIN ATOMIC
   SELECT coalesce(flohsync._queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
-           flohsync._changed_record(x.id, x.external_id, x.display_name, x.email, f.change, m.user_id, m.match_status) ORDER BY x.external_id)), 0)
-    FROM (SELECT l.resource_id, CASE WHEN l.last = 'updated' AND l.added THEN 'added' ELSE l.last END AS change
-            FROM (SELECT e.resource_id, pg_catalog.bool_or(e.change = 'added') AS added,
-                         (pg_catalog.array_agg(e.change ORDER BY e.run DESC, e.page DESC))[1] AS last
-                    FROM (SELECT g.resource_id, g.change, p.run_id AS run, p.page
-                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL flohsync._page_changes(p) g
-                           WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
-                          UNION ALL
-                          SELECT q.resource_id, q.change, NULL, NULL FROM flohsync.record_change q
-                           WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
-                   GROUP BY e.resource_id) l) f
+           flohsync._changed_record(x.id, x.external_id, x.display_name, x.email,
+             -- What several changes come to is what the record is now.
+             CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (f.changes) THEN 'staled' WHEN 'added' = ANY (f.changes) THEN 'added'
+                  WHEN 'staled' = ANY (f.changes) OR 'restored' = ANY (f.changes) THEN 'restored' ELSE 'updated' END,
+             m.user_id, m.match_status) ORDER BY x.external_id)), 0)
+    FROM (SELECT e.resource_id, pg_catalog.array_agg(DISTINCT e.change) AS changes
+            FROM (SELECT g.resource_id, g.change
+                    FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL flohsync._page_changes(p) g
+                   WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
+                  UNION ALL
+                  SELECT q.resource_id, q.change FROM flohsync.record_change q
+                   WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
+           GROUP BY e.resource_id) f
     JOIN flohsync.resource_record x ON x.id = f.resource_id
     LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
 END;
@@ -127,14 +129,21 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM flohsync._queue_jobs(c, _run, ARRAY[flohsync._job_data(c, _run) || jsonb_build_object('stats', _stats)])
-     FROM flohsync.sync_run r
-     JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-    WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL
-      AND (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
-          + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0;
-EXCEPTION WHEN OTHERS THEN
-  PERFORM flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM);
+  FOR _attempt IN 1 .. 3 LOOP
+    BEGIN
+      PERFORM flohsync._queue_jobs(c, _run, ARRAY[flohsync._job_data(c, _run) || jsonb_build_object('stats', _stats)])
+         FROM flohsync.sync_run r
+         JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+        WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL
+          AND (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
+              + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0;
+      RETURN;
+    EXCEPTION WHEN OTHERS THEN
+      IF flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN
+        RETURN;
+      END IF;
+    END;
+  END LOOP;
 END
 $$;
 COMMENT ON FUNCTION flohsync._trigger_summary(bigint, jsonb) IS 'Queues the one job that tells a workflow of a run in which something changed';
@@ -162,7 +171,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  started jsonb;
+  started uuid[];
 BEGIN
   UPDATE flohsync.workflow_job j SET status = 'failed', error = flohsync._job_problem(j), finished_at = clock_timestamp()
    WHERE j.id = ANY (_jobs) AND j.status = 'queued' AND flohsync._job_problem(j) IS NOT NULL;
@@ -175,17 +184,31 @@ BEGIN
            || CASE WHEN j.data ? 'stats' THEN jsonb_build_object('stats', j.data -> 'stats') ELSE '{}' END
       FROM flohsync.workflow_job j
      WHERE j.id = ANY (_jobs) AND j.status = 'queued'
+       AND EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = j.workflow_id AND w.enabled)
        AND NOT EXISTS (SELECT FROM flohsync.workflow_run x WHERE x.job_id = j.id)
      ORDER BY j.id
     RETURNING r.job_id, r.workflow_id)
-  SELECT jsonb_agg(DISTINCT m.workflow_id) INTO started FROM made m;
-  IF started IS NOT NULL THEN
-    PERFORM pg_notify('flohsync_workflow', jsonb_build_object('workflowIds', started)::text);
-  END IF;
+  SELECT array_agg(DISTINCT m.workflow_id) INTO started FROM made m;
+  -- A notification has less than 8000 bytes.
+  PERFORM pg_notify('flohsync_workflow', jsonb_build_object('workflowIds', jsonb_agg(w.id ORDER BY w.position))::text)
+     FROM unnest(started) WITH ORDINALITY AS w(id, position) GROUP BY (w.position - 1) / 100;
 END
 $$;
 COMMENT ON FUNCTION flohsync._start_workflows(bigint[]) IS
   'The handler of sync-workflow-trigger jobs: checks the data and makes a workflow_run with its variables; what cannot be used fails for good';
+
+CREATE FUNCTION flohsync._workflow_enabled() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM flohsync._start_workflows(ARRAY(SELECT j.id FROM flohsync.workflow_job j WHERE j.workflow_id = NEW.id AND j.status = 'queued' ORDER BY j.id));
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION flohsync._workflow_enabled() IS 'Has the handler take the jobs that waited while their workflow was disabled';
+CREATE TRIGGER workflow_enabled AFTER UPDATE OF enabled ON flohsync.workflow_definition
+FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION flohsync._workflow_enabled();
 
 -- For a worker outside that does the workflows.
 

@@ -81,7 +81,7 @@ CREATE FUNCTION flohsync._webhook_failed(_record flohsync.resource_record, _stag
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT flohsync._stage_failed(NULL, _stage, _state, _message, _record);
+  SELECT flohsync._stage_failed(NULL, _stage, _state, _message, _record => _record);
   -- The next post-sync makes up for it.
   SELECT flohsync._note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'again');
 END;
@@ -126,7 +126,7 @@ BEGIN
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
     END IF;
   EXCEPTION WHEN OTHERS THEN
-    PERFORM flohsync._stage_failed(NULL, 'workflow', SQLSTATE, SQLERRM, x);
+    PERFORM flohsync._webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
     PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY[x.id], _change);
   END;
 END
@@ -297,7 +297,7 @@ BEGIN
       EXCEPTION WHEN OTHERS THEN
         -- A workflow that could not be told; the record goes all the same.
         PERFORM flohsync._remove_records(_connector, _type, ARRAY[x.id], false, NULL);
-        PERFORM flohsync._stage_failed(NULL, 'workflow', SQLSTATE, SQLERRM, x);
+        PERFORM flohsync._webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
       END;
     END IF;
   END IF;

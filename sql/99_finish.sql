@@ -10,6 +10,9 @@ SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record_num_seq', '
 SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_tombstone', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run', $$WHERE status IN ('success', 'error', 'cancelled')$$);
 SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_job', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_run', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.floh_user', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_profile', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_external_identity', '');

@@ -241,11 +241,18 @@ run_settle(Run *run)
 	run->timings.settle_us += run_microseconds(&t);
 }
 
-static void
-run_finish(Run *run)
+typedef struct FinishWork
 {
-	TimestampTz watermark = 0;
+	Run		   *run;
 	char	   *summary;
+} FinishWork;
+
+static void
+run_finish_work(void *arg)
+{
+	FinishWork *work = arg;
+	Run		   *run = work->run;
+	TimestampTz watermark = 0;
 
 	/* Changes made upstream while its clock is behind ours must not fall before the watermark. */
 	if (run->setup.pass_started_at != 0)
@@ -255,8 +262,18 @@ run_finish(Run *run)
 	store_set_timings(run->id, &run->timings);
 	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class, watermark,
 					 run->retry_after_ms);
-	summary = store_run_summary(run->id, run->context);
+	work->summary = store_run_summary(run->id, run->context);
 	db_commit();
+}
+
+static void
+run_finish(Run *run)
+{
+	FinishWork	work = {.run = run};
+	const char *summary;
+
+	db_retry(run_finish_work, &work);
+	summary = work.summary;
 	shmem_run_finished();
 	if (flohsync_log_runs && run->setup.connector_name)
 	{
