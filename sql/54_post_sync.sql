@@ -477,12 +477,14 @@ BEGIN
           WHEN _stage = 'deactivate' THEN
             IF _deactivating THEN
               did := flohsync._deactivate(_c, touched, _run, _approved);
-              report := report || jsonb_build_object('usersDeactivated', did.deactivated);
-              held := did.message IS NOT NULL;
-              message := did.message;
             END IF;
             IF _run IS NOT NULL THEN
               PERFORM flohsync._tell_others(_c, touched);
+            END IF;
+            IF _deactivating THEN
+              report := report || jsonb_build_object('usersDeactivated', did.deactivated);
+              held := did.message IS NOT NULL;
+              message := did.message;
             END IF;
           WHEN _stage = 'map' AND _c.attribute_mappings IS NOT NULL THEN
             did := flohsync._map_attributes(_c, touched, _run, _record);
