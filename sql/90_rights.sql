@@ -57,7 +57,7 @@ BEGIN
                   flohsync._webhook_failed(flohsync.resource_record, text, text, text), flohsync._follow_webhook(uuid, text),
                   flohsync._leave_scope(uuid, timestamptz, timestamptz), flohsync._is_news(flohsync.resource_record, timestamptz, timestamptz),
                   flohsync._too_many_leavers(flohsync.connector_sync_config), flohsync._let_go(flohsync.connector_sync_config, flohsync.resource_record),
-                  flohsync._delete_record(uuid, text, text, timestamptz, timestamptz), flohsync._forget_webhooks(interval) TO %s', _role);
+                  flohsync._delete_record(uuid, text, text, timestamptz, interval), flohsync._forget_webhooks(interval) TO %s', _role);
 END
 $$;
 COMMENT ON FUNCTION flohsync._grant_worker(regrole) IS 'Grants a role what the workers need; call it for the role of flohsync.worker_role after changing that';

@@ -185,8 +185,7 @@ typedef struct WebhookRecord
 	const Webhook *hook;
 	text	   *type;
 	char	   *id;
-	TimestampTz observed_at;
-	TimestampTz event_at;
+	TimestampTz event_at;		/* 0: unknown */
 	Filter		filter;
 	bool		filtered;		/* there are filter rules */
 	bool		configured;
@@ -216,8 +215,7 @@ webhook_scope(WebhookRecord *r)
 	r->filtered = db_bool(0, 5);
 	if (r->filtered)
 		store_get_filter(0, 6, &r->filter, CurrentMemoryContext);
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), r->observed_at,
-				 confirmed_at, db_value(0, 4, &isnull));
+	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at, db_value(0, 4, &isnull));
 	r->scope.apply.event_at = r->event_at;
 	if (r->filtered)
 		filter_prepare(&r->filter);
@@ -292,7 +290,7 @@ static bool
 webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 {
 	static DbQuery query = {"select flohsync._leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->observed_at), TimestampTzGetDatum(r->event_at)};
+	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->event_at)};
 
 	db_execute(&query, v, r->event_at == 0 ? "  n" : NULL);
 	return db_bool(0, 1);
@@ -332,6 +330,13 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		char	   *text = webhook_merge(r, PointerGetDatum(data), &record);
 		bool		known = text != NULL;
 
+		/*
+		 * Now, with the row locked, and not when it came in: of two that wait
+		 * for each other, neither is older.
+		 */
+		r->scope.apply.observed_at = GetCurrentTimestamp();
+		if (r->event_at != 0)
+			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		if (!known)
 			text = webhook_make(r, data);
 		upsert_read(&r->scope, text, strlen(text), &page);
@@ -372,14 +377,14 @@ static bool
 webhook_delete(const WebhookRecord *r, bool *ignored)
 {
 	static DbQuery query = {
-		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, $5)",
-		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
+		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
 	};
 	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
-	TimestampTzGetDatum(r->observed_at), TimestampTzGetDatum(r->event_at)};
+	TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
 	char	   *outcome;
 
-	db_execute(&query, v, r->event_at == 0 ? "    n" : NULL);
+	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
 	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
@@ -504,8 +509,6 @@ webhook_take(const Webhook *hook)
 	r.type = cstring_to_text(webhook_text(hook->body, "resourceType", hint));
 	r.id = webhook_resource_id(hook->body);
 	r.event_at = webhook_event_at(hook);
-	r.observed_at = r.event_at == 0 ? hook->received_at :
-		Min(hook->received_at, r.event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
 		changed = webhook_upsert(&r, &ignored);
 	else if (strcmp(action, "deleted") == 0)
