@@ -18,7 +18,9 @@
 #include "guc.h"
 #include "hooks.h"
 #include "launcher.h"
+#include "outbox.h"
 #include "shmem.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -28,6 +30,7 @@ void
 _PG_init(void)
 {
 	guc_init();
+	outbox_wake = worker_wake_cache;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init();

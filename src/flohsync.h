@@ -7,9 +7,9 @@
  *
  *	6  flohsync.c   hooks   the SQL-callable entry points (sqlfn_*.c)
  *	5  launcher   worker
- *	4  run   pass
- *	3  store   apply   lookup
- *	2  http   outbound   source (kind_*)   page   canonical   json   filter   ledger   cron
+ *	4  run   pass   cache   invalidator
+ *	3  store   apply   lookup   outbox
+ *	2  http   outbound   redis   source (kind_*)   page   canonical   json   filter   ledger   cron
  *	1  wait   db   shmem   guc
  *	0  compat.h   flohsync.h
  */
