@@ -43,6 +43,12 @@ COMMENT ON COLUMN flohsync.cache_outbox.external_id IS 'Id in the upstream';
 COMMENT ON COLUMN flohsync.cache_outbox.seq IS 'Tells requests for the same entry apart';
 COMMENT ON COLUMN flohsync.cache_outbox.created_at IS 'When the invalidation was asked for';
 
+CREATE FUNCTION flohsync._connectors_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_connectors_changed';
+COMMENT ON FUNCTION flohsync._connectors_changed() IS 'Tells readers of the cache that a connector may have another name';
+CREATE TRIGGER connectors_changed BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON flohsync.connector_definition
+FOR EACH STATEMENT EXECUTE FUNCTION flohsync._connectors_changed();
+
 CREATE TABLE flohsync.webhook_delivery (
   connector_id uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   webhook_id   text NOT NULL,

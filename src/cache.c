@@ -213,7 +213,12 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		cache_failed();
 		return CACHE_BYPASS;
 	}
-	outbox_look(&key->connector, key->type, key->external_id, view);
+	if (!outbox_known(key->name, &key->connector, key->type, view))
+	{
+		uint64		writes = shmem_cache_writes();
+
+		outbox_look_and_know(key->name, writes, &key->connector, key->type, key->external_id, view);
+	}
 	if (view->server == 0 || view->server != redis_server())
 		return CACHE_INACTIVE;
 	return view->pending ? CACHE_BYPASS : CACHE_READY;

@@ -16,6 +16,7 @@
 typedef struct CacheKey
 {
 	pg_uuid_t	connector;
+	Datum		name;			/* text: what the caller calls the connector */
 	Datum		type;			/* text */
 	Datum		external_id;	/* text */
 	const char *text;			/* as Redis has it */

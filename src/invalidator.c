@@ -161,7 +161,13 @@ invalidator_drain(void)
 		outbox_batch(&batch, INVALIDATOR_BATCH, context);
 		db_commit();
 		if (batch.n == 0)
+		{
+			/* What came in between is found next time; readers learn when nothing did. */
+			db_begin("looking for invalidations");
+			(void) outbox_waiting();
+			db_commit();
 			break;
+		}
 		old = MemoryContextSwitchTo(context);
 		delivered = invalidator_delete(&batch);
 		MemoryContextSwitchTo(old);

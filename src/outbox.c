@@ -56,6 +56,7 @@
 #include "db.h"
 #include "flohsync.h"
 #include "outbox.h"
+#include "shmem_cache.h"
 
 void		(*outbox_wake) (void) = NULL;
 
@@ -67,6 +68,8 @@ void		(*outbox_wake) (void) = NULL;
 #define EPOCH_EPOCH		3
 
 #define OUTBOX_MAX_AT_ONCE	10000
+#define KNOWN				16
+#define KNOWN_NAME			128
 
 static Oid
 outbox_relation(const char *name)
@@ -233,7 +236,125 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 	UnregisterSnapshot(snapshot);
 }
 
+/*
+ * What this process knows of a connector and type, as of so many writes.  While
+ * there were no more and the outbox is empty, the tables need not be asked.
+ */
+typedef struct Known
+{
+	uint64		writes;			/* 0: nothing is known */
+	int			name_len;
+	int			type_len;
+	char		name[KNOWN_NAME];
+	char		type[FLOHSYNC_MAX_TYPE_BYTES];
+	pg_uuid_t	connector;
+	OutboxView	view;
+} Known;
+
+static Known known[KNOWN];
+
+static Known *
+known_find(const text *name, const text *type)
+{
+	for (int i = 0; i < KNOWN; i++)
+		if (known[i].writes != 0 && known[i].name_len == VARSIZE_ANY_EXHDR(name) && known[i].type_len == VARSIZE_ANY_EXHDR(type) &&
+			memcmp(known[i].name, VARDATA_ANY(name), known[i].name_len) == 0 &&
+			memcmp(known[i].type, VARDATA_ANY(type), known[i].type_len) == 0)
+			return &known[i];
+	return NULL;
+}
+
+/* outbox_known_connector: false when the tables must be asked. */
+bool
+outbox_known_connector(Datum name, Datum type, pg_uuid_t *connector)
+{
+	uint64		writes = shmem_cache_writes();
+	Known	   *k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
+
+	if (k == NULL || k->writes != writes)
+		return false;
+	*connector = k->connector;
+	return true;
+}
+
+/*
+ * outbox_known tells what counts for any key of a connector, called by this
+ * name, and type, if that is known.
+ */
+bool
+outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view)
+{
+	uint64		writes = shmem_cache_writes();
+	Known	   *k;
+
+	if (!shmem_cache_is_clean(writes))
+		return false;
+	k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
+	if (k == NULL || k->writes != writes || memcmp(&k->connector, connector, UUID_LEN) != 0)
+		return false;
+	*view = k->view;
+	return true;
+}
+
+/* outbox_look_and_know looks, and remembers. */
+void
+outbox_look_and_know(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
+{
+	static int	next = 0;
+	text	   *n = DatumGetTextPP(name);
+	text	   *t = DatumGetTextPP(type);
+	Known	   *k;
+
+	outbox_look(connector, type, external_id, view);
+	if (writes == 0 || view->server == 0 || VARSIZE_ANY_EXHDR(n) > KNOWN_NAME || VARSIZE_ANY_EXHDR(t) > FLOHSYNC_MAX_TYPE_BYTES)
+		return;
+	k = known_find(n, t);
+	if (k == NULL)
+	{
+		k = &known[next];
+		next = (next + 1) % KNOWN;
+	}
+	k->writes = writes;
+	k->name_len = VARSIZE_ANY_EXHDR(n);
+	k->type_len = VARSIZE_ANY_EXHDR(t);
+	memcpy(k->name, VARDATA_ANY(n), k->name_len);
+	memcpy(k->type, VARDATA_ANY(t), k->type_len);
+	k->connector = *connector;
+	k->view = *view;
+	k->view.pending = false;
+}
+
 /* Writers */
+
+static bool outbox_in_flight = false;
+
+/* Must not raise. */
+static void
+outbox_at_end(XactEvent event, void *arg)
+{
+	/* A prepared transaction is in flight for ever: see shmem_cache.c. */
+	if (outbox_in_flight && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT))
+		shmem_cache_write_end();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		outbox_in_flight = false;
+}
+
+/* outbox_touch: our transaction changes what readers may know.  To be called before it does. */
+void
+outbox_touch(void)
+{
+	static bool registered = false;
+
+	if (outbox_in_flight)
+		return;
+	if (!registered)
+	{
+		RegisterXactCallback(outbox_at_end, NULL);
+		registered = true;
+	}
+	outbox_in_flight = true;
+	shmem_cache_write_begin();
+}
 
 static void
 outbox_lock_tag(LOCKTAG *tag)
@@ -301,6 +422,7 @@ outbox_add(Datum connector, Datum type, Datum ids)
 	}
 	if (n == 0 || !outbox_begin())
 		return;
+	outbox_touch();
 	if (db_execute(&query, v, NULL) > 0)
 		outbox_wake_later();
 }
@@ -317,6 +439,7 @@ outbox_add_all(Datum connector, Datum type)
 
 	if (!outbox_begin())
 		return;
+	outbox_touch();
 	db_execute(&query, v, NULL);
 	outbox_wake_later();
 }

@@ -20,6 +20,7 @@
 
 #include "db.h"
 #include "outbox.h"
+#include "shmem_cache.h"
 #include "wait.h"
 
 #define ACTIVATE_ATTEMPTS	200
@@ -35,14 +36,19 @@ outbox_random(void)
 	return number;
 }
 
-/* outbox_waiting: is there anything in the outbox? */
+/* outbox_waiting: is there anything in the outbox?  If not, readers are told. */
 bool
 outbox_waiting(void)
 {
 	static DbQuery query = {"select exists (select from flohsync.cache_outbox)"};
+	uint64		writes = shmem_cache_writes();
+	bool		waiting;
 
 	db_execute(&query, NULL, NULL);
-	return db_bool(0, 1);
+	waiting = db_bool(0, 1);
+	if (!waiting)
+		shmem_cache_clean(writes);
+	return waiting;
 }
 
 /* outbox_server: the Redis that the cache is in, 0: none. */
@@ -74,7 +80,12 @@ outbox_settle(void)
 		" on conflict (connector_id, resource_type) do update set epoch = excluded.epoch returning 1)"
 		" select (select pg_catalog.count(*) from wide), (select pg_catalog.count(*) from fresh)"
 	};
+	static DbQuery any = {"select exists (select from flohsync.cache_outbox o where o.external_id = '')"};
 
+	db_execute(&any, NULL, NULL);
+	if (!db_bool(0, 1))
+		return 0;
+	outbox_touch();
 	db_execute(&query, NULL, NULL);
 	return db_int64(0, 1, 0);
 }
@@ -151,6 +162,7 @@ outbox_bound(int64 max)
 	};
 	Datum		v = Int64GetDatum(max);
 
+	outbox_touch();
 	db_execute(&twice, NULL, NULL);
 	return db_execute(&many, &v, NULL);
 }
@@ -182,6 +194,7 @@ outbox_activate(uint64 server)
 	}
 	if (!locked)
 		return false;
+	outbox_touch();
 	db_execute(&query, v, NULL);
 	return true;
 }
@@ -195,5 +208,6 @@ outbox_deactivate(void)
 		" update flohsync.cache_state s set server = null, changed_at = pg_catalog.clock_timestamp() where s.server is not null"
 	};
 
+	outbox_touch();
 	db_execute(&query, NULL, NULL);
 }

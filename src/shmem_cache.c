@@ -1,6 +1,15 @@
 /*
  * shmem_cache.c
- *	  What processes share about the cache: counters, and the breaker.
+ *	  What processes share about the cache: counters, the breaker, and whether
+ *	  the outbox is known to be empty.
+ *
+ * That saves a reader looking into tables.  A writer counts himself as in flight,
+ * counts a write, writes, commits, and is in flight no more.  Whoever reads the
+ * number of writes, then sees that nobody is in flight, and then, with a new
+ * snapshot, that the outbox is empty, knows it empty as of that number; and as
+ * long as the number is the same and nobody is in flight, it still is.  (A
+ * transaction that is prepared ends elsewhere, so none of this is done where
+ * there can be any.)
  *
  * The breaker of a database keeps everybody from waiting for a Redis that does
  * not answer.
@@ -20,6 +29,7 @@
 
 #include "compat.h"
 
+#include "access/twophase.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
@@ -39,6 +49,9 @@ typedef struct CacheSlot
 {
 	pg_atomic_uint32 database;	/* InvalidOid: free */
 	pg_atomic_uint64 counters[CACHE_COUNTERS];
+	pg_atomic_uint64 writes;
+	pg_atomic_uint64 clean_at;	/* number of writes as of which the outbox is empty */
+	pg_atomic_uint32 in_flight;
 	pg_atomic_uint32 failures;	/* in a row */
 	slock_t		mutex;			/* for the rest */
 	TimestampTz open_until;		/* 0: closed */
@@ -63,6 +76,9 @@ cache_slot_init(CacheSlot *slot)
 	memset(slot, 0, sizeof(*slot));
 	pg_atomic_init_u32(&slot->database, InvalidOid);
 	pg_atomic_init_u32(&slot->failures, 0);
+	pg_atomic_init_u64(&slot->writes, 1);
+	pg_atomic_init_u64(&slot->clean_at, 0);
+	pg_atomic_init_u32(&slot->in_flight, 0);
 	for (int i = 0; i < CACHE_COUNTERS; i++)
 		pg_atomic_init_u64(&slot->counters[i], 0);
 	SpinLockInit(&slot->mutex);
@@ -106,7 +122,7 @@ cache_slot(void)
 	return mine;
 }
 
-/* shmem_cache_forget frees the slot of a database that is dropped, renamed or copied. */
+/* shmem_cache_forget sets back what is known of a database that may be about to be dropped. */
 void
 shmem_cache_forget(Oid database)
 {
@@ -118,14 +134,58 @@ shmem_cache_forget(Oid database)
 			continue;
 		for (int c = 0; c < CACHE_COUNTERS; c++)
 			pg_atomic_write_u64(&slot->counters[c], 0);
-		pg_atomic_write_u32(&slot->failures, 0);
 		SpinLockAcquire(&slot->mutex);
 		slot->open_until = slot->probe_until = 0;
 		slot->level = 0;
 		slot->opened = 0;
 		SpinLockRelease(&slot->mutex);
-		pg_atomic_write_u32(&slot->database, InvalidOid);
+		pg_atomic_write_u32(&slot->failures, 0);
 	}
+}
+
+/* shmem_cache_write_begin counts a writer; he calls shmem_cache_write_end when his transaction has ended. */
+void
+shmem_cache_write_begin(void)
+{
+	CacheSlot  *slot = cache_slot();
+
+	pg_atomic_fetch_add_u32(&slot->in_flight, 1);
+	pg_atomic_fetch_add_u64(&slot->writes, 1);
+}
+
+void
+shmem_cache_write_end(void)
+{
+	pg_atomic_fetch_sub_u32(&cache_slot()->in_flight, 1);
+}
+
+/* shmem_cache_writes is to be asked before a snapshot; 0: somebody is in flight, or nobody can know. */
+uint64
+shmem_cache_writes(void)
+{
+	CacheSlot  *slot = cache_slot();
+	uint64		writes;
+
+	if (slot == &own || max_prepared_xacts > 0)
+		return 0;
+	writes = pg_atomic_read_u64(&slot->writes);
+	pg_memory_barrier();
+	return pg_atomic_read_u32(&slot->in_flight) == 0 ? writes : 0;
+}
+
+/* shmem_cache_clean says that the outbox is empty as of that many writes. */
+void
+shmem_cache_clean(uint64 writes)
+{
+	if (writes != 0)
+		pg_atomic_write_u64(&cache_slot()->clean_at, writes);
+}
+
+/* shmem_cache_is_clean: is it still? */
+bool
+shmem_cache_is_clean(uint64 writes)
+{
+	return writes != 0 && pg_atomic_read_u64(&cache_slot()->clean_at) == writes;
 }
 
 void

@@ -34,6 +34,11 @@ extern void shmem_cache_forget(Oid database);
 
 extern void shmem_cache_count(CacheCounter counter, uint64 n);
 extern bool shmem_cache_figures(CacheFigures *figures);
+extern void shmem_cache_write_begin(void);
+extern void shmem_cache_write_end(void);
+extern uint64 shmem_cache_writes(void);
+extern void shmem_cache_clean(uint64 writes);
+extern bool shmem_cache_is_clean(uint64 writes);
 extern bool shmem_cache_allowed(void);
 extern void shmem_cache_worked(void);
 extern bool shmem_cache_failed(void);

@@ -78,8 +78,10 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 	text	   *id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
 	StringInfoData out;
 
-	if (connector == NULL || !outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &key->connector))
-		ask_sql(fcinfo, &find_connector, 0, &key->connector);
+	key->name = PointerGetDatum(connector);
+	if (connector == NULL || type == NULL || !outbox_known_connector(key->name, PointerGetDatum(type), &key->connector))
+		if (connector == NULL || !outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &key->connector))
+			ask_sql(fcinfo, &find_connector, 0, &key->connector);
 	if (type == NULL || !good_type(VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)))
 		ask_sql(fcinfo, &check_type, 1, NULL);
 	if (id == NULL || VARSIZE_ANY_EXHDR(id) == 0 ||
@@ -274,6 +276,15 @@ flohsync_cache_get_or_fetch(PG_FUNCTION_ARGS)
 	if (value == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(value);
+}
+
+/* Names and ids of connectors are among what readers remember. */
+PG_FUNCTION_INFO_V1(flohsync_connectors_changed);
+PGDLLEXPORT Datum
+flohsync_connectors_changed(PG_FUNCTION_ARGS)
+{
+	outbox_touch();
+	return PointerGetDatum(NULL);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_caching);
