@@ -36,6 +36,7 @@
 #include "db.h"
 #include "guc.h"
 #include "json.h"
+#include "outbox.h"
 #include "store_secret.h"
 #include "upsert.h"
 #include "webhook.h"
@@ -189,6 +190,7 @@ typedef struct WebhookRecord
 	Filter		filter;
 	bool		filtered;		/* there are filter rules */
 	bool		configured;
+	bool		told_cache;		/* whoever wrote the record has */
 	UpsertScope scope;
 } WebhookRecord;
 
@@ -351,6 +353,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		}
 		r->scope.apply.absent = !known;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
+		r->told_cache = outcome != APPLY_IGNORED;
 		switch (outcome)
 		{
 			case APPLY_ADDED:
@@ -374,7 +377,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 }
 
 static bool
-webhook_delete(const WebhookRecord *r, bool *ignored)
+webhook_delete(WebhookRecord *r, bool *ignored)
 {
 	static DbQuery query = {
 		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
@@ -387,6 +390,7 @@ webhook_delete(const WebhookRecord *r, bool *ignored)
 	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
+	r->told_cache = strcmp(outcome, "removed") == 0;
 	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
 }
 
@@ -515,6 +519,9 @@ webhook_take(const Webhook *hook)
 		changed = webhook_delete(&r, &ignored);
 	else
 		webhook_refuse("action", "is none that is known", hint);
+	/* Also of a record that is not stored, or newer here: what the cache has may not be what the upstream has. */
+	if (!r.told_cache)
+		outbox_add(hook->connector, PointerGetDatum(r.type), store_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
 	return webhook_answer(ignored ? "ignored" : action, changed);
 }
 
