@@ -16,7 +16,7 @@ PG_CPPFLAGS = -DFLOHSYNC_VERSION=\"$(FLOHSYNC_VERSION)\" \
 PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wall -Wextra -Werror \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-declaration-after-statement
-SHLIB_LINK = -lcurl -lcrypto
+SHLIB_LINK = -lcurl -lhiredis -lssl -lcrypto
 # Bitcode serves inlining of SQL functions written in C; these are not hot there.
 override with_llvm = no
 

@@ -25,3 +25,24 @@ CREATE FUNCTION flohsync.resource_hash(external_id text, display_name text, emai
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_resource_hash';
 COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
+
+-- Whatever changes a record says so to the cache (70_cache).
+CREATE FUNCTION flohsync._caching() RETURNS boolean
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_caching';
+COMMENT ON FUNCTION flohsync._caching() IS 'Whether changes must be noted for the cache; the answer holds until the transaction ends';
+
+CREATE FUNCTION flohsync._invalidate(_connector uuid, _type text, _ids text[]) RETURNS void
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_invalidate';
+COMMENT ON FUNCTION flohsync._invalidate(uuid, text, text[]) IS
+  'After commit, has the cache forget records by their ids; does nothing when there is no cache, or for null';
+
+CREATE FUNCTION flohsync._invalidate_all(_connector uuid, _type text) RETURNS void
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_invalidate_all';
+COMMENT ON FUNCTION flohsync._invalidate_all(uuid, text) IS
+  'After commit, has the cache forget all records of a type, or with null of a connector';

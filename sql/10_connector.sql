@@ -103,6 +103,19 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._check_resource_type(text) IS 'The resource type itself; 22023 when it is malformed';
 
+CREATE FUNCTION flohsync._check_external_id(_external_id text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF coalesce(length(_external_id), 0) NOT BETWEEN 1 AND 255 THEN
+    PERFORM flohsync._invalid('external_id', 'it must have 1 to 255 characters', 'It is the id that the record has in the upstream.');
+  END IF;
+  RETURN _external_id;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_external_id(text) IS 'The external id itself; 22023 when no record can have it';
+
 CREATE FUNCTION flohsync._list_command(_config jsonb, _resource_type text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -307,6 +320,10 @@ BEGIN
   EXCEPTION WHEN unique_violation THEN
     RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
   END;
+  -- What is cached came from where the connector looked before.
+  IF settings ?| ARRAY['config', 'definition'] THEN
+    PERFORM flohsync._invalidate_all(d.id, NULL);
+  END IF;
   PERFORM flohsync._wake();
 END
 $$;

@@ -126,6 +126,8 @@ DECLARE
   _type text := flohsync._check_resource_type(mark_stale.resource_type);
   _full timestamptz;
   _ids uuid[];
+  _caching boolean := flohsync._caching();
+  _keys text[];
 BEGIN
   IF not_seen_since IS NULL THEN
     PERFORM flohsync._invalid('not_seen_since', 'it must not be null');
@@ -137,8 +139,9 @@ BEGIN
        SET stale_since = clock_timestamp(), observed_at = greatest(r.observed_at, _full)
      WHERE r.connector_id = _connector AND r.resource_type = _type
        AND r.stale_since IS NULL AND greatest(r.observed_at, _full) < not_seen_since
-    RETURNING r.id)
-  SELECT array_agg(s.id) INTO _ids FROM staled s;
+    RETURNING r.id, r.external_id)
+  SELECT array_agg(s.id), array_agg(s.external_id) FILTER (WHERE _caching) INTO _ids, _keys FROM staled s;
+  PERFORM flohsync._invalidate(_connector, _type, _keys);
   PERFORM flohsync._note_changes(_connector, _type, _ids, 'staled');
   RETURN coalesce(cardinality(_ids), 0);
 END
@@ -154,6 +157,8 @@ AS $$
 DECLARE
   n bigint;
   gone jsonb;
+  _caching boolean := flohsync._caching();
+  _keys text[];
 BEGIN
   WITH purged AS (
     DELETE FROM flohsync.resource_record r
@@ -169,9 +174,11 @@ BEGIN
     RETURNING 1
   )
   SELECT count(*), jsonb_agg(flohsync._changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
-                             ORDER BY p.external_id) FILTER (WHERE _tell)
-    INTO n, gone
+                             ORDER BY p.external_id) FILTER (WHERE _tell),
+         array_agg(p.external_id) FILTER (WHERE _caching)
+    INTO n, gone, _keys
     FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
+  PERFORM flohsync._invalidate(_connector, _type, _keys);
   IF gone IS NOT NULL THEN
     PERFORM flohsync._queue_record_jobs(c, _run, gone)
        FROM flohsync.connector_sync_config c

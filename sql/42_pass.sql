@@ -181,6 +181,8 @@ DECLARE
   seen bytea;
   gone text[];
   ids uuid[];
+  caching boolean;
+  keys text[];
   full_pass boolean;
   max_fraction numeric;
   min_records numeric;
@@ -249,24 +251,26 @@ BEGIN
   END IF;
 
   IF staled > 0 THEN
+    caching := flohsync._caching();
     IF full_pass THEN
       WITH done AS (
         UPDATE flohsync.resource_record x
            SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
          WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
            AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
-        RETURNING x.id)
-      SELECT array_agg(d.id) INTO ids FROM done d;
+        RETURNING x.id, x.external_id)
+      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     ELSE
       WITH done AS (
         UPDATE flohsync.resource_record x
            SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
          WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
            AND x.external_id = ANY (gone)
-        RETURNING x.id)
-      SELECT array_agg(d.id) INTO ids FROM done d;
+        RETURNING x.id, x.external_id)
+      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     END IF;
     staled := coalesce(cardinality(ids), 0);
+    PERFORM flohsync._invalidate(r.connector_id, r.resource_type, keys);
     PERFORM flohsync._note_changes(r.connector_id, r.resource_type, ids, 'staled');
     UPDATE flohsync.sync_run x SET staled = x.staled + _settle_pass.staled WHERE x.id = _run;
   END IF;

@@ -5,10 +5,10 @@
 --
 -- Which of two pieces of news is newer?
 --   - Against pages and upserts: observed_at, by our own clock, as everywhere.
---     An event counts as observed when it came in; one that happened more than
---     five minutes before as five minutes after it happened (so a sender that
---     makes up for an outage does not undo a pass, and a clock of the upstream's
---     that is somewhat wrong does no harm).
+--     An event counts as observed when the row has been locked for it; one that
+--     happened more than five minutes before as five minutes after it happened
+--     (so a sender that makes up for an outage does not undo a pass, and a clock
+--     of the upstream's that is somewhat wrong does no harm).
 --   - Against other events of the record: event_at, by the upstream's clock, as
 --     far as events say it.
 --
@@ -251,7 +251,7 @@ $$;
 COMMENT ON FUNCTION flohsync._let_go(flohsync.connector_sync_config, flohsync.resource_record) IS
   'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
 
-CREATE FUNCTION flohsync._delete_record(_connector uuid, _type text, _external_id text, _observed_at timestamptz, _event_at timestamptz) RETURNS text
+CREATE FUNCTION flohsync._delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -262,6 +262,7 @@ DECLARE
   own uuid;
   outcome text := 'none';
   left_by_that boolean := false;
+  _observed_at timestamptz;
 BEGIN
   LOOP
     SELECT * INTO x FROM flohsync.resource_record r
@@ -269,7 +270,7 @@ BEGIN
        FOR NO KEY UPDATE;
     EXIT WHEN FOUND;
     INSERT INTO flohsync.resource_record AS r (connector_id, resource_type, external_id, sync_hash, observed_at)
-    VALUES (_connector, _type, _external_id, '', _observed_at)
+    VALUES (_connector, _type, _external_id, '', clock_timestamp())
     ON CONFLICT (external_id, resource_type, connector_id) DO NOTHING
     RETURNING r.id INTO own;
     IF FOUND THEN
@@ -277,6 +278,7 @@ BEGIN
       EXIT;
     END IF;
   END LOOP;
+  _observed_at := least(clock_timestamp(), _event_at + _tolerance);
   IF x.id IS NOT NULL THEN
     IF NOT flohsync._is_news(x, _observed_at, _event_at) THEN
       RETURN 'ignored';
@@ -309,7 +311,7 @@ BEGIN
   RETURN outcome;
 END
 $$;
-COMMENT ON FUNCTION flohsync._delete_record(uuid, text, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION flohsync._delete_record(uuid, text, text, timestamptz, interval) IS
   'Removes a record that an event says is deleted and leaves a tombstone: removed, staled (it is kept for the next post-sync), none (there was none) or ignored (it is newer)';
 
 -- What is kept no longer than it can be of use.

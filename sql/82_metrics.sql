@@ -49,6 +49,8 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_workflow_jobs', flohsync._metric_label('status', s.status),
                    (SELECT pg_catalog.count(*) FROM flohsync.workflow_job w WHERE w.status = s.status)
     FROM pg_catalog.unnest(ARRAY['queued', 'running', 'failed']) AS s(status)
+  UNION ALL SELECT 'flohsync_cache_outbox', NULL, (SELECT pg_catalog.count(*) FROM flohsync.cache_outbox)
+  UNION ALL SELECT m.family, m.labels, m.value FROM flohsync._cache_metrics() m
   UNION ALL SELECT 'flohsync_pages_total', j.labels, coalesce((j.totals ->> 'pagesProcessed')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_run_seconds_total', j.labels, coalesce((j.totals ->> 'durationMs')::numeric, 0) / 1000 FROM job j;
 END;
@@ -82,7 +84,17 @@ BEGIN ATOMIC
     (21, 'flohsync_run_seconds_total', 'counter', 'Time spent in runs'),
     (22, 'flohsync_users_total', 'counter', 'Users, by what a run did with them'),
     (23, 'flohsync_profiles_updated_total', 'counter', 'Profiles in which a run wrote something'),
-    (24, 'flohsync_workflow_jobs', 'gauge', 'Workflow jobs, by status'))
+    (24, 'flohsync_workflow_jobs', 'gauge', 'Workflow jobs, by status'),
+    (40, 'flohsync_cache_reads_total', 'counter', 'Reads of the cache since the server started, by outcome; bypassed: Redis was not asked'),
+    (41, 'flohsync_cache_stores_total', 'counter', 'Values stored in the cache, and those not stored because the record was invalidated meanwhile'),
+    (42, 'flohsync_cache_waits_total', 'counter', 'Reads that waited for what another one was fetching'),
+    (43, 'flohsync_cache_poisoned_total', 'counter', 'Values in Redis that were not ours, and were removed'),
+    (44, 'flohsync_cache_errors_total', 'counter', 'Failures and errors of Redis'),
+    (45, 'flohsync_cache_invalidations_total', 'counter', 'Records that Redis was told to forget'),
+    (46, 'flohsync_cache_clears_total', 'counter', 'How often all of a type, a connector or the database was forgotten'),
+    (47, 'flohsync_cache_outbox', 'gauge', 'Invalidations that Redis has not been told yet'),
+    (48, 'flohsync_cache_breaker_open', 'gauge', 'Whether Redis is left alone because it did not answer'),
+    (49, 'flohsync_cache_breaker_opened_total', 'counter', 'How often it came to that'))
   SELECT pg_catalog.string_agg(
            pg_catalog.format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', f.name, f.help, f.type, s.lines), '' ORDER BY f.position)
     FROM family f

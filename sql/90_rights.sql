@@ -10,15 +10,16 @@ BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA flohsync TO %s', _role);
   EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA flohsync TO %s', _role);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON flohsync.resource_record, flohsync.resource_tombstone, flohsync.sync_run,
-                  flohsync.sync_run_page, flohsync.sync_error, flohsync.cache_outbox, flohsync.connector_sync_match,
+                  flohsync.sync_run_page, flohsync.sync_error, flohsync.cache_outbox, flohsync.cache_epoch, flohsync.connector_sync_match,
                   flohsync.user_external_identity, flohsync.match_progress, flohsync.record_change, flohsync.user_change,
                   flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
                   flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
   EXECUTE format('GRANT UPDATE (enabled, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
                   next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals) ON flohsync.connector_sync_config TO %s', _role);
+  EXECUTE format('GRANT UPDATE ON flohsync.cache_state TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync TO %s', _role);
-  EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._new_id(), flohsync._secret(uuid, text), flohsync._iso(timestamptz), flohsync._duration(text),
+  EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._caching(), flohsync._invalidate(uuid, text, text[]), flohsync._new_id(), flohsync._secret(uuid, text), flohsync._iso(timestamptz), flohsync._duration(text),
                   flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text), flohsync._get_command(jsonb, text),
                   flohsync._syncable_types(text, jsonb),
                   flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
@@ -59,7 +60,7 @@ BEGIN
                   flohsync._webhook_failed(flohsync.resource_record, text, text, text), flohsync._follow_webhook(uuid, text),
                   flohsync._leave_scope(uuid, timestamptz, timestamptz), flohsync._is_news(flohsync.resource_record, timestamptz, timestamptz),
                   flohsync._too_many_leavers(flohsync.connector_sync_config), flohsync._let_go(flohsync.connector_sync_config, flohsync.resource_record),
-                  flohsync._delete_record(uuid, text, text, timestamptz, timestamptz), flohsync._forget_webhooks(interval) TO %s', _role);
+                  flohsync._delete_record(uuid, text, text, timestamptz, interval), flohsync._forget_webhooks(interval) TO %s', _role);
 END
 $$;
 COMMENT ON FUNCTION flohsync._grant_worker(regrole) IS 'Grants a role what the workers need; call it for the role of flohsync.worker_role after changing that';

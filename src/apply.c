@@ -10,6 +10,7 @@
  * - Rows that come back are matched by key, never by position.
  * - observed_at guards every write: what was observed later stays.  A time in
  *   the future can only come from a clock that was set back; it guards nothing.
+ * - What was written goes into the cache's outbox (outbox.c).
  * - An insert gives way to a tombstone that is newer than the observation.  That
  *   is looked at again after the insert: a deletion under way meanwhile did not
  *   see the new row, but it is committed before the insert can go on
@@ -37,8 +38,10 @@
 #include "apply.h"
 #include "db.h"
 #include "lookup.h"
+#include "outbox.h"
 
 #define APPLY_ROUNDS	20
+#define APPLY_MANY		100
 
 /* The ids of stored rows as uuid[]. */
 static Datum
@@ -224,6 +227,38 @@ apply_tell(ApplyChanges *changes, const Prior *prior, const ApplyOutcome *outcom
 }
 
 /*
+ * apply_invalidate has the cache forget what was written.  Of a single record
+ * that is unchanged it forgets as well: who tells us of it knows of a change.
+ * When most of a page has changed, the whole type goes instead.
+ */
+static void
+apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome, int n)
+{
+	Slice	   *ids = NULL;
+	int			changed = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED || (outcome[i] == APPLY_UNCHANGED && !scope->single))
+			continue;
+		if (ids == NULL)
+		{
+			if (!outbox_begin())
+				return;
+			ids = palloc(sizeof(Slice) * n);
+		}
+		ids[changed++] = records[i].external_id;
+	}
+	if (changed == 0)
+		return;
+	if (changed >= APPLY_MANY && changed > n / 2)
+		outbox_add_all(scope->connector, scope->resource_type);
+	else
+		outbox_add(scope->connector, scope->resource_type, store_text_array(ids, changed));
+	pfree(ids);
+}
+
+/*
  * apply_records writes sorted records.  counts are added to; seen, with room
  * for n more, gets the nums of all records that are stored afterwards;
  * outcomes (or NULL) tell what became of each.
@@ -353,6 +388,11 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 	}
 	if (scope->changes)
 		apply_tell(scope->changes, prior, outcome, n);
+	INSTR_TIME_SET_CURRENT(t0);
+	apply_invalidate(scope, records, outcome, n);
+	INSTR_TIME_SET_CURRENT(t1);
+	INSTR_TIME_SUBTRACT(t1, t0);
+	scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
 	pfree(prior);
 	pfree(written);
 	pfree(tried);

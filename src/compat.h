@@ -13,7 +13,9 @@
 #error "flohsync needs PostgreSQL 15 or newer"
 #endif
 
+#include "access/xlog.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -42,11 +44,27 @@
 #define compat_my_proc_number()			(MyProc->pgprocno)
 #endif
 
+/* Time line that the server writes; good on a primary only. */
+#define compat_timeline()		GetWALInsertionTimeLine()
+
+/* A process has its number in a structure of its own since 17. */
+#if PG_VERSION_NUM >= 170000
+#define compat_local_transaction()	(MyProc->vxid.lxid)
+#else
+#define compat_local_transaction()	(MyProc->lxid)
+#endif
+
 /* One function checks the owner of any object since 16. */
 #if PG_VERSION_NUM >= 160000
 #define compat_owns_database(d, r)	object_ownercheck(DatabaseRelationId, (d), (r))
 #else
 #define compat_owns_database(d, r)	pg_database_ownercheck((d), (r))
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define compat_may_execute(f, r)	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define compat_may_execute(f, r)	(pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #endif
 
 /* An index scan can be instrumented since 18. */

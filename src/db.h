@@ -42,6 +42,7 @@ extern bool db_bool(uint64 row, int column);
 extern bool db_lock_run(const char *connector, const char *resource_type, bool session);
 extern void db_unlock_run(const char *connector, const char *resource_type);
 extern uint64 db_run_lock_key(const char *connector, const char *resource_type);
+#define DB_CACHE_LOCK_CLASS	0x710D
 #define DB_RUN_LOCK_CLASS	0x710C	/* pg_locks shows it as a smallint */
 
 #endif							/* FLOHSYNC_DB_H */

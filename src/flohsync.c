@@ -19,7 +19,9 @@
 #include "hooks.h"
 #include "hooks_log.h"
 #include "launcher.h"
+#include "outbox.h"
 #include "shmem.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,6 +32,7 @@ _PG_init(void)
 {
 	guc_init();
 	hooks_log_init();
+	outbox_wake = worker_wake_cache;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init();

@@ -15,9 +15,17 @@
 
 #include "flohsync.h"
 #include "guc.h"
+#include "guc_redis.h"
 
 char	   *flohsync_databases;
 static char *flohsync_acting_user;	/* read by SQL only */
+int			flohsync_cache_holdoff;
+int			flohsync_cache_lease_time;
+int			flohsync_cache_lease_wait;
+int			flohsync_cache_max_value_size;
+int			flohsync_cache_outbox_max;
+int			flohsync_cache_ttl;
+bool		flohsync_cache_without_lease;
 bool		flohsync_enabled;
 char	   *flohsync_encryption_key_file;
 char	   *flohsync_encryption_key_file_previous;
@@ -32,6 +40,10 @@ int			flohsync_launcher_naptime;
 bool		flohsync_log_runs;
 int			flohsync_max_workers;
 int			flohsync_page_size;
+char	   *flohsync_redis_ca_file;
+int			flohsync_redis_connect_timeout;
+int			flohsync_redis_timeout;
+char	   *flohsync_redis_url;
 int			flohsync_retry_delay;
 int			flohsync_run_retention;
 char	   *flohsync_timezone;
@@ -48,6 +60,28 @@ guc_check_timezone(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * An address holds a password: what PostgreSQL would say by itself of a wrong
+ * value quotes it.  The rest is checked where it is used (guc_redis.c).
+ */
+static bool
+guc_check_redis_url(char **newval, void **extra, GucSource source)
+{
+	RedisAddress address;
+	const char *problem;
+
+	if (**newval == '\0')
+		return true;
+	problem = guc_parse_redis_url(*newval, &address);
+	if (problem == NULL)
+		return true;
+	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
+	GUC_check_errmsg("invalid value for parameter \"flohsync.redis_url\"");
+	GUC_check_errdetail("%s", problem);
+	GUC_check_errhint("Addresses look like redis://user:password@host:6379/0, rediss://host:6380/0 or unix:///path/to/socket?db=0.");
+	return false;
+}
+
 void
 guc_init(void)
 {
@@ -55,6 +89,34 @@ guc_init(void)
 							   "Id of the application's user on whose behalf the session resolves matches.",
 							   NULL, &flohsync_acting_user, "",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_holdoff",
+							"How long nothing is stored for a key that was invalidated, for upstreams whose replicas lag.",
+							NULL, &flohsync_cache_holdoff, 0, 0, 3600000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_lease_time",
+							"How long a fetch may take for its value to be stored.",
+							NULL, &flohsync_cache_lease_time, 61000, 10, 3600000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_lease_wait",
+							"How long a reader waits for a value that another one is fetching, before it fetches it itself.",
+							NULL, &flohsync_cache_lease_wait, 1000, 0, 60000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_max_value_size",
+							"Largest value that the cache stores.",
+							NULL, &flohsync_cache_max_value_size, 1024, 1, 64 * 1024,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_outbox_max",
+							"Invalidations of a connector that wait one by one; more become one that stands for all.",
+							NULL, &flohsync_cache_outbox_max, 100000, 1, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.cache_ttl",
+							"How long a value stays in the cache.",
+							NULL, &flohsync_cache_ttl, 300, 1, 10 * 365 * 86400,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("flohsync.cache_without_lease",
+							 "Stores values without the lease, for the test that shows what it is good for.",
+							 "The cache then serves stale values.", &flohsync_cache_without_lease, false,
+							 PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, NULL, NULL, NULL);
 	DefineCustomStringVariable("flohsync.databases",
 							   "Databases in which scheduled runs happen: * or a comma-separated list.",
 							   NULL, &flohsync_databases, "*",
@@ -119,6 +181,23 @@ guc_init(void)
 							"Number of records to ask an upstream for at a time.",
 							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.redis_ca_file",
+							   "File with the certificates that Redis' own is checked against; empty: those of the system.",
+							   NULL, &flohsync_redis_ca_file, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.redis_connect_timeout",
+							"Time to wait for a connection to Redis.",
+							NULL, &flohsync_redis_connect_timeout, 100, 1, 60000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("flohsync.redis_timeout",
+							"Time to wait for an answer of Redis.",
+							NULL, &flohsync_redis_timeout, 50, 1, 60000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.redis_url",
+							   "Address of the Redis that caches single records; empty: there is no cache.",
+							   "Set it in the configuration file or for a database, not for a session.",
+							   &flohsync_redis_url, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY, guc_check_redis_url, NULL, NULL);
 	DefineCustomIntVariable("flohsync.retry_delay",
 							"Delay before a scheduled run that failed is tried again; it doubles with each of the three tries.",
 							"0 leaves it to the next tick of the schedule.", &flohsync_retry_delay, 5000, 0, 3600000,

@@ -5,6 +5,13 @@
 #ifndef FLOHSYNC_GUC_H
 #define FLOHSYNC_GUC_H
 
+extern int	flohsync_cache_holdoff; /* ms */
+extern int	flohsync_cache_lease_time;	/* ms */
+extern int	flohsync_cache_lease_wait;	/* ms */
+extern int	flohsync_cache_max_value_size;	/* kB */
+extern int	flohsync_cache_outbox_max;
+extern int	flohsync_cache_ttl; /* s */
+extern bool flohsync_cache_without_lease;	/* for one test */
 extern char *flohsync_databases;
 extern bool flohsync_enabled;
 extern char *flohsync_encryption_key_file;
@@ -20,6 +27,10 @@ extern int	flohsync_launcher_naptime;	/* s */
 extern bool flohsync_log_runs;
 extern int	flohsync_max_workers;
 extern int	flohsync_page_size;
+extern char *flohsync_redis_ca_file;
+extern int	flohsync_redis_connect_timeout; /* ms */
+extern int	flohsync_redis_timeout; /* ms */
+extern char *flohsync_redis_url;
 extern int	flohsync_retry_delay;
 extern int	flohsync_retry_delay;	/* ms */
 extern int	flohsync_run_retention; /* s */

@@ -182,16 +182,19 @@ flohsync_launcher_main(Datum arg)
 		launcher_check_clock(now);
 		/* Without the role the extension is nowhere installed. */
 		wake_at = DT_NOEND;
-		while (OidIsValid(role) && shmem_next_database(now = GetCurrentTimestamp(), &database, &wake_at))
+		for (WorkerKind kind = 0; kind < WORKER_KINDS; kind++)
 		{
-			WorkerLaunch launch = worker_launch(database, role);
+			while (OidIsValid(role) && shmem_next_database(kind, now = GetCurrentTimestamp(), &database, &wake_at))
+			{
+				WorkerLaunch launch = worker_launch(database, role, kind);
 
-			/* A backend may have taken the last slot; the exit of a worker wakes us then. */
-			if (launch == LAUNCH_ALL_BUSY)
-				shmem_wake_database(database);
-			else if (launch == LAUNCH_NO_PROCESS)
-				shmem_launch_failed(database);
-			launcher_report(launch);
+				/* A backend may have taken the last slot; the exit of a worker wakes us then. */
+				if (launch == LAUNCH_ALL_BUSY)
+					shmem_wake_database(database, kind);
+				else if (launch == LAUNCH_NO_PROCESS)
+					shmem_launch_failed(database, kind);
+				launcher_report(launch);
+			}
 		}
 		if (wake_at != DT_NOEND)
 			nap = Min(nap, Max(1, TimestampDifferenceMilliseconds(now, wake_at)));

@@ -13,6 +13,10 @@
  *
  * No wake-up is lost: a worker reads wake_seq before it last looks for work,
  * and may leave only if wake_seq is still the same (shmem_worker_done).
+ *
+ * There are two kinds of workers, for runs and for the cache's invalidations.
+ * They have slots, due times and wake-ups of their own; of the second there is
+ * one in a database at most, and it is woken where it waits.
  */
 #include "postgres.h"
 
@@ -29,6 +33,7 @@
 
 #include "guc.h"
 #include "shmem.h"
+#include "shmem_cache.h"
 #include "wait.h"
 
 #define MAX_DATABASES		1024
@@ -36,14 +41,19 @@
 #define RELAUNCH_DELAY_MS	1000
 #define MAX_DELAY_MS		8000
 #define CLEAR_MS			10000
+#define CACHE_WORKERS		4
+#define CACHE_DELAY_MS		500
+#define CACHE_MAX_DELAY_MS	30000
 
 typedef struct DatabaseSlot
 {
 	Oid			database;		/* InvalidOid: free */
-	uint32		wake_seq;
-	TimestampTz next_due;		/* DT_NOEND: nothing known */
+	uint32		wake_seq[WORKER_KINDS];
+	TimestampTz next_due[WORKER_KINDS]; /* DT_NOEND: nothing known */
 	TimestampTz hold_until;		/* no launch before */
 	int			failures;		/* launches in a row that came to nothing */
+	TimestampTz cache_hold_until;	/* Redis did not answer: leave it alone until then */
+	int			cache_failures;
 	bool		listed;
 	bool		other_version;	/* it was said that the extension there is of another version */
 } DatabaseSlot;
@@ -51,9 +61,11 @@ typedef struct DatabaseSlot
 typedef struct WorkerSlot
 {
 	bool		in_use;
+	WorkerKind	kind;			/* never changes */
 	uint32		generation;
 	Oid			database;
 	pid_t		pid;			/* 0: launched, not yet there */
+	int			proc;			/* proc number, once it is there */
 	TimestampTz launched_at;
 } WorkerSlot;
 
@@ -61,7 +73,7 @@ typedef struct SharedState
 {
 	LWLock	   *lock;
 	int			launcher;		/* proc number, -1: none */
-	int			max_workers;
+	int			nworkers;		/* slots: flohsync.max_workers, and those for the cache */
 	ConditionVariable run_finished;
 	DatabaseSlot databases[MAX_DATABASES];
 	WorkerSlot	workers[FLEXIBLE_ARRAY_MEMBER];
@@ -76,7 +88,7 @@ static Size
 shmem_size(void)
 {
 	return add_size(offsetof(SharedState, workers),
-					mul_size(flohsync_max_workers, sizeof(WorkerSlot)));
+					mul_size(flohsync_max_workers + CACHE_WORKERS, sizeof(WorkerSlot)));
 }
 
 static void
@@ -84,7 +96,7 @@ shmem_request(void)
 {
 	if (prev_request_hook)
 		prev_request_hook();
-	RequestAddinShmemSpace(shmem_size());
+	RequestAddinShmemSpace(add_size(shmem_size(), shmem_cache_size()));
 	RequestNamedLWLockTranche("flohsync", 1);
 }
 
@@ -102,9 +114,12 @@ shmem_startup(void)
 		memset(shared, 0, shmem_size());
 		shared->lock = &GetNamedLWLockTranche("flohsync")->lock;
 		shared->launcher = -1;
-		shared->max_workers = flohsync_max_workers;
+		shared->nworkers = flohsync_max_workers + CACHE_WORKERS;
+		for (int i = flohsync_max_workers; i < shared->nworkers; i++)
+			shared->workers[i].kind = WORKER_CACHE;
 		ConditionVariableInit(&shared->run_finished);
 	}
+	shmem_cache_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -143,7 +158,8 @@ shmem_find_database(Oid database, bool create)
 		memset(unused, 0, sizeof(*unused));
 		unused->database = database;
 		unused->listed = true;
-		unused->next_due = DT_NOEND;
+		for (int k = 0; k < WORKER_KINDS; k++)
+			unused->next_due[k] = DT_NOEND;
 		return unused;
 	}
 	return NULL;
@@ -193,7 +209,7 @@ shmem_sync_databases(const Oid *databases, int n)
 		DatabaseSlot *d = shmem_find_database(databases[i], false);
 
 		if (d == NULL && (d = shmem_find_database(databases[i], true)) != NULL)
-			d->next_due = DT_NOBEGIN;
+			d->next_due[WORKER_RUNS] = DT_NOBEGIN;
 		if (d != NULL)
 			d->listed = true;
 		else
@@ -213,26 +229,42 @@ shmem_all_due(void)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES; i++)
 		if (OidIsValid(shared->databases[i].database))
-			shared->databases[i].next_due = DT_NOBEGIN;
+			shared->databases[i].next_due[WORKER_RUNS] = DT_NOBEGIN;
 	LWLockRelease(shared->lock);
+}
+
+/* Is a worker there, so that another need not be started?  Called with the lock held. */
+static bool
+shmem_worker_underway(Oid database, WorkerKind kind)
+{
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerSlot *w = &shared->workers[i];
+
+		if (w->in_use && w->kind == kind && w->database == database && (w->pid == 0 || kind == WORKER_CACHE))
+			return true;
+	}
+	return false;
 }
 
 /*
  * shmem_next_database finds the database that has been due longest and has no
- * worker on its way.  False: there is none before *wake_at.
+ * worker on its way.  False: there is none before *wake_at, which the caller
+ * has set to the latest time that he would wait for.
  */
 bool
-shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
+shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz *wake_at)
 {
 	DatabaseSlot *best = NULL;
 	bool		room = false;
 
-	*wake_at = DT_NOEND;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->max_workers; i++)
+	for (int i = 0; i < shared->nworkers; i++)
 	{
 		WorkerSlot *w = &shared->workers[i];
 
+		if (w->kind != kind)
+			continue;
 		/* The postmaster could not start it, or it died before it came here. */
 		if (w->in_use && w->pid == 0 &&
 			TimestampDifferenceExceeds(w->launched_at, now, ATTACH_TIMEOUT_MS))
@@ -242,8 +274,8 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 			w->in_use = false;
 			if (d != NULL)
 			{
-				d->wake_seq++;
-				d->next_due = Min(d->next_due, now);
+				d->wake_seq[kind]++;
+				d->next_due[kind] = Min(d->next_due[kind], now);
 			}
 		}
 		room |= !w->in_use;
@@ -253,30 +285,31 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 	{
 		DatabaseSlot *d = &shared->databases[i];
 		TimestampTz at;
-		bool		underway = false;
+		bool		underway;
 
-		if (d->database == InvalidOid || d->next_due == DT_NOEND)
+		if (d->database == InvalidOid || d->next_due[kind] == DT_NOEND)
 			continue;
 		/* Nobody asks for so long a hold: the clock was set back. */
 		if (d->hold_until > TimestampTzPlusMilliseconds(now, 2 * CLEAR_MS))
 			d->hold_until = now;
-		at = Max(d->next_due, d->hold_until);
-		for (int w = 0; w < shared->max_workers; w++)
-			underway |= shared->workers[w].in_use &&
-				shared->workers[w].database == d->database &&
-				shared->workers[w].pid == 0;
+		if (d->cache_hold_until > TimestampTzPlusMilliseconds(now, 2 * CACHE_MAX_DELAY_MS))
+			d->cache_hold_until = now;
+		at = Max(d->next_due[kind], d->hold_until);
+		if (kind == WORKER_CACHE)
+			at = Max(at, d->cache_hold_until);
+		underway = shmem_worker_underway(d->database, kind);
 		if (at > now || underway)
 		{
 			*wake_at = Min(*wake_at, underway ? TimestampTzPlusMilliseconds(now, 1000) : at);
 			continue;
 		}
-		if (best == NULL || d->next_due < best->next_due)
+		if (best == NULL || d->next_due[kind] < best->next_due[kind])
 			best = d;
 	}
 	if (best != NULL)
 	{
 		*database = best->database;
-		best->next_due = DT_NOEND;	/* until its worker says otherwise */
+		best->next_due[kind] = DT_NOEND;	/* until its worker says otherwise */
 	}
 	LWLockRelease(shared->lock);
 	return best != NULL;
@@ -284,7 +317,7 @@ shmem_next_database(TimestampTz now, Oid *database, TimestampTz *wake_at)
 
 /* shmem_launch_failed makes a database due again, for the launcher later each time. */
 void
-shmem_launch_failed(Oid database)
+shmem_launch_failed(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
 
@@ -294,8 +327,8 @@ shmem_launch_failed(Oid database)
 		TimestampTz now = GetCurrentTimestamp();
 
 		/* A worker that is about to leave has not seen what this one left behind. */
-		d->wake_seq++;
-		d->next_due = Min(d->next_due, now);
+		d->wake_seq[kind]++;
+		d->next_due[kind] = Min(d->next_due[kind], now);
 		d->hold_until = Max(d->hold_until,
 							TimestampTzPlusMilliseconds(now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
 		d->failures++;
@@ -303,18 +336,25 @@ shmem_launch_failed(Oid database)
 	LWLockRelease(shared->lock);
 }
 
-/* shmem_reserve_worker returns a slot, or -1 when all are taken. */
+/* shmem_reserve_worker returns a slot, or -1 when all are taken, or the one that may be there is. */
 int
-shmem_reserve_worker(Oid database, uint32 *generation)
+shmem_reserve_worker(Oid database, WorkerKind kind, uint32 *generation)
 {
 	int			slot = -1;
+	DatabaseSlot *d;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->max_workers && slot < 0; i++)
+	if (kind == WORKER_CACHE && (d = shmem_find_database(database, false)) != NULL &&
+		GetCurrentTimestamp() < d->cache_hold_until)
+	{
+		LWLockRelease(shared->lock);
+		return -1;
+	}
+	for (int i = 0; i < shared->nworkers && slot < 0; i++)
 	{
 		WorkerSlot *w = &shared->workers[i];
 
-		if (w->in_use)
+		if (w->in_use || w->kind != kind || (kind == WORKER_CACHE && shmem_worker_underway(database, kind)))
 			continue;
 		w->in_use = true;
 		w->generation++;
@@ -344,7 +384,7 @@ shmem_worker_exit(int code, Datum arg)
 	if (my_ticket.slot < 0)
 		return;
 	shmem_release_worker(my_ticket.slot, my_ticket.generation);
-	shmem_launch_failed(my_ticket.database);
+	shmem_launch_failed(my_ticket.database, my_ticket.kind);
 	LWLockAcquire(shared->lock, LW_SHARED);
 	shmem_poke_launcher();
 	LWLockRelease(shared->lock);
@@ -364,14 +404,15 @@ shmem_worker_attach(const WorkerTicket *ticket)
 	if (ticket->slot < 0 || shared == NULL)
 		return true;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	mine = ticket->slot < shared->max_workers &&
+	mine = ticket->slot < shared->nworkers &&
 		shared->workers[ticket->slot].in_use &&
 		shared->workers[ticket->slot].generation == ticket->generation;
 	if (mine)
 	{
 		shared->workers[ticket->slot].pid = MyProcPid;
+		shared->workers[ticket->slot].proc = compat_my_proc_number();
 		if ((d = shmem_find_database(ticket->database, false)) != NULL)
-			d->next_due = DT_NOEND;
+			d->next_due[ticket->kind] = DT_NOEND;
 	}
 	LWLockRelease(shared->lock);
 	if (mine)
@@ -384,7 +425,7 @@ shmem_worker_attach(const WorkerTicket *ticket)
 
 /* shmem_wake_seq: read it before looking for work. */
 uint32
-shmem_wake_seq(Oid database)
+shmem_wake_seq(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
 	uint32		seq = 0;
@@ -393,7 +434,7 @@ shmem_wake_seq(Oid database)
 		return 0;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, true)) != NULL)
-		seq = d->wake_seq;
+		seq = d->wake_seq[kind];
 	LWLockRelease(shared->lock);
 	return seq;
 }
@@ -410,9 +451,9 @@ shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
 	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(database, true)) != NULL && d->wake_seq == seq)
+	if ((d = shmem_find_database(database, true)) != NULL && d->wake_seq[WORKER_RUNS] == seq)
 	{
-		d->next_due = next_due;
+		d->next_due[WORKER_RUNS] = next_due;
 		shmem_poke_launcher();
 	}
 	LWLockRelease(shared->lock);
@@ -456,12 +497,14 @@ shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(ticket->database, true)) != NULL)
 	{
-		if (d->wake_seq != seq)
+		if (d->wake_seq[ticket->kind] != seq)
 			done = false;
 		else
 		{
-			d->next_due = next_due;
+			d->next_due[ticket->kind] = next_due;
 			d->failures = 0;
+			if (ticket->kind == WORKER_CACHE)
+				d->cache_failures = 0;
 		}
 	}
 	if (done)
@@ -476,11 +519,55 @@ shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
 }
 
 /*
+ * shmem_cache_pause gives the slot of a worker for the cache back: Redis does
+ * not answer, and nobody asks it again for a while, longer each time.  True
+ * the first time.
+ */
+bool
+shmem_cache_pause(const WorkerTicket *ticket)
+{
+	DatabaseSlot *d;
+	bool		first = true;
+
+	if (shared == NULL)
+		return first;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(ticket->database, true)) != NULL)
+	{
+		d->cache_hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														  Min(CACHE_MAX_DELAY_MS, CACHE_DELAY_MS << Min(d->cache_failures, 6)));
+		first = d->cache_failures == 0;
+		d->cache_failures++;
+		d->next_due[WORKER_CACHE] = d->cache_hold_until;
+	}
+	if (my_ticket.slot >= 0)
+		shared->workers[my_ticket.slot].in_use = false;
+	my_ticket.slot = -1;
+	shmem_poke_launcher();
+	LWLockRelease(shared->lock);
+	return first;
+}
+
+/* shmem_cache_resume ends such a pause: somebody has reached Redis. */
+void
+shmem_cache_resume(Oid database)
+{
+	DatabaseSlot *d;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, false)) != NULL)
+		d->cache_hold_until = 0;
+	LWLockRelease(shared->lock);
+}
+
+/*
  * shmem_wake_database makes a database due.  Called from a commit callback:
  * must not raise.
  */
 void
-shmem_wake_database(Oid database)
+shmem_wake_database(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
 
@@ -489,9 +576,17 @@ shmem_wake_database(Oid database)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, true)) != NULL)
 	{
-		d->wake_seq++;
-		d->next_due = DT_NOBEGIN;
-		shmem_poke_launcher();
+		d->wake_seq[kind]++;
+		d->next_due[kind] = DT_NOBEGIN;
+		if (kind == WORKER_RUNS || !shmem_worker_underway(database, kind))
+			shmem_poke_launcher();
+		for (int i = 0; i < shared->nworkers && kind == WORKER_CACHE; i++)
+		{
+			WorkerSlot *w = &shared->workers[i];
+
+			if (w->in_use && w->kind == kind && w->database == database && w->pid != 0)
+				SetLatch(&ProcGlobal->allProcs[w->proc].procLatch);
+		}
 	}
 	LWLockRelease(shared->lock);
 }
@@ -512,14 +607,14 @@ shmem_clear_database(Oid database)
 	{
 		d->hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLEAR_MS);
 		/* A worker that is still on its way finds its slot taken away. */
-		for (int i = 0; i < shared->max_workers; i++)
+		for (int i = 0; i < shared->nworkers; i++)
 		{
 			WorkerSlot *w = &shared->workers[i];
 
 			if (!w->in_use || w->database != database)
 				continue;
-			d->wake_seq++;
-			d->next_due = DT_NOBEGIN;
+			d->wake_seq[w->kind]++;
+			d->next_due[w->kind] = DT_NOBEGIN;
 			if (w->pid != 0)
 				kill(w->pid, SIGTERM);
 			else
@@ -527,6 +622,7 @@ shmem_clear_database(Oid database)
 		}
 	}
 	LWLockRelease(shared->lock);
+	shmem_cache_forget(database);
 }
 
 void

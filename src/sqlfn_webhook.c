@@ -36,6 +36,7 @@
 #include "db.h"
 #include "guc.h"
 #include "json.h"
+#include "outbox.h"
 #include "store_secret.h"
 #include "upsert.h"
 #include "webhook.h"
@@ -185,11 +186,11 @@ typedef struct WebhookRecord
 	const Webhook *hook;
 	text	   *type;
 	char	   *id;
-	TimestampTz observed_at;
-	TimestampTz event_at;
+	TimestampTz event_at;		/* 0: unknown */
 	Filter		filter;
 	bool		filtered;		/* there are filter rules */
 	bool		configured;
+	bool		told_cache;		/* whoever wrote the record has */
 	UpsertScope scope;
 } WebhookRecord;
 
@@ -216,8 +217,7 @@ webhook_scope(WebhookRecord *r)
 	r->filtered = db_bool(0, 5);
 	if (r->filtered)
 		store_get_filter(0, 6, &r->filter, CurrentMemoryContext);
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), r->observed_at,
-				 confirmed_at, db_value(0, 4, &isnull));
+	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at, db_value(0, 4, &isnull));
 	r->scope.apply.event_at = r->event_at;
 	if (r->filtered)
 		filter_prepare(&r->filter);
@@ -292,7 +292,7 @@ static bool
 webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 {
 	static DbQuery query = {"select flohsync._leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->observed_at), TimestampTzGetDatum(r->event_at)};
+	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->event_at)};
 
 	db_execute(&query, v, r->event_at == 0 ? "  n" : NULL);
 	return db_bool(0, 1);
@@ -332,6 +332,13 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		char	   *text = webhook_merge(r, PointerGetDatum(data), &record);
 		bool		known = text != NULL;
 
+		/*
+		 * Now, with the row locked, and not when it came in: of two that wait
+		 * for each other, neither is older.
+		 */
+		r->scope.apply.observed_at = GetCurrentTimestamp();
+		if (r->event_at != 0)
+			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		if (!known)
 			text = webhook_make(r, data);
 		upsert_read(&r->scope, text, strlen(text), &page);
@@ -346,6 +353,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		}
 		r->scope.apply.absent = !known;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
+		r->told_cache = outcome != APPLY_IGNORED;
 		switch (outcome)
 		{
 			case APPLY_ADDED:
@@ -369,19 +377,20 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 }
 
 static bool
-webhook_delete(const WebhookRecord *r, bool *ignored)
+webhook_delete(WebhookRecord *r, bool *ignored)
 {
 	static DbQuery query = {
-		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, $5)",
-		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
+		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
 	};
 	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
-	TimestampTzGetDatum(r->observed_at), TimestampTzGetDatum(r->event_at)};
+	TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
 	char	   *outcome;
 
-	db_execute(&query, v, r->event_at == 0 ? "    n" : NULL);
+	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
+	r->told_cache = strcmp(outcome, "removed") == 0;
 	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
 }
 
@@ -504,14 +513,15 @@ webhook_take(const Webhook *hook)
 	r.type = cstring_to_text(webhook_text(hook->body, "resourceType", hint));
 	r.id = webhook_resource_id(hook->body);
 	r.event_at = webhook_event_at(hook);
-	r.observed_at = r.event_at == 0 ? hook->received_at :
-		Min(hook->received_at, r.event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
 		changed = webhook_upsert(&r, &ignored);
 	else if (strcmp(action, "deleted") == 0)
 		changed = webhook_delete(&r, &ignored);
 	else
 		webhook_refuse("action", "is none that is known", hint);
+	/* Also of a record that is not stored, or newer here: what the cache has may not be what the upstream has. */
+	if (!r.told_cache)
+		outbox_add(hook->connector, PointerGetDatum(r.type), store_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
 	return webhook_answer(ignored ? "ignored" : action, changed);
 }
 

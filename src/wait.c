@@ -15,6 +15,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "wait.h"
@@ -22,9 +23,9 @@
 static uint32
 wait_event(WaitReason reason)
 {
-	static uint32 events[4];
-	static const char *const names[4] = {
-		"FlohsyncHttp", "FlohsyncRetry", "FlohsyncRun", "FlohsyncLauncher"
+	static uint32 events[6];
+	static const char *const names[6] = {
+		"FlohsyncHttp", "FlohsyncRetry", "FlohsyncRun", "FlohsyncLauncher", "FlohsyncRedis", "FlohsyncIdle"
 	};
 
 	if (events[reason] == 0)
@@ -89,6 +90,67 @@ wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 	}
 	FreeWaitEventSet(set);
 	wait_answer_interrupts();
+	return ready;
+}
+
+struct WaitLine
+{
+	WaitEventSet *set;
+	int			place;
+	uint32		events;			/* that the set waits for now */
+};
+
+/*
+ * wait_line_open makes what waits for one socket again and again, without
+ * building a set for each time.  It lives until wait_line_close.
+ */
+WaitLine *
+wait_line_open(pgsocket fd)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	WaitLine   *line = palloc(sizeof(WaitLine));
+
+	line->set = compat_create_wait_event_set(3);
+	line->events = WL_SOCKET_READABLE;
+	AddWaitEventToSet(line->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(line->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	line->place = AddWaitEventToSet(line->set, line->events, fd, NULL, NULL);
+	MemoryContextSwitchTo(old);
+	return line;
+}
+
+/* Close it before the socket. */
+void
+wait_line_close(WaitLine *line)
+{
+	FreeWaitEventSet(line->set);
+	pfree(line);
+}
+
+/*
+ * wait_line returns whether the socket is ready for reading (or writing); false
+ * after the timeout, or when the latch was set.
+ */
+bool
+wait_line(WaitLine *line, bool write, long timeout_ms, WaitReason reason)
+{
+	uint32		want = write ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE;
+	WaitEvent	found[3];
+	int			nfound;
+	bool		ready = false;
+	bool		latch = false;
+
+	if (want != line->events)
+		ModifyWaitEvent(line->set, line->place, want, NULL);
+	line->events = want;
+	nfound = WaitEventSetWait(line->set, timeout_ms, found, 3, wait_event(reason));
+	for (int i = 0; i < nfound; i++)
+	{
+		ready |= found[i].pos == line->place;
+		latch |= (found[i].events & WL_LATCH_SET) != 0;
+	}
+	if (latch)
+		wait_answer_interrupts();
 	return ready;
 }
 

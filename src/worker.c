@@ -28,6 +28,7 @@
 #include "db.h"
 #include "flohsync.h"
 #include "guc.h"
+#include "outbox.h"
 #include "run.h"
 #include "shmem.h"
 #include "store.h"
@@ -41,21 +42,22 @@
  * a commit callback: raises nothing.
  */
 WorkerLaunch
-worker_launch(Oid database, Oid role)
+worker_launch(Oid database, Oid role, WorkerKind kind)
 {
 	BackgroundWorker worker;
-	WorkerTicket ticket = {.database = database, .role = role, .slot = -1};
+	WorkerTicket ticket = {.database = database, .role = role, .slot = -1, .kind = kind};
+	const char *name = kind == WORKER_CACHE ? "invalidator" : "worker";
 
-	if (shmem_available() && (ticket.slot = shmem_reserve_worker(database, &ticket.generation)) < 0)
+	if (shmem_available() && (ticket.slot = shmem_reserve_worker(database, kind, &ticket.generation)) < 0)
 		return LAUNCH_ALL_BUSY;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "flohsync", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "flohsync_worker_main", BGW_MAXLEN);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "flohsync worker for database %u", database);
-	strlcpy(worker.bgw_type, "flohsync worker", BGW_MAXLEN);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "flohsync_%s_main", name);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "flohsync %s for database %u", name, database);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "flohsync %s", name);
 	StaticAssertStmt(sizeof(ticket) <= BGW_EXTRALEN, "ticket must fit");
 	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
 	if (RegisterDynamicBackgroundWorker(&worker, NULL))
@@ -92,7 +94,7 @@ worker_pin_settings(void)
 }
 
 /* The extension must be here, and of the version that this library was made for. */
-static bool
+bool
 worker_check_extension(void)
 {
 	bool		good = false;
@@ -167,6 +169,41 @@ worker_do_run(const RunCandidate *claimed)
 	pgstat_report_stat(true);
 }
 
+/* After a crash nobody else knows that invalidations are left. */
+static void
+worker_look_at_outbox(Oid database)
+{
+	bool		waiting;
+
+	db_begin("looking for invalidations");
+	waiting = outbox_waiting();
+	db_commit();
+	if (waiting)
+		shmem_wake_database(database, WORKER_CACHE);
+}
+
+/* worker_enter is how every worker begins: signals, slot, connection, settings. */
+void
+worker_enter(WorkerTicket *ticket, const char *name)
+{
+	memcpy(ticket, MyBgworkerEntry->bgw_extra, sizeof(*ticket));
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	/* SIGINT cancels what is going on; SIGUSR1 takes part in barriers: the defaults. */
+	BackgroundWorkerUnblockSignals();
+
+	if (!shmem_worker_attach(ticket))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(ticket->database, ticket->role, 0);
+	if (superuser())
+		ereport(FATAL,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("flohsync workers do not run as a superuser"),
+				 errhint("Set flohsync.worker_role to another role.")));
+	worker_pin_settings();
+	pgstat_report_appname(name);
+}
+
 void
 flohsync_worker_main(Datum arg)
 {
@@ -175,27 +212,12 @@ flohsync_worker_main(Datum arg)
 	TimestampTz next_due = DT_NOEND;
 	uint32		seq;
 
-	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
-	pqsignal(SIGTERM, die);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	/* SIGINT cancels what is going on; SIGUSR1 takes part in barriers: the defaults. */
-	BackgroundWorkerUnblockSignals();
-
-	if (!shmem_worker_attach(&ticket))
-		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(ticket.database, ticket.role, 0);
-	if (superuser())
-		ereport(FATAL,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("flohsync workers do not run as a superuser"),
-				 errhint("Set flohsync.worker_role to another role.")));
-	worker_pin_settings();
-	pgstat_report_appname("flohsync worker");
+	worker_enter(&ticket, "flohsync worker");
 	context = AllocSetContextCreate(TopMemoryContext, "flohsync worker", ALLOCSET_DEFAULT_SIZES);
 
 	do
 	{
-		seq = shmem_wake_seq(ticket.database);
+		seq = shmem_wake_seq(ticket.database, WORKER_RUNS);
 		next_due = DT_NOEND;
 		if (RecoveryInProgress() || !worker_check_extension())
 			continue;
@@ -233,6 +255,7 @@ flohsync_worker_main(Datum arg)
 			store_purge_history(flohsync_run_retention);
 			db_commit();
 		}
+		worker_look_at_outbox(ticket.database);
 	} while (!shmem_worker_done(&ticket, seq, next_due));
 	proc_exit(0);
 }

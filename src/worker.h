@@ -5,6 +5,8 @@
 #ifndef FLOHSYNC_WORKER_H
 #define FLOHSYNC_WORKER_H
 
+#include "shmem.h"
+
 typedef enum WorkerLaunch
 {
 	LAUNCH_DONE,
@@ -12,8 +14,16 @@ typedef enum WorkerLaunch
 	LAUNCH_NO_PROCESS			/* max_worker_processes is */
 } WorkerLaunch;
 
-extern WorkerLaunch worker_launch(Oid database, Oid role);
+extern WorkerLaunch worker_launch(Oid database, Oid role, WorkerKind kind);
 extern void worker_wake(Oid database);
+extern void worker_wake_cache(void);
+extern void worker_cache_now(void);
+
+/* of the workers' own files */
+extern void worker_enter(WorkerTicket *ticket, const char *name);
+extern bool worker_check_extension(void);
+extern void worker_cache_start(Oid database, Oid role);
 extern PGDLLEXPORT void flohsync_worker_main(Datum arg);
+extern PGDLLEXPORT void flohsync_invalidator_main(Datum arg);
 
 #endif							/* FLOHSYNC_WORKER_H */

@@ -20,6 +20,7 @@
 /* Of the transaction, and gone with it. */
 static List *wake_databases = NIL;
 static Oid	wake_role = InvalidOid;
+static bool wake_cache = false;
 
 /* Must not raise: the transaction is committed. */
 static void
@@ -38,26 +39,28 @@ wake_at_end(XactEvent event, void *arg)
 				 * takes it up.
 				 */
 				if (OidIsValid(wake_role))
-					(void) worker_launch(lfirst_oid(cell), wake_role);
-				shmem_wake_database(lfirst_oid(cell));
+					(void) worker_launch(lfirst_oid(cell), wake_role, WORKER_RUNS);
+				shmem_wake_database(lfirst_oid(cell), WORKER_RUNS);
 			}
+			if (wake_cache)
+				worker_cache_start(MyDatabaseId, wake_role);
 			wake_databases = NIL;
+			wake_cache = false;
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			wake_databases = NIL;
+			wake_cache = false;
 			break;
 		default:
 			break;
 	}
 }
 
-/* worker_wake has a worker look for due runs in a database after commit. */
-void
-worker_wake(Oid database)
+static void
+wake_register(void)
 {
 	static bool registered = false;
-	MemoryContext caller;
 
 	if (!registered)
 	{
@@ -65,7 +68,26 @@ worker_wake(Oid database)
 		registered = true;
 	}
 	wake_role = get_role_oid(flohsync_worker_role, true);
+}
+
+/* worker_wake has a worker look for due runs in a database after commit. */
+void
+worker_wake(Oid database)
+{
+	MemoryContext caller;
+
+	wake_register();
 	caller = MemoryContextSwitchTo(TopTransactionContext);
 	wake_databases = list_append_unique_oid(wake_databases, database);
 	MemoryContextSwitchTo(caller);
+}
+
+/* worker_wake_cache has an invalidator look at our database after commit. */
+void
+worker_wake_cache(void)
+{
+	if (wake_cache)
+		return;
+	wake_register();
+	wake_cache = true;
 }

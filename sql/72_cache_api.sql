@@ -1,0 +1,47 @@
+-- The cache of single records in Redis (src/cache.c).
+
+-- No SET search_path: a fetcher shall find what its caller would.
+CREATE FUNCTION flohsync.cache_get(connector text, resource_type text, external_id text) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_cache_get';
+COMMENT ON FUNCTION flohsync.cache_get(text, text, text) IS
+  'Value in the cache, or null; 42704 for an unknown connector, 22023 for a malformed type or id';
+
+CREATE FUNCTION flohsync.cache_put(connector text, resource_type text, external_id text, value jsonb, ttl interval DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_cache_put';
+COMMENT ON FUNCTION flohsync.cache_put(text, text, text, jsonb, interval) IS
+  'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is away, the value too large, or the key was invalidated since this session''s cache_get; 22023 for a malformed type, id or ttl';
+
+CREATE FUNCTION flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_cache_get_or_fetch';
+COMMENT ON FUNCTION flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS
+  'Value in the cache, else what fetcher(connector uuid, resource_type text, external_id text) returns, which is then stored; without a fetcher the upstream''s record, where it can be asked for one, else the synced one; null when there is none; 42704 for an unknown connector, 22023 for a malformed type or id, 42883 for a fetcher of other types; errors of the fetcher and the upstream are raised';
+
+CREATE FUNCTION flohsync.cache_invalidate(connector text, resource_type text, external_id text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _connector uuid := flohsync._connector_id(connector);
+  _type text := flohsync._check_resource_type(cache_invalidate.resource_type);
+BEGIN
+  PERFORM flohsync._check_external_id(external_id);
+  PERFORM flohsync._invalidate(_connector, _type, ARRAY[external_id]);
+END
+$$;
+COMMENT ON FUNCTION flohsync.cache_invalidate(text, text, text) IS 'Has the cache forget one record when the transaction commits';
+
+CREATE FUNCTION flohsync.cache_clear(connector text, resource_type text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM flohsync._invalidate_all(flohsync._connector_id(connector),
+    CASE WHEN cache_clear.resource_type IS NOT NULL THEN flohsync._check_resource_type(cache_clear.resource_type) END);
+END
+$$;
+COMMENT ON FUNCTION flohsync.cache_clear(text, text) IS
+  'Has the cache forget all records of a type, or with null of a connector, when the transaction commits; takes the same time for any number';
+
+CREATE FUNCTION flohsync._cache_metrics() RETURNS TABLE (family text, labels text, value numeric)
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cache_metrics';
+COMMENT ON FUNCTION flohsync._cache_metrics() IS 'Samples about the cache for metrics(): counters since the server started';

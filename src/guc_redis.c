@@ -1,0 +1,173 @@
+/*
+ * guc_redis.c
+ *	  What flohsync.redis_url says:
+ *
+ *		redis://[[user]:password@]host[:port][/database]	(rediss: with TLS)
+ *		unix://[[user]:password@]/path/to/socket[?db=database]
+ *
+ * Users and passwords are percent-encoded.  What is said of a wrong address
+ * never quotes it.
+ */
+#include "postgres.h"
+
+#include "guc_redis.h"
+
+#define REDIS_PORT			6379
+#define REDIS_MAX_DATABASE	65535
+
+static int
+url_hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Takes the percent-encoding off; false when it is malformed or too long. */
+static bool
+url_decode(const char *text, size_t len, char *out, size_t size)
+{
+	size_t		n = 0;
+
+	for (size_t i = 0; i < len; i++)
+	{
+		char		c = text[i];
+
+		if (c == '%')
+		{
+			if (i + 2 >= len || url_hex(text[i + 1]) < 0 || url_hex(text[i + 2]) < 0)
+				return false;
+			c = (char) (url_hex(text[i + 1]) << 4 | url_hex(text[i + 2]));
+			i += 2;
+			if (c == '\0')
+				return false;
+		}
+		if (n + 1 >= size)
+			return false;
+		out[n++] = c;
+	}
+	out[n] = '\0';
+	return true;
+}
+
+/* A number of digits alone, -1 otherwise. */
+static int
+url_number(const char *text, size_t len, int max)
+{
+	int			n = 0;
+
+	if (len == 0 || len > 6)
+		return -1;
+	for (size_t i = 0; i < len; i++)
+	{
+		if (text[i] < '0' || text[i] > '9')
+			return -1;
+		n = n * 10 + (text[i] - '0');
+	}
+	return n <= max ? n : -1;
+}
+
+/* The part before "@"; the last one, as passwords may hold one. */
+static const char *
+url_login(const char **rest, RedisAddress *address)
+{
+	size_t		span = address->local ? strlen(*rest) : strcspn(*rest, "/?");
+	const char *at = NULL;
+	const char *colon;
+
+	for (size_t i = 0; i < span; i++)
+		if ((*rest)[i] == '@')
+			at = *rest + i;
+	/* The path of a socket may hold one, too: what is a login does not begin with a slash. */
+	if (at == NULL || (address->local && **rest == '/'))
+		return NULL;
+	colon = memchr(*rest, ':', at - *rest);
+	if (colon == NULL)
+		return "A login needs a password: user:password@ or :password@.";
+	if (!url_decode(*rest, colon - *rest, address->user, sizeof(address->user)) ||
+		!url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password)))
+		return "User or password is too long, or not percent-encoded.";
+	address->has_password = true;
+	*rest = at + 1;
+	return NULL;
+}
+
+/* guc_parse_redis_url returns NULL, or what is wrong. */
+const char *
+guc_parse_redis_url(const char *url, RedisAddress *address)
+{
+	const char *rest;
+	const char *end;
+	const char *problem;
+	size_t		len;
+
+	memset(address, 0, sizeof(*address));
+	address->port = REDIS_PORT;
+	if (strncmp(url, "redis://", 8) == 0)
+		rest = url + 8;
+	else if (strncmp(url, "rediss://", 9) == 0)
+	{
+		rest = url + 9;
+		address->tls = true;
+	}
+	else if (strncmp(url, "unix://", 7) == 0)
+	{
+		rest = url + 7;
+		address->local = true;
+	}
+	else
+		return "It must begin with redis://, rediss:// or unix://.";
+	problem = url_login(&rest, address);
+	if (problem)
+		return problem;
+
+	if (address->local)
+	{
+		len = strcspn(rest, "?");
+		if (rest[0] != '/' || !url_decode(rest, len, address->host, sizeof(address->host)) || strlen(address->host) > 107)
+			return "The path of the socket must be absolute and at most 107 bytes long.";
+		if (rest[len] == '?')
+		{
+			if (strncmp(rest + len, "?db=", 4) != 0 ||
+				(address->database = url_number(rest + len + 4, strlen(rest + len + 4), REDIS_MAX_DATABASE)) < 0)
+				return "All that can follow the path is ?db=NUMBER.";
+		}
+		return NULL;
+	}
+
+	if (rest[0] == '[')
+	{
+		end = strchr(rest, ']');
+		if (end == NULL)
+			return "The address in brackets does not end.";
+		len = end - rest - 1;
+		rest++;
+		end++;
+	}
+	else
+	{
+		len = strcspn(rest, ":/?");
+		end = rest + len;
+	}
+	if (len == 0 || len >= sizeof(address->host))
+		return "There is no host, or its name is too long.";
+	memcpy(address->host, rest, len);
+	if (*end == ':')
+	{
+		len = strcspn(end + 1, "/?");
+		address->port = url_number(end + 1, len, 65535);
+		if (address->port <= 0)
+			return "The port is not a number from 1 to 65535.";
+		end += 1 + len;
+	}
+	if (*end == '/' && end[1] != '\0')
+	{
+		address->database = url_number(end + 1, strlen(end + 1), REDIS_MAX_DATABASE);
+		if (address->database < 0)
+			return "The database is not a number.";
+	}
+	else if (*end != '\0' && *end != '/')
+		return "There is something behind the host that is no port and no database.";
+	return NULL;
+}

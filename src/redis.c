@@ -1,0 +1,807 @@
+/*
+ * redis.c
+ *	  A client of Redis, one connection per process.
+ *
+ * hiredis formats commands and reads replies, and nothing else of it is used:
+ * the socket is ours, never blocks, and is waited for together with the latch
+ * (wait.c), so that every wait ends on cancel, termination and its deadline.
+ * What is spoken is RESP2, which every version of hiredis and Redis knows.
+ *
+ *	  closed --> connecting --> greeted (AUTH, SELECT, INFO) --> idle <--> busy
+ *
+ * - A connection is busy from the first byte of a command to the last byte of
+ *   its replies.  One that was left busy, whatever the reason (time-out, cancel,
+ *   error), is closed: a late reply can never be taken for another's.
+ * - After any I/O or protocol error it is closed.  An error reply is a reply.
+ * - hiredis calls back to make replies; there it is malloc, and neither palloc
+ *   nor ereport.  A reply is one value: what says that it is a list is an error
+ *   whatever length it claims, and so is more than the largest value.
+ * - Who the server is, is asked when connecting and then once a second: its
+ *   run_id and the id of its history, and that it is a master.  redis_server()
+ *   changes with them: what it held before may have come back from a dump, or
+ *   lack deletions that another server acknowledged.
+ * - What is said of failures has no user, password, key or value in it.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <fcntl.h>
+#include <hiredis/hiredis.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/hashfn.h"
+#include "portability/instr_time.h"
+#include "storage/fd.h"
+
+#include "guc.h"
+#include "guc_redis.h"
+#include "redis.h"
+#include "redis_tls.h"
+#include "wait.h"
+
+#define REDIS_VERIFY_MS		1000
+#define REDIS_READ_BYTES	(16 * 1024)
+#define REDIS_REPLY_EXTRA	(64 * 1024) /* a reply may be so much longer than the largest value */
+#define REDIS_KEEP_OUT		(256 * 1024)
+
+static struct
+{
+	int			fd;				/* -1: closed */
+	RedisTls   *tls;
+	WaitLine   *line;
+	redisReader *reader;
+	bool		busy;
+	char	   *url;			/* that it was opened with; malloc */
+	uint64		server;
+	instr_time	verified_at;
+	instr_time	deadline_from;
+	long		deadline_ms;
+	long		answer_ms;
+	char	   *out;			/* commands to be sent; malloc */
+	size_t		out_len;
+	size_t		out_room;
+	RedisReply *replies[REDIS_MAX_PIPELINE];
+	int			nreplies;
+	bool		too_long;		/* what ended the connection was a reply over the limit */
+	char		problem[256];
+} redis = {.fd = -1};
+
+static long
+redis_elapsed_ms(const instr_time *since)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, *since);
+	return (long) INSTR_TIME_GET_MILLISEC(now);
+}
+
+static void
+redis_set_deadline(long ms)
+{
+	INSTR_TIME_SET_CURRENT(redis.deadline_from);
+	redis.deadline_ms = ms;
+}
+
+static bool
+redis_set_problem(const char *problem)
+{
+	strlcpy(redis.problem, problem, sizeof(redis.problem));
+	return false;
+}
+
+const char *
+redis_problem(void)
+{
+	return redis.problem;
+}
+
+/* Replies: what hiredis calls. */
+
+static RedisReply *
+reply_make(RedisType type, const char *str, size_t len, long long integer)
+{
+	RedisReply *reply = malloc(offsetof(RedisReply, str) + len + 1);
+
+	if (reply == NULL)
+		return NULL;
+	reply->type = type;
+	reply->integer = integer;
+	reply->len = len;
+	if (len > 0)
+		memcpy(reply->str, str, len);
+	reply->str[len] = '\0';
+	return reply;
+}
+
+static void *
+reply_string(const redisReadTask *task, char *str, size_t len)
+{
+	return reply_make(task->type == REDIS_REPLY_ERROR ? REDIS_IS_ERROR :
+					  task->type == REDIS_REPLY_STATUS ? REDIS_IS_STATUS : REDIS_IS_BULK, str, len, 0);
+}
+
+static void *
+reply_integer(const redisReadTask *task, long long integer)
+{
+	return reply_make(REDIS_IS_INTEGER, NULL, 0, integer);
+}
+
+static void *
+reply_nil(const redisReadTask *task)
+{
+	return reply_make(REDIS_IS_NIL, NULL, 0, 0);
+}
+
+/* NULL makes the reader give up. */
+#if HIREDIS_MAJOR >= 1
+static void *
+reply_array(const redisReadTask *task, size_t elements)
+{
+	return NULL;
+}
+
+static void *
+reply_double(const redisReadTask *task, double value, char *str, size_t len)
+{
+	return NULL;
+}
+
+static void *
+reply_bool(const redisReadTask *task, int value)
+{
+	return NULL;
+}
+#else
+static void *
+reply_array(const redisReadTask *task, int elements)
+{
+	return NULL;
+}
+#endif
+
+static redisReplyObjectFunctions reply_functions = {
+	.createString = reply_string,
+	.createArray = reply_array,
+	.createInteger = reply_integer,
+#if HIREDIS_MAJOR >= 1
+	.createDouble = reply_double,
+	.createBool = reply_bool,
+#endif
+	.createNil = reply_nil,
+	.freeObject = free,
+};
+
+static void
+redis_free_replies(void)
+{
+	for (int i = 0; i < redis.nreplies; i++)
+		free(redis.replies[i]);
+	redis.nreplies = 0;
+}
+
+/* redis_drop closes the connection, whatever it is doing. */
+void
+redis_drop(void)
+{
+	redis_free_replies();
+	if (redis.line)
+		wait_line_close(redis.line);
+	redis.line = NULL;
+	if (redis.tls)
+		redis_tls_close(redis.tls);
+	redis.tls = NULL;
+	if (redis.reader)
+		redisReaderFree(redis.reader);
+	redis.reader = NULL;
+	if (redis.fd >= 0)
+	{
+		close(redis.fd);
+		ReleaseExternalFD();
+	}
+	redis.fd = -1;
+	redis.busy = false;
+	redis.out_len = 0;
+	redis.server = 0;
+}
+
+/* Bytes */
+
+/* Waits for the socket; false when the time is up. */
+static bool
+redis_wait(bool write)
+{
+	for (;;)
+	{
+		long		left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
+
+		/* Who was not given the processor for a while looks once more. */
+		if (wait_line(redis.line, write, Max(left, 0), WAIT_REDIS))
+			return true;
+		if (left <= 0)
+			return redis_set_problem("it did not answer in time");
+	}
+}
+
+static bool
+redis_lost(int error)
+{
+	char		text[128];
+
+	snprintf(text, sizeof(text), "the connection was lost%s%s", error ? ": " : "", error ? strerror(error) : "");
+	return redis_set_problem(text);
+}
+
+static bool
+redis_send(void)
+{
+	size_t		sent = 0;
+
+	while (sent < redis.out_len)
+	{
+		size_t		n = 0;
+		bool		write = true;
+
+		if (redis.tls)
+		{
+			TlsWant		want = redis_tls_write(redis.tls, redis.out + sent, redis.out_len - sent, &n);
+
+			if (want == TLS_FAILED)
+				return redis_lost(0);
+			write = want != TLS_READ;
+		}
+		else
+		{
+			ssize_t		rc = send(redis.fd, redis.out + sent, redis.out_len - sent, MSG_NOSIGNAL);
+
+			if (rc < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+				return redis_lost(errno);
+			n = Max(rc, 0);
+		}
+		sent += n;
+		if (n == 0 && !redis_wait(write))
+			return false;
+	}
+	redis.out_len = 0;
+	if (redis.out_room > REDIS_KEEP_OUT)
+	{
+		free(redis.out);
+		redis.out = NULL;
+		redis.out_room = 0;
+	}
+	return true;
+}
+
+/* Reads what is there, at least a byte. */
+static bool
+redis_receive(char *buffer, size_t size, size_t *got)
+{
+	if (redis.tls)
+	{
+		for (;;)
+		{
+			TlsWant		want = redis_tls_read(redis.tls, buffer, size, got);
+
+			if (want == TLS_DONE)
+				return true;
+			if (want == TLS_FAILED)
+				return redis_lost(0);
+			if (!redis_wait(want == TLS_WRITE))
+				return false;
+		}
+	}
+	for (;;)
+	{
+		ssize_t		rc;
+
+		if (!redis_wait(false))
+			return false;
+		rc = recv(redis.fd, buffer, size, 0);
+		if (rc > 0)
+		{
+			*got = rc;
+			return true;
+		}
+		if (rc == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+			return redis_lost(rc == 0 ? 0 : errno);
+	}
+}
+
+/* Reads n replies into redis.replies. */
+static bool
+redis_read_replies(int n)
+{
+	static char buffer[REDIS_READ_BYTES];
+	size_t		limit = (size_t) flohsync_cache_max_value_size * 1024 + REDIS_REPLY_EXTRA;
+	size_t		fed = 0;
+
+	while (redis.nreplies < n)
+	{
+		void	   *reply = NULL;
+		size_t		got;
+
+		if (redisReaderGetReply(redis.reader, &reply) != REDIS_OK)
+			return redis_set_problem("its answer is not of the protocol");
+		if (reply != NULL)
+		{
+			redis.replies[redis.nreplies++] = reply;
+			fed = 0;
+			continue;
+		}
+		if (fed > limit)
+		{
+			redis.too_long = true;
+			return redis_set_problem("its answer is too long");
+		}
+		if (!redis_receive(buffer, sizeof(buffer), &got))
+			return false;
+		fed += got;
+		if (redisReaderFeed(redis.reader, buffer, got) != REDIS_OK)
+			return redis_set_problem("out of memory");
+	}
+	/* Nobody asked for more. */
+	if (redis.reader->pos < redis.reader->len)
+		return redis_set_problem("it said more than it was asked");
+	return true;
+}
+
+/* Puts a command behind those to be sent. */
+static bool
+redis_append(const RedisCommand *command)
+{
+	char	   *text = NULL;
+	long long	len = redisFormatCommandArgv(&text, command->argc, command->argv, command->len);
+
+	if (len < 0 || text == NULL)
+		return redis_set_problem("out of memory");
+	if (redis.out_len + len > redis.out_room)
+	{
+		size_t		room = Max(redis.out_room * 2, redis.out_len + len + 4096);
+		char	   *out = realloc(redis.out, room);
+
+		if (out == NULL)
+		{
+			redisFreeCommand(text);
+			return redis_set_problem("out of memory");
+		}
+		redis.out = out;
+		redis.out_room = room;
+	}
+	memcpy(redis.out + redis.out_len, text, len);
+	redis.out_len += len;
+	redisFreeCommand(text);
+	return true;
+}
+
+/* Sends commands and reads their replies; false: the connection is closed. */
+static bool
+redis_exchange(const RedisCommand *commands, int n)
+{
+	volatile bool done = false;
+
+	Assert(n <= REDIS_MAX_PIPELINE);
+	redis_free_replies();
+	redis.out_len = 0;
+	redis.busy = true;
+	PG_TRY();
+	{
+		bool		good = true;
+
+		for (int i = 0; i < n && good; i++)
+			good = redis_append(&commands[i]);
+		done = good && redis_send() && redis_read_replies(n);
+	}
+	PG_CATCH();
+	{
+		redis_drop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!done)
+	{
+		redis_drop();
+		return false;
+	}
+	redis.busy = false;
+	return true;
+}
+
+/* Connecting */
+
+static bool
+redis_socket(int family)
+{
+	int			on = 1;
+
+	if (!AcquireExternalFD())
+		return redis_set_problem("too many open files");
+	redis.fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (redis.fd < 0)
+	{
+		ReleaseExternalFD();
+		return redis_set_problem("no socket can be made");
+	}
+	if (family != AF_UNIX)
+	{
+		(void) setsockopt(redis.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		(void) setsockopt(redis.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	}
+	redis.line = wait_line_open(redis.fd);
+	return true;
+}
+
+static bool
+redis_connect_to(const struct sockaddr *address, socklen_t len)
+{
+	int			error = 0;
+	socklen_t	size = sizeof(error);
+
+	if (!redis_socket(address->sa_family))
+		return false;
+	if (connect(redis.fd, address, len) < 0)
+		error = errno;
+	if (error == EINPROGRESS || error == EINTR)
+	{
+		if (!redis_wait(true))
+		{
+			redis_drop();
+			return redis_set_problem("no connection in time");
+		}
+		if (getsockopt(redis.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+			error = errno;
+	}
+	if (error != 0)
+	{
+		char		text[128];
+
+		redis_drop();
+		snprintf(text, sizeof(text), "no connection: %s", strerror(error));
+		return redis_set_problem(text);
+	}
+	return true;
+}
+
+static bool
+redis_connect(const RedisAddress *address)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+	struct addrinfo *found = NULL;
+	struct addrinfo *volatile list = NULL;
+	volatile bool connected = false;
+	char		port[16];
+	int			rc;
+
+	if (address->local)
+	{
+		struct sockaddr_un sun;
+
+		memset(&sun, 0, sizeof(sun));
+		sun.sun_family = AF_UNIX;
+		strlcpy(sun.sun_path, address->host, sizeof(sun.sun_path));
+		return redis_connect_to((struct sockaddr *) &sun, sizeof(sun));
+	}
+	snprintf(port, sizeof(port), "%d", address->port);
+	/* The system's resolver cannot be interrupted; an address needs none. */
+	rc = getaddrinfo(address->host, port, &hints, &found);
+	if (rc != 0)
+	{
+		char		text[128];
+
+		snprintf(text, sizeof(text), "its host is not found: %s", gai_strerror(rc));
+		return redis_set_problem(text);
+	}
+	list = found;
+	PG_TRY();
+	{
+		for (struct addrinfo *a = found; a != NULL && !connected; a = a->ai_next)
+			connected = redis_connect_to(a->ai_addr, a->ai_addrlen);
+	}
+	PG_FINALLY();
+	{
+		freeaddrinfo(list);
+	}
+	PG_END_TRY();
+	return connected;
+}
+
+static bool
+redis_start_tls(const RedisAddress *address)
+{
+	char		problem[200] = "";
+
+	redis.tls = redis_tls_open(redis.fd, address->host, flohsync_redis_ca_file, problem, sizeof(problem));
+	if (redis.tls == NULL)
+		return redis_set_problem(problem);
+	for (;;)
+	{
+		TlsWant		want = redis_tls_handshake(redis.tls, problem, sizeof(problem));
+
+		if (want == TLS_DONE)
+			return true;
+		if (want == TLS_FAILED)
+			return redis_set_problem(problem);
+		if (!redis_wait(want == TLS_WRITE))
+			return redis_set_problem("no TLS handshake in time");
+	}
+}
+
+/* The value of a line "name:value" of INFO; NULL when it is not there. */
+static const char *
+redis_info_line(const RedisReply *info, const char *name, size_t *len)
+{
+	size_t		name_len = strlen(name);
+	const char *p = info->str;
+
+	for (const char *end = info->str + info->len; p < end;)
+	{
+		const char *next = memchr(p, '\n', end - p);
+		size_t		n = (next ? next : end) - p;
+
+		if (n > name_len && memcmp(p, name, name_len) == 0 && p[name_len] == ':')
+		{
+			p += name_len + 1;
+			n -= name_len + 1;
+			while (n > 0 && (p[n - 1] == '\r' || p[n - 1] == '\n'))
+				n--;
+			*len = n;
+			return p;
+		}
+		p += n + 1;
+	}
+	return NULL;
+}
+
+/* Notes who the server is, from the replies to INFO; it must be a master. */
+static bool
+redis_note_server(const RedisReply *server, const RedisReply *replication)
+{
+	const char *parts[3];
+	size_t		len[3];
+	uint64		hash = 0;
+
+	if (server->type != REDIS_IS_BULK)
+		return redis_fail(server);
+	if (replication->type != REDIS_IS_BULK)
+		return redis_fail(replication);
+	parts[0] = redis_info_line(server, "run_id", &len[0]);
+	parts[1] = redis_info_line(replication, "master_replid", &len[1]);
+	parts[2] = redis_info_line(replication, "role", &len[2]);
+	if (parts[0] == NULL || parts[1] == NULL || parts[2] == NULL)
+		return redis_set_problem("INFO does not say who it is");
+	if (len[2] != 6 || memcmp(parts[2], "master", 6) != 0)
+		return redis_set_problem("it is not a master");
+	for (int i = 0; i < 2; i++)
+		hash = hash_bytes_extended((const unsigned char *) parts[i], (int) len[i], hash);
+	hash = hash_bytes_extended((const unsigned char *) redis.url, (int) strlen(redis.url), hash);
+	redis.server = hash == 0 ? 1 : hash;
+	INSTR_TIME_SET_CURRENT(redis.verified_at);
+	return true;
+}
+
+/* Says who we are, unless address is NULL, and asks who it is. */
+static bool
+redis_greet(const RedisAddress *address)
+{
+	char		database[16];
+	const char *auth[3] = {"AUTH"};
+	const char *choose[2] = {"SELECT", database};
+	const char *ask_server[2] = {"INFO", "server"};
+	const char *ask_replication[2] = {"INFO", "replication"};
+	RedisCommand commands[4];
+	int			n = 0;
+
+	if (address != NULL && address->has_password)
+	{
+		int			argc = 1;
+
+		if (address->user[0] != '\0')
+			auth[argc++] = address->user;
+		auth[argc++] = address->password;
+		commands[n++] = (RedisCommand) {argc, auth, NULL};
+	}
+	if (address != NULL && address->database != 0)
+	{
+		snprintf(database, sizeof(database), "%d", address->database);
+		commands[n++] = (RedisCommand) {2, choose, NULL};
+	}
+	commands[n++] = (RedisCommand) {2, ask_server, NULL};
+	commands[n++] = (RedisCommand) {2, ask_replication, NULL};
+	if (!redis_exchange(commands, n))
+		return false;
+	for (int i = 0; i < n - 2; i++)
+		if (redis.replies[i]->type != REDIS_IS_STATUS)
+			return redis_fail(redis.replies[i]);
+	if (redis_note_server(redis.replies[n - 2], redis.replies[n - 1]))
+		return true;
+	redis_drop();
+	return false;
+}
+
+static bool
+redis_open_anew(long connect_ms)
+{
+	volatile RedisAddress address;
+	volatile bool good = false;
+	const char *problem = guc_parse_redis_url(flohsync_redis_url, (RedisAddress *) &address);
+
+	redis_drop();
+	if (problem)
+		return redis_set_problem(problem);
+	free(redis.url);
+	redis.url = strdup(flohsync_redis_url);
+	if (redis.url == NULL)
+		return redis_set_problem("out of memory");
+	redis_set_deadline(connect_ms);
+	PG_TRY();
+	{
+		good = redis_connect((RedisAddress *) &address);
+		if (good && address.tls)
+			good = redis_start_tls((RedisAddress *) &address);
+		if (good)
+		{
+			redis.reader = redisReaderCreateWithFunctions(&reply_functions);
+			good = redis.reader != NULL || redis_set_problem("out of memory");
+		}
+		if (good)
+		{
+			redis_set_deadline(Max(redis.answer_ms, connect_ms));
+			good = redis_greet((RedisAddress *) &address);
+		}
+	}
+	PG_CATCH();
+	{
+		explicit_bzero((RedisAddress *) &address, sizeof(address));
+		redis_drop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	explicit_bzero((RedisAddress *) &address, sizeof(address));
+	/* The password was in what was sent. */
+	if (redis.out)
+		explicit_bzero(redis.out, redis.out_room);
+	if (!good)
+		redis_drop();
+	return good;
+}
+
+/*
+ * redis_open has a connection to the server of flohsync.redis_url, whose
+ * identity was verified at most a second ago; false: see redis_problem().
+ */
+bool
+redis_open(long connect_ms, long answer_ms)
+{
+	redis.answer_ms = answer_ms;
+	redis.too_long = false;
+	if (redis.fd >= 0 && !redis.busy && strcmp(redis.url, flohsync_redis_url) == 0)
+	{
+		if (redis_elapsed_ms(&redis.verified_at) < REDIS_VERIFY_MS)
+			return true;
+		redis_set_deadline(answer_ms);
+		if (redis_greet(NULL))
+			return true;
+		/* It may just have been restarted, or have closed an idle connection. */
+	}
+	return redis_open_anew(connect_ms);
+}
+
+/*
+ * redis_run sends commands and waits for their replies.  False: there is no
+ * connection any more, and nobody knows whether they were done.
+ */
+bool
+redis_run(const RedisCommand *commands, int n, RedisReply **replies)
+{
+	if (redis.fd < 0 || redis.busy)
+	{
+		redis_drop();
+		return redis_set_problem("there is no connection");
+	}
+	redis_set_deadline(redis.answer_ms);
+	redis.too_long = false;
+	if (!redis_exchange(commands, n))
+		return false;
+	memcpy(replies, redis.replies, sizeof(RedisReply *) * n);
+	return true;
+}
+
+/*
+ * redis_post sends a command if that can be done at once, and closes the
+ * connection: for when there is no time, or no way, to wait.  Does not raise.
+ */
+void
+redis_post(const RedisCommand *command)
+{
+	size_t		n;
+
+	if (redis.fd >= 0 && !redis.busy)
+	{
+		redis.out_len = 0;
+		if (redis_append(command))
+		{
+			if (redis.tls)
+				(void) redis_tls_write(redis.tls, redis.out, redis.out_len, &n);
+			else
+				(void) send(redis.fd, redis.out, redis.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		}
+	}
+	redis_drop();
+}
+
+/* redis_reply_too_long: did the last redis_run fail for a reply longer than any value may be? */
+bool
+redis_reply_too_long(void)
+{
+	return redis.fd < 0 && redis.too_long;
+}
+
+/* redis_server is the identity of the server that we are connected to, 0: of none. */
+uint64
+redis_server(void)
+{
+	return redis.server;
+}
+
+RedisError
+redis_error(const RedisReply *reply)
+{
+	static const struct
+	{
+		const char *word;
+		RedisError	error;
+	}			words[] = {
+		{"OOM", REDIS_ERROR_NO_WRITES},
+		{"MISCONF", REDIS_ERROR_NO_WRITES},
+		{"NOREPLICAS", REDIS_ERROR_NO_WRITES},
+		{"LOADING", REDIS_ERROR_NOT_NOW},
+		{"BUSY", REDIS_ERROR_NOT_NOW},
+		{"MASTERDOWN", REDIS_ERROR_NOT_NOW},
+		{"CLUSTERDOWN", REDIS_ERROR_NOT_NOW},
+		{"TRYAGAIN", REDIS_ERROR_NOT_NOW},
+		{"READONLY", REDIS_ERROR_NOT_MASTER},
+		{"UNKILLABLE", REDIS_ERROR_NOT_NOW},
+		{"NOAUTH", REDIS_ERROR_CONFIGURATION},
+		{"WRONGPASS", REDIS_ERROR_CONFIGURATION},
+		{"NOPERM", REDIS_ERROR_CONFIGURATION},
+		{"MOVED", REDIS_ERROR_CONFIGURATION},
+		{"ASK", REDIS_ERROR_CONFIGURATION},
+		{"NOSCRIPT", REDIS_ERROR_NO_SCRIPT},
+		{"WRONGTYPE", REDIS_ERROR_WRONG_TYPE},
+	};
+	size_t		len = strcspn(reply->str, " \r\n");
+
+	for (size_t i = 0; i < lengthof(words); i++)
+		if (strlen(words[i].word) == len && memcmp(words[i].word, reply->str, len) == 0)
+			return words[i].error;
+	return REDIS_ERROR_OTHER;
+}
+
+/*
+ * redis_fail takes a reply that is not what was asked for as a failure of the
+ * connection.  Always false.  Of an error only the first word is told: the
+ * rest may quote what was sent.
+ */
+bool
+redis_fail(const RedisReply *reply)
+{
+	char		text[128];
+	size_t		len = strcspn(reply->str, " \r\n");
+
+	if (reply->type != REDIS_IS_ERROR)
+		strlcpy(text, "its answer is not what was asked for", sizeof(text));
+	else
+	{
+		snprintf(text, sizeof(text), "it answers with the error %.*s", (int) Min(len, 40), reply->str);
+		for (char *c = text; *c; c++)
+			if (*c < ' ' || *c > '~')
+				*c = '?';
+	}
+	redis_drop();
+	return redis_set_problem(text);
+}
