@@ -47,6 +47,8 @@ control_reset(char *error, size_t size)
 	commands_missing = MHD_HTTP_NOT_FOUND;
 	free(commands_token);
 	commands_token = NULL;
+	free(rest_other_origin);
+	rest_other_origin = NULL;
 	journal_clear();
 	data_drop_all();
 	return control_records(control_default_records, error, size);
@@ -217,6 +219,8 @@ do_dump(call *c)
 {
 	data_type  *t = arg_type(c);
 	bool		ids = call_arg_int(c, "ids", 0) != 0;
+	const char *shape = call_arg(c, "shape");
+	bool		scim = shape != NULL && strcmp(shape, "scim") == 0;
 	buf		   *b = &c->answer.body;
 
 	if (t == NULL)
@@ -229,6 +233,8 @@ do_dump(call *c)
 			continue;
 		if (ids)
 			render_id(b, t, i);
+		else if (scim)
+			render_scim(b, t, i, NULL);
 		else
 			render_record(b, t, i, NULL);
 		buf_char(b, '\n');
@@ -260,6 +266,7 @@ do_options(call *c)
 {
 	const char *paging = call_arg(c, "paging");
 	const char *token = call_arg(c, "token");
+	const char *origin = call_arg(c, "origin");
 
 	page_reports_deleted = call_arg_int(c, "deleted", page_reports_deleted) != 0;
 	if (paging != NULL)
@@ -270,6 +277,11 @@ do_options(call *c)
 	{
 		free(commands_token);
 		commands_token = *token ? must_strdup(token) : NULL;
+	}
+	if (origin != NULL)
+	{
+		free(rest_other_origin);
+		rest_other_origin = *origin ? must_strdup(origin) : NULL;
 	}
 	return fine(c);
 }
