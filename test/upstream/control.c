@@ -3,9 +3,10 @@
  *	  The control URLs, /_control/...: what tests tell the server, and ask it.
  *	  README.md lists them.
  */
-#include "call.h"
+#include "auth.h"
 #include "faults.h"
 #include "journal.h"
+#include "limit.h"
 #include "page.h"
 
 #include <stdio.h>
@@ -49,6 +50,8 @@ control_reset(char *error, size_t size)
 	commands_token = NULL;
 	free(rest_other_origin);
 	rest_other_origin = NULL;
+	auth_set(NULL);
+	limit_set(NULL);
 	journal_clear();
 	data_drop_all();
 	return control_records(control_default_records, error, size);
@@ -287,6 +290,23 @@ do_options(call *c)
 }
 
 static enum MHD_Result
+do_auth(call *c)
+{
+	if (call_arg(c, "revoke") != NULL)
+		tokens_revoke();
+	else
+		auth_set(c);
+	return fine(c);
+}
+
+static enum MHD_Result
+do_limit(call *c)
+{
+	limit_set(c);
+	return fine(c);
+}
+
+static enum MHD_Result
 do_expire(call *c)
 {
 	cursor_oldest = ++cursor_epoch;
@@ -402,7 +422,7 @@ static const struct
 }			actions[] = {
 	{"reset", do_reset}, {"records", do_records}, {"change", do_change}, {"delete", do_delete},
 	{"restore", do_restore}, {"add", do_add}, {"set", do_set}, {"state", do_state}, {"dump", do_dump},
-	{"clock", do_clock}, {"options", do_options}, {"expire", do_expire}, {"fault", do_fault},
+	{"clock", do_clock}, {"auth", do_auth}, {"limit", do_limit}, {"options", do_options}, {"expire", do_expire}, {"fault", do_fault},
 	{"heal", do_heal}, {"release", do_release}, {"faults", do_faults}, {"kinds", do_kinds},
 	{"log", do_log}, {"wait", do_wait}
 };

@@ -8,6 +8,8 @@
  * connectors can use one server at a time and no link loses them.
  */
 #include "rest.h"
+#include "auth.h"
+#include "limit.h"
 #include "journal.h"
 #include "render.h"
 
@@ -216,16 +218,22 @@ rest_run(call *c)
 	rest_call  *r = &made;
 	char		id[256] = "";
 	char		below[64] = "";
+	const char *why;
 
 	if (!read_path(r, c->url, id, sizeof(id), below, sizeof(below)))
 		return nothing_here(r, MHD_HTTP_NOT_FOUND, "no such path; see README.md");
 	r->page.at.page = 1;
 	r->page.put_record = r->style->put_record;
-	if (!command_token_is_right(c))
+	if ((why = auth_complaint(c)) != NULL)
 	{
 		journal_request(c, "refused", r->type ? r->type->name : "", 0);
-		rest_complain(r, MHD_HTTP_UNAUTHORIZED, "invalid_token", "the token is not right");
+		rest_complain(r, MHD_HTTP_UNAUTHORIZED, "invalid_token", why);
 		answer_header(&c->answer, "WWW-Authenticate", "Bearer error=\"invalid_token\"");
+		return command_finish(c, &r->struck, 0);
+	}
+	if (limit_strikes(&c->answer))
+	{
+		journal_request(c, "limited", r->type ? r->type->name : "", 0);
 		return command_finish(c, &r->struck, 0);
 	}
 	if (strcmp(r->style->name, "scim") == 0 && strstr(r->path, "/ServiceProviderConfig") != NULL)

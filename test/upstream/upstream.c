@@ -8,7 +8,7 @@
  * held, or that breaks the protocol, is sent by a thread of its own (wire.c),
  * so that it keeps no other request waiting.
  */
-#include "call.h"
+#include "auth.h"
 #include "data.h"
 #include "journal.h"
 
@@ -50,6 +50,8 @@ handle(void *closure, struct MHD_Connection *connection, const char *url, const 
 		return control_run(c);
 	if (strncmp(url, "/rest/", 6) == 0)
 		return rest_run(c);
+	if (strncmp(url, "/oauth/", 7) == 0)
+		return token_run(c);
 	return command_run(c);
 }
 
