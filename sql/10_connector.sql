@@ -142,9 +142,8 @@ BEGIN
       'Kinds are command, sql and rest.');
   END IF;
   IF _kind = 'rest' THEN
-    RAISE feature_not_supported USING
-      MESSAGE = 'connectors of kind "rest" are not supported by this version',
-      HINT = 'Use kind command or sql.';
+    PERFORM flohsync._check_definition(_config, _definition);
+    RETURN;
   END IF;
   IF _definition IS NOT NULL THEN
     PERFORM flohsync._invalid('definition', format('a connector of kind %s has none', _kind));
@@ -290,6 +289,9 @@ BEGIN
           MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
           HINT = 'Only a member of that role can change what it runs.';
       END IF;
+    ELSIF d.kind = 'rest' THEN
+      PERFORM flohsync._check_strategy(d.definition, c.resource_type, c.strategy)
+         FROM flohsync.connector_sync_config c WHERE c.connector_id = d.id ORDER BY c.resource_type;
     END IF;
   END IF;
   BEGIN
