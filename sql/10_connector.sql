@@ -111,6 +111,13 @@ RETURN coalesce(
   'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) || 's');
 COMMENT ON FUNCTION flohsync._list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
 
+CREATE FUNCTION flohsync._get_command(_config jsonb, _resource_type text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) AS name) g
+         WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
+COMMENT ON FUNCTION flohsync._get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
+
 CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp

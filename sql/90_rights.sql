@@ -18,7 +18,7 @@ BEGIN
                   next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals) ON flohsync.connector_sync_config TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._new_id(), flohsync._iso(timestamptz), flohsync._duration(text),
-                  flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text),
+                  flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text), flohsync._get_command(jsonb, text),
                   flohsync._syncable_types(text, jsonb),
                   flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
                   flohsync._forget_pass(bigint), flohsync._run_stats(bigint),

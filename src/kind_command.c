@@ -17,7 +17,7 @@
 typedef struct CommandState
 {
 	HttpClient *client;
-	char	   *request;
+	int			status;			/* of the answer given last, 0 when there was none */
 } CommandState;
 
 static void
@@ -39,23 +39,24 @@ command_close(Source *source)
 }
 
 static void
-command_ask(Source *source, const char *cursor)
+command_send(Source *source, char *body)
 {
 	CommandState *state = source->state;
-	MemoryContext old = MemoryContextSwitchTo(source->context);
 	HttpRequest request = {0};
-
-	if (state->request)
-		pfree(state->request);
-	state->request = source_request(&source->spec, cursor);
-	MemoryContextSwitchTo(old);
 
 	request.url = source->spec.url;
 	request.headers = source->spec.headers;
 	request.nheaders = source->spec.nheaders;
-	request.body = state->request;
-	request.body_len = strlen(state->request);
+	request.body = body;
+	request.body_len = strlen(body);
 	http_start(state->client, &request);
+	pfree(body);
+}
+
+static void
+command_ask(Source *source, const char *cursor)
+{
+	command_send(source, source_request(&source->spec, cursor));
 }
 
 static bool
@@ -135,6 +136,7 @@ command_answer(Source *source, SourceAnswer *answer)
 	HttpResponse response;
 
 	http_finish(state->client, &response);
+	state->status = response.failure == HTTP_OK ? response.status : 0;
 	answer->body = response.body;
 	answer->len = response.len;
 	answer->started_at = response.started_at;
@@ -162,10 +164,38 @@ command_answer(Source *source, SourceAnswer *answer)
 	}
 }
 
+static void
+command_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	CommandState *state = source->state;
+	static const char none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
+
+	if (source->spec.get_command == NULL)
+	{
+		answer->error_class = "configuration";
+		answer->not_supported = true;
+		snprintf(answer->message, sizeof(answer->message),
+				 "the connector has no command for one record of type \"%s\"", source->spec.resource_type);
+		return;
+	}
+	command_send(source, source_get_request(&source->spec, external_id));
+	command_answer(source, answer);
+	if (answer->error_class == NULL)
+		source_one_record(source, answer);
+	else if ((state->status == 404 || state->status == 410) && source_none_found(answer->body, answer->len))
+	{
+		answer->error_class = NULL;
+		answer->message[0] = '\0';
+		answer->body = none;
+		answer->len = sizeof(none) - 1;
+	}
+}
+
 const SourceKind source_kind_command = {
 	.name = "command",
 	.open = command_open,
 	.ask = command_ask,
 	.answer = command_answer,
+	.get = command_get,
 	.close = command_close,
 };

@@ -13,6 +13,8 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "flohsync.h"
+#include "json.h"
 #include "source.h"
 
 Source *
@@ -41,6 +43,27 @@ source_answer(Source *source, SourceAnswer *answer)
 	memset(answer, 0, sizeof(*answer));
 	answer->retry_after_ms = -1;
 	source->kind->answer(source, answer);
+}
+
+/*
+ * source_get asks for one record and waits for it.  On success the body is an
+ * answer of the command protocol whose payload.resources has the record, or
+ * none when the upstream says that there is no such record.  One attempt: who
+ * asks for a single record does not want to wait for a second one.
+ */
+void
+source_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	memset(answer, 0, sizeof(*answer));
+	answer->retry_after_ms = -1;
+	if (source->kind->get)
+	{
+		source->kind->get(source, external_id, answer);
+		return;
+	}
+	answer->error_class = "configuration";
+	answer->not_supported = true;
+	strlcpy(answer->message, "connectors of this kind cannot be asked for one record", sizeof(answer->message));
 }
 
 void
@@ -77,4 +100,77 @@ source_request(const SourceSpec *spec, const char *cursor)
 	source_member(&out, "modifiedSince", spec->modified_since);
 	appendStringInfoChar(&out, '}');
 	return out.data;
+}
+
+/* source_get_request is the request for one record. */
+char *
+source_get_request(const SourceSpec *spec, const char *external_id)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, "{\"command\":");
+	escape_json(&out, spec->get_command);
+	source_member(&out, "externalId", external_id);
+	appendStringInfoChar(&out, '}');
+	return out.data;
+}
+
+static JsonParser *
+source_parse(const char *body, size_t len)
+{
+	JsonParser *json = json_parser_create();
+
+	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
+}
+
+/*
+ * source_none_found: is this the answer of somebody who knows the protocol and
+ * not the record, rather than of a web server that does not know the address?
+ */
+bool
+source_none_found(const char *body, size_t len)
+{
+	JsonParser *json = source_parse(body, len);
+	uint32		success;
+
+	if (json == NULL || json->nodes[JSON_ROOT].type != JSON_OBJECT)
+		return false;
+	success = json_member(json, JSON_ROOT, "success", 7);
+	return success != 0 && json->nodes[success].type == JSON_FALSE;
+}
+
+/*
+ * source_one_record turns the answer to a request for one record into a page:
+ * the record is payload.resource, or stands alone in payload.resources.
+ */
+void
+source_one_record(Source *source, SourceAnswer *answer)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	JsonParser *json = source_parse(answer->body, answer->len);
+	uint32		payload;
+	uint32		record = 0;
+	StringInfoData out;
+
+	if (json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT)
+	{
+		payload = json_member(json, JSON_ROOT, "payload", 7);
+		if (payload != 0 && json->nodes[payload].type == JSON_OBJECT)
+			record = json_member(json, payload, "resource", 8);
+	}
+	/* Anything else is told as it is; whoever reads it says what is wrong. */
+	if (record != 0)
+	{
+		const JsonNode *node = &json->nodes[record];
+
+		initStringInfo(&out);
+		appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
+		if (node->type != JSON_NULL)
+			appendBinaryStringInfo(&out, answer->body + node->start, node->end - node->start);
+		appendStringInfoString(&out, "]}}");
+		answer->body = out.data;
+		answer->len = out.len;
+	}
+	MemoryContextSwitchTo(old);
 }

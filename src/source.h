@@ -11,6 +11,7 @@ typedef struct SourceSpec
 {
 	const char *kind;			/* "command" or "sql" */
 	const char *list_command;
+	const char *get_command;	/* for one record; NULL: the connector offers none */
 	const char *resource_type;
 	const char *filter;			/* filter rules as JSON text, or NULL */
 	const char *modified_since; /* ISO 8601, or NULL */
@@ -33,6 +34,7 @@ typedef struct SourceAnswer
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
+	bool		not_supported;	/* of source_get: the connector cannot be asked for one record */
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the answer after the next one */
 	size_t		len;
@@ -49,6 +51,7 @@ typedef struct SourceKind
 	void		(*open) (Source *source);
 	void		(*ask) (Source *source, const char *cursor);
 	void		(*answer) (Source *source, SourceAnswer *answer);
+	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
 } SourceKind;
 
@@ -66,9 +69,13 @@ extern const SourceKind source_kind_sql;
 extern Source *source_open(const SourceSpec *spec);
 extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
+extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
+extern char *source_get_request(const SourceSpec *spec, const char *external_id);
+extern bool source_none_found(const char *body, size_t len);
+extern void source_one_record(Source *source, SourceAnswer *answer);
 extern const char *source_query_problem(const char *query);
 
 #endif							/* FLOHSYNC_SOURCE_H */

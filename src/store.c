@@ -172,6 +172,40 @@ store_open_runs(int *n)
 	return candidates;
 }
 
+/*
+ * store_source_spec is what source_open needs for a type of a connector,
+ * outside of a run; false when there is no such connector.  The caller has a
+ * transaction open, and sets in_transaction and page_size.
+ */
+bool
+store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context)
+{
+	static DbQuery query = {
+		"select d.kind, flohsync._list_command(d.config, $2), flohsync._get_command(d.config, $2), d.config ->> 'url',"
+		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
+		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text"
+		" from flohsync.connector_definition d"
+		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
+		" where d.id = $1::pg_catalog.uuid",
+		2, {TEXTOID, TEXTOID}
+	};
+	Datum		v[2] = {CStringGetTextDatum(connector_id), CStringGetTextDatum(resource_type)};
+
+	memset(spec, 0, sizeof(*spec));
+	if (db_execute(&query, v, NULL) == 0)
+		return false;
+	spec->kind = store_get_text(0, 1, context);
+	spec->list_command = store_get_text(0, 2, context);
+	spec->get_command = store_get_text(0, 3, context);
+	spec->url = store_get_text(0, 4, context);
+	spec->nheaders = Max(0, store_get_texts(0, 5, &spec->headers, context));
+	spec->function = store_get_text(0, 6, context);
+	spec->query = store_get_text(0, 7, context);
+	spec->owner = store_get_text(0, 8, context);
+	spec->resource_type = MemoryContextStrdup(context, resource_type);
+	return true;
+}
+
 StartOutcome
 store_start_run(int64 run, RunSetup *s, MemoryContext context)
 {

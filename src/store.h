@@ -109,6 +109,7 @@ typedef struct SettleResult
 
 /* All but the last five need db_begin; the last five manage on the caller's transaction. */
 extern RunCandidate *store_open_runs(int *n);
+extern bool store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
 extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
 extern TimestampTz store_restart_pass(int64 run);
 extern RunGuard store_guard_run(const RunSetup *setup);
