@@ -151,12 +151,7 @@ BEGIN
       'Kinds are command, sql and rest.');
   END IF;
   IF _kind = 'rest' THEN
-    IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
-      PERFORM flohsync._invalid('config', 'it must be a JSON object');
-    END IF;
-    IF _definition IS NULL OR jsonb_typeof(_definition) <> 'object' THEN
-      PERFORM flohsync._invalid('definition', 'a connector of kind rest needs one');
-    END IF;
+    PERFORM flohsync._check_definition(_config, _definition);
     RETURN;
   END IF;
   IF _definition IS NOT NULL THEN
@@ -303,6 +298,9 @@ BEGIN
           MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
           HINT = 'Only a member of that role can change what it runs.';
       END IF;
+    ELSIF d.kind = 'rest' THEN
+      PERFORM flohsync._check_strategy(d.definition, c.resource_type, c.strategy)
+         FROM flohsync.connector_sync_config c WHERE c.connector_id = d.id ORDER BY c.resource_type;
     END IF;
   END IF;
   BEGIN

@@ -345,12 +345,18 @@ DECLARE
   t text;    -- the value as text
   kind text; -- its JSON type
   problem text;
+  _definition jsonb; -- of kind rest
 BEGIN
   PERFORM flohsync._check_keys(settings, 'settings', ARRAY[
     'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
     'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
     'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
+  SELECT d.definition INTO _definition FROM flohsync.connector_definition d
+   WHERE d.id = _connector AND d.kind = 'rest' FOR SHARE;
+  IF FOUND THEN
+    PERFORM flohsync._check_strategy(_definition, _type, NULL);
+  END IF;
 
   INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, timezone)
   VALUES (_connector, _type, coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
@@ -465,6 +471,9 @@ BEGIN
     END CASE;
   END LOOP;
 
+  IF _definition IS NOT NULL THEN
+    PERFORM flohsync._check_strategy(_definition, _type, c.strategy);
+  END IF;
   -- A run that is already due is not lost because something else is changed.
   IF (c.enabled, c.timezone, c.cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.cron_schedule) THEN
     c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;
