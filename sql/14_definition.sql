@@ -367,7 +367,7 @@ BEGIN ATOMIC
     FROM flohsync._resources(_definition) r
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'
      AND pg_catalog.strpos(r.resource -> 'get' ->> 'path', '{{external_id}}') = 0
-     AND NOT pg_catalog.jsonb_path_exists(r.resource, 'strict $.get.params.* ? (@.type() == "string" && @ like_regex "{{external_id}}" flag "q")', '{}', true)
+     AND NOT pg_catalog.jsonb_path_exists(r.resource, '$.get.params.* ? (@ like_regex "{{external_id}}" flag "q")')
   UNION ALL
   SELECT f.pointer, f.message, f.hint, false
     FROM flohsync._resources(_definition) r
