@@ -140,7 +140,7 @@ INSERT INTO cases VALUES
   ('small', 'api_key nowhere', '[["/auth", {"type": "api_key", "value": "{{secret.t}}"}]]', '{/auth/query}', true),
   ('small', 'api_key twice', '[["/auth", {"type": "api_key", "header": "X-Key", "query": "k", "value": "{{secret.t}}"}]]', '{/auth/query}', true),
   ('small', 'prefix without header', '[["/auth", {"type": "api_key", "query": "k", "prefix": "p ", "value": "{{secret.t}}"}]]', '{/auth/prefix}', true),
-  ('small', 'prefix with a line break', '[["/auth", {"type": "api_key", "header": "X-Key", "prefix": "a\n", "value": "{{secret.t}}"}]]', '{/auth/prefix}', true),
+  ('small', 'prefix with a line break', '[["/auth", {"type": "api_key", "header": "X-Key", "prefix": "a\nb", "value": "{{secret.t}}"}]]', '{/auth/prefix}', true),
   ('small', 'bad header of a key', '[["/auth", {"type": "api_key", "header": "X Key", "value": "{{secret.t}}"}]]', '{/auth/header}', true),
   ('small', 'oauth without everything', '[["/auth", {"type": "oauth2_client_credentials"}]]', '{/auth/token_url,/auth/client_id,/auth/client_secret}', true),
   ('small', 'secret in token_url', '[["/auth", {"type": "oauth2_client_credentials", "token_url": "https://x.example/{{secret.t}}", "client_id": "c", "client_secret": "{{secret.s}}"}]]', '{/auth/token_url}', true),
