@@ -487,6 +487,7 @@ main(void)
 	test_hash();
 	test_groups();
 	test_crypto();
+	test_outbound();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }
