@@ -118,22 +118,24 @@ RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_re
          WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
 COMMENT ON FUNCTION flohsync._get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
 
-CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb) RETURNS SETOF text
+CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.type FROM (
     SELECT k.key AS type FROM pg_catalog.jsonb_object_keys(_config -> 'queries') k(key) WHERE _kind = 'sql'
     UNION
-    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key)
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_definition -> 'resources') k(key) WHERE _kind = 'rest'
+    UNION
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key) WHERE _kind <> 'rest'
     UNION
     SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
       FROM pg_catalog.jsonb_array_elements_text(_config -> 'commands') c(name)
-     WHERE c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
+     WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
        AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
   ) t ORDER BY 1;
 END;
-COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb) IS 'Resource types that a connector''s config names';
+COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
 
 CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -149,9 +151,8 @@ BEGIN
       'Kinds are command, sql and rest.');
   END IF;
   IF _kind = 'rest' THEN
-    RAISE feature_not_supported USING
-      MESSAGE = 'connectors of kind "rest" are not supported by this version',
-      HINT = 'Use kind command or sql.';
+    PERFORM flohsync._check_definition(_config, _definition);
+    RETURN;
   END IF;
   IF _definition IS NOT NULL THEN
     PERFORM flohsync._invalid('definition', format('a connector of kind %s has none', _kind));
@@ -297,6 +298,9 @@ BEGIN
           MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
           HINT = 'Only a member of that role can change what it runs.';
       END IF;
+    ELSIF d.kind = 'rest' THEN
+      PERFORM flohsync._check_strategy(d.definition, c.resource_type, c.strategy)
+         FROM flohsync.connector_sync_config c WHERE c.connector_id = d.id ORDER BY c.resource_type;
     END IF;
   END IF;
   BEGIN

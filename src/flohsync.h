@@ -9,7 +9,7 @@
  *	5  launcher   worker
  *	4  run   pass
  *	3  store   apply   lookup
- *	2  http   outbound   crypto   source (kind_*)   page   canonical   json   filter   ledger   cron
+ *	2  http   outbound   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron
  *	1  wait   db   shmem   guc
  *	0  compat.h   flohsync.h
  */

@@ -584,38 +584,6 @@ http_header(HttpClient *client, const char *name, int index)
 	return value;
 }
 
-/* http_url_problem returns what is wrong with an address, or NULL. */
-const char *
-http_url_problem(const char *url)
-{
-	CURLU	   *u;
-	char	   *part = NULL;
-	const char *problem = NULL;
-
-	for (const char *p = url; *p; p++)
-		if ((unsigned char) *p <= ' ' || *p == 0x7f)
-			return "it holds blanks or control characters";
-	u = curl_url();
-	if (u == NULL)
-		return "out of memory";
-	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-		problem = "it is not an absolute address";
-	else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
-			 (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
-		problem = "its scheme must be http or https";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
-		problem = "it must not hold a user name or password";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || part[0] == '\0'))
-		problem = "it names no host";
-	curl_free(part);
-	curl_url_cleanup(u);
-	return problem;
-}
-
 /*
  * http_retry_after_ms reads a Retry-After header, seconds or a date (RFC 9110,
  * 10.2.3); -1 when it is neither.
