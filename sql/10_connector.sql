@@ -111,22 +111,31 @@ RETURN coalesce(
   'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) || 's');
 COMMENT ON FUNCTION flohsync._list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
 
-CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb) RETURNS SETOF text
+CREATE FUNCTION flohsync._get_command(_config jsonb, _resource_type text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) AS name) g
+         WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
+COMMENT ON FUNCTION flohsync._get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
+
+CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.type FROM (
     SELECT k.key AS type FROM pg_catalog.jsonb_object_keys(_config -> 'queries') k(key) WHERE _kind = 'sql'
     UNION
-    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key)
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_definition -> 'resources') k(key) WHERE _kind = 'rest'
+    UNION
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key) WHERE _kind <> 'rest'
     UNION
     SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
       FROM pg_catalog.jsonb_array_elements_text(_config -> 'commands') c(name)
-     WHERE c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
+     WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
        AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
   ) t ORDER BY 1;
 END;
-COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb) IS 'Resource types that a connector''s config names';
+COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
 
 CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE

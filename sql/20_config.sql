@@ -52,6 +52,8 @@ CREATE TABLE flohsync.connector_sync_config (
   retries                        integer NOT NULL DEFAULT 0,
   parked                         boolean NOT NULL DEFAULT false,
   totals                         jsonb NOT NULL DEFAULT '{}',
+  delta_link                     text,
+  delta_fingerprint              text,
   owner                          name NOT NULL DEFAULT current_user,
   created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -94,6 +96,8 @@ COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled r
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
 COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
 COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Link with which the next incremental pass of a connector of kind rest begins';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Of all that the pass was that ended with that link; under another one it is not used';
 COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';

@@ -2,6 +2,7 @@
 -- (without its ledger a failed pass begins again).
 
 SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_definition', '');
+SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_secret', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_definition', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_config', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record', '');

@@ -17,6 +17,7 @@
 #include "flohsync.h"
 #include "guc.h"
 #include "hooks.h"
+#include "hooks_log.h"
 #include "launcher.h"
 #include "shmem.h"
 
@@ -28,6 +29,7 @@ void
 _PG_init(void)
 {
 	guc_init();
+	hooks_log_init();
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	shmem_init();

@@ -5,11 +5,11 @@
  * Layers, lowest first; a file includes no header of a row above its own, and
  * none in a circle (test/layers checks it):
  *
- *	6  flohsync.c   hooks   the SQL-callable entry points (sqlfn_*.c)
+ *	6  flohsync.c   hooks (hooks_log)   the SQL-callable entry points (sqlfn_*.c)
  *	5  launcher   worker
  *	4  run   pass
  *	3  store   apply   lookup
- *	2  http   outbound   source (kind_*)   page   canonical   json   filter   ledger   cron
+ *	2  http   outbound   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron
  *	1  wait   db   shmem   guc
  *	0  compat.h   flohsync.h
  */

@@ -19,6 +19,8 @@
 char	   *flohsync_databases;
 static char *flohsync_acting_user;	/* read by SQL only */
 bool		flohsync_enabled;
+char	   *flohsync_encryption_key_file;
+char	   *flohsync_encryption_key_file_previous;
 char	   *flohsync_http_allowed_networks;
 int			flohsync_http_connect_timeout;
 int			flohsync_http_max_attempts;
@@ -61,6 +63,15 @@ guc_init(void)
 							 "Whether workers run anything; can be set for one database.",
 							 NULL, &flohsync_enabled, true,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.encryption_key_file",
+							   "File with the key that secrets are encrypted with: 64 hex digits.",
+							   "Only the server's user may be able to read it.",
+							   &flohsync_encryption_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.encryption_key_file_previous",
+							   "File with the key before, until rotate_secrets() has been called.",
+							   NULL, &flohsync_encryption_key_file_previous, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable("flohsync.http_allowed_networks",
 							   "Private networks that connectors may reach, as a comma-separated list of CIDR blocks.",
 							   "Public addresses can always be reached; loopback, private and other special ones only if listed here.",

@@ -7,6 +7,8 @@
 
 extern char *flohsync_databases;
 extern bool flohsync_enabled;
+extern char *flohsync_encryption_key_file;
+extern char *flohsync_encryption_key_file_previous;
 extern char *flohsync_http_allowed_networks;
 extern int	flohsync_http_connect_timeout;	/* s */
 extern int	flohsync_http_max_attempts;

@@ -330,6 +330,18 @@ http_act(HttpClient *client, curl_socket_t fd, int what)
 	http_leave();
 }
 
+/* Does the caller give a header of the name that a line of ours has? */
+static bool
+http_has_header(const HttpRequest *request, const char *line)
+{
+	size_t		n = strcspn(line, ":") + 1;
+
+	for (int i = 0; i < request->nheaders; i++)
+		if (pg_strncasecmp(request->headers[i], line, n) == 0)
+			return true;
+	return false;
+}
+
 /* http_start sends a request; one that is under way is given up. */
 void
 http_start(HttpClient *client, const HttpRequest *request)
@@ -338,6 +350,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 	CURLcode	rc = CURLE_OK;
 	struct curl_slist *list = NULL;
 	bool		no_memory = false;
+	long		timeout_ms;
 	HttpBuffer *b;
 
 	http_drop_request(client);
@@ -350,6 +363,8 @@ http_start(HttpClient *client, const HttpRequest *request)
 	}
 	b->len = 0;
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
+	if (request->max_bytes > 0)
+		client->max_bytes = Min(client->max_bytes, request->max_bytes);
 	client->header_bytes = 0;
 	client->too_large = client->out_of_memory = client->too_many_sockets = false;
 	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
@@ -361,8 +376,11 @@ http_start(HttpClient *client, const HttpRequest *request)
 		const char *line = i == -3 ? "Content-Type: application/json" :
 			i == -2 ? "Accept: application/json" :
 			i == -1 ? "Expect:" : request->headers[i];
-		struct curl_slist *longer = curl_slist_append(list, line);
+		struct curl_slist *longer;
 
+		if (i < 0 && (http_has_header(request, line) || (i == -3 && request->body == NULL)))
+			continue;
+		longer = curl_slist_append(list, line);
 		no_memory = longer == NULL;
 		if (longer)
 			list = longer;
@@ -372,11 +390,20 @@ http_start(HttpClient *client, const HttpRequest *request)
 #define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
 	SET(CURLOPT_URL, request->url);
 	SET(CURLOPT_HTTPHEADER, list);
-	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
-	SET(CURLOPT_COPYPOSTFIELDS, request->body);
+	if (request->body)
+	{
+		SET(CURLOPT_POST, 1L);
+		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
+		SET(CURLOPT_COPYPOSTFIELDS, request->body);
+	}
+	else
+		SET(CURLOPT_HTTPGET, 1L);
+	SET(CURLOPT_CUSTOMREQUEST, request->method);
 	SET(CURLOPT_CONNECTTIMEOUT, (long) flohsync_http_connect_timeout);
-	SET(CURLOPT_TIMEOUT, (long) flohsync_http_timeout);
+	timeout_ms = flohsync_http_timeout * 1000L;
+	if (request->timeout_ms > 0)
+		timeout_ms = Min(timeout_ms, request->timeout_ms);
+	SET(CURLOPT_TIMEOUT_MS, timeout_ms);
 #undef SET
 	if (rc == CURLE_OK && !no_memory)
 		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
@@ -537,36 +564,25 @@ http_finish(HttpClient *client, HttpResponse *response)
 	}
 }
 
-/* http_url_problem returns what is wrong with an address, or NULL. */
-const char *
-http_url_problem(const char *url)
+/*
+ * http_header is a header of the answer that http_finish gave last, palloc'd;
+ * the index counts headers of one name.  NULL when there is none.
+ */
+char *
+http_header(HttpClient *client, const char *name, int index)
 {
-	CURLU	   *u;
-	char	   *part = NULL;
-	const char *problem = NULL;
+	struct curl_header *header;
+	char	   *value = NULL;
 
-	for (const char *p = url; *p; p++)
-		if ((unsigned char) *p <= ' ' || *p == 0x7f)
-			return "it holds blanks or control characters";
-	u = curl_url();
-	if (u == NULL)
-		return "out of memory";
-	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-		problem = "it is not an absolute address";
-	else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
-			 (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
-		problem = "its scheme must be http or https";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
-		problem = "it must not hold a user name or password";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || part[0] == '\0'))
-		problem = "it names no host";
-	curl_free(part);
-	curl_url_cleanup(u);
-	return problem;
+	Assert(!client->underway);
+	http_enter();
+	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		header = NULL;
+	http_leave();
+	/* Stays where it is until the next request. */
+	if (header)
+		value = pstrdup(header->value);
+	return value;
 }
 
 /*

@@ -8,14 +8,18 @@
 #include <time.h>
 
 #include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
 
 typedef struct HttpRequest
 {
+	const char *method;			/* NULL: POST with a body, GET without one */
 	const char *url;
-	char	  **headers;		/* "Name: value" */
+	char	  **headers;		/* "Name: value"; each in place of our own of that name */
 	int			nheaders;
-	const char *body;			/* sent by POST as JSON; must live until the end of the request */
+	const char *body;			/* NULL: none.  JSON, unless a Content-Type says otherwise */
 	size_t		body_len;
+	int			timeout_ms;		/* 0: flohsync.http_timeout; never more than that */
+	size_t		max_bytes;		/* 0: flohsync.http_max_response_size; never more than that */
 } HttpRequest;
 
 typedef enum HttpFailure
@@ -33,7 +37,7 @@ typedef struct HttpResponse
 {
 	HttpFailure failure;
 	char		message[512];	/* of a failure */
-	int			status;
+	int			status;			/* of the final answer */
 	char	   *body;			/* until the request after the next one starts */
 	size_t		len;
 	char		retry_after[128];	/* header, "" when absent */
@@ -48,8 +52,24 @@ extern HttpClient *http_client_create(void);
 extern void http_client_close(HttpClient *client);
 extern void http_start(HttpClient *client, const HttpRequest *request);
 extern void http_finish(HttpClient *client, HttpResponse *response);
+extern char *http_header(HttpClient *client, const char *name, int index);
+
+extern int64 http_retry_after_ms(const char *header, time_t now);
+
+/* http_url.c */
+typedef struct HttpOrigin
+{
+	char	   *scheme;
+	char	   *host;
+	int			port;
+} HttpOrigin;
 
 extern const char *http_url_problem(const char *url);
-extern int64 http_retry_after_ms(const char *header, time_t now);
+extern char *http_url_resolve(const char *base, const char *reference);
+extern bool http_url_origin(const char *url, HttpOrigin *origin);
+extern bool http_same_origin(const HttpOrigin *a, const HttpOrigin *b);
+extern void http_url_encode(StringInfo out, const char *value);
+extern void http_url_add(StringInfo url, const char *name, const char *value);
+extern char *http_url_drop(const char *url, const char *name);
 
 #endif							/* FLOHSYNC_HTTP_H */

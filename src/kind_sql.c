@@ -38,6 +38,13 @@
 #define PAGE_BYTES		(16 * 1024 * 1024)		/* then a page is long enough */
 #define PAGE_MAX_BYTES	(64 * 1024 * 1024)
 
+/* Rows (external_id, record) of a connector's query. */
+#define SQL_RECORDS \
+	"select q.external_id::pg_catalog.text, pg_catalog.jsonb_build_object(" \
+	"'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, " \
+	"'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n" \
+	"from (\n%s\n) q\n"
+
 typedef struct SqlState
 {
 	char	   *cursor;			/* asked for */
@@ -137,9 +144,8 @@ sql_function_name(const char *function)
 }
 
 static void
-sql_call_function(Source *source, StringInfo body)
+sql_call_function(Source *source, const char *request, StringInfo body)
 {
-	char	   *request = source_request(&source->spec, ((SqlState *) source->state)->cursor);
 	char	   *statement;
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(request);
@@ -178,10 +184,7 @@ sql_run_query(Source *source)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
 	initStringInfo(&statement);
 	appendStringInfo(&statement,
-					 "select q.external_id::pg_catalog.text, pg_catalog.jsonb_build_object("
-					 "'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, "
-					 "'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n"
-					 "from (\n%s\n) q\n"
+					 SQL_RECORDS
 					 "where ($1::pg_catalog.text is null or q.external_id is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
 					 "order by q.external_id::pg_catalog.text collate \"C\"",
 					 source->spec.query,
@@ -291,6 +294,24 @@ sql_next_page(Source *source, StringInfo body)
 }
 
 static void
+sql_begin(Source *source)
+{
+	if (source->spec.in_transaction)
+		SPI_connect();
+	else
+		db_begin("asking a connector of kind sql");
+}
+
+static void
+sql_end(Source *source)
+{
+	if (source->spec.in_transaction)
+		SPI_finish();
+	else
+		db_commit();
+}
+
+static void
 sql_answer(Source *source, SourceAnswer *answer)
 {
 	SqlState   *state = source->state;
@@ -318,18 +339,12 @@ sql_answer(Source *source, SourceAnswer *answer)
 	}
 	if (source->spec.query == NULL || state->spool == NULL)
 	{
-		if (source->spec.in_transaction)
-			SPI_connect();
-		else
-			db_begin("asking a connector of kind sql");
+		sql_begin(source);
 		if (source->spec.query)
 			sql_run_query(source);
 		else
-			sql_call_function(source, body);
-		if (source->spec.in_transaction)
-			SPI_finish();
-		else
-			db_commit();
+			sql_call_function(source, source_request(&source->spec, state->cursor), body);
+		sql_end(source);
 	}
 	if (source->spec.query)
 	{
@@ -347,11 +362,63 @@ sql_answer(Source *source, SourceAnswer *answer)
 	answer->ms = (GetCurrentTimestamp() - start) / 1000.0;
 }
 
+/* The query's rows of one id, as an answer. */
+static void
+sql_query_one(Source *source, const char *external_id, StringInfo body)
+{
+	const char *problem = source_query_problem(source->spec.query);
+	char	   *statement;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(external_id);
+	char	   *record;
+
+	if (problem)
+		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
+	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
+						 source->spec.query);
+	sql_take_rights(source);
+	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not run the connector's query");
+	record = SPI_processed == 1 ? db_text(0, 2) : NULL;
+	sql_give_rights_back(source);
+	appendStringInfo(body, "{\"success\":true,\"payload\":{\"resources\":[%s]}}", record ? record : "");
+}
+
+static void
+sql_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	SqlState   *state = source->state;
+	StringInfo	body = &state->body[state->current];
+
+	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
+	{
+		answer->error_class = "configuration";
+		answer->not_supported = true;
+		snprintf(answer->message, sizeof(answer->message),
+				 "the connector cannot be asked for one record of type \"%s\"", source->spec.resource_type);
+		return;
+	}
+	answer->started_at = GetCurrentTimestamp();
+	resetStringInfo(body);
+	sql_begin(source);
+	if (source->spec.query)
+		sql_query_one(source, external_id, body);
+	else
+		sql_call_function(source, source_get_request(&source->spec, external_id), body);
+	sql_end(source);
+	answer->body = body->data;
+	answer->len = body->len;
+	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;
+	if (source->spec.query == NULL)
+		source_one_record(source, answer);
+}
+
 const SourceKind source_kind_sql = {
 	.name = "sql",
 	.open = sql_open,
 	.ask = sql_ask,
 	.answer = sql_answer,
+	.get = sql_get,
 	.close = sql_close,
 };
 

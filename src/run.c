@@ -123,6 +123,8 @@ run_start(Run *run)
 	run->page = run->setup.last_page + 1;
 	run->first_answer = true;
 	run->complete = true;
+	if (run->setup.incomplete)
+		run_incomplete(run, "%s", run->setup.incomplete);
 	return true;
 }
 
@@ -293,7 +295,8 @@ run_caught(Run *run)
 		/* A connector's query does not know about the search_path of who wrote it. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
 			detail = "a connector's query must name tables with their schema";
-		run_fail(run, ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" : "database",
+		run_fail(run, ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
+				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
 				 "%s%s%s", edata->message ? edata->message : "unknown error",
 				 detail ? ": " : "", detail ? detail : "");
 		ereport(LOG,

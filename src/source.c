@@ -3,9 +3,8 @@
  *	  Where pages come from: what is common to the kinds of connectors.
  *
  * A source is asked for a page (source_ask, which may send a request and
- * return) and then gives its answer (source_answer, which waits).  Whatever
- * the kind, the answer is a text in the command protocol, so that one reader
- * (page.c) serves all.  Close a source also after an error.
+ * return), then gives its answer (source_answer, which waits), and then makes
+ * a page of it (source_read).  Close a source also after an error.
  */
 #include "postgres.h"
 
@@ -13,6 +12,9 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "crypto.h"
+#include "flohsync.h"
+#include "json.h"
 #include "source.h"
 
 Source *
@@ -24,7 +26,8 @@ source_open(const SourceSpec *spec)
 
 	source->context = context;
 	source->spec = *spec;
-	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql : &source_kind_command;
+	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql :
+		strcmp(spec->kind, source_kind_rest.name) == 0 ? &source_kind_rest : &source_kind_command;
 	source->kind->open(source);
 	return source;
 }
@@ -43,12 +46,68 @@ source_answer(Source *source, SourceAnswer *answer)
 	source->kind->answer(source, answer);
 }
 
+/* source_read makes a page of an answer that came; false with the answer's class set when it is none. */
+bool
+source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	const char *problem = NULL;
+	bool		good;
+
+	if (source->kind->read)
+		good = source->kind->read(source, parser, answer, page, &problem);
+	else
+		good = page_parse(parser, answer->body, answer->len, page, &problem);
+	if (good && page->success)
+		return true;
+	if (good)
+	{
+		answer->error_class = "upstream";
+		answer->cursor_refused = true;
+		snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
+				 page->upstream_error ? source_redacted(source, page->upstream_error, strlen(page->upstream_error)) :
+				 "(no message)");
+	}
+	else if (answer->error_class == NULL)
+	{
+		/* A cut or garbled answer; maybe the next one is whole. */
+		answer->error_class = "protocol";
+		answer->retryable = true;
+		snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
+	}
+	return false;
+}
+
+/*
+ * source_get asks for one record and waits for it.  On success the body is an
+ * answer of the command protocol whose payload.resources has the record, or
+ * none when the upstream says that there is no such record.  One attempt: who
+ * asks for a single record does not want to wait for a second one.
+ */
+void
+source_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	memset(answer, 0, sizeof(*answer));
+	answer->retry_after_ms = -1;
+	if (source->kind->get)
+	{
+		source->kind->get(source, external_id, answer);
+		return;
+	}
+	answer->error_class = "configuration";
+	answer->not_supported = true;
+	strlcpy(answer->message, "connectors of this kind cannot be asked for one record", sizeof(answer->message));
+}
+
+/* source_close also wipes the secrets that the caller's spec has. */
 void
 source_close(Source *source)
 {
 	if (source == NULL)
 		return;
 	source->kind->close(source);
+	for (int i = 0; i < source->nhidden; i++)
+		crypto_wipe(source->hidden[i], strlen(source->hidden[i]));
+	source_wipe_secrets(source->spec.secrets, source->spec.nsecrets);
 	MemoryContextDelete(source->context);
 }
 
@@ -77,4 +136,89 @@ source_request(const SourceSpec *spec, const char *cursor)
 	source_member(&out, "modifiedSince", spec->modified_since);
 	appendStringInfoChar(&out, '}');
 	return out.data;
+}
+
+/* source_get_request is the request for one record. */
+char *
+source_get_request(const SourceSpec *spec, const char *external_id)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, "{\"command\":");
+	escape_json(&out, spec->get_command);
+	source_member(&out, "externalId", external_id);
+	appendStringInfoChar(&out, '}');
+	return out.data;
+}
+
+static JsonParser *
+source_parse(const char *body, size_t len)
+{
+	JsonParser *json = json_parser_create();
+
+	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
+}
+
+/* source_names_cursor: does an error name the cursor as its cause, in the words of RFC 9865? */
+bool
+source_names_cursor(const char *body, size_t len)
+{
+	static const char *const words[] = {"expiredCursor", "invalidCursor"};
+
+	for (size_t i = 0; i < lengthof(words); i++)
+		if (memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL)
+			return true;
+	return false;
+}
+
+/*
+ * source_none_found: is this the answer of somebody who knows the protocol and
+ * not the record, rather than of a web server that does not know the address?
+ */
+bool
+source_none_found(const char *body, size_t len)
+{
+	JsonParser *json = source_parse(body, len);
+	uint32		success;
+
+	if (json == NULL || json->nodes[JSON_ROOT].type != JSON_OBJECT)
+		return false;
+	success = json_member(json, JSON_ROOT, "success", 7);
+	return success != 0 && json->nodes[success].type == JSON_FALSE;
+}
+
+/*
+ * source_one_record turns the answer to a request for one record into a page:
+ * the record is payload.resource, or stands alone in payload.resources.
+ */
+void
+source_one_record(Source *source, SourceAnswer *answer)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	JsonParser *json = source_parse(answer->body, answer->len);
+	uint32		payload;
+	uint32		record = 0;
+	StringInfoData out;
+
+	if (json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT)
+	{
+		payload = json_member(json, JSON_ROOT, "payload", 7);
+		if (payload != 0 && json->nodes[payload].type == JSON_OBJECT)
+			record = json_member(json, payload, "resource", 8);
+	}
+	/* Anything else is told as it is; whoever reads it says what is wrong. */
+	if (record != 0)
+	{
+		const JsonNode *node = &json->nodes[record];
+
+		initStringInfo(&out);
+		appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
+		if (node->type != JSON_NULL)
+			appendBinaryStringInfo(&out, answer->body + node->start, node->end - node->start);
+		appendStringInfoString(&out, "]}}");
+		answer->body = out.data;
+		answer->len = out.len;
+	}
+	MemoryContextSwitchTo(old);
 }

@@ -66,10 +66,9 @@ test_type(Source *source, StringInfo out)
 
 	source_ask(source, NULL);
 	source_answer(source, &answer);
-	if (answer.error_class)
-		problem = answer.message;
-	else if (page_parse(page_parser_create(NULL, 0), answer.body, answer.len, &page, &problem) && !page.success)
-		problem = page.upstream_error ? page.upstream_error : "upstream reported an error";
+	if (answer.error_class == NULL)
+		source_read(source, page_parser_create(NULL, 0), &answer, &page);
+	problem = answer.error_class ? answer.message : NULL;
 	if (problem)
 		test_failed(out, problem);
 	else
@@ -129,18 +128,17 @@ PGDLLEXPORT Datum
 flohsync_test_connector(PG_FUNCTION_ARGS)
 {
 	static DbQuery query = {
-		"select d.kind, d.config ->> 'url',"
-		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
-		" d.config ->> 'function', t.type, flohsync._list_command(d.config, t.type), d.config -> 'queries' ->> t.type,"
-		" current_user::pg_catalog.text"
+		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config) x(type)"
+		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config, d.definition) x(type)"
 		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
 		" where d.id = flohsync._connector_id($1) order by t.type",
 		1, {TEXTOID}
 	};
 	MemoryContext caller = CurrentMemoryContext;
 	SourceSpec *specs;
+	char	   *connector;
+	char	  **names;
 	StringInfoData types;
 	StringInfoData first_error;
 	char	   *answer;
@@ -154,25 +152,15 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	SPI_connect();
 	n = (int) db_execute(&query, &v, NULL);
 	specs = palloc0(sizeof(SourceSpec) * Max(n, 1));
+	connector = n > 0 ? db_text(0, 1) : NULL;
+	names = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		names[i] = db_text(i, 2);
 	for (int i = 0; i < n; i++)
 	{
-		bool		isnull;
-		Datum	   *elements;
-		bool	   *nulls;
-		ArrayType  *headers = DatumGetArrayTypeP(db_value(i, 3, &isnull));
-
-		specs[i].kind = db_text(i, 1);
-		specs[i].url = db_text(i, 2);
-		deconstruct_array(headers, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &specs[i].nheaders);
-		specs[i].headers = palloc(sizeof(char *) * Max(specs[i].nheaders, 1));
-		for (int h = 0; h < specs[i].nheaders; h++)
-			specs[i].headers[h] = TextDatumGetCString(elements[h]);
-		specs[i].function = db_text(i, 4);
-		specs[i].resource_type = db_text(i, 5);
-		specs[i].list_command = db_text(i, 6);
-		specs[i].query = db_text(i, 7);
-		specs[i].owner = db_text(i, 8);
+		store_source_spec(connector, names[i], &specs[i], CurrentMemoryContext);
 		specs[i].page_size = 1;
+		specs[i].probe = true;
 		specs[i].in_transaction = true;
 	}
 
