@@ -70,7 +70,7 @@ struct HttpClient
 	bool		out_of_memory;
 	bool		too_many_sockets;
 	OutboundPolicy *policy;
-	char		blocked[INET6_ADDRSTRLEN + 16];
+	char		blocked[160];
 	char		retry_after[128];
 	char		error[CURL_ERROR_SIZE];
 	TimestampTz started_at;
@@ -555,8 +555,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 					 flohsync_http_max_response_size);
 			break;
 		case HTTP_BLOCKED:
-			snprintf(response->message, sizeof(response->message),
-					 "address %s is not allowed by flohsync.http_allowed_networks", client->blocked);
+			strlcpy(response->message, client->blocked, sizeof(response->message));
 			break;
 		default:
 			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
