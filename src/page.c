@@ -778,7 +778,7 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 void
 page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 {
-	CanonicalPath *all = palloc0(sizeof(CanonicalPath) * (parser->nignore + n + 1));
+	CanonicalPath *all = MemoryContextAllocZero(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
 
 	/* Those that are not stored come first. */
 	memcpy(all, paths, sizeof(CanonicalPath) * n);

@@ -276,7 +276,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 		page = &merged;
 	}
 	n = page->nrecords;
-	records = palloc(sizeof(Record) * Max(n, 1));
+	records = MemoryContextAlloc(run->page_context, sizeof(Record) * Max(n, 1));
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
