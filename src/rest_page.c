@@ -280,8 +280,7 @@ next_url(Reading *r, const char *reference, bool *failed)
 	}
 	else if (strcmp(url, r->state->url) == 0)
 	{
-		reading_failed(r, "pagination_loop", "the upstream's link to the next page is that of the page itself");
-		*failed = true;
+		r->page->loop = "the upstream's link to the next page is that of the page itself";
 	}
 	return url;
 }
@@ -510,7 +509,12 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		return reading_nothing(&r, problem);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, page, problem);
 	if (r.json == NULL)
+	{
+		/* Cut, perhaps; the next attempt may bring all of it. */
+		reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", *problem);
+		answer->retryable = true;
 		return false;
+	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
 	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total);
@@ -522,7 +526,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if (failed || !reading_delta(&r, &next))
 		return false;
 	if (reading_repeats(&r))
-		return reading_failed(&r, "pagination_loop", "the upstream sent the same page twice in a row");
+		page->loop = "the upstream sent the same page twice in a row";
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
 	page_mapped_end(parser, page);
