@@ -425,14 +425,34 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync._fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
 
+CREATE FUNCTION flohsync._raise_faults(_faults jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  said constant text := format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message');
+  advice constant text := coalesce(_faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
+BEGIN
+  IF jsonb_array_length(_faults) = 1 THEN
+    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice;
+  ELSIF jsonb_array_length(_faults) > 1 THEN
+    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice, DETAIL = (
+      SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
+             || CASE WHEN jsonb_array_length(_faults) > 21 THEN format(E'\nAnd %s more.', jsonb_array_length(_faults) - 21) ELSE '' END
+        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._raise_faults(jsonb) IS 'Raises 22023 with the faults of a definition, if there are any';
+
 CREATE FUNCTION flohsync._check_definition(_config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  faults jsonb;
   k text;
   v jsonb;
+  url text;
   problem text;
 BEGIN
   IF _definition IS NULL THEN
@@ -442,15 +462,7 @@ BEGIN
   IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
     PERFORM flohsync._invalid('config', 'it must be a JSON object');
   END IF;
-  faults := flohsync.validate_definition(_definition);
-  IF faults <> '[]' THEN
-    RAISE invalid_parameter_value USING
-      MESSAGE = format('invalid definition at "%s": %s', faults -> 0 ->> 'pointer', faults -> 0 ->> 'message'),
-      DETAIL = coalesce((SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
-                           || CASE WHEN jsonb_array_length(faults) > 21 THEN format(E'\nand %s more', jsonb_array_length(faults) - 21) ELSE '' END
-                           FROM jsonb_array_elements(faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21), ''),
-      HINT = coalesce(faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
-  END IF;
+  PERFORM flohsync._raise_faults(flohsync.validate_definition(_definition));
 
   FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
     v := _config -> k;
@@ -468,12 +480,13 @@ BEGIN
     PERFORM flohsync._invalid(k, 'the definition takes it as a secret, which is not kept in config',
       format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
   END LOOP;
-  FOR k, problem IN
-    SELECT u.key, flohsync._base_url_problem(flohsync._fill(u.url, _config))
+  FOR k, url IN
+    SELECT u.key, flohsync._fill(u.url, _config)
       FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
+    problem := flohsync._base_url_problem(url);
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid('config', format('%s becomes %s: %s', k, flohsync._excerpt(flohsync._fill(coalesce(
-        CASE k WHEN 'base_url' THEN _definition ->> k ELSE _definition -> 'auth' ->> k END, ''), _config)), problem));
+      PERFORM flohsync._invalid('config', format('"%s" becomes %s: %s', k, flohsync._excerpt(url), problem),
+        'Values of config are put into this address as they are.');
     END IF;
   END LOOP;
 END
@@ -481,19 +494,34 @@ $$;
 COMMENT ON FUNCTION flohsync._check_definition(jsonb, jsonb) IS
   'Raises 22023 for a definition with faults, or a config that lacks what it uses';
 
+CREATE FUNCTION flohsync._strategy_problem(_definition jsonb, _resource_type text, _strategy text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN NOT EXISTS (SELECT FROM flohsync._resources(_definition) r WHERE r.type = _resource_type)
+    THEN pg_catalog.format('the definition has no resource "%s"', _resource_type)
+  WHEN _strategy = 'incremental'
+       AND coalesce(_definition -> 'resources' -> _resource_type -> 'list' -> 'incremental' ->> 'type', 'none') = 'none'
+    THEN pg_catalog.format('the definition does not say how to ask for changes of resource "%s"', _resource_type)
+END;
+COMMENT ON FUNCTION flohsync._strategy_problem(jsonb, text, text) IS
+  'Why a resource type cannot be synced with a strategy by a definition; null when it can';
+
 CREATE FUNCTION flohsync._check_strategy(_definition jsonb, _resource_type text, _strategy text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  problem text := flohsync._strategy_problem(_definition, _resource_type, NULL);
 BEGIN
-  IF NOT EXISTS (SELECT FROM flohsync._resources(_definition) r WHERE r.type = _resource_type) THEN
-    PERFORM flohsync._invalid('resource_type', format('the definition has no resource "%s"', _resource_type),
+  IF problem IS NOT NULL THEN
+    PERFORM flohsync._invalid('resource_type', problem,
       format('Resources are %s.', (SELECT string_agg(r.type, ', ' ORDER BY r.type COLLATE "C") FROM flohsync._resources(_definition) r)));
   END IF;
-  IF _strategy = 'incremental'
-     AND coalesce(_definition -> 'resources' -> _resource_type -> 'list' -> 'incremental' ->> 'type', 'none') = 'none' THEN
-    PERFORM flohsync._invalid('strategy', format('the upstream cannot tell what changed among resources "%s"', _resource_type),
-      format('Use strategy full, or give the definition /resources/%s/list/incremental.', _resource_type));
+  problem := flohsync._strategy_problem(_definition, _resource_type, _strategy);
+  IF problem IS NOT NULL THEN
+    PERFORM flohsync._invalid('strategy', problem,
+      format('Use strategy full, or give the definition a /resources/%s/list/incremental.', _resource_type));
   END IF;
 END
 $$;

@@ -266,4 +266,4 @@ SELECT c.label,
                '"LONG"', to_json('https://' || repeat('a.', 1500) || 'example')::text),
                '"PARENTHESES"', to_json(repeat('(', 900))::text)::jsonb,
        c.expected, c.in_schema
-  FROM cases c LEFT JOIN bases b ON b.name = c.base;
+  FROM cases c LEFT JOIN bases b ON b.name = c.base ORDER BY c.ctid;
