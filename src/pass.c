@@ -320,7 +320,6 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	run->timings.lookup_us += run->scope.lookup_us;
 	run->timings.write_us += run->scope.write_us;
 	run->setup.passed += n;
-	pfree(records);
 	return true;
 }
 
