@@ -150,10 +150,15 @@ for ([ 'no token in the answer', 'body', body => '{"token_type": "Bearer"}' ], [
 	$f->ends_with($c, 'user', 'auth', qr/./, "token endpoint: $name");
 	$f->up('heal');
 }
-$f->clear_log;
-$f->fault('redirect', type => 'token', location => '/oauth/elsewhere', times => -1);
-$f->ends_with($c, 'user', 'auth', qr/./, 'token endpoint: a redirect');
-is(scalar(grep { $_->{path} =~ /elsewhere/ } $f->requests), 0, 'token endpoint: a redirect is not followed');
+my $other = $f->another(records => 'user=5');
+for my $code (302, 307)
+{
+	$f->fault('redirect', type => 'token', code => $code, location => $other->origin . '/oauth/token', times => -1);
+	my ($ok) = $f->sync($c, 'user');
+	ok(!$ok, "token endpoint: a redirect ($code) to another origin ends the run");
+	is($other->up('log')->{requests}, 0, "token endpoint: it ($code) is not followed");
+	$f->up('heal');
+}
 $f->up('heal');
 
 # Several runs of a connector, each with a token of its own or one for all: never more tokens than runs
