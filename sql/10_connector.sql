@@ -172,11 +172,17 @@ BEGIN
         PERFORM flohsync._invalid('headers', 'it must be an object of texts');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
-        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\r\n]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
+        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
           PERFORM flohsync._invalid('headers', format('header "%s" is malformed', k));
         END IF;
-        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection') THEN
+        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
+                        'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection') THEN
           PERFORM flohsync._invalid('headers', format('header "%s" is set by flohsync itself', k));
+        END IF;
+        IF lower(k) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' THEN
+          RAISE NOTICE USING
+            MESSAGE = format('header "%s" is stored in clear text', k),
+            HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';
         END IF;
       END LOOP;
     END IF;

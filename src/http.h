@@ -30,6 +30,7 @@ typedef enum HttpFailure
 	HTTP_TLS,
 	HTTP_BLOCKED,				/* the address is not allowed */
 	HTTP_TOO_LARGE,
+	HTTP_REDIRECT,				/* one that is not followed */
 	HTTP_BAD_URL
 } HttpFailure;
 

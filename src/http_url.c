@@ -23,6 +23,16 @@ http_url_is_clean(const char *url)
 	return true;
 }
 
+/* A name or a number, once what was percent-encoded is decoded; or an address of IPv6. */
+static bool
+http_host_is_clean(const char *host)
+{
+	if (host[0] == '[')
+		return true;			/* libcurl has read it */
+	return host[0] != '\0' &&
+		host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
+}
+
 /* http_url_problem returns what is wrong with an address, or NULL. */
 const char *
 http_url_problem(const char *url)
@@ -30,10 +40,20 @@ http_url_problem(const char *url)
 	CURLU	   *u;
 	char	   *part = NULL;
 	const char *problem = NULL;
+	const char *colon = strchr(url, ':');
 
 	for (const char *p = url; *p; p++)
+	{
 		if ((unsigned char) *p <= ' ' || *p == 0x7f)
 			return "it holds blanks or control characters";
+		if ((unsigned char) *p > 0x7f)
+			return "it holds characters that are not ASCII: write a name as \"xn--…\", the rest percent-encoded";
+		if (*p == '\\')
+			return "it holds a backslash";
+	}
+	/* libcurl is generous. */
+	if (colon == NULL || strncmp(colon, "://", 3) != 0 || colon[3] == '/')
+		return "it is not an absolute address";
 	u = curl_url();
 	if (u == NULL)
 		return "out of memory";
@@ -48,7 +68,7 @@ http_url_problem(const char *url)
 		problem = "it must not hold a user name or password";
 	curl_free(part);
 	part = NULL;
-	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || part[0] == '\0'))
+	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || !http_host_is_clean(part)))
 		problem = "it names no host";
 	curl_free(part);
 	curl_url_cleanup(u);

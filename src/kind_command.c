@@ -158,6 +158,7 @@ command_answer(Source *source, SourceAnswer *answer)
 	static const char *const classes[] = {
 		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
 		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+		[HTTP_REDIRECT] = "http_status",
 	};
 	CommandState *state = source->state;
 	HttpResponse response;

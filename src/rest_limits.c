@@ -105,6 +105,7 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	static const char *const classes[] = {
 		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
 		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+		[HTTP_REDIRECT] = "http_status",
 	};
 	const RestDefinition *d = state->def;
 	int			status = response->status;
