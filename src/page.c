@@ -53,6 +53,7 @@ struct PageParser
 	CanonicalArena texts;		/* strings that had escapes */
 	CanonicalPath *ignore;
 	int			nignore;
+	int			nexclude;		/* so many of the first are not stored either */
 	Record	   *records;
 	Record	   *sorted;
 	CanonicalKey *keys;
@@ -87,6 +88,7 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore)
 			path += sizeof(prefix) - 1;
 		if (*path == '\0')
 			continue;
+		parser->ignore[parser->nignore].separator = '.';
 		parser->ignore[parser->nignore].data = pstrdup(path);
 		parser->ignore[parser->nignore++].len = strlen(path);
 	}
@@ -134,30 +136,30 @@ page_is_utf8(const char *data, size_t len)
 
 /* The bytes of a node as they came. */
 static inline Slice
-page_raw(const PageParser *parser, const JsonNode *node)
+page_raw(const JsonParser *json, const JsonNode *node)
 {
-	return (Slice) {parser->json->text + node->start, (int) (node->end - node->start)};
+	return (Slice) {json->text + node->start, (int) (node->end - node->start)};
 }
 
 static bool
-page_node_is_utf8(const PageParser *parser, const JsonNode *node)
+page_node_is_utf8(const PageParser *parser, const JsonParser *json, const JsonNode *node)
 {
-	Slice		raw = page_raw(parser, node);
+	Slice		raw = page_raw(json, node);
 
-	return parser->utf8 || page_is_utf8(raw.data, raw.len);
+	return parser->utf8 || json != parser->json || page_is_utf8(raw.data, raw.len);
 }
 
 /* The characters of a string node. */
 static inline Slice
-page_text(PageParser *parser, const JsonNode *node)
+page_text(PageParser *parser, const JsonParser *json, const JsonNode *node)
 {
-	Slice		text = {parser->json->text + node->start + 1, (int) (node->end - node->start - 2)};
+	Slice		text = {json->text + node->start + 1, (int) (node->end - node->start - 2)};
 
 	if (unlikely(node->flags & JSON_F_ESCAPED))
 	{
 		char	   *decoded = canonical_arena_alloc(&parser->texts, text.len + 1);
 
-		text.len = (int) json_string_decode(parser->json, node, decoded);
+		text.len = (int) json_string_decode(json, node, decoded);
 		text.data = decoded;
 	}
 	return text;
@@ -181,9 +183,9 @@ page_clip(Slice text, int max)
 
 /* An id is a text or an integer.  Returns NULL, or the error class when it is of no use. */
 static const char *
-page_id(PageParser *parser, uint32 index, Slice *id)
+page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 {
-	const JsonNode *node = &parser->json->nodes[index];
+	const JsonNode *node = &json->nodes[index];
 	Slice		text;
 
 	*id = (Slice) {NULL, 0};
@@ -193,19 +195,19 @@ page_id(PageParser *parser, uint32 index, Slice *id)
 	{
 		if (node->flags & JSON_F_BAD_ESCAPE)
 			return "invalid_unicode";
-		text = page_text(parser, node);
+		text = page_text(parser, json, node);
 		if (text.len == 0)
 			return "external_id_empty";
 	}
-	else if (json_is_integer(parser->json, node))
+	else if (json_is_integer(json, node))
 	{
-		text = page_raw(parser, node);
+		text = page_raw(json, node);
 		if (text.len == 2 && memcmp(text.data, "-0", 2) == 0)
 			text = (Slice) {text.data + 1, 1};
 	}
 	else
 		return "external_id_type";
-	if (!page_node_is_utf8(parser, node))
+	if (!page_node_is_utf8(parser, json, node))
 		return "invalid_utf8";
 	if (page_clip(text, MAX_ID_CHARS) < text.len)
 		return "external_id_too_long";
@@ -258,7 +260,7 @@ page_class_message(const char *error_class)
 }
 
 static void
-page_set_aside(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position,
+page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index, uint32 position,
 			   Slice external_id, const char *error_class, const char *message)
 {
 	RecordFault *fault = &parser->faults[page->nfaults++];
@@ -266,26 +268,20 @@ page_set_aside(PageParser *parser, UpstreamPage *page, uint32 index, uint32 posi
 	fault->external_id = external_id;
 	fault->error_class = error_class;
 	fault->message = message;
-	fault->payload = page_raw(parser, &parser->json->nodes[index]);
+	fault->payload = page_raw(json, &json->nodes[index]);
 	fault->position = position;
 }
 
-/* The members of a record that count, 0 where absent. */
-typedef struct RecordNodes
-{
-	uint32		external_id;
-	uint32		display_name;
-	uint32		email;
-	uint32		attributes;
-} RecordNodes;
-
 static inline void
-page_find_members(const PageParser *parser, uint32 index, RecordNodes *found)
+page_find_members(const PageParser *parser, uint32 index, PageMapped *found)
 {
 	const JsonNode *nodes = parser->json->nodes;
 	const char *text = parser->json->text;
 
-	memset(found, 0, sizeof(RecordNodes));
+	memset(found, 0, sizeof(PageMapped));
+	found->json = parser->json;
+	found->record = index;
+	found->external_id.json = found->display_name.json = found->email.json = found->attributes.json = parser->json;
 	for (uint32 i = nodes[index].child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		const char *name = text + nodes[i].start + 1;
@@ -300,38 +296,55 @@ page_find_members(const PageParser *parser, uint32 index, RecordNodes *found)
 			name = decoded;
 		}
 		if (len == 10 && memcmp(name, "externalId", 10) == 0)
-			found->external_id = nodes[i].next;
+			found->external_id.node = nodes[i].next;
 		else if (len == 11 && memcmp(name, "displayName", 11) == 0)
-			found->display_name = nodes[i].next;
+			found->display_name.node = nodes[i].next;
 		else if (len == 5 && memcmp(name, "email", 5) == 0)
-			found->email = nodes[i].next;
+			found->email.node = nodes[i].next;
 		else if (len == 10 && memcmp(name, "attributes", 10) == 0)
-			found->attributes = nodes[i].next;
+			found->attributes.node = nodes[i].next;
 	}
+}
+
+/* An id with what stands before it. */
+static const char *
+page_prefix_id(PageParser *parser, Slice prefix, Slice *id)
+{
+	char	   *whole = canonical_arena_alloc(&parser->texts, prefix.len + id->len + 1);
+
+	memcpy(whole, prefix.data, prefix.len);
+	memcpy(whole + prefix.len, id->data, id->len);
+	*id = (Slice) {whole, prefix.len + id->len};
+	if (page_clip(*id, MAX_ID_CHARS) == id->len)
+		return NULL;
+	*id = (Slice) {NULL, 0};
+	return "external_id_too_long";
 }
 
 /* Fills a record but for its hash; returns NULL or an error class. */
 static inline const char *
-page_check_record(PageParser *parser, const JsonNode *node, const RecordNodes *found,
-				  Record *record, bool *truncated)
+page_check_record(PageParser *parser, const PageMapped *found, Record *record, bool *truncated)
 {
-	const JsonNode *nodes = parser->json->nodes;
+	const JsonNode *node = &found->json->nodes[found->record];
+	const JsonNode *value;
 	const char *error_class;
 	int			kept;
 
 	/* First, because it tells which stored row the entry is about. */
-	error_class = page_id(parser, found->external_id, &record->external_id);
+	error_class = page_id(parser, found->external_id.json, found->external_id.node, &record->external_id);
+	if (found->id_prefix.data != NULL && error_class == NULL)
+		error_class = page_prefix_id(parser, found->id_prefix, &record->external_id);
 
 	if (unlikely(node->end - node->start > FLOHSYNC_MAX_RECORD_BYTES))
 		return "record_too_large";
-	if (unlikely(!page_node_is_utf8(parser, node)))
+	if (unlikely(!page_node_is_utf8(parser, found->json, node)))
 		return "invalid_utf8";
 	if (unlikely(node->flags & JSON_F_BAD))
 	{
 		if (node->flags & JSON_F_BAD_DEPTH)
 			return "nesting_too_deep";
 		if (node->flags & JSON_F_BAD_ESCAPE)
-			return page_escape_class(page_raw(parser, node));
+			return page_escape_class(page_raw(found->json, node));
 		return "number_out_of_range";
 	}
 	if (error_class != NULL)
@@ -339,48 +352,51 @@ page_check_record(PageParser *parser, const JsonNode *node, const RecordNodes *f
 
 	record->display_name = (Slice) {NULL, 0};
 	*truncated = false;
-	if (found->display_name != 0 && nodes[found->display_name].type != JSON_NULL)
+	value = &found->display_name.json->nodes[found->display_name.node];
+	if (found->display_name.node != 0 && value->type != JSON_NULL)
 	{
-		if (nodes[found->display_name].type != JSON_STRING)
+		if (value->type != JSON_STRING)
 			return "display_name_type";
-		record->display_name = page_text(parser, &nodes[found->display_name]);
+		record->display_name = page_text(parser, found->display_name.json, value);
 		kept = page_clip(record->display_name, FLOHSYNC_MAX_NAME_CHARS);
 		*truncated = kept < record->display_name.len;
 		record->display_name.len = kept;
 	}
 
 	record->email = (Slice) {NULL, 0};
-	if (found->email != 0 && nodes[found->email].type != JSON_NULL)
+	value = &found->email.json->nodes[found->email.node];
+	if (found->email.node != 0 && value->type != JSON_NULL)
 	{
-		if (nodes[found->email].type != JSON_STRING)
+		if (value->type != JSON_STRING)
 			return "email_type";
-		record->email = page_text(parser, &nodes[found->email]);
+		record->email = page_text(parser, found->email.json, value);
 		if (page_clip(record->email, MAX_EMAIL_CHARS) < record->email.len)
 			return "email_too_long";
 	}
 
 	record->attributes = (Slice) {NULL, 0};
 	record->attributes_node = 0;
-	if (found->attributes != 0 && nodes[found->attributes].type != JSON_NULL)
+	value = &found->attributes.json->nodes[found->attributes.node];
+	if (found->attributes.node != 0 && value->type != JSON_NULL)
 	{
-		if (nodes[found->attributes].type != JSON_OBJECT)
+		if (value->type != JSON_OBJECT)
 			return "attributes_type";
-		record->attributes = page_raw(parser, &nodes[found->attributes]);
-		record->attributes_node = found->attributes;
+		record->attributes = page_raw(found->attributes.json, value);
+		record->attributes_node = found->attributes.node;
 	}
 	return NULL;
 }
 
 /* Returns false when written out in full the record is far larger than a record may be. */
 static inline bool
-page_hash_record(PageParser *parser, Record *record)
+page_hash_record(PageParser *parser, const JsonParser *json, Record *record)
 {
 	Canonical  *canonical = parser->canonical;
 
 	canonical_reset(canonical);
 	canonical_append_bytes(canonical, "{\"attributes\":", 14);
 	if (record->attributes_node != 0)
-		canonical_append_node(canonical, parser->json, record->attributes_node,
+		canonical_append_node(canonical, json, record->attributes_node,
 							  parser->ignore, parser->nignore);
 	else
 		canonical_append_bytes(canonical, "null", 4);
@@ -398,33 +414,43 @@ page_hash_record(PageParser *parser, Record *record)
 }
 
 static void
-page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position)
+page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
-	const JsonNode *node = &parser->json->nodes[index];
 	Record	   *record = &parser->records[page->nrecords];
-	RecordNodes found;
 	const char *error_class;
 	bool		truncated;
 
-	if (node->type != JSON_OBJECT)
+	error_class = page_check_record(parser, found, record, &truncated);
+	if (error_class == NULL && unlikely(!page_hash_record(parser, found->attributes.json, record)))
+		error_class = "record_too_large";
+	if (unlikely(error_class != NULL))
 	{
-		page_set_aside(parser, page, index, position, (Slice) {NULL, 0},
+		page_set_aside(parser, page, found->json, found->record, position, record->external_id,
+					   error_class, page_class_message(error_class));
+		return;
+	}
+	/* The node is of use as long as its tree is. */
+	if (found->attributes.json != parser->json)
+		record->attributes_node = 0;
+	record->position = position;
+	record->partial = (found->display_name.found ? 0 : RECORD_KEEPS_NAME) | (found->email.found ? 0 : RECORD_KEEPS_EMAIL);
+	page->truncated += truncated;
+	page->nrecords++;
+}
+
+static void
+page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position)
+{
+	PageMapped	found;
+
+	if (parser->json->nodes[index].type != JSON_OBJECT)
+	{
+		page_set_aside(parser, page, parser->json, index, position, (Slice) {NULL, 0},
 					   "record_type", page_class_message("record_type"));
 		return;
 	}
 	page_find_members(parser, index, &found);
-	error_class = page_check_record(parser, node, &found, record, &truncated);
-	if (error_class == NULL && unlikely(!page_hash_record(parser, record)))
-		error_class = "record_too_large";
-	if (unlikely(error_class != NULL))
-	{
-		page_set_aside(parser, page, index, position, record->external_id,
-					   error_class, page_class_message(error_class));
-		return;
-	}
-	record->position = position;
-	page->truncated += truncated;
-	page->nrecords++;
+	page_add_record(parser, page, &found, position);
 }
 
 /* Sorts by external_id; of the same id the one that came last stays. */
@@ -454,7 +480,7 @@ page_sort_records(PageParser *parser, UpstreamPage *page)
 	canonical_key_sort(keys, keys + n, n);
 	for (int i = 0; i < n; i++)
 	{
-		if (i + 1 < n && canonical_key_compare(&keys[i], &keys[i + 1]) == 0)
+		if (i + 1 < n && canonical_key_compare(&keys[i], &keys[i + 1]) == 0 && !page->partial)
 			page->duplicates++;
 		else
 			parser->sorted[kept++] = records[keys[i].ref];
@@ -486,12 +512,12 @@ page_read_deleted(PageParser *parser, UpstreamPage *page, uint32 list)
 	for (uint32 i = nodes[list].child; i != 0; i = nodes[i].next)
 	{
 		Slice		id;
-		const char *error_class = page_id(parser, i, &id);
+		const char *error_class = page_id(parser, parser->json, i, &id);
 
 		if (error_class == NULL)
 			parser->deleted[page->ndeleted++] = id;
 		else
-			page_set_aside(parser, page, i, position, (Slice) {NULL, 0}, error_class,
+			page_set_aside(parser, page, parser->json, i, position, (Slice) {NULL, 0}, error_class,
 						   "an entry of payload.deleted is not a usable id");
 		position++;
 	}
@@ -533,7 +559,7 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 static char *
 page_cstring(PageParser *parser, const JsonNode *node, int max)
 {
-	Slice		text = page_text(parser, node);
+	Slice		text = page_text(parser, parser->json, node);
 	char	   *result;
 
 	if (text.len >= max)
@@ -558,7 +584,7 @@ page_error_text(PageParser *parser, uint32 node)
 		node = json_member(parser->json, node, "message", 7);
 	if (node == 0 || nodes[node].type != JSON_STRING || nodes[node].end - nodes[node].start <= 2)
 		return NULL;
-	if (!page_node_is_utf8(parser, &nodes[node]))
+	if (!page_node_is_utf8(parser, parser->json, &nodes[node]))
 		return NULL;
 	return page_cstring(parser, &nodes[node], MAX_ERROR_BYTES);
 }
@@ -572,10 +598,10 @@ page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index)
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
-	raw = page_raw(parser, node);
+	raw = page_raw(parser->json, node);
 	if (node->type == JSON_STRING)
 	{
-		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, node))
+		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, parser->json, node))
 			return false;
 		cursor = page_cstring(parser, node, INT_MAX);
 		if (*cursor != '\0')
@@ -594,7 +620,7 @@ static int64
 page_estimate(PageParser *parser, uint32 index)
 {
 	const JsonNode *node = &parser->json->nodes[index];
-	Slice		raw = page_raw(parser, node);
+	Slice		raw = page_raw(parser->json, node);
 	int64		estimate = 0;
 
 	if (index == 0 || !json_is_integer(parser->json, node) || raw.data[0] == '-' || raw.len > 18)
@@ -710,13 +736,23 @@ int
 page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 {
 	JsonParser *json = parser->json;
-	const JsonNode *nodes = json->nodes;
+	uint32		attributes = record->attributes_node;
+	const JsonNode *nodes;
 	uint32		groups;
 	int			n = 0;
 
-	if (record->attributes_node == 0)
-		return 0;
-	groups = json_member(json, record->attributes_node, "groups", 6);
+	if (attributes == 0)
+	{
+		if (record->attributes.data == NULL)
+			return 0;
+		/* Attributes that were put together have no tree any more. */
+		json = json_parser_create();
+		if (!json_parse(json, record->attributes.data, record->attributes.len, FLOHSYNC_MAX_NESTING))
+			return 0;
+		attributes = JSON_ROOT;
+	}
+	nodes = json->nodes;
+	groups = json_member(json, attributes, "groups", 6);
 	if (groups == 0 || nodes[groups].type != JSON_ARRAY)
 		return 0;
 	for (uint32 i = nodes[groups].child; i != 0; i = nodes[i].next)
@@ -725,11 +761,11 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 
 		if (nodes[i].type == JSON_OBJECT)
 		{
-			if (page_id(parser, json_member(json, i, "id", 2), &id) != NULL)
-				page_id(parser, json_member(json, i, "externalId", 10), &id);
+			if (page_id(parser, json, json_member(json, i, "id", 2), &id) != NULL)
+				page_id(parser, json, json_member(json, i, "externalId", 10), &id);
 		}
 		else
-			page_id(parser, i, &id);
+			page_id(parser, json, i, &id);
 		if (id.data == NULL)
 			continue;
 		if (n < max)
@@ -737,4 +773,219 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 		n++;
 	}
 	return n;
+}
+
+void
+page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
+{
+	CanonicalPath *all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
+
+	/* Those that are not stored come first. */
+	memcpy(all, paths, sizeof(CanonicalPath) * n);
+	memcpy(all + n, parser->ignore, sizeof(CanonicalPath) * parser->nignore);
+	parser->ignore = all;
+	parser->nignore += n;
+	parser->nexclude = n;
+}
+
+JsonParser *
+page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page, const char **problem)
+{
+	parser->json->max_nodes = MAX_PAGE_NODES;
+	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ? parser->json : NULL;
+}
+
+bool
+page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const char **problem)
+{
+	if (records > FLOHSYNC_MAX_PAGE_RECORDS)
+	{
+		snprintf(parser->problem, sizeof(parser->problem), "the page has %u records, more than %d",
+				 records, FLOHSYNC_MAX_PAGE_RECORDS);
+		*problem = parser->problem;
+		return false;
+	}
+	page_room_records(parser, records + 1);
+	parser->deleted = page_room(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
+	parser->faults = page_room(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
+	page->faults = parser->faults;
+	page->deleted = parser->deleted;
+	return true;
+}
+
+/* A deletion undoes what the page said of the record before. */
+static void
+page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
+{
+	Record		record;
+	const char *error_class;
+	bool		truncated;
+
+	error_class = page_check_record(parser, found, &record, &truncated);
+	/* Of a record that is gone, only the id counts. */
+	if (record.external_id.data == NULL)
+	{
+		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+					   error_class, page_class_message(error_class));
+		return;
+	}
+	for (int i = page->nrecords - 1; i >= 0; i--)
+	{
+		Slice		id = parser->records[i].external_id;
+
+		if (page_compare_ids(id.data, id.len, record.external_id.data, record.external_id.len) == 0)
+		{
+			memmove(&parser->records[i], &parser->records[i + 1], sizeof(Record) * (--page->nrecords - i));
+			page->duplicates++;
+		}
+	}
+	page->gone++;
+	parser->deleted[page->ndeleted++] = record.external_id;
+}
+
+/* A record after its deletion undoes that. */
+static void
+page_mapped_back(PageParser *parser, UpstreamPage *page)
+{
+	Slice		id = parser->records[page->nrecords - 1].external_id;
+
+	for (int i = page->ndeleted - 1; i >= 0; i--)
+		if (page_compare_ids(id.data, id.len, parser->deleted[i].data, parser->deleted[i].len) == 0)
+			parser->deleted[i] = parser->deleted[--page->ndeleted];
+}
+
+void
+page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
+{
+	uint32		position = page->received++;
+	int			before = page->nrecords;
+
+	if (found->json->nodes[found->record].type != JSON_OBJECT)
+		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+					   "record_type", page_class_message("record_type"));
+	else if (found->gone)
+		page_mapped_gone(parser, page, found, position);
+	else
+	{
+		page_add_record(parser, page, found, position);
+		if (page->ndeleted > 0 && page->nrecords > before)
+			page_mapped_back(parser, page);
+	}
+}
+
+void
+page_mapped_end(PageParser *parser, UpstreamPage *page)
+{
+	page_sort_records(parser, page);
+	page->success = true;
+}
+
+bool
+page_is_clean(const PageParser *parser, const JsonParser *json, uint32 node)
+{
+	return (json->nodes[node].flags & JSON_F_BAD) == 0 && page_node_is_utf8(parser, json, &json->nodes[node]);
+}
+
+Slice
+page_value_text(PageParser *parser, const JsonParser *json, uint32 node)
+{
+	const JsonNode *value = &json->nodes[node];
+
+	if (node == 0 || !page_is_clean(parser, json, node) || value->type == JSON_OBJECT || value->type == JSON_ARRAY)
+		return (Slice) {NULL, 0};
+	return value->type == JSON_STRING ? page_text(parser, json, value) : page_raw(json, value);
+}
+
+/* Does a name stand at the head of a path that leads on (or: ends there)? */
+static bool
+page_path_head(const CanonicalPath *path, uint32 offset, const char *name, uint32 len, bool ends)
+{
+	return path->len - offset >= len && memcmp(path->data + offset, name, len) == 0 &&
+		(ends ? path->len - offset == len : path->len - offset > len && path->data[offset + len] == path->separator);
+}
+
+typedef struct PageTail
+{
+	int			path;
+	uint32		offset;
+} PageTail;
+
+/* Writes a value without what the tails lead to; the depth is that of a record. */
+static void
+page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 index, const PageTail *tails, int ntails)
+{
+	const JsonNode *node = &json->nodes[index];
+	PageTail   *inner;
+	bool		first = true;
+
+	if (ntails == 0 || (node->type != JSON_OBJECT && node->type != JSON_ARRAY))
+	{
+		canonical_append_bytes(out, json->text + node->start, node->end - node->start);
+		return;
+	}
+	if (node->type == JSON_ARRAY)
+	{
+		canonical_append_bytes(out, "[", 1);
+		for (uint32 i = node->child; i != 0; i = json->nodes[i].next)
+		{
+			canonical_append_bytes(out, ",", first ? 0 : 1);
+			first = false;
+			page_render(parser, out, json, i, tails, ntails);
+		}
+		canonical_append_bytes(out, "]", 1);
+		return;
+	}
+	inner = palloc(sizeof(PageTail) * ntails);
+	canonical_append_bytes(out, "{", 1);
+	for (uint32 i = node->child; i != 0; i = json->nodes[json->nodes[i].next].next)
+	{
+		const JsonNode *name = &json->nodes[i];
+		Slice		key = page_text(parser, json, name);
+		bool		left_out = false;
+		int			n = 0;
+
+		for (int k = 0; k < ntails && !left_out; k++)
+		{
+			const CanonicalPath *path = &parser->ignore[tails[k].path];
+
+			left_out = page_path_head(path, tails[k].offset, key.data, key.len, true);
+			if (page_path_head(path, tails[k].offset, key.data, key.len, false))
+				inner[n++] = (PageTail) {tails[k].path, tails[k].offset + key.len + 1};
+		}
+		if (left_out)
+			continue;
+		canonical_append_bytes(out, ",", first ? 0 : 1);
+		first = false;
+		canonical_append_bytes(out, json->text + name->start, name->end - name->start);
+		canonical_append_bytes(out, ":", 1);
+		page_render(parser, out, json, name->next, inner, n);
+	}
+	canonical_append_bytes(out, "}", 1);
+	pfree(inner);
+}
+
+Slice
+page_without_excluded(PageParser *parser, const JsonParser *json, uint32 node)
+{
+	Canonical  *out = parser->canonical;
+	PageTail   *tails = palloc(sizeof(PageTail) * (parser->nexclude + 1));
+	char	   *text;
+
+	for (int i = 0; i < parser->nexclude; i++)
+		tails[i] = (PageTail) {i, 0};
+	canonical_reset(out);
+	page_render(parser, out, json, node, tails, parser->nexclude);
+	pfree(tails);
+	text = canonical_arena_alloc(&parser->texts, out->len + 1);
+	memcpy(text, out->data, out->len);
+	text[out->len] = '\0';
+	return (Slice) {text, (int) out->len};
+}
+
+Slice
+page_stored_attributes(PageParser *parser, const Record *record)
+{
+	if (parser->nexclude == 0 || record->attributes_node == 0)
+		return record->attributes;
+	return page_without_excluded(parser, parser->json, record->attributes_node);
 }
