@@ -31,8 +31,6 @@
 
 #include "compat.h"
 
-#include <openssl/sha.h>
-
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
@@ -42,6 +40,7 @@
 #include "utils/memutils.h"
 
 #include "cache.h"
+#include "crypto.h"
 #include "guc.h"
 #include "redis.h"
 #include "shmem_cache.h"
@@ -136,11 +135,11 @@ cache_script(Script *script, const CacheKey *key, int nargs, const char *const *
 
 	if (script->sha[0] == '\0')
 	{
-		unsigned char digest[SHA_DIGEST_LENGTH];
+		unsigned char digest[CRYPTO_SHA1_BYTES];
 
-		SHA1((const unsigned char *) script->text, strlen(script->text), digest);
-		for (int i = 0; i < SHA_DIGEST_LENGTH; i++)
-			snprintf(script->sha + 2 * i, 3, "%02x", digest[i]);
+		if (!crypto_sha1(script->text, strlen(script->text), digest))
+			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-1")));
+		crypto_hex_encode(digest, sizeof(digest), script->sha);
 	}
 	for (int i = 0; i < nargs; i++)
 	{

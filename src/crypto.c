@@ -60,6 +60,17 @@ crypto_wipe(void *data, size_t len)
 		OPENSSL_cleanse(data, len);
 }
 
+/* crypto_sha1: as a name, which is all that it is still good for. */
+bool
+crypto_sha1(const void *data, size_t len, unsigned char out[CRYPTO_SHA1_BYTES])
+{
+	unsigned int outlen = 0;
+	bool		done = EVP_Digest(data, len, out, &outlen, EVP_sha1(), NULL) == 1 && outlen == CRYPTO_SHA1_BYTES;
+
+	ERR_clear_error();
+	return done;
+}
+
 bool
 crypto_hmac_sha256(const void *key, size_t keylen, const void *data, size_t len,
 				   unsigned char out[CRYPTO_HMAC_BYTES])
