@@ -15,6 +15,7 @@ import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
+import { webhook } from './measure/webhook.mjs';
 
 const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
@@ -60,6 +61,10 @@ if (wanted('large')) {
 if (wanted('match')) {
   step(`matching ${records * 2.5} records and users`);
   await match(figures, { records: records * 2.5, rounds });
+}
+if (wanted('webhook')) {
+  step('webhooks');
+  await webhook(figures, { rounds });
 }
 if (wanted('processes')) {
   step('processes');
