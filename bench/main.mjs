@@ -16,6 +16,7 @@ import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
 import { restAgainstCommand } from './measure/rest.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
+import { webhook } from './measure/webhook.mjs';
 
 const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
@@ -65,6 +66,10 @@ if (wanted('match')) {
 if (wanted('rest')) {
   step('kind rest');
   await restAgainstCommand(figures, { records, rounds });
+}
+if (wanted('webhook')) {
+  step('webhooks');
+  await webhook(figures, { rounds });
 }
 if (wanted('processes')) {
   step('processes');

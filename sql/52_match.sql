@@ -101,10 +101,10 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
   OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL
-  -- In the order of an index: no match is what a scan of the table finds last.
-  OR EXISTS (SELECT FROM flohsync.connector_sync_match m
-              WHERE m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
-              ORDER BY m.external_id LIMIT 1);
+  -- In the order of an index, and no EXISTS: that there is none is what a scan of the table finds out last.
+  OR (SELECT true FROM flohsync.connector_sync_match m
+       WHERE m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+       ORDER BY m.external_id LIMIT 1) IS NOT NULL;
 COMMENT ON FUNCTION flohsync._is_user_type(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: type user, or any whose settings are about users, or that was matched once';
 

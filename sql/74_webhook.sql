@@ -31,7 +31,7 @@ CREATE TABLE flohsync.webhook_handler (
 COMMENT ON TABLE flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
 COMMENT ON COLUMN flohsync.webhook_handler.id IS 'True: there is one row at most';
 COMMENT ON COLUMN flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; flohsync.worker_role''s, where that is a superuser';
+COMMENT ON COLUMN flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or of flohsync.worker_role if that is one, too';
 COMMENT ON COLUMN flohsync.webhook_handler.set_at IS 'When it was set';
 
 CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
@@ -59,7 +59,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
-  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this, and its error makes the sender try again; null: they are recorded in entitlement_event';
+  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; of the workers, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event';
 
 CREATE FUNCTION flohsync.handle_webhook(connector text, body jsonb) RETURNS jsonb
 LANGUAGE c VOLATILE

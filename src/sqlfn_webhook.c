@@ -402,7 +402,7 @@ static bool
 webhook_call_handler(const Webhook *hook)
 {
 	static DbQuery query = {
-		"select h.handler, h.owner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), p.pronargs::int4, p.proargtypes[0]::int8"
+		"select h.handler, h.owner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), p.pronargs::int4, p.proargtypes[0]::int8, p.proowner::int8"
 		" from flohsync.webhook_handler h left join pg_catalog.pg_proc p on p.oid = pg_catalog.to_regprocedure(h.handler)"
 		" left join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
 	};
@@ -438,7 +438,9 @@ webhook_call_handler(const Webhook *hook)
 	else
 		appendStringInfo(&sql, "select %s($1%s, $2)", db_text(0, 3), db_int64(0, 5, 0) == TEXTOID ? "::pg_catalog.text" : "");
 
-	/* A superuser's handler keeps the rights of the workers. */
+	/* Set by a superuser, it has the rights of its owner; of one, too, those of the workers. */
+	if (superuser_arg(owner))
+		owner = (Oid) db_int64(0, 6, 0);
 	GetUserIdAndSecContext(&saved.user, &saved.context);
 	if (!superuser_arg(owner))
 		SetUserIdAndSecContext(owner, saved.context | SECURITY_LOCAL_USERID_CHANGE);

@@ -82,6 +82,12 @@ is(row('o'), '', 'it stays away');
 is(hook(event('deleted', 'o', undef, timestamp => $t[4])), 'deleted same', 'an older deletion');
 is(hook(event('created', 'o', { displayName => 'late' }, timestamp => $t[4])), 'ignored same', 'does not open the door');
 is(hook(event('created', 'o', { displayName => 'anew' }, timestamp => $t[6])), 'created changed', 'a creation after it counts');
+# Within the five minutes
+my @m = map { ago(100 - 10 * $_) } 0 .. 5;
+is(join(', ', map { hook(event($_->[0], 'm', { displayName => "at $_->[1]" }, timestamp => $m[ $_->[1] ])) } [ 'created', 1 ], [ 'updated', 3 ], [ 'updated', 2 ], [ 'deleted', 2 ], [ 'deleted', 4 ], [ 'created', 3 ], [ 'created', 5 ]),
+	'created changed, updated changed, ignored same, ignored same, deleted changed, ignored same, created changed', 'so it is among events that just happened');
+is(row('m'), 'at 5', 'the last one stays');
+hook(event('deleted', 'm'));
 # Against what somebody else has observed
 is($f->sql("select flohsync.upsert_resource('acme', 'user', '{\"externalId\": \"o\", \"displayName\": \"by hand\"}')"), 'updated', 'an upsert now');
 is(hook(event('updated', 'o', { displayName => 'an old story' }, timestamp => $t[7])), 'ignored same', 'an event of an hour ago that comes only now is older');
@@ -197,11 +203,14 @@ is($f->sql("select string_agg(concat_ws(' ', who, connector = (select id from fl
 is(count_of('entitlement_event'), 2, 'nothing is recorded then');
 is(hook({ fail => 1 }), 'P0001: no licence', 'its error is the webhook\'s');
 is($f->sql("select current_user || ' ' || count(*) from app.seen"), 'postgres 2', 'nothing of it stays, nor of its rights');
+$f->sql("select flohsync.set_entitlement_handler('app.handle(uuid, jsonb)')");
+is(hook({ b => 1 }), 'entitlement same', 'set by a superuser');
+is($f->sql("select who from app.seen where body ? 'b'"), 'app_owner', 'it has the rights of its owner: who can change it gets no others by that');
 $f->sql("select flohsync.set_entitlement_handler('app.by_name(text, jsonb)')");
 is(hook({ a => 2 }), 'entitlement changed', 'one that takes the connector as a text');
 $f->sql("select flohsync.set_entitlement_handler('app.body_only(jsonb)')");
 is(hook({ a => 3 }), 'entitlement changed', 'or not at all');
-is($f->sql("select string_agg(distinct who::text, ' ') from app.seen where body ? 'a'"), 'flohsync_worker', 'a superuser\'s handler runs as the workers do');
+is($f->sql("select string_agg(distinct who::text, ' ') from app.seen where body ? 'a'"), 'flohsync_worker', 'one of a superuser runs as the workers do');
 $f->sql('drop function app.body_only(jsonb)');
 like(hook({ a => 4 }), qr/^42704: the entitlement handler app.body_only\(jsonb\) of role "postgres" does not exist any more/, 'one that is gone');
 is(hook(event('created', 'still', {})), 'created changed', 'records are taken all the same');

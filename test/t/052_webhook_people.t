@@ -218,6 +218,16 @@ SQL
 $f->sql("insert into public.people values ('$c', 'fire', null, 'fire\@example.com', null), ('$c', 'refused raise_exception', null, 'refused\@example.com', null)");
 $f->sync($c, 'user');
 is(match_of('refused raise_exception'), 'matched exact refused@example.com', 'the next run makes up for it');
+# A matching of all goes on for longer than the caller waits.
+my $config = $f->sql("select c.id from flohsync.connector_sync_config c join flohsync.connector_definition d on d.id = c.connector_id where d.name = '$c'");
+$f->sql("select pg_advisory_lock(hashtextextended('flohsync matching $config', 0))");
+is($f->try_sql("BEGIN; SET LOCAL lock_timeout = '50ms'; select flohsync.handle_webhook('$c', '{\"action\": \"created\", \"resourceId\": \"late\", \"resourceType\": \"user\", \"data\": {\"email\": \"late\@example.com\"}}') ->> 'changed'; COMMIT")->{out}, 'true', 'a webhook that cannot wait is taken');
+$f->sql("select pg_advisory_unlock(hashtextextended('flohsync matching $config', 0))");
+like(errors(), qr/late: post_sync: match: canceling statement due to lock timeout/, 'that nobody was matched is recorded');
+is(match_of('late'), '', 'and so it is');
+$f->sql("insert into public.people values ('$c', 'late', null, 'late\@example.com', null)");
+$f->sync($c, 'user');
+is(match_of('late'), 'matched exact late@example.com', 'the next run makes up for it');
 # Deactivating fails: whoever has to leave is not forgotten with the record.
 $f->sql(<<'SQL');
 alter function flohsync._user_deactivate(uuid[], bigint) rename to user_deactivate_kept;
