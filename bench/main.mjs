@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { Database } from './lib/database.mjs';
 import { Figures } from './lib/figures.mjs';
 import { Upstream } from './lib/upstream.mjs';
+import { cache } from './measure/cache.mjs';
 import { changed } from './measure/changed.mjs';
 import { firstLoad } from './measure/first_load.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
@@ -18,7 +19,7 @@ import { restAgainstCommand } from './measure/rest.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 import { webhook } from './measure/webhook.mjs';
 
-const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
+const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only', 'redis', 'get'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
 const records = Number(values.records);
 const large = records * 5;
@@ -70,6 +71,10 @@ if (wanted('rest')) {
 if (wanted('webhook')) {
   step('webhooks');
   await webhook(figures, { rounds });
+}
+if (wanted('cache')) {
+  step('the cache');
+  await cache(figures, { listing, redis: values.redis, get: values.get, rounds });
 }
 if (wanted('processes')) {
   step('processes');

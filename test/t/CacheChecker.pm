@@ -41,13 +41,12 @@ sub run
 	}
 	$f->sql('TRUNCATE public.going');
 	waitpid $_->{pid}, 0 for @sessions;
-	# The newest commit of the key that was answered before the read was asked.
+	# For each read, the newest version of the key whose commit was answered before it was asked.
 	my ($reads, $stale, $writes) = split /\|/, $f->sql(<<'SQL');
-CREATE INDEX ON public.wrote (key, answered);
-ANALYZE public.wrote;
-SELECT count(*), count(*) FILTER (WHERE r.version < (SELECT max(w.version) FROM public.wrote w WHERE w.key = r.key AND w.answered < r.asked)),
-       (SELECT count(*) FROM public.wrote)
-  FROM public.was_read r
+SELECT count(*) FILTER (WHERE NOT e.written), count(*) FILTER (WHERE NOT e.written AND e.version < e.newest), count(*) FILTER (WHERE e.written)
+  FROM (SELECT x.written, x.version, max(x.version) FILTER (WHERE x.written) OVER (PARTITION BY x.key ORDER BY x.at, x.written ROWS UNBOUNDED PRECEDING) AS newest
+          FROM (SELECT w.key, w.version, w.answered AS at, true AS written FROM public.wrote w
+                UNION ALL SELECT r.key, r.version, r.asked, false FROM public.was_read r) x) e
 SQL
 	return ($reads, $stale, $writes, $fault);
 }
