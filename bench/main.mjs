@@ -14,6 +14,7 @@ import { workerMemory } from './measure/memory.mjs';
 import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
+import { restAgainstCommand } from './measure/rest.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 
 const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
@@ -60,6 +61,10 @@ if (wanted('large')) {
 if (wanted('match')) {
   step(`matching ${records * 2.5} records and users`);
   await match(figures, { records: records * 2.5, rounds });
+}
+if (wanted('rest')) {
+  step('kind rest');
+  await restAgainstCommand(figures, { records, rounds });
 }
 if (wanted('processes')) {
   step('processes');

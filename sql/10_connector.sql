@@ -305,8 +305,10 @@ BEGIN
           HINT = 'Only a member of that role can change what it runs.';
       END IF;
     ELSIF d.kind = 'rest' THEN
-      PERFORM flohsync._check_strategy(d.definition, c.resource_type, c.strategy)
-         FROM flohsync.connector_sync_config c WHERE c.connector_id = d.id ORDER BY c.resource_type;
+      PERFORM flohsync._invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+         FROM flohsync.connector_sync_config c
+        CROSS JOIN LATERAL flohsync._strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
+        WHERE c.connector_id = d.id AND p.problem IS NOT NULL;
     END IF;
   END IF;
   BEGIN

@@ -16,14 +16,6 @@ $json$::pg_catalog.jsonb;
 COMMENT ON FUNCTION flohsync.definition_schema() IS
   'The JSON Schema (draft 2020-12) of definitions of connectors of kind rest';
 
-CREATE FUNCTION flohsync._schema_ref(_schema jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN _schema ? '$ref'
-  THEN flohsync.definition_schema() -> '$defs' -> pg_catalog.replace(_schema ->> '$ref', '#/$defs/', '')
-  ELSE _schema END;
-COMMENT ON FUNCTION flohsync._schema_ref(jsonb) IS 'What a part of the schema refers to, or the part itself';
-
 CREATE FUNCTION flohsync._json_types(_types jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -36,14 +28,6 @@ BEGIN ATOMIC
    WHERE t.name <> 'null';
 END;
 COMMENT ON FUNCTION flohsync._json_types(jsonb) IS 'JSON types in words';
-
-CREATE FUNCTION flohsync._is_json_type(_value jsonb, _types jsonb) RETURNS boolean
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN _types IS NULL OR CASE pg_catalog.jsonb_typeof(_types) WHEN 'array' THEN _types ELSE pg_catalog.jsonb_build_array(_types) END
-  ?| (ARRAY[pg_catalog.jsonb_typeof(_value)]
-      || CASE WHEN pg_catalog.jsonb_typeof(_value) = 'number' AND (_value #>> '{}')::numeric % 1 = 0 THEN 'integer'::text END);
-COMMENT ON FUNCTION flohsync._is_json_type(jsonb, jsonb) IS 'Whether a value has a type, or one of several';
 
 CREATE FUNCTION flohsync._number(_value jsonb) RETURNS numeric
 LANGUAGE sql IMMUTABLE
@@ -182,19 +166,18 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync._unknown_key_hint(text, jsonb) IS 'What a key that does not exist may have been meant to be';
 
-CREATE FUNCTION flohsync._choose_schema(_schema jsonb, _value jsonb, _pointer text, OUT chosen jsonb, OUT fault flohsync._fault)
+CREATE FUNCTION flohsync._choose_schema(_branches jsonb[], _types text[], _value jsonb, _pointer text, OUT chosen jsonb, OUT fault flohsync._fault)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  branches jsonb[] := ARRAY(SELECT flohsync._schema_ref(b.value) FROM jsonb_array_elements(_schema -> 'oneOf') WITH ORDINALITY b(value, i) ORDER BY b.i);
-  fitting jsonb[] := ARRAY(SELECT b FROM unnest(branches) WITH ORDINALITY u(b, i) WHERE flohsync._is_json_type(_value, b -> 'type') ORDER BY i);
+  fitting jsonb[] := ARRAY(SELECT b FROM unnest(_branches) WITH ORDINALITY u(b, i) WHERE b -> 'type' ?| _types ORDER BY i);
   known text;
 BEGIN
   IF cardinality(fitting) = 1 THEN
     chosen := fitting[1];
   ELSIF cardinality(fitting) = 0 THEN
-    SELECT string_agg(DISTINCT flohsync._json_types(b -> 'type'), ' or ') INTO known FROM unnest(branches) b;
+    SELECT string_agg(DISTINCT flohsync._json_types(b -> 'type'), ' or ') INTO known FROM unnest(_branches) b;
     fault := (_pointer, 'it must be ' || known, NULL, false);
   ELSE
     SELECT b INTO chosen FROM unnest(fitting) b WHERE b -> 'properties' -> 'type' -> 'const' = _value -> 'type';
@@ -208,25 +191,30 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._choose_schema(jsonb, jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
+COMMENT ON FUNCTION flohsync._choose_schema(jsonb[], text[], jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
 
-CREATE FUNCTION flohsync._schema_faults(_schema jsonb, _value jsonb, _pointer text) RETURNS SETOF flohsync._fault
+CREATE FUNCTION flohsync._schema_faults(_schema jsonb, _value jsonb, _pointer text, _defs jsonb) RETURNS SETOF flohsync._fault
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  s jsonb := flohsync._schema_ref(_schema);
+  s jsonb := CASE WHEN _schema ? '$ref' THEN _defs -> substr(_schema ->> '$ref', 9) ELSE _schema END;
   kind constant text := jsonb_typeof(_value);
+  kinds constant text[] := ARRAY[kind] || CASE WHEN kind = 'number' AND (_value #>> '{}')::numeric % 1 = 0 THEN 'integer' END;
   t constant text := _value #>> '{}';
   said text;
   problem text;
   k text;
   v jsonb;
   i bigint;
+  at text;
   choice record;
 BEGIN
   IF s ? 'oneOf' THEN
-    choice := flohsync._choose_schema(s, _value, _pointer);
+    choice := flohsync._choose_schema(
+      ARRAY(SELECT CASE WHEN b.value ? '$ref' THEN _defs -> substr(b.value ->> '$ref', 9) ELSE b.value END
+              FROM jsonb_array_elements(s -> 'oneOf') WITH ORDINALITY b(value, i) ORDER BY b.i),
+      kinds, _value, _pointer);
     IF choice.chosen IS NULL THEN
       RETURN NEXT choice.fault;
       RETURN;
@@ -236,7 +224,7 @@ BEGIN
   said := s ->> 'x-message';
 
   problem := CASE
-    WHEN NOT flohsync._is_json_type(_value, s -> 'type') THEN coalesce('it must be ' || flohsync._json_types(s -> 'type'), 'it must not be given')
+    WHEN NOT s -> 'type' ?| kinds THEN coalesce('it must be ' || flohsync._json_types(s -> 'type'), 'it must not be given')
     WHEN s ? 'const' AND s -> 'const' <> _value THEN format('it must be %s', s -> 'const')
     WHEN s ? 'enum' AND NOT s -> 'enum' @> jsonb_build_array(_value) THEN
       format('%s is not one of %s', flohsync._excerpt(t), (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(s -> 'enum') e WHERE e IS NOT NULL))
@@ -257,7 +245,7 @@ BEGIN
   END IF;
 
   IF kind = 'string' THEN
-    IF s ? 'x-allow' THEN
+    IF s ? 'x-allow' AND strpos(t, '{{') > 0 AND length(t) <= (s ->> 'maxLength')::int THEN
       RETURN QUERY SELECT * FROM flohsync._placeholder_faults(t, s -> 'x-allow', _pointer);
     END IF;
     IF s ? 'x-need' AND NOT EXISTS (SELECT FROM flohsync._placeholders(t) p(name) WHERE flohsync._placeholder_kind(p.name) = s ->> 'x-need') THEN
@@ -268,26 +256,26 @@ BEGIN
 
   ELSIF kind = 'array' AND s ? 'items' AND problem IS NULL THEN
     FOR v, i IN SELECT * FROM jsonb_array_elements(_value) WITH ORDINALITY LOOP
-      RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'items', v, _pointer || '/' || (i - 1));
+      RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'items', v, _pointer || '/' || (i - 1), _defs);
     END LOOP;
 
   ELSIF kind = 'object' THEN
     i := 0;
     FOR k, v IN SELECT * FROM jsonb_each(_value) LOOP
       i := i + 1;
+      at := _pointer || '/' || replace(replace(k, '~', '~0'), '/', '~1');
       IF s ? 'propertyNames' THEN
-        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'propertyNames', to_jsonb(k), flohsync._pointer(_pointer, k));
+        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'propertyNames', to_jsonb(k), at, _defs);
       END IF;
-      -- A null is as good as nothing, where the schema knows the key.
       IF s -> 'properties' ? k THEN
+        -- A null is as good as nothing, where the schema knows the key.
         IF v <> 'null' THEN
-          RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'properties' -> k, v, flohsync._pointer(_pointer, k));
+          RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'properties' -> k, v, at, _defs);
         END IF;
       ELSIF s -> 'additionalProperties' = 'false' THEN
-        RETURN NEXT ROW(flohsync._pointer(_pointer, k), format('unknown key %s', flohsync._excerpt(k)),
-                        flohsync._unknown_key_hint(k, s -> 'properties'), false)::flohsync._fault;
+        RETURN NEXT ROW(at, format('unknown key %s', flohsync._excerpt(k)), CASE WHEN i <= 200 THEN flohsync._unknown_key_hint(k, s -> 'properties') END, false)::flohsync._fault;
       ELSIF s ? 'additionalProperties' THEN
-        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'additionalProperties', v, flohsync._pointer(_pointer, k));
+        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'additionalProperties', v, at, _defs);
       END IF;
     END LOOP;
     IF i < (s ->> 'minProperties')::int THEN
@@ -295,20 +283,22 @@ BEGIN
     ELSIF i > (s ->> 'maxProperties')::int THEN
       RETURN NEXT ROW(_pointer, format('it has more than %s members', s ->> 'maxProperties'), NULL, false)::flohsync._fault;
     END IF;
-    RETURN QUERY SELECT flohsync._pointer(_pointer, r.key), coalesce(said, 'it is required'), NULL::text, false
+    RETURN QUERY SELECT _pointer || '/' || r.key, coalesce(said, 'it is required'), NULL::text, false
                    FROM jsonb_array_elements_text(s -> 'required') r(key)
                   WHERE coalesce(_value -> r.key, 'null') = 'null';
   END IF;
 
-  FOR v IN SELECT r.value FROM jsonb_array_elements(s -> 'allOf') r LOOP
-    k := CASE WHEN EXISTS (SELECT FROM flohsync._schema_faults(v -> 'if', _value, _pointer)) THEN 'else' ELSE 'then' END;
-    IF v ? k THEN
-      RETURN QUERY SELECT f.pointer, f.message, f.hint, true FROM flohsync._schema_faults(v -> k, _value, _pointer) f;
-    END IF;
-  END LOOP;
+  IF s ? 'allOf' THEN
+    FOR v IN SELECT r.value FROM jsonb_array_elements(s -> 'allOf') r LOOP
+      k := CASE WHEN EXISTS (SELECT FROM flohsync._schema_faults(v -> 'if', _value, _pointer, _defs)) THEN 'else' ELSE 'then' END;
+      IF v ? k THEN
+        RETURN QUERY SELECT f.pointer, f.message, f.hint, true FROM flohsync._schema_faults(v -> k, _value, _pointer, _defs) f;
+      END IF;
+    END LOOP;
+  END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._schema_faults(jsonb, jsonb, text) IS 'Faults of a value by a part of the schema';
+COMMENT ON FUNCTION flohsync._schema_faults(jsonb, jsonb, text, jsonb) IS 'Faults of a value by a part of the schema';
 
 CREATE FUNCTION flohsync._body_faults(_body jsonb, _allowed jsonb, _pointer text) RETURNS SETOF flohsync._fault
 LANGUAGE sql STABLE
@@ -367,7 +357,7 @@ BEGIN ATOMIC
     FROM flohsync._resources(_definition) r
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'
      AND pg_catalog.strpos(r.resource -> 'get' ->> 'path', '{{external_id}}') = 0
-     AND NOT pg_catalog.jsonb_path_exists(r.resource, 'strict $.get.params.* ? (@.type() == "string" && @ like_regex "{{external_id}}" flag "q")', '{}', true)
+     AND NOT pg_catalog.jsonb_path_exists(r.resource, '$.get.params.* ? (@ like_regex "{{external_id}}" flag "q")')
   UNION ALL
   SELECT f.pointer, f.message, f.hint, false
     FROM flohsync._resources(_definition) r
@@ -383,13 +373,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   _definition constant jsonb := coalesce(validate_definition.definition, 'null');
+  _schema constant jsonb := flohsync.definition_schema();
 BEGIN
   IF octet_length(_definition::text) > 1048576 THEN
     RETURN '[{"pointer": "", "message": "it is larger than 1 MB"}]';
   END IF;
   RETURN (
     WITH found AS MATERIALIZED (
-      SELECT * FROM flohsync._schema_faults(flohsync.definition_schema(), _definition, '') WITH ORDINALITY f(pointer, message, hint, rule, i)
+      SELECT * FROM flohsync._schema_faults(_schema, _definition, '', _schema -> '$defs') WITH ORDINALITY f(pointer, message, hint, rule, i)
       UNION ALL
       SELECT * FROM flohsync._definition_rules(_definition) WITH ORDINALITY f(pointer, message, hint, rule, i)
     ), once AS (
@@ -405,106 +396,3 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.validate_definition(jsonb) IS
   'Every fault of a definition of kind rest, as an array of {"pointer", "message", "hint"}; an empty array when there is none; never an error';
-
--- What a connector's config and a definition say together.
-
-CREATE FUNCTION flohsync._definition_names(_definition jsonb, _kind text) RETURNS SETOF text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT DISTINCT pg_catalog.substr(p.name, pg_catalog.length(_kind) + 2)
-    FROM pg_catalog.jsonb_path_query(
-           (_definition - ARRAY['description', '$schema', 'resources']) || pg_catalog.jsonb_build_object('resources',
-             (SELECT pg_catalog.jsonb_object_agg(r.type, r.resource - 'description') FROM flohsync._resources(_definition) r)),
-           'strict $.** ? (@.type() == "string")') t(value)
-   CROSS JOIN LATERAL flohsync._placeholders(t.value #>> '{}') p(name)
-   WHERE flohsync._placeholder_kind(p.name) = _kind;
-END;
-COMMENT ON FUNCTION flohsync._definition_names(jsonb, text) IS 'Names of the {{config.NAME}} or {{secret.NAME}} that a definition uses';
-
-CREATE FUNCTION flohsync._fill(_text text, _config jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.string_agg(
-           CASE WHEN p.i = 1 THEN p.part
-                ELSE coalesce(_config ->> pg_catalog.substr(pg_catalog.split_part(p.part, '}}', 1), 8), '')
-                     || pg_catalog.substr(p.part, pg_catalog.strpos(p.part, '}}') + 2) END, '' ORDER BY p.i)
-    FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i);
-END;
-COMMENT ON FUNCTION flohsync._fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
-
-CREATE FUNCTION flohsync._check_definition(_config jsonb, _definition jsonb) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  faults jsonb;
-  k text;
-  v jsonb;
-  problem text;
-BEGIN
-  IF _definition IS NULL THEN
-    PERFORM flohsync._invalid('definition', 'a connector of kind rest needs one',
-      'flohsync.connector_template() has ready ones; doc/definition.md describes the format.');
-  END IF;
-  IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
-    PERFORM flohsync._invalid('config', 'it must be a JSON object');
-  END IF;
-  faults := flohsync.validate_definition(_definition);
-  IF faults <> '[]' THEN
-    RAISE invalid_parameter_value USING
-      MESSAGE = format('invalid definition at "%s": %s', faults -> 0 ->> 'pointer', faults -> 0 ->> 'message'),
-      DETAIL = coalesce((SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
-                           || CASE WHEN jsonb_array_length(faults) > 21 THEN format(E'\nand %s more', jsonb_array_length(faults) - 21) ELSE '' END
-                           FROM jsonb_array_elements(faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21), ''),
-      HINT = coalesce(faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
-  END IF;
-
-  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
-    v := _config -> k;
-    problem := CASE
-      WHEN coalesce(v, 'null') = 'null' THEN format('it is required: the definition uses {{config.%s}}', k)
-      WHEN jsonb_typeof(v) NOT IN ('string', 'number', 'boolean') THEN 'it must be a text, a number, true or false'
-      WHEN length(v #>> '{}') NOT BETWEEN 1 AND 2000 THEN 'it must have 1 to 2000 characters'
-      WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
-      WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
-    IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
-    END IF;
-  END LOOP;
-  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'secret') n WHERE _config ? n LOOP
-    PERFORM flohsync._invalid(k, 'the definition takes it as a secret, which is not kept in config',
-      format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
-  END LOOP;
-  FOR k, problem IN
-    SELECT u.key, flohsync._base_url_problem(flohsync._fill(u.url, _config))
-      FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
-    IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid('config', format('%s becomes %s: %s', k, flohsync._excerpt(flohsync._fill(coalesce(
-        CASE k WHEN 'base_url' THEN _definition ->> k ELSE _definition -> 'auth' ->> k END, ''), _config)), problem));
-    END IF;
-  END LOOP;
-END
-$$;
-COMMENT ON FUNCTION flohsync._check_definition(jsonb, jsonb) IS
-  'Raises 22023 for a definition with faults, or a config that lacks what it uses';
-
-CREATE FUNCTION flohsync._check_strategy(_definition jsonb, _resource_type text, _strategy text) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  IF NOT EXISTS (SELECT FROM flohsync._resources(_definition) r WHERE r.type = _resource_type) THEN
-    PERFORM flohsync._invalid('resource_type', format('the definition has no resource "%s"', _resource_type),
-      format('Resources are %s.', (SELECT string_agg(r.type, ', ' ORDER BY r.type COLLATE "C") FROM flohsync._resources(_definition) r)));
-  END IF;
-  IF _strategy = 'incremental'
-     AND coalesce(_definition -> 'resources' -> _resource_type -> 'list' -> 'incremental' ->> 'type', 'none') = 'none' THEN
-    PERFORM flohsync._invalid('strategy', format('the upstream cannot tell what changed among resources "%s"', _resource_type),
-      format('Use strategy full, or give the definition /resources/%s/list/incremental.', _resource_type));
-  END IF;
-END
-$$;
-COMMENT ON FUNCTION flohsync._check_strategy(jsonb, text, text) IS
-  'Raises 22023 when a definition does not have the resource type, or cannot list what changed';

@@ -155,7 +155,8 @@ apply_merge(ApplyScope *scope, PageParser *parser, PageParser *merger, const Ups
 	merged->deleted = page->deleted;
 	merged->ndeleted = page->ndeleted;
 	merged->received = page->received;
-	merged->duplicates = page->nrecords - n;
+	merged->duplicates = page->duplicates + page->nrecords - n;
+	merged->gone = page->gone;
 	merged->truncated = page->truncated;
 	merged->next_cursor = page->next_cursor;
 	merged->total_estimate = page->total_estimate;

@@ -778,7 +778,7 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 void
 page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 {
-	CanonicalPath *all = palloc0(sizeof(CanonicalPath) * (parser->nignore + n + 1));
+	CanonicalPath *all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
 
 	/* Those that are not stored come first. */
 	memcpy(all, paths, sizeof(CanonicalPath) * n);
@@ -834,8 +834,12 @@ page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found
 		Slice		id = parser->records[i].external_id;
 
 		if (page_compare_ids(id.data, id.len, record.external_id.data, record.external_id.len) == 0)
+		{
 			memmove(&parser->records[i], &parser->records[i + 1], sizeof(Record) * (--page->nrecords - i));
+			page->duplicates++;
+		}
 	}
+	page->gone++;
 	parser->deleted[page->ndeleted++] = record.external_id;
 }
 

@@ -276,14 +276,14 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 		page = &merged;
 	}
 	n = page->nrecords;
-	records = palloc(sizeof(Record) * Max(n, 1));
+	records = MemoryContextAlloc(run->page_context, sizeof(Record) * Max(n, 1));
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
 	memset(&entry->counts, 0, sizeof(entry->counts));
 	memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
-	entry->counts.filtered = n - in_scope;
+	entry->counts.filtered = page->gone + n - in_scope;
 	n = in_scope;
 	if (run->setup.filter.max_records > 0)
 	{
@@ -400,7 +400,8 @@ pass_walk(Run *run)
 
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
-		run->empty_pages = page.received == 0 ? run->empty_pages + 1 : 0;
+		loop |= page.loop != NULL;
+		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
 		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
 		if (!last && run->setup.filter.max_records == 0)
@@ -427,6 +428,11 @@ pass_walk(Run *run)
 			run_incomplete(run, "%s", page.incomplete);
 		if (page.total_estimate >= 0)
 			run->setup.total_estimate = page.total_estimate;
+		if (page.loop)
+		{
+			run_fail(run, "pagination_loop", "%s", page.loop);
+			return;
+		}
 		if (loop)
 		{
 			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",

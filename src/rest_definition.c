@@ -87,6 +87,8 @@ definition_whole(Reader *r, uint32 object, const char *key, int64 otherwise)
 	if (text == NULL)
 		return otherwise;
 	value = strtoll(text, &end, 10);
+	if (end != text && *end == '.')
+		end += 1 + strspn(end + 1, "0");	/* 10.0 is one */
 	if (*end != '\0' || end == text)
 		definition_error(psprintf("\"%s\" is not a whole number", key));
 	return value;

@@ -19,7 +19,7 @@ my @styles = (
 	[ 'next', 'next' ],
 	[ 'cursor', 'cursor' ],
 	[ 'cursor in the body', 'cursor;in=body', list => { method => 'POST', page_size => { param => 'pageSize', default => 20, in => 'body' }, pagination => cursor_style(in => 'body') } ],
-	[ 'cursor alone', 'cursor;alone', list => { pagination => cursor_style(keep_params => JSON::PP::false) } ],
+	[ 'cursor alone', 'cursor;alone;cap=20', list => { pagination => cursor_style(keep_params => JSON::PP::false) } ],
 	[ 'offset', 'offset;cap=20', list => { page_size => { param => 'limit', default => 90, max => 100 } } ],
 	[ 'page', 'page' ],
 	[ 'page to an empty one', 'page;array', list => { records => '$[*]', pagination => { type => 'page', param => 'page' } } ],

@@ -98,17 +98,17 @@ my %oauth = (type => 'oauth2_client_credentials', token_url => 'http://{{config.
 for my $how (qw(basic body))
 {
 	$f->up('auth', kind => 'token', client => $how, client_id => 'the:client' x ($how eq 'body') || 'client', client_secret => $client_secret, scope => 'users.read groups.read', extra => 'audience=https://api.example/');
-	connect_with({ %oauth, client_auth => $how, client_secret => '{{secret.client}}', scope => 'users.read groups.read', extra => { audience => '{{config.audience}}' } },
-		{ client => $client_secret }, config => { client => $how eq 'body' ? 'the:client' : 'client', audience => 'https://api.example/' });
+	connect_with({ %oauth, client_auth => $how, client_secret => '{{secret.client_secret}}', scope => 'users.read groups.read', extra => { audience => '{{config.audience}}' } },
+		{ client_secret => $client_secret }, config => { client => $how eq 'body' ? 'the:client' : 'client', audience => 'https://api.example/' });
 	works("client credentials, $how");
 	is(token_requests(), 1, "client credentials, $how: one token for all pages");
-	$f->secret($c, 'client', canary());
+	$f->secret($c, 'client_secret', canary());
 	refused("client credentials, $how, another secret", 1);
 }
 
 # A token that expires within a pass, by the upstream's word alone: one 401, one new token, and on
 $f->up('auth', kind => 'token', client_id => 'client', client_secret => $client_secret);
-connect_with({ %oauth, client_secret => '{{secret.client}}' }, { client => $client_secret }, config => { client => 'client' });
+connect_with({ %oauth, client_secret => '{{secret.client_secret}}' }, { client_secret => $client_secret }, config => { client => 'client' });
 $f->fault('hang', type => 'user', page => 3);
 $run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
 $f->await(hanging => 1);
@@ -150,15 +150,20 @@ for ([ 'no token in the answer', 'body', body => '{"token_type": "Bearer"}' ], [
 	$f->ends_with($c, 'user', 'auth', qr/./, "token endpoint: $name");
 	$f->up('heal');
 }
-$f->clear_log;
-$f->fault('redirect', type => 'token', location => '/oauth/elsewhere', times => -1);
-$f->ends_with($c, 'user', 'auth', qr/./, 'token endpoint: a redirect');
-is(scalar(grep { $_->{path} =~ /elsewhere/ } $f->requests), 0, 'token endpoint: a redirect is not followed');
+my $other = $f->another(records => 'user=5');
+for my $code (302, 307)
+{
+	$f->fault('redirect', type => 'token', code => $code, location => $other->origin . '/oauth/token', times => -1);
+	my ($ok) = $f->sync($c, 'user');
+	ok(!$ok, "token endpoint: a redirect ($code) to another origin ends the run");
+	is($other->up('log')->{requests}, 0, "token endpoint: it ($code) is not followed");
+	$f->up('heal');
+}
 $f->up('heal');
 
 # Several runs of a connector, each with a token of its own or one for all: never more tokens than runs
 $f->up('auth', kind => 'token', client_id => 'client', client_secret => $client_secret);
-connect_with({ %oauth, client_secret => '{{secret.client}}' }, { client => $client_secret }, config => { client => 'client' });
+connect_with({ %oauth, client_secret => '{{secret.client_secret}}' }, { client_secret => $client_secret }, config => { client => 'client' });
 $f->sync_ok($c, 'user', "run $_ of three") for 1 .. 3;
 cmp_ok(token_requests(), '<=', 3, 'three runs: no more than three tokens');
 

@@ -171,11 +171,11 @@ $f->matches_upstream($c, 'user', 'delta: and right');
 # Killed within a delta run
 $f->up('change', all => 1, what => 'name');
 $f->up('change', all => 1, what => 'email');
-$f->fault('hang', page => 3);
+$f->fault('hang', page => 2);
 my $run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
 $f->await(hanging => 1);
 $f->wait_flushed;
-ok($f->crash($f->worker_pid), 'delta: the worker is killed on page 3');
+ok($f->crash($f->worker_pid), 'delta: the worker is killed on page 2');
 ok($f->wait_run($run, timeout => 30), 'delta: the run goes on');
 is($f->run_row($run)->{status}, 'success', 'delta: to its end');
 $f->matches_upstream($c, 'user', 'delta: all is right');

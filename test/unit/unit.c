@@ -488,6 +488,7 @@ main(void)
 	test_groups();
 	test_crypto();
 	test_outbound();
+	test_rest();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }

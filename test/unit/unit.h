@@ -13,5 +13,6 @@ extern void is_int(long got, long expected, const char *name);
 
 extern void test_crypto(void);
 extern void test_outbound(void);
+extern void test_rest(void);
 
 #endif							/* FLOHSYNC_UNIT_H */
