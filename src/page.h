@@ -59,6 +59,7 @@ typedef struct UpstreamPage
 	/* of kind rest */
 	bool		partial;		/* records hold only what has changed, and an id may come twice */
 	int			gone;			/* records of which the upstream says that they have been deleted */
+	bool		list_start;		/* one of many lists begins here */
 	const char *loop;			/* why the upstream is going in circles, or NULL */
 	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
 	const char *keep_link;		/* where the next incremental pass begins, or NULL */

@@ -401,7 +401,7 @@ pass_walk(Run *run)
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
 		loop |= page.loop != NULL;
-		run->empty_pages = page.received == 0 ? run->empty_pages + 1 : 0;
+		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
 		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
 		if (!last && run->setup.filter.max_records == 0)

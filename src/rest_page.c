@@ -247,19 +247,28 @@ map_record(Reading *r, uint32 node)
 	page_mapped_add(r->parser, r->page, &m);
 }
 
-/* The text or number that a path finds; NULL: nothing, or an empty text. */
+/*
+ * The text or number that a path finds; NULL: nothing, null or an empty text.
+ * Anything else is not the end of a list: *failed.
+ */
 static char *
-next_text(Reading *r, const RestPath *path, bool json_text)
+next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 {
 	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
-	char	   *text = value.node != 0 ? rest_text(value.json, value.node) : NULL;
 	const JsonNode *node = &value.json->nodes[value.node];
+	char	   *text;
 
-	if (text == NULL || *text == '\0' || (node->type != JSON_STRING && node->type != JSON_NUMBER))
+	if (value.node == 0)
 		return NULL;
-	if (json_text)
-		return pnstrdup(value.json->text + node->start, node->end - node->start);
-	return text;
+	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
+	{
+		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		return NULL;
+	}
+	text = rest_text(value.json, value.node);
+	if (*text == '\0')
+		return NULL;
+	return json_text ? pnstrdup(value.json->text + node->start, node->end - node->start) : text;
 }
 
 /* A link to the next page, resolved; *failed when it may not be followed. */
@@ -304,10 +313,10 @@ static char *
 next_cursor(Reading *r, bool *failed)
 {
 	const RestPagination *p = &r->state->def->pages;
-	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY);
+	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
 	PageValue	more;
 
-	if (p->has_more == NULL)
+	if (p->has_more == NULL || *failed)
 		return cursor;
 	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
 	if (more.node == 0)
@@ -379,7 +388,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_LINK_HEADER:
 			return next_link(r, failed);
 		case REST_PAGES_NEXT_URL:
-			return next_url(r, next_text(r, p->path, false), failed);
+			return next_url(r, next_text(r, p->path, false, failed), failed);
 		case REST_PAGES_CURSOR:
 			return next_cursor(r, failed);
 		case REST_PAGES_OFFSET:
@@ -419,7 +428,7 @@ reading_delta(Reading *r, char **next)
 	if (state->def->delta == NULL || !state->source->spec.incremental)
 		return true;
 	r->page->partial = state->def->delta_partial;
-	link = next_text(r, state->def->delta, false);
+	link = next_text(r, state->def->delta, false, &failed);
 	if (link)
 	{
 		const char *error_class;
@@ -431,7 +440,7 @@ reading_delta(Reading *r, char **next)
 		memset(&state->problem, 0, sizeof(RestProblem));
 		*next = NULL;
 	}
-	else if (*next == NULL)
+	else if (*next == NULL && !failed)
 		r->page->incomplete = "the list of changes ended without a link to go on from next time";
 	return !failed;
 }
@@ -480,14 +489,12 @@ reading_next_parent(Reading *r, char *next)
 static bool
 reading_nothing(Reading *r, const char **problem)
 {
-	char	   *next;
-
 	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, problem) == NULL ||
 		!page_mapped_room(r->parser, r->page, 0, problem))
 		return false;
 	page_mapped_end(r->parser, r->page);
-	next = reading_next_parent(r, NULL);
-	r->page->next_cursor = next;
+	r->page->list_start = true;
+	r->page->next_cursor = reading_next_parent(r, NULL);
 	return true;
 }
 
@@ -532,6 +539,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	page_mapped_end(parser, page);
 	if (d->parent_type == NULL)
 		page->total_estimate = d->total ? reading_whole(&r, d->total) : total;
+	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	page->next_cursor = reading_next_parent(&r, next);
 	return true;
 }

@@ -47,7 +47,8 @@ rest_parents_ready(RestState *state)
 	MemoryContext old = CurrentMemoryContext;
 	Datum		v[2];
 
-	if (state->parents_checked)
+	/* Who only wants to know whether the upstream answers has nothing to lose. */
+	if (state->parents_checked || state->source->spec.probe)
 		return true;
 	parent_begin(state);
 	v[0] = CStringGetTextDatum(state->source->spec.connector_id);

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
@@ -568,7 +569,9 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 	char	   *with_port;
 
 	*error_class = "bad_answer";
-	if (url == NULL || strlen(url) > REQUEST_MAX_URL || !http_url_origin(url, &origin))
+	/* It is stored, so it must be valid text. */
+	if (url == NULL || strlen(url) > REQUEST_MAX_URL || !http_url_origin(url, &origin) ||
+		pg_encoding_verifymbstr(PG_UTF8, url, (int) strlen(url)) != (int) strlen(url))
 	{
 		rest_problem(state, *error_class, "the upstream's link to the next page cannot be used");
 		return NULL;

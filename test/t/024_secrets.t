@@ -285,6 +285,15 @@ for my $make (@statements)
 	$f->node->psql('postgres', "$log_all\n;\n" . $make->($c));
 }
 
+# From a file: the value is in no statement at all.
+{
+	my $c = canary();
+	my $file = key_file('value', "$c\n");
+	my $r = $f->try_sql("$log_all SELECT flohsync.set_secret('acme', 'token', rtrim(pg_read_file('$file'), E'\\n'))");
+	is(secret('acme', 'token'), $c, 'a secret from a file') or diag($r->{text});
+	unlink $file;
+}
+
 # With parameters, as a driver sends them.
 my $pgbench = $f->node->config_data('--bindir') . '/pgbench';
 for my $mode (-x $pgbench ? qw(extended prepared) : ())

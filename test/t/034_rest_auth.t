@@ -244,8 +244,14 @@ is($f->run_row($run)->{status}, 'success', 'an app, its token is revoked within 
 # Upstreams that send our credentials back to us
 $f->up('auth', kind => 'none');
 connect_with({ type => 'bearer', token => '{{secret.token}}' }, { token => $plain });
-$f->fault('status', code => 403, body => qq({"error": "bad token"}), times => -1);
-$f->ends_with($c, 'user', 'auth', qr/403/, 'an error of the upstream');
+$f->fault('status', code => 403, body => qq({"error": "bad token $plain"}), times => -1);
+$f->ends_with($c, 'user', 'auth', qr/403/, 'an error of the upstream that shows our token');
+$f->up('heal');
+$f->fault('body', body => qq({"error": "bad token $plain"}), times => -1);
+$f->ends_with($c, 'user', 'bad_answer', qr/./, 'an answer that shows our token');
+$f->up('heal');
+$f->fault('redirect', location => $other->origin . "/?token=$plain", times => -1);
+$f->ends_with($c, 'user', 'http_status', qr/./, 'a redirect that shows our token');
 $f->up('heal');
 $f->sql('CHECKPOINT');
 my $log = PostgreSQL::Test::Utils::slurp_file($f->node->logfile);
