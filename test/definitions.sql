@@ -121,6 +121,7 @@ INSERT INTO cases VALUES
   ('small', 'header name with a line break', '[["/headers", {"X\nA": "a"}]]', E'{"/headers/X\nA"}', true),
   ('small', 'empty header name', '[["/headers", {"": "a"}]]', '{/headers/}', true),
   ('small', 'host', '[["/headers", {"HOST": "a"}]]', '{/headers/HOST}', true),
+  ('small', 'connection', '[["/headers", {"keep-alive": "5", "Proxy-Connection": "close"}]]', '{/headers/Proxy-Connection,/headers/keep-alive}', true),
   ('small', 'authorization', '[["/headers", {"authorization": "Bearer {{secret.t}}", "Cookie": "a"}]]', '{/headers/Cookie,/headers/authorization}', true),
   ('small', 'header is a number', '[["/headers", {"X-A": 5}]]', '{/headers/X-A}', true),
   ('small', 'since in a header', '[["/headers", {"X-A": "{{since}}"}]]', '{/headers/X-A}', true),
