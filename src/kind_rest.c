@@ -44,7 +44,8 @@ rest_open(Source *source)
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;
-	state->page_size = Min(state->page_size, state->def->size_max);
+	if (state->def->size_max > 0)
+		state->page_size = Min(state->page_size, state->def->size_max);
 	source->max_attempts = state->def->max_attempts;
 	source->retry_base_ms = state->def->base_ms;
 	source->retry_max_ms = state->def->max_ms;
@@ -140,7 +141,10 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	memset(&state->problem, 0, sizeof(state->problem));
 	state->external_id = external_id ? pstrdup(external_id) : NULL;
 	state->sent = state->nothing = state->refreshed = false;
-	if (external_id == NULL)
+	if (external_id == NULL && state->def->path == NULL)
+		rest_problem(state, "configuration", "the connector's definition has no resource type \"%s\"",
+					 source->spec.resource_type);
+	else if (external_id == NULL)
 	{
 		rest_take_cursor(state, cursor);
 		rest_go_to_parent(state);

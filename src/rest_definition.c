@@ -496,7 +496,7 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 		strstr(r->json->text, "{{parent.attributes.") != NULL;
 }
 
-/* rest_definition_compile raises an error for a definition that has no such type. */
+/* rest_definition_compile; for a type that the definition does not have, path and get_path stay NULL. */
 RestDefinition *
 rest_definition_compile(const char *definition, const char *resource_type)
 {
@@ -509,8 +509,7 @@ rest_definition_compile(const char *definition, const char *resource_type)
 		definition_error("it is not a JSON object");
 	definition_top(&r, d);
 	resource = definition_member(&r, definition_member(&r, JSON_ROOT, "resources"), resource_type);
-	if (resource == 0)
-		definition_error(psprintf("it has no resource type \"%s\"", resource_type));
-	definition_resource(&r, resource, d);
+	if (resource != 0)
+		definition_resource(&r, resource, d);
 	return d;
 }
