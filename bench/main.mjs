@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { Database } from './lib/database.mjs';
 import { Figures } from './lib/figures.mjs';
 import { Upstream } from './lib/upstream.mjs';
+import { cache } from './measure/cache.mjs';
 import { changed } from './measure/changed.mjs';
 import { firstLoad } from './measure/first_load.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
@@ -17,7 +18,7 @@ import { againstRecordByRecord } from './measure/record_by_record.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 import { webhook } from './measure/webhook.mjs';
 
-const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only'].map((name) => [name, { type: 'string' }]));
+const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only', 'redis', 'get'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
 const records = Number(values.records);
 const large = records * 5;
@@ -61,6 +62,10 @@ if (wanted('large')) {
 if (wanted('match')) {
   step(`matching ${records * 2.5} records and users`);
   await match(figures, { records: records * 2.5, rounds });
+}
+if (wanted('cache')) {
+  step('the cache');
+  await cache(figures, { listing, redis: values.redis, get: values.get, rounds });
 }
 if (wanted('webhook')) {
   step('webhooks');

@@ -8,7 +8,11 @@
  * Users and passwords are percent-encoded.  What is said of a wrong address
  * never quotes it.
  */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim.h"
+#else
 #include "postgres.h"
+#endif
 
 #include "guc_redis.h"
 

@@ -13,9 +13,7 @@
  *   its replies.  One that was left busy, whatever the reason (time-out, cancel,
  *   error), is closed: a late reply can never be taken for another's.
  * - After any I/O or protocol error it is closed.  An error reply is a reply.
- * - hiredis calls back to make replies; there it is malloc, and neither palloc
- *   nor ereport.  A reply is one value: what says that it is a list is an error
- *   whatever length it claims, and so is more than the largest value.
+ * - More bytes than the largest value has are no reply (see also redis_reply.c).
  * - Who the server is, is asked when connecting and then once a second: its
  *   run_id and the id of its history, and that it is a master.  redis_server()
  *   changes with them: what it held before may have come back from a dump, or
@@ -101,82 +99,6 @@ redis_problem(void)
 {
 	return redis.problem;
 }
-
-/* Replies: what hiredis calls. */
-
-static RedisReply *
-reply_make(RedisType type, const char *str, size_t len, long long integer)
-{
-	RedisReply *reply = malloc(offsetof(RedisReply, str) + len + 1);
-
-	if (reply == NULL)
-		return NULL;
-	reply->type = type;
-	reply->integer = integer;
-	reply->len = len;
-	if (len > 0)
-		memcpy(reply->str, str, len);
-	reply->str[len] = '\0';
-	return reply;
-}
-
-static void *
-reply_string(const redisReadTask *task, char *str, size_t len)
-{
-	return reply_make(task->type == REDIS_REPLY_ERROR ? REDIS_IS_ERROR :
-					  task->type == REDIS_REPLY_STATUS ? REDIS_IS_STATUS : REDIS_IS_BULK, str, len, 0);
-}
-
-static void *
-reply_integer(const redisReadTask *task, long long integer)
-{
-	return reply_make(REDIS_IS_INTEGER, NULL, 0, integer);
-}
-
-static void *
-reply_nil(const redisReadTask *task)
-{
-	return reply_make(REDIS_IS_NIL, NULL, 0, 0);
-}
-
-/* NULL makes the reader give up. */
-#if HIREDIS_MAJOR >= 1
-static void *
-reply_array(const redisReadTask *task, size_t elements)
-{
-	return NULL;
-}
-
-static void *
-reply_double(const redisReadTask *task, double value, char *str, size_t len)
-{
-	return NULL;
-}
-
-static void *
-reply_bool(const redisReadTask *task, int value)
-{
-	return NULL;
-}
-#else
-static void *
-reply_array(const redisReadTask *task, int elements)
-{
-	return NULL;
-}
-#endif
-
-static redisReplyObjectFunctions reply_functions = {
-	.createString = reply_string,
-	.createArray = reply_array,
-	.createInteger = reply_integer,
-#if HIREDIS_MAJOR >= 1
-	.createDouble = reply_double,
-	.createBool = reply_bool,
-#endif
-	.createNil = reply_nil,
-	.freeObject = free,
-};
 
 static void
 redis_free_replies(void)
@@ -470,7 +392,7 @@ redis_connect_to(const struct sockaddr *address, socklen_t len)
 static bool
 redis_connect(const RedisAddress *address)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
 	struct addrinfo *volatile list = NULL;
 	volatile bool connected = false;
@@ -645,7 +567,7 @@ redis_open_anew(long connect_ms)
 			good = redis_start_tls((RedisAddress *) &address);
 		if (good)
 		{
-			redis.reader = redisReaderCreateWithFunctions(&reply_functions);
+			redis.reader = redis_reply_reader();
 			good = redis.reader != NULL || redis_set_problem("out of memory");
 		}
 		if (good)

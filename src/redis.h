@@ -5,21 +5,9 @@
 #ifndef FLOHSYNC_REDIS_H
 #define FLOHSYNC_REDIS_H
 
+#include "redis_reply.h"
+
 #define REDIS_MAX_PIPELINE	64
-
-typedef enum RedisType
-{
-	REDIS_IS_BULK, REDIS_IS_STATUS, REDIS_IS_INTEGER, REDIS_IS_NIL, REDIS_IS_ERROR
-} RedisType;
-
-/* Good until the next call of redis_run or redis_drop. */
-typedef struct RedisReply
-{
-	RedisType	type;
-	long long	integer;
-	size_t		len;
-	char		str[FLEXIBLE_ARRAY_MEMBER]; /* binary, and NUL-terminated for convenience */
-} RedisReply;
 
 typedef struct RedisCommand
 {

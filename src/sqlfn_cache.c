@@ -32,6 +32,7 @@
 
 #define ACTIVATE_MS			2000
 #define ACTIVATE_AGAIN_MS	5000
+#define DELIVER_AGAIN_MS	300
 
 static bool
 good_type(const char *type, int len)
@@ -133,6 +134,19 @@ activate(const CacheKey *key, OutboxView *view)
 	return CACHE_BYPASS;
 }
 
+/* Somebody must look after a row in the outbox; he may have tried just now, and Redis refused. */
+static void
+deliver_soon(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS))
+		return;
+	last = now;
+	worker_cache_now();
+}
+
 static CacheState
 enter(const CacheKey *key, OutboxView *view)
 {
@@ -141,7 +155,7 @@ enter(const CacheKey *key, OutboxView *view)
 	if (state == CACHE_INACTIVE)
 		state = activate(key, view);
 	else if (view->pending)
-		worker_cache_now();
+		deliver_soon();
 	if (state == CACHE_BYPASS)
 		shmem_cache_count(CACHE_BYPASSED, 1);
 	return state;
