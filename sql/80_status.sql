@@ -83,7 +83,7 @@ SELECT a.pid, a.backend_type AS kind, a.datname AS database, a.backend_start AS 
  WHERE a.backend_type LIKE 'flohsync %';
 COMMENT ON VIEW flohsync.workers IS 'Processes of flohsync in this cluster';
 COMMENT ON COLUMN flohsync.workers.pid IS 'Process id';
-COMMENT ON COLUMN flohsync.workers.kind IS 'flohsync launcher or flohsync worker';
+COMMENT ON COLUMN flohsync.workers.kind IS 'flohsync launcher, flohsync worker or flohsync invalidator';
 COMMENT ON COLUMN flohsync.workers.database IS 'Database that it is connected to; null for the launcher';
 COMMENT ON COLUMN flohsync.workers.started_at IS 'When it started';
 COMMENT ON COLUMN flohsync.workers.doing IS 'What it is working on';

@@ -578,7 +578,9 @@ shmem_wake_database(Oid database, WorkerKind kind)
 	{
 		d->wake_seq[kind]++;
 		d->next_due[kind] = DT_NOBEGIN;
-		if (kind == WORKER_RUNS || !shmem_worker_underway(database, kind))
+		/* During a pause the launcher knows when it ends. */
+		if (kind == WORKER_RUNS ||
+			(!shmem_worker_underway(database, kind) && GetCurrentTimestamp() >= d->cache_hold_until))
 			shmem_poke_launcher();
 		for (int i = 0; i < shared->nworkers && kind == WORKER_CACHE; i++)
 		{

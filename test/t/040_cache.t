@@ -120,7 +120,14 @@ is($redis->cmd('GET', "cr:$id:user:user-0000002") // 'none', 'none', 'and leaves
 #
 # What makes the next read fresh
 #
-sub cached { put($_, '"old"') for @_; return scalar grep { get($_) eq '"old"' } @_ }
+sub cached
+{
+	for (@_) { get($_); put($_, '"old"') }
+	my $n = grep { get($_) eq '"old"' } @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($n, scalar @_, "cached: @_");
+	return $n;
+}
 sub fresh { my ($name, @keys) = @_; is(join(' ', map { get($_) } @keys), join(' ', map { '' } @keys), $name); return delivered() }
 
 $f->sync_ok('c', 'user');
