@@ -137,6 +137,17 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
 
+CREATE FUNCTION flohsync._header_problem(_name text) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN _name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN pg_catalog.format('header "%s" is malformed', _name)
+  WHEN pg_catalog.lower(_name) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
+                                   'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection')
+    THEN pg_catalog.format('header "%s" is set by flohsync itself', _name)
+END;
+COMMENT ON FUNCTION flohsync._header_problem(text) IS 'Why a header of this name cannot be sent; null when it can';
+
 CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -172,12 +183,10 @@ BEGIN
         PERFORM flohsync._invalid('headers', 'it must be an object of texts');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
-        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
-          PERFORM flohsync._invalid('headers', format('header "%s" is malformed', k));
-        END IF;
-        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
-                        'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection') THEN
-          PERFORM flohsync._invalid('headers', format('header "%s" is set by flohsync itself', k));
+        problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
+                        THEN format('header "%s" is malformed', k) ELSE flohsync._header_problem(k) END;
+        IF problem IS NOT NULL THEN
+          PERFORM flohsync._invalid('headers', problem);
         END IF;
         IF lower(k) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' THEN
           RAISE NOTICE USING

@@ -143,10 +143,8 @@ BEGIN
       WHEN _text ~ '[#\\]' THEN 'it holds a fragment or backslash'
       WHEN split_part(_text, '?', 1) ~ '/\.{1,2}(/|$)' THEN 'it has a segment "." or ".."' END
     WHEN 'header' THEN CASE
-      WHEN _text !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN 'it is not the name of a header'
       WHEN lower(_text) IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
-      WHEN lower(_text) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade', 'accept-encoding')
-        THEN format('header "%s" is set by flohsync itself', _text) END
+      ELSE flohsync._header_problem(_text) END
     WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters' END
     WHEN 'duration' THEN CASE WHEN flohsync._duration(_text) IS NULL THEN format('%s is not a duration', flohsync._excerpt(_text)) END
   END;

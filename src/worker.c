@@ -184,7 +184,8 @@ flohsync_worker_main(Datum arg)
 	if (!shmem_worker_attach(&ticket))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(ticket.database, ticket.role, 0);
-	if (superuser())
+	/* Not superuser(): that may look into a catalog, and there is no transaction. */
+	if (GetSessionUserIsSuperuser())
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("flohsync workers do not run as a superuser"),

@@ -121,6 +121,7 @@ INSERT INTO cases VALUES
   ('small', 'header name with a line break', '[["/headers", {"X\nA": "a"}]]', E'{"/headers/X\nA"}', true),
   ('small', 'empty header name', '[["/headers", {"": "a"}]]', '{/headers/}', true),
   ('small', 'host', '[["/headers", {"HOST": "a"}]]', '{/headers/HOST}', true),
+  ('small', 'connection', '[["/headers", {"keep-alive": "5", "Proxy-Connection": "close"}]]', '{/headers/Proxy-Connection,/headers/keep-alive}', true),
   ('small', 'authorization', '[["/headers", {"authorization": "Bearer {{secret.t}}", "Cookie": "a"}]]', '{/headers/Cookie,/headers/authorization}', true),
   ('small', 'header is a number', '[["/headers", {"X-A": 5}]]', '{/headers/X-A}', true),
   ('small', 'since in a header', '[["/headers", {"X-A": "{{since}}"}]]', '{/headers/X-A}', true),
@@ -259,6 +260,57 @@ INSERT INTO cases VALUES
   -- many at once
   ('full', 'one in every corner', '[["/version", 3], ["/base_url", "ftp://x"], ["/auth/scope", 5], ["/limits/reset_format", "x"], ["/resources/user/list/records", "$["], ["/resources/group/map/externalId", "$["], ["/resources/member/for_each/resource", "x"], ["/resources/app/list/pagination/typo", 1]]',
    '{/auth/scope,/version,/base_url,/limits/reset_format,/resources/app/list/pagination/typo,/resources/user/list/records,/resources/group/map/externalId,/resources/member/for_each/resource}', true);
+
+INSERT INTO cases VALUES
+  ('small', 'explicit GET with a body', '[["/resources/user/list/method", "GET"], ["/resources/user/list/body", {}]]', '{"/resources/user/list/body"}', true),
+  ('small', 'since in the body of a GET', '[["/resources/user/list/incremental", {"type": "param", "param": "f", "in": "body"}]]', '{"/resources/user/list/incremental/in"}', true),
+  ('small', 'unknown keys here and there', '[["/resources/user/list/page_size", {"param": "n", "size": 1}], ["/resources/user/list/pagination", {"type": "none", "param": "p"}], ["/resources/user/list/incremental", {"type": "none", "param": "p"}], ["/resources/user/get", {"path": "/{{external_id}}", "records": "$"}], ["/limits", {"max": 1}]]', '{"/resources/user/list/page_size/size","/resources/user/list/pagination/param","/resources/user/list/incremental/param","/resources/user/get/records","/limits/max"}', true),
+  ('small', 'unknown key of a cursor', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.n", "param": "c", "stop": "empty"}]]', '{"/resources/user/list/pagination/stop"}', true),
+  ('small', 'offset and page without param', '[["/resources/user/list/pagination", {"type": "offset"}]]', '{"/resources/user/list/pagination/param"}', true),
+  ('small', 'page without param', '[["/resources/user/list/pagination", {"type": "page"}]]', '{"/resources/user/list/pagination/param"}', true),
+  ('small', 'unknown step and stop', '[["/resources/user/list/pagination", {"type": "offset", "param": "o", "step": "page", "stop": "never"}]]', '{"/resources/user/list/pagination/step","/resources/user/list/pagination/stop"}', true),
+  ('small', 'page from -1', '[["/resources/user/list/pagination", {"type": "page", "param": "p", "base": -1}]]', '{"/resources/user/list/pagination/base"}', true),
+  ('small', 'a name for a header of a cursor', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.n", "param": "a b", "in": "header"}]]', '{"/resources/user/list/pagination/param"}', true),
+  ('small', 'a cursor''s name with a blank is good in a query', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.n", "param": "a b", "in": "query"}]]', NULL, NULL),
+  ('small', 'a cursor''s name that is no header', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.n", "param": "filter[x]"}]]', NULL, NULL),
+  ('small', 'get in every way', '[["/resources/user/get", {"path": "users/{{external_id}}", "params": {"a{": 1, "b": [1], "c": "{{parent.email}}"}}]]', '{"/resources/user/get/path","/resources/user/get/params/a{","/resources/user/get/params/b","/resources/user/get/params/c"}', true),
+  ('small', 'unknown key of api_key', '[["/auth", {"type": "api_key", "header": "X-Key", "value": "{{secret.t}}", "in": "header"}]]', '{"/auth/in"}', true),
+  ('small', 'api_key without value', '[["/auth", {"type": "api_key", "header": "X-Key"}]]', '{"/auth/value"}', true),
+  ('small', 'unknown key of jwt_exchange', '[["/auth", {"type": "jwt_exchange", "token_url": "https://x.example", "iss": "i", "key": "{{secret.k}}", "token": "x"}]]', '{/auth/token}', true),
+  ('small', 'jwt_exchange without everything', '[["/auth", {"type": "jwt_exchange"}]]', '{/auth/token_url,/auth/iss,/auth/key}', true),
+  ('small', 'unknown placeholders of oauth', '[["/auth", {"type": "oauth2_client_credentials", "token_url": "https://x.example", "client_id": "{{x}}", "client_secret": "{{secret.s}}{{y}}", "scope": "{{since}}", "extra": {"a": "{{parent.email}}"}}]]', '{/auth/client_id,/auth/client_secret,/auth/scope,/auth/extra/a}', true),
+  ('small', 'empty texts of oauth', '[["/auth", {"type": "oauth2_client_credentials", "token_url": "https://x.example", "client_id": "", "client_secret": "{{secret.s}}", "scope": ""}]]', '{/auth/client_id,/auth/scope}', true),
+  ('full', 'for_each without resource, and with more', '[["/resources/member/for_each", {"path": "/x", "type": "group"}]]', '{/resources/member/for_each/resource,/resources/member/for_each/type}', true);
+
+-- numbers just out of their range, texts and lists just too long
+INSERT INTO cases
+SELECT 'small', x.path || ' ' || left(x.value::text, 10), jsonb_build_array(jsonb_build_array(x.base, x.holder), jsonb_build_array(x.base || x.path, x.value)), ARRAY[x.base || x.path], true
+  FROM (VALUES
+    ('/http', '{}'::jsonb, '/max_response_bytes', '1023'::jsonb), ('/http', '{}', '/max_response_bytes', '536870913'),
+    ('/http', '{}', '/allow_hosts', (SELECT jsonb_agg('h' || i) FROM generate_series(1, 21) i)), ('/http', '{"allow_hosts": ["h"]}', '/allow_hosts/0', to_jsonb(repeat('h', 261))),
+    ('/limits', '{}', '/max_pages', '100001'), ('/limits', '{}', '/requests_per_minute', '0'), ('/limits', '{}', '/requests_per_minute', '100001'),
+    ('/limits', '{}', '/also_throttle_status', (SELECT jsonb_agg(400 + i) FROM generate_series(0, 20) i)), ('/limits', '{}', '/reset_header', to_jsonb(repeat('h', 101))),
+    ('/retry', '{}', '/max_attempts', '21'), ('/retry', '{}', '/base_ms', '0'), ('/retry', '{}', '/base_ms', '60001'), ('/retry', '{}', '/max_ms', '0'),
+    ('/retry', '{}', '/max_ms', '3600001'), ('/retry', '{}', '/on_status', (SELECT jsonb_agg(402 + i) FROM generate_series(0, 50) i)), ('/retry', '{"on_status": [500]}', '/on_status/0', '399'),
+    ('/retry', '{"on_status": [500]}', '/on_status/0', '600'), ('/headers', '{}', '', (SELECT jsonb_object_agg('h' || i, 'x') FROM generate_series(1, 51) i)),
+    ('/headers', '{}', '/a', to_jsonb(repeat('x', 8001))), ('/description', '""', '', to_jsonb(repeat('x', 10001))),
+    ('/resources/user/list/page_size', '{"param": "n"}', '/max', '0'), ('/resources/user/list/page_size', '{"param": "n"}', '/max', '10001'),
+    ('/resources/user/list/page_size', '{"param": "n"}', '/default', '10001'), ('/resources/user/list/page_size', '{}', '/param', '""'),
+    ('/resources/user/list/page_size', '{}', '/param', to_jsonb(repeat('n', 201))), ('/resources/user/list/params', '{}', '', (SELECT jsonb_object_agg('p' || i, i) FROM generate_series(1, 101) i)),
+    ('/resources/user/list/params', '{}', '/a', to_jsonb(repeat('x', 8001))), ('/resources/user/list', '{}', '/path', to_jsonb('/' || repeat('x', 2000))),
+    ('/resources/user/list/pagination', '{"type": "link_header"}', '/rel', to_jsonb(repeat('r', 101))), ('/resources/user/list/pagination', '{"type": "cursor", "path": "$.n", "param": "c"}', '/first', to_jsonb(repeat('f', 1001))),
+    ('/resources/user/list/incremental', '{"type": "param", "param": "f"}', '/lookback', to_jsonb(repeat(' ', 30) || '5m ')), ('/resources/user/list/incremental', '{"type": "param", "param": "f"}', '/template', to_jsonb(repeat('x', 2000) || '{{since}}')),
+    ('/resources/user/map', '{"externalId": "$.id"}', '/exclude', (SELECT jsonb_agg('e' || i) FROM generate_series(1, 101) i)), ('/resources/user/map', '{"externalId": "$.id", "exclude": ["a"]}', '/exclude/0', to_jsonb(repeat('e', 256))),
+    ('/resources/user/map', '{"externalId": "$.id", "exclude": [["a"]]}', '/exclude/0/0', to_jsonb(repeat('e', 256))), ('/resources/user/map', '{"externalId": "$.id", "exclude": [["a"]]}', '/exclude/0', (SELECT jsonb_agg('e'::text) FROM generate_series(1, 9))),
+    ('/resources/user/map', '{}', '/externalId', (SELECT jsonb_agg('$.id'::text) FROM generate_series(1, 11))), ('/resources/user/map', '{"externalId": "$.id"}', '/email', (SELECT jsonb_agg('$.id'::text) FROM generate_series(1, 11))),
+    ('/resources/user/map', '{"externalId": "$.id"}', '/email', to_jsonb('$.' || repeat('x', 1000))), ('/resources/user/get', '{"path": "/{{external_id}}"}', '/not_found', (SELECT jsonb_agg(400 + i) FROM generate_series(0, 10) i)),
+    ('/resources/user/get', '{"path": "/{{external_id}}", "params": {}}', '/params/a', to_jsonb(repeat('x', 8001))),
+    ('/resources', '{}', '', (SELECT jsonb_object_agg('r' || i, '{"list": {"path": "/x"}, "map": {"externalId": "$.id"}}'::jsonb) FROM generate_series(1, 101) i)),
+    ('/auth', '{"type": "api_key", "header": "h", "value": "{{secret.t}}"}', '/prefix', to_jsonb(repeat('p', 101))), ('/auth', '{"type": "api_key", "value": "{{secret.t}}"}', '/query', to_jsonb(repeat('q', 201))),
+    ('/auth', '{"type": "bearer"}', '/token', to_jsonb('{{secret.t}}' || repeat('x', 8000))), ('/auth', '{"type": "basic", "password": "{{secret.t}}"}', '/username', to_jsonb(repeat('u', 8001))),
+    ('/auth', '{"type": "oauth2_client_credentials", "token_url": "https://x.example", "client_id": "c", "client_secret": "{{secret.s}}"}', '/scope', to_jsonb(repeat('s', 8001))),
+    ('/auth', '{"type": "oauth2_client_credentials", "token_url": "https://x.example", "client_id": "c", "client_secret": "{{secret.s}}"}', '/extra', (SELECT jsonb_object_agg('e' || i, 'x') FROM generate_series(1, 21) i))
+  ) x(base, holder, path, value);
 
 INSERT INTO corpus (label, definition, expected, in_schema)
 SELECT c.label,

@@ -277,6 +277,18 @@ for my $style (qw(link next))
 		silent("$style to another origin");
 	}
 }
+# https to a host that is allowed is followed; that host has no TLS, so it ends there.
+begin('next');
+for ([ [], 'blocked_address' ], [ [ "127.0.0.1:$other->{port}" ], 'tls' ], [ ["127.0.0.1"], 'blocked_address' ], [ [ 'localhost:' . $other->{port} ], 'blocked_address' ])
+{
+	my ($hosts, $class) = @$_;
+	my $definition = $f->definition('next', http => { allow_hosts => $hosts }, retry => { max_attempts => 1 });
+	$f->sql("SELECT flohsync.update_connector('$c', " . Flohsync::jsonb({ definition => $definition }) . ')');
+	$f->fault('next_cursor', json => qq("https://127.0.0.1:$other->{port}/rest/next/users"), page => 1, times => -1);
+	$f->ends_with($c, 'user', $class, qr/./, 'https to ' . (@$hosts ? "where @$hosts is allowed" : 'where no host is allowed'));
+	$f->up('heal');
+}
+silent('https to another host');
 for my $link ("//127.0.0.1:$other->{port}/rest/next/users", "http://127.0.0.1:$f->{port}\@127.0.0.1:$other->{port}/rest/next/users", "https://127.0.0.1:$f->{port}/rest/next/users",
 	'file:///etc/passwd', 'ftp://127.0.0.1/x', 'javascript:1', 'http://', "http://localhost:$f->{port}/rest/next/users", 'http://127.0.0.1/', "HTTP://127.0.0.1:$other->{port}/", "\\\\\\\\127.0.0.1:$other->{port}/x", 'http:///x', "gopher://127.0.0.1:$other->{port}/_x")
 {
