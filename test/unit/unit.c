@@ -1,6 +1,7 @@
 /*
  * unit.c
- *	  Checks the parser, the canonical form and the rules of a page, without a
+ *	  Checks the parser, the canonical form and the rules of a page, and with
+ *	  the files unit_*.c cryptography and addresses, without a
  *	  server.  Prints TAP.
  */
 #include "unit.h"
