@@ -137,6 +137,7 @@ INSERT INTO cases VALUES
   ('small', 'bearer with a user name', '[["/auth", {"type": "bearer", "token": "{{secret.t}}", "username": "u"}]]', '{/auth/username}', true),
   ('small', 'basic without password', '[["/auth", {"type": "basic", "username": "u"}]]', '{/auth/password}', true),
   ('small', 'password in clear', '[["/auth", {"type": "basic", "username": "u", "password": "p"}]]', '{/auth/password}', true),
+  ('small', 'basic with a realm', '[["/auth", {"type": "basic", "username": "u", "password": "{{secret.p}}", "realm": "r"}]]', '{/auth/realm}', true),
   ('small', 'none with a token', '[["/auth", {"type": "none", "token": "{{secret.t}}"}]]', '{/auth/token}', true),
   ('small', 'api_key nowhere', '[["/auth", {"type": "api_key", "value": "{{secret.t}}"}]]', '{/auth/query}', true),
   ('small', 'api_key twice', '[["/auth", {"type": "api_key", "header": "X-Key", "query": "k", "value": "{{secret.t}}"}]]', '{/auth/query}', true),
