@@ -7,6 +7,8 @@ MODULE_big = flohsync
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
 INSTALL_SQL = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
+INSTALL_JSON = $(wildcard sql/*.json sql/templates/*.json)
+DATA = sql/flohsync.definition.schema.json
 EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream
 
 PG_CONFIG ?= pg_config
@@ -25,9 +27,12 @@ include $(PGXS)
 
 $(OBJS): $(wildcard src/*.h) flohsync.control
 
-# One script from topic files, in the order of their names.
-sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL)
-	cat $^ > $@
+# One script from topic files, in the order of their names.  A line
+# "--:include FILE" stands for the text of that file.
+sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON)
+	awk '$$1 == "--:include" { while ((got = (getline line < ("sql/" $$2))) > 0) print line; \
+		close("sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
+	mv $@.tmp $@
 
 upstream: test/upstream/upstream
 test/upstream/upstream: $(wildcard test/upstream/*.c test/upstream/*.h)

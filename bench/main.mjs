@@ -15,6 +15,7 @@ import { workerMemory } from './measure/memory.mjs';
 import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
+import { restAgainstCommand } from './measure/rest.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 import { webhook } from './measure/webhook.mjs';
 
@@ -70,6 +71,10 @@ if (wanted('cache')) {
 if (wanted('webhook')) {
   step('webhooks');
   await webhook(figures, { rounds });
+}
+if (wanted('rest')) {
+  step('kind rest');
+  await restAgainstCommand(figures, { records, rounds });
 }
 if (wanted('processes')) {
   step('processes');

@@ -131,22 +131,24 @@ RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_re
          WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
 COMMENT ON FUNCTION flohsync._get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
 
-CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb) RETURNS SETOF text
+CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.type FROM (
     SELECT k.key AS type FROM pg_catalog.jsonb_object_keys(_config -> 'queries') k(key) WHERE _kind = 'sql'
     UNION
-    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key)
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_definition -> 'resources') k(key) WHERE _kind = 'rest'
+    UNION
+    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key) WHERE _kind <> 'rest'
     UNION
     SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
       FROM pg_catalog.jsonb_array_elements_text(_config -> 'commands') c(name)
-     WHERE c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
+     WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
        AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
   ) t ORDER BY 1;
 END;
-COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb) IS 'Resource types that a connector''s config names';
+COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
 
 CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -162,9 +164,8 @@ BEGIN
       'Kinds are command, sql and rest.');
   END IF;
   IF _kind = 'rest' THEN
-    RAISE feature_not_supported USING
-      MESSAGE = 'connectors of kind "rest" are not supported by this version',
-      HINT = 'Use kind command or sql.';
+    PERFORM flohsync._check_definition(_config, _definition);
+    RETURN;
   END IF;
   IF _definition IS NOT NULL THEN
     PERFORM flohsync._invalid('definition', format('a connector of kind %s has none', _kind));
@@ -184,11 +185,17 @@ BEGIN
         PERFORM flohsync._invalid('headers', 'it must be an object of texts');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
-        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\r\n]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
+        IF jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]' OR k !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
           PERFORM flohsync._invalid('headers', format('header "%s" is malformed', k));
         END IF;
-        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection') THEN
+        IF lower(k) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
+                        'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection') THEN
           PERFORM flohsync._invalid('headers', format('header "%s" is set by flohsync itself', k));
+        END IF;
+        IF lower(k) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' THEN
+          RAISE NOTICE USING
+            MESSAGE = format('header "%s" is stored in clear text', k),
+            HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';
         END IF;
       END LOOP;
     END IF;
@@ -310,6 +317,11 @@ BEGIN
           MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
           HINT = 'Only a member of that role can change what it runs.';
       END IF;
+    ELSIF d.kind = 'rest' THEN
+      PERFORM flohsync._invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+         FROM flohsync.connector_sync_config c
+        CROSS JOIN LATERAL flohsync._strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
+        WHERE c.connector_id = d.id AND p.problem IS NOT NULL;
     END IF;
   END IF;
   BEGIN

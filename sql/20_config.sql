@@ -52,6 +52,8 @@ CREATE TABLE flohsync.connector_sync_config (
   retries                        integer NOT NULL DEFAULT 0,
   parked                         boolean NOT NULL DEFAULT false,
   totals                         jsonb NOT NULL DEFAULT '{}',
+  delta_link                     text,
+  delta_fingerprint              text,
   owner                          name NOT NULL DEFAULT current_user,
   created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -94,6 +96,8 @@ COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled r
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
 COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
 COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Link with which the next incremental pass of a connector of kind rest begins';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Of all that the pass was that ended with that link; under another one it is not used';
 COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
@@ -341,12 +345,18 @@ DECLARE
   t text;    -- the value as text
   kind text; -- its JSON type
   problem text;
+  _definition jsonb; -- of kind rest
 BEGIN
   PERFORM flohsync._check_keys(settings, 'settings', ARRAY[
     'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
     'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
     'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
+  SELECT d.definition INTO _definition FROM flohsync.connector_definition d
+   WHERE d.id = _connector AND d.kind = 'rest' FOR SHARE;
+  IF FOUND THEN
+    PERFORM flohsync._check_strategy(_definition, _type, NULL);
+  END IF;
 
   INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, timezone)
   VALUES (_connector, _type, coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
@@ -461,6 +471,9 @@ BEGIN
     END CASE;
   END LOOP;
 
+  IF _definition IS NOT NULL THEN
+    PERFORM flohsync._check_strategy(_definition, _type, c.strategy);
+  END IF;
   -- A run that is already due is not lost because something else is changed.
   IF (c.enabled, c.timezone, c.cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.cron_schedule) THEN
     c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;

@@ -106,6 +106,8 @@ CREATE TABLE flohsync.sync_run_page (
   seen           bytea,
   deleted        text[],
   changed        uuid[],
+  incomplete     text,
+  link           text,
   PRIMARY KEY (run_id, page)
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
@@ -135,6 +137,8 @@ COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream sa
 COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'While the pass is open: the num of every record seen, as ranges (ledger.c)';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
+COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
+COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Link of a list of changes with which the next incremental pass begins';
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

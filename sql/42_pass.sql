@@ -21,7 +21,7 @@ CREATE FUNCTION flohsync._start_run(_run bigint,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
   OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
   OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text,
-  OUT note_changes boolean)
+  OUT note_changes boolean, OUT incomplete text, OUT kept_link text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -85,7 +85,8 @@ BEGIN
     pass_started_at := clock_timestamp();
     -- A watermark in the future, which a clock that was wrong has left, says nothing.
     modified_since := CASE WHEN strategy = 'incremental' AND c.watermark <= clock_timestamp() + c.overlap
-                           THEN c.watermark - c.overlap END;
+                           THEN c.watermark - greatest(c.overlap, flohsync._duration(
+                             d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback'])) END;
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
     SELECT * INTO prev FROM flohsync.sync_run x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
@@ -132,6 +133,9 @@ BEGIN
          coalesce(sum(l.unidentified), 0),
          (array_agg(l.total_estimate ORDER BY l.page DESC) FILTER (WHERE l.total_estimate IS NOT NULL))[1]
     INTO passed, received, unidentified, total_estimate FROM flohsync._pass_pages(pass_id) l;
+
+  SELECT l.incomplete INTO incomplete FROM flohsync._pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL LIMIT 1;
+  kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = fingerprint THEN c.delta_link END;
 
   outcome := 'run';
   kind := d.kind;
@@ -335,7 +339,7 @@ DECLARE
   again boolean;
 BEGIN
   PERFORM flohsync._lock_config(_run);
-  SELECT l.page, l.next_cursor INTO last
+  SELECT l.page, l.next_cursor, l.link INTO last
     FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l
    WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
   UPDATE flohsync.sync_run x
@@ -360,7 +364,7 @@ BEGIN
   END IF;
   -- A schedule's run is tried again three times, where a later try may go better.
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
-           AND _class IN ('network', 'timeout', 'tls', 'throttled', 'http_status', 'protocol', 'upstream', 'sql', 'database');
+           AND _class IN ('network', 'timeout', 'tls', 'throttled', 'http_status', 'protocol', 'bad_answer', 'upstream', 'sql', 'database');
   UPDATE flohsync.connector_sync_config c
      SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1 ELSE 0 END,
          retry_at = CASE WHEN again AND (r.trigger = 'schedule' OR c.retries + 1 < 3)
@@ -373,6 +377,8 @@ BEGIN
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
          last_sync_error = _error,
          last_sync_stats = r.stats,
+         delta_link = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
+         delta_fingerprint = CASE WHEN _status IN ('success', 'held') AND _complete AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
          watermark = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(_watermark, c.watermark) ELSE c.watermark END
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);

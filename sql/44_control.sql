@@ -19,6 +19,8 @@ BEGIN
       MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
       HINT = 'Make one with flohsync.configure_sync().';
   END IF;
+  PERFORM flohsync._check_strategy(d.definition, _type, trigger_sync.strategy)
+     FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
   LOOP
     INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
     VALUES (_connector, _type, trigger_sync.strategy, 'manual')

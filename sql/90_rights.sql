@@ -16,12 +16,13 @@ BEGIN
                   flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
   EXECUTE format('GRANT UPDATE (enabled, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
-                  next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals) ON flohsync.connector_sync_config TO %s', _role);
+                  next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, retry_at, retries, parked, totals,
+                  delta_link, delta_fingerprint) ON flohsync.connector_sync_config TO %s', _role);
   EXECUTE format('GRANT UPDATE ON flohsync.cache_state TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._caching(), flohsync._invalidate(uuid, text, text[]), flohsync._new_id(), flohsync._secret(uuid, text), flohsync._iso(timestamptz), flohsync._duration(text),
                   flohsync._cron_next(text, timestamptz, text), flohsync._list_command(jsonb, text), flohsync._get_command(jsonb, text),
-                  flohsync._syncable_types(text, jsonb),
+                  flohsync._syncable_types(text, jsonb, jsonb),
                   flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
                   flohsync._forget_pass(bigint), flohsync._run_stats(bigint),
                   flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),

@@ -59,7 +59,7 @@ apply_ids(const Prior *prior, const int *which, int n)
 
 /* The columns of some records as arrays: id, name, e-mail, attributes, hash. */
 static void
-apply_columns(const Record *records, const int *which, int n, Datum *v)
+apply_columns(const ApplyScope *scope, const Record *records, const int *which, int n, Datum *v)
 {
 	Slice	   *slices = palloc(sizeof(Slice) * n);
 
@@ -70,7 +70,8 @@ apply_columns(const Record *records, const int *which, int n, Datum *v)
 			const Record *r = &records[which[i]];
 
 			slices[i] = column == 0 ? r->external_id : column == 1 ? r->display_name :
-				column == 2 ? r->email : column == 3 ? r->attributes :
+				column == 2 ? r->email :
+				column == 3 ? (scope->parser ? page_stored_attributes(scope->parser, r) : r->attributes) :
 				(Slice) {r->hash, FLOHSYNC_HASH_HEX};
 		}
 		v[column] = store_text_array(slices, n);
@@ -100,7 +101,7 @@ apply_insert(const ApplyScope *scope, const Record *records, const int *which, i
 	};
 	Datum		v[9] = {scope->connector, scope->resource_type};
 
-	apply_columns(records, which, n, v + 2);
+	apply_columns(scope, records, which, n, v + 2);
 	v[7] = TimestampTzGetDatum(scope->observed_at);
 	v[8] = TimestampTzGetDatum(scope->event_at);
 	return db_execute(scope->single ? &yielding : &plain, v, scope->event_at == 0 ? "        n" : NULL);
@@ -149,7 +150,7 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 	Datum		v[8];
 	char		nulls[8];
 
-	apply_columns(records, which, n, columns);
+	apply_columns(scope, records, which, n, columns);
 	v[0] = apply_ids(prior, which, n);
 	memcpy(v + 1, columns + 1, sizeof(Datum) * 4);
 	v[5] = TimestampTzGetDatum(scope->observed_at);

@@ -23,6 +23,7 @@ typedef struct ApplyScope
 	bool		absent;			/* single: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
 	TimestampTz event_at;		/* when the upstream says it happened, 0: it does not say */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
+	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;
@@ -39,5 +40,8 @@ extern void apply_records(ApplyScope *scope, const Record *records, int n,
 extern void apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen);
 extern int	apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser,
 						 Record *records, int n);
+
+/* apply_merge.c */
+extern void apply_merge(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, UpstreamPage *merged);
 
 #endif							/* FLOHSYNC_APPLY_H */

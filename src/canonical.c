@@ -428,7 +428,7 @@ is_left_out(Canonical *canonical, const Frame *frame, const CanonicalKey *key)
 			continue;
 		if (rest == key->len)
 			return true;
-		if (path->data[offset + key->len] != '.')
+		if (path->data[offset + key->len] != path->separator)
 			continue;
 		if (work->ntails >= work->tails_size)
 			work->tails = grow(work, work->tails, &work->tails_size, work->ntails + 1, sizeof(Tail));

@@ -87,11 +87,12 @@ canonical_key_compare(const CanonicalKey *a, const CanonicalKey *b)
 /* Stable, n log n at worst; scratch has room for n keys, the result is in keys. */
 extern void canonical_key_sort(CanonicalKey *keys, CanonicalKey *scratch, uint32_t n);
 
-/* A dot path that is left out, e.g. "a.b". */
+/* A path that is left out: names and what stands between them, e.g. "a.b". */
 typedef struct CanonicalPath
 {
 	const char *data;
 	uint32_t	len;
+	char		separator;
 } CanonicalPath;
 
 /* A serializer; data[0..len) is what was appended since the last reset. */

@@ -11,7 +11,11 @@
  *   a text whose tag is wrong is wiped before the caller sees it;
  * - what is compared with a secret is compared in constant time.
  */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim.h"
+#else
 #include "postgres.h"
+#endif
 
 #include <limits.h>
 #include <openssl/bio.h>

@@ -9,7 +9,7 @@
  *	5  launcher   worker
  *	4  run   pass   cache   invalidator
  *	3  store   apply   lookup   upsert   outbox
- *	2  http   outbound   redis   crypto   source (kind_*)   page   canonical   json   filter   ledger   cron   webhook
+ *	2  http   outbound   redis   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron   webhook
  *	1  wait   db   shmem   guc
  *	0  compat.h   flohsync.h
  */

@@ -115,8 +115,9 @@ log_emit(ErrorData *edata)
 		edata->hide_stmt = edata->hide_ctx = true;
 		if (edata->elevel == ERROR)
 			log_error_in_short(edata);
-		else
+		else if (edata->elevel <= LOG_SERVER_ONLY)
 		{
+			/* For the log only, or for a client that asked for as much. */
 			edata->detail = edata->detail_log = edata->internalquery = NULL;
 			if (edata->message != NULL && log_quotes_statement(edata))
 				log_cut(edata);

@@ -16,13 +16,15 @@
  * - the address is judged when the socket is opened, after name resolution:
  *   nothing can change between the check and the connection (outbound.c);
  * - bytes of an answer are counted as decoded (libcurl 7.88 has no working
- *   limit of its own for answers of unknown length).
+ *   limit of its own for answers of unknown length);
+ * - a redirect is followed, by hand, only to the origin that was asked, with
+ *   the method and body that were sent, and a few times: what goes with a
+ *   request, credentials above all, never goes anywhere else.
  */
 #include "postgres.h"
 
 #include "compat.h"
 
-#include <curl/curl.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -34,52 +36,14 @@
 
 #include "guc.h"
 #include "http.h"
-#include "outbound.h"
-#include "wait.h"
+#include "http_private.h"
 
-#define HTTP_MAX_HEADER_BYTES	65536
 #define HTTP_KEEP_BUFFER		(4 * 1024 * 1024)
+#define HTTP_SLOW_S				30	/* so long under 1 kB/s, or half the time that a request has */
 
-typedef struct HttpBuffer
-{
-	char	   *data;			/* malloc'ed */
-	size_t		len;
-	size_t		size;
-} HttpBuffer;
-
-struct HttpClient
-{
-	CURLM	   *multi;
-	CURL	   *easy;
-	struct curl_slist *headers;
-	struct
-	{
-		curl_socket_t fd;
-		int			what;
-	}			sockets[WAIT_MAX_SOCKETS];
-	int			nsockets;
-	TimestampTz deadline;		/* of libcurl's timer, 0: none */
-	bool		underway;
-	bool		has_fd;
-	/* of the request under way */
-	HttpBuffer	buffers[2];		/* the other one is still read by the caller */
-	int			current;
-	size_t		max_bytes;
-	size_t		header_bytes;
-	bool		too_large;
-	bool		out_of_memory;
-	bool		too_many_sockets;
-	OutboundPolicy *policy;
-	char		blocked[INET6_ADDRSTRLEN + 16];
-	char		retry_after[128];
-	char		error[CURL_ERROR_SIZE];
-	TimestampTz started_at;
-};
-
-/* All of libcurl is called between these two. */
 static sigset_t http_saved_mask;
 
-static void
+void
 http_enter(void)
 {
 	sigset_t	all;
@@ -88,7 +52,7 @@ http_enter(void)
 	sigprocmask(SIG_SETMASK, &all, &http_saved_mask);
 }
 
-static void
+void
 http_leave(void)
 {
 	sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
@@ -239,7 +203,10 @@ http_client_create(void)
 		SET(CURLOPT_NOSIGNAL, 1L);
 		SET(CURLOPT_QUICK_EXIT, 1L);
 		SET(CURLOPT_PROTOCOLS_STR, "http,https");
+		SET(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
 		SET(CURLOPT_FOLLOWLOCATION, 0L);
+		SET(CURLOPT_HTTP09_ALLOWED, 0L);
+		SET(CURLOPT_UNRESTRICTED_AUTH, 0L);
 		SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
 		SET(CURLOPT_ACCEPT_ENCODING, "gzip");
 		SET(CURLOPT_PROXY, "");
@@ -251,7 +218,6 @@ http_client_create(void)
 		SET(CURLOPT_TCP_NODELAY, 1L);
 		SET(CURLOPT_TCP_KEEPALIVE, 1L);
 		SET(CURLOPT_LOW_SPEED_LIMIT, 1024L);
-		SET(CURLOPT_LOW_SPEED_TIME, 30L);
 		SET(CURLOPT_USERAGENT, "flohsync");
 		SET(CURLOPT_BUFFERSIZE, 262144L);
 		SET(CURLOPT_ERRORBUFFER, client->error);
@@ -287,7 +253,7 @@ http_client_create(void)
 	return client;
 }
 
-static void
+void
 http_drop_request(HttpClient *client)
 {
 	if (client->underway)
@@ -320,7 +286,7 @@ http_client_close(HttpClient *client)
 	free(client);
 }
 
-static void
+void
 http_act(HttpClient *client, curl_socket_t fd, int what)
 {
 	int			running;
@@ -342,6 +308,22 @@ http_has_header(const HttpRequest *request, const char *line)
 	return false;
 }
 
+/* Nothing that somebody configured, or an upstream sent, ends a line of ours and begins another. */
+static void
+http_check_request(const HttpRequest *request)
+{
+	bool		clean = true;
+
+	for (const char *p = request->url; *p && clean; p++)
+		clean = (unsigned char) *p > ' ' && *p != 0x7f;
+	for (int i = 0; i < request->nheaders && clean; i++)
+		clean = strpbrk(request->headers[i], "\r\n") == NULL;
+	if (!clean)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a request is not sent: its address or a header holds control characters")));
+}
+
 /* http_start sends a request; one that is under way is given up. */
 void
 http_start(HttpClient *client, const HttpRequest *request)
@@ -353,6 +335,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 	long		timeout_ms;
 	HttpBuffer *b;
 
+	http_check_request(request);
 	http_drop_request(client);
 	client->current = 1 - client->current;
 	b = &client->buffers[client->current];
@@ -404,7 +387,13 @@ http_start(HttpClient *client, const HttpRequest *request)
 	if (request->timeout_ms > 0)
 		timeout_ms = Min(timeout_ms, request->timeout_ms);
 	SET(CURLOPT_TIMEOUT_MS, timeout_ms);
+	SET(CURLOPT_LOW_SPEED_TIME, Max(HTTP_SLOW_S, timeout_ms / 2000));
+	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) client->max_bytes);
 #undef SET
+	client->ends_at = TimestampTzPlusMilliseconds(client->started_at, timeout_ms);
+	client->reads_only = request->method ? strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0 :
+		request->body == NULL;
+	client->redirects = 0;
 	if (rc == CURLE_OK && !no_memory)
 		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
 	http_leave();
@@ -414,231 +403,4 @@ http_start(HttpClient *client, const HttpRequest *request)
 				 errmsg("could not prepare a request: %s",
 						no_memory ? "out of memory" : curl_easy_strerror(rc))));
 	http_act(client, CURL_SOCKET_TIMEOUT, 0);
-}
-
-/* The handle's result when the request has ended. */
-static bool
-http_ended(HttpClient *client, CURLcode *result)
-{
-	CURLMsg    *message;
-	int			left;
-	bool		ended = false;
-
-	http_enter();
-	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
-	{
-		if (message->msg == CURLMSG_DONE)
-		{
-			*result = message->data.result;
-			ended = true;
-		}
-	}
-	http_leave();
-	return ended;
-}
-
-static HttpFailure
-http_judge(HttpClient *client, CURLcode rc)
-{
-	if (client->too_large)
-		return HTTP_TOO_LARGE;
-	/* One address of a host may be blocked and the next one fine. */
-	if (rc != CURLE_OK && client->blocked[0] != '\0')
-		return HTTP_BLOCKED;
-	switch (rc)
-	{
-		case CURLE_OK:
-			return HTTP_OK;
-		case CURLE_OPERATION_TIMEDOUT:
-			return HTTP_TIMEOUT;
-		case CURLE_PEER_FAILED_VERIFICATION:
-		case CURLE_SSL_CONNECT_ERROR:
-		case CURLE_SSL_CERTPROBLEM:
-		case CURLE_SSL_CIPHER:
-		case CURLE_SSL_ISSUER_ERROR:
-		case CURLE_SSL_INVALIDCERTSTATUS:
-		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-		case CURLE_SSL_CACERT_BADFILE:
-			return HTTP_TLS;
-		case CURLE_URL_MALFORMAT:
-		case CURLE_UNSUPPORTED_PROTOCOL:
-			return HTTP_BAD_URL;
-		default:
-			return HTTP_NETWORK;
-	}
-}
-
-/* http_finish waits for the answer to the request under way. */
-void
-http_finish(HttpClient *client, HttpResponse *response)
-{
-	CURLcode	rc = CURLE_OK;
-	HttpBuffer *b = &client->buffers[client->current];
-	char		date[64] = "";
-
-	Assert(client->underway);
-	while (!http_ended(client, &rc))
-	{
-		WaitSocket	sockets[WAIT_MAX_SOCKETS];
-		int			n = client->nsockets;
-		long		timeout = 1000;
-		int			ready;
-
-		if (client->too_many_sockets)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("an upstream took too many connections at a time")));
-		for (int i = 0; i < n; i++)
-		{
-			sockets[i].fd = client->sockets[i].fd;
-			sockets[i].read = (client->sockets[i].what & CURL_POLL_IN) != 0;
-			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
-		}
-		if (client->deadline != 0)
-			timeout = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
-		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
-		for (int i = 0; i < n && ready > 0; i++)
-		{
-			/* An earlier action may have closed the socket. */
-			for (int k = 0; k < client->nsockets; k++)
-			{
-				if (client->sockets[k].fd == sockets[i].fd && (sockets[i].can_read || sockets[i].can_write))
-				{
-					http_act(client, sockets[i].fd,
-							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
-							 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
-					break;
-				}
-			}
-		}
-		if (client->deadline != 0 && client->deadline <= GetCurrentTimestamp())
-		{
-			client->deadline = 0;
-			http_act(client, CURL_SOCKET_TIMEOUT, 0);
-		}
-	}
-
-	memset(response, 0, offsetof(HttpResponse, status));
-	response->failure = http_judge(client, rc);
-	if (client->out_of_memory)
-	{
-		http_drop_request(client);
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	}
-	{
-		long		status = 0;
-		struct curl_header *header;
-
-		http_enter();
-		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
-		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
-			strlcpy(date, header->value, sizeof(date));
-		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
-		http_leave();
-		response->status = (int) status;
-	}
-	http_drop_request(client);
-	response->body = b->data ? b->data : "";
-	response->len = b->len;
-	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
-	response->started_at = client->started_at;
-	response->ms = (GetCurrentTimestamp() - client->started_at) / 1000.0;
-	switch (response->failure)
-	{
-		case HTTP_OK:
-			break;
-		case HTTP_TOO_LARGE:
-			snprintf(response->message, sizeof(response->message),
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? "the headers of the answer are larger than %d kB" :
-					 "the answer is larger than flohsync.http_max_response_size (%d kB)",
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? HTTP_MAX_HEADER_BYTES / 1024 :
-					 flohsync_http_max_response_size);
-			break;
-		case HTTP_BLOCKED:
-			snprintf(response->message, sizeof(response->message),
-					 "address %s is not allowed by flohsync.http_allowed_networks", client->blocked);
-			break;
-		default:
-			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
-					sizeof(response->message));
-	}
-}
-
-/*
- * http_header is a header of the answer that http_finish gave last, palloc'd;
- * the index counts headers of one name.  NULL when there is none.
- */
-char *
-http_header(HttpClient *client, const char *name, int index)
-{
-	struct curl_header *header;
-	char	   *value = NULL;
-
-	Assert(!client->underway);
-	http_enter();
-	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
-		header = NULL;
-	http_leave();
-	/* Stays where it is until the next request. */
-	if (header)
-		value = pstrdup(header->value);
-	return value;
-}
-
-/* http_url_problem returns what is wrong with an address, or NULL. */
-const char *
-http_url_problem(const char *url)
-{
-	CURLU	   *u;
-	char	   *part = NULL;
-	const char *problem = NULL;
-
-	for (const char *p = url; *p; p++)
-		if ((unsigned char) *p <= ' ' || *p == 0x7f)
-			return "it holds blanks or control characters";
-	u = curl_url();
-	if (u == NULL)
-		return "out of memory";
-	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-		problem = "it is not an absolute address";
-	else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
-			 (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
-		problem = "its scheme must be http or https";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
-		problem = "it must not hold a user name or password";
-	curl_free(part);
-	part = NULL;
-	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || part[0] == '\0'))
-		problem = "it names no host";
-	curl_free(part);
-	curl_url_cleanup(u);
-	return problem;
-}
-
-/*
- * http_retry_after_ms reads a Retry-After header, seconds or a date (RFC 9110,
- * 10.2.3); -1 when it is neither.
- */
-int64
-http_retry_after_ms(const char *header, time_t now)
-{
-	time_t		at;
-
-	if (header[0] >= '0' && header[0] <= '9')
-	{
-		int64		seconds = 0;
-		const char *p = header;
-
-		for (; *p >= '0' && *p <= '9'; p++)
-			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
-		return *p == '\0' ? seconds * 1000 : -1;
-	}
-	if (header[0] == '\0' || header[0] == '-')
-		return -1;
-	at = curl_getdate(header, NULL);
-	if (at == (time_t) -1)
-		return -1;
-	return Max(0, (int64) (at - now)) * 1000;
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
 
 typedef struct HttpRequest
 {
@@ -29,6 +30,7 @@ typedef enum HttpFailure
 	HTTP_TLS,
 	HTTP_BLOCKED,				/* the address is not allowed */
 	HTTP_TOO_LARGE,
+	HTTP_REDIRECT,				/* one that is not followed */
 	HTTP_BAD_URL
 } HttpFailure;
 
@@ -53,7 +55,22 @@ extern void http_start(HttpClient *client, const HttpRequest *request);
 extern void http_finish(HttpClient *client, HttpResponse *response);
 extern char *http_header(HttpClient *client, const char *name, int index);
 
-extern const char *http_url_problem(const char *url);
 extern int64 http_retry_after_ms(const char *header, time_t now);
+
+/* http_url.c */
+typedef struct HttpOrigin
+{
+	char	   *scheme;
+	char	   *host;
+	int			port;
+} HttpOrigin;
+
+extern const char *http_url_problem(const char *url);
+extern char *http_url_resolve(const char *base, const char *reference);
+extern bool http_url_origin(const char *url, HttpOrigin *origin);
+extern bool http_same_origin(const HttpOrigin *a, const HttpOrigin *b);
+extern void http_url_encode(StringInfo out, const char *value);
+extern void http_url_add(StringInfo url, const char *name, const char *value);
+extern char *http_url_drop(const char *url, const char *name);
 
 #endif							/* FLOHSYNC_HTTP_H */

@@ -130,18 +130,6 @@ command_status_class(int status)
 	return "http_status";
 }
 
-/* Does an error name the cursor as its cause, in the words of RFC 9865? */
-static bool
-command_names_cursor(const char *body, size_t len)
-{
-	static const char *const words[] = {"expiredCursor", "invalidCursor"};
-
-	for (size_t i = 0; i < lengthof(words); i++)
-		if (memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL)
-			return true;
-	return false;
-}
-
 /* The first bytes of a body, fit for a message. */
 static void
 command_excerpt(const Source *source, const char *body, size_t len, char *out, size_t size)
@@ -170,6 +158,7 @@ command_answer(Source *source, SourceAnswer *answer)
 	static const char *const classes[] = {
 		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
 		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+		[HTTP_REDIRECT] = "http_status",
 	};
 	CommandState *state = source->state;
 	HttpResponse response;
@@ -196,7 +185,7 @@ command_answer(Source *source, SourceAnswer *answer)
 		answer->retryable = command_status_retryable(response.status);
 		answer->cursor_refused = response.status == 400 || response.status == 404 ||
 			response.status == 409 || response.status == 410 || response.status == 422;
-		answer->cursor_expired = answer->cursor_refused && command_names_cursor(response.body, response.len);
+		answer->cursor_expired = answer->cursor_refused && source_names_cursor(response.body, response.len);
 		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
 		snprintf(answer->message, sizeof(answer->message), "upstream answered with status %d%s%s",
 				 response.status, excerpt[0] ? ": " : "", excerpt);

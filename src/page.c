@@ -1,7 +1,7 @@
 /*
  * page.c
- *	  Reads one page of an upstream's answer: checks every record, sets the
- *	  bad ones aside, hashes the good ones and puts them in order.
+ *	  Reads one page of an upstream's answer: checks every record (page_record.c),
+ *	  sets the bad ones aside, hashes the good ones and puts them in order.
  *
  * Invariants:
  *	- No byte of an answer raises an error, and one bad record never costs
@@ -22,48 +22,8 @@
 
 #include <limits.h>
 
-#include "canonical.h"
-#include "json.h"
-#include "mb/pg_wchar.h"
 #include "page.h"
-
-/* Contract, section 3. */
-#define MAX_ID_CHARS			255
-#define MAX_EMAIL_CHARS			255
-
-/* A longer literal is set aside with those of too great an exponent. */
-#define MAX_NUMBER_LENGTH		4000
-
-/* The tree of a 64 MB body of short values would take 768 MB. */
-#define MAX_PAGE_NODES			(16 * 1024 * 1024)
-
-#define MAX_ERROR_BYTES			1024
-
-/* Levels around a record: answer, payload, resources. */
-#define LEVELS_ABOVE_RECORD		3
-
-#define KEEP_NODES				(1024 * 1024)
-#define KEEP_BYTES				(16 * 1024 * 1024)
-
-struct PageParser
-{
-	MemoryContext context;
-	JsonParser *json;
-	Canonical  *canonical;
-	CanonicalArena texts;		/* strings that had escapes */
-	CanonicalPath *ignore;
-	int			nignore;
-	Record	   *records;
-	Record	   *sorted;
-	CanonicalKey *keys;
-	size_t		records_size;
-	RecordFault *faults;
-	size_t		faults_size;
-	Slice	   *deleted;
-	size_t		deleted_size;
-	bool		utf8;			/* the whole body is valid */
-	char		problem[256];
-};
+#include "page_private.h"
 
 PageParser *
 page_parser_create(const char *const *hash_ignore, int nhash_ignore)
@@ -87,13 +47,14 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore)
 			path += sizeof(prefix) - 1;
 		if (*path == '\0')
 			continue;
+		parser->ignore[parser->nignore].separator = '.';
 		parser->ignore[parser->nignore].data = pstrdup(path);
 		parser->ignore[parser->nignore++].len = strlen(path);
 	}
 	return parser;
 }
 
-static void *
+void *
 page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item)
 {
 	if (array != NULL && *size >= wanted)
@@ -106,7 +67,7 @@ page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t i
 	return array;
 }
 
-static void
+void
 page_room_records(PageParser *parser, size_t wanted)
 {
 	if (parser->records_size >= wanted)
@@ -126,166 +87,16 @@ page_room_records(PageParser *parser, size_t wanted)
 	parser->records_size = wanted;
 }
 
-static inline bool
-page_is_utf8(const char *data, size_t len)
-{
-	return pg_encoding_verifymbstr(PG_UTF8, data, (int) len) == (int) len;
-}
-
-/* The bytes of a node as they came. */
-static inline Slice
-page_raw(const PageParser *parser, const JsonNode *node)
-{
-	return (Slice) {parser->json->text + node->start, (int) (node->end - node->start)};
-}
-
-static bool
-page_node_is_utf8(const PageParser *parser, const JsonNode *node)
-{
-	Slice		raw = page_raw(parser, node);
-
-	return parser->utf8 || page_is_utf8(raw.data, raw.len);
-}
-
-/* The characters of a string node. */
-static inline Slice
-page_text(PageParser *parser, const JsonNode *node)
-{
-	Slice		text = {parser->json->text + node->start + 1, (int) (node->end - node->start - 2)};
-
-	if (unlikely(node->flags & JSON_F_ESCAPED))
-	{
-		char	   *decoded = canonical_arena_alloc(&parser->texts, text.len + 1);
-
-		text.len = (int) json_string_decode(parser->json, node, decoded);
-		text.data = decoded;
-	}
-	return text;
-}
-
-/* The length in bytes of the first max characters, or of all when there are no more. */
-static inline int
-page_clip(Slice text, int max)
-{
-	int			chars = 0;
-
-	if (likely(text.len <= max))
-		return text.len;
-	for (int i = 0; i < text.len; i++)
-	{
-		if ((text.data[i] & 0xC0) != 0x80 && chars++ == max)
-			return i;
-	}
-	return text.len;
-}
-
-/* An id is a text or an integer.  Returns NULL, or the error class when it is of no use. */
-static const char *
-page_id(PageParser *parser, uint32 index, Slice *id)
-{
-	const JsonNode *node = &parser->json->nodes[index];
-	Slice		text;
-
-	*id = (Slice) {NULL, 0};
-	if (index == 0 || node->type == JSON_NULL)
-		return "external_id_missing";
-	if (node->type == JSON_STRING)
-	{
-		if (node->flags & JSON_F_BAD_ESCAPE)
-			return "invalid_unicode";
-		text = page_text(parser, node);
-		if (text.len == 0)
-			return "external_id_empty";
-	}
-	else if (json_is_integer(parser->json, node))
-	{
-		text = page_raw(parser, node);
-		if (text.len == 2 && memcmp(text.data, "-0", 2) == 0)
-			text = (Slice) {text.data + 1, 1};
-	}
-	else
-		return "external_id_type";
-	if (!page_node_is_utf8(parser, node))
-		return "invalid_utf8";
-	if (page_clip(text, MAX_ID_CHARS) < text.len)
-		return "external_id_too_long";
-	*id = text;
-	return NULL;
-}
-
-/* Which of the two faults behind JSON_F_BAD_ESCAPE a record has. */
-static const char *
-page_escape_class(Slice raw)
-{
-	for (int i = 0; i + 1 < raw.len; i++)
-	{
-		if (raw.data[i] != '\\')
-			continue;
-		if (raw.len - i >= 6 && memcmp(raw.data + i + 1, "u0000", 5) == 0)
-			return "nul_character";
-		i++;
-	}
-	return "invalid_unicode";
-}
-
-static const char *
-page_class_message(const char *error_class)
-{
-	static const char *const messages[][2] = {
-		{"external_id_missing", "externalId is missing"},
-		{"external_id_empty", "externalId is empty"},
-		{"external_id_too_long", "externalId is longer than 255 characters"},
-		{"external_id_type", "externalId is neither a text nor an integer"},
-		{"display_name_type", "displayName is not a text"},
-		{"email_type", "email is not a text"},
-		{"email_too_long", "email is longer than 255 characters"},
-		{"attributes_type", "attributes is not an object"},
-		{"record_type", "the record is not an object"},
-		{"nul_character", "a string holds the character U+0000"},
-		{"invalid_unicode", "a string holds half of a surrogate pair"},
-		{"invalid_utf8", "the record is not valid UTF-8"},
-		{"nesting_too_deep", "values are nested more than 64 levels deep"},
-		{"number_out_of_range", "a number has more than 4000 characters or an exponent over 400"},
-		{"record_too_large", "the record is larger than 8 MB, or is with its numbers written out"},
-	};
-
-	for (size_t i = 0; i < lengthof(messages); i++)
-	{
-		if (strcmp(messages[i][0], error_class) == 0)
-			return messages[i][1];
-	}
-	return error_class;
-}
-
-static void
-page_set_aside(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position,
-			   Slice external_id, const char *error_class, const char *message)
-{
-	RecordFault *fault = &parser->faults[page->nfaults++];
-
-	fault->external_id = external_id;
-	fault->error_class = error_class;
-	fault->message = message;
-	fault->payload = page_raw(parser, &parser->json->nodes[index]);
-	fault->position = position;
-}
-
-/* The members of a record that count, 0 where absent. */
-typedef struct RecordNodes
-{
-	uint32		external_id;
-	uint32		display_name;
-	uint32		email;
-	uint32		attributes;
-} RecordNodes;
-
 static inline void
-page_find_members(const PageParser *parser, uint32 index, RecordNodes *found)
+page_find_members(const PageParser *parser, uint32 index, PageMapped *found)
 {
 	const JsonNode *nodes = parser->json->nodes;
 	const char *text = parser->json->text;
 
-	memset(found, 0, sizeof(RecordNodes));
+	memset(found, 0, sizeof(PageMapped));
+	found->json = parser->json;
+	found->record = index;
+	found->external_id.json = found->display_name.json = found->email.json = found->attributes.json = parser->json;
 	for (uint32 i = nodes[index].child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		const char *name = text + nodes[i].start + 1;
@@ -300,135 +111,33 @@ page_find_members(const PageParser *parser, uint32 index, RecordNodes *found)
 			name = decoded;
 		}
 		if (len == 10 && memcmp(name, "externalId", 10) == 0)
-			found->external_id = nodes[i].next;
+			found->external_id.node = nodes[i].next;
 		else if (len == 11 && memcmp(name, "displayName", 11) == 0)
-			found->display_name = nodes[i].next;
+			found->display_name.node = nodes[i].next;
 		else if (len == 5 && memcmp(name, "email", 5) == 0)
-			found->email = nodes[i].next;
+			found->email.node = nodes[i].next;
 		else if (len == 10 && memcmp(name, "attributes", 10) == 0)
-			found->attributes = nodes[i].next;
+			found->attributes.node = nodes[i].next;
 	}
-}
-
-/* Fills a record but for its hash; returns NULL or an error class. */
-static inline const char *
-page_check_record(PageParser *parser, const JsonNode *node, const RecordNodes *found,
-				  Record *record, bool *truncated)
-{
-	const JsonNode *nodes = parser->json->nodes;
-	const char *error_class;
-	int			kept;
-
-	/* First, because it tells which stored row the entry is about. */
-	error_class = page_id(parser, found->external_id, &record->external_id);
-
-	if (unlikely(node->end - node->start > FLOHSYNC_MAX_RECORD_BYTES))
-		return "record_too_large";
-	if (unlikely(!page_node_is_utf8(parser, node)))
-		return "invalid_utf8";
-	if (unlikely(node->flags & JSON_F_BAD))
-	{
-		if (node->flags & JSON_F_BAD_DEPTH)
-			return "nesting_too_deep";
-		if (node->flags & JSON_F_BAD_ESCAPE)
-			return page_escape_class(page_raw(parser, node));
-		return "number_out_of_range";
-	}
-	if (error_class != NULL)
-		return error_class;
-
-	record->display_name = (Slice) {NULL, 0};
-	*truncated = false;
-	if (found->display_name != 0 && nodes[found->display_name].type != JSON_NULL)
-	{
-		if (nodes[found->display_name].type != JSON_STRING)
-			return "display_name_type";
-		record->display_name = page_text(parser, &nodes[found->display_name]);
-		kept = page_clip(record->display_name, FLOHSYNC_MAX_NAME_CHARS);
-		*truncated = kept < record->display_name.len;
-		record->display_name.len = kept;
-	}
-
-	record->email = (Slice) {NULL, 0};
-	if (found->email != 0 && nodes[found->email].type != JSON_NULL)
-	{
-		if (nodes[found->email].type != JSON_STRING)
-			return "email_type";
-		record->email = page_text(parser, &nodes[found->email]);
-		if (page_clip(record->email, MAX_EMAIL_CHARS) < record->email.len)
-			return "email_too_long";
-	}
-
-	record->attributes = (Slice) {NULL, 0};
-	record->attributes_node = 0;
-	if (found->attributes != 0 && nodes[found->attributes].type != JSON_NULL)
-	{
-		if (nodes[found->attributes].type != JSON_OBJECT)
-			return "attributes_type";
-		record->attributes = page_raw(parser, &nodes[found->attributes]);
-		record->attributes_node = found->attributes;
-	}
-	return NULL;
-}
-
-/* Returns false when written out in full the record is far larger than a record may be. */
-static inline bool
-page_hash_record(PageParser *parser, Record *record)
-{
-	Canonical  *canonical = parser->canonical;
-
-	canonical_reset(canonical);
-	canonical_append_bytes(canonical, "{\"attributes\":", 14);
-	if (record->attributes_node != 0)
-		canonical_append_node(canonical, parser->json, record->attributes_node,
-							  parser->ignore, parser->nignore);
-	else
-		canonical_append_bytes(canonical, "null", 4);
-	canonical_append_bytes(canonical, ",\"displayName\":", 15);
-	canonical_append_string(canonical, record->display_name.data, record->display_name.len);
-	canonical_append_bytes(canonical, ",\"email\":", 9);
-	canonical_append_string(canonical, record->email.data, record->email.len);
-	canonical_append_bytes(canonical, ",\"externalId\":", 14);
-	canonical_append_string(canonical, record->external_id.data, record->external_id.len);
-	canonical_append_bytes(canonical, "}", 1);
-	if (unlikely(canonical->overflow))
-		return false;
-	canonical_hash(canonical, record->hash);
-	return true;
 }
 
 static void
 page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position)
 {
-	const JsonNode *node = &parser->json->nodes[index];
-	Record	   *record = &parser->records[page->nrecords];
-	RecordNodes found;
-	const char *error_class;
-	bool		truncated;
+	PageMapped	found;
 
-	if (node->type != JSON_OBJECT)
+	if (parser->json->nodes[index].type != JSON_OBJECT)
 	{
-		page_set_aside(parser, page, index, position, (Slice) {NULL, 0},
+		page_set_aside(parser, page, parser->json, index, position, (Slice) {NULL, 0},
 					   "record_type", page_class_message("record_type"));
 		return;
 	}
 	page_find_members(parser, index, &found);
-	error_class = page_check_record(parser, node, &found, record, &truncated);
-	if (error_class == NULL && unlikely(!page_hash_record(parser, record)))
-		error_class = "record_too_large";
-	if (unlikely(error_class != NULL))
-	{
-		page_set_aside(parser, page, index, position, record->external_id,
-					   error_class, page_class_message(error_class));
-		return;
-	}
-	record->position = position;
-	page->truncated += truncated;
-	page->nrecords++;
+	page_add_record(parser, page, &found, position);
 }
 
 /* Sorts by external_id; of the same id the one that came last stays. */
-static void
+void
 page_sort_records(PageParser *parser, UpstreamPage *page)
 {
 	const char *start = parser->json->text;
@@ -454,7 +163,7 @@ page_sort_records(PageParser *parser, UpstreamPage *page)
 	canonical_key_sort(keys, keys + n, n);
 	for (int i = 0; i < n; i++)
 	{
-		if (i + 1 < n && canonical_key_compare(&keys[i], &keys[i + 1]) == 0)
+		if (i + 1 < n && canonical_key_compare(&keys[i], &keys[i + 1]) == 0 && !page->partial)
 			page->duplicates++;
 		else
 			parser->sorted[kept++] = records[keys[i].ref];
@@ -486,19 +195,19 @@ page_read_deleted(PageParser *parser, UpstreamPage *page, uint32 list)
 	for (uint32 i = nodes[list].child; i != 0; i = nodes[i].next)
 	{
 		Slice		id;
-		const char *error_class = page_id(parser, i, &id);
+		const char *error_class = page_id(parser, parser->json, i, &id);
 
 		if (error_class == NULL)
 			parser->deleted[page->ndeleted++] = id;
 		else
-			page_set_aside(parser, page, i, position, (Slice) {NULL, 0}, error_class,
+			page_set_aside(parser, page, parser->json, i, position, (Slice) {NULL, 0}, error_class,
 						   "an entry of payload.deleted is not a usable id");
 		position++;
 	}
 	page->deleted = parser->deleted;
 }
 
-static bool
+bool
 page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 		   UpstreamPage *page, const char **problem)
 {
@@ -533,7 +242,7 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 static char *
 page_cstring(PageParser *parser, const JsonNode *node, int max)
 {
-	Slice		text = page_text(parser, node);
+	Slice		text = page_text(parser, parser->json, node);
 	char	   *result;
 
 	if (text.len >= max)
@@ -558,7 +267,7 @@ page_error_text(PageParser *parser, uint32 node)
 		node = json_member(parser->json, node, "message", 7);
 	if (node == 0 || nodes[node].type != JSON_STRING || nodes[node].end - nodes[node].start <= 2)
 		return NULL;
-	if (!page_node_is_utf8(parser, &nodes[node]))
+	if (!page_node_is_utf8(parser, parser->json, &nodes[node]))
 		return NULL;
 	return page_cstring(parser, &nodes[node], MAX_ERROR_BYTES);
 }
@@ -572,10 +281,10 @@ page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index)
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
-	raw = page_raw(parser, node);
+	raw = page_raw(parser->json, node);
 	if (node->type == JSON_STRING)
 	{
-		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, node))
+		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, parser->json, node))
 			return false;
 		cursor = page_cstring(parser, node, INT_MAX);
 		if (*cursor != '\0')
@@ -594,7 +303,7 @@ static int64
 page_estimate(PageParser *parser, uint32 index)
 {
 	const JsonNode *node = &parser->json->nodes[index];
-	Slice		raw = page_raw(parser, node);
+	Slice		raw = page_raw(parser->json, node);
 	int64		estimate = 0;
 
 	if (index == 0 || !json_is_integer(parser->json, node) || raw.data[0] == '-' || raw.len > 18)
@@ -710,13 +419,23 @@ int
 page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 {
 	JsonParser *json = parser->json;
-	const JsonNode *nodes = json->nodes;
+	uint32		attributes = record->attributes_node;
+	const JsonNode *nodes;
 	uint32		groups;
 	int			n = 0;
 
-	if (record->attributes_node == 0)
-		return 0;
-	groups = json_member(json, record->attributes_node, "groups", 6);
+	if (attributes == 0)
+	{
+		if (record->attributes.data == NULL)
+			return 0;
+		/* Attributes that were put together have no tree any more. */
+		json = json_parser_create();
+		if (!json_parse(json, record->attributes.data, record->attributes.len, FLOHSYNC_MAX_NESTING))
+			return 0;
+		attributes = JSON_ROOT;
+	}
+	nodes = json->nodes;
+	groups = json_member(json, attributes, "groups", 6);
 	if (groups == 0 || nodes[groups].type != JSON_ARRAY)
 		return 0;
 	for (uint32 i = nodes[groups].child; i != 0; i = nodes[i].next)
@@ -725,11 +444,11 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 
 		if (nodes[i].type == JSON_OBJECT)
 		{
-			if (page_id(parser, json_member(json, i, "id", 2), &id) != NULL)
-				page_id(parser, json_member(json, i, "externalId", 10), &id);
+			if (page_id(parser, json, json_member(json, i, "id", 2), &id) != NULL)
+				page_id(parser, json, json_member(json, i, "externalId", 10), &id);
 		}
 		else
-			page_id(parser, i, &id);
+			page_id(parser, json, i, &id);
 		if (id.data == NULL)
 			continue;
 		if (n < max)
@@ -738,3 +457,4 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 	}
 	return n;
 }
+

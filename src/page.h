@@ -5,7 +5,9 @@
 #ifndef FLOHSYNC_PAGE_H
 #define FLOHSYNC_PAGE_H
 
+#include "canonical.h"
 #include "flohsync.h"
+#include "json.h"
 
 /* A byte string; data is NULL for an absent value, and is not NUL-terminated. */
 typedef struct Slice
@@ -22,8 +24,12 @@ typedef struct Record
 	Slice		attributes;		/* the object's JSON text, safe for jsonb_in; NULL data when absent or null */
 	uint32		attributes_node;	/* its node in the parser's tree, 0 when absent */
 	uint32		position;		/* place in the answer's list, from 0 */
+	uint8		partial;		/* RECORD_KEEPS_*: what a partial record says nothing of */
 	char		hash[FLOHSYNC_HASH_HEX];	/* not NUL-terminated */
 } Record;
+
+#define RECORD_KEEPS_NAME	0x01
+#define RECORD_KEEPS_EMAIL	0x02
 
 /* A record that was set aside. */
 typedef struct RecordFault
@@ -50,6 +56,13 @@ typedef struct UpstreamPage
 	int			truncated;		/* display names that were cut */
 	char	   *next_cursor;	/* NUL-terminated; NULL at the end (absent, null or "") */
 	int64		total_estimate; /* -1 when absent */
+	/* of kind rest */
+	bool		partial;		/* records hold only what has changed, and an id may come twice */
+	int			gone;			/* records of which the upstream says that they have been deleted */
+	bool		list_start;		/* one of many lists begins here */
+	const char *loop;			/* why the upstream is going in circles, or NULL */
+	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
+	const char *keep_link;		/* where the next incremental pass begins, or NULL */
 } UpstreamPage;
 
 typedef struct PageParser PageParser;
@@ -85,6 +98,49 @@ extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
  * at most max are stored.
  */
 extern int	page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max);
+
+/*
+ * A page whose records are not those of the command protocol is read by whoever
+ * knows where they are: page_mapped_begin parses (NULL: not JSON; levels are
+ * those around a record), page_mapped_room makes room for at most so many
+ * records, page_mapped_add checks and hashes one, page_mapped_end sorts them.
+ */
+typedef struct PageValue
+{
+	JsonParser *json;			/* the tree of the page, or one that lives until the next call */
+	uint32		node;			/* 0: nothing */
+	bool		found;			/* there was something, and be it null */
+} PageValue;
+
+typedef struct PageMapped
+{
+	const JsonParser *json;
+	uint32		record;			/* as it came */
+	PageValue	external_id;
+	PageValue	display_name;
+	PageValue	email;
+	PageValue	attributes;
+	Slice		id_prefix;		/* put before the id; NULL data: nothing */
+	bool		gone;			/* the upstream says that it has been deleted */
+} PageMapped;
+
+/* page_exclude sets, once, what is left out of attributes before hashing and storing. */
+extern void page_exclude(PageParser *parser, const CanonicalPath *paths, int n);
+extern JsonParser *page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels,
+									 UpstreamPage *page, const char **problem);
+extern bool page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const char **problem);
+extern void page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found);
+extern void page_mapped_end(PageParser *parser, UpstreamPage *page);
+
+/* page_is_clean: may a value be given to others as text? */
+extern bool page_is_clean(const PageParser *parser, const JsonParser *json, uint32 node);
+
+/* page_value_text is the text of a scalar that is clean, else NULL data; good until the next page. */
+extern Slice page_value_text(PageParser *parser, const JsonParser *json, uint32 node);
+
+/* An object without what page_exclude named; and what is stored as a record's attributes. */
+extern Slice page_without_excluded(PageParser *parser, const JsonParser *json, uint32 node);
+extern Slice page_stored_attributes(PageParser *parser, const Record *record);
 
 /* page_compare_ids orders ids as records are sorted: by bytes, the shorter first. */
 static inline int

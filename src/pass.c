@@ -36,6 +36,7 @@
 
 #define PASS_MAX_PAGES			100000
 #define PASS_MAX_EMPTY_PAGES	100
+#define PASS_MAX_RETRY_MS		60000
 
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
@@ -66,17 +67,25 @@ pass_new_cursor(Run *run, const char *cursor)
 	return true;
 }
 
+static int
+pass_max_attempts(const Run *run)
+{
+	return run->source->max_attempts > 0 ? run->source->max_attempts : flohsync_http_max_attempts;
+}
+
 /* How long to wait before the next attempt at a page; -1: give up. */
 static int64
-pass_retry_delay(const SourceAnswer *answer, int attempt)
+pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 {
+	int			base = run->source->retry_base_ms > 0 ? run->source->retry_base_ms : flohsync_http_retry_delay;
+	int			longest = run->source->retry_max_ms > 0 ? run->source->retry_max_ms : PASS_MAX_RETRY_MS;
 	double		delay;
 
-	if (attempt >= flohsync_http_max_attempts)
+	if (attempt >= pass_max_attempts(run))
 		return -1;
 	if (answer->retry_after_ms >= 0)
 		return answer->retry_after_ms > (int64) flohsync_http_max_retry_wait * 1000 ? -1 : answer->retry_after_ms;
-	delay = Min(flohsync_http_retry_delay * pow(2, attempt - 1), 60000.0);
+	delay = Min(base * pow(2, attempt - 1), (double) longest);
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
@@ -113,7 +122,6 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 	for (int attempt = 1;; attempt++)
 	{
 		instr_time	t;
-		const char *problem = NULL;
 		int64		delay;
 		bool		refused;
 
@@ -124,21 +132,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		if (answer->error_class == NULL)
 		{
 			INSTR_TIME_SET_CURRENT(t);
-			if (!page_parse(run->parser, answer->body, answer->len, page, &problem))
-			{
-				/* A cut or garbled answer; maybe the next one is whole. */
-				answer->error_class = "protocol";
-				answer->retryable = true;
-				snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
-			}
-			else if (!page->success)
-			{
-				answer->error_class = "upstream";
-				answer->cursor_refused = true;
-				snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
-						 page->upstream_error ? source_redacted(run->source, page->upstream_error, strlen(page->upstream_error)) :
-						 "(no message)");
-			}
+			(void) source_read(run->source, run->parser, answer, page);
 			run->timings.read_us += run_microseconds(&t);
 		}
 		if (answer->error_class == NULL)
@@ -148,19 +142,21 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		 * A cursor from an earlier run, or one of which the upstream itself
 		 * says that it is of no use any more; but once is enough.
 		 */
-		refused = run->setup.cursor != NULL && !run->restarted &&
-			((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired);
+		refused = !run->restarted &&
+			(answer->start_again ||
+			 (run->setup.cursor != NULL &&
+			  ((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired)));
 		if (refused)
 		{
 			pass_restart_pass(run);
 			*again = true;
 			return false;
 		}
-		delay = answer->retryable ? pass_retry_delay(answer, attempt) : -1;
+		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
 		if (delay < 0)
 		{
 			run->retry_after_ms = answer->retry_after_ms;
-			if (answer->retry_after_ms > 0 && answer->retryable && attempt < flohsync_http_max_attempts)
+			if (answer->retry_after_ms > 0 && answer->retryable && attempt < pass_max_attempts(run))
 				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)", answer->message, answer->retry_after_ms / 1000);
 			else if (attempt > 1)
 				run_fail(run, answer->error_class, "%s (after %d attempts)", answer->message, attempt);
@@ -221,6 +217,16 @@ pass_join_changes(const ApplyChanges *changes, int *n)
 	return ids;
 }
 
+static void
+pass_make_merger(Run *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->context);
+
+	if (run->merger == NULL)
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+	MemoryContextSwitchTo(old);
+}
+
 /*
  * pass_apply_once is the transaction of a page.  False when the run must not go
  * on; it has then been failed, and nothing was written.
@@ -228,8 +234,9 @@ pass_join_changes(const ApplyChanges *changes, int *n)
 static bool
 pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	Record	   *records = palloc(sizeof(Record) * Max(page->nrecords, 1));
-	int			n = page->nrecords;
+	Record	   *records;
+	UpstreamPage merged;
+	int			n;
 	int			in_scope;
 	RunGuard	guard;
 	ApplyChanges changes = {0};
@@ -260,13 +267,23 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 		return false;
 	}
 
+	run->scope.parser = run->parser;
+	if (page->partial)
+	{
+		pass_make_merger(run);
+		apply_merge(&run->scope, run->parser, run->merger, page, &merged);
+		run->scope.parser = run->merger;
+		page = &merged;
+	}
+	n = page->nrecords;
+	records = MemoryContextAlloc(run->page_context, sizeof(Record) * Max(n, 1));
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
 	memset(&entry->counts, 0, sizeof(entry->counts));
 	memcpy(records, page->records, sizeof(Record) * n);
-	in_scope = apply_filter(&run->setup.filter, &run->scope, run->parser, records, n);
-	entry->counts.filtered = n - in_scope;
+	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
+	entry->counts.filtered = page->gone + n - in_scope;
 	n = in_scope;
 	if (run->setup.filter.max_records > 0)
 	{
@@ -303,7 +320,6 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	run->timings.lookup_us += run->scope.lookup_us;
 	run->timings.write_us += run->scope.write_us;
 	run->setup.passed += n;
-	pfree(records);
 	return true;
 }
 
@@ -350,6 +366,8 @@ pass_judge(Run *run)
 void
 pass_walk(Run *run)
 {
+	int			max_pages = run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
+
 	/* A run that died after its last page has nothing left to fetch. */
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
 	{
@@ -382,8 +400,9 @@ pass_walk(Run *run)
 
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
-		run->empty_pages = page.received == 0 ? run->empty_pages + 1 : 0;
-		last = page.next_cursor == NULL || loop || run->page >= PASS_MAX_PAGES ||
+		loop |= page.loop != NULL;
+		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
+		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
 		if (!last && run->setup.filter.max_records == 0)
 			pass_ask(run, page.next_cursor);
@@ -398,19 +417,30 @@ pass_walk(Run *run)
 		entry.total_estimate = page.total_estimate;
 		entry.deleted = page.deleted;
 		entry.ndeleted = page.ndeleted;
+		entry.incomplete = page.incomplete;
+		entry.link = page.keep_link;
 		if (!pass_apply(run, &answer, &page, &entry))
 			return;
 
 		run->setup.received += page.received;
 		run->setup.unidentified += entry.counts.unidentified;
+		if (page.incomplete)
+			run_incomplete(run, "%s", page.incomplete);
 		if (page.total_estimate >= 0)
 			run->setup.total_estimate = page.total_estimate;
-		if (loop)
+		if (page.loop)
 		{
-			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.100s\" on page %d", page.next_cursor, run->page);
+			run_fail(run, "pagination_loop", "%s", page.loop);
 			return;
 		}
-		if (page.next_cursor != NULL && run->page >= PASS_MAX_PAGES)
+		if (loop)
+		{
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",
+					 /* what is behind the "?" of an address may be secret */
+					 (int) Min(strcspn(page.next_cursor, "?"), 100), page.next_cursor, run->page);
+			return;
+		}
+		if (page.next_cursor != NULL && run->page >= max_pages)
 		{
 			run_fail(run, "pagination_loop", "upstream does not come to an end: %d pages", run->page);
 			return;

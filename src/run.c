@@ -123,6 +123,8 @@ run_start(Run *run)
 	run->page = run->setup.last_page + 1;
 	run->first_answer = true;
 	run->complete = true;
+	if (run->setup.incomplete)
+		run_incomplete(run, "%s", run->setup.incomplete);
 	return true;
 }
 

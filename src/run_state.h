@@ -20,6 +20,7 @@ typedef struct Run
 	RunSetup	setup;
 	Source	   *source;
 	PageParser *parser;
+	PageParser *merger;			/* of records put together (apply_merge.c); NULL until there are any */
 	ApplyScope	scope;
 	RunTimings	timings;
 	int			page;			/* being worked on, from 1 */

@@ -3,9 +3,8 @@
  *	  Where pages come from: what is common to the kinds of connectors.
  *
  * A source is asked for a page (source_ask, which may send a request and
- * return) and then gives its answer (source_answer, which waits).  Whatever
- * the kind, the answer is a text in the command protocol, so that one reader
- * (page.c) serves all.  Close a source also after an error.
+ * return), then gives its answer (source_answer, which waits), and then makes
+ * a page of it (source_read).  Close a source also after an error.
  */
 #include "postgres.h"
 
@@ -27,7 +26,8 @@ source_open(const SourceSpec *spec)
 
 	source->context = context;
 	source->spec = *spec;
-	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql : &source_kind_command;
+	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql :
+		strcmp(spec->kind, source_kind_rest.name) == 0 ? &source_kind_rest : &source_kind_command;
 	source->kind->open(source);
 	return source;
 }
@@ -44,6 +44,37 @@ source_answer(Source *source, SourceAnswer *answer)
 	memset(answer, 0, sizeof(*answer));
 	answer->retry_after_ms = -1;
 	source->kind->answer(source, answer);
+}
+
+/* source_read makes a page of an answer that came; false with the answer's class set when it is none. */
+bool
+source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	const char *problem = NULL;
+	bool		good;
+
+	if (source->kind->read)
+		good = source->kind->read(source, parser, answer, page, &problem);
+	else
+		good = page_parse(parser, answer->body, answer->len, page, &problem);
+	if (good && page->success)
+		return true;
+	if (good)
+	{
+		answer->error_class = "upstream";
+		answer->cursor_refused = true;
+		snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
+				 page->upstream_error ? source_redacted(source, page->upstream_error, strlen(page->upstream_error)) :
+				 "(no message)");
+	}
+	else if (answer->error_class == NULL)
+	{
+		/* A cut or garbled answer; maybe the next one is whole. */
+		answer->error_class = "protocol";
+		answer->retryable = true;
+		snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
+	}
+	return false;
 }
 
 /*
@@ -127,6 +158,18 @@ source_parse(const char *body, size_t len)
 	JsonParser *json = json_parser_create();
 
 	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
+}
+
+/* source_names_cursor: does an error name the cursor as its cause, in the words of RFC 9865? */
+bool
+source_names_cursor(const char *body, size_t len)
+{
+	static const char *const words[] = {"expiredCursor", "invalidCursor"};
+
+	for (size_t i = 0; i < lengthof(words); i++)
+		if (memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL)
+			return true;
+	return false;
 }
 
 /*

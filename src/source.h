@@ -6,6 +6,7 @@
 #define FLOHSYNC_SOURCE_H
 
 #include "http.h"
+#include "page.h"
 
 /* A secret of the connector; one that cannot be decrypted has a problem instead of a value. */
 typedef struct SourceSecret
@@ -17,7 +18,7 @@ typedef struct SourceSecret
 
 typedef struct SourceSpec
 {
-	const char *kind;			/* "command" or "sql" */
+	const char *kind;			/* "command", "sql" or "rest" */
 	const char *list_command;
 	const char *get_command;	/* for one record; NULL: the connector offers none */
 	const char *resource_type;
@@ -26,6 +27,13 @@ typedef struct SourceSpec
 	int			page_size;
 	SourceSecret *secrets;		/* for source_secret() */
 	int			nsecrets;
+	bool		incremental;	/* only changes are wanted, also if modified_since is not known */
+	bool		probe;			/* one record is enough */
+	/* kind rest */
+	const char *connector_id;
+	const char *definition;		/* JSON text */
+	const char *config;			/* JSON text */
+	const char *kept_link;		/* with which the last incremental pass ended, or NULL */
 	/* kind command */
 	const char *url;
 	char	  **headers;
@@ -44,6 +52,7 @@ typedef struct SourceAnswer
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
+	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
 	bool		not_supported;	/* of source_get: the connector cannot be asked for one record */
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the answer after the next one */
@@ -61,6 +70,8 @@ typedef struct SourceKind
 	void		(*open) (Source *source);
 	void		(*ask) (Source *source, const char *cursor);
 	void		(*answer) (Source *source, SourceAnswer *answer);
+	/* Reads an answer's page; NULL: it is one of the command protocol.  False with a class, or *problem, set. */
+	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem);
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
 } SourceKind;
@@ -70,6 +81,11 @@ struct Source
 	const SourceKind *kind;
 	SourceSpec	spec;
 	MemoryContext context;		/* lives as long as the source */
+	/* Set by open where the connector says so; 0: the settings' */
+	int			max_attempts;
+	int			retry_base_ms;
+	int			retry_max_ms;
+	int			max_pages;
 	char	  **hidden;			/* see source_hide() */
 	int			nhidden;
 	void	   *state;			/* of the kind */
@@ -77,10 +93,12 @@ struct Source
 
 extern const SourceKind source_kind_command;
 extern const SourceKind source_kind_sql;
+extern const SourceKind source_kind_rest;
 
 extern Source *source_open(const SourceSpec *spec);
 extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
+extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
 
@@ -91,6 +109,7 @@ extern void source_wipe_secrets(SourceSecret *secrets, int n);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);
+extern bool source_names_cursor(const char *body, size_t len);
 extern bool source_none_found(const char *body, size_t len);
 extern void source_one_record(Source *source, SourceAnswer *answer);
 extern const char *source_query_problem(const char *query);

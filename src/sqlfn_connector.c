@@ -66,11 +66,9 @@ test_type(Source *source, StringInfo out)
 
 	source_ask(source, NULL);
 	source_answer(source, &answer);
-	if (answer.error_class)
-		problem = answer.message;
-	else if (page_parse(page_parser_create(NULL, 0), answer.body, answer.len, &page, &problem) && !page.success)
-		problem = page.upstream_error ? source_redacted(source, page.upstream_error, strlen(page.upstream_error)) :
-			"upstream reported an error";
+	if (answer.error_class == NULL)
+		source_read(source, page_parser_create(NULL, 0), &answer, &page);
+	problem = answer.error_class ? answer.message : NULL;
 	if (problem)
 		test_failed(out, problem);
 	else
@@ -132,7 +130,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	static DbQuery query = {
 		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config) x(type)"
+		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config, d.definition) x(type)"
 		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
 		" where d.id = flohsync._connector_id($1) order by t.type",
 		1, {TEXTOID}
@@ -162,6 +160,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	{
 		store_source_spec(connector, names[i], &specs[i], CurrentMemoryContext);
 		specs[i].page_size = 1;
+		specs[i].probe = true;
 		specs[i].in_transaction = true;
 	}
 

@@ -175,8 +175,8 @@ store_open_runs(int *n)
 
 /*
  * store_source_spec is what source_open needs for a type of a connector,
- * outside of a run; false when there is no such connector.  The caller has a
- * transaction open, and sets in_transaction and page_size.
+ * whatever is wanted of it; false when there is no such connector.  The caller
+ * has a transaction open, and sets in_transaction and page_size.
  */
 bool
 store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context)
@@ -184,7 +184,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	static DbQuery query = {
 		"select d.kind, flohsync._list_command(d.config, $2), flohsync._get_command(d.config, $2), d.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
-		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text"
+		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text,"
+		" d.config::pg_catalog.text, d.definition::pg_catalog.text"
 		" from flohsync.connector_definition d"
 		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
 		" where d.id = $1::pg_catalog.uuid",
@@ -203,6 +204,9 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->function = store_get_text(0, 6, context);
 	spec->query = store_get_text(0, 7, context);
 	spec->owner = store_get_text(0, 8, context);
+	spec->config = store_get_text(0, 9, context);
+	spec->definition = store_get_text(0, 10, context);
+	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
 	spec->secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), NULL,
 									   &spec->nsecrets, context);
@@ -224,18 +228,18 @@ StartOutcome
 store_start_run(int64 run, RunSetup *s, MemoryContext context)
 {
 	static DbQuery query = {
-		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.kind, s.connector_id::pg_catalog.text,"
+		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.connector_id::pg_catalog.text,"
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
-		" s.list_command, flohsync._iso(s.modified_since), s.config ->> 'url',"
-		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(s.config -> 'headers') h),"
-		" s.config ->> 'function', s.config -> 'queries' ->> s.resource_type, s.owner::pg_catalog.text, s.unidentified, s.total_estimate, s.note_changes"
+		" flohsync._iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
 		" from flohsync._start_run($1) s",
 		1, {INT8OID}
 	};
 	Datum		value = Int64GetDatum(run);
 	char	   *outcome;
+	char	   *modified_since;
+	char	   *kept_link;
 	bool		isnull;
 
 	db_execute(&query, &value, NULL);
@@ -247,32 +251,28 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->strategy = store_get_text(0, 2, context);
 	s->pass_id = db_int64(0, 3, 0);
 	s->pass_started_at = DatumGetTimestampTz(db_value(0, 4, &isnull));
-	s->spec.kind = store_get_text(0, 5, context);
-	s->connector_id = store_get_text(0, 6, context);
-	s->connector_name = store_get_text(0, 7, context);
-	s->resource_type = store_get_text(0, 8, context);
-	s->resumed = db_bool(0, 9);
-	s->last_page = (int) db_int64(0, 10, 0);
-	s->cursor = store_get_text(0, 11, context);
-	s->passed = db_int64(0, 12, 0);
-	s->received = db_int64(0, 13, 0);
-	s->filter_json = store_get_text(0, 14, context);
-	store_get_filter(0, 15, &s->filter, context);
-	s->nhash_ignore = Max(0, store_get_texts(0, 20, &s->hash_ignore, context));
-	s->spec.list_command = store_get_text(0, 21, context);
-	s->spec.modified_since = store_get_text(0, 22, context);
-	s->spec.url = store_get_text(0, 23, context);
-	s->spec.nheaders = Max(0, store_get_texts(0, 24, &s->spec.headers, context));
-	s->spec.function = store_get_text(0, 25, context);
-	s->spec.query = store_get_text(0, 26, context);
-	s->spec.owner = store_get_text(0, 27, context);
-	s->unidentified = db_int64(0, 28, 0);
-	s->total_estimate = db_int64(0, 29, -1);
-	s->note_changes = db_bool(0, 30);
+	s->connector_id = store_get_text(0, 5, context);
+	s->connector_name = store_get_text(0, 6, context);
+	s->resource_type = store_get_text(0, 7, context);
+	s->resumed = db_bool(0, 8);
+	s->last_page = (int) db_int64(0, 9, 0);
+	s->cursor = store_get_text(0, 10, context);
+	s->passed = db_int64(0, 11, 0);
+	s->received = db_int64(0, 12, 0);
+	s->filter_json = store_get_text(0, 13, context);
+	store_get_filter(0, 14, &s->filter, context);
+	s->nhash_ignore = Max(0, store_get_texts(0, 19, &s->hash_ignore, context));
+	modified_since = store_get_text(0, 20, context);
+	s->unidentified = db_int64(0, 21, 0);
+	s->total_estimate = db_int64(0, 22, -1);
+	s->note_changes = db_bool(0, 23);
+	s->incomplete = store_get_text(0, 24, context);
+	kept_link = store_get_text(0, 25, context);
+	store_source_spec(s->connector_id, s->resource_type, &s->spec, context);
 	s->spec.filter = s->filter_json;
-	s->spec.resource_type = s->resource_type;
-	s->spec.secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(s->connector_id)), NULL,
-										 &s->spec.nsecrets, context);
+	s->spec.modified_since = modified_since;
+	s->spec.incremental = strcmp(s->strategy, "incremental") == 0;
+	s->spec.kept_link = kept_link;
 	return START_RUN;
 }
 
@@ -320,13 +320,13 @@ store_add_page(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
-		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed)"
-		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14)",
-		14, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID}
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16)",
+		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID}
 	};
 	Datum		counts[10];
-	Datum		v[14];
-	char		nulls[14];
+	Datum		v[16];
+	char		nulls[16];
 	const PageCounts *c = &e->counts;
 	int			list[10] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified};
 
@@ -352,6 +352,10 @@ store_add_page(int64 run, const PageEntry *e)
 	v[12] = e->ndeleted > 0 ? store_text_array(e->deleted, e->ndeleted) : (Datum) 0;
 	nulls[13] = e->nchanged > 0 ? ' ' : 'n';
 	v[13] = e->nchanged > 0 ? store_uuid_array(e->changed, e->nchanged) : (Datum) 0;
+	nulls[14] = e->incomplete ? ' ' : 'n';
+	v[14] = e->incomplete ? CStringGetTextDatum(e->incomplete) : (Datum) 0;
+	nulls[15] = e->link ? ' ' : 'n';
+	v[15] = e->link ? CStringGetTextDatum(e->link) : (Datum) 0;
 	db_execute(&query, v, nulls);
 }
 

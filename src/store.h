@@ -31,6 +31,7 @@ typedef struct RunSetup
 	Filter		filter;
 	char	  **hash_ignore;
 	int			nhash_ignore;
+	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
 	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
 } RunSetup;
@@ -75,6 +76,8 @@ typedef struct PageEntry
 	int64		total_estimate; /* -1: unknown */
 	const Slice *deleted;
 	int			ndeleted;
+	const char *incomplete;		/* as of UpstreamPage */
+	const char *link;
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
 	int			nseen;

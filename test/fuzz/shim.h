@@ -25,6 +25,8 @@ typedef struct MemoryContextData *MemoryContext;
 #define ERRCODE_INVALID_TEXT_REPRESENTATION		1
 #define ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE		2
 #define ERRCODE_PROGRAM_LIMIT_EXCEEDED			3
+#define ERRCODE_INVALID_PARAMETER_VALUE			4
+#define ERRCODE_OUT_OF_MEMORY					5
 
 /* Each program defines it. */
 extern jmp_buf *shim_catch;

@@ -146,6 +146,7 @@ my %echo = (
 	'cut by the message' => 'x' x 180 . $wrong,
 	'cut by itself' => 'token ' . substr($wrong, 0, -9),
 	'far behind' => ' ' x 3000 . $wrong);
+$f->up('options', token => '');
 for my $how (sort keys %echo)
 {
 	for my $code (401, 500, 200)
@@ -154,12 +155,13 @@ for my $how (sort keys %echo)
 		$f->fault('body', code => $code, times => -1, content_type => 'application/json', body => $echo{$how});
 		my (undef, $r) = $f->sync('acme', 'user');
 		my $run = $f->last_run('acme', 'user');
+		like($run->{error}, qr/\*\*\*/, "status $code with the token $how: something is left out") if $code != 200 && $how !~ /behind|message/;
 		unlike(json_text([ $run, $f->status('acme', 'user'), $f->json("SELECT flohsync.test_connector('acme')"), $r->{text} ]),
 			qr/canary|\\\\u006[13]|%63%61/i, "status $code with the token $how: it is not in what is told");
 	}
 }
 $f->up('heal');
-like($f->last_run('acme', 'user')->{error}, qr/\S/, 'though there is an error');
+$f->up('options', token => $token);
 
 for my $bad ("line\nbreak", 'with blank', "tab\t", "\r\nX-Evil: 1", 'nicht-ascii-ü')
 {
@@ -281,6 +283,15 @@ for my $make (@statements)
 	my $c = canary();
 	$f->try_sql("$log_all " . $make->($c));    # one message
 	$f->node->psql('postgres', "$log_all\n;\n" . $make->($c));
+}
+
+# From a file: the value is in no statement at all.
+{
+	my $c = canary();
+	my $file = key_file('value', "$c\n");
+	my $r = $f->try_sql("$log_all SELECT flohsync.set_secret('acme', 'token', rtrim(pg_read_file('$file'), E'\\n'))");
+	is(secret('acme', 'token'), $c, 'a secret from a file') or diag($r->{text});
+	unlink $file;
 }
 
 # With parameters, as a driver sends them.

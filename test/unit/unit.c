@@ -3,7 +3,7 @@
  *	  Checks the parser, the canonical form and the rules of a page, without a
  *	  server.  Prints TAP.
  */
-#include "shim.h"
+#include "unit.h"
 
 #include <math.h>
 
@@ -17,7 +17,7 @@ jmp_buf    *shim_catch;
 static int	tests;
 static int	failures;
 
-static void
+void
 ok(bool good, const char *name)
 {
 	tests++;
@@ -25,7 +25,7 @@ ok(bool good, const char *name)
 	printf("%sok %d - %s\n", good ? "" : "not ", tests, name);
 }
 
-static void
+void
 is(const char *got, const char *expected, const char *name)
 {
 	bool		good = got != NULL && expected != NULL ? strcmp(got, expected) == 0 : got == expected;
@@ -35,7 +35,7 @@ is(const char *got, const char *expected, const char *name)
 		printf("#      got: %s\n# expected: %s\n", got ? got : "(null)", expected ? expected : "(null)");
 }
 
-static void
+void
 is_int(long got, long expected, const char *name)
 {
 	ok(got == expected, name);
@@ -486,6 +486,9 @@ main(void)
 	test_page();
 	test_hash();
 	test_groups();
+	test_crypto();
+	test_outbound();
+	test_rest();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }

@@ -42,6 +42,8 @@ typedef struct call
 	struct MHD_Connection *connection;
 	const char *method;
 	const char *url;
+	char	   *uri;			/* as it was sent */
+	bool		begun;
 	buf			body;
 	call_stage	stage;
 	answer		answer;
@@ -64,6 +66,11 @@ extern bool commands_page_cache;
 extern char *commands_token;	/* the bearer token that is asked for, or NULL */
 extern unsigned commands_missing;	/* status for a record that is not there */
 extern enum MHD_Result command_run(call *c);
+extern bool command_token_is_right(call *c);
+
+/* rest.c: the directory as other services would list it. */
+extern enum MHD_Result rest_run(call *c);
+extern char *rest_other_origin;
 
 /* control.c: what tests tell the server. */
 extern enum MHD_Result control_run(call *c);

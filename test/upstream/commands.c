@@ -12,79 +12,32 @@
 #include <stdlib.h>
 
 #define PAGE_SIZE	500			/* when the client asks for none */
-#define SLOTS		16384		/* of the page cache */
 
-bool		commands_page_cache = false;
 char	   *commands_token = NULL;
 unsigned	commands_missing = MHD_HTTP_NOT_FOUND;
 
-/* A rendered page of a full listing. */
-typedef struct cached_page
+static void
+write_page(buf *b, const page *p, void *closure)
 {
-	const data_type *type;
-	cursor		at;
-	long		size;
-	size_t		records;
-	uint64_t	generation;
-	int64_t		epoch;
-	bool		by_position;
-	shared_bytes *bytes;
-} cached_page;
-
-static cached_page cache[SLOTS];
-
-static cached_page *
-cache_slot(const page *p)
-{
-	uint64_t	h = mix((uint64_t) p->at.offset ^ mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type));
-
-	return &cache[h % SLOTS];
+	page_render(b, p, closure != NULL && mangles(closure) ? mangle_record : NULL, closure);
 }
 
-static bool
-cache_has(const cached_page *slot, const page *p)
+static void
+put_scim(buf *b, const page *p, size_t position, const patch *change)
 {
-	return slot->bytes != NULL && slot->generation == data_generation && slot->type == p->type
-		&& slot->at.offset == p->at.offset && slot->at.page == p->at.page && slot->size == p->size
-		&& slot->epoch == cursor_epoch && slot->by_position == page_by_position;
+	render_scim_command(b, p->type, p->numbers[position], change);
 }
 
-/* Render the page p, or take it from the cache; p may be selected or not. */
-static size_t
-plain_page(page *p, answer *a)
+/* How a path's records look: those of /scim have a SCIM resource as their attributes. */
+static page_record *
+shape_of(call *c)
 {
-	cached_page *slot = commands_page_cache && !p->incremental ? cache_slot(p) : NULL;
-
-	if (slot == NULL)
-	{
-		page_select(p);
-		page_render(&a->body, p, NULL, NULL);
-		return p->count;
-	}
-	if (!cache_has(slot, p))
-	{
-		if (slot->bytes != NULL)
-			shared_release(slot->bytes);
-		page_select(p);
-		slot->type = p->type;
-		slot->at = p->at;
-		slot->size = p->size;
-		slot->records = p->count;
-		slot->generation = data_generation;
-		slot->epoch = cursor_epoch;
-		slot->by_position = page_by_position;
-		slot->bytes = must_alloc(sizeof(shared_bytes));
-		slot->bytes->refs = 1;
-		page_render(&slot->bytes->bytes, p, NULL, NULL);
-	}
-	a->shared = slot->bytes;
-	a->shared->refs++;
-	return slot->records;
+	return strcmp(c->url, "/scim") == 0 ? put_scim : page_put_plain;
 }
 
 /* Put the answer's figures into the journal and send it. */
-static enum MHD_Result
-finish(call *c, const struck *s, size_t records)
+enum MHD_Result
+command_finish(call *c, const struck *s, size_t records)
 {
 	static buf	names;
 
@@ -115,34 +68,36 @@ list(call *c, const data_type *type, request *q)
 	{
 		journal_request(c, q->command, type->name, 0);
 		answer_error(&c->answer, MHD_HTTP_BAD_REQUEST, "invalidCursor");
-		return finish(c, &s, 0);
+		return command_finish(c, &s, 0);
 	}
 	journal_request(c, q->command, type->name, p.at.page);
 	faults_match(&s, type->name, p.at.page, false);
 	c->answer.status = MHD_HTTP_OK;
 	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
-		return finish(c, &s, 0);
+		return command_finish(c, &s, 0);
 	if (p.at.epoch < cursor_oldest)
 	{
 		answer_error(&c->answer, (unsigned) cursor_expired_status, "expiredCursor");
-		return finish(c, &s, 0);
+		return command_finish(c, &s, 0);
 	}
 	if (s.n > 0)
 		shape_request(&s, q);
 	p.size = q->page_size;
+	p.put_record = shape_of(c);
+	p.by_position = page_by_position;
 	p.incremental = q->has_since;
 	p.since = q->since;
 	if (s.n == 0)
-		records = plain_page(&p, &c->answer);
+		records = cache_page(&p, 0, write_page, NULL, &c->answer);
 	else
 	{
 		page_select(&p);
 		shape_page(&s, &p, q);
-		page_render(&c->answer.body, &p, mangles(&s) ? mangle_record : NULL, &s);
+		write_page(&c->answer.body, &p, &s);
 		records = p.count;
 	}
 	page_free(&p);
-	return finish(c, &s, records);
+	return command_finish(c, &s, records);
 }
 
 static enum MHD_Result
@@ -150,29 +105,29 @@ single(call *c, const data_type *type, request *q)
 {
 	struck		s = {0};
 	size_t		number = data_lookup(type, q->external_id);
-	page		p = {.type = type, .numbers = &number, .count = 1};
+	page		p = {.type = type, .numbers = &number, .count = 1, .put_record = shape_of(c)};
 
 	journal_request(c, q->command, type->name, 0);
 	faults_match(&s, type->name, 0, true);
 	c->answer.status = MHD_HTTP_OK;
 	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
-		return finish(c, &s, 0);
+		return command_finish(c, &s, 0);
 	if (number == 0 || type->records[number - 1].deleted)
 	{
 		answer_error(&c->answer, commands_missing, "not found");
-		return finish(c, &s, 0);
+		return command_finish(c, &s, 0);
 	}
 	buf_lit(&c->answer.body, "{\"success\":true,\"payload\":{\"resource\":");
 	if (mangles(&s))
 		mangle_record(&c->answer.body, &p, 0, &s);
 	else
-		render_record(&c->answer.body, type, number, NULL);
+		p.put_record(&c->answer.body, &p, 0, NULL);
 	buf_lit(&c->answer.body, "}}");
-	return finish(c, &s, 1);
+	return command_finish(c, &s, 1);
 }
 
-static bool
-token_is_right(call *c)
+bool
+command_token_is_right(call *c)
 {
 	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Authorization");
 
@@ -200,7 +155,7 @@ command_run(call *c)
 	}
 	else if (!request_parse(c->body.p ? c->body.p : "", c->body.n, &q))
 		wrong = "the request is no JSON object";
-	else if (!token_is_right(c))
+	else if (!command_token_is_right(c))
 	{
 		wrong = "unauthorized";
 		status = MHD_HTTP_UNAUTHORIZED;
@@ -213,7 +168,7 @@ command_run(call *c)
 	{
 		journal_request(c, q.command, "", 0);
 		answer_error(&c->answer, status, wrong);
-		return finish(c, &none, 0);
+		return command_finish(c, &none, 0);
 	}
 	return one ? single(c, t, &q) : list(c, t, &q);
 }

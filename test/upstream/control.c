@@ -3,9 +3,10 @@
  *	  The control URLs, /_control/...: what tests tell the server, and ask it.
  *	  README.md lists them.
  */
-#include "call.h"
+#include "auth.h"
 #include "faults.h"
 #include "journal.h"
+#include "limit.h"
 #include "page.h"
 
 #include <stdio.h>
@@ -47,6 +48,10 @@ control_reset(char *error, size_t size)
 	commands_missing = MHD_HTTP_NOT_FOUND;
 	free(commands_token);
 	commands_token = NULL;
+	free(rest_other_origin);
+	rest_other_origin = NULL;
+	auth_set(NULL);
+	limit_set(NULL);
 	journal_clear();
 	data_drop_all();
 	return control_records(control_default_records, error, size);
@@ -217,6 +222,8 @@ do_dump(call *c)
 {
 	data_type  *t = arg_type(c);
 	bool		ids = call_arg_int(c, "ids", 0) != 0;
+	const char *shape = call_arg(c, "shape");
+	bool		scim = shape != NULL && strcmp(shape, "scim") == 0;
 	buf		   *b = &c->answer.body;
 
 	if (t == NULL)
@@ -229,6 +236,8 @@ do_dump(call *c)
 			continue;
 		if (ids)
 			render_id(b, t, i);
+		else if (scim)
+			render_scim(b, t, i, NULL);
 		else
 			render_record(b, t, i, NULL);
 		buf_char(b, '\n');
@@ -260,6 +269,7 @@ do_options(call *c)
 {
 	const char *paging = call_arg(c, "paging");
 	const char *token = call_arg(c, "token");
+	const char *origin = call_arg(c, "origin");
 
 	page_reports_deleted = call_arg_int(c, "deleted", page_reports_deleted) != 0;
 	if (paging != NULL)
@@ -271,6 +281,28 @@ do_options(call *c)
 		free(commands_token);
 		commands_token = *token ? must_strdup(token) : NULL;
 	}
+	if (origin != NULL)
+	{
+		free(rest_other_origin);
+		rest_other_origin = *origin ? must_strdup(origin) : NULL;
+	}
+	return fine(c);
+}
+
+static enum MHD_Result
+do_auth(call *c)
+{
+	if (call_arg(c, "revoke") != NULL)
+		tokens_revoke();
+	else
+		auth_set(c);
+	return fine(c);
+}
+
+static enum MHD_Result
+do_limit(call *c)
+{
+	limit_set(c);
 	return fine(c);
 }
 
@@ -390,7 +422,7 @@ static const struct
 }			actions[] = {
 	{"reset", do_reset}, {"records", do_records}, {"change", do_change}, {"delete", do_delete},
 	{"restore", do_restore}, {"add", do_add}, {"set", do_set}, {"state", do_state}, {"dump", do_dump},
-	{"clock", do_clock}, {"options", do_options}, {"expire", do_expire}, {"fault", do_fault},
+	{"clock", do_clock}, {"auth", do_auth}, {"limit", do_limit}, {"options", do_options}, {"expire", do_expire}, {"fault", do_fault},
 	{"heal", do_heal}, {"release", do_release}, {"faults", do_faults}, {"kinds", do_kinds},
 	{"log", do_log}, {"wait", do_wait}
 };

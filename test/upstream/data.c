@@ -88,9 +88,12 @@ append(data_type *t, size_t n, bool first)
 	}
 	memset(t->records + t->count, 0, n * sizeof(record));
 	for (size_t i = t->count; i < t->count + n; i++)
+	{
+		t->records[i].added = !first;
 		t->records[i].modified_at = first
 			? FIRST_DAY + (int64_t) (mix(t->seed ^ i) % (uint64_t) SPREAD) * 1000000
 			: now;
+	}
 	t->count += n;
 	data_generation++;
 }

@@ -22,6 +22,7 @@ typedef struct record
 	uint8_t		email_version;
 	uint8_t		group_version;
 	bool		deleted;
+	bool		added;			/* it was not there at the start */
 	char	   *whole;			/* the record's JSON, when it was set by hand */
 } record;
 
@@ -102,5 +103,11 @@ extern void put_time(buf *b, int64_t at);
 extern uint64_t mix(uint64_t x);
 extern void render_id(buf *b, const data_type *t, size_t number);
 extern void render_record(buf *b, const data_type *t, size_t number, const patch *p);
+extern void render_changed(buf *b, const data_type *t, size_t number, const char *before);
+extern bool record_is_member(const data_type *t, size_t number, size_t group);
+
+/* render_scim.c */
+extern void render_scim(buf *b, const data_type *t, size_t number, const patch *p);
+extern void render_scim_command(buf *b, const data_type *t, size_t number, const patch *p);
 
 #endif

@@ -54,6 +54,7 @@ static const fault_kind kinds[] = {
 	{"success_false", STRIKE_ANSWER, "code (200), message"},
 	{"expired_cursor", STRIKE_ANSWER, "code (410), message (expiredCursor); only with a cursor"},
 	{"redirect", STRIKE_ANSWER, "code (302), location (/elsewhere)"},
+	{"throttle", STRIKE_ANSWER, "style=okta|github|github_secondary|google|graph|seconds, seconds (1)"},
 	{"empty_answer", STRIKE_ANSWER, "code (200)"},
 
 	{"truncate", STRIKE_BODY, "bytes kept (half), cut=bytes taken from the end"},
@@ -217,7 +218,7 @@ is_for(const fault *f, const char *type, long page, bool single)
 
 	if (strcmp(command, "any") != 0 && strcmp(command, single ? "get" : "list") != 0)
 		return false;
-	if (strcmp(wanted, "*") != 0 && strcmp(wanted, type) != 0)
+	if (strcmp(wanted, type) != 0 && (strcmp(wanted, "*") != 0 || strcmp(type, "token") == 0))
 		return false;
 	return single || in_ranges(fault_text(f, "page", "*"), page);
 }

@@ -68,6 +68,9 @@ extern void fault_kinds(buf *b);
 extern void faults_match(struck *s, const char *type, long page, bool single);
 extern void faults_names(const struck *s, buf *b);
 
+/* commands.c */
+extern enum MHD_Result command_finish(call *c, const struck *s, size_t records);
+
 /* shape.c */
 extern void shape_request(const struck *s, request *q);
 extern void shape_page(const struck *s, page *p, const request *q);

@@ -29,7 +29,9 @@ typedef struct entry
 	unsigned	status;
 	size_t		records;
 	size_t		bytes;
+	char		method[16];
 	buf			path;
+	buf			uri;
 	buf			headers;		/* JSON members */
 	buf			body;
 	buf			faults;
@@ -156,8 +158,10 @@ journal_request(call *c, const char *command, const char *type, long page)
 	e->page = page;
 	e->status = 0;
 	e->records = e->bytes = 0;
-	e->path.n = e->headers.n = e->body.n = e->faults.n = 0;
+	strncpy(e->method, c->method, sizeof(e->method) - 1);
+	e->path.n = e->uri.n = e->headers.n = e->body.n = e->faults.n = 0;
 	buf_str(&e->path, c->url);
+	buf_str(&e->uri, c->uri);
 	MHD_get_connection_values(c->connection, MHD_HEADER_KIND, put_header, &e->headers);
 	if (c->body.n > 0)
 		buf_put(&e->body, c->body.p, c->body.n < BODY_KEPT ? c->body.n : BODY_KEPT);
@@ -301,7 +305,9 @@ journal_put(buf *b, long last)
 		put_time(b, e->at);
 		buf_printf(b, "\",\"connection\":%ld,\"path\":", e->connection);
 		buf_json(b, e->path.p, e->path.n);
-		buf_lit(b, ",\"command\":");
+		buf_lit(b, ",\"uri\":");
+		buf_json(b, e->uri.p, e->uri.n);
+		buf_printf(b, ",\"method\":\"%s\",\"command\":", e->method);
 		buf_json_str(b, e->command);
 		buf_lit(b, ",\"type\":");
 		buf_json_str(b, e->type);

@@ -262,5 +262,5 @@ mangle_record(buf *b, const page *p, size_t position, void *struck_faults)
 		change.name_suffix_len = 5;
 		any = true;
 	}
-	render_record(b, p->type, p->numbers[position], any ? &change : NULL);
+	p->put_record(b, p, position, any ? &change : NULL);
 }

@@ -4,7 +4,7 @@
  *
  * A cursor is "o:<offset>:<epoch>:<page>".  The offset is a record number (as
  * a key would be, so nothing moves when a record before it is deleted), or,
- * with page_by_position, a count of the records that are there at the moment,
+ * by position, a count of the records that are there at the moment,
  * as many real services do it: then a deletion during a listing shifts the
  * rest, and the listing misses a record.
  */
@@ -53,13 +53,20 @@ listed(const page *p, size_t i)
 {
 	const record *r = &p->type->records[i];
 
-	if (!p->incremental)
-		return r->deleted ? 0 : 1;
-	if (r->modified_at < p->since)
+	if (p->member_of != 0 && !record_is_member(p->type, i + 1, p->member_of))
 		return 0;
-	if (r->deleted)
-		return page_reports_deleted ? 2 : 0;
-	return 1;
+	if (p->incremental && r->modified_at < p->since)
+		return 0;
+	if (!r->deleted || p->with_deleted)
+		return 1;
+	return p->incremental && page_reports_deleted ? 2 : 0;
+}
+
+/* Does the listing have every record that there is? */
+static bool
+is_whole(const page *p)
+{
+	return !p->incremental && p->member_of == 0 && (p->with_deleted || p->type->deleted == 0);
 }
 
 /* The index of the record at this cursor. */
@@ -68,7 +75,7 @@ find_start(const page *p)
 {
 	size_t		left = p->at.offset;
 
-	if (!page_by_position || (!p->incremental && p->type->deleted == 0))
+	if (!p->by_position || is_whole(p))
 		return left;
 	for (size_t i = 0; i < p->type->count; i++)
 		if (listed(p, i) && left-- == 0)
@@ -83,17 +90,25 @@ count_listed(const page *p)
 	static struct
 	{
 		const data_type *type;
+		bool		incremental;
+		bool		with_deleted;
 		int64_t		since;
+		size_t		member_of;
 		uint64_t	generation;
 		size_t		count;
 	}			last;
 
-	if (!p->incremental)
-		return p->type->count - p->type->deleted;
-	if (last.type != p->type || last.since != p->since || last.generation != data_generation)
+	if (!p->incremental && p->member_of == 0)
+		return p->type->count - (p->with_deleted ? 0 : p->type->deleted);
+	if (last.type != p->type || last.incremental != p->incremental || last.since != p->since
+		|| last.with_deleted != p->with_deleted || last.member_of != p->member_of
+		|| last.generation != data_generation)
 	{
 		last.type = p->type;
+		last.incremental = p->incremental;
 		last.since = p->since;
+		last.with_deleted = p->with_deleted;
+		last.member_of = p->member_of;
 		last.generation = data_generation;
 		last.count = 0;
 		for (size_t i = 0; i < p->type->count; i++)
@@ -129,7 +144,7 @@ page_select(page *p)
 	while (i < p->type->count && !listed(p, i))
 		i++;
 	p->more = i < p->type->count;
-	p->next.offset = page_by_position ? p->at.offset + p->count + p->deleted_count : i;
+	p->next.offset = p->by_position ? p->at.offset + p->count + p->deleted_count : i;
 	p->next.epoch = cursor_epoch;
 	p->next.page = p->at.page + 1;
 	p->estimate = count_listed(p);
@@ -186,6 +201,27 @@ put_next(buf *b, const page *p)
 	}
 }
 
+/* The record as the commands have it. */
+void
+page_put_plain(buf *b, const page *p, size_t position, const patch *change)
+{
+	render_record(b, p->type, p->numbers[position], change);
+}
+
+void
+page_put_records(buf *b, const page *p, record_writer writer, void *closure)
+{
+	for (size_t i = 0; i < p->count; i++)
+	{
+		if (i > 0)
+			buf_char(b, ',');
+		if (writer != NULL)
+			writer(b, p, i, closure);
+		else
+			p->put_record(b, p, i, NULL);
+	}
+}
+
 void
 page_render(buf *b, const page *p, record_writer writer, void *closure)
 {
@@ -194,15 +230,7 @@ page_render(buf *b, const page *p, record_writer writer, void *closure)
 	if (p->next_first)
 		put_next(b, p);
 	buf_lit(b, "\"resources\":[");
-	for (size_t i = 0; i < p->count; i++)
-	{
-		if (i > 0)
-			buf_char(b, ',');
-		if (writer != NULL)
-			writer(b, p, i, closure);
-		else
-			render_record(b, p->type, p->numbers[i], NULL);
-	}
+	page_put_records(b, p, writer, closure);
 	buf_lit(b, "],");
 	put_deleted(b, p);
 	if (!p->next_first)

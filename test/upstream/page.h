@@ -16,6 +16,11 @@ typedef struct cursor
 	long		page;			/* the page that it asks for, from 1 */
 } cursor;
 
+struct page;
+
+/* Writes the page's record at a position (from 0), with parts of it replaced. */
+typedef void page_record(buf *b, const struct page *p, size_t position, const patch *change);
+
 /* What to answer; made by page_select(), changed by faults, written by page_render(). */
 typedef struct page
 {
@@ -24,6 +29,11 @@ typedef struct page
 	long		size;			/* records asked for */
 	bool		incremental;
 	int64_t		since;
+	bool		by_position;	/* at.offset counts records that are listed, not record numbers */
+	bool		with_deleted;	/* deleted records are listed among the others */
+	size_t		member_of;		/* only users of this group; 0: all */
+	bool		whole;			/* changed records of a delta are written whole */
+	page_record *put_record;	/* how a record is written */
 	size_t	   *numbers;		/* the records of the page */
 	size_t		count;
 	size_t	   *deleted;
@@ -52,6 +62,11 @@ extern void page_free(page *p);
 
 /* Called for every record of a page: writes it, or something else. */
 typedef void (*record_writer) (buf *b, const page *p, size_t position, void *closure);
+typedef void (*page_writer) (buf *b, const page *p, void *closure);
+struct answer;
+extern size_t cache_page(page *p, uint64_t variant, page_writer write, void *closure, struct answer *a);
+extern void page_put_plain(buf *b, const page *p, size_t position, const patch *change);
+extern void page_put_records(buf *b, const page *p, record_writer writer, void *closure);
 extern void page_render(buf *b, const page *p, record_writer writer, void *closure);
 
 #endif

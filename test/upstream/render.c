@@ -7,6 +7,7 @@
  * This is the server's fast path: a page is rendered when it is asked for.
  */
 #include "data.h"
+#include "render.h"
 
 /* splitmix64's finisher: a good hash of 64 bits. */
 uint64_t
@@ -80,9 +81,42 @@ render_id(buf *b, const data_type *t, size_t number)
 	buf_pad_int(b, number, 7);
 }
 
-static void
-put_name(buf *b, const data_type *t, size_t number, const record *r, uint64_t h)
+/* What the rest of a record follows from. */
+uint64_t
+render_hash(const data_type *t, size_t number)
 {
+	return mix(t->seed ^ (number << 1));
+}
+
+const char *
+render_department(const data_type *t, size_t number)
+{
+	return departments[(mix(render_hash(t, number) ^ t->records[number - 1].version) >> 8) & 7];
+}
+
+const char *
+render_locale(const data_type *t, size_t number)
+{
+	return locales[(render_hash(t, number) >> 32) & 3];
+}
+
+/* The name as JSON text: "Ada Lovelace 17", in two parts for SCIM. */
+void
+render_name(buf *b, const data_type *t, size_t number, name_part part)
+{
+	const record *r = &t->records[number - 1];
+	uint64_t	h = render_hash(t, number);
+
+	if (part == NAME_GIVEN && number % 10 != 0)
+	{
+		buf_str(b, first_names[h & 15]);
+		return;
+	}
+	if (part == NAME_FAMILY && number % 10 != 0)
+	{
+		buf_str(b, last_names[(h >> 4) & 15]);
+		return;
+	}
 	if (strcmp(t->name, "user") != 0)
 	{
 		buf_char(b, (char) (t->name[0] >= 'a' && t->name[0] <= 'z' ? t->name[0] - 32 : t->name[0]));
@@ -106,9 +140,11 @@ put_name(buf *b, const data_type *t, size_t number, const record *r, uint64_t h)
 	}
 }
 
-static void
-put_email(buf *b, const data_type *t, size_t number, const record *r)
+void
+render_email(buf *b, const data_type *t, size_t number)
 {
+	const record *r = &t->records[number - 1];
+
 	buf_str(b, t->name);
 	buf_int(b, (int64_t) number);
 	if (r->email_version)
@@ -120,30 +156,65 @@ put_email(buf *b, const data_type *t, size_t number, const record *r)
 	buf_str(b, domains[number % 3]);
 }
 
-/* The ids of one or two groups; none if there are no groups. */
-static void
-put_groups(buf *b, const record *r, uint64_t h)
+/* The numbers of one or two groups; none if there are no groups. */
+int
+render_groups(const data_type *t, size_t number, size_t group[2])
 {
 	const data_type *groups = data_find("group");
-	uint64_t	first;
+	uint64_t	h;
 
 	if (groups == NULL || groups->count == 0)
-		return;
-	h = mix(h ^ 0x96 ^ ((uint64_t) r->group_version << 32));
-	first = h % groups->count;
-	buf_char(b, '"');
-	render_id(b, groups, first + 1);
-	if ((h >> 40) & 1 && groups->count > 1)
-	{
-		buf_lit(b, "\",\"");
-		render_id(b, groups, (first + 1 + (h >> 41) % (groups->count - 1)) % groups->count + 1);
-	}
-	buf_char(b, '"');
+		return 0;
+	h = mix(render_hash(t, number) ^ 0x96 ^ ((uint64_t) t->records[number - 1].group_version << 32));
+	group[0] = h % groups->count + 1;
+	if (((h >> 40) & 1) == 0 || groups->count < 2)
+		return 1;
+	group[1] = (group[0] + (h >> 41) % (groups->count - 1)) % groups->count + 1;
+	return 2;
+}
+
+bool
+record_is_member(const data_type *t, size_t number, size_t group)
+{
+	size_t		of[2];
+	int			n = render_groups(t, number, of);
+
+	return (n > 0 && of[0] == group) || (n > 1 && of[1] == group);
 }
 
 static void
-put_user_attributes(buf *b, size_t number, const record *r, uint64_t h)
+put_groups(buf *b, const data_type *t, size_t number)
 {
+	const data_type *groups = data_find("group");
+	size_t		of[2];
+	int			n = render_groups(t, number, of);
+
+	for (int i = 0; i < n; i++)
+	{
+		buf_str(b, i ? "\",\"" : "\"");
+		render_id(b, groups, of[i]);
+	}
+	if (n > 0)
+		buf_char(b, '"');
+}
+
+static void
+put_score(buf *b, const data_type *t, size_t number)
+{
+	uint64_t	v = mix(render_hash(t, number) ^ t->records[number - 1].version);
+
+	buf_lit(b, ",\"score\":");
+	buf_int(b, (int64_t) (v & 7));
+	buf_char(b, '.');
+	buf_pad_int(b, (v >> 16) % 100, 2);
+	buf_int(b, (int64_t) (1 + (v >> 32) % 9));
+}
+
+static void
+put_user_attributes(buf *b, const data_type *t, size_t number)
+{
+	const record *r = &t->records[number - 1];
+	uint64_t	h = render_hash(t, number);
 	uint64_t	v = mix(h ^ r->version);
 	const char *const *city = cities[(h >> 12) & 7];
 
@@ -157,17 +228,13 @@ put_user_attributes(buf *b, size_t number, const record *r, uint64_t h)
 	buf_str(b, (h >> 20) % 20 ? "true" : "false");
 	buf_lit(b, ",\"loginCount\":");
 	buf_int(b, (int64_t) ((h >> 24) % 1000 + r->version));
-	buf_lit(b, ",\"score\":");
-	buf_int(b, (int64_t) (v & 7));
-	buf_char(b, '.');
-	buf_pad_int(b, (v >> 16) % 100, 2);
-	buf_int(b, (int64_t) (1 + (v >> 32) % 9));
+	put_score(b, t, number);
 	buf_lit(b, ",\"address\":{\"city\":\"");
 	buf_str(b, city[0]);
 	buf_lit(b, "\",\"zip\":\"");
 	buf_str(b, city[1]);
 	buf_lit(b, "\"},\"tags\":[\"vpn\",\"mail\"],\"groups\":[");
-	put_groups(b, r, h);
+	put_groups(b, t, number);
 	buf_lit(b, "],\"locale\":\"");
 	buf_str(b, locales[(h >> 32) & 3]);
 	buf_lit(b, "\",\"startDate\":\"");
@@ -180,8 +247,11 @@ put_user_attributes(buf *b, size_t number, const record *r, uint64_t h)
 }
 
 static void
-put_other_attributes(buf *b, const record *r, uint64_t h)
+put_other_attributes(buf *b, const data_type *t, size_t number)
 {
+	const record *r = &t->records[number - 1];
+	uint64_t	h = render_hash(t, number);
+
 	buf_lit(b, "\"description\":\"");
 	buf_str(b, departments[h & 7]);
 	buf_lit(b, " team, revision ");
@@ -194,8 +264,8 @@ put_other_attributes(buf *b, const record *r, uint64_t h)
 }
 
 /* Write the field from the patch, if it says anything of it.  start is what comes before the value. */
-static bool
-put_patched(buf *b, const patch *p, int field, const char *start)
+bool
+render_patched(buf *b, const patch *p, int field, const char *start)
 {
 	if (p == NULL)
 		return false;
@@ -221,7 +291,6 @@ void
 render_record(buf *b, const data_type *t, size_t number, const patch *p)
 {
 	const record *r = &t->records[number - 1];
-	uint64_t	h = mix(t->seed ^ (number << 1));
 	bool		user = strcmp(t->name, "user") == 0;
 
 	buf_room(b, 1024);
@@ -239,45 +308,105 @@ render_record(buf *b, const data_type *t, size_t number, const patch *p)
 	buf_char(b, '{');
 	if (p != NULL && p->before != NULL)
 		buf_str(b, p->before);
-	if (!put_patched(b, p, FIELD_ID, "\"externalId\":"))
+	if (!render_patched(b, p, FIELD_ID, "\"externalId\":"))
 	{
+		comma(b);
 		buf_lit(b, "\"externalId\":\"");
 		if (p != NULL && p->id_prefix != NULL)
 			buf_str(b, p->id_prefix);
 		render_id(b, t, number);
 		buf_char(b, '"');
 	}
-	if (!put_patched(b, p, FIELD_NAME, "\"displayName\":"))
+	if (!render_patched(b, p, FIELD_NAME, "\"displayName\":"))
 	{
 		comma(b);
 		buf_lit(b, "\"displayName\":\"");
-		put_name(b, t, number, r, h);
+		render_name(b, t, number, NAME_WHOLE);
 		if (p != NULL && p->name_suffix != NULL)
 			buf_put(b, p->name_suffix, p->name_suffix_len);
 		buf_char(b, '"');
 	}
-	if (!put_patched(b, p, FIELD_EMAIL, "\"email\":"))
+	if (!render_patched(b, p, FIELD_EMAIL, "\"email\":"))
 	{
 		comma(b);
 		if (user)
 		{
 			buf_lit(b, "\"email\":\"");
-			put_email(b, t, number, r);
+			render_email(b, t, number);
 			buf_char(b, '"');
 		}
 		else
 			buf_lit(b, "\"email\":null");
 	}
-	if (!put_patched(b, p, FIELD_ATTRIBUTES, "\"attributes\":"))
+	if (!render_patched(b, p, FIELD_ATTRIBUTES, "\"attributes\":"))
 	{
 		comma(b);
 		buf_lit(b, "\"attributes\":{");
 		if (user)
-			put_user_attributes(b, number, r, h);
+			put_user_attributes(b, t, number);
 		else
-			put_other_attributes(b, r, h);
+			put_other_attributes(b, t, number);
 		if (p != NULL && p->more != NULL)
 			buf_put(b, p->more, p->more_len);
+		buf_char(b, '}');
+	}
+	buf_char(b, '}');
+}
+
+/*
+ * Only what has ever changed of the record, besides its id: a partial record
+ * of a delta listing.  before is JSON members that come first.
+ */
+void
+render_changed(buf *b, const data_type *t, size_t number, const char *before)
+{
+	const record *r = &t->records[number - 1];
+	bool		user = strcmp(t->name, "user") == 0;
+
+	buf_char(b, '{');
+	buf_str(b, before);
+	comma(b);
+	buf_lit(b, "\"externalId\":\"");
+	render_id(b, t, number);
+	buf_char(b, '"');
+	if (r->name_version)
+	{
+		buf_lit(b, ",\"displayName\":\"");
+		render_name(b, t, number, NAME_WHOLE);
+		buf_char(b, '"');
+	}
+	if (r->email_version && user)
+	{
+		buf_lit(b, ",\"email\":\"");
+		render_email(b, t, number);
+		buf_char(b, '"');
+	}
+	if (user && (r->version || r->group_version))
+	{
+		uint64_t	h = render_hash(t, number);
+
+		buf_lit(b, ",\"attributes\":{");
+		if (r->version)
+		{
+			buf_lit(b, "\"department\":\"");
+			buf_str(b, render_department(t, number));
+			buf_lit(b, "\",\"loginCount\":");
+			buf_int(b, (int64_t) ((h >> 24) % 1000 + r->version));
+			put_score(b, t, number);
+		}
+		if (r->group_version)
+		{
+			comma(b);
+			buf_lit(b, "\"groups\":[");
+			put_groups(b, t, number);
+			buf_char(b, ']');
+		}
+		buf_char(b, '}');
+	}
+	else if (r->version)
+	{
+		buf_lit(b, ",\"attributes\":{");
+		put_other_attributes(b, t, number);
 		buf_char(b, '}');
 	}
 	buf_char(b, '}');

@@ -223,6 +223,48 @@ request_parse(const char *json, size_t n, request *q)
 	}
 }
 
+/* A member of an object: a string's text, or another value as it is written. */
+bool
+request_member(const char *json, size_t n, const char *name, char *out, size_t size)
+{
+	scan		s = {json, json + n};
+	char		key[64];
+
+	skip_space(&s);
+	if (s.p == s.end || *s.p++ != '{')
+		return false;
+	for (;;)
+	{
+		const char *start;
+
+		skip_space(&s);
+		if (!read_string(&s, key, sizeof(key)))
+			return false;
+		skip_space(&s);
+		if (s.p == s.end || *s.p++ != ':')
+			return false;
+		skip_space(&s);
+		start = s.p;
+		if (strcmp(key, name) == 0 && s.p < s.end && *s.p == '"')
+			return read_string(&s, out, size);
+		if (!skip_value(&s))
+			return false;
+		if (strcmp(key, name) == 0)
+		{
+			size_t		len = (size_t) (s.p - start);
+
+			if (len >= size)
+				return false;
+			memcpy(out, start, len);
+			out[len] = '\0';
+			return true;
+		}
+		skip_space(&s);
+		if (s.p == s.end || *s.p++ != ',')
+			return false;
+	}
+}
+
 /*
  * The resource type that a command is for: "listUsers" and "getUser" both are
  * for "user".  NULL if it is neither.

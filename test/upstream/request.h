@@ -20,6 +20,7 @@ typedef struct request
 } request;
 
 extern bool request_parse(const char *json, size_t n, request *q);
+extern bool request_member(const char *json, size_t n, const char *name, char *out, size_t size);
 extern const char *request_type(const request *q, char *type, size_t size, bool *single);
 
 #endif

@@ -4,6 +4,7 @@
  *	  page, and damage to the finished bytes and headers.
  */
 #include "faults.h"
+#include "limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,8 @@ spoil_answer(const struck *s, answer *a, const request *q)
 			answer_header(a, "Location", fault_text(f, "location", "/elsewhere"));
 			answer_error(a, (unsigned) fault_int(f, "code", MHD_HTTP_FOUND), "moved");
 		}
+		else if (is(f, "throttle"))
+			limit_refuse(a, fault_text(f, "style", "okta"), fault_int(f, "seconds", 1));
 		else if (is(f, "expired_cursor"))
 		{
 			if (!q->has_cursor)

@@ -8,7 +8,7 @@
  * held, or that breaks the protocol, is sent by a thread of its own (wire.c),
  * so that it keeps no other request waiting.
  */
-#include "call.h"
+#include "auth.h"
 #include "data.h"
 #include "journal.h"
 
@@ -28,10 +28,10 @@ handle(void *closure, struct MHD_Connection *connection, const char *url, const 
 
 	(void) closure;
 	(void) version;
-	if (c == NULL)
+	c->connection = connection;
+	if (!c->begun)
 	{
-		*request = c = must_alloc(sizeof(call));
-		c->connection = connection;
+		c->begun = true;
 		return MHD_YES;
 	}
 	c->url = url;
@@ -48,7 +48,23 @@ handle(void *closure, struct MHD_Connection *connection, const char *url, const 
 	}
 	if (strncmp(url, "/_control/", 10) == 0)
 		return control_run(c);
+	if (strncmp(url, "/rest/", 6) == 0)
+		return rest_run(c);
+	if (strncmp(url, "/oauth/", 7) == 0)
+		return token_run(c);
 	return command_run(c);
+}
+
+/* A request has begun: what the handler gets as its request. */
+static void *
+begin(void *closure, const char *uri, struct MHD_Connection *connection)
+{
+	call	   *c = must_alloc(sizeof(call));
+
+	(void) closure;
+	c->connection = connection;
+	c->uri = must_strdup(uri);
+	return c;
 }
 
 static void
@@ -63,6 +79,7 @@ completed(void *closure, struct MHD_Connection *connection, void **request,
 	if (c == NULL)
 		return;
 	buf_free(&c->body);
+	free(c->uri);
 	answer_free(&c->answer);
 	free(c);
 	*request = NULL;
@@ -109,6 +126,7 @@ start(unsigned port)
 							| MHD_USE_SUPPRESS_DATE_NO_CLOCK,
 							(uint16_t) port, NULL, NULL, handle, NULL,
 							MHD_OPTION_SOCK_ADDR, &address,
+							MHD_OPTION_URI_LOG_CALLBACK, begin, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
 							MHD_OPTION_NOTIFY_CONNECTION, connection_event, NULL,
 							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) 65536,

@@ -1,0 +1,130 @@
+-- A definition beside the connector's config and its configurations.
+
+CREATE FUNCTION flohsync._definition_names(_definition jsonb, _kind text) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT DISTINCT pg_catalog.substr(p.name, pg_catalog.length(_kind) + 2)
+    FROM pg_catalog.jsonb_path_query(
+           (_definition - ARRAY['description', '$schema', 'resources']) || pg_catalog.jsonb_build_object('resources',
+             (SELECT pg_catalog.jsonb_object_agg(r.type, r.resource - 'description') FROM flohsync._resources(_definition) r)),
+           'strict $.** ? (@.type() == "string")') t(value)
+   CROSS JOIN LATERAL flohsync._placeholders(t.value #>> '{}') p(name)
+   WHERE flohsync._placeholder_kind(p.name) = _kind;
+END;
+COMMENT ON FUNCTION flohsync._definition_names(jsonb, text) IS 'Names of the {{config.NAME}} or {{secret.NAME}} that a definition uses';
+
+CREATE FUNCTION flohsync._fill(_text text, _config jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.string_agg(
+           CASE WHEN p.i = 1 THEN p.part
+                ELSE coalesce(_config ->> pg_catalog.substr(pg_catalog.split_part(p.part, '}}', 1), 8), '')
+                     || pg_catalog.substr(p.part, pg_catalog.strpos(p.part, '}}') + 2) END, '' ORDER BY p.i)
+    FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i);
+END;
+COMMENT ON FUNCTION flohsync._fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
+
+CREATE FUNCTION flohsync._raise_faults(_faults jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  said constant text := format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message');
+  advice constant text := coalesce(_faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
+BEGIN
+  IF jsonb_array_length(_faults) = 1 THEN
+    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice;
+  ELSIF jsonb_array_length(_faults) > 1 THEN
+    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice, DETAIL = (
+      SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
+             || CASE WHEN jsonb_array_length(_faults) > 21 THEN format(E'\nAnd %s more.', jsonb_array_length(_faults) - 21) ELSE '' END
+        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._raise_faults(jsonb) IS 'Raises 22023 with the faults of a definition, if there are any';
+
+CREATE FUNCTION flohsync._check_definition(_config jsonb, _definition jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+  url text;
+  problem text;
+BEGIN
+  IF _definition IS NULL THEN
+    PERFORM flohsync._invalid('definition', 'a connector of kind rest needs one',
+      'flohsync.connector_template() has ready ones; doc/definition.md describes the format.');
+  END IF;
+  IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
+    PERFORM flohsync._invalid('config', 'it must be a JSON object');
+  END IF;
+  PERFORM flohsync._raise_faults(flohsync.validate_definition(_definition));
+
+  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
+    v := _config -> k;
+    problem := CASE
+      WHEN coalesce(v, 'null') = 'null' THEN format('it is required: the definition uses {{config.%s}}', k)
+      WHEN jsonb_typeof(v) NOT IN ('string', 'number', 'boolean') THEN 'it must be a text, a number, true or false'
+      WHEN length(v #>> '{}') NOT BETWEEN 1 AND 2000 THEN 'it must have 1 to 2000 characters'
+      WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
+      WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
+    IF problem IS NOT NULL THEN
+      PERFORM flohsync._invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
+    END IF;
+  END LOOP;
+  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'secret') n WHERE _config ? n LOOP
+    PERFORM flohsync._invalid(k, 'the definition takes it as a secret, which is not kept in config',
+      format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
+  END LOOP;
+  FOR k, url IN
+    SELECT u.key, flohsync._fill(u.url, _config)
+      FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
+    problem := flohsync._base_url_problem(url);
+    IF problem IS NOT NULL THEN
+      PERFORM flohsync._invalid('config', format('"%s" becomes %s: %s', k, flohsync._excerpt(url), problem),
+        'Values of config are put into this address as they are.');
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_definition(jsonb, jsonb) IS
+  'Raises 22023 for a definition with faults, or a config that lacks what it uses';
+
+CREATE FUNCTION flohsync._strategy_problem(_definition jsonb, _resource_type text, _strategy text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN NOT EXISTS (SELECT FROM flohsync._resources(_definition) r WHERE r.type = _resource_type)
+    THEN pg_catalog.format('the definition has no resource "%s"', _resource_type)
+  WHEN _strategy = 'incremental'
+       AND coalesce(_definition -> 'resources' -> _resource_type -> 'list' -> 'incremental' ->> 'type', 'none') = 'none'
+    THEN pg_catalog.format('the definition does not say how to ask for changes of resource "%s"', _resource_type)
+END;
+COMMENT ON FUNCTION flohsync._strategy_problem(jsonb, text, text) IS
+  'Why a resource type cannot be synced with a strategy by a definition; null when it can';
+
+CREATE FUNCTION flohsync._check_strategy(_definition jsonb, _resource_type text, _strategy text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  problem text := flohsync._strategy_problem(_definition, _resource_type, NULL);
+BEGIN
+  IF problem IS NOT NULL THEN
+    PERFORM flohsync._invalid('resource_type', problem,
+      format('Resources are %s.', (SELECT string_agg(r.type, ', ' ORDER BY r.type COLLATE "C") FROM flohsync._resources(_definition) r)));
+  END IF;
+  problem := flohsync._strategy_problem(_definition, _resource_type, _strategy);
+  IF problem IS NOT NULL THEN
+    PERFORM flohsync._invalid('strategy', problem,
+      format('Use strategy full, or give the definition a /resources/%s/list/incremental.', _resource_type));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION flohsync._check_strategy(jsonb, text, text) IS
+  'Raises 22023 when a definition does not have the resource type, or cannot list what changed';

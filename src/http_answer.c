@@ -1,0 +1,283 @@
+/*
+ * http_answer.c
+ *	  The second half of a request: waiting for the answer, and what it is.
+ *
+ * sent -> [redirected]* -> answered | failed.  See http.c for the rules.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "http.h"
+#include "http_private.h"
+
+#define HTTP_MAX_REDIRECTS		3
+
+/* The handle's result when the request has ended. */
+static bool
+http_ended(HttpClient *client, CURLcode *result)
+{
+	CURLMsg    *message;
+	int			left;
+	bool		ended = false;
+
+	http_enter();
+	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
+	{
+		if (message->msg == CURLMSG_DONE)
+		{
+			*result = message->data.result;
+			ended = true;
+		}
+	}
+	http_leave();
+	return ended;
+}
+
+static HttpFailure
+http_judge(HttpClient *client, CURLcode rc)
+{
+	if (client->too_large)
+		return HTTP_TOO_LARGE;
+	/* One address of a host may be blocked and the next one fine. */
+	if (rc != CURLE_OK && client->blocked[0] != '\0')
+		return HTTP_BLOCKED;
+	switch (rc)
+	{
+		case CURLE_OK:
+			return HTTP_OK;
+		case CURLE_OPERATION_TIMEDOUT:
+			return HTTP_TIMEOUT;
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+		case CURLE_SSL_CACERT_BADFILE:
+			return HTTP_TLS;
+		case CURLE_URL_MALFORMAT:
+		case CURLE_UNSUPPORTED_PROTOCOL:
+			return HTTP_BAD_URL;
+		case CURLE_FILESIZE_EXCEEDED:
+			return HTTP_TOO_LARGE;
+		default:
+			return HTTP_NETWORK;
+	}
+}
+
+/*
+ * http_redirect sends the request again, to where the answer says, and returns
+ * true; false when the answer is no redirect.  When it is one that is not
+ * followed, problem says why.
+ */
+static bool
+http_redirect(HttpClient *client, char *problem, size_t size)
+{
+	CURL	   *e = client->easy;
+	long		status = 0;
+	char	   *from = NULL;
+	char	   *to = NULL;
+	HttpOrigin	origin,
+				target;
+
+	http_enter();
+	curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(e, CURLINFO_EFFECTIVE_URL, &from);
+	curl_easy_getinfo(e, CURLINFO_REDIRECT_URL, &to);
+	http_leave();
+	if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) ||
+		from == NULL || to == NULL)
+		return false;
+	to = pstrdup(to);			/* libcurl's goes away */
+	if (http_url_problem(to) != NULL || !http_url_origin(from, &origin) || !http_url_origin(to, &target))
+		snprintf(problem, size, "status %ld redirects to what is no address", status);
+	else if (!http_same_origin(&origin, &target))
+		snprintf(problem, size, "status %ld redirects to another origin, %s://%s:%d, and is not followed", status,
+				 target.scheme, target.host, target.port);
+	else if (!client->reads_only && status != 307 && status != 308)
+		snprintf(problem, size, "status %ld redirects a request that is not a GET, and is not followed", status);
+	else if (++client->redirects > HTTP_MAX_REDIRECTS)
+		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
+	else
+	{
+		int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
+
+		http_drop_request(client);
+		client->buffers[client->current].len = 0;
+		client->header_bytes = 0;
+		http_enter();
+		curl_easy_setopt(e, CURLOPT_URL, to);
+		curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
+		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+		http_leave();
+		if (client->underway)
+			http_act(client, CURL_SOCKET_TIMEOUT, 0);
+		else
+			snprintf(problem, size, "it redirects, and that could not be followed");
+	}
+	pfree(to);
+	return client->underway && problem[0] == '\0';
+}
+
+/* Waits for the end of the transfer under way. */
+static CURLcode
+http_wait(HttpClient *client)
+{
+	CURLcode	rc = CURLE_OK;
+
+	while (!http_ended(client, &rc))
+	{
+		WaitSocket	sockets[WAIT_MAX_SOCKETS];
+		int			n = client->nsockets;
+		long		timeout = 1000;
+		int			ready;
+
+		if (client->too_many_sockets)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("an upstream took too many connections at a time")));
+		for (int i = 0; i < n; i++)
+		{
+			sockets[i].fd = client->sockets[i].fd;
+			sockets[i].read = (client->sockets[i].what & CURL_POLL_IN) != 0;
+			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
+		}
+		if (client->deadline != 0)
+			timeout = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
+		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
+		for (int i = 0; i < n && ready > 0; i++)
+		{
+			/* An earlier action may have closed the socket. */
+			for (int k = 0; k < client->nsockets; k++)
+			{
+				if (client->sockets[k].fd == sockets[i].fd && (sockets[i].can_read || sockets[i].can_write))
+				{
+					http_act(client, sockets[i].fd,
+							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
+							 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
+					break;
+				}
+			}
+		}
+		if (client->deadline != 0 && client->deadline <= GetCurrentTimestamp())
+		{
+			client->deadline = 0;
+			http_act(client, CURL_SOCKET_TIMEOUT, 0);
+		}
+	}
+	return rc;
+}
+
+/* http_finish waits for the answer to the request under way. */
+void
+http_finish(HttpClient *client, HttpResponse *response)
+{
+	CURLcode	rc;
+	HttpBuffer *b = &client->buffers[client->current];
+	char		date[64] = "";
+	char		redirect[sizeof(response->message)] = "";
+
+	Assert(client->underway);
+	do
+		rc = http_wait(client);
+	while (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect)));
+
+	memset(response, 0, offsetof(HttpResponse, status));
+	response->failure = redirect[0] ? HTTP_REDIRECT : http_judge(client, rc);
+	if (client->out_of_memory)
+	{
+		http_drop_request(client);
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	{
+		long		status = 0;
+		struct curl_header *header;
+
+		http_enter();
+		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(date, header->value, sizeof(date));
+		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
+		http_leave();
+		response->status = (int) status;
+	}
+	http_drop_request(client);
+	response->body = b->data ? b->data : "";
+	response->len = b->len;
+	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
+	response->started_at = client->started_at;
+	response->ms = (GetCurrentTimestamp() - client->started_at) / 1000.0;
+	switch (response->failure)
+	{
+		case HTTP_OK:
+			break;
+		case HTTP_TOO_LARGE:
+			snprintf(response->message, sizeof(response->message),
+					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? "the headers of the answer are larger than %d kB" :
+					 "the answer is larger than flohsync.http_max_response_size (%d kB)",
+					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? HTTP_MAX_HEADER_BYTES / 1024 :
+					 flohsync_http_max_response_size);
+			break;
+		case HTTP_BLOCKED:
+			strlcpy(response->message, client->blocked, sizeof(response->message));
+			break;
+		case HTTP_REDIRECT:
+			strlcpy(response->message, redirect, sizeof(response->message));
+			break;
+		default:
+			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
+					sizeof(response->message));
+	}
+}
+
+/*
+ * http_header is a header of the answer that http_finish gave last, palloc'd;
+ * the index counts headers of one name.  NULL when there is none.
+ */
+char *
+http_header(HttpClient *client, const char *name, int index)
+{
+	struct curl_header *header;
+	char	   *value = NULL;
+
+	Assert(!client->underway);
+	http_enter();
+	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		header = NULL;
+	http_leave();
+	/* Stays where it is until the next request. */
+	if (header)
+		value = pstrdup(header->value);
+	return value;
+}
+
+/*
+ * http_retry_after_ms reads a Retry-After header, seconds or a date (RFC 9110,
+ * 10.2.3); -1 when it is neither.
+ */
+int64
+http_retry_after_ms(const char *header, time_t now)
+{
+	time_t		at;
+
+	if (header[0] >= '0' && header[0] <= '9')
+	{
+		int64		seconds = 0;
+		const char *p = header;
+
+		for (; *p >= '0' && *p <= '9'; p++)
+			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
+		return *p == '\0' ? seconds * 1000 : -1;
+	}
+	if (header[0] == '\0' || header[0] == '-')
+		return -1;
+	at = curl_getdate(header, NULL);
+	if (at == (time_t) -1)
+		return -1;
+	return Max(0, (int64) (at - now)) * 1000;
+}

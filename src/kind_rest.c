@@ -1,0 +1,293 @@
+/*
+ * kind_rest.c
+ *	  Connectors of kind rest: an API that a definition describes.
+ *
+ *	  ask --> [wait for the limit] --> send --> answer --> judge --> read
+ *	                                    ^          |
+ *	                                    +-- 401, a new token, once
+ *
+ * What goes wrong before a request is sent (a secret that is not set, a token
+ * endpoint that is down) becomes an answer, so that it is tried again, or ends
+ * the run, like anything else that an upstream does.
+ *
+ * The cursor of the engine is the next URL, the upstream's cursor, an offset or
+ * "page:records so far"; in a list for each of some parents it is the array of
+ * the parent's id, that (or null), and true once a parent was left out.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "rest.h"
+#include "wait.h"
+
+static const char rest_none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
+
+static void
+rest_open(Source *source)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	RestState  *state = palloc0(sizeof(RestState));
+	const char *config = source->spec.config ? source->spec.config : "{}";
+
+	state->source = source;
+	state->def = rest_definition_compile(source->spec.definition, source->spec.resource_type);
+	state->config = json_parser_create();
+	if (!json_parse(state->config, config, strlen(config), FLOHSYNC_MAX_NESTING))
+		elog(ERROR, "config of a connector is not JSON");
+	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
+	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < lengthof(state->side); i++)
+		state->side[i] = json_parser_create();
+	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
+	if (source->spec.probe)
+		state->page_size = 1;
+	state->page_size = Min(state->page_size, state->def->size_max);
+	source->max_attempts = state->def->max_attempts;
+	source->retry_base_ms = state->def->base_ms;
+	source->retry_max_ms = state->def->max_ms;
+	source->max_pages = state->def->max_pages;
+	MemoryContextSwitchTo(old);
+	source->state = state;
+	state->client = http_client_create();
+}
+
+static void
+rest_close(Source *source)
+{
+	RestState  *state = source->state;
+
+	if (state == NULL)
+		return;
+	http_client_close(state->client);
+	http_client_close(state->token_client);
+	rest_wipe_token(state);
+}
+
+/* Takes the engine's cursor apart. */
+static void
+rest_take_cursor(RestState *state, const char *cursor)
+{
+	JsonParser *json;
+	const JsonNode *nodes;
+	uint32		node;
+
+	memset(&state->at, 0, sizeof(state->at));
+	if (cursor == NULL)
+		return;
+	if (state->def->parent_type == NULL)
+	{
+		state->at.inner = pstrdup(cursor);
+		return;
+	}
+	json = json_parser_create();
+	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
+	{
+		rest_problem(state, "protocol", "the stored cursor cannot be read");
+		return;
+	}
+	nodes = json->nodes;
+	node = nodes[JSON_ROOT].child;
+	state->at.parent = rest_text(json, node);
+	node = nodes[node].next;
+	state->at.inner = rest_text(json, node);
+	node = nodes[node].next;
+	state->at.left_out = node != 0 && nodes[node].type == JSON_TRUE;
+}
+
+/* Goes to the parent that the position names, or to one behind it if that has gone. */
+static void
+rest_go_to_parent(RestState *state)
+{
+	if (state->def->parent_type == NULL || state->problem.error_class || !rest_parents_ready(state))
+		return;
+	if (!rest_parent_seek(state, state->at.parent))
+		state->nothing = true;
+	else if (state->at.parent == NULL || strcmp(state->at.parent, rest_parent(state)->external_id) != 0)
+	{
+		state->at.parent = MemoryContextStrdup(state->request_context, rest_parent(state)->external_id);
+		state->at.inner = NULL;
+	}
+}
+
+/* Sends the request; parents that lack what it needs are passed over. */
+static void
+rest_try_to_send(RestState *state)
+{
+	while (!rest_send(state) && strcmp(state->problem.error_class, "parent") == 0)
+	{
+		memset(&state->problem, 0, sizeof(state->problem));
+		state->at.left_out = true;
+		if (!rest_parent_next(state))
+		{
+			state->nothing = true;
+			return;
+		}
+		state->at.inner = NULL;
+	}
+}
+
+static void
+rest_begin(Source *source, const char *cursor, const char *external_id)
+{
+	RestState  *state = source->state;
+	MemoryContext old;
+
+	MemoryContextReset(state->request_context);
+	old = MemoryContextSwitchTo(state->request_context);
+	memset(&state->problem, 0, sizeof(state->problem));
+	state->external_id = external_id ? pstrdup(external_id) : NULL;
+	state->sent = state->nothing = state->refreshed = false;
+	if (external_id == NULL)
+	{
+		rest_take_cursor(state, cursor);
+		rest_go_to_parent(state);
+	}
+	if (!state->problem.error_class && !state->nothing && state->not_before <= GetCurrentTimestamp())
+		rest_try_to_send(state);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+rest_ask(Source *source, const char *cursor)
+{
+	rest_begin(source, cursor, NULL);
+}
+
+/* Waits until the next request may be sent; false when that would take too long. */
+static bool
+rest_wait(RestState *state)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), state->not_before);
+
+	if (ms > flohsync_http_max_retry_wait * 1000L)
+	{
+		rest_problem(state, "throttled", "the upstream's rate limit is used up");
+		state->problem.retryable = true;
+		state->problem.retry_after_ms = ms;
+		return false;
+	}
+	if (ms > 0)
+		wait_ms(ms, WAIT_RETRY);
+	return true;
+}
+
+static void
+rest_answer_problem(RestState *state, SourceAnswer *answer)
+{
+	char	   *message = source_redacted(state->source, state->problem.message, strlen(state->problem.message));
+
+	answer->error_class = state->problem.error_class;
+	answer->retryable = state->problem.retryable;
+	answer->retry_after_ms = state->problem.retry_after_ms;
+	answer->started_at = GetCurrentTimestamp();
+	strlcpy(answer->message, message, sizeof(answer->message));
+}
+
+/* A status that the definition, or the kind of list, gives a meaning of its own. */
+static void
+rest_special_status(RestState *state, SourceAnswer *answer)
+{
+	const RestDefinition *d = state->def;
+
+	if (state->external_id)
+	{
+		if (rest_status_in(state->status, d->not_found, d->nnot_found))
+		{
+			answer->error_class = NULL;
+			answer->body = rest_none;
+			answer->len = sizeof(rest_none) - 1;
+		}
+		return;
+	}
+	/* The parent has gone since it was listed. */
+	if (d->parent_type && state->status == 404 && state->at.inner == NULL)
+	{
+		answer->error_class = NULL;
+		state->nothing = true;
+	}
+	/* The kept link, or what it led to, is not taken any more. */
+	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
+		rest_status_in(state->status, d->reset_status, d->nreset_status))
+	{
+		state->kept_link = NULL;
+		answer->start_again = true;
+	}
+}
+
+static void
+rest_answer(Source *source, SourceAnswer *answer)
+{
+	RestState  *state = source->state;
+	HttpResponse response;
+
+	for (;;)
+	{
+		if (!state->problem.error_class && !state->nothing && !state->sent && rest_wait(state))
+		{
+			MemoryContext old = MemoryContextSwitchTo(state->request_context);
+
+			rest_try_to_send(state);
+			MemoryContextSwitchTo(old);
+		}
+		if (state->problem.error_class)
+		{
+			rest_answer_problem(state, answer);
+			return;
+		}
+		if (state->nothing)
+		{
+			answer->body = "[]";
+			answer->len = 2;
+			answer->started_at = GetCurrentTimestamp();
+			return;
+		}
+		http_finish(state->client, &response);
+		state->sent = false;
+		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
+			break;
+	}
+	answer->body = response.body;
+	answer->len = response.len;
+	answer->started_at = response.started_at;
+	answer->ms = response.ms;
+	answer->date = response.date;
+	rest_judge(state, &response, answer);
+	if (answer->error_class)
+		rest_special_status(state, answer);
+}
+
+static void
+rest_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	RestState  *state = source->state;
+	MemoryContext old;
+
+	if (state->def->get_path == NULL)
+	{
+		answer->error_class = "configuration";
+		answer->not_supported = true;
+		snprintf(answer->message, sizeof(answer->message),
+				 "the definition does not say how one record of type \"%s\" is asked for", source->spec.resource_type);
+		return;
+	}
+	rest_begin(source, NULL, external_id);
+	rest_answer(source, answer);
+	if (answer->error_class || answer->body == rest_none)
+		return;
+	old = MemoryContextSwitchTo(state->request_context);
+	rest_read_one(state, answer);
+	MemoryContextSwitchTo(old);
+}
+
+const SourceKind source_kind_rest = {
+	.name = "rest",
+	.open = rest_open,
+	.ask = rest_ask,
+	.answer = rest_answer,
+	.read = rest_read,
+	.get = rest_get,
+	.close = rest_close,
+};

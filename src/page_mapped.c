@@ -1,0 +1,230 @@
+/*
+ * page_mapped.c
+ *	  Pages whose records are found and taken apart by somebody else, and what
+ *	  is left out of their attributes.
+ *
+ * Of a record and its deletion on one page, what came later counts.
+ */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim.h"
+#else
+#include "postgres.h"
+#endif
+
+#include "page.h"
+#include "page_private.h"
+
+void
+page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
+{
+	CanonicalPath *all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
+
+	/* Those that are not stored come first. */
+	memcpy(all, paths, sizeof(CanonicalPath) * n);
+	memcpy(all + n, parser->ignore, sizeof(CanonicalPath) * parser->nignore);
+	parser->ignore = all;
+	parser->nignore += n;
+	parser->nexclude = n;
+}
+
+JsonParser *
+page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page, const char **problem)
+{
+	parser->json->max_nodes = MAX_PAGE_NODES;
+	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ? parser->json : NULL;
+}
+
+bool
+page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const char **problem)
+{
+	if (records > FLOHSYNC_MAX_PAGE_RECORDS)
+	{
+		snprintf(parser->problem, sizeof(parser->problem), "the page has %u records, more than %d",
+				 records, FLOHSYNC_MAX_PAGE_RECORDS);
+		*problem = parser->problem;
+		return false;
+	}
+	page_room_records(parser, records + 1);
+	parser->deleted = page_room(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
+	parser->faults = page_room(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
+	page->faults = parser->faults;
+	page->deleted = parser->deleted;
+	return true;
+}
+
+/* A deletion undoes what the page said of the record before. */
+static void
+page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
+{
+	Record		record;
+	const char *error_class;
+	bool		truncated;
+
+	error_class = page_check_record(parser, found, &record, &truncated);
+	/* Of a record that is gone, only the id counts. */
+	if (record.external_id.data == NULL)
+	{
+		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+					   error_class, page_class_message(error_class));
+		return;
+	}
+	for (int i = page->nrecords - 1; i >= 0; i--)
+	{
+		Slice		id = parser->records[i].external_id;
+
+		if (page_compare_ids(id.data, id.len, record.external_id.data, record.external_id.len) == 0)
+		{
+			memmove(&parser->records[i], &parser->records[i + 1], sizeof(Record) * (--page->nrecords - i));
+			page->duplicates++;
+		}
+	}
+	page->gone++;
+	parser->deleted[page->ndeleted++] = record.external_id;
+}
+
+/* A record after its deletion undoes that. */
+static void
+page_mapped_back(PageParser *parser, UpstreamPage *page)
+{
+	Slice		id = parser->records[page->nrecords - 1].external_id;
+
+	for (int i = page->ndeleted - 1; i >= 0; i--)
+		if (page_compare_ids(id.data, id.len, parser->deleted[i].data, parser->deleted[i].len) == 0)
+			parser->deleted[i] = parser->deleted[--page->ndeleted];
+}
+
+void
+page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
+{
+	uint32		position = page->received++;
+	int			before = page->nrecords;
+
+	if (found->json->nodes[found->record].type != JSON_OBJECT)
+		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+					   "record_type", page_class_message("record_type"));
+	else if (found->gone)
+		page_mapped_gone(parser, page, found, position);
+	else
+	{
+		page_add_record(parser, page, found, position);
+		if (page->ndeleted > 0 && page->nrecords > before)
+			page_mapped_back(parser, page);
+	}
+}
+
+void
+page_mapped_end(PageParser *parser, UpstreamPage *page)
+{
+	page_sort_records(parser, page);
+	page->success = true;
+}
+
+bool
+page_is_clean(const PageParser *parser, const JsonParser *json, uint32 node)
+{
+	return (json->nodes[node].flags & JSON_F_BAD) == 0 && page_node_is_utf8(parser, json, &json->nodes[node]);
+}
+
+Slice
+page_value_text(PageParser *parser, const JsonParser *json, uint32 node)
+{
+	const JsonNode *value = &json->nodes[node];
+
+	if (node == 0 || !page_is_clean(parser, json, node) || value->type == JSON_OBJECT || value->type == JSON_ARRAY)
+		return (Slice) {NULL, 0};
+	return value->type == JSON_STRING ? page_text(parser, json, value) : page_raw(json, value);
+}
+
+/* Does a name stand at the head of a path that leads on (or: ends there)? */
+static bool
+page_path_head(const CanonicalPath *path, uint32 offset, const char *name, uint32 len, bool ends)
+{
+	return path->len - offset >= len && memcmp(path->data + offset, name, len) == 0 &&
+		(ends ? path->len - offset == len : path->len - offset > len && path->data[offset + len] == path->separator);
+}
+
+typedef struct PageTail
+{
+	int			path;
+	uint32		offset;
+} PageTail;
+
+/* Writes a value without what the tails lead to; the depth is that of a record. */
+static void
+page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 index, const PageTail *tails, int ntails)
+{
+	const JsonNode *node = &json->nodes[index];
+	PageTail   *inner;
+	bool		first = true;
+
+	if (ntails == 0 || (node->type != JSON_OBJECT && node->type != JSON_ARRAY))
+	{
+		canonical_append_bytes(out, json->text + node->start, node->end - node->start);
+		return;
+	}
+	if (node->type == JSON_ARRAY)
+	{
+		canonical_append_bytes(out, "[", 1);
+		for (uint32 i = node->child; i != 0; i = json->nodes[i].next)
+		{
+			canonical_append_bytes(out, ",", first ? 0 : 1);
+			first = false;
+			page_render(parser, out, json, i, tails, ntails);
+		}
+		canonical_append_bytes(out, "]", 1);
+		return;
+	}
+	inner = palloc(sizeof(PageTail) * ntails);
+	canonical_append_bytes(out, "{", 1);
+	for (uint32 i = node->child; i != 0; i = json->nodes[json->nodes[i].next].next)
+	{
+		const JsonNode *name = &json->nodes[i];
+		Slice		key = page_text(parser, json, name);
+		bool		left_out = false;
+		int			n = 0;
+
+		for (int k = 0; k < ntails && !left_out; k++)
+		{
+			const CanonicalPath *path = &parser->ignore[tails[k].path];
+
+			left_out = page_path_head(path, tails[k].offset, key.data, key.len, true);
+			if (page_path_head(path, tails[k].offset, key.data, key.len, false))
+				inner[n++] = (PageTail) {tails[k].path, tails[k].offset + key.len + 1};
+		}
+		if (left_out)
+			continue;
+		canonical_append_bytes(out, ",", first ? 0 : 1);
+		first = false;
+		canonical_append_bytes(out, json->text + name->start, name->end - name->start);
+		canonical_append_bytes(out, ":", 1);
+		page_render(parser, out, json, name->next, inner, n);
+	}
+	canonical_append_bytes(out, "}", 1);
+	pfree(inner);
+}
+
+Slice
+page_without_excluded(PageParser *parser, const JsonParser *json, uint32 node)
+{
+	Canonical  *out = parser->canonical;
+	PageTail   *tails = palloc(sizeof(PageTail) * (parser->nexclude + 1));
+	char	   *text;
+
+	for (int i = 0; i < parser->nexclude; i++)
+		tails[i] = (PageTail) {i, 0};
+	canonical_reset(out);
+	page_render(parser, out, json, node, tails, parser->nexclude);
+	pfree(tails);
+	text = canonical_arena_alloc(&parser->texts, out->len + 1);
+	memcpy(text, out->data, out->len);
+	text[out->len] = '\0';
+	return (Slice) {text, (int) out->len};
+}
+
+Slice
+page_stored_attributes(PageParser *parser, const Record *record)
+{
+	if (parser->nexclude == 0 || record->attributes_node == 0)
+		return record->attributes;
+	return page_without_excluded(parser, parser->json, record->attributes_node);
+}

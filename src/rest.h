@@ -1,0 +1,277 @@
+/*
+ * rest.h
+ *	  What the files of kind rest share.
+ *
+ *	  rest_definition.c   a definition, compiled
+ *	  rest_request.c      addresses, headers and bodies of requests
+ *	  rest_auth.c         credentials and tokens
+ *	  rest_parent.c       the records that a list is made for each of
+ *	  rest_jsonpath.c     paths that PostgreSQL evaluates
+ *	  rest_page.c         an answer becomes a page
+ *	  rest_limits.c       statuses, throttling, waiting
+ *	  kind_rest.c         the way of a request
+ */
+#ifndef FLOHSYNC_REST_H
+#define FLOHSYNC_REST_H
+
+#include "http.h"
+#include "page.h"
+#include "rest_path.h"
+#include "rest_template.h"
+#include "source.h"
+
+typedef enum RestPlace
+{
+	REST_IN_QUERY, REST_IN_BODY, REST_IN_HEADER
+} RestPlace;
+
+/* Alternatives: the first that finds something counts. */
+typedef struct RestPaths
+{
+	int			n;
+	RestPath  **paths;
+} RestPaths;
+
+typedef struct RestParam
+{
+	char	   *name;
+	RestTemplate *value;
+	char	   *fixed;			/* a number or boolean, instead */
+} RestParam;
+
+typedef struct RestParams
+{
+	int			n;
+	RestParam  *params;
+} RestParams;
+
+typedef enum RestAuthType
+{
+	REST_AUTH_NONE, REST_AUTH_BASIC, REST_AUTH_BEARER, REST_AUTH_API_KEY, REST_AUTH_CLIENT_CREDENTIALS, REST_AUTH_JWT
+} RestAuthType;
+
+typedef enum RestClientAuth
+{
+	REST_CLIENT_BASIC, REST_CLIENT_BODY, REST_CLIENT_JWT
+} RestClientAuth;
+
+typedef struct RestAuth
+{
+	RestAuthType type;
+	RestTemplate *username;
+	RestTemplate *password;
+	RestTemplate *token;
+	RestTemplate *value;
+	RestTemplate *prefix;
+	char	   *header;
+	char	   *query;
+	RestTemplate *token_url;
+	RestTemplate *client_id;
+	RestTemplate *client_secret;
+	RestTemplate *scope;
+	RestParams	extra;
+	RestClientAuth client_auth;
+	RestTemplate *key;
+	RestTemplate *kid;
+	RestTemplate *aud;
+	RestTemplate *iss;
+	RestTemplate *sub;
+	char	   *alg;
+	bool		bearer;			/* the JWT goes in a header, not in a form */
+	RestPath   *token_path;
+	RestPath   *expires_path;
+} RestAuth;
+
+typedef enum RestPaginationType
+{
+	REST_PAGES_NONE, REST_PAGES_LINK_HEADER, REST_PAGES_NEXT_URL, REST_PAGES_CURSOR, REST_PAGES_OFFSET, REST_PAGES_PAGE
+} RestPaginationType;
+
+typedef enum RestStop
+{
+	REST_STOP_EMPTY, REST_STOP_TOTAL, REST_STOP_TOTAL_PAGES
+} RestStop;
+
+typedef struct RestPagination
+{
+	RestPaginationType type;
+	char	   *rel;
+	RestPath   *path;
+	char	   *param;
+	RestPlace	in;
+	char	   *first;
+	bool		keep_params;
+	RestPath   *has_more;
+	int			base;
+	bool		step_page_size;
+	RestPath   *total;
+	RestPath   *total_pages;
+	RestStop	stop;
+} RestPagination;
+
+typedef struct RestDefinition
+{
+	RestTemplate *base_url;
+	RestParams	headers;
+	RestAuth	auth;
+	int			timeout_ms;
+	int64		max_response_bytes;
+	char	  **allow_hosts;
+	int			nallow_hosts;
+	int			max_pages;
+	int			requests_per_minute;
+	char	   *remaining_header;
+	char	   *reset_header;
+	bool		reset_seconds;
+	int		   *throttle_status;
+	int			nthrottle_status;
+	RestPath   *throttle_body;
+	int			max_attempts;	/* 0: flohsync.http_max_attempts */
+	int			base_ms;		/* 0: flohsync.http_retry_delay */
+	int			max_ms;
+	int		   *retry_status;
+	int			nretry_status;
+	/* list */
+	bool		post;
+	RestTemplate *path;
+	RestParams	params;
+	char	   *body;			/* JSON text with placeholders, or NULL */
+	char	   *size_param;
+	RestPlace	size_in;
+	int			size_default;	/* 0: flohsync.page_size */
+	int			size_max;
+	RestPath   *records;		/* without the last [*] if elements */
+	bool		elements;
+	bool		missing_is_empty;
+	RestPath   *total;
+	RestPagination pages;
+	RestPath   *gone;
+	/* incremental */
+	char	   *since_param;	/* NULL: not by a parameter */
+	RestTemplate *since;
+	RestPlace	since_in;
+	RestPath   *delta;			/* NULL: not by links */
+	RestTemplate *start_path;
+	int		   *reset_status;
+	int			nreset_status;
+	bool		delta_partial;
+	/* get */
+	RestTemplate *get_path;		/* NULL: there is none */
+	RestParams	get_params;
+	RestPath   *get_record;
+	int		   *not_found;
+	int			nnot_found;
+	/* for_each */
+	char	   *parent_type;	/* NULL: one list */
+	bool		own_ids;
+	bool		parent_attributes;	/* placeholders want them */
+	/* map */
+	RestPaths	external_id;
+	RestPaths	display_name;
+	RestPaths	email;
+	RestPaths	attributes;
+	CanonicalPath *exclude;
+	int			nexclude;
+} RestDefinition;
+
+/* Where a page stands: what is behind the cursor of the engine. */
+typedef struct RestPosition
+{
+	char	   *parent;			/* id of the parent */
+	char	   *inner;			/* a URL, cursor, offset or page; NULL: the first page */
+	bool		left_out;		/* a parent was left out so far */
+} RestPosition;
+
+typedef struct RestParent
+{
+	char	   *external_id;
+	char	   *display_name;
+	char	   *email;
+	char	   *attributes;		/* JSON text */
+} RestParent;
+
+/* What went wrong before there was an answer. */
+typedef struct RestProblem
+{
+	const char *error_class;	/* NULL: nothing */
+	bool		retryable;
+	int64		retry_after_ms;
+	char		message[512];
+} RestProblem;
+
+typedef struct RestState
+{
+	Source	   *source;
+	RestDefinition *def;
+	HttpClient *client;
+	HttpClient *token_client;	/* its own: an answer of the other must stay where it is */
+	JsonParser *config;
+	HttpOrigin	origin;			/* of base_url */
+	char	   *kept_link;		/* an incremental pass begins here, or NULL */
+	bool		page_started;	/* page_exclude has been called */
+	/* the request under way, or asked for last; strings in request_context */
+	MemoryContext request_context;
+	RestPosition at;
+	char	   *external_id;	/* a single record is asked for */
+	char	   *url;			/* without a key in it */
+	int			page_size;		/* asked for */
+	bool		sent;
+	bool		nothing;		/* there is nothing to ask for: an empty page */
+	bool		refreshed;		/* the token was renewed for this request */
+	RestProblem problem;
+	TimestampTz not_before;		/* the next request is not sent earlier, 0: at once */
+	/* tokens */
+	char	   *token;			/* in the source's context */
+	TimestampTz token_until;
+	char	   *authorization;	/* the header of basic auth */
+	/* parents read ahead */
+	MemoryContext parent_context;
+	RestParent *parents;
+	int			nparents;
+	int			parent;			/* the one at */
+	bool		more_parents;
+	bool		parents_checked;
+	/* of the page before */
+	uint64		last_body;
+	size_t		last_len;		/* 0: none, or without records */
+	char	   *last_at;
+	/* of the answer at hand */
+	int			status;
+	/* values of PostgreSQL's paths */
+	JsonParser *side[4];
+} RestState;
+
+extern RestDefinition *rest_definition_compile(const char *definition, const char *resource_type);
+
+extern void rest_problem(RestState *state, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern char *rest_text(const JsonParser *json, uint32 node);
+extern char *rest_member_text(const JsonParser *json, uint32 object, const char *key);
+
+extern char *rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values);
+extern char *rest_render_plain(RestState *state, const RestTemplate *t);
+extern char *rest_base_url(RestState *state, const RestTemplate *t);
+extern bool rest_send(RestState *state);
+extern char *rest_follow(RestState *state, const char *reference, const char **error_class);
+
+extern bool rest_authorize(RestState *state, StringInfo url, char **header);
+extern bool rest_drop_token(RestState *state);
+extern void rest_wipe_token(RestState *state);
+
+extern bool rest_parents_ready(RestState *state);
+extern bool rest_parent_seek(RestState *state, const char *from);
+extern bool rest_parent_next(RestState *state);
+extern const RestParent *rest_parent(const RestState *state);
+
+extern void rest_jsonpath_compile(RestPath *path);
+extern bool rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side);
+extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
+
+extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem);
+extern bool rest_read_one(RestState *state, SourceAnswer *answer);
+
+extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);
+extern bool rest_status_in(int status, const int *list, int n);
+
+extern char *rest_position_text(const RestState *state, const char *parent, const char *inner, bool left_out);
+
+#endif							/* FLOHSYNC_REST_H */

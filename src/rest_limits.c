@@ -1,0 +1,145 @@
+/*
+ * rest_limits.c
+ *	  What a status means, and how long to wait for the next request.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "rest.h"
+
+#define LIMITS_EXCERPT_FROM		16384
+
+bool
+rest_status_in(int status, const int *list, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (list[i] == status)
+			return true;
+	return false;
+}
+
+/* The number in a header; -1 when there is none. */
+static int64
+limits_number(RestState *state, const char *name)
+{
+	char	   *text = name ? http_header(state->client, name, 0) : NULL;
+	char	   *end;
+	double		value;
+
+	if (text == NULL || text[0] < '0' || text[0] > '9')
+		return -1;
+	value = strtod(text, &end);
+	return value < 1e12 ? (int64) value : -1;
+}
+
+/* Milliseconds until the upstream's limit is reset, by its own clock; -1: it does not say. */
+static int64
+limits_reset_ms(RestState *state, const HttpResponse *response)
+{
+	int64		reset = limits_number(state, state->def->reset_header);
+	time_t		now = response->date > 0 ? response->date : time(NULL);
+
+	if (reset < 0)
+		return -1;
+	if (state->def->reset_seconds)
+		return reset * 1000;
+	/* The second is not over yet. */
+	return Max(0, (reset - (int64) now) * 1000);
+}
+
+static bool
+limits_body_says(RestState *state, const HttpResponse *response)
+{
+	JsonParser *json = json_parser_create();
+	PageValue	value;
+
+	if (state->def->throttle_body == NULL ||
+		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
+		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		return false;
+	value = rest_find(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
+	return value.node != 0 && value.json->nodes[value.node].type != JSON_FALSE;
+}
+
+static const char *
+limits_class(int status)
+{
+	switch (status)
+	{
+		case 401:
+		case 403:
+			return "auth";
+		case 404:
+		case 410:
+			return "not_found";
+	}
+	return "http_status";
+}
+
+/* The first bytes of a body, fit for a message. */
+static void
+limits_excerpt(RestState *state, const HttpResponse *response, char *out, size_t size)
+{
+	char	   *text = source_redacted(state->source, response->body, Min(response->len, LIMITS_EXCERPT_FROM));
+	size_t		n = 0;
+
+	for (const unsigned char *p = (unsigned char *) text; *p && n + 1 < size; p++)
+	{
+		if (*p > 0x7e || (*p < 0x20 && *p != '\n' && *p != '\t' && *p != '\r'))
+			out[n++] = '?';
+		else if (*p > ' ')
+			out[n++] = *p;
+		else if (n > 0 && out[n - 1] != ' ')
+			out[n++] = ' ';
+	}
+	out[n] = '\0';
+	pfree(text);
+}
+
+/* rest_judge: what an answer's status and headers mean; error_class stays NULL for one with a page. */
+void
+rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
+{
+	static const char *const classes[] = {
+		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
+		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+		[HTTP_REDIRECT] = "http_status",
+	};
+	const RestDefinition *d = state->def;
+	int			status = response->status;
+	bool		used_up;
+	bool		throttled;
+	int64		reset_ms;
+	char		excerpt[201];
+
+	state->status = response->failure == HTTP_OK ? status : 0;
+	if (response->failure != HTTP_OK)
+	{
+		answer->error_class = classes[response->failure];
+		answer->retryable = response->failure == HTTP_NETWORK || response->failure == HTTP_TIMEOUT;
+		snprintf(answer->message, sizeof(answer->message), "upstream: %s", response->message);
+		return;
+	}
+	used_up = limits_number(state, d->remaining_header) == 0;
+	reset_ms = limits_reset_ms(state, response);
+	if (used_up && reset_ms > 0)
+		state->not_before = Max(state->not_before, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
+	if (status >= 200 && status <= 299)
+		return;
+	throttled = status == 429 ||
+		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
+		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));
+	answer->error_class = throttled ? "throttled" : limits_class(status);
+	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
+	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+	if (throttled && answer->retry_after_ms < 0)
+		answer->retry_after_ms = reset_ms;
+	answer->cursor_refused = status == 400 || status == 404 || status == 409 || status == 410 || status == 422;
+	answer->cursor_expired = answer->cursor_refused &&
+		source_names_cursor(response->body, response->len);
+	limits_excerpt(state, response, excerpt, sizeof(excerpt));
+	snprintf(answer->message, sizeof(answer->message), "upstream answered with status %d%s%s",
+			 status, excerpt[0] ? ": " : "", excerpt);
+}

@@ -1,0 +1,10 @@
+/*
+ * rest_link.h
+ *	  Link headers.  See rest_link.c.
+ */
+#ifndef FLOHSYNC_REST_LINK_H
+#define FLOHSYNC_REST_LINK_H
+
+extern char *rest_link_find(const char *header, const char *rel);
+
+#endif							/* FLOHSYNC_REST_LINK_H */

@@ -1,0 +1,606 @@
+/*
+ * rest_page.c
+ *	  An answer becomes a page: records selected and mapped, the next position.
+ *
+ * The answer is parsed once.  Plain paths are walked on that tree; what
+ * PostgreSQL has to evaluate comes back as a tree of its own (a "side"), which
+ * lives until the next record.
+ *
+ * Nothing but what the definition says ends a list.  What looks like an end and
+ * is none (a missing list, the same page again) is an error, never "empty".
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "rest.h"
+#include "rest_link.h"
+
+/* Levels around a record; deeper ones are set aside like too deep ones inside. */
+#define LEVELS_ABOVE_RECORD		4
+
+typedef struct Reading
+{
+	RestState  *state;
+	PageParser *parser;
+	UpstreamPage *page;
+	SourceAnswer *answer;
+	JsonParser *json;			/* of the whole answer */
+	JsonParser *tree;			/* of the records: the same, or a side */
+	uint32	   *nodes;			/* of the records */
+	uint32		n;
+	uint32		room;
+	bool		bad_list;		/* what should be a list is none */
+	bool		list_found;
+} Reading;
+
+static bool pg_attribute_printf(3, 4)
+reading_failed(Reading *r, const char *error_class, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(r->answer->message, sizeof(r->answer->message), format, args);
+	va_end(args);
+	r->answer->error_class = error_class;
+	r->answer->retryable = false;
+	return false;
+}
+
+static void
+reading_add(Reading *r, uint32 node)
+{
+	if (r->n == r->room)
+	{
+		r->room = r->room * 2 + 256;
+		r->nodes = r->nodes ? repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
+			MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * r->room);
+	}
+	r->nodes[r->n++] = node;
+}
+
+/* An item of the path before "[*]" is a list of records; without it, an item is a record. */
+static bool
+reading_item(void *arg, uint32 node)
+{
+	Reading    *r = arg;
+	const JsonNode *nodes = r->tree->nodes;
+
+	if (!r->state->def->elements)
+		reading_add(r, node);
+	else if (nodes[node].type == JSON_ARRAY)
+	{
+		r->list_found = true;
+		for (uint32 i = nodes[node].child; i != 0; i = nodes[i].next)
+			reading_add(r, i);
+	}
+	else if (nodes[node].type != JSON_NULL)
+		r->bad_list = true;
+	return false;
+}
+
+/* A whole number that a path finds, also in a text; -1: none. */
+static int64
+reading_whole(Reading *r, const RestPath *path)
+{
+	PageValue	value = {0};
+	char	   *text = NULL;
+	char	   *end;
+	double		number;
+
+	if (path)
+		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	if (value.node != 0)
+		text = rest_text(value.json, value.node);
+	if (text == NULL || text[0] < '0' || text[0] > '9')
+		return -1;
+	number = strtod(text, &end);
+	return *end == '\0' && number < 1e15 ? (int64) number : -1;
+}
+
+/* Finds the records of an answer. */
+static bool
+reading_select(Reading *r, int64 total)
+{
+	const RestDefinition *d = r->state->def;
+
+	r->tree = r->json;
+	if (d->records->native)
+		rest_path_walk(d->records, d->records->nsteps, r->json, JSON_ROOT, reading_item, r);
+	else
+	{
+		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
+			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
+		r->tree = json_parser_create();
+		if (rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
+								r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
+			for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
+				reading_item(r, i);
+	}
+	if (r->bad_list)
+		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
+	if (d->elements && !r->list_found && total != 0 && !d->missing_is_empty)
+		return reading_failed(r, "bad_answer", "the answer has no list of records at %s", d->records->text);
+	return true;
+}
+
+static bool
+map_is_empty(const PageValue *value)
+{
+	const JsonNode *node = &value->json->nodes[value->node];
+
+	return value->node == 0 || (node->type == JSON_STRING && node->end - node->start == 2);
+}
+
+/* The first alternative that finds what is neither null nor an empty text. */
+static PageValue
+map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node, bool clean, int side)
+{
+	PageValue	value = {json, 0, false};
+	bool		found = false;
+
+	for (int i = 0; i < paths->n && value.node == 0; i++)
+	{
+		/* What PostgreSQL cannot read is set aside anyway. */
+		if (!paths->paths[i]->native && !clean)
+			continue;
+		value = rest_find(state, paths->paths[i], json, node, state->side[side]);
+		found |= value.found;
+		if (map_is_empty(&value))
+			value = (PageValue) {json, 0, false};
+	}
+	value.found = found;
+	return value;
+}
+
+static bool
+map_gone_item(void *arg, uint32 node)
+{
+	const JsonParser *json = arg;
+
+	return json->nodes[node].type != JSON_NULL && json->nodes[node].type != JSON_FALSE;
+}
+
+/* Does the upstream say that the record is gone? */
+static bool
+map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
+{
+	const RestPath *path = state->def->gone;
+	JsonParser *side = state->side[0];
+
+	if (path == NULL)
+		return false;
+	if (path->native)
+		return rest_path_walk(path, path->nsteps, json, node, map_gone_item, json);
+	if (!clean || !rest_jsonpath_query(path, json->text + json->nodes[node].start,
+									   json->nodes[node].end - json->nodes[node].start, side))
+		return false;
+	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0; i = side->nodes[i].next)
+		if (map_gone_item(side, i))
+			return true;
+	return false;
+}
+
+/* The attributes of a record of for_each: with the ids of both sides. */
+static void
+map_membership(Reading *r, const RestParent *parent, PageMapped *m)
+{
+	RestState  *state = r->state;
+	JsonParser *side = state->side[3];
+	PageValue  *a = &m->attributes;
+	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
+	StringInfoData text;
+
+	m->id_prefix = (Slice) {psprintf("%s/", parent->external_id), (int) strlen(parent->external_id) + 1};
+	if (own.data == NULL || !page_is_clean(r->parser, m->json, m->record) ||
+		(a->node != 0 && a->json->nodes[a->node].type != JSON_OBJECT))
+		return;
+	initStringInfo(&text);
+	appendStringInfoChar(&text, '{');
+	if (a->node != 0)
+	{
+		Slice		members = page_without_excluded(r->parser, a->json, a->node);
+
+		/* Of two members of one name the later one counts. */
+		appendBinaryStringInfo(&text, members.data + 1, members.len - 2);
+		if (text.len > 1)
+			appendStringInfoChar(&text, ',');
+	}
+	appendStringInfoString(&text, "\"parentId\":");
+	escape_json(&text, parent->external_id);
+	appendStringInfoString(&text, ",\"memberId\":");
+	escape_json(&text, pnstrdup(own.data, own.len));
+	appendStringInfoChar(&text, '}');
+	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+		return;
+	a->json = side;
+	a->node = JSON_ROOT;
+}
+
+static void
+map_record(Reading *r, uint32 node)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+	bool		clean = page_is_clean(r->parser, r->tree, node);
+	PageMapped	m = {r->tree, node};
+
+	m.gone = map_is_gone(state, r->tree, node, clean);
+	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
+	m.display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
+	m.email = map_find(state, &d->email, r->tree, node, clean, 2);
+	m.attributes = map_find(state, &d->attributes, r->tree, node, clean, 3);
+	if (d->parent_type && !d->own_ids)
+		map_membership(r, rest_parent(state), &m);
+	else if (m.attributes.json != r->json && m.attributes.node != 0 && d->nexclude > 0 && clean &&
+			 m.attributes.json->nodes[m.attributes.node].type == JSON_OBJECT)
+	{
+		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
+		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
+
+		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+			m.attributes = (PageValue) {state->side[3], JSON_ROOT, true};
+	}
+	page_mapped_add(r->parser, r->page, &m);
+}
+
+/*
+ * The text or number that a path finds; NULL: nothing, null or an empty text.
+ * Anything else is not the end of a list: *failed.
+ */
+static char *
+next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
+{
+	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	const JsonNode *node = &value.json->nodes[value.node];
+	char	   *text;
+
+	if (value.node == 0)
+		return NULL;
+	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
+	{
+		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		return NULL;
+	}
+	text = rest_text(value.json, value.node);
+	if (*text == '\0')
+		return NULL;
+	return json_text ? pnstrdup(value.json->text + node->start, node->end - node->start) : text;
+}
+
+/* A link to the next page, resolved; *failed when it may not be followed. */
+static char *
+next_url(Reading *r, const char *reference, bool *failed)
+{
+	const char *error_class;
+	char	   *url;
+
+	if (reference == NULL)
+		return NULL;
+	url = rest_follow(r->state, reference, &error_class);
+	if (url == NULL)
+	{
+		reading_failed(r, error_class, "%s", r->state->problem.message);
+		memset(&r->state->problem, 0, sizeof(RestProblem));
+		*failed = true;
+	}
+	else if (strcmp(url, r->state->url) == 0)
+	{
+		r->page->loop = "the upstream's link to the next page is that of the page itself";
+	}
+	return url;
+}
+
+static char *
+next_link(Reading *r, bool *failed)
+{
+	char	   *header;
+
+	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
+	{
+		char	   *target = rest_link_find(header, r->state->def->pages.rel);
+
+		if (target)
+			return next_url(r, target, failed);
+	}
+	return NULL;
+}
+
+static char *
+next_cursor(Reading *r, bool *failed)
+{
+	const RestPagination *p = &r->state->def->pages;
+	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
+	PageValue	more;
+
+	if (p->has_more == NULL || *failed)
+		return cursor;
+	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
+	if (more.node == 0)
+		return cursor;
+	if (more.json->nodes[more.node].type == JSON_FALSE)
+		return NULL;
+	if (more.json->nodes[more.node].type == JSON_TRUE && cursor == NULL)
+	{
+		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
+		*failed = true;
+	}
+	return cursor;
+}
+
+/* Why an empty page is not the end, if it is none. */
+static char *
+next_after_empty(Reading *r, int64 passed, int64 total)
+{
+	if (total >= 0 && passed < total)
+		r->page->incomplete = psprintf("upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+									   total, passed);
+	return NULL;
+}
+
+static char *
+next_offset(Reading *r, int64 total)
+{
+	const RestState *state = r->state;
+	const RestPagination *p = &state->def->pages;
+	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
+	int64		step = p->step_page_size ? state->page_size : r->n;
+	int64		passed = offset - p->base + step;
+
+	if (p->stop != REST_STOP_TOTAL || total < 0)
+		return r->n == 0 ? NULL : psprintf(INT64_FORMAT, offset + step);
+	/* Nobody is helped by asking for the same offset again. */
+	if (r->n == 0)
+		return next_after_empty(r, offset - p->base, total);
+	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
+}
+
+static char *
+next_page(Reading *r, int64 total)
+{
+	const RestState *state = r->state;
+	const RestPagination *p = &state->def->pages;
+	const char *inner = state->at.inner;
+	const char *colon = inner ? strchr(inner, ':') : NULL;
+	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
+	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
+	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages) : -1;
+	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
+
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
+		return page - p->base + 1 >= pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL && total >= 0)
+		return passed >= total ? NULL : r->n == 0 ? next_after_empty(r, passed, total) : next;
+	return r->n == 0 ? NULL : next;
+}
+
+/* Where the list goes on; NULL: it ends here, or *failed. */
+static char *
+next_position(Reading *r, int64 total, bool *failed)
+{
+	const RestPagination *p = &r->state->def->pages;
+
+	switch (p->type)
+	{
+		case REST_PAGES_LINK_HEADER:
+			return next_link(r, failed);
+		case REST_PAGES_NEXT_URL:
+			return next_url(r, next_text(r, p->path, false, failed), failed);
+		case REST_PAGES_CURSOR:
+			return next_cursor(r, failed);
+		case REST_PAGES_OFFSET:
+			return next_offset(r, total);
+		case REST_PAGES_PAGE:
+			return next_page(r, total);
+		default:
+			return NULL;
+	}
+}
+
+/* With the very bytes of the page before, an upstream goes in circles. */
+static bool
+reading_repeats(Reading *r)
+{
+	RestState  *state = r->state;
+	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
+	bool		repeats = r->n > 0 && state->last_len == r->answer->len && state->last_body == hash &&
+		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
+
+	state->last_body = hash;
+	state->last_len = r->n > 0 ? r->answer->len : 0;
+	if (state->last_at)
+		pfree(state->last_at);
+	state->last_at = state->at.inner ? MemoryContextStrdup(state->source->context, state->at.inner) : NULL;
+	return repeats;
+}
+
+/* The link with which the next incremental pass begins; it also ends the list. */
+static bool
+reading_delta(Reading *r, char **next)
+{
+	RestState  *state = r->state;
+	bool		failed = false;
+	char	   *link;
+
+	if (state->def->delta == NULL || !state->source->spec.incremental)
+		return true;
+	r->page->partial = state->def->delta_partial;
+	link = next_text(r, state->def->delta, false, &failed);
+	if (link)
+	{
+		const char *error_class;
+
+		/* It may well be the one that was asked for: nothing has changed. */
+		r->page->keep_link = rest_follow(state, link, &error_class);
+		if (r->page->keep_link == NULL)
+			failed = !reading_failed(r, error_class, "%s", state->problem.message);
+		memset(&state->problem, 0, sizeof(RestProblem));
+		*next = NULL;
+	}
+	else if (*next == NULL && !failed)
+		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+	return !failed;
+}
+
+/* rest_position_text is the engine's cursor for a position, in the current context. */
+char *
+rest_position_text(const RestState *state, const char *parent, const char *inner, bool left_out)
+{
+	StringInfoData out;
+
+	if (state->def->parent_type == NULL)
+		return inner ? pstrdup(inner) : NULL;
+	initStringInfo(&out);
+	appendStringInfoChar(&out, '[');
+	escape_json(&out, parent);
+	appendStringInfoChar(&out, ',');
+	if (inner)
+		escape_json(&out, inner);
+	else
+		appendStringInfoString(&out, "null");
+	appendStringInfoString(&out, left_out ? ",true]" : "]");
+	return out.data;
+}
+
+/* Goes on to the next parent's list when one has come to its end. */
+static char *
+reading_next_parent(Reading *r, char *next)
+{
+	RestState  *state = r->state;
+	const RestParent *parent = rest_parent(state);
+
+	if (state->def->parent_type == NULL)
+		return next;
+	if (next == NULL && parent != NULL && rest_parent_next(state))
+		parent = rest_parent(state);
+	else if (next == NULL)
+		parent = NULL;
+	if (parent)
+		return rest_position_text(state, parent->external_id, next, state->at.left_out);
+	if (state->at.left_out)
+		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
+	return NULL;
+}
+
+/* An answer without a list: there was nothing to ask for. */
+static bool
+reading_nothing(Reading *r, const char **problem)
+{
+	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, problem) == NULL ||
+		!page_mapped_room(r->parser, r->page, 0, problem))
+		return false;
+	page_mapped_end(r->parser, r->page);
+	r->page->list_start = true;
+	r->page->next_cursor = reading_next_parent(r, NULL);
+	return true;
+}
+
+/* rest_read reads a page; false with the answer's class, or *problem, set. */
+bool
+rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem)
+{
+	RestState  *state = source->state;
+	const RestDefinition *d = state->def;
+	Reading		r = {state, parser, page, answer};
+	bool		failed = false;
+	int64		total;
+	char	   *next;
+
+	if (!state->page_started)
+		page_exclude(parser, d->exclude, d->nexclude);
+	state->page_started = true;
+	if (state->nothing)
+		return reading_nothing(&r, problem);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, page, problem);
+	if (r.json == NULL)
+	{
+		/* Cut, perhaps; the next attempt may bring all of it. */
+		reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", *problem);
+		answer->retryable = true;
+		return false;
+	}
+	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
+		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
+	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total);
+	if (!reading_select(&r, total))
+		return false;
+	if (!page_mapped_room(parser, page, r.n, problem))
+		return reading_failed(&r, "bad_answer", "%s", *problem);
+	next = next_position(&r, total, &failed);
+	if (failed || !reading_delta(&r, &next))
+		return false;
+	if (reading_repeats(&r))
+		page->loop = "the upstream sent the same page twice in a row";
+	for (uint32 i = 0; i < r.n; i++)
+		map_record(&r, r.nodes[i]);
+	page_mapped_end(parser, page);
+	if (d->parent_type == NULL)
+		page->total_estimate = d->total ? reading_whole(&r, d->total) : total;
+	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
+	page->next_cursor = reading_next_parent(&r, next);
+	return true;
+}
+
+static void
+one_member(StringInfo out, const char *name, const PageValue *value)
+{
+	const JsonNode *node = &value->json->nodes[value->node];
+
+	if (value->node == 0)
+		return;
+	appendStringInfo(out, "%s\"%s\":", out->data[out->len - 1] == '{' ? "" : ",", name);
+	appendBinaryStringInfo(out, value->json->text + node->start, node->end - node->start);
+}
+
+/*
+ * rest_read_one turns the answer to a request for one record into an answer of
+ * the command protocol.
+ */
+bool
+rest_read_one(RestState *state, SourceAnswer *answer)
+{
+	const RestDefinition *d = state->def;
+	PageParser *parser = page_parser_create(NULL, 0);
+	UpstreamPage page;
+	const char *problem;
+	Reading		r = {state, parser, &page, answer};
+	PageValue	record;
+	StringInfoData out;
+
+	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, &page, &problem);
+	if (r.json == NULL)
+		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);
+	if (!page_is_clean(parser, r.json, JSON_ROOT))
+		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
+	page_exclude(parser, d->exclude, d->nexclude);
+	/* The record stays in the tree it is found in while its parts use the others. */
+	record = rest_find(state, d->get_record, r.json, JSON_ROOT, json_parser_create());
+	initStringInfo(&out);
+	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
+	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))
+	{
+		PageValue	id = map_find(state, &d->external_id, record.json, record.node, true, 0);
+		PageValue	name = map_find(state, &d->display_name, record.json, record.node, true, 1);
+		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
+		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
+
+		appendStringInfoChar(&out, '{');
+		one_member(&out, "externalId", &id);
+		one_member(&out, "displayName", &name);
+		one_member(&out, "email", &email);
+		if (attributes.node != 0)
+		{
+			Slice		text = page_without_excluded(parser, attributes.json, attributes.node);
+
+			appendStringInfo(&out, ",\"attributes\":%.*s", text.len, text.data);
+		}
+		appendStringInfoChar(&out, '}');
+	}
+	appendStringInfoString(&out, "]}}");
+	answer->body = out.data;
+	answer->len = out.len;
+	return true;
+}

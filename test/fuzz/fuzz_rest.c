@@ -1,0 +1,179 @@
+/*
+ * fuzz_rest.c
+ *	  Any bytes as a path and a document, a Link header, a template, or a page
+ *	  of mapped records.  The first byte picks which.
+ */
+#include "shim.h"
+
+#include "mb/pg_wchar.h"
+#include "page.h"
+#include "rest_link.h"
+#include "rest_path.h"
+#include "rest_template.h"
+
+jmp_buf    *shim_catch;
+
+#define CHECK(condition) \
+	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
+
+static int	visited;
+
+static bool
+visit(void *arg, uint32_t node)
+{
+	const JsonParser *json = arg;
+
+	CHECK(node > 0 && node < json->nnodes);
+	return ++visited > 10000;
+}
+
+static char *
+copy(const uint8_t *data, size_t size)
+{
+	char	   *text = malloc(size + 1);
+
+	memcpy(text, data, size);
+	text[size] = '\0';
+	return text;
+}
+
+/* The path, a newline, the document. */
+static void
+fuzz_path(const uint8_t *data, size_t size)
+{
+	static JsonParser *json = NULL;
+	const uint8_t *newline = memchr(data, '\n', size);
+	RestPath   *path;
+	char	   *text;
+	bool		found;
+	uint32_t	first;
+
+	if (newline == NULL)
+		return;
+	if (json == NULL)
+		json = json_parser_create();
+	text = copy(data, newline - data);
+	path = rest_path_compile(text);
+	free(text);
+	if (!path->native || !json_parse(json, (const char *) newline + 1, data + size - newline - 1, 64))
+		return;
+	visited = 0;
+	rest_path_walk(path, path->nsteps, json, JSON_ROOT, visit, json);
+	first = rest_path_first(path, json, JSON_ROOT, &found);
+	CHECK(found == (visited > 0));
+	CHECK(first == 0 || (found && json->nodes[first].type != JSON_NULL));
+	pfree(path->steps);
+	pfree(path->text);
+	pfree(path);
+}
+
+static const char *
+lookup(void *arg, const RestPiece *piece)
+{
+	CHECK(piece->text != NULL);
+	return "v";
+}
+
+static bool
+put(StringInfo out, const char *value)
+{
+	appendStringInfoString(out, value);
+	return true;
+}
+
+static void
+fuzz_text(const uint8_t *data, size_t size, bool link)
+{
+	char	   *text = copy(data, size);
+	RestTemplate *t = link ? NULL : rest_template_parse(text);
+	const RestPiece *missing;
+
+	if (link)
+	{
+		char	   *target = rest_link_find(text, "next");
+
+		CHECK(target == NULL || (strlen(target) < size && strchr(target, '>') == NULL));
+		if (target)
+			pfree(target);
+	}
+	else if (t)
+	{
+		StringInfoData out;
+
+		initStringInfo(&out);
+		CHECK(rest_template_render(t, &out, put, put, lookup, NULL, &missing));
+		CHECK(out.len <= (int) strlen(text));
+		pfree(out.data);
+	}
+	free(text);
+}
+
+static void
+fuzz_mapped(const uint8_t *data, size_t size)
+{
+	static const CanonicalPath exclude[] = {{"a", 1, 0}, {"b\0c", 3, 0}};
+	static PageParser *parser = NULL;
+	UpstreamPage page;
+	const char *problem;
+	JsonParser *json;
+
+	if (parser == NULL)
+	{
+		parser = page_parser_create(NULL, 0);
+		page_exclude(parser, exclude, lengthof(exclude));
+	}
+	json = page_mapped_begin(parser, (const char *) data, size, 1, &page, &problem);
+	if (json == NULL || json->nodes[JSON_ROOT].type != JSON_ARRAY ||
+		!page_mapped_room(parser, &page, json->nodes[JSON_ROOT].count, &problem))
+		return;
+	for (uint32 i = json->nodes[JSON_ROOT].child; i != 0; i = json->nodes[i].next)
+	{
+		bool		object = json->nodes[i].type == JSON_OBJECT;
+		PageMapped	m = {.json = json, .record = i};
+
+		m.external_id = (PageValue) {json, object ? json_member(json, i, "i", 1) : 0, true};
+		m.display_name = (PageValue) {json, object ? json_member(json, i, "n", 1) : 0, true};
+		m.email = (PageValue) {json, object ? json_member(json, i, "e", 1) : 0, true};
+		m.attributes = (PageValue) {json, i, true};
+		m.gone = object && json_member(json, i, "g", 1) != 0;
+		if (object && json_member(json, i, "p", 1) != 0)
+			m.id_prefix = (Slice) {"p/", 2};
+		page_mapped_add(parser, &page, &m);
+	}
+	page_mapped_end(parser, &page);
+	CHECK(page.nrecords + page.nfaults + page.duplicates + page.gone >= page.received);
+	for (int i = 0; i < page.nrecords; i++)
+	{
+		Slice		stored = page_stored_attributes(parser, &page.records[i]);
+		JsonParser *again = json_parser_create();
+
+		CHECK(json_parse(again, stored.data, stored.len, 64));
+		CHECK(again->nodes[JSON_ROOT].type == JSON_OBJECT && json_member(again, JSON_ROOT, "a", 1) == 0);
+		CHECK(pg_encoding_verifymbstr(PG_UTF8, stored.data, stored.len) == stored.len);
+		pfree(again->nodes);
+		pfree(again);
+		if (i > 0)
+			CHECK(page_compare_ids(page.records[i - 1].external_id.data, page.records[i - 1].external_id.len,
+								   page.records[i].external_id.data, page.records[i].external_id.len) < 0);
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (size == 0)
+		return 0;
+	switch (data[0] & 3)
+	{
+		case 0:
+			fuzz_path(data + 1, size - 1);
+			break;
+		case 1:
+		case 2:
+			fuzz_text(data + 1, size - 1, (data[0] & 3) == 1);
+			break;
+		default:
+			fuzz_mapped(data + 1, size - 1);
+	}
+	return 0;
+}

@@ -1,0 +1,18 @@
+/*
+ * unit.h
+ *	  What the files of the unit tests share.
+ */
+#ifndef FLOHSYNC_UNIT_H
+#define FLOHSYNC_UNIT_H
+
+#include "shim.h"
+
+extern void ok(bool good, const char *name);
+extern void is(const char *got, const char *expected, const char *name);
+extern void is_int(long got, long expected, const char *name);
+
+extern void test_crypto(void);
+extern void test_outbound(void);
+extern void test_rest(void);
+
+#endif							/* FLOHSYNC_UNIT_H */
