@@ -178,7 +178,8 @@ invalidator_drain(void)
 		}
 		db_begin("removing delivered invalidations");
 		outbox_done(&batch);
-		db_commit();
+		/* What a crash brings back is delivered again. */
+		db_commit_unsynced();
 		shmem_cache_count(CACHE_INVALIDATED, batch.n);
 	}
 	MemoryContextDelete(context);

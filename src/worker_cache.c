@@ -108,27 +108,30 @@ flohsync_invalidator_main(Datum arg)
 	context = AllocSetContextCreate(TopMemoryContext, "flohsync invalidator", ALLOCSET_DEFAULT_SIZES);
 	if (RecoveryInProgress() || !worker_cache_take_turn())
 		proc_exit(0);
-	do
+	for (;;)
 	{
 		InvalidatorOutcome outcome;
 
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
 		seq = shmem_wake_seq(ticket.database, WORKER_CACHE);
-		if (!worker_check_extension() || !flohsync_enabled)
-			continue;
-		outcome = invalidator_drain();
-		if (outcome != INVALIDATOR_DONE)
+		if (worker_check_extension() && flohsync_enabled)
 		{
-			if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS)
-				ereport(LOG,
-						(errmsg("flohsync cannot tell Redis what has changed, and does without what is cached of that: %s", redis_problem()),
-						 errhint("It tries again until it can.")));
-			break;
+			outcome = invalidator_drain();
+			if (outcome != INVALIDATOR_DONE)
+			{
+				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS)
+					ereport(LOG,
+							(errmsg("flohsync cannot tell Redis what has changed, and does without what is cached of that: %s", redis_problem()),
+							 errhint("It tries again until it can.")));
+				break;
+			}
+			if (worker_cache_linger(ticket.database, seq))
+				continue;
 		}
-		if (worker_cache_linger(ticket.database, seq))
-			continue;
-	} while (!shmem_worker_done(&ticket, seq, DT_NOEND));
+		if (shmem_worker_done(&ticket, seq, DT_NOEND))
+			break;
+	}
 	redis_drop();
 	proc_exit(0);
 }
