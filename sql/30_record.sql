@@ -69,10 +69,11 @@ CREATE TABLE flohsync.resource_tombstone (
   deleted_at    timestamptz NOT NULL,
   event_at      timestamptz,
   deactivated   boolean NOT NULL DEFAULT false,
+  made_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (external_id, resource_type, connector_id)
 );
 CREATE INDEX resource_tombstone_age ON flohsync.resource_tombstone (deleted_at);
-CREATE INDEX resource_tombstone_leaver ON flohsync.resource_tombstone (connector_id, resource_type, deleted_at) WHERE deactivated;
+CREATE INDEX resource_tombstone_leaver ON flohsync.resource_tombstone (connector_id, resource_type, made_at) WHERE deactivated;
 COMMENT ON TABLE flohsync.resource_tombstone IS 'Deletions that an older page must not undo';
 COMMENT ON COLUMN flohsync.resource_tombstone.external_id IS 'Id in the upstream';
 COMMENT ON COLUMN flohsync.resource_tombstone.resource_type IS 'Resource type';
@@ -80,6 +81,7 @@ COMMENT ON COLUMN flohsync.resource_tombstone.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.resource_tombstone.deleted_at IS 'When the deletion was observed';
 COMMENT ON COLUMN flohsync.resource_tombstone.event_at IS 'When it happened, by the upstream''s clock; null where that is not known';
 COMMENT ON COLUMN flohsync.resource_tombstone.deactivated IS 'Whether a user was deactivated for it';
+COMMENT ON COLUMN flohsync.resource_tombstone.made_at IS 'When the tombstone was made, or the user deactivated';
 
 -- synced_at of the rows leans on the configuration; before that goes, each row
 -- gets its own true time.

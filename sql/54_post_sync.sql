@@ -427,6 +427,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- Of a deadlock, what the transaction holds already may be part: a run does it again as a whole.
+  IF _run IS NOT NULL AND _state = '40P01' THEN
+    RAISE deadlock_detected USING MESSAGE = _message;
+  END IF;
   -- Somebody else's lock, deadlock or deletion: it may go better another time.
   IF _attempt < 3 AND _state IN ('40P01', '40001', '55P03', '23503', '23505') THEN
     RETURN '[]';
@@ -437,7 +441,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync._stage_failed(bigint, text, text, text, int, flohsync.resource_record) IS
-  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it is worth another attempt';
+  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it is worth another attempt; raises 40P01 again for a run';
 
 -- _people does what is configured about the users of some records.  Each stage
 -- is a subtransaction of its own, with three attempts.

@@ -57,7 +57,7 @@ CREATE TABLE flohsync.webhook_delivery (
 );
 COMMENT ON TABLE flohsync.webhook_delivery IS 'Ids of webhooks that were received, so that each counts once';
 COMMENT ON COLUMN flohsync.webhook_delivery.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.webhook_delivery.webhook_id IS 'Id that the sender gave it';
+COMMENT ON COLUMN flohsync.webhook_delivery.webhook_id IS 'Id that the sender gave it, or, where that is not signed, a digest of it and the body';
 COMMENT ON COLUMN flohsync.webhook_delivery.received_at IS 'When it was received';
 
 CREATE TABLE flohsync.entitlement_event (

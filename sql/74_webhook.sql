@@ -186,7 +186,7 @@ BEGIN
   END IF;
   SELECT count(*) + 1 INTO n FROM flohsync.resource_tombstone t
    WHERE t.connector_id = _c.connector_id AND t.resource_type = _c.resource_type AND t.deactivated
-     AND t.deleted_at > clock_timestamp() - interval '24 hours';
+     AND t.made_at > clock_timestamp() - interval '24 hours';
   IF n <= min_records THEN
     RETURN false;
   END IF;
@@ -307,7 +307,8 @@ BEGIN
   VALUES (_external_id, _type, _connector, _observed_at, _event_at, left_by_that)
   ON CONFLICT (external_id, resource_type, connector_id) DO UPDATE
      SET deleted_at = greatest(t.deleted_at, EXCLUDED.deleted_at), event_at = greatest(t.event_at, EXCLUDED.event_at),
-         deactivated = t.deactivated OR EXCLUDED.deactivated;
+         deactivated = t.deactivated OR EXCLUDED.deactivated,
+         made_at = CASE WHEN EXCLUDED.deactivated THEN EXCLUDED.made_at ELSE t.made_at END;
   RETURN outcome;
 END
 $$;

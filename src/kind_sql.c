@@ -106,10 +106,10 @@ sql_take_rights(Source *source)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\", which owns the configuration, does not exist", source->spec.owner),
 				 errhint("Set connector_sync_config.owner to a role that exists.")));
+	/* Whoever asks, in whatever session: the owner's rights, and never a superuser's. */
+	if (superuser_arg(owner))
+		owner = db_worker_role();
 	GetUserIdAndSecContext(&state->saved_user, &state->saved_context);
-	/* In a user's own session (test_connector) nobody gets more than he has. */
-	if (superuser_arg(owner) || source->spec.in_transaction)
-		owner = state->saved_user;
 	SetUserIdAndSecContext(owner, state->saved_context |
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	state->guc_level = NewGUCNestLevel();

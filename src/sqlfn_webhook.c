@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "crypto.h"
 #include "db.h"
 #include "guc.h"
 #include "json.h"
@@ -65,13 +66,8 @@ typedef struct WebhookRights
 static void
 webhook_take_rights(WebhookRights *saved)
 {
-	Oid			role = get_role_oid(flohsync_worker_role, true);
+	Oid			role = db_worker_role();
 
-	if (!OidIsValid(role) || superuser_arg(role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
-				 errmsg("webhooks cannot be taken as role \"%s\"", flohsync_worker_role),
-				 errhint("Set flohsync.worker_role to a role that exists and is not a superuser.")));
 	GetUserIdAndSecContext(&saved->user, &saved->context);
 	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE);
 }
@@ -688,6 +684,25 @@ webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecre
 	return why && problem ? problem : why;
 }
 
+/*
+ * What a delivery is known by when its id is not signed: by the body as well,
+ * so that nobody takes an id away from another delivery.
+ */
+static Slice
+webhook_unsigned_id(Slice id, Slice body)
+{
+	unsigned char digest[CRYPTO_HMAC_BYTES];
+	char	   *hex;
+
+	if (id.data == NULL)
+		return id;
+	if (!crypto_hmac_sha256(id.data, id.len, body.data, body.len, digest))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256")));
+	hex = palloc(2 * sizeof(digest) + 1);
+	crypto_hex_encode(digest, sizeof(digest), hex);
+	return (Slice) {hex, 2 * sizeof(digest)};
+}
+
 PG_FUNCTION_INFO_V1(flohsync_receive_webhook);
 PGDLLEXPORT Datum
 flohsync_receive_webhook(PG_FUNCTION_ARGS)
@@ -741,7 +756,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	if (why)
 		webhook_not_authentic(why);
 	webhook_check_enabled(enabled, name);
-	hook.id = headers.id;
+	hook.id = hook.sent_at != 0 ? headers.id : webhook_unsigned_id(headers.id, body);
 	hook.body = webhook_read_body(body);
 	return webhook_done(webhook_take(&hook), caller, &rights);
 }

@@ -230,6 +230,17 @@ source('sets', 'owner', { function => 'hr.sets' });
 $f->sync('sets', 'user');
 $f->sync_ok('people', 'user', 'settings that a function changes do not stay');
 
+# Nor does a superuser's call lend a function a superuser's rights.
+$f->sql("CREATE FUNCTION hr.grab(command jsonb) RETURNS jsonb LANGUAGE plpgsql AS \$\$ BEGIN
+	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ALTER ROLE owner SUPERUSER; END IF;
+	RETURN jsonb_build_object('success', true, 'payload', jsonb_build_object('resources', jsonb_build_array(jsonb_build_object('externalId', current_user)))); END \$\$");
+source('grab', 'owner', { function => 'hr.grab' });
+ok($f->json("SELECT flohsync.test_connector('grab')")->{ok}, 'a superuser tests a connector of somebody');
+is($f->sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'"), 'f', 'with the rights of its owner');
+$f->sql("UPDATE flohsync.connector_sync_config SET owner = 'postgres' WHERE connector_id = (SELECT id FROM flohsync.connector_definition WHERE name = 'grab')");
+ok($f->json("SELECT flohsync.test_connector('grab')")->{ok}, 'and one of a superuser');
+is($f->sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'"), 'f', 'with those of the workers');
+
 # The owner is who configured last, or stays: never somebody with more rights by accident.
 $f->sql("UPDATE flohsync.connector_sync_config SET owner = 'gone_role' WHERE connector_id = (SELECT id FROM flohsync.connector_definition WHERE name = 'few')");
 $f->sync_fails('few', 'user', qr/gone_role|role|owner/i, 'an owner that is not there any more: the run fails');

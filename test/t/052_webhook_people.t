@@ -128,6 +128,14 @@ is(state_of('three@example.com'), 'active', 'the other configuration decides');
 $f->sync($c, 'user');
 is(state_of('three@example.com'), 'deleted', 'at its next run');
 
+# However old the events are that come within a day.
+begin(createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true, safeguards => { maxDeactivateFraction => 0.5, minRecords => 2 });
+hook('created', "late-$_", { email => "late-$_\@example.com" }) for 1 .. 8;
+$f->sql("update flohsync.resource_record set observed_at = observed_at - interval '3 days', event_at = event_at - interval '3 days' where connector_id = " . $f->connector_id($c));
+my $yesterday = $f->sql("select flohsync._iso(now() - interval '25 hours')");
+hook('deleted', "late-$_", undef, timestamp => $yesterday) for 1 .. 5;
+is(join(' ', map { state_of("late-$_\@example.com") } 1 .. 5), 'deleted deleted deleted deleted active', 'old events count when they come');
+
 # The safeguard counts the deactivations of a day.
 begin(createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true, safeguards => { maxDeactivateFraction => 0.5, minRecords => 2 });
 hook('created', "many-$_", { email => "many-$_\@example.com" }) for 1 .. 8;
@@ -146,7 +154,7 @@ is(state_of('many-5@example.com'), 'active', 'he is back');
 $f->configure($c, 'user', safeguards => { maxDeactivateFraction => undef });
 is(hook('deleted', 'many-5'), 'deleted changed', 'with the safeguard off');
 is(state_of('many-5@example.com') . record('many-5'), 'deleted', 'he goes');
-$f->sql("update flohsync.resource_tombstone set deleted_at = deleted_at - interval '25 hours'");
+$f->sql("update flohsync.resource_tombstone set deleted_at = deleted_at - interval '25 hours', made_at = made_at - interval '25 hours'");
 $f->configure($c, 'user', safeguards => { maxDeactivateFraction => 0.5 });
 is(hook('deleted', 'many-6') . state_of('many-6@example.com'), 'deleted changeddeleted', 'what was a day ago does not count');
 
