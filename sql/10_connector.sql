@@ -283,7 +283,6 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d flohsync.connector_definition;
-  foreign_owner text;
 BEGIN
   SELECT * INTO STRICT d FROM flohsync.connector_definition x
    WHERE x.id = flohsync._connector_id(connector) FOR UPDATE;
@@ -314,19 +313,7 @@ BEGIN
   END IF;
   IF settings ?| ARRAY['config', 'definition'] THEN
     PERFORM flohsync._check_connector(d.kind, d.config, d.definition);
-    -- Queries run with the rights of the configurations' owners: only who has
-    -- those rights may change them.
-    IF d.kind = 'sql' THEN
-      SELECT c.owner INTO foreign_owner FROM flohsync.connector_sync_config c
-       WHERE c.connector_id = d.id
-         AND NOT coalesce((SELECT pg_has_role(current_user, r.oid, 'MEMBER') FROM pg_roles r WHERE r.rolname = c.owner), false)
-       LIMIT 1;
-      IF foreign_owner IS NOT NULL THEN
-        RAISE insufficient_privilege USING
-          MESSAGE = format('connector "%s" runs with the rights of role "%s"', d.name, foreign_owner),
-          HINT = 'Only a member of that role can change what it runs.';
-      END IF;
-    ELSIF d.kind = 'rest' THEN
+    IF d.kind = 'rest' THEN
       PERFORM flohsync._invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
          FROM flohsync.connector_sync_config c
         CROSS JOIN LATERAL flohsync._strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)

@@ -59,6 +59,55 @@ CREATE TABLE flohsync.connector_sync_config (
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (connector_id, resource_type)
 );
+-- Queries and functions of kind sql run with the rights of the configuration's
+-- owner.  So nobody makes another role the owner, or changes what another role
+-- runs, by a function or by writing to the tables.
+CREATE FUNCTION flohsync._may_act_as(_role name) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = _role),
+                (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user));
+COMMENT ON FUNCTION flohsync._may_act_as(name) IS 'Whether the current role is a member of a role, or a superuser';
+
+CREATE FUNCTION flohsync._guard_owner() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT flohsync._may_act_as(NEW.owner) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('role "%s" cannot be made the owner of a configuration', NEW.owner),
+      HINT = 'Only a member of that role can do that.';
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION flohsync._guard_owner() IS 'Keeps a role from making another one the owner of a configuration';
+CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner ON flohsync.connector_sync_config
+FOR EACH ROW EXECUTE FUNCTION flohsync._guard_owner();
+
+CREATE FUNCTION flohsync._guard_queries() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  foreign_owner text;
+BEGIN
+  SELECT c.owner INTO foreign_owner FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = OLD.id AND NOT flohsync._may_act_as(c.owner) LIMIT 1;
+  IF foreign_owner IS NOT NULL THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
+      HINT = 'Only a member of that role can change what it runs.';
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION flohsync._guard_queries() IS 'Keeps a role from changing what another one runs';
+CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config ON flohsync.connector_definition
+FOR EACH ROW WHEN ('sql' IN (OLD.kind, NEW.kind) AND (NEW.id, NEW.kind, NEW.config) IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config))
+EXECUTE FUNCTION flohsync._guard_queries();
+
 COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
 COMMENT ON COLUMN flohsync.connector_sync_config.id IS 'Identity of the configuration';
 COMMENT ON COLUMN flohsync.connector_sync_config.connector_id IS 'Its connector';
