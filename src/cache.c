@@ -3,10 +3,13 @@
  *	  Single records in Redis: what is under a key, and when it may be believed
  *	  and stored.
  *
- *	value        'V' '1' epoch (8 bytes) JSON
+ *	value        'V' '1' epoch (8 bytes) mark (7 random bytes) JSON
  *	lease        'L' token (16 random bytes): somebody is fetching
  *	observation  'G' token: somebody has looked with cache_get, and may put
  *	tombstone    'T' alone: invalidated a moment ago; nothing is stored for a while
+ *
+ * The mark tells two values apart that are the same: a value's head is as good an
+ * observation as a token.
  *
  * A read, in this order: which Redis is this; is the key pending, what is its
  * epoch (outbox.c, with a snapshot of its own); GET.  A value of this epoch is
@@ -47,12 +50,14 @@
 #include "wait.h"
 
 #define VALUE_HEAD			10
+#define VALUE_JSON			(1 + CACHE_TOKEN_BYTES)
 #define POLL_FIRST_MS		5
 #define POLL_LAST_MS		50
 
-/* KEYS[1]; ARGV: placeholder, value, ms */
+/* KEYS[1]; ARGV: placeholder or head of a value, value, ms */
 static Script script_store = {
-	"if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"
+	"local v=redis.call('GET',KEYS[1]) "
+	"if v and string.sub(v,1,#ARGV[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"
 };
 
 /* ARGV: placeholder */
@@ -248,7 +253,8 @@ cache_set_new(const CacheKey *key, const CacheLease *lease, const char *ms)
 }
 
 /*
- * cache_look_at judges what is under a key.  A value that counts is returned;
+ * cache_look_at judges what is under a key.  A value that counts is returned,
+ * and its head takes the place of an observation's token;
  * otherwise *taken tells whether our placeholder (NULL: we want none) stands
  * there now, and *other what else does: its first letter, or '\0'.
  */
@@ -269,11 +275,18 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 	{
 		bool		ours = reply->type == REDIS_IS_BULK && reply->len > 0;
 
-		if (ours && reply->len > VALUE_HEAD && memcmp(reply->str, head, VALUE_HEAD) == 0)
+		if (ours && reply->len > VALUE_JSON && memcmp(reply->str, head, VALUE_HEAD) == 0)
 		{
-			*value = cache_parse(reply->str + VALUE_HEAD, reply->len - VALUE_HEAD);
+			*value = cache_parse(reply->str + VALUE_JSON, reply->len - VALUE_JSON);
 			if (*value != NULL)
+			{
+				if (lease != NULL && lease->value[0] == 'G')
+				{
+					memcpy(lease->value, reply->str, sizeof(lease->value));
+					lease->held = true;
+				}
 				return CACHE_HIT;
+			}
 		}
 		else if (ours && ((reply->len == 1 && reply->str[0] == 'T') ||
 						  (reply->len == sizeof(lease->value) && (reply->str[0] == 'L' || reply->str[0] == 'G'))))
@@ -396,15 +409,17 @@ cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLeas
 	}
 }
 
-/* The value as Redis keeps it; NULL: too large. */
+/* The value as Redis keeps it; NULL: it cannot be stored. */
 StringInfo
 cache_encode(const OutboxView *view, Jsonb *value)
 {
 	StringInfo	out = makeStringInfo();
-	char		head[VALUE_HEAD];
+	char		head[VALUE_JSON];
 
 	cache_value_head(head, view->epoch);
-	appendBinaryStringInfo(out, head, VALUE_HEAD);
+	if (!pg_strong_random(head + VALUE_HEAD, VALUE_JSON - VALUE_HEAD))
+		return NULL;
+	appendBinaryStringInfo(out, head, VALUE_JSON);
 	(void) JsonbToCString(out, &value->root, VARSIZE(value));
 	return out->len > flohsync_cache_max_value_size * INT64CONST(1024) ? NULL : out;
 }

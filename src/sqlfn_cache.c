@@ -170,17 +170,10 @@ flohsync_cache_get(PG_FUNCTION_ARGS)
 	Jsonb	   *value = NULL;
 
 	key_from_arguments(fcinfo, &key);
-	switch (enter(&key, &view))
-	{
-		case CACHE_READY:
-			if (cache_get(&key, &view, &value) == CACHE_HIT)
-				PG_RETURN_JSONB_P(value);
-			break;
-		case CACHE_OFF:
-			break;
-		default:
-			cache_get_denied(&key);
-	}
+	if (enter(&key, &view) != CACHE_READY)
+		cache_get_denied(&key);
+	else if (cache_get(&key, &view, &value) == CACHE_HIT)
+		PG_RETURN_JSONB_P(value);
 	PG_RETURN_NULL();
 }
 

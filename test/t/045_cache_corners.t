@@ -1,0 +1,102 @@
+# What must not get into the cache, and what must not come out: puts after all
+# sorts of gets, fetchers that write or lie, copies of a database, other names.
+use strict;
+use warnings;
+
+use Flohsync;
+use RedisServer;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $redis = RedisServer->new;
+my $proxy = $redis->proxy;
+my $f = Flohsync->new(upstream => 0, conf => "flohsync.redis_url = '" . $proxy->url . "'\nflohsync.redis_timeout = 5s\nflohsync.redis_connect_timeout = 5s\nflohsync.cache_outbox_max = 100\n");
+
+sub connector { my ($name) = @_; return $f->sql("SELECT flohsync.create_connector('$name', 'command', '{\"url\": \"https://directory.example.com/\"}')") }
+my $id = connector('c');
+$f->sql(<<'SQL');
+CREATE TABLE public.truth (v int);
+INSERT INTO public.truth VALUES (1);
+CREATE FUNCTION public.fetch(uuid, text, text) RETURNS jsonb LANGUAGE sql STABLE AS 'SELECT to_jsonb(v) FROM public.truth';
+CREATE FUNCTION public.writing(uuid, text, text) RETURNS jsonb LANGUAGE sql AS 'UPDATE public.truth SET v = 99 RETURNING to_jsonb(v)';
+SQL
+
+# All in one session, but for what "elsewhere" does.
+sub get { my ($key, $connector) = @_; return $f->sql("SELECT flohsync.cache_get('" . ($connector // 'c') . "', 'user', '$key')") }
+sub put { my ($key, $value) = @_; return $f->sql("SELECT flohsync.cache_put('c', 'user', '$key', '" . ($value // '"old"') . "')") }
+sub fetch { my ($key, $function) = @_; return $f->sql("SELECT flohsync.cache_get_or_fetch('c', 'user', '$key', 'public.$function(uuid,text,text)')") }
+sub elsewhere { my ($sql) = @_; my $r = $f->finish($f->start_sql($sql)); die "$sql: $r->{text}" if $r->{state}; return $r->{out} }
+sub invalidate { my ($key) = @_; elsewhere("SELECT flohsync.cache_invalidate('c', 'user', '$key')"); return delivered() }
+sub delivered { return $f->wait_for('SELECT count(*) = 0 FROM flohsync.cache_outbox') }
+sub figure { my ($name) = @_; return $f->sql('SELECT flohsync.metrics()') =~ /^\Q$name\E (\d+)/m ? $1 : 'none' }
+sub redis_key { my ($key) = @_; return "cr:$id:user:$key" }
+sub setting
+{
+	my ($name, $value) = @_;
+	$f->sql("ALTER SYSTEM " . (defined $value ? "SET $name = '$value'" : "RESET $name"));
+	$f->sql('SELECT pg_reload_conf()');
+	return $f->wait_for(defined $value ? "SELECT current_setting('$name') = '$value'" : "SELECT source <> 'configuration file' OR sourcefile NOT LIKE '%auto.conf' FROM pg_settings WHERE name = '$name'");
+}
+
+is(put('warm'), 't', 'the cache works');
+
+#
+# A get, something else, a put
+#
+is(get('clear'), '', 'a get');
+elsewhere("SELECT flohsync.cache_clear('c')");
+ok(delivered(), 'a cache_clear');
+is(put('clear'), 'f', 'and the put is refused');
+is(get('clear'), '', 'nothing is there');
+is(put('clear'), 't', 'after another get it is not');
+
+get('forgotten');
+$f->sql("SELECT count(flohsync.cache_get('c', 'user', 'x' || i)) FROM generate_series(1, 256) i");
+invalidate('forgotten');
+is(put('forgotten'), 'f', 'a get that was forgotten over many others denies the put');
+is(get('forgotten'), '', 'nothing is there');
+is(put('forgotten'), 't', 'until it is done again');
+is(put('never looked for'), 't', 'what was never looked for may still be put');
+
+put('hit');
+is(get('hit'), '"old"', 'a hit');
+is(put('hit', '"newer"'), 't', 'may be replaced');
+is(get('hit'), '"newer"', 'and is');
+invalidate('hit');
+is(put('hit'), 'f', 'but not when it was invalidated since');
+is(get('hit'), '', 'nothing is there');
+is(put('hit', '1'), 't', 'put again');
+get('hit');
+invalidate('hit');
+elsewhere("SELECT flohsync.cache_put('c', 'user', 'hit', '1')");
+is(put('hit'), 'f', 'nor when another one has put the same since');
+is(get('hit'), '1', 'whose value stays');
+
+setting('flohsync.redis_url', '');
+is(get('off'), '', 'a get while there is no cache');
+setting('flohsync.redis_url');
+$f->comes_true("SELECT flohsync.cache_put('c', 'user', 'warm', '1')", 'it is switched on again');
+is(put('off'), 'f', 'denies the put as well');
+
+$f->sql('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$f->sql('SELECT v FROM public.truth');
+elsewhere("BEGIN; UPDATE public.truth SET v = 2; SELECT flohsync.cache_invalidate('c', 'user', 'rr'); SELECT flohsync.cache_invalidate('c', 'user', 'rr2'); COMMIT");
+$f->wait_for('SELECT 1 = 1');
+is(elsewhere("DO \$\$ BEGIN WHILE EXISTS (SELECT FROM flohsync.cache_outbox) LOOP PERFORM pg_sleep(0.01); COMMIT; END LOOP; END \$\$; SELECT 'done'"), 'done', 'a record changes, and that is delivered');
+get('rr');
+is($f->sql("SELECT v, flohsync.cache_put('c', 'user', 'rr', to_jsonb(v)) FROM public.truth"), '1|f', 'a snapshot from before cannot be put');
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'rr2', to_jsonb(v)) FROM public.truth"), 'f', 'nor without a get');
+$f->sql('COMMIT');
+is(put('rr', '1'), 'f', 'nor when its transaction is over');
+is(get('rr'), '', 'nothing is there');
+$f->sql('BEGIN');
+$f->sql('UPDATE public.truth SET v = 7');
+get('w');
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'w', to_jsonb(v)) FROM public.truth"), 'f', 'what is not committed cannot be put');
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'w2', to_jsonb(v)) FROM public.truth"), 'f', 'nor without a get');
+$f->sql('ROLLBACK');
+is(put('w', '7'), 'f', 'nor when it was rolled back');
+is(get('w'), '', 'nothing is there');
+
+$f->no_crash;
+done_testing();
