@@ -244,7 +244,8 @@ fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (value != NULL)
+	/* The fetcher may have written. */
+	if (value != NULL && cache_may_store())
 		(void) cache_store(key, view, lease, value, spread_ttl(), &invalidated);
 	else if (lease->held)
 		cache_give_up(key, lease);

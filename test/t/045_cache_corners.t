@@ -98,5 +98,14 @@ $f->sql('ROLLBACK');
 is(put('w', '7'), 'f', 'nor when it was rolled back');
 is(get('w'), '', 'nothing is there');
 
+#
+# Fetchers
+#
+$f->sql('BEGIN');
+is(fetch('writes', 'writing'), '99', 'a fetcher that writes');
+is($redis->cmd('GET', redis_key('writes')), undef, 'leaves no value and no lease');
+$f->sql('ROLLBACK');
+is(get('writes'), '', 'what was rolled back is not in the cache');
+
 $f->no_crash;
 done_testing();
