@@ -10,6 +10,8 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -18,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -226,6 +229,21 @@ spread_ttl(void)
 	return ttl - ttl / 10 + (int64) (ttl / 5.0 * (random / 4294967296.0));
 }
 
+/*
+ * What a caller's own function returns is stored for everybody: only for who
+ * may call cache_put, too.
+ */
+static bool
+may_put(void)
+{
+	Oid			types[5] = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, INTERVALOID};
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("cache_put"),
+										   PointerGetDatum(buildoidvector(types, lengthof(types))),
+										   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)));
+
+	return OidIsValid(function) && compat_may_execute(function, GetUserId());
+}
+
 /* Fetches with a lease, and stores. */
 static Jsonb *
 fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *view, const CacheLease *lease, Oid fetcher)
@@ -270,7 +288,7 @@ flohsync_cache_get_or_fetch(PG_FUNCTION_ARGS)
 		fetch_check(fetcher);
 	if (enter(&key, &view) == CACHE_READY)
 	{
-		bool		store = cache_may_store();
+		bool		store = cache_may_store() && (!OidIsValid(fetcher) || may_put());
 
 		if (cache_read(&key, &view, &value, store ? &lease : NULL) == CACHE_HIT)
 			PG_RETURN_JSONB_P(value);

@@ -107,5 +107,16 @@ is($redis->cmd('GET', redis_key('writes')), undef, 'leaves no value and no lease
 $f->sql('ROLLBACK');
 is(get('writes'), '', 'what was rolled back is not in the cache');
 
+$f->sql('CREATE ROLE reader; GRANT USAGE ON SCHEMA flohsync TO reader; GRANT EXECUTE ON FUNCTION flohsync.cache_get_or_fetch(text, text, text, regprocedure) TO reader; GRANT CREATE, USAGE ON SCHEMA public TO reader');
+$f->sql(q(SET ROLE reader; CREATE FUNCTION public.lie(uuid, text, text) RETURNS jsonb LANGUAGE sql AS 'SELECT ''{"roles": ["admin"]}''::jsonb'; RESET ROLE));
+sub reader { my ($key) = @_; $f->sql('SET ROLE reader'); my $got = fetch($key, 'lie'); $f->sql('RESET ROLE'); return $got }
+is(reader('lie'), '{"roles": ["admin"]}', 'a reader gets what his own function says');
+is(get('lie'), '', 'and nobody else does');
+put('good', '"good"');
+is(reader('good'), '"good"', 'he gets what is cached');
+$f->sql('GRANT EXECUTE ON FUNCTION flohsync.cache_put(text, text, text, jsonb, interval) TO reader');
+reader('lie2');
+is(get('lie2'), '{"roles": ["admin"]}', 'who may put a value may have one fetched');
+
 $f->no_crash;
 done_testing();
