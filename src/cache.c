@@ -44,13 +44,17 @@
 
 #include "cache.h"
 #include "crypto.h"
+#include "flohsync.h"
 #include "guc.h"
+#include "json.h"
 #include "redis.h"
 #include "shmem_cache.h"
 #include "wait.h"
 
 #define VALUE_HEAD			10
 #define VALUE_JSON			(1 + CACHE_TOKEN_BYTES)
+#define CACHE_MAX_NODES		(1024 * 1024)
+#define CACHE_KEEP_NODES	(16 * 1024)
 #define POLL_FIRST_MS		5
 #define POLL_LAST_MS		50
 
@@ -172,6 +176,26 @@ cache_value_head(char *head, uint64 epoch)
 		head[2 + i] = (char) (epoch >> (56 - 8 * i));
 }
 
+/* Is this JSON that jsonb makes short work of?  Whatever is not, we do not store. */
+static bool
+cache_is_harmless(const char *text, size_t len)
+{
+	static JsonParser *parser = NULL;
+	bool		harmless;
+
+	if (parser == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		parser = json_parser_create_limited(CACHE_MAX_NODES);
+		MemoryContextSwitchTo(old);
+	}
+	harmless = json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) &&
+		(parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
+	json_parser_trim(parser, CACHE_KEEP_NODES);
+	return harmless;
+}
+
 /* The JSON of a value, or NULL when it is none. */
 static Jsonb *
 cache_parse(const char *text, size_t len)
@@ -179,7 +203,7 @@ cache_parse(const char *text, size_t len)
 	MemoryContext context = CurrentMemoryContext;
 	Jsonb	   *volatile value = NULL;
 
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) || !cache_is_harmless(text, len))
 		return NULL;
 	PG_TRY();
 	{
@@ -421,7 +445,10 @@ cache_encode(const OutboxView *view, Jsonb *value)
 		return NULL;
 	appendBinaryStringInfo(out, head, VALUE_JSON);
 	(void) JsonbToCString(out, &value->root, VARSIZE(value));
-	return out->len > flohsync_cache_max_value_size * INT64CONST(1024) ? NULL : out;
+	if (out->len > flohsync_cache_max_value_size * INT64CONST(1024) ||
+		!cache_is_harmless(out->data + VALUE_JSON, out->len - VALUE_JSON))
+		return NULL;
+	return out;
 }
 
 /* Is the connection still, or again, one to the Redis that the read began with? */

@@ -118,5 +118,26 @@ $f->sql('GRANT EXECUTE ON FUNCTION flohsync.cache_put(text, text, text, jsonb, i
 reader('lie2');
 is(get('lie2'), '{"roles": ["admin"]}', 'who may put a value may have one fetched');
 
+#
+# Values that take long to read
+#
+put('bomb', '1');
+my ($head) = $redis->cmd('GET', redis_key('bomb')) =~ /^(.*)1\z/s;
+my %bombs = ('a large number' => '[' . join(',', ('1e131071') x 8000) . ']', 'a small number' => '[1e-16000]', 'a long number' => '1' x 5000, 'deep nesting' => ('[' x 70) . (']' x 70));
+for my $what (sort keys %bombs)
+{
+	my $before = figure('flohsync_cache_poisoned_total');
+	$redis->cmd('SET', redis_key('bomb'), $head . $bombs{$what});
+	my $begun = time;
+	is($f->sql("SELECT left(flohsync.cache_get('c', 'user', 'bomb')::text, 40)"), '', "$what is no value");
+	ok(time - $begun < 3, 'which takes no time');
+	is(figure('flohsync_cache_poisoned_total'), $before + 1, 'and is counted');
+}
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'large', to_jsonb(1e401))"), 'f', 'such a number is not stored either');
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'large', to_jsonb(1e400))"), 't', 'a smaller one is');
+is(get('large'), '1' . '0' x 400, 'and comes back');
+is(put('deep', ('[' x 65) . (']' x 65)), 't', 'nested 65 deep is stored') && is(get('deep'), ('[' x 65) . (']' x 65), 'and comes back');
+is(put('deeper', ('[' x 66) . (']' x 66)), 'f', 'nested 66 deep is not');
+
 $f->no_crash;
 done_testing();
