@@ -139,5 +139,19 @@ is(get('large'), '1' . '0' x 400, 'and comes back');
 is(put('deep', ('[' x 65) . (']' x 65)), 't', 'nested 65 deep is stored') && is(get('deep'), ('[' x 65) . (']' x 65), 'and comes back');
 is(put('deeper', ('[' x 66) . (']' x 66)), 'f', 'nested 66 deep is not');
 
+#
+# A full Redis that is to keep a mark
+#
+setting('flohsync.cache_holdoff', '5s');
+$f->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'flohsync invalidator'");
+put('full');
+$redis->cmd('CONFIG', 'SET', 'maxmemory', 1);
+elsewhere("SELECT flohsync.cache_invalidate('c', 'user', 'full')");
+$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'with flohsync.cache_holdoff and a full Redis an invalidation is delivered', timeout => 5);
+is($redis->cmd('GET', redis_key('full')), undef, 'the value is gone');
+$redis->cmd('CONFIG', 'SET', 'maxmemory', 0);
+setting('flohsync.cache_holdoff');
+delivered();
+
 $f->no_crash;
 done_testing();
