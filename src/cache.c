@@ -247,9 +247,11 @@ cache_enter(const CacheKey *key, OutboxView *view)
 
 		outbox_look_and_know(key->name, writes, &key->connector, key->type, key->external_id, view);
 	}
-	if (view->server == 0 || view->server != redis_server())
-		return CACHE_INACTIVE;
-	return view->pending ? CACHE_BYPASS : CACHE_READY;
+	if (view->server != 0 && view->server == redis_server() && !view->pending)
+		return CACHE_READY;
+	/* It is there, and we ask it no more: the breaker hears now how it went. */
+	shmem_cache_worked();
+	return view->server != 0 && view->server == redis_server() ? CACHE_BYPASS : CACHE_INACTIVE;
 }
 
 /* cache_may_store: is what we fetch now certainly committed, and not older than now? */

@@ -153,5 +153,20 @@ $redis->cmd('CONFIG', 'SET', 'maxmemory', 0);
 setting('flohsync.cache_holdoff');
 delivered();
 
+#
+# The breaker, and a read of a record that is pending
+#
+$proxy->mode('close');
+$f->disconnect('postgres');
+get('k') for 1 .. 4;
+is(figure('flohsync_cache_breaker_open'), 1, 'Redis is away');
+$proxy->mode('pass');
+$f->sql('BEGIN');
+$f->sql("SELECT flohsync.cache_invalidate('c', 'user', 'pending')");
+my $until = time + 5;
+while (figure('flohsync_cache_breaker_open') && time < $until) { get('pending'); sleep 0.05 }
+is(figure('flohsync_cache_breaker_open'), 0, 'a read that reaches it and need not ask has found it, too');
+$f->sql('ROLLBACK');
+
 $f->no_crash;
 done_testing();
