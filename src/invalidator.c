@@ -121,6 +121,19 @@ invalidator_no_redis(void)
 	return INVALIDATOR_NO_REDIS;
 }
 
+/* invalidator_keep_small does what can be done without Redis. */
+InvalidatorOutcome
+invalidator_keep_small(void)
+{
+	bool		waiting;
+
+	(void) invalidator_settle(true);
+	db_begin("looking for invalidations");
+	waiting = outbox_waiting();
+	db_commit();
+	return waiting ? INVALIDATOR_NO_REDIS : INVALIDATOR_DONE;
+}
+
 /* invalidator_drain delivers all that is in the outbox. */
 InvalidatorOutcome
 invalidator_drain(void)

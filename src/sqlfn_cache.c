@@ -144,7 +144,7 @@ deliver_soon(void)
 	static TimestampTz last = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS))
+	if (!flohsync_enabled || (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS)))
 		return;
 	last = now;
 	worker_cache_now();

@@ -168,5 +168,17 @@ while (figure('flohsync_cache_breaker_open') && time < $until) { get('pending');
 is(figure('flohsync_cache_breaker_open'), 0, 'a read that reaches it and need not ask has found it, too');
 $f->sql('ROLLBACK');
 
+#
+# Switched off
+#
+setting('flohsync.enabled', 'off');
+$f->sql("SELECT flohsync.cache_invalidate('c', 'user', 'k' || i) FROM generate_series(1, 300) i") for 1 .. 2;
+$f->comes_true('SELECT count(*) <= 100 FROM flohsync.cache_outbox', 'with flohsync.enabled off the outbox stays small', timeout => 15);
+$f->sql("SELECT flohsync.cache_invalidate('c', 'user', 'k')");
+$f->comes_true("SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'flohsync invalidator'", 'nobody stays');
+setting('flohsync.enabled');
+get('k');
+$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'switched on again, all is delivered', timeout => 40);
+
 $f->no_crash;
 done_testing();
