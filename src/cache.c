@@ -242,11 +242,7 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		return CACHE_BYPASS;
 	}
 	if (!outbox_known(key->name, &key->connector, key->type, view))
-	{
-		uint64		writes = shmem_cache_writes();
-
-		outbox_look_and_know(key->name, writes, &key->connector, key->type, key->external_id, view);
-	}
+		outbox_look_and_know(key->name, key->writes, &key->connector, key->type, key->external_id, view);
 	if (view->server != 0 && view->server == redis_server() && !view->pending)
 		return CACHE_READY;
 	/* It is there, and we ask it no more: the breaker hears now how it went. */

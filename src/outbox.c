@@ -264,11 +264,10 @@ known_find(const text *name, const text *type)
 	return NULL;
 }
 
-/* outbox_known_connector: false when the tables must be asked. */
+/* outbox_known_connector: what was known as of so many writes; false when the tables must be asked. */
 bool
-outbox_known_connector(Datum name, Datum type, pg_uuid_t *connector)
+outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connector)
 {
-	uint64		writes = shmem_cache_writes();
 	Known	   *k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
 
 	if (k == NULL || k->writes != writes)
@@ -296,7 +295,7 @@ outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *vie
 	return true;
 }
 
-/* outbox_look_and_know looks, and remembers. */
+/* outbox_look_and_know looks, and remembers; writes are from before the name was looked up. */
 void
 outbox_look_and_know(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
 {

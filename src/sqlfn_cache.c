@@ -83,7 +83,9 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 	StringInfoData out;
 
 	key->name = PointerGetDatum(connector);
-	if (connector == NULL || type == NULL || !outbox_known_connector(key->name, PointerGetDatum(type), &key->connector))
+	key->writes = shmem_cache_writes();
+	if (connector == NULL || type == NULL ||
+		!outbox_known_connector(key->name, PointerGetDatum(type), key->writes, &key->connector))
 		if (connector == NULL || !outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &key->connector))
 			ask_sql(fcinfo, &find_connector, 0, &key->connector);
 	if (type == NULL || !good_type(VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)))

@@ -180,5 +180,18 @@ setting('flohsync.enabled');
 get('k');
 $f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'switched on again, all is delivered', timeout => 40);
 
+#
+# Two connectors that exchange their names while a read is under way
+#
+connector('a1');
+connector('a2');
+$f->sql("SELECT flohsync.cache_put('a1', 'user', 'k', '\"of one\"'), flohsync.cache_put('a2', 'user', 'k', '\"of two\"')");
+$proxy->mode('hold');
+my $h = $f->start_sql("SELECT flohsync.cache_get('a1', 'user', 'k') AS underway; SELECT pg_advisory_lock(5); SELECT 'then ' || flohsync.cache_get('a1', 'user', 'k')::text");
+$f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%AS underway%' AND wait_event_type = 'Extension' AND pid <> pg_backend_pid()");
+$f->sql("BEGIN; UPDATE flohsync.connector_definition SET name = 'a3' WHERE name = 'a1'; UPDATE flohsync.connector_definition SET name = 'a1' WHERE name = 'a2'; UPDATE flohsync.connector_definition SET name = 'a2' WHERE name = 'a3'; COMMIT");
+$proxy->mode('pass');
+like($f->finish($h)->{out}, qr/then "of two"/, 'the next read goes by the new names');
+
 $f->no_crash;
 done_testing();
