@@ -9,7 +9,7 @@
  * delivered; an empty id stands for all ids, an empty type for all types.
  *
  * A value in Redis counts only with the epoch of its key, which is the three
- * numbers together; a new number voids all values at once, without asking
+ * numbers together, and which database this is; a new number voids all values at once, without asking
  * Redis, and no value can come back to life, whatever dump Redis starts from.
  *
  * Writers only ever insert into the outbox: a transaction that stays open
@@ -42,6 +42,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -232,6 +233,8 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 			look_pending(&look, connector, type, all) ||
 			look_pending(&look, connector, all, all);
 		look_close(&look);
+		/* A copy of a database has the same numbers, and the same connectors. */
+		view->epoch = hash_combine64(view->epoch, hash_combine64(GetSystemIdentifier(), MyDatabaseId));
 	}
 	UnregisterSnapshot(snapshot);
 }

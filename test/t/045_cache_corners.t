@@ -193,5 +193,19 @@ $f->sql("BEGIN; UPDATE flohsync.connector_definition SET name = 'a3' WHERE name 
 $proxy->mode('pass');
 like($f->finish($h)->{out}, qr/then "of two"/, 'the next read goes by the new names');
 
+#
+# A copy of the database
+#
+put('secret', '"of the first database"');
+is(get('secret'), '"of the first database"', 'a value');
+my $r;
+$f->disconnect('postgres');
+$until = time + 30;
+until (($r = $f->try_sql('CREATE DATABASE clone TEMPLATE postgres', 'template1'))->{ok} || time > $until) { sleep 0.2 }
+ok($r->{ok}, 'the database is copied') or diag($r->{text});
+is($f->sql("SELECT flohsync.cache_get('c', 'user', 'secret')", 'clone'), '', 'the copy does not see it');
+is($f->sql("SELECT flohsync.cache_put('c', 'user', 'secret2', '\"of the copy\"')", 'clone'), 't', 'and has a cache of its own');
+is(get('secret2'), '', 'which the first one does not see');
+
 $f->no_crash;
 done_testing();
