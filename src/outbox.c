@@ -9,8 +9,9 @@
  * delivered; an empty id stands for all ids, an empty type for all types.
  *
  * A value in Redis counts only with the epoch of its key, which is the three
- * numbers together, and which database this is; a new number voids all values at once, without asking
- * Redis, and no value can come back to life, whatever dump Redis starts from.
+ * numbers together, and which database this is; a new number voids all values
+ * at once, without asking Redis, and no value can come back to life, whatever
+ * dump Redis starts from.
  *
  * Writers only ever insert into the outbox: a transaction that stays open
  * keeps no other from invalidating the same key, or everything.  That the same

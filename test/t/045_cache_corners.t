@@ -207,5 +207,14 @@ is($f->sql("SELECT flohsync.cache_get('c', 'user', 'secret')", 'clone'), '', 'th
 is($f->sql("SELECT flohsync.cache_put('c', 'user', 'secret2', '\"of the copy\"')", 'clone'), 't', 'and has a cache of its own');
 is(get('secret2'), '', 'which the first one does not see');
 
+#
+# Another extension
+#
+put('warm');
+is(get('warm'), '"old"', 'a session knows the connector');
+is(get('warm'), '"old"', 'by heart');
+elsewhere('DROP EXTENSION flohsync CASCADE; CREATE EXTENSION flohsync');
+is($f->try_sql("SELECT flohsync.cache_get('c', 'user', 'warm')")->{state}, '42704', 'the extension is made anew: it does not any more');
+
 $f->no_crash;
 done_testing();
