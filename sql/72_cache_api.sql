@@ -9,12 +9,12 @@ COMMENT ON FUNCTION flohsync.cache_get(text, text, text) IS
 CREATE FUNCTION flohsync.cache_put(connector text, resource_type text, external_id text, value jsonb, ttl interval DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_cache_put';
 COMMENT ON FUNCTION flohsync.cache_put(text, text, text, jsonb, interval) IS
-  'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is away, the value too large, or the key was invalidated since this session''s cache_get; 22023 for a malformed type, id or ttl';
+  'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is away, the value too large, too deep or with too large a number, the transaction has written or is REPEATABLE READ, or the key was invalidated since this session''s cache_get, or may have been; 22023 for a malformed type, id or ttl';
 
 CREATE FUNCTION flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_cache_get_or_fetch';
 COMMENT ON FUNCTION flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS
-  'Value in the cache, else what fetcher(connector uuid, resource_type text, external_id text) returns, which is then stored; without a fetcher the upstream''s record, where it can be asked for one, else the synced one; null when there is none; 42704 for an unknown connector, 22023 for a malformed type or id, 42883 for a fetcher of other types; errors of the fetcher and the upstream are raised';
+  'Value in the cache, else what fetcher(connector uuid, resource_type text, external_id text) returns, which is then stored if the caller may execute cache_put and the transaction has not written; without a fetcher the upstream''s record, where it can be asked for one, else the synced one; null when there is none; 42704 for an unknown connector, 22023 for a malformed type or id, 42883 for a fetcher of other types; errors of the fetcher and the upstream are raised';
 
 CREATE FUNCTION flohsync.cache_invalidate(connector text, resource_type text, external_id text) RETURNS void
 LANGUAGE plpgsql

@@ -21,4 +21,7 @@ SELECT pg_catalog.pg_extension_config_dump('flohsync.webhook_handler', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event_id_seq', '');
 
+-- Sessions may know connectors of an extension that was dropped: their trigger tells them.
+DELETE FROM flohsync.connector_definition WHERE false;
+
 SELECT flohsync._wake();

@@ -3,10 +3,13 @@
  *	  Single records in Redis: what is under a key, and when it may be believed
  *	  and stored.
  *
- *	value        'V' '1' epoch (8 bytes) JSON
+ *	value        'V' '1' epoch (8 bytes) mark (7 random bytes) JSON
  *	lease        'L' token (16 random bytes): somebody is fetching
  *	observation  'G' token: somebody has looked with cache_get, and may put
  *	tombstone    'T' alone: invalidated a moment ago; nothing is stored for a while
+ *
+ * The mark tells two values apart that are the same: a value's head is as good an
+ * observation as a token.
  *
  * A read, in this order: which Redis is this; is the key pending, what is its
  * epoch (outbox.c, with a snapshot of its own); GET.  A value of this epoch is
@@ -41,18 +44,24 @@
 
 #include "cache.h"
 #include "crypto.h"
+#include "flohsync.h"
 #include "guc.h"
+#include "json.h"
 #include "redis.h"
 #include "shmem_cache.h"
 #include "wait.h"
 
 #define VALUE_HEAD			10
+#define VALUE_JSON			(1 + CACHE_TOKEN_BYTES)
+#define CACHE_MAX_NODES		(1024 * 1024)
+#define CACHE_KEEP_NODES	(16 * 1024)
 #define POLL_FIRST_MS		5
 #define POLL_LAST_MS		50
 
-/* KEYS[1]; ARGV: placeholder, value, ms */
+/* KEYS[1]; ARGV: placeholder or head of a value, value, ms */
 static Script script_store = {
-	"if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"
+	"local v=redis.call('GET',KEYS[1]) "
+	"if v and string.sub(v,1,#ARGV[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"
 };
 
 /* ARGV: placeholder */
@@ -167,6 +176,26 @@ cache_value_head(char *head, uint64 epoch)
 		head[2 + i] = (char) (epoch >> (56 - 8 * i));
 }
 
+/* Is this JSON that jsonb makes short work of?  Whatever is not, we do not store. */
+static bool
+cache_is_harmless(const char *text, size_t len)
+{
+	static JsonParser *parser = NULL;
+	bool		harmless;
+
+	if (parser == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		parser = json_parser_create_limited(CACHE_MAX_NODES);
+		MemoryContextSwitchTo(old);
+	}
+	harmless = json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) &&
+		(parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
+	json_parser_trim(parser, CACHE_KEEP_NODES);
+	return harmless;
+}
+
 /* The JSON of a value, or NULL when it is none. */
 static Jsonb *
 cache_parse(const char *text, size_t len)
@@ -174,7 +203,7 @@ cache_parse(const char *text, size_t len)
 	MemoryContext context = CurrentMemoryContext;
 	Jsonb	   *volatile value = NULL;
 
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) || !cache_is_harmless(text, len))
 		return NULL;
 	PG_TRY();
 	{
@@ -213,14 +242,12 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		return CACHE_BYPASS;
 	}
 	if (!outbox_known(key->name, &key->connector, key->type, view))
-	{
-		uint64		writes = shmem_cache_writes();
-
-		outbox_look_and_know(key->name, writes, &key->connector, key->type, key->external_id, view);
-	}
-	if (view->server == 0 || view->server != redis_server())
-		return CACHE_INACTIVE;
-	return view->pending ? CACHE_BYPASS : CACHE_READY;
+		outbox_look_and_know(key->name, key->writes, &key->connector, key->type, key->external_id, view);
+	if (view->server != 0 && view->server == redis_server() && !view->pending)
+		return CACHE_READY;
+	/* It is there, and we ask it no more: the breaker hears now how it went. */
+	shmem_cache_worked();
+	return view->server != 0 && view->server == redis_server() ? CACHE_BYPASS : CACHE_INACTIVE;
 }
 
 /* cache_may_store: is what we fetch now certainly committed, and not older than now? */
@@ -248,7 +275,8 @@ cache_set_new(const CacheKey *key, const CacheLease *lease, const char *ms)
 }
 
 /*
- * cache_look_at judges what is under a key.  A value that counts is returned;
+ * cache_look_at judges what is under a key.  A value that counts is returned,
+ * and its head takes the place of an observation's token;
  * otherwise *taken tells whether our placeholder (NULL: we want none) stands
  * there now, and *other what else does: its first letter, or '\0'.
  */
@@ -269,11 +297,18 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 	{
 		bool		ours = reply->type == REDIS_IS_BULK && reply->len > 0;
 
-		if (ours && reply->len > VALUE_HEAD && memcmp(reply->str, head, VALUE_HEAD) == 0)
+		if (ours && reply->len > VALUE_JSON && memcmp(reply->str, head, VALUE_HEAD) == 0)
 		{
-			*value = cache_parse(reply->str + VALUE_HEAD, reply->len - VALUE_HEAD);
+			*value = cache_parse(reply->str + VALUE_JSON, reply->len - VALUE_JSON);
 			if (*value != NULL)
+			{
+				if (lease != NULL && lease->value[0] == 'G')
+				{
+					memcpy(lease->value, reply->str, sizeof(lease->value));
+					lease->held = true;
+				}
 				return CACHE_HIT;
+			}
 		}
 		else if (ours && ((reply->len == 1 && reply->str[0] == 'T') ||
 						  (reply->len == sizeof(lease->value) && (reply->str[0] == 'L' || reply->str[0] == 'G'))))
@@ -396,17 +431,22 @@ cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLeas
 	}
 }
 
-/* The value as Redis keeps it; NULL: too large. */
+/* The value as Redis keeps it; NULL: it cannot be stored. */
 StringInfo
 cache_encode(const OutboxView *view, Jsonb *value)
 {
 	StringInfo	out = makeStringInfo();
-	char		head[VALUE_HEAD];
+	char		head[VALUE_JSON];
 
 	cache_value_head(head, view->epoch);
-	appendBinaryStringInfo(out, head, VALUE_HEAD);
+	if (!pg_strong_random(head + VALUE_HEAD, VALUE_JSON - VALUE_HEAD))
+		return NULL;
+	appendBinaryStringInfo(out, head, VALUE_JSON);
 	(void) JsonbToCString(out, &value->root, VARSIZE(value));
-	return out->len > flohsync_cache_max_value_size * INT64CONST(1024) ? NULL : out;
+	if (out->len > flohsync_cache_max_value_size * INT64CONST(1024) ||
+		!cache_is_harmless(out->data + VALUE_JSON, out->len - VALUE_JSON))
+		return NULL;
+	return out;
 }
 
 /* Is the connection still, or again, one to the Redis that the read began with? */

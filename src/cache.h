@@ -15,6 +15,7 @@
 
 typedef struct CacheKey
 {
+	uint64		writes;			/* shmem_cache_writes() from before the connector was looked up */
 	pg_uuid_t	connector;
 	Datum		name;			/* text: what the caller calls the connector */
 	Datum		type;			/* text */

@@ -2,11 +2,15 @@
  * cache_put.c
  *	  cache_get and cache_put: for who fetches by himself.
  *
- * A miss leaves an observation in Redis, and its token here; a later put of the
- * same session stores only if it is still there, so that an invalidation
- * between the two is not undone.  Other than a lease it keeps nobody waiting.
- * A get that could leave none denies the put.  A put without a get before is
- * stored: the caller says that the value is good now.
+ * A miss leaves an observation in Redis, and its token here; of a hit the head
+ * of the value is kept.  The next put of the same session stores only if that
+ * is still there, and the epoch is the same, so that an invalidation between
+ * the two is not undone.  Other than a lease it keeps nobody waiting.
+ *
+ * A get that could observe nothing denies the put: Redis was not asked, or what
+ * is fetched then may be old or never be committed.  So does one that has been
+ * forgotten over many others.  A put without a get before is stored: the caller
+ * says that the value is good now.
  */
 #include "postgres.h"
 
@@ -19,24 +23,49 @@
 #include "redis.h"
 #include "shmem_cache.h"
 
-#define REMEMBERED	256
+#define REMEMBERED		256
+#define FORGOTTEN_BITS	(1024 * 1024)
 
 /* What this session has looked for; the oldest is forgotten first. */
 static struct Seen
 {
 	uint64		key[2];			/* hash of the key; 0: unused */
 	bool		denied;
+	OutboxView	view;
 	CacheLease	lease;
 }			seen[REMEMBERED];
 static int	next_seen = 0;
 
-static struct Seen *
-seen_find(const CacheKey *key, bool create)
+/* A bit for each key that was forgotten; that it stands for others as well only denies more. */
+static uint8 forgotten[FORGOTTEN_BITS / 8];
+
+static void
+seen_hash(const CacheKey *key, uint64 *hash)
 {
-	uint64		hash[2] = {
-		hash_bytes_extended((const unsigned char *) key->text, (int) key->len, 1) | 1,
-		hash_bytes_extended((const unsigned char *) key->text, (int) key->len, 2)
-	};
+	hash[0] = hash_bytes_extended((const unsigned char *) key->text, (int) key->len, 1) | 1;
+	hash[1] = hash_bytes_extended((const unsigned char *) key->text, (int) key->len, 2);
+}
+
+static bool
+seen_forgotten(const uint64 *hash)
+{
+	uint64		bit = hash[1] % FORGOTTEN_BITS;
+
+	return (forgotten[bit / 8] & (1 << (bit % 8))) != 0;
+}
+
+static void
+seen_forget(const struct Seen *entry)
+{
+	uint64		bit = entry->key[1] % FORGOTTEN_BITS;
+
+	if (entry->key[0] != 0)
+		forgotten[bit / 8] |= 1 << (bit % 8);
+}
+
+static struct Seen *
+seen_find(const uint64 *hash, bool create)
+{
 	struct Seen *entry;
 
 	for (int i = 0; i < REMEMBERED; i++)
@@ -46,8 +75,9 @@ seen_find(const CacheKey *key, bool create)
 		return NULL;
 	entry = &seen[next_seen];
 	next_seen = (next_seen + 1) % REMEMBERED;
+	seen_forget(entry);
 	memset(entry, 0, sizeof(*entry));
-	memcpy(entry->key, hash, sizeof(hash));
+	memcpy(entry->key, hash, sizeof(entry->key));
 	return entry;
 }
 
@@ -55,34 +85,31 @@ seen_find(const CacheKey *key, bool create)
 void
 cache_get_denied(const CacheKey *key)
 {
-	seen_find(key, true)->denied = true;
+	uint64		hash[2];
+
+	seen_hash(key, hash);
+	seen_find(hash, true)->denied = true;
 }
 
 CacheResult
 cache_get(const CacheKey *key, const OutboxView *view, Jsonb **value)
 {
 	struct Seen *entry;
+	uint64		hash[2];
 	CacheLease	lease = {.held = false};
 	char		other;
-	CacheResult result = CACHE_FAILED;
+	bool		observe = cache_may_store() && cache_new_lease(&lease, 'G');
+	CacheResult result = cache_look_at(key, view, value, observe ? &lease : NULL, &other);
 
-	if (cache_new_lease(&lease, 'G'))
-		result = cache_look_at(key, view, value, &lease, &other);
-	if (result == CACHE_HIT)
-	{
-		shmem_cache_worked();
-		shmem_cache_count(CACHE_HITS, 1);
-		if ((entry = seen_find(key, false)) != NULL)
-			memset(entry, 0, sizeof(*entry));
-		return result;
-	}
-	entry = seen_find(key, true);
+	seen_hash(key, hash);
+	entry = seen_find(hash, true);
 	entry->denied = !lease.held;
+	entry->view = *view;
 	entry->lease = lease;
-	if (result == CACHE_MISS)
+	if (result != CACHE_FAILED)
 	{
 		shmem_cache_worked();
-		shmem_cache_count(CACHE_MISSES, 1);
+		shmem_cache_count(result == CACHE_HIT ? CACHE_HITS : CACHE_MISSES, 1);
 	}
 	return result;
 }
@@ -91,18 +118,26 @@ cache_get(const CacheKey *key, const OutboxView *view, Jsonb **value)
 bool
 cache_put(const CacheKey *key, const OutboxView *view, Jsonb *value, int64 ttl_ms)
 {
-	struct Seen *entry = seen_find(key, false);
+	struct Seen *entry;
+	uint64		hash[2];
 	StringInfo	encoded;
 	char		ms[32];
 	RedisReply *reply;
 	bool		invalidated;
 
-	if (entry != NULL && entry->denied)
+	if (!cache_may_store())
+		return false;
+	seen_hash(key, hash);
+	entry = seen_find(hash, false);
+	if (entry != NULL ? entry->denied : seen_forgotten(hash))
 		return false;
 	if (entry != NULL)
 	{
 		/* Once only: whatever becomes of it, another put needs another get. */
 		entry->denied = true;
+		/* With another epoch, all that was there then is void, and so is what was fetched. */
+		if (entry->view.server != view->server || entry->view.epoch != view->epoch)
+			return false;
 		if (!cache_store(key, view, &entry->lease, value, ttl_ms, &invalidated))
 			return false;
 		memset(entry, 0, sizeof(*entry));

@@ -31,9 +31,9 @@
 static const char *const script_hold_off =
 "for _,k in ipairs(KEYS) do redis.call('SET',k,'T','PX',ARGV[1]) end return #KEYS";
 
-/* Deletes up to INVALIDATOR_KEYS keys a command. */
+/* Deletes up to INVALIDATOR_KEYS keys a command, or leaves marks of holdoff ms in their place. */
 static bool
-invalidator_delete(const OutboxBatch *batch)
+invalidator_delete(const OutboxBatch *batch, int holdoff)
 {
 	int			room = INVALIDATOR_KEYS + 4;
 	int			ncommands = 0;
@@ -42,7 +42,7 @@ invalidator_delete(const OutboxBatch *batch)
 	char		ms[16];
 	char		count[16];
 
-	snprintf(ms, sizeof(ms), "%d", flohsync_cache_holdoff);
+	snprintf(ms, sizeof(ms), "%d", holdoff);
 	for (int from = 0; from < batch->n; from += INVALIDATOR_KEYS)
 	{
 		int			n = Min(INVALIDATOR_KEYS, batch->n - from);
@@ -50,7 +50,7 @@ invalidator_delete(const OutboxBatch *batch)
 		size_t	   *len = palloc(sizeof(size_t) * room);
 		int			argc = 0;
 
-		if (flohsync_cache_holdoff > 0)
+		if (holdoff > 0)
 		{
 			/* One of these says how many keys there are: all commands but the last have as many. */
 			char	   *number = pstrdup((snprintf(count, sizeof(count), "%d", n), count));
@@ -70,7 +70,7 @@ invalidator_delete(const OutboxBatch *batch)
 		memcpy(argv + argc, batch->keys + from, sizeof(char *) * n);
 		memcpy(len + argc, batch->key_len + from, sizeof(size_t) * n);
 		argc += n;
-		if (flohsync_cache_holdoff > 0)
+		if (holdoff > 0)
 		{
 			argv[argc] = ms;
 			len[argc++] = strlen(ms);
@@ -84,8 +84,14 @@ invalidator_delete(const OutboxBatch *batch)
 		if (!redis_run(commands + from, n, replies))
 			return false;
 		for (int i = 0; i < n; i++)
-			if (replies[i]->type != REDIS_IS_INTEGER)
-				return redis_fail(replies[i]);
+		{
+			if (replies[i]->type == REDIS_IS_INTEGER)
+				continue;
+			/* It is full: there is room for no mark, and for nothing that one would keep out. */
+			if (holdoff > 0 && replies[i]->type == REDIS_IS_ERROR && redis_error(replies[i]) == REDIS_ERROR_NO_WRITES)
+				return invalidator_delete(batch, 0);
+			return redis_fail(replies[i]);
+		}
 	}
 	return true;
 }
@@ -113,6 +119,19 @@ invalidator_no_redis(void)
 {
 	(void) invalidator_settle(true);
 	return INVALIDATOR_NO_REDIS;
+}
+
+/* invalidator_keep_small does what can be done without Redis. */
+InvalidatorOutcome
+invalidator_keep_small(void)
+{
+	bool		waiting;
+
+	(void) invalidator_settle(true);
+	db_begin("looking for invalidations");
+	waiting = outbox_waiting();
+	db_commit();
+	return waiting ? INVALIDATOR_NO_REDIS : INVALIDATOR_DONE;
 }
 
 /* invalidator_drain delivers all that is in the outbox. */
@@ -169,7 +188,7 @@ invalidator_drain(void)
 			break;
 		}
 		old = MemoryContextSwitchTo(context);
-		delivered = invalidator_delete(&batch);
+		delivered = invalidator_delete(&batch, flohsync_cache_holdoff);
 		MemoryContextSwitchTo(old);
 		if (!delivered)
 		{

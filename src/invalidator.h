@@ -13,5 +13,6 @@ typedef enum InvalidatorOutcome
 } InvalidatorOutcome;
 
 extern InvalidatorOutcome invalidator_drain(void);
+extern InvalidatorOutcome invalidator_keep_small(void);
 
 #endif							/* FLOHSYNC_INVALIDATOR_H */

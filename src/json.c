@@ -27,6 +27,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "flohsync.h"
 #include "json.h"
 
 #define JSON_BUBBLE		(JSON_F_BAD | JSON_F_REWRITE)
@@ -55,6 +56,17 @@ json_parser_create(void)
 	parser->max_nodes = JSON_DEFAULT_NODES;
 	parser->max_number_length = UINT32_MAX;
 	parser->max_exponent = INT32_MAX / 4;
+	return parser;
+}
+
+JsonParser *
+json_parser_create_limited(uint32_t max_nodes)
+{
+	JsonParser *parser = json_parser_create();
+
+	parser->max_nodes = max_nodes;
+	parser->max_exponent = FLOHSYNC_MAX_EXPONENT;
+	parser->max_number_length = FLOHSYNC_MAX_NUMBER_CHARS;
 	return parser;
 }
 

@@ -63,6 +63,9 @@ typedef struct JsonParser
 /* Made in the current memory context, where the arena will live, too. */
 extern JsonParser *json_parser_create(void);
 
+/* The same, for what jsonb will hold: numbers that would take it long are JSON_F_BAD_NUMBER. */
+extern JsonParser *json_parser_create_limited(uint32_t max_nodes);
+
 /*
  * json_parse reads one JSON text.  The root is at depth 1; containers deeper
  * than max_depth are checked, not stored.  Returns false with error and

@@ -9,8 +9,9 @@
  * delivered; an empty id stands for all ids, an empty type for all types.
  *
  * A value in Redis counts only with the epoch of its key, which is the three
- * numbers together; a new number voids all values at once, without asking
- * Redis, and no value can come back to life, whatever dump Redis starts from.
+ * numbers together, and which database this is; a new number voids all values
+ * at once, without asking Redis, and no value can come back to life, whatever
+ * dump Redis starts from.
  *
  * Writers only ever insert into the outbox: a transaction that stays open
  * keeps no other from invalidating the same key, or everything.  That the same
@@ -42,6 +43,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -232,6 +234,8 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 			look_pending(&look, connector, type, all) ||
 			look_pending(&look, connector, all, all);
 		look_close(&look);
+		/* A copy of a database has the same numbers, and the same connectors. */
+		view->epoch = hash_combine64(view->epoch, hash_combine64(GetSystemIdentifier(), MyDatabaseId));
 	}
 	UnregisterSnapshot(snapshot);
 }
@@ -264,11 +268,10 @@ known_find(const text *name, const text *type)
 	return NULL;
 }
 
-/* outbox_known_connector: false when the tables must be asked. */
+/* outbox_known_connector: what was known as of so many writes; false when the tables must be asked. */
 bool
-outbox_known_connector(Datum name, Datum type, pg_uuid_t *connector)
+outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connector)
 {
-	uint64		writes = shmem_cache_writes();
 	Known	   *k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
 
 	if (k == NULL || k->writes != writes)
@@ -296,7 +299,7 @@ outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *vie
 	return true;
 }
 
-/* outbox_look_and_know looks, and remembers. */
+/* outbox_look_and_know looks, and remembers; writes are from before the name was looked up. */
 void
 outbox_look_and_know(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
 {

@@ -33,9 +33,7 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore)
 
 	parser->context = CurrentMemoryContext;
 	parser->texts.context = CurrentMemoryContext;
-	parser->json = json_parser_create();
-	parser->json->max_exponent = FLOHSYNC_MAX_EXPONENT;
-	parser->json->max_number_length = MAX_NUMBER_LENGTH;
+	parser->json = json_parser_create_limited(INT_MAX);
 	parser->canonical = canonical_create();
 	parser->canonical->limit = 2 * FLOHSYNC_MAX_RECORD_BYTES;
 	parser->ignore = palloc0(sizeof(CanonicalPath) * (nhash_ignore + 1));

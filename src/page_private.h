@@ -13,9 +13,6 @@
 #define MAX_ID_CHARS			255
 #define MAX_EMAIL_CHARS			255
 
-/* A longer literal is set aside with those of too great an exponent. */
-#define MAX_NUMBER_LENGTH		4000
-
 /* The tree of a 64 MB body of short values would take 768 MB. */
 #define MAX_PAGE_NODES			(16 * 1024 * 1024)
 

@@ -23,7 +23,10 @@
  * quarter, so that not everybody comes back at once.  A probe that is not heard
  * of again is given up after PROBE_MS.
  *
- * Without shared memory all of this is the process's own.
+ * Without shared memory all of this is the process's own, and where all slots
+ * are taken.  A slot is never given to another database: a process that counts
+ * its writes for itself alone, because there was none, must not meet one that
+ * believes the outbox empty by the count in a slot.
  */
 #include "postgres.h"
 

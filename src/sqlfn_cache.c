@@ -10,6 +10,8 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -18,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -80,7 +83,9 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 	StringInfoData out;
 
 	key->name = PointerGetDatum(connector);
-	if (connector == NULL || type == NULL || !outbox_known_connector(key->name, PointerGetDatum(type), &key->connector))
+	key->writes = shmem_cache_writes();
+	if (connector == NULL || type == NULL ||
+		!outbox_known_connector(key->name, PointerGetDatum(type), key->writes, &key->connector))
 		if (connector == NULL || !outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &key->connector))
 			ask_sql(fcinfo, &find_connector, 0, &key->connector);
 	if (type == NULL || !good_type(VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)))
@@ -141,7 +146,7 @@ deliver_soon(void)
 	static TimestampTz last = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS))
+	if (!flohsync_enabled || (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS)))
 		return;
 	last = now;
 	worker_cache_now();
@@ -170,17 +175,10 @@ flohsync_cache_get(PG_FUNCTION_ARGS)
 	Jsonb	   *value = NULL;
 
 	key_from_arguments(fcinfo, &key);
-	switch (enter(&key, &view))
-	{
-		case CACHE_READY:
-			if (cache_get(&key, &view, &value) == CACHE_HIT)
-				PG_RETURN_JSONB_P(value);
-			break;
-		case CACHE_OFF:
-			break;
-		default:
-			cache_get_denied(&key);
-	}
+	if (enter(&key, &view) != CACHE_READY)
+		cache_get_denied(&key);
+	else if (cache_get(&key, &view, &value) == CACHE_HIT)
+		PG_RETURN_JSONB_P(value);
 	PG_RETURN_NULL();
 }
 
@@ -233,6 +231,21 @@ spread_ttl(void)
 	return ttl - ttl / 10 + (int64) (ttl / 5.0 * (random / 4294967296.0));
 }
 
+/*
+ * What a caller's own function returns is stored for everybody: only for who
+ * may call cache_put, too.
+ */
+static bool
+may_put(void)
+{
+	Oid			types[5] = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, INTERVALOID};
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("cache_put"),
+										   PointerGetDatum(buildoidvector(types, lengthof(types))),
+										   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)));
+
+	return OidIsValid(function) && compat_may_execute(function, GetUserId());
+}
+
 /* Fetches with a lease, and stores. */
 static Jsonb *
 fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *view, const CacheLease *lease, Oid fetcher)
@@ -251,7 +264,8 @@ fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (value != NULL)
+	/* The fetcher may have written. */
+	if (value != NULL && cache_may_store())
 		(void) cache_store(key, view, lease, value, spread_ttl(), &invalidated);
 	else if (lease->held)
 		cache_give_up(key, lease);
@@ -276,7 +290,7 @@ flohsync_cache_get_or_fetch(PG_FUNCTION_ARGS)
 		fetch_check(fetcher);
 	if (enter(&key, &view) == CACHE_READY)
 	{
-		bool		store = cache_may_store();
+		bool		store = cache_may_store() && (!OidIsValid(fetcher) || may_put());
 
 		if (cache_read(&key, &view, &value, store ? &lease : NULL) == CACHE_HIT)
 			PG_RETURN_JSONB_P(value);

@@ -633,7 +633,7 @@ webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 static Jsonb *
 webhook_read_body(Slice body)
 {
-	JsonParser *parser = json_parser_create();
+	JsonParser *parser = json_parser_create_limited(WEBHOOK_MAX_BODY);
 	const JsonNode *root;
 	char	   *text;
 
@@ -641,9 +641,6 @@ webhook_read_body(Slice body)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 				 errmsg("the body of a webhook must be in UTF-8, without NUL characters")));
-	parser->max_nodes = WEBHOOK_MAX_BODY;
-	parser->max_exponent = FLOHSYNC_MAX_EXPONENT;
-	parser->max_number_length = 4000;
 	if (!json_parse(parser, body.data, body.len, FLOHSYNC_MAX_NESTING + 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),

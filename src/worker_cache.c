@@ -7,7 +7,8 @@
  * meets one, or by the launcher.  There is one in a database: without shared
  * memory a lock sees to that, and one more waits for the lock, so that a row
  * which the first has missed is found.  While Redis does not answer there is
- * none; the launcher starts one now and then (shmem_cache_pause).
+ * none; the launcher starts one now and then (shmem_cache_pause).  With
+ * flohsync.enabled off it asks no Redis, and only keeps the outbox small.
  */
 #include "postgres.h"
 
@@ -115,12 +116,14 @@ flohsync_invalidator_main(Datum arg)
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
 		seq = shmem_wake_seq(ticket.database, WORKER_CACHE);
-		if (worker_check_extension() && flohsync_enabled)
+		if (worker_check_extension())
 		{
-			outcome = invalidator_drain();
+			bool		enabled = flohsync_enabled;
+
+			outcome = enabled ? invalidator_drain() : invalidator_keep_small();
 			if (outcome != INVALIDATOR_DONE)
 			{
-				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS)
+				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS && enabled)
 					ereport(LOG,
 							(errmsg("flohsync cannot tell Redis what has changed, and does without what is cached of that: %s", redis_problem()),
 							 errhint("It tries again until it can.")));

@@ -273,9 +273,9 @@ delivered();
 # What others put there
 #
 put('p-1', '1');
-my %poison = ('another version' => 'V9' . ('x' x 20), 'no JSON' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 10) . '{"a":', 'bytes' => "\xff\xfe\x00\x01",
-	'an empty text' => '', 'no UTF-8' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 10) . "\"\xc3\x28\"", 'a nested bomb' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 10) . ('[' x 20000),
-	'too much' => 'V1' . ('x' x 3_000_000), 'a NUL' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 10) . "1\0 2", 'a lease without end' => 'L', 'a tombstone with something' => 'Txx');
+my %poison = ('another version' => 'V9' . ('x' x 20), 'no JSON' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 17) . '{"a":', 'bytes' => "\xff\xfe\x00\x01",
+	'an empty text' => '', 'no UTF-8' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 17) . "\"\xc3\x28\"", 'a nested bomb' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 17) . ('[' x 20000),
+	'too much' => 'V1' . ('x' x 3_000_000), 'a NUL' => substr($redis->cmd('GET', "cr:$id:user:p-1"), 0, 17) . "1\0 2", 'a lease without end' => 'L', 'a tombstone with something' => 'Txx');
 $f->sql("INSERT INTO public.truth VALUES ('poisoned', 7)");
 my $poisoned = figure('flohsync_cache_poisoned_total');
 for my $what (sort keys %poison)
