@@ -113,6 +113,8 @@ sql_take_rights(Source *source)
 	SetUserIdAndSecContext(owner, state->saved_context |
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	state->guc_level = NewGUCNestLevel();
+	/* Names mean the same in every session; workers have this path anyway. */
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 static void

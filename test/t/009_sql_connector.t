@@ -241,6 +241,12 @@ $f->sql("UPDATE flohsync.connector_sync_config SET owner = 'postgres' WHERE conn
 ok($f->json("SELECT flohsync.test_connector('grab')")->{ok}, 'and one of a superuser');
 is($f->sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'"), 'f', 'with those of the workers');
 
+# Nor does a session's search path decide what a query means.
+$f->sql("CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS \$\$ SELECT 'evil'::text \$\$; GRANT USAGE ON SCHEMA evil TO PUBLIC");
+source('paths', 'owner', { queries => { user => "SELECT lower('ID') AS external_id, NULL::text AS display_name, NULL::text AS email, NULL::jsonb AS attributes" } });
+my $found = $f->try_sql("SET search_path = evil, pg_catalog; SELECT flohsync.cache_get_or_fetch('paths', 'user', 'id') ->> 'externalId'");
+is($found->{out}, 'id', 'a query means the same in every session') or diag($found->{text});
+
 # The owner is who configured last, or stays: never somebody with more rights by accident.
 $f->sql("UPDATE flohsync.connector_sync_config SET owner = 'gone_role' WHERE connector_id = (SELECT id FROM flohsync.connector_definition WHERE name = 'few')");
 $f->sync_fails('few', 'user', qr/gone_role|role|owner/i, 'an owner that is not there any more: the run fails');
