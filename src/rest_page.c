@@ -50,6 +50,13 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	return false;
 }
 
+/* A path could not be evaluated: then nothing it might have found counts as not there. */
+static bool
+reading_unknown(Reading *r, const RestPath *path)
+{
+	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
+}
+
 static void
 reading_add(Reading *r, uint32 node)
 {
@@ -82,9 +89,9 @@ reading_item(void *arg, uint32 node)
 	return false;
 }
 
-/* A whole number that a path finds, also in a text; -1: none. */
+/* A whole number that a path finds, also in a text; -1: none, or *failed. */
 static int64
-reading_whole(Reading *r, const RestPath *path)
+reading_whole(Reading *r, const RestPath *path, bool *failed)
 {
 	PageValue	value = {0};
 	char	   *text = NULL;
@@ -93,6 +100,8 @@ reading_whole(Reading *r, const RestPath *path)
 
 	if (path)
 		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
 	if (value.node != 0)
 		text = rest_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
@@ -115,10 +124,11 @@ reading_select(Reading *r, int64 total)
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
 			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
 		r->tree = json_parser_create();
-		if (rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
-								r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
-			for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
-				reading_item(r, i);
+		if (!rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
+								 r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
+			return reading_unknown(r, d->records);
+		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
+			reading_item(r, i);
 	}
 	if (r->bad_list)
 		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
@@ -258,6 +268,8 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 	const JsonNode *node = &value.json->nodes[value.node];
 	char	   *text;
 
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
 	if (value.node == 0)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
@@ -319,6 +331,8 @@ next_cursor(Reading *r, bool *failed)
 	if (p->has_more == NULL || *failed)
 		return cursor;
 	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
+	if (more.failed)
+		*failed = !reading_unknown(r, p->has_more);
 	if (more.node == 0)
 		return cursor;
 	if (more.json->nodes[more.node].type == JSON_FALSE)
@@ -359,7 +373,7 @@ next_offset(Reading *r, int64 total)
 }
 
 static char *
-next_page(Reading *r, int64 total)
+next_page(Reading *r, int64 total, bool *failed)
 {
 	const RestState *state = r->state;
 	const RestPagination *p = &state->def->pages;
@@ -367,7 +381,7 @@ next_page(Reading *r, int64 total)
 	const char *colon = inner ? strchr(inner, ':') : NULL;
 	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
 	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
-	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages) : -1;
+	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
@@ -394,7 +408,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_OFFSET:
 			return next_offset(r, total);
 		case REST_PAGES_PAGE:
-			return next_page(r, total);
+			return next_page(r, total, failed);
 		default:
 			return NULL;
 	}
@@ -524,8 +538,10 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
-	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total);
-	if (!reading_select(&r, total))
+	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
+	if (d->parent_type == NULL)
+		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+	if (failed || !reading_select(&r, total))
 		return false;
 	if (!page_mapped_room(parser, page, r.n, problem))
 		return reading_failed(&r, "bad_answer", "%s", *problem);
@@ -537,8 +553,6 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
 	page_mapped_end(parser, page);
-	if (d->parent_type == NULL)
-		page->total_estimate = d->total ? reading_whole(&r, d->total) : total;
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	page->next_cursor = reading_next_parent(&r, next);
 	return true;
