@@ -35,6 +35,7 @@ typedef struct Reading
 	uint32		room;
 	bool		bad_list;		/* what should be a list is none */
 	bool		list_found;
+	bool		array;			/* reading_list() wants one */
 } Reading;
 
 static bool pg_attribute_printf(3, 4)
@@ -110,6 +111,20 @@ reading_whole(Reading *r, const RestPath *path, bool *failed)
 	return *end == '\0' && number < 1e15 ? (int64) number : -1;
 }
 
+/* Where a path takes its records from there must be a list, or at least something. */
+static bool
+reading_list(void *arg, uint32 node)
+{
+	Reading    *r = arg;
+	const JsonNode *nodes = r->json->nodes;
+
+	if (nodes[node].type == JSON_ARRAY || (!r->array && nodes[node].type != JSON_NULL))
+		r->list_found = true;
+	else if (nodes[node].type != JSON_NULL)
+		r->bad_list = true;
+	return false;
+}
+
 /* Finds the records of an answer. */
 static bool
 reading_select(Reading *r, int64 total)
@@ -130,9 +145,20 @@ reading_select(Reading *r, int64 total)
 		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
 			reading_item(r, i);
 	}
+	if (!d->elements)
+	{
+		int			steps = rest_path_list(d->records, &r->array);
+
+		/* Of what is not understood at all, only what it finds tells that it is there. */
+		if (d->records->native || steps > 0 || r->array)
+			rest_path_walk(d->records, steps, r->json, JSON_ROOT, reading_list, r);
+		else
+			r->list_found = r->n > 0;
+	}
 	if (r->bad_list)
 		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
-	if (d->elements && !r->list_found && total != 0 && !d->missing_is_empty)
+	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
+	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
 		return reading_failed(r, "bad_answer", "the answer has no list of records at %s", d->records->text);
 	return true;
 }

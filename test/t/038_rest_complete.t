@@ -156,6 +156,36 @@ linked($path, sub { my ($n, $next) = @_; return { items => page($n), $next ? (li
 whole('a strict path without what it names');
 
 #
+# A list that is not there
+#
+for ([ 'a filter', '$.items[*] ? (@.kind == "x")' ],
+	[ 'a filter of PostgreSQL', '$.items[*] ? (@.kind starts with "x")' ],
+	[ 'a member of each item', '$.items[*].r' ],
+	[ 'a filter on the list itself', '$.items ? (@.kind == "x")' ],
+	[ 'a strict path', 'strict $.items[*] ? (@.kind == "x")' ])
+{
+	my ($name, $records) = @$_;
+	my $of = $records =~ /\.r$/ ? sub { my $list = shift; return [ map { { r => $_ } } @$list ] } : sub { shift };
+	$path = connector({ records => $records, pagination => { type => 'next_url', path => '$.next' } });
+	linked($path, sub { my ($n, $next) = @_; return { items => $of->(page($n)), $next ? (next => $next) : () } });
+	whole($name);
+	answers("$path?p=2" => { error => { code => 500 }, next => "$path?p=3" });
+	bad("$name, an error instead of page 2", qr/no list of records/);
+	answers("$path?p=2" => { items => { error => 'x' }, next => "$path?p=3" });
+	bad("$name, an object instead of the list", qr/something else where the list/) if $records =~ /\[\*\]/;
+	answers("$path?p=2" => { items => [], next => "$path?p=3" });
+	$f->sync_ok($c, 'user', "$name, an empty list on page 2");
+}
+$path = connector({ records => '$.items[*] ? (@.kind == "x")', missing => 'empty' });
+answers($path => {});
+whole('a list that may be missing', 0);
+$path = connector({ records => '($.items[*])', total => '$.total', pagination => { type => 'next_url', path => '$.next' } });
+answers($path => { items => [], total => 0 });
+whole('a path of another form and a total of 0', 0);
+answers($path => { error => 'x' });
+bad('a path of another form that finds nothing', qr/no list of records/);
+
+#
 # More comes above this line.
 #
 $f->invariants;
