@@ -235,6 +235,10 @@ typedef struct RestState
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
 	char	   *last_at;
+	/* of the list at hand, as far as this run has read it; -1: not known */
+	bool		reading;		/* a page has been read */
+	int64		total;			/* the largest */
+	int64		total_pages;
 	/* of the answer at hand */
 	int			status;
 	/* values of PostgreSQL's paths */

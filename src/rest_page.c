@@ -58,6 +58,21 @@ reading_unknown(Reading *r, const RestPath *path)
 	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
 }
 
+/* The pass is not complete; the first reason stays. */
+static void pg_attribute_printf(2, 3)
+reading_incomplete(Reading *r, const char *format,...)
+{
+	char		reason[512];
+	va_list		args;
+
+	if (r->page->incomplete)
+		return;
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	r->page->incomplete = pstrdup(reason);
+}
+
 static void
 reading_add(Reading *r, uint32 node)
 {
@@ -347,6 +362,17 @@ next_link(Reading *r, bool *failed)
 	return NULL;
 }
 
+/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
+static bool
+next_says_no(const PageValue *more)
+{
+	const JsonNode *node = &more->json->nodes[more->node];
+	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
+
+	return node->type == JSON_FALSE ||
+		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
+}
+
 static char *
 next_cursor(Reading *r, bool *failed)
 {
@@ -363,7 +389,7 @@ next_cursor(Reading *r, bool *failed)
 		return cursor;
 	if (more.json->nodes[more.node].type == JSON_FALSE)
 		return NULL;
-	if (more.json->nodes[more.node].type == JSON_TRUE && cursor == NULL)
+	if (cursor == NULL && !next_says_no(&more))
 	{
 		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
 		*failed = true;
@@ -371,37 +397,63 @@ next_cursor(Reading *r, bool *failed)
 	return cursor;
 }
 
-/* Why an empty page is not the end, if it is none. */
+/* Why an empty page is not the end, if it is none.  A total that is below what has passed is no better. */
 static char *
 next_after_empty(Reading *r, int64 passed, int64 total)
 {
-	if (total >= 0 && passed < total)
-		r->page->incomplete = psprintf("upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
-									   total, passed);
+	if (total >= 0 && passed != total)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+						   total, passed);
 	return NULL;
+}
+
+/*
+ * Pages that are asked for by position follow each other only in a list that
+ * stays as it is.  What it says of its length must not change, and after a break
+ * there is no telling how far the records have moved.
+ */
+static void
+next_by_position(Reading *r, int64 total, int64 total_pages)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+		state->total = state->total_pages = -1;
+	else if (!state->reading)
+		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	state->reading = true;
+	if (total >= 0 && state->total >= 0 && total != state->total)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
+	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
+						   state->total_pages, total_pages);
+	state->total = Max(state->total, total);
+	state->total_pages = Max(state->total_pages, total_pages);
 }
 
 static char *
 next_offset(Reading *r, int64 total)
 {
-	const RestState *state = r->state;
+	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
 	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
 
-	if (p->stop != REST_STOP_TOTAL || total < 0)
-		return r->n == 0 ? NULL : psprintf(INT64_FORMAT, offset + step);
+	next_by_position(r, total, -1);
 	/* Nobody is helped by asking for the same offset again. */
 	if (r->n == 0)
-		return next_after_empty(r, offset - p->base, total);
+		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
+	if (p->stop != REST_STOP_TOTAL || total < 0)
+		return psprintf(INT64_FORMAT, offset + step);
+	total = state->total;
 	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
 }
 
 static char *
 next_page(Reading *r, int64 total, bool *failed)
 {
-	const RestState *state = r->state;
+	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
 	const char *inner = state->at.inner;
 	const char *colon = inner ? strchr(inner, ':') : NULL;
@@ -410,10 +462,20 @@ next_page(Reading *r, int64 total, bool *failed)
 	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 
+	int64		done = page - p->base + 1;
+
+	next_by_position(r, total, pages);
+	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
+						   state->total_pages, done);
+	if (pages == 0 && r->n > 0)
+		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
-		return page - p->base + 1 >= pages ? NULL : next;
+		return done >= state->total_pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL && r->n == 0)
+		return next_after_empty(r, passed, state->total);
 	if (p->stop == REST_STOP_TOTAL && total >= 0)
-		return passed >= total ? NULL : r->n == 0 ? next_after_empty(r, passed, total) : next;
+		return passed >= state->total ? NULL : next;
 	return r->n == 0 ? NULL : next;
 }
 

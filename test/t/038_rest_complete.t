@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils ();
 use Rest;
 use Test::More;
 
-my $f = Rest->new(conf => "flohsync.http_max_attempts = 1\nflohsync.max_stale_fraction = 1\n");
+my $f = Rest->new(conf => "flohsync.http_max_attempts = 1\n");
 
 #
 # The upstream
@@ -184,6 +184,111 @@ answers($path => { items => [], total => 0 });
 whole('a path of another form and a total of 0', 0);
 answers($path => { error => 'x' });
 bad('a path of another form that finds nothing', qr/no list of records/);
+
+#
+# What the upstream says of the length of a list
+#
+my @item = (records => '$.items[*]', page_size => { param => 'n', default => 10 });
+sub uri { my ($n, $param) = @_; return "$path?n=10&$param=$n" }
+
+# Three pages by offset, the page of a number changed
+sub by_offset
+{
+	my %change = @_;
+	for my $n (1 .. 4)
+	{
+		my $answer = $change{$n} // { items => $n < 4 ? page($n) : [], total => 30 };
+		answers($_ => $answer) for uri(10 * $n - 10, 'o'), $n == 4 ? uri(29, 'o') : ();
+	}
+	return;
+}
+$path = connector({ @item, total => '$.total', pagination => { type => 'offset', param => 'o' } });
+by_offset();
+whole('offset');
+by_offset(2 => { items => [], total => 0 });
+not_whole('offset, a total of 0 on page 2', qr/said there are 30 records, and then 0/);
+by_offset(2 => { total => 0 });
+bad('offset, a total of 0 and no list on page 2', qr/no list of records/);
+by_offset();
+$f->sync_ok($c, 'user', 'offset, after that');
+by_offset(2 => { items => page(2), total => 20 });
+not_whole('offset, a total that shrinks', qr/said there are 30 records, and then 20/);
+is($f->sql("SELECT pages FROM flohsync.sync_run ORDER BY id DESC LIMIT 1"), 3, 'offset, a total that shrinks: the list goes on');
+by_offset(3 => { items => [ records(21 .. 29) ], total => 29 });
+not_whole('offset, a total that shrinks by one', qr/said there are 30 records, and then 29/);
+by_offset(2 => { items => page(2) }, 3 => { items => [] });
+not_whole('offset, an empty page without a total', qr/30 records, and sent none after 20/);
+
+# With cursors, too, the largest total counts.
+$path = connector({ @item, total => '$.total', pagination => { type => 'cursor', path => '$.c', param => 'p' } });
+my $counted = sub { my ($n, $total, $c) = @_; return { items => page($n), total => $total, c => $c } };
+answers("$path?n=10" => $counted->(1, 30, 2), uri(2, 'p') => $counted->(2, 30, 3), uri(3, 'p') => $counted->(3, 30));
+whole('cursor');
+answers(uri(2, 'p') => $counted->(2, 20));
+not_whole('cursor, a total that shrinks', qr/said there are 30 records, and sent 20/);
+# … also after a run that failed
+answers(uri(2, 'p') => [ '500 Oops', '{}' ]);
+$f->ends_with($c, 'user', 'http_status', qr/500/, 'cursor, a failure');
+answers(uri(2, 'p') => $counted->(2, 20));
+not_whole('cursor, a total that shrinks after a failure', qr/said there are 30 records, and sent 20/);
+
+# Pages
+sub by_page
+{
+	my %change = @_;
+	answers(uri($_, 'p') => $change{$_} // { items => page($_), pages => 3 }) for 1 .. 3;
+	return;
+}
+$path = connector({ @item, pagination => { type => 'page', param => 'p', total_pages => '$.pages' } });
+by_page();
+whole('page');
+by_page(2 => { items => [], pages => 0 });
+not_whole('page, no pages on page 2', qr/said there are 3 pages, and then 0/);
+by_page(2 => { items => page(2), pages => 2 });
+not_whole('page, fewer pages', qr/said there are 3 pages, and then 2/);
+by_page(2 => { items => [], pages => 3 });
+not_whole('page, an empty page', qr/are 3 pages, and sent no records on page 2/);
+by_page(2 => { items => [] });
+not_whole('page, an empty page that does not say how many there are', qr/are 3 pages, and sent no records on page 2/);
+by_page(1 => { items => page(1), pages => 0 });
+not_whole('page, records on no page', qr/no pages, and sent one with records/);
+$path = connector({ @item, pagination => { type => 'page', param => 'p', total_pages => '$.pages' } });
+by_page(1 => { items => [], pages => 0 });
+whole('page, none at all', 0);
+
+# What has_more says, when there is no cursor
+$path = connector({ records => '$.items[*]', pagination => { type => 'cursor', path => '$.c', param => 'p', has_more => '$.more' } });
+linked($path, $more);
+whole('has_more');
+for my $yes ('true', 1, 'yes', { a => 1 }, '')
+{
+	answers($path => { items => page(1), more => $yes });
+	bad('no cursor, and more: ' . encode_json([$yes]), qr/more records and gives no cursor/);
+}
+linked($path, $more);
+answers("$path?p=3" => { items => page(3), more => $_ }), whole('no cursor, and no more: ' . encode_json([$_])) for 'false', 0, '0', undef;
+
+#
+# Goes on by position
+#
+for ([ 'offset', { type => 'offset', param => 'o' }, 'o', 10 ], [ 'page', { type => 'page', param => 'o', total => '$.total', stop => 'total' }, 'o', 2 ])
+{
+	my ($name, $pagination, $param, $second) = @$_;
+	my $at = sub { my $n = shift; return uri($second == 2 ? $n : 10 * ($n - 1), $param) };
+	$path = connector({ @item, total => '$.total', pagination => $pagination });
+	answers($at->($_) => { items => page($_), total => 30 }) for 1 .. 3;
+	whole("$name, before it is interrupted");
+	answers($at->(2) => [ '500 Oops', '{}' ]);
+	$f->ends_with($c, 'user', 'http_status', qr/500/, "$name, a failure on page 2");
+	# five records of the first page are deleted: the others move up
+	answers($at->(1) => { items => [ records(6 .. 15) ], total => 25 }, $at->(2) => { items => [ records(16 .. 25) ], total => 25 },
+		$at->(3) => { items => [ records(26 .. 30) ], total => 25 });
+	not_whole("$name, gone on with", qr/by position, and the pass was interrupted/);
+	my $stats = $f->sync_ok($c, 'user', "$name, the pass after it");
+	ok($stats->{complete} && $stats->{staled} == 5, "$name, the pass after it: is complete, and tells what is gone") or diag(json_text($stats));
+	is($f->sql("SELECT string_agg(external_id, ' ' ORDER BY external_id::int) " . $f->scope($c, 'user') . ' AND stale_since IS NOT NULL'),
+		'1 2 3 4 5', "$name, the pass after it: nothing else is stale");
+}
 
 #
 # More comes above this line.
