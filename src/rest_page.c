@@ -351,14 +351,17 @@ static char *
 next_link(Reading *r, bool *failed)
 {
 	char	   *header;
+	bool		malformed = false;
 
 	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
 	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel);
+		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
 
 		if (target)
 			return next_url(r, target, failed);
 	}
+	if (malformed)
+		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
 }
 
@@ -549,7 +552,7 @@ reading_delta(Reading *r, char **next)
 
 /* rest_position_text is the engine's cursor for a position, in the current context. */
 char *
-rest_position_text(const RestState *state, const char *parent, const char *inner, bool left_out)
+rest_position_text(const RestState *state, const char *parent, const char *inner)
 {
 	StringInfoData out;
 
@@ -563,7 +566,10 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 		escape_json(&out, inner);
 	else
 		appendStringInfoString(&out, "null");
-	appendStringInfoString(&out, left_out ? ",true]" : "]");
+	if (state->at.only_missing)
+		appendStringInfoString(&out, state->at.left_out ? ",true,true]" : ",false,true]");
+	else
+		appendStringInfoString(&out, state->at.left_out ? ",true]" : "]");
 	return out.data;
 }
 
@@ -581,9 +587,11 @@ reading_next_parent(Reading *r, char *next)
 	else if (next == NULL)
 		parent = NULL;
 	if (parent)
-		return rest_position_text(state, parent->external_id, next, state->at.left_out);
+		return rest_position_text(state, parent->external_id, next);
 	if (state->at.left_out)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
+	else if (state->at.only_missing && state->missing)
+		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
 }
 
@@ -642,6 +650,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		map_record(&r, r.nodes[i]);
 	page_mapped_end(parser, page);
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
+	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);
 	return true;
 }
@@ -655,6 +664,25 @@ one_member(StringInfo out, const char *name, const PageValue *value)
 		return;
 	appendStringInfo(out, "%s\"%s\":", out->data[out->len - 1] == '{' ? "" : ",", name);
 	appendBinaryStringInfo(out, value->json->text + node->start, node->end - node->start);
+}
+
+/* A list that the record was to be the first of, and that is empty, says that there is none. */
+static bool
+one_empty_list(void *arg, uint32 node)
+{
+	const JsonParser *json = arg;
+
+	return json->nodes[node].type == JSON_ARRAY && json->nodes[node].child == 0;
+}
+
+/* Does an answer without the record say that there is none? */
+static bool
+one_is_none(const RestPath *path, JsonParser *json)
+{
+	bool		array;
+	int			steps = rest_path_list(path, &array);
+
+	return steps < path->nsteps && rest_path_walk(path, steps, json, JSON_ROOT, one_empty_list, json);
 }
 
 /*
@@ -680,6 +708,10 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	page_exclude(parser, d->exclude, d->nexclude);
 	/* The record stays in the tree it is found in while its parts use the others. */
 	record = rest_find(state, d->get_record, r.json, JSON_ROOT, json_parser_create());
+	if (record.failed)
+		return reading_unknown(&r, d->get_record);
+	if (record.node == 0 && !one_is_none(d->get_record, r.json))
+		return reading_failed(&r, "bad_answer", "the answer has no record at %s", d->get_record->text);
 	initStringInfo(&out);
 	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))

@@ -82,7 +82,7 @@ sub connector
 	$c = "c$nr";
 	$f->rest($c, 'x', config => { host => $host }, definition => { version => 1, base_url => 'http://{{config.host}}',
 		resources => { user => { list => { path => $path, %$list }, map => { externalId => '$.id', displayName => '$.name' }, %{ $o{resource} // {} } },
-			%{ $o{resources} // {} } } }, types => $o{types} // ['user']);
+			%{ $o{resources} // {} } }, $o{limits} ? (limits => $o{limits}) : () }, types => $o{types} // ['user']);
 	return $path;
 }
 
@@ -288,6 +288,67 @@ for ([ 'offset', { type => 'offset', param => 'o' }, 'o', 10 ], [ 'page', { type
 	ok($stats->{complete} && $stats->{staled} == 5, "$name, the pass after it: is complete, and tells what is gone") or diag(json_text($stats));
 	is($f->sql("SELECT string_agg(external_id, ' ' ORDER BY external_id::int) " . $f->scope($c, 'user') . ' AND stale_since IS NOT NULL'),
 		'1 2 3 4 5', "$name, the pass after it: nothing else is stale");
+}
+
+#
+# Link headers
+#
+$path = connector({ records => '$[*]', pagination => { type => 'link_header' } });
+my $header = sub { my ($n, $next, $change) = @_; return [ '200 OK' . ($next ? "\n" . ($change // "Link: <$next>; rel=\"next\"") : ''), page($n) ] };
+linked($path, $header);
+whole('Link headers');
+for my $link ("http://$host$path?p=2; rel=\"next\"", "</a>; rel=\"x\" junk</b>; , http:; <$path?p=2>; rel=\"next\"", "<$path?p=2; rel=\"next\"")
+{
+	answers($path => $header->(1, 'x', "Link: $link"));
+	bad("Link: $link", qr/Link header cannot be read/);
+}
+answers($path => $header->(1, 'x', "Link: junk, </a>; rel=\"x\" junk\nLink: <$path?p=2>; rel=\"next\""));
+whole('junk before the link');
+
+#
+# Lists for each record of another type
+#
+my %member = (member => { list => { records => '$[*]', pagination => { type => 'link_header' } }, for_each => { resource => 'user', path => "/m{{parent.external_id}}" },
+	map => { externalId => '$.id', displayName => '$.name' } });
+$path = connector({ records => '$[*]' }, resources => \%member, types => [ 'user', 'member' ], limits => { also_throttle_status => [404], throttle_body => '$.wait' });
+answers($path => [ '200 OK', [ records(1 .. 3) ] ], map { ("/m$_" => [ '200 OK', [ records(1 .. 4) ] ]) } 1 .. 3);
+whole('parents', 3);
+sub members
+{
+	my ($name, $complete, $counts) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $stats = $f->sync_ok($c, 'member', "members, $name");
+	ok(!$stats->{complete} == !$complete, "members, $name: complete or not") or diag($f->last_run($c, 'member')->{incomplete_reason});
+	is($f->counts($c, 'member'), $counts, "members, $name: the records");
+	return;
+}
+my $gone = [ '404 Not Found', '{}' ];
+members('to begin with', 1, '12 0');
+answers(map { ("/m$_" => $gone) } 1 .. 3);
+members('none of three', 0, '12 0');
+like($f->last_run($c, 'member')->{incomplete_reason}, qr/no list for any/, 'members, none of three: says why');
+answers('/m1' => [ '404 Not Found', '{"wait":1}' ]);
+$f->ends_with($c, 'member', 'throttled', qr/404/, 'members, a 404 that means too many requests');
+for my $answered (1 .. 3)
+{
+	answers(map { ("/m$_" => $_ == $answered ? [ '200 OK', [ records(1 .. 4) ] ] : $gone) } 1 .. 3);
+	members("only of $answered", 1, '4 8');
+}
+
+#
+# One record
+#
+for ([ '$.user', '{"user":{"id":"7","name":"n"}}', 'found' ], [ '$.user', '{"error":"x"}', 'error' ], [ '$.user', '{"user":null}', 'error' ],
+	[ '$.users[0]', '{"users":[{"id":"7","name":"n"}]}', 'found' ], [ '$.users[0]', '{"users":[]}', 'none' ], [ '$.users[0]', '{"error":"x"}', 'error' ],
+	[ '$.users[*] ? (@.id starts with "7")', '{"users":[{"id":"7","name":"n"}]}', 'found' ], [ '$.users[*] ? (@.id starts with "7")', '{"users":[]}', 'none' ],
+	[ '$.users[*] ? (@.id starts with "7")', '{"users":[{"id":"8","name":"a\u0000"}]}', 'error' ])
+{
+	my ($record, $body, $want) = @$_;
+	connector({ records => '$[*]' }, resource => { get => { path => '/one{{external_id}}', record => $record } });
+	answers('/one7' => $body);
+	my $got = eval { $f->sql("SELECT coalesce(flohsync.cache_get_or_fetch('$c', 'user', '7')::text, 'none')") } // "error: $@";
+	my $kind = $got =~ /^error/ ? 'error' : $got eq 'none' || $got eq '' ? 'none' : 'found';
+	is($kind, $want, "one record: $record in $body") or diag($got);
 }
 
 #
