@@ -464,7 +464,6 @@ next_page(Reading *r, int64 total, bool *failed)
 	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
 	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
-
 	int64		done = page - p->base + 1;
 
 	next_by_position(r, total, pages);
