@@ -131,7 +131,7 @@ BEGIN
   next_cursor := p.next_cursor;
   SELECT coalesce(sum(l.added + l.updated + l.unchanged + l.restored + l.ignored), 0), coalesce(sum(l.records), 0),
          coalesce(sum(l.unidentified), 0),
-         (array_agg(l.total_estimate ORDER BY l.page DESC) FILTER (WHERE l.total_estimate IS NOT NULL))[1]
+         max(l.total_estimate)
     INTO passed, received, unidentified, total_estimate FROM flohsync._pass_pages(pass_id) l;
 
   SELECT l.incomplete INTO incomplete FROM flohsync._pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL LIMIT 1;

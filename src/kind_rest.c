@@ -12,7 +12,8 @@
  *
  * The cursor of the engine is the next URL, the upstream's cursor, an offset or
  * "page:records so far"; in a list for each of some parents it is the array of
- * the parent's id, that (or null), and true once a parent was left out.
+ * the parent's id, that (or null), true once a parent was left out, and true
+ * while the upstream has had no list for any parent.
  */
 #include "postgres.h"
 
@@ -76,6 +77,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	uint32		node;
 
 	memset(&state->at, 0, sizeof(state->at));
+	state->at.only_missing = cursor == NULL;
 	if (cursor == NULL)
 		return;
 	if (state->def->parent_type == NULL)
@@ -96,6 +98,8 @@ rest_take_cursor(RestState *state, const char *cursor)
 	state->at.inner = rest_text(json, node);
 	node = nodes[node].next;
 	state->at.left_out = node != 0 && nodes[node].type == JSON_TRUE;
+	node = node != 0 ? nodes[node].next : 0;
+	state->at.only_missing = node != 0 && nodes[node].type == JSON_TRUE;
 }
 
 /* Goes to the parent that the position names, or to one behind it if that has gone. */
@@ -140,7 +144,7 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	old = MemoryContextSwitchTo(state->request_context);
 	memset(&state->problem, 0, sizeof(state->problem));
 	state->external_id = external_id ? pstrdup(external_id) : NULL;
-	state->sent = state->nothing = state->refreshed = false;
+	state->sent = state->nothing = state->missing = state->refreshed = false;
 	if (external_id == NULL && state->def->path == NULL)
 		rest_problem(state, "configuration", "the connector's definition has no resource type \"%s\"",
 					 source->spec.resource_type);
@@ -196,6 +200,9 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
 
+	/* Who is asked to wait has learned nothing. */
+	if (strcmp(answer->error_class, "throttled") == 0)
+		return;
 	if (state->external_id)
 	{
 		if (rest_status_in(state->status, d->not_found, d->nnot_found))
@@ -210,7 +217,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	if (d->parent_type && state->status == 404 && state->at.inner == NULL)
 	{
 		answer->error_class = NULL;
-		state->nothing = true;
+		state->nothing = state->missing = true;
 	}
 	/* The kept link, or what it led to, is not taken any more. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&

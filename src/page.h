@@ -110,6 +110,7 @@ typedef struct PageValue
 	JsonParser *json;			/* the tree of the page, or one that lives until the next call */
 	uint32		node;			/* 0: nothing */
 	bool		found;			/* there was something, and be it null */
+	bool		failed;			/* it is not known: the path could not be evaluated */
 } PageValue;
 
 typedef struct PageMapped

@@ -426,8 +426,8 @@ pass_walk(Run *run)
 		run->setup.unidentified += entry.counts.unidentified;
 		if (page.incomplete)
 			run_incomplete(run, "%s", page.incomplete);
-		if (page.total_estimate >= 0)
-			run->setup.total_estimate = page.total_estimate;
+		/* A total that shrinks on the way does not excuse what did not come. */
+		run->setup.total_estimate = Max(run->setup.total_estimate, page.total_estimate);
 		if (page.loop)
 		{
 			run_fail(run, "pagination_loop", "%s", page.loop);

@@ -180,6 +180,7 @@ typedef struct RestPosition
 	char	   *parent;			/* id of the parent */
 	char	   *inner;			/* a URL, cursor, offset or page; NULL: the first page */
 	bool		left_out;		/* a parent was left out so far */
+	bool		only_missing;	/* of no parent so far the upstream had a list */
 } RestPosition;
 
 typedef struct RestParent
@@ -217,6 +218,7 @@ typedef struct RestState
 	int			page_size;		/* asked for */
 	bool		sent;
 	bool		nothing;		/* there is nothing to ask for: an empty page */
+	bool		missing;		/* because the upstream has no list for the parent */
 	bool		refreshed;		/* the token was renewed for this request */
 	RestProblem problem;
 	TimestampTz not_before;		/* the next request is not sent earlier, 0: at once */
@@ -235,6 +237,10 @@ typedef struct RestState
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
 	char	   *last_at;
+	/* of the list at hand, as far as this run has read it; -1: not known */
+	bool		reading;		/* a page has been read */
+	int64		total;			/* the largest */
+	int64		total_pages;
 	/* of the answer at hand */
 	int			status;
 	/* values of PostgreSQL's paths */
@@ -272,6 +278,6 @@ extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);
 
-extern char *rest_position_text(const RestState *state, const char *parent, const char *inner, bool left_out);
+extern char *rest_position_text(const RestState *state, const char *parent, const char *inner);
 
 #endif							/* FLOHSYNC_REST_H */

@@ -3,8 +3,9 @@
  *	  Paths that PostgreSQL evaluates: all that rest_path.c does not know.
  *
  * jsonb_in and jsonb_path_query_array touch no table, so they work without a
- * transaction, and an error of theirs leaves nothing behind but memory: it
- * counts as "nothing found", as an error of the path itself does.
+ * transaction, and an error of theirs leaves nothing behind but memory.
+ * That of a path counts as "nothing found".  Any other, such as that of a value
+ * which jsonb does not take, says nothing about what is there: that is a failure.
  */
 #include "postgres.h"
 
@@ -47,7 +48,7 @@ jsonpath_query(const RestPath *path, const char *json, int len)
 
 /*
  * rest_jsonpath_query puts the array of all that a path finds into side's tree,
- * whose text is in the current context.  False when it could not be evaluated.
+ * whose text is in the current context.  False when it is not known what it finds.
  */
 bool
 rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side)
@@ -70,6 +71,9 @@ rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser 
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR)
 			PG_RE_THROW();
+		/* The SQL/JSON conditions, 22030 to 2203G. */
+		if (strncmp(unpack_sql_state(edata->sqlerrcode), "2203", 4) == 0)
+			text = "[]";
 		FlushErrorState();
 		FreeErrorData(edata);
 	}
@@ -79,7 +83,8 @@ rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser 
 
 /*
  * rest_find is the first item that a path finds and that is not null; found
- * also tells of a null.  What PostgreSQL finds is in side's tree.
+ * also tells of a null, failed of a path that could not be evaluated.  What
+ * PostgreSQL finds is in side's tree.
  */
 PageValue
 rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
@@ -94,7 +99,10 @@ rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 	}
 	value.json = side;
 	if (!rest_jsonpath_query(path, json->text + at->start, at->end - at->start, side))
+	{
+		value.failed = true;
 		return value;
+	}
 	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0 && value.node == 0; i = side->nodes[i].next)
 	{
 		value.found = true;

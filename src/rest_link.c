@@ -18,9 +18,12 @@ link_space(const char *p)
 	return p;
 }
 
-/* The value of a parameter, quoted or not, in out (as long as the header); returns what follows. */
+/*
+ * The value of a parameter, quoted or not, in out (as long as the header);
+ * returns what follows.  A quote that does not end is malformed.
+ */
 static const char *
-link_value(const char *p, char *out)
+link_value(const char *p, char *out, bool *malformed)
 {
 	if (*p == '"')
 	{
@@ -32,6 +35,8 @@ link_value(const char *p, char *out)
 		}
 		if (*p == '"')
 			p++;
+		else
+			*malformed = true;
 	}
 	else
 		while (*p != '\0' && *p != ';' && *p != ',')
@@ -58,9 +63,13 @@ link_has_rel(const char *list, const char *rel)
 	return false;
 }
 
-/* rest_link_find is the first target with a relation in one header's value; palloc'd, NULL when there is none. */
+/*
+ * rest_link_find is the first target with a relation in one header's value;
+ * palloc'd, NULL when there is none.  Up to there, what is no link sets
+ * *malformed (which is not reset): then NULL may not mean that there was none.
+ */
 char *
-rest_link_find(const char *header, const char *rel)
+rest_link_find(const char *header, const char *rel, bool *malformed)
 {
 	char	   *value = palloc(strlen(header) + 1);
 	const char *p = header;
@@ -74,12 +83,21 @@ rest_link_find(const char *header, const char *rel)
 
 		while (*p == ' ' || *p == '\t' || *p == ',')
 			p++;
-		if (*p != '<')
+		if (*p == '\0')
 			break;
+		if (*p != '<')
+		{
+			*malformed = true;
+			p += strcspn(p, ",");
+			continue;
+		}
 		target = ++p;
 		p += strcspn(p, ">");
 		if (*p == '\0')
+		{
+			*malformed = true;
 			break;
+		}
 		target_len = p++ - target;
 		for (;;)
 		{
@@ -96,7 +114,7 @@ rest_link_find(const char *header, const char *rel)
 			p = link_space(p);
 			*value = '\0';
 			if (*p == '=')
-				p = link_value(link_space(p + 1), value);
+				p = link_value(link_space(p + 1), value, malformed);
 			/* Only the first one counts. */
 			if (name_len == 3 && pg_strncasecmp(name, "rel", 3) == 0 && !rel_seen)
 			{
@@ -114,8 +132,9 @@ rest_link_find(const char *header, const char *rel)
 			return copy;
 		}
 		/* What is not understood is passed over up to the next link. */
-		while (*p != '\0' && *p != ',')
-			p++;
+		if (*p != '\0' && *p != ',')
+			*malformed = true;
+		p += strcspn(p, ",");
 	}
 	pfree(value);
 	return NULL;

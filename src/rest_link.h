@@ -5,6 +5,6 @@
 #ifndef FLOHSYNC_REST_LINK_H
 #define FLOHSYNC_REST_LINK_H
 
-extern char *rest_link_find(const char *header, const char *rel);
+extern char *rest_link_find(const char *header, const char *rel, bool *malformed);
 
 #endif							/* FLOHSYNC_REST_LINK_H */

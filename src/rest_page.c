@@ -35,6 +35,7 @@ typedef struct Reading
 	uint32		room;
 	bool		bad_list;		/* what should be a list is none */
 	bool		list_found;
+	bool		array;			/* reading_list() wants one */
 } Reading;
 
 static bool pg_attribute_printf(3, 4)
@@ -48,6 +49,28 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	r->answer->error_class = error_class;
 	r->answer->retryable = false;
 	return false;
+}
+
+/* A path could not be evaluated: then nothing it might have found counts as not there. */
+static bool
+reading_unknown(Reading *r, const RestPath *path)
+{
+	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
+}
+
+/* The pass is not complete; the first reason stays. */
+static void pg_attribute_printf(2, 3)
+reading_incomplete(Reading *r, const char *format,...)
+{
+	char		reason[512];
+	va_list		args;
+
+	if (r->page->incomplete)
+		return;
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	r->page->incomplete = pstrdup(reason);
 }
 
 static void
@@ -82,9 +105,9 @@ reading_item(void *arg, uint32 node)
 	return false;
 }
 
-/* A whole number that a path finds, also in a text; -1: none. */
+/* A whole number that a path finds, also in a text; -1: none, or *failed. */
 static int64
-reading_whole(Reading *r, const RestPath *path)
+reading_whole(Reading *r, const RestPath *path, bool *failed)
 {
 	PageValue	value = {0};
 	char	   *text = NULL;
@@ -93,12 +116,28 @@ reading_whole(Reading *r, const RestPath *path)
 
 	if (path)
 		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
 	if (value.node != 0)
 		text = rest_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
 	number = strtod(text, &end);
 	return *end == '\0' && number < 1e15 ? (int64) number : -1;
+}
+
+/* Where a path takes its records from there must be a list, or at least something. */
+static bool
+reading_list(void *arg, uint32 node)
+{
+	Reading    *r = arg;
+	const JsonNode *nodes = r->json->nodes;
+
+	if (nodes[node].type == JSON_ARRAY || (!r->array && nodes[node].type != JSON_NULL))
+		r->list_found = true;
+	else if (nodes[node].type != JSON_NULL)
+		r->bad_list = true;
+	return false;
 }
 
 /* Finds the records of an answer. */
@@ -115,14 +154,26 @@ reading_select(Reading *r, int64 total)
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
 			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
 		r->tree = json_parser_create();
-		if (rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
-								r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
-			for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
-				reading_item(r, i);
+		if (!rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
+								 r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
+			return reading_unknown(r, d->records);
+		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
+			reading_item(r, i);
+	}
+	if (!d->elements)
+	{
+		int			steps = rest_path_list(d->records, &r->array);
+
+		/* Of what is not understood at all, only what it finds tells that it is there. */
+		if (d->records->native || steps > 0 || r->array)
+			rest_path_walk(d->records, steps, r->json, JSON_ROOT, reading_list, r);
+		else
+			r->list_found = r->n > 0;
 	}
 	if (r->bad_list)
 		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
-	if (d->elements && !r->list_found && total != 0 && !d->missing_is_empty)
+	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
+	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
 		return reading_failed(r, "bad_answer", "the answer has no list of records at %s", d->records->text);
 	return true;
 }
@@ -258,6 +309,8 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 	const JsonNode *node = &value.json->nodes[value.node];
 	char	   *text;
 
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
 	if (value.node == 0)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
@@ -298,15 +351,29 @@ static char *
 next_link(Reading *r, bool *failed)
 {
 	char	   *header;
+	bool		malformed = false;
 
 	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
 	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel);
+		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
 
 		if (target)
 			return next_url(r, target, failed);
 	}
+	if (malformed)
+		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
+}
+
+/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
+static bool
+next_says_no(const PageValue *more)
+{
+	const JsonNode *node = &more->json->nodes[more->node];
+	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
+
+	return node->type == JSON_FALSE ||
+		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
 }
 
 static char *
@@ -319,11 +386,13 @@ next_cursor(Reading *r, bool *failed)
 	if (p->has_more == NULL || *failed)
 		return cursor;
 	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
+	if (more.failed)
+		*failed = !reading_unknown(r, p->has_more);
 	if (more.node == 0)
 		return cursor;
 	if (more.json->nodes[more.node].type == JSON_FALSE)
 		return NULL;
-	if (more.json->nodes[more.node].type == JSON_TRUE && cursor == NULL)
+	if (cursor == NULL && !next_says_no(&more))
 	{
 		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
 		*failed = true;
@@ -331,49 +400,84 @@ next_cursor(Reading *r, bool *failed)
 	return cursor;
 }
 
-/* Why an empty page is not the end, if it is none. */
+/* Why an empty page is not the end, if it is none.  A total that is below what has passed is no better. */
 static char *
 next_after_empty(Reading *r, int64 passed, int64 total)
 {
-	if (total >= 0 && passed < total)
-		r->page->incomplete = psprintf("upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
-									   total, passed);
+	if (total >= 0 && passed != total)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+						   total, passed);
 	return NULL;
+}
+
+/*
+ * Pages that are asked for by position follow each other only in a list that
+ * stays as it is.  What it says of its length must not change, and after a break
+ * there is no telling how far the records have moved.
+ */
+static void
+next_by_position(Reading *r, int64 total, int64 total_pages)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+		state->total = state->total_pages = -1;
+	else if (!state->reading)
+		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	state->reading = true;
+	if (total >= 0 && state->total >= 0 && total != state->total)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
+	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
+						   state->total_pages, total_pages);
+	state->total = Max(state->total, total);
+	state->total_pages = Max(state->total_pages, total_pages);
 }
 
 static char *
 next_offset(Reading *r, int64 total)
 {
-	const RestState *state = r->state;
+	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
 	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
 
-	if (p->stop != REST_STOP_TOTAL || total < 0)
-		return r->n == 0 ? NULL : psprintf(INT64_FORMAT, offset + step);
+	next_by_position(r, total, -1);
 	/* Nobody is helped by asking for the same offset again. */
 	if (r->n == 0)
-		return next_after_empty(r, offset - p->base, total);
+		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
+	if (p->stop != REST_STOP_TOTAL || total < 0)
+		return psprintf(INT64_FORMAT, offset + step);
+	total = state->total;
 	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
 }
 
 static char *
-next_page(Reading *r, int64 total)
+next_page(Reading *r, int64 total, bool *failed)
 {
-	const RestState *state = r->state;
+	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
 	const char *inner = state->at.inner;
 	const char *colon = inner ? strchr(inner, ':') : NULL;
 	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
 	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
-	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages) : -1;
+	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
+	int64		done = page - p->base + 1;
 
+	next_by_position(r, total, pages);
+	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
+						   state->total_pages, done);
+	if (pages == 0 && r->n > 0)
+		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
-		return page - p->base + 1 >= pages ? NULL : next;
+		return done >= state->total_pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL && r->n == 0)
+		return next_after_empty(r, passed, state->total);
 	if (p->stop == REST_STOP_TOTAL && total >= 0)
-		return passed >= total ? NULL : r->n == 0 ? next_after_empty(r, passed, total) : next;
+		return passed >= state->total ? NULL : next;
 	return r->n == 0 ? NULL : next;
 }
 
@@ -394,7 +498,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_OFFSET:
 			return next_offset(r, total);
 		case REST_PAGES_PAGE:
-			return next_page(r, total);
+			return next_page(r, total, failed);
 		default:
 			return NULL;
 	}
@@ -447,7 +551,7 @@ reading_delta(Reading *r, char **next)
 
 /* rest_position_text is the engine's cursor for a position, in the current context. */
 char *
-rest_position_text(const RestState *state, const char *parent, const char *inner, bool left_out)
+rest_position_text(const RestState *state, const char *parent, const char *inner)
 {
 	StringInfoData out;
 
@@ -461,7 +565,10 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 		escape_json(&out, inner);
 	else
 		appendStringInfoString(&out, "null");
-	appendStringInfoString(&out, left_out ? ",true]" : "]");
+	if (state->at.only_missing)
+		appendStringInfoString(&out, state->at.left_out ? ",true,true]" : ",false,true]");
+	else
+		appendStringInfoString(&out, state->at.left_out ? ",true]" : "]");
 	return out.data;
 }
 
@@ -479,9 +586,11 @@ reading_next_parent(Reading *r, char *next)
 	else if (next == NULL)
 		parent = NULL;
 	if (parent)
-		return rest_position_text(state, parent->external_id, next, state->at.left_out);
+		return rest_position_text(state, parent->external_id, next);
 	if (state->at.left_out)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
+	else if (state->at.only_missing && state->missing)
+		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
 }
 
@@ -524,8 +633,10 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
-	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total);
-	if (!reading_select(&r, total))
+	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
+	if (d->parent_type == NULL)
+		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+	if (failed || !reading_select(&r, total))
 		return false;
 	if (!page_mapped_room(parser, page, r.n, problem))
 		return reading_failed(&r, "bad_answer", "%s", *problem);
@@ -537,9 +648,8 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
 	page_mapped_end(parser, page);
-	if (d->parent_type == NULL)
-		page->total_estimate = d->total ? reading_whole(&r, d->total) : total;
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
+	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);
 	return true;
 }
@@ -553,6 +663,25 @@ one_member(StringInfo out, const char *name, const PageValue *value)
 		return;
 	appendStringInfo(out, "%s\"%s\":", out->data[out->len - 1] == '{' ? "" : ",", name);
 	appendBinaryStringInfo(out, value->json->text + node->start, node->end - node->start);
+}
+
+/* A list that the record was to be the first of, and that is empty, says that there is none. */
+static bool
+one_empty_list(void *arg, uint32 node)
+{
+	const JsonParser *json = arg;
+
+	return json->nodes[node].type == JSON_ARRAY && json->nodes[node].child == 0;
+}
+
+/* Does an answer without the record say that there is none? */
+static bool
+one_is_none(const RestPath *path, JsonParser *json)
+{
+	bool		array;
+	int			steps = rest_path_list(path, &array);
+
+	return steps < path->nsteps && rest_path_walk(path, steps, json, JSON_ROOT, one_empty_list, json);
 }
 
 /*
@@ -578,6 +707,10 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	page_exclude(parser, d->exclude, d->nexclude);
 	/* The record stays in the tree it is found in while its parts use the others. */
 	record = rest_find(state, d->get_record, r.json, JSON_ROOT, json_parser_create());
+	if (record.failed)
+		return reading_unknown(&r, d->get_record);
+	if (record.node == 0 && !one_is_none(d->get_record, r.json))
+		return reading_failed(&r, "bad_answer", "the answer has no record at %s", d->get_record->text);
 	initStringInfo(&out);
 	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))

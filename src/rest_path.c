@@ -252,13 +252,37 @@ rest_path_compile(const char *text)
 	const char *p = path_space(text);
 
 	path->text = path_copy(text, strlen(text));
-	if (strncmp(p, "lax", 3) == 0 && !path_is_word(p[3]))
+	bool		strict = strncmp(p, "strict", 6) == 0 && !path_is_word(p[6]);
+
+	if (strict)
+		p = path_space(p + 6);
+	else if (strncmp(p, "lax", 3) == 0 && !path_is_word(p[3]))
 		p = path_space(p + 3);
 	if (*p != '$' || path_is_word(p[1]) || p[1] == '"')
 		return path;
 	p = path_steps(p + 1, path, 0);
-	path->native = p != NULL && *p == '\0';
+	path->native = p != NULL && *p == '\0' && !strict;
 	return path;
+}
+
+/*
+ * rest_path_list is how many steps of a path lead to the list that it takes
+ * items from: those before the last [*], or else before what first chooses among
+ * items.  A path that is not native has its steps up to what is not understood.
+ */
+int
+rest_path_list(const RestPath *path, bool *array)
+{
+	int			first = path->nsteps;
+
+	*array = true;
+	for (int i = path->nsteps - 1; i >= 0; i--)
+		if (path->steps[i].type == REST_STEP_ELEMENTS)
+			return i;
+		else if (path->steps[i].type != REST_STEP_MEMBER)
+			first = i;
+	*array = false;
+	return first;
 }
 
 static bool path_walk(const RestStep *step, int n, const JsonParser *json, uint32_t node, bool unwrap,

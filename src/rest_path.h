@@ -25,7 +25,7 @@ typedef struct RestPath
 {
 	char	   *text;			/* as in the definition */
 	bool		native;			/* steps say it all; else PostgreSQL has to evaluate it */
-	int			nsteps;
+	int			nsteps;			/* not native: those that lead up to what is not understood */
 	RestStep   *steps;
 	void	   *compiled;		/* not native: a jsonpath (rest_jsonpath.c) */
 } RestPath;
@@ -34,6 +34,7 @@ typedef struct RestPath
 typedef bool (*RestVisitor) (void *arg, uint32_t node);
 
 extern RestPath *rest_path_compile(const char *text);
+extern int	rest_path_list(const RestPath *path, bool *array);
 extern bool rest_path_walk(const RestPath *path, int nsteps, const JsonParser *json, uint32_t node,
 						   RestVisitor visitor, void *arg);
 extern uint32_t rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool *found);

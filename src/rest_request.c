@@ -249,6 +249,8 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 		char	   *text = rest_text(json, node);
 		RestTemplate *t = text ? rest_template_parse(text) : NULL;
 
+		if (t == NULL)
+			rest_problem(state, "configuration", "the definition's body has a text that cannot be used");
 		text = t ? rest_render_plain(state, t) : NULL;
 		if (text == NULL)
 			return false;
@@ -551,6 +553,8 @@ rest_send(RestState *state)
 		}
 	}
 	state->sent = request_send(state);
+	if (!state->sent && state->problem.error_class == NULL)
+		rest_problem(state, "configuration", "the request cannot be put together");
 	MemoryContextSwitchTo(old);
 	return state->sent;
 }

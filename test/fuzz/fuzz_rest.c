@@ -90,7 +90,8 @@ fuzz_text(const uint8_t *data, size_t size, bool link)
 
 	if (link)
 	{
-		char	   *target = rest_link_find(text, "next");
+		bool		malformed = false;
+		char	   *target = rest_link_find(text, "next", &malformed);
 
 		CHECK(target == NULL || (strlen(target) < size && strchr(target, '>') == NULL));
 		if (target)
@@ -131,10 +132,10 @@ fuzz_mapped(const uint8_t *data, size_t size)
 		bool		object = json->nodes[i].type == JSON_OBJECT;
 		PageMapped	m = {.json = json, .record = i};
 
-		m.external_id = (PageValue) {json, object ? json_member(json, i, "i", 1) : 0, true};
-		m.display_name = (PageValue) {json, object ? json_member(json, i, "n", 1) : 0, true};
-		m.email = (PageValue) {json, object ? json_member(json, i, "e", 1) : 0, true};
-		m.attributes = (PageValue) {json, i, true};
+		m.external_id = (PageValue) {json, object ? json_member(json, i, "i", 1) : 0, true, false};
+		m.display_name = (PageValue) {json, object ? json_member(json, i, "n", 1) : 0, true, false};
+		m.email = (PageValue) {json, object ? json_member(json, i, "e", 1) : 0, true, false};
+		m.attributes = (PageValue) {json, i, true, false};
 		m.gone = object && json_member(json, i, "g", 1) != 0;
 		if (object && json_member(json, i, "p", 1) != 0)
 			m.id_prefix = (Slice) {"p/", 2};

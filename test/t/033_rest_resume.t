@@ -26,6 +26,9 @@ my @styles = (
 	[ 'SCIM', 'scim' ],
 	[ 'RFC 9865', 'scim;cursor', list => { pagination => cursor_style(first => '') } ],);
 
+# Pages that are asked for by position may have moved meanwhile: who goes on with them does not say what is gone.
+my %by_position = map { $_ => 1 } 'offset', 'page', 'page to an empty one', 'SCIM';
+
 # 105 records in six pages, synced; three of them changed since
 sub begin
 {
@@ -67,12 +70,23 @@ for (@styles)
 	$f->clear_log;
 	my $stats = $f->sync_ok($c, 'user', "$name: the next run");
 	is($f->pages_asked('user'), "4 5 6$last", "$name: asks for no page again");
-	is(stale(), 'user-0000105', "$name: what is gone is stale, and nothing else");
-	right("$name: all is there", $style);
-	ok($stats->{complete}, "$name: the pass is complete");
+	if ($by_position{$name})
+	{
+		is(stale(), '', "$name: nothing is stale");
+		ok(!$stats->{complete}, "$name: the pass is not complete");
+		like($f->last_run($c, 'user')->{incomplete_reason}, qr/by position/, "$name: and says why");
+	}
+	else
+	{
+		is(stale(), 'user-0000105', "$name: what is gone is stale, and nothing else");
+		right("$name: all is there", $style);
+		ok($stats->{complete}, "$name: the pass is complete");
+	}
 	$f->clear_log;
 	$f->sync_ok($c, 'user', "$name: the run after that");
 	is($f->pages_asked('user'), "1 2 3 4 5 6$last", "$name: begins at the front");
+	is(stale(), 'user-0000105', "$name: then what is gone is stale, and nothing else");
+	right("$name: then all is there", $style);
 }
 
 #
@@ -124,9 +138,11 @@ for (@styles)
 	my $row = $f->run_row($run);
 	is($row->{status}, 'success', "$name: the same run, to its end") or diag($row->{error});
 	is($f->pages_asked('user'), "1 2 3 4 5 5 6$last", "$name: no page that is on disk is asked for again");
+	my $staled = $by_position{$name} ? 0 : 1;
+	is("$row->{stats}{updated} $row->{stats}{staled}", "3 $staled", "$name: the statistics are those of the whole pass");
+	$f->sync_ok($c, 'user', "$name: the run after it") if $by_position{$name};
 	is(stale(), 'user-0000105', "$name: what is gone is stale, and nothing else");
 	right("$name: nothing is lost", $style);
-	is("$row->{stats}{updated} $row->{stats}{staled}", '3 1', "$name: the statistics are those of the whole pass");
 }
 
 # A definition that was changed meanwhile begins the pass again.

@@ -113,32 +113,46 @@ test_links(void)
 		const char *header;
 		const char *rel;
 		const char *target;
+		bool		malformed;
 	}			cases[] = {
-		{"<https://h/a?b=c>; rel=\"next\"", "next", "https://h/a?b=c"},
-		{"<https://h/a>;rel=next", "next", "https://h/a"},
-		{"<a>; rel=\"self\", <b>; rel=\"next\"", "next", "b"},
-		{"<a,b;c>; rel=\"next\"", "next", "a,b;c"},
-		{"<a>; title=\"x, <y>; rel=next\"; rel=\"prev\", <b>; rel=\"next\"", "next", "b"},
-		{"<a>; title=\"with \\\" and , in it\"; rel=\"next\"", "next", "a"},
-		{"<a>; rel=\"first next\"", "next", "a"},
-		{"<a>; rel=\"nextone\"", "next", NULL},
-		{"<a>; REL=\"NEXT\"", "next", "a"},
-		{"<a>; rel=\"prev\"; rel=\"next\"", "next", NULL},
-		{"<a> ; rel = \"next\"", "next", "a"},
-		{"<a>; rel", "next", NULL},
-		{"<a>; rel=", "next", NULL},
-		{"<a>", "next", NULL},
-		{"<a>; rel=\"next", "next", "a"},
-		{"<a", "next", NULL},
-		{"a; rel=next", "next", NULL},
-		{"", "next", NULL},
-		{", ,<a>; rel=next", "next", "a"},
-		{"<>; rel=next", "next", ""},
-		{"<a>; rel=\"next\" trailing, <b>; rel=\"prev\"", "prev", "b"},
+		{"<https://h/a?b=c>; rel=\"next\"", "next", "https://h/a?b=c", false},
+		{"<https://h/a>;rel=next", "next", "https://h/a", false},
+		{"<a>; rel=\"self\", <b>; rel=\"next\"", "next", "b", false},
+		{"<a,b;c>; rel=\"next\"", "next", "a,b;c", false},
+		{"<a>; title=\"x, <y>; rel=next\"; rel=\"prev\", <b>; rel=\"next\"", "next", "b", false},
+		{"<a>; title=\"with \\\" and , in it\"; rel=\"next\"", "next", "a", false},
+		{"<a>; rel=\"first next\"", "next", "a", false},
+		{"<a>; rel=\"nextone\"", "next", NULL, false},
+		{"<a>; REL=\"NEXT\"", "next", "a", false},
+		{"<a>; rel=\"prev\"; rel=\"next\"", "next", NULL, false},
+		{"<a> ; rel = \"next\"", "next", "a", false},
+		{"<a>; rel", "next", NULL, false},
+		{"<a>; rel=", "next", NULL, false},
+		{"<a>", "next", NULL, false},
+		{"<a>; rel=\"next", "next", "a", true},
+		{"<a>; rel=\"prev", "next", NULL, true},
+		{"<a>; title=\"x; rel=next", "next", NULL, true},
+		{"<a", "next", NULL, true},
+		{"<a>; rel=\"self\", <b; rel=\"next\"", "next", NULL, true},
+		{"a; rel=next", "next", NULL, true},
+		{"a, b; rel=\"x\", <c>; rel=next", "next", "c", true},
+		{"<a>; rel=\"x\" junk</b>; , h:; <c>; rel=\"next\"", "next", NULL, true},
+		{"<a> junk; rel=next", "next", NULL, true},
+		{"<a>; rel=next, junk", "next", "a", false},
+		{" , ", "next", NULL, false},
+		{"", "next", NULL, false},
+		{", ,<a>; rel=next", "next", "a", false},
+		{"<>; rel=next", "next", "", false},
+		{"<a>; rel=\"next\" trailing, <b>; rel=\"prev\"", "prev", "b", true},
 	};
 
 	for (size_t i = 0; i < lengthof(cases); i++)
-		is(rest_link_find(cases[i].header, cases[i].rel), cases[i].target, cases[i].header);
+	{
+		bool		malformed = false;
+
+		is(rest_link_find(cases[i].header, cases[i].rel, &malformed), cases[i].target, cases[i].header);
+		ok(malformed == cases[i].malformed, cases[i].malformed ? "it is malformed" : "it is not malformed");
+	}
 }
 
 static const char *
@@ -214,10 +228,10 @@ map_page(PageParser *page_parser, const char *body)
 		bool		object = json->nodes[i].type == JSON_OBJECT;
 		PageMapped	m = {.json = json, .record = i};
 
-		m.external_id = (PageValue) {json, object ? json_member(json, i, "id", 2) : 0, true};
-		m.display_name = (PageValue) {json, object ? json_member(json, i, "name", 4) : 0, true};
+		m.external_id = (PageValue) {json, object ? json_member(json, i, "id", 2) : 0, true, false};
+		m.display_name = (PageValue) {json, object ? json_member(json, i, "name", 4) : 0, true, false};
 		m.email.json = json;
-		m.attributes = (PageValue) {json, i, true};
+		m.attributes = (PageValue) {json, i, true, false};
 		m.gone = object && json_member(json, i, "gone", 4) != 0;
 		page_mapped_add(page_parser, &page, &m);
 	}
