@@ -428,6 +428,8 @@ reading_delta(Reading *r, char **next)
 	if (state->def->delta == NULL || !state->source->spec.incremental)
 		return true;
 	r->page->partial = state->def->delta_partial;
+	/* The walk from the start brings all records, and all of them. */
+	r->page->new_whole = state->kept_link == NULL;
 	link = next_text(r, state->def->delta, false, &failed);
 	if (link)
 	{
