@@ -46,6 +46,7 @@ typedef struct Merge Merge;
 
 extern Merge *apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page);
 extern bool apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged);
+extern MemoryContext apply_merge_context(const Merge *m);
 extern int	apply_merge_duplicates(const Merge *m);
 
 #endif							/* FLOHSYNC_APPLY_H */

@@ -19,7 +19,7 @@
 #include "page.h"
 
 /* So much, of what is stored and of the page, is put together at a time. */
-#define MERGE_BYTES		(16 * 1024 * 1024)
+#define MERGE_BYTES		(8 * 1024 * 1024)
 
 typedef struct Stored
 {
@@ -224,6 +224,7 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 		return false;
 	old = MemoryContextSwitchTo(m->context);
 	n = merge_part(m);
+	ereport(DEBUG1, (errmsg_internal("merging %d records, %d of %d so far", n, m->next, m->n)));
 	stored = merge_read(m, n);
 	unknown = palloc(sizeof(RecordFault) * n);
 
@@ -282,6 +283,13 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	merged->unknown = nunknown;
 	MemoryContextSwitchTo(old);
 	return true;
+}
+
+/* Emptied by the next call of apply_merge_next. */
+MemoryContext
+apply_merge_context(const Merge *m)
+{
+	return m->context;
 }
 
 /* How many records of the page were put together with others. */

@@ -202,16 +202,16 @@ pass_cut(Record *records, int n, int64 max)
 	return kept;
 }
 
-/* Adds to the ids that a page has changed so far. */
+/* Adds to the ids that a page has changed so far; these outlive a part of it. */
 static void
-pass_add_changes(PageEntry *entry, const ApplyChanges *changes)
+pass_add_changes(Run *run, PageEntry *entry, const ApplyChanges *changes)
 {
 	int			n = changes->n[0] + changes->n[1] + changes->n[2];
 	pg_uuid_t  *ids;
 
 	if (n == 0)
 		return;
-	ids = palloc(sizeof(pg_uuid_t) * (entry->nchanged + n));
+	ids = MemoryContextAlloc(run->page_context, sizeof(pg_uuid_t) * (entry->nchanged + n));
 	if (entry->nchanged > 0)
 		memcpy(ids, entry->changed, sizeof(pg_uuid_t) * entry->nchanged);
 	for (int k = 0; k < 3; entry->nchanged += changes->n[k++])
@@ -262,7 +262,7 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool goes_on, int64 passe
 		entry->counts.filtered += in_scope - n;
 	}
 	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
-	pass_add_changes(entry, &changes);
+	pass_add_changes(run, entry, &changes);
 	run->scope.changes = NULL;
 	pfree(records);
 	return n;
@@ -301,10 +301,14 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	run->scope.parser = run->merger;
 	while (apply_merge_next(merge, known_only, &merged))
 	{
+		/* What is needed to write a part is gone before the next one. */
+		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
+
 		n += pass_apply_records(run, &merged, page->next_cursor != NULL, run->setup.passed + n, entry);
 		pass_apply_faults(run, &merged, entry);
 		entry->counts.truncated += merged.truncated;
 		unknown += merged.unknown;
+		MemoryContextSwitchTo(old);
 	}
 	if (unknown > 0)
 	{
