@@ -53,7 +53,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   -- The part before the first "{{" is no placeholder; a "{{" without "}}" gives a null.
   SELECT CASE WHEN pg_catalog.strpos(p.part, '}}') > 0 THEN pg_catalog.split_part(p.part, '}}', 1) END
-    FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i)
+    FROM pg_catalog.unnest(pg_catalog.string_to_array(_text, '{{')) WITH ORDINALITY p(part, i)
    WHERE p.i > 1;
 END;
 COMMENT ON FUNCTION flohsync._placeholders(text) IS 'What is inside each {{…}} of a text; null for one that is not closed';
@@ -90,7 +90,8 @@ BEGIN ATOMIC
                          ELSE '{{parent.external_id}}, {{parent.attributes.NAME}}' END, ', ' ORDER BY a.i)
                   FROM pg_catalog.jsonb_array_elements_text(_allowed) WITH ORDINALITY a(kind, i)) || '.' END,
          false
-    FROM (SELECT t.name, flohsync._placeholder_kind(t.name) AS kind FROM flohsync._placeholders(_text) t(name)) p
+    FROM (SELECT t.name, flohsync._placeholder_kind(t.name) AS kind
+            FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM flohsync._placeholders(_text) d(name)) t(name)) p
    WHERE p.kind IS NULL OR NOT _allowed ? p.kind;
 END;
 COMMENT ON FUNCTION flohsync._placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
@@ -257,6 +258,10 @@ BEGIN
       RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'items', v, _pointer || '/' || (i - 1), _defs);
     END LOOP;
 
+  ELSIF kind = 'object' AND (SELECT count(*) FROM jsonb_object_keys(_value)) > (s ->> 'maxProperties')::int THEN
+    -- Too many to look at each.
+    RETURN NEXT ROW(_pointer, format('it has more than %s members', s ->> 'maxProperties'), NULL, false)::flohsync._fault;
+
   ELSIF kind = 'object' THEN
     i := 0;
     FOR k, v IN SELECT * FROM jsonb_each(_value) LOOP
@@ -278,8 +283,6 @@ BEGIN
     END LOOP;
     IF i < (s ->> 'minProperties')::int THEN
       RETURN NEXT ROW(_pointer, 'it must not be empty', NULL, false)::flohsync._fault;
-    ELSIF i > (s ->> 'maxProperties')::int THEN
-      RETURN NEXT ROW(_pointer, format('it has more than %s members', s ->> 'maxProperties'), NULL, false)::flohsync._fault;
     END IF;
     RETURN QUERY SELECT _pointer || '/' || r.key, coalesce(said, 'it is required'), NULL::text, false
                    FROM jsonb_array_elements_text(s -> 'required') r(key)
@@ -346,7 +349,10 @@ BEGIN ATOMIC
          CASE WHEN p.type IS NULL THEN 'there is no resource ' || flohsync._excerpt(r.resource -> 'for_each' ->> 'resource')
               WHEN p.type = r.type THEN 'a resource cannot be listed for each of itself'
               ELSE pg_catalog.format('resource "%s" is itself listed for each of another', p.type) END,
-         'Resources are ' || (SELECT pg_catalog.string_agg(x.type, ', ' ORDER BY x.type COLLATE "C") FROM flohsync._resources(_definition) x) || '.', true
+         -- The subquery does not depend on the row, so it is evaluated once.
+         'Resources are ' || (SELECT pg_catalog.string_agg(pg_catalog.left(x.type, 60), ', ' ORDER BY x.type COLLATE "C") FILTER (WHERE x.i <= 20)
+                                     || CASE WHEN pg_catalog.count(*) > 20 THEN ' and others' ELSE '' END
+                                FROM (SELECT y.type, pg_catalog.row_number() OVER (ORDER BY y.type COLLATE "C") AS i FROM flohsync._resources(_definition) y) x) || '.', true
     FROM flohsync._resources(_definition) r LEFT JOIN flohsync._resources(_definition) p ON p.type = r.resource -> 'for_each' ->> 'resource'
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'for_each' -> 'resource') = 'string'
      AND (p.type IS NULL OR p.type = r.type OR pg_catalog.jsonb_typeof(p.resource -> 'for_each') = 'object')
@@ -372,6 +378,9 @@ AS $$
 DECLARE
   _definition constant jsonb := coalesce(validate_definition.definition, 'null');
   _schema constant jsonb := flohsync.definition_schema();
+  most constant integer := 1000; -- faults that are told
+  too_many constant boolean := jsonb_typeof(_definition -> 'resources') = 'object'
+    AND (SELECT count(*) FROM jsonb_object_keys(_definition -> 'resources')) > (_schema #>> '{properties,resources,maxProperties}')::int;
 BEGIN
   IF octet_length(_definition::text) > 1048576 THEN
     RETURN '[{"pointer": "", "message": "it is larger than 1 MB"}]';
@@ -380,17 +389,24 @@ BEGIN
     WITH found AS MATERIALIZED (
       SELECT * FROM flohsync._schema_faults(_schema, _definition, '', _schema -> '$defs') WITH ORDINALITY f(pointer, message, hint, rule, i)
       UNION ALL
-      SELECT * FROM flohsync._definition_rules(_definition) WITH ORDINALITY f(pointer, message, hint, rule, i)
+      -- The rules compare each with all.
+      SELECT f.* FROM flohsync._definition_rules(CASE WHEN too_many THEN '{}' ELSE _definition END) WITH ORDINALITY f(pointer, message, hint, rule, i)
     ), once AS (
       SELECT f.pointer, f.message, min(f.hint) AS hint, f.rule, min(f.i) AS i
         FROM found f GROUP BY f.pointer, f.message, f.rule
+    ), told AS (
+      SELECT o.pointer, o.message, o.hint, row_number() OVER (ORDER BY o.rule, o.i, o.pointer COLLATE "C") AS nr
+        FROM once o
+       -- What is wrong in itself need not also be wrong beside something else.
+       WHERE NOT (o.rule AND EXISTS (SELECT FROM once p WHERE p.pointer = o.pointer AND NOT p.rule))
+    ), cut AS (
+      SELECT t.pointer, t.message, t.hint, t.nr FROM told t WHERE t.nr <= most
+      UNION ALL
+      SELECT '', format('there are %s more faults', count(*)), NULL, most + 1 FROM told t WHERE t.nr > most HAVING count(*) > 0
     )
-    SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('pointer', o.pointer, 'message', o.message, 'hint', o.hint))
-                              ORDER BY o.rule, o.i, o.pointer COLLATE "C"), '[]')
-      FROM once o
-     -- What is wrong in itself need not also be wrong beside something else.
-     WHERE NOT (o.rule AND EXISTS (SELECT FROM once p WHERE p.pointer = o.pointer AND NOT p.rule)));
+    SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('pointer', c.pointer, 'message', c.message, 'hint', c.hint)) ORDER BY c.nr), '[]')
+      FROM cut c);
 END
 $$;
 COMMENT ON FUNCTION flohsync.validate_definition(jsonb) IS
-  'Every fault of a definition of kind rest, as an array of {"pointer", "message", "hint"}; an empty array when there is none; never an error';
+  'Every fault of a definition of kind rest, 1000 at most and then how many more there are, as an array of {"pointer", "message", "hint"}; an empty array when there is none; never an error';

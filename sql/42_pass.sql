@@ -335,6 +335,7 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   last record;
+  forget boolean;
   retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
   again boolean;
 BEGIN
@@ -342,6 +343,9 @@ BEGIN
   SELECT l.page, l.next_cursor, l.link INTO last
     FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l
    WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
+  -- A page that could not use what came says so with an empty link: the next pass begins without one.
+  SELECT coalesce(bool_or(l.link = ''), false) AND _status IN ('success', 'held') INTO forget
+    FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l WHERE x.id = _run;
   UPDATE flohsync.sync_run x
      SET status = _status, finished_at = clock_timestamp(), complete = _complete,
          incomplete_reason = CASE WHEN NOT _complete THEN _reason END,
@@ -377,8 +381,8 @@ BEGIN
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
          last_sync_error = _error,
          last_sync_stats = r.stats,
-         delta_link = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
-         delta_fingerprint = CASE WHEN _status IN ('success', 'held') AND _complete AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
+         delta_link = CASE WHEN forget THEN NULL WHEN _status IN ('success', 'held') AND _complete THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
+         delta_fingerprint = CASE WHEN forget THEN NULL WHEN _status IN ('success', 'held') AND _complete AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
          watermark = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(_watermark, c.watermark) ELSE c.watermark END
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);

@@ -42,6 +42,11 @@ extern int	apply_filter(const Filter *filter, ApplyScope *scope, PageParser *par
 						 Record *records, int n);
 
 /* apply_merge.c */
-extern void apply_merge(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, UpstreamPage *merged);
+typedef struct Merge Merge;
+
+extern Merge *apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page);
+extern bool apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged);
+extern MemoryContext apply_merge_context(const Merge *m);
+extern int	apply_merge_duplicates(const Merge *m);
 
 #endif							/* FLOHSYNC_APPLY_H */

@@ -12,17 +12,37 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 
 #include "apply.h"
 #include "db.h"
 #include "page.h"
 
+/* So much, of what is stored and of the page, is put together at a time. */
+#define MERGE_BYTES		(8 * 1024 * 1024)
+
 typedef struct Stored
 {
+	bool		there;
 	Slice		display_name;
 	Slice		email;
 	Slice		attributes;
 } Stored;
+
+struct Merge
+{
+	ApplyScope *scope;
+	PageParser *parser;			/* of the page */
+	PageParser *merger;			/* of what is put together */
+	const UpstreamPage *page;
+	Record	   *ids;			/* the first record with each id */
+	bool	   *there;			/* is a record with this id stored? */
+	int64	   *bytes;			/* of its attributes as text */
+	int			n;
+	int			next;			/* of ids: where the next part begins */
+	int			at;				/* of the page's records: likewise */
+	MemoryContext context;		/* of a part */
+};
 
 static Slice
 merge_slice(uint64 row, int column)
@@ -32,24 +52,63 @@ merge_slice(uint64 row, int column)
 	return (Slice) {text, text ? (int) strlen(text) : 0};
 }
 
-/* Reads what is stored of the records with different ids, whose places are first[]. */
+static Datum
+merge_ids(const Record *ids, int n)
+{
+	Slice	   *slices = palloc(sizeof(Slice) * Max(n, 1));
+	Datum		array;
+
+	for (int i = 0; i < n; i++)
+		slices[i] = ids[i].external_id;
+	array = store_text_array(slices, n);
+	pfree(slices);
+	return array;
+}
+
+/*
+ * Locks what is stored of a page's records, in the order of their ids, and
+ * notes how large it is.  Whoever writes one of them meanwhile waits: what is
+ * put together from them must not undo that.
+ */
+static void
+merge_lock(Merge *m)
+{
+	static DbQuery query = {
+		"select r.external_id::pg_catalog.text, pg_catalog.octet_length(r.attributes::pg_catalog.text)"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		" order by r.external_id collate \"C\" for no key update of r",
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+	};
+	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(m->ids, m->n)};
+	uint64		rows = db_execute(&query, v, NULL);
+
+	for (uint64 row = 0; row < rows; row++)
+	{
+		char	   *id = db_text(row, 1);
+		int			i = page_find_id(m->ids, m->n, id, strlen(id));
+
+		if (i < 0)
+			continue;
+		m->there[i] = true;
+		m->bytes[i] = db_int64(row, 2, 0);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Reads what is stored of so many records from the next one on. */
 static Stored *
-merge_read(ApplyScope *scope, const Record *ids, int n)
+merge_read(const Merge *m, int n)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text, r.attributes::pg_catalog.text"
 		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)",
 		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
 	};
-	Slice	   *slices = palloc(sizeof(Slice) * Max(n, 1));
+	const Record *ids = m->ids + m->next;
 	Stored	   *stored = palloc0(sizeof(Stored) * Max(n, 1));
-	Datum		v[3] = {scope->connector, scope->resource_type};
-	uint64		rows;
+	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n)};
+	uint64		rows = db_execute(&query, v, NULL);
 
-	for (int i = 0; i < n; i++)
-		slices[i] = ids[i].external_id;
-	v[2] = store_text_array(slices, n);
-	rows = db_execute(&query, v, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		char	   *id = db_text(row, 1);
@@ -57,10 +116,12 @@ merge_read(ApplyScope *scope, const Record *ids, int n)
 
 		if (i < 0)
 			continue;
+		stored[i].there = true;
 		stored[i].display_name = merge_slice(row, 2);
 		stored[i].email = merge_slice(row, 3);
 		stored[i].attributes = merge_slice(row, 4);
 	}
+	SPI_freetuptable(SPI_tuptable);
 	return stored;
 }
 
@@ -89,31 +150,89 @@ merge_members(StringInfo out, Slice object)
 	appendBinaryStringInfo(out, object.data + from, object.len - 1 - from);
 }
 
-/*
- * apply_merge makes whole records of a partial page's, read by a parser of
- * their own; merged is the page with these.
- */
-void
-apply_merge(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, UpstreamPage *merged)
+static bool
+merge_same(const Record *a, const Record *b)
 {
-	const Record *records = page->records;
-	Record	   *ids = palloc(sizeof(Record) * Max(page->nrecords, 1));
+	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data, b->external_id.len) == 0;
+}
+
+/* apply_merge_begin locks what a partial page is to be merged with; in the current context. */
+Merge *
+apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page)
+{
+	Merge	   *m = palloc0(sizeof(Merge));
+
+	m->scope = scope;
+	m->parser = parser;
+	m->merger = merger;
+	m->page = page;
+	m->ids = palloc(sizeof(Record) * Max(page->nrecords, 1));
+	for (int i = 0; i < page->nrecords; i++)
+		if (m->n == 0 || !merge_same(&m->ids[m->n - 1], &page->records[i]))
+			m->ids[m->n++] = page->records[i];
+	m->there = palloc0(sizeof(bool) * Max(m->n, 1));
+	m->bytes = palloc0(sizeof(int64) * Max(m->n, 1));
+	m->context = AllocSetContextCreate(CurrentMemoryContext, "flohsync merge", ALLOCSET_DEFAULT_SIZES);
+	if (m->n > 0)
+		merge_lock(m);
+	return m;
+}
+
+/* How many ids the next part has, one at least. */
+static int
+merge_part(const Merge *m)
+{
+	int64		bytes = 0;
+	int			at = m->at;
 	int			n = 0;
+
+	while (m->next + n < m->n)
+	{
+		bytes += m->bytes[m->next + n];
+		for (; at < m->page->nrecords && merge_same(&m->ids[m->next + n], &m->page->records[at]); at++)
+			bytes += m->page->records[at].attributes.len;
+		if (n > 0 && bytes > MERGE_BYTES)
+			break;
+		n++;
+	}
+	return n;
+}
+
+/*
+ * apply_merge_next makes whole records of the next part of the page's, read by
+ * a parser of their own; merged has these and their faults, good until the next
+ * call.  False when there are no more.
+ *
+ * known_only: a record that is not stored may have been left out before, so that
+ * what has changed is not all of it.  It is set aside, in the page's faults.
+ */
+bool
+apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
+{
+	const Record *records = m->page->records;
+	MemoryContext old;
+	int			n;
+	int			nunknown = 0;
 	Stored	   *stored;
 	StringInfoData text;
+	RecordFault *unknown;
 	RecordFault *faults;
 	const char *problem;
 
-	for (int i = 0; i < page->nrecords; i++)
-		if (n == 0 || page_compare_ids(ids[n - 1].external_id.data, ids[n - 1].external_id.len,
-									   records[i].external_id.data, records[i].external_id.len) != 0)
-			ids[n++] = records[i];
-	stored = merge_read(scope, ids, n);
+	MemoryContextReset(m->context);
+	if (m->next == m->n)
+		return false;
+	old = MemoryContextSwitchTo(m->context);
+	n = merge_part(m);
+	ereport(DEBUG1, (errmsg_internal("merging %d records, %d of %d so far", n, m->next, m->n)));
+	stored = merge_read(m, n);
+	unknown = palloc(sizeof(RecordFault) * n);
 
 	initStringInfo(&text);
 	appendStringInfoChar(&text, '[');
-	for (int i = 0, k = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
+		const Record *id = &m->ids[m->next + i];
 		Stored	   *s = &stored[i];
 		bool		has_attributes = s->attributes.data != NULL;
 		StringInfoData attributes;
@@ -121,43 +240,61 @@ apply_merge(ApplyScope *scope, PageParser *parser, PageParser *merger, const Ups
 		initStringInfo(&attributes);
 		appendStringInfoChar(&attributes, '{');
 		merge_members(&attributes, s->attributes);
-		for (; k < page->nrecords && page_compare_ids(ids[i].external_id.data, ids[i].external_id.len,
-													  records[k].external_id.data, records[k].external_id.len) == 0; k++)
+		for (; m->at < m->page->nrecords && merge_same(id, &records[m->at]); m->at++)
 		{
-			Slice		changed = page_stored_attributes(parser, &records[k]);
+			const Record *record = &records[m->at];
+			Slice		changed = page_stored_attributes(m->parser, record);
 
-			if (!(records[k].partial & RECORD_KEEPS_NAME))
-				s->display_name = records[k].display_name;
-			if (!(records[k].partial & RECORD_KEEPS_EMAIL))
-				s->email = records[k].email;
+			if (!(record->partial & RECORD_KEEPS_NAME))
+				s->display_name = record->display_name;
+			if (!(record->partial & RECORD_KEEPS_EMAIL))
+				s->email = record->email;
 			has_attributes |= changed.data != NULL;
 			merge_members(&attributes, changed);
 		}
 		appendStringInfoChar(&attributes, '}');
-		appendStringInfoString(&text, i ? ",{\"externalId\":" : "{\"externalId\":");
-		escape_json(&text, pnstrdup(ids[i].external_id.data, ids[i].external_id.len));
-		merge_text(&text, "displayName", s->display_name);
-		merge_text(&text, "email", s->email);
-		if (has_attributes)
-			appendStringInfo(&text, ",\"attributes\":%s", attributes.data);
-		appendStringInfoChar(&text, '}');
+		if (known_only && !s->there)
+			unknown[nunknown++] = (RecordFault) {
+				id->external_id, "partial_unknown", "what has changed of a record came, and the record is not stored here",
+				{pnstrdup(attributes.data, attributes.len), attributes.len}, id->position
+			};
+		else
+		{
+			appendStringInfoString(&text, text.len > 1 ? ",{\"externalId\":" : "{\"externalId\":");
+			escape_json(&text, pnstrdup(id->external_id.data, id->external_id.len));
+			merge_text(&text, "displayName", s->display_name);
+			merge_text(&text, "email", s->email);
+			if (has_attributes)
+				appendStringInfo(&text, ",\"attributes\":%s", attributes.data);
+			appendStringInfoChar(&text, '}');
+		}
 		pfree(attributes.data);
 	}
 	appendStringInfoChar(&text, ']');
+	m->next += n;
 
-	if (!page_parse_records(merger, text.data, text.len, merged, &problem))
+	if (!page_parse_records(m->merger, text.data, text.len, merged, &problem))
 		elog(ERROR, "records that were put together cannot be read: %s", problem);
-	faults = palloc(sizeof(RecordFault) * (page->nfaults + merged->nfaults + 1));
-	memcpy(faults, page->faults, sizeof(RecordFault) * page->nfaults);
-	memcpy(faults + page->nfaults, merged->faults, sizeof(RecordFault) * merged->nfaults);
+	faults = palloc(sizeof(RecordFault) * (merged->nfaults + nunknown + 1));
+	memcpy(faults, merged->faults, sizeof(RecordFault) * merged->nfaults);
+	memcpy(faults + merged->nfaults, unknown, sizeof(RecordFault) * nunknown);
 	merged->faults = faults;
-	merged->nfaults += page->nfaults;
-	merged->deleted = page->deleted;
-	merged->ndeleted = page->ndeleted;
-	merged->received = page->received;
-	merged->duplicates = page->duplicates + page->nrecords - n;
-	merged->gone = page->gone;
-	merged->truncated = page->truncated;
-	merged->next_cursor = page->next_cursor;
-	merged->total_estimate = page->total_estimate;
+	merged->nfaults += nunknown;
+	merged->unknown = nunknown;
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/* Emptied by the next call of apply_merge_next. */
+MemoryContext
+apply_merge_context(const Merge *m)
+{
+	return m->context;
+}
+
+/* How many records of the page were put together with others. */
+int
+apply_merge_duplicates(const Merge *m)
+{
+	return m->page->nrecords - m->n;
 }

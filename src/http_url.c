@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include <curl/curl.h>
 
 #include "lib/stringinfo.h"
@@ -179,19 +181,42 @@ http_url_add(StringInfo url, const char *name, const char *value)
 	http_url_encode(url, value);
 }
 
-/* http_url_drop is an address without the parameters of a name. */
+/* Is a name as an address spells it, encoded or not, this one?  Letters count as the same in both cases. */
+static bool
+http_url_names(const char *spelled, size_t len, const char *name)
+{
+	const char *end = spelled + len;
+
+	for (; spelled < end && *name; name++)
+	{
+		unsigned char c = *spelled++;
+
+		if (c == '+')
+			c = ' ';
+		else if (c == '%' && end - spelled >= 2 && isxdigit((unsigned char) spelled[0]) && isxdigit((unsigned char) spelled[1]))
+		{
+			char		hex[3] = {spelled[0], spelled[1], '\0'};
+
+			c = (unsigned char) strtol(hex, NULL, 16);
+			spelled += 2;
+		}
+		/* A name may itself hold a plus sign that is not encoded. */
+		if (pg_tolower(c) != pg_tolower((unsigned char) *name) && !(c == ' ' && *name == '+' && spelled[-1] == '+'))
+			return false;
+	}
+	return spelled == end && *name == '\0';
+}
+
+/* http_url_drop is an address without the parameters of a name, however it is spelled. */
 char *
 http_url_drop(const char *url, const char *name)
 {
 	const char *query = strchr(url, '?');
-	StringInfoData encoded;
 	StringInfoData out;
 	bool		first = true;
 
 	if (query == NULL)
 		return pstrdup(url);
-	initStringInfo(&encoded);
-	http_url_encode(&encoded, name);
 	initStringInfo(&out);
 	appendBinaryStringInfo(&out, url, query - url);
 	for (const char *p = query + 1; p != NULL;)
@@ -199,8 +224,7 @@ http_url_drop(const char *url, const char *name)
 		size_t		len = strcspn(p, "&");
 		size_t		name_len = strcspn(p, "=&");
 
-		if (!((name_len == encoded.len && pg_strncasecmp(p, encoded.data, name_len) == 0) ||
-			  (name_len == strlen(name) && strncmp(p, name, name_len) == 0)))
+		if (!http_url_names(p, name_len, name))
 		{
 			appendStringInfoChar(&out, first ? '?' : '&');
 			appendBinaryStringInfo(&out, p, len);
@@ -208,6 +232,5 @@ http_url_drop(const char *url, const char *name)
 		}
 		p = p[len] ? p + len + 1 : NULL;
 	}
-	pfree(encoded.data);
 	return out.data;
 }

@@ -174,7 +174,8 @@ command_answer(Source *source, SourceAnswer *answer)
 	{
 		answer->error_class = classes[response.failure];
 		answer->retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
-		snprintf(answer->message, sizeof(answer->message), "upstream: %s", response.message);
+		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
+				 source_redacted(source, response.message, strlen(response.message)));
 	}
 	else if (response.status < 200 || response.status > 299)
 	{

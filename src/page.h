@@ -58,6 +58,8 @@ typedef struct UpstreamPage
 	int64		total_estimate; /* -1 when absent */
 	/* of kind rest */
 	bool		partial;		/* records hold only what has changed, and an id may come twice */
+	bool		new_whole;		/* partial, but records that are not known yet are whole */
+	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */
 	const char *loop;			/* why the upstream is going in circles, or NULL */

@@ -202,19 +202,22 @@ pass_cut(Record *records, int n, int64 max)
 	return kept;
 }
 
-static const pg_uuid_t *
-pass_join_changes(const ApplyChanges *changes, int *n)
+/* Adds to the ids that a page has changed so far; these outlive a part of it. */
+static void
+pass_add_changes(Run *run, PageEntry *entry, const ApplyChanges *changes)
 {
+	int			n = changes->n[0] + changes->n[1] + changes->n[2];
 	pg_uuid_t  *ids;
 
-	*n = changes->n[0] + changes->n[1] + changes->n[2];
-	if (*n == 0)
-		return NULL;
-	ids = palloc(sizeof(pg_uuid_t) * *n);
-	for (int k = 0, at = 0; k < 3; at += changes->n[k++])
+	if (n == 0)
+		return;
+	ids = MemoryContextAlloc(run->page_context, sizeof(pg_uuid_t) * (entry->nchanged + n));
+	if (entry->nchanged > 0)
+		memcpy(ids, entry->changed, sizeof(pg_uuid_t) * entry->nchanged);
+	for (int k = 0; k < 3; entry->nchanged += changes->n[k++])
 		if (changes->n[k] > 0)
-			memcpy(ids + at, changes->ids[k], sizeof(pg_uuid_t) * changes->n[k]);
-	return ids;
+			memcpy(ids + entry->nchanged, changes->ids[k], sizeof(pg_uuid_t) * changes->n[k]);
+	entry->changed = ids;
 }
 
 static void
@@ -227,6 +230,96 @@ pass_make_merger(Run *run)
 	MemoryContextSwitchTo(old);
 }
 
+static bool
+pass_has_filter(const Filter *filter)
+{
+	return filter->name_pattern != NULL || filter->ngroup_ids >= 0 || filter->ndomains >= 0 ||
+		filter->member_of_synced_groups || filter->max_records > 0;
+}
+
+/*
+ * Applies the records of a page, or of a part of one; entry has what the parts
+ * before brought, and room for what is seen.  Returns how many are in scope.
+ */
+static int
+pass_apply_records(Run *run, const UpstreamPage *page, bool goes_on, int64 passed, PageEntry *entry)
+{
+	int			n = page->nrecords;
+	Record	   *records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
+	int			in_scope;
+	ApplyChanges changes = {0};
+
+	run->scope.changes = run->setup.note_changes ? &changes : NULL;
+	memcpy(records, page->records, sizeof(Record) * n);
+	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
+	entry->counts.filtered += n - in_scope;
+	n = in_scope;
+	if (run->setup.filter.max_records > 0)
+	{
+		n = pass_cut(records, n, run->setup.filter.max_records - passed);
+		if (n < in_scope || (passed + n >= run->setup.filter.max_records && goes_on))
+			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+		entry->counts.filtered += in_scope - n;
+	}
+	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
+	pass_add_changes(run, entry, &changes);
+	run->scope.changes = NULL;
+	pfree(records);
+	return n;
+}
+
+static void
+pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
+{
+	if (page->nfaults == 0)
+		return;
+	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+	store_add_faults(run->id, entry->page, page->faults, page->nfaults);
+	entry->counts.errored += page->nfaults;
+	for (int i = 0; i < page->nfaults; i++)
+		if (page->faults[i].external_id.data == NULL)
+			entry->counts.unidentified++;
+}
+
+/*
+ * Applies records that hold only what has changed.  With a filter, one that is
+ * not stored may have been out of scope until now, and what came is not all of
+ * it: then the link is forgotten (an empty one says so), so that the next run
+ * begins where records are whole.
+ */
+static int
+pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
+{
+	bool		known_only = !page->new_whole && pass_has_filter(&run->setup.filter);
+	UpstreamPage merged;
+	Merge	   *merge;
+	int			unknown = 0;
+	int			n = 0;
+
+	pass_make_merger(run);
+	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page);
+	run->scope.parser = run->merger;
+	while (apply_merge_next(merge, known_only, &merged))
+	{
+		/* What is needed to write a part is gone before the next one. */
+		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
+
+		n += pass_apply_records(run, &merged, page->next_cursor != NULL, run->setup.passed + n, entry);
+		pass_apply_faults(run, &merged, entry);
+		entry->counts.truncated += merged.truncated;
+		unknown += merged.unknown;
+		MemoryContextSwitchTo(old);
+	}
+	if (unknown > 0)
+	{
+		entry->link = "";
+		entry->incomplete = psprintf("of %d records that are not stored only what has changed came: the next run begins anew", unknown);
+		run_incomplete(run, "%s", entry->incomplete);
+	}
+	entry->counts.duplicates += apply_merge_duplicates(merge);
+	return n;
+}
+
 /*
  * pass_apply_once is the transaction of a page.  False when the run must not go
  * on; it has then been failed, and nothing was written.
@@ -234,12 +327,8 @@ pass_make_merger(Run *run)
 static bool
 pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	Record	   *records;
-	UpstreamPage merged;
 	int			n;
-	int			in_scope;
 	RunGuard	guard;
-	ApplyChanges changes = {0};
 	instr_time	t0,
 				t;
 
@@ -268,47 +357,17 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	}
 
 	run->scope.parser = run->parser;
-	if (page->partial)
-	{
-		pass_make_merger(run);
-		apply_merge(&run->scope, run->parser, run->merger, page, &merged);
-		run->scope.parser = run->merger;
-		page = &merged;
-	}
-	n = page->nrecords;
-	records = MemoryContextAlloc(run->page_context, sizeof(Record) * Max(n, 1));
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
-	run->scope.changes = run->setup.note_changes ? &changes : NULL;
 	memset(&entry->counts, 0, sizeof(entry->counts));
-	memcpy(records, page->records, sizeof(Record) * n);
-	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
-	entry->counts.filtered = page->gone + n - in_scope;
-	n = in_scope;
-	if (run->setup.filter.max_records > 0)
-	{
-		n = pass_cut(records, n, run->setup.filter.max_records - run->setup.passed);
-		if (n < in_scope || (run->setup.passed + n >= run->setup.filter.max_records && page->next_cursor != NULL))
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
-		entry->counts.filtered += in_scope - n;
-	}
-
-	entry->seen = palloc(sizeof(int64) * (n + page->nfaults + 1));
-	entry->nseen = 0;
-	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
-	if (page->nfaults > 0)
-	{
-		apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
-		store_add_faults(run->id, entry->page, page->faults, page->nfaults);
-		for (int i = 0; i < page->nfaults; i++)
-			if (page->faults[i].external_id.data == NULL)
-				entry->counts.unidentified++;
-	}
-	entry->changed = pass_join_changes(&changes, &entry->nchanged);
-	run->scope.changes = NULL;
-	entry->counts.errored = page->nfaults;
+	entry->counts.filtered = page->gone;
 	entry->counts.duplicates = page->duplicates;
 	entry->counts.truncated = page->truncated;
+	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nfaults + 1), MCXT_ALLOC_HUGE);
+	entry->nseen = entry->nchanged = 0;
+	n = page->partial ? pass_apply_partial(run, page, entry) :
+		pass_apply_records(run, page, page->next_cursor != NULL, run->setup.passed, entry);
+	pass_apply_faults(run, page, entry);
 	entry->apply_ms = run_microseconds(&t0) / 1000.0;
 
 	INSTR_TIME_SET_CURRENT(t);
@@ -436,8 +495,9 @@ pass_walk(Run *run)
 		if (loop)
 		{
 			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",
-					 /* what is behind the "?" of an address may be secret */
-					 (int) Min(strcspn(page.next_cursor, "?"), 100), page.next_cursor, run->page);
+					 100, source_redacted(run->source, page.next_cursor,
+										  /* what is behind the "?" of an address may be secret */
+										  strcspn(page.next_cursor, "?")), run->page);
 			return;
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)

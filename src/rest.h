@@ -269,6 +269,8 @@ extern bool rest_parent_next(RestState *state);
 extern const RestParent *rest_parent(const RestState *state);
 
 extern void rest_jsonpath_compile(RestPath *path);
+extern void rest_jsonpath_keep(const char *json, int len);
+extern bool rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side);
 extern bool rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 

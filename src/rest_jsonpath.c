@@ -26,39 +26,137 @@ rest_jsonpath_compile(RestPath *path)
 	path->compiled = DatumGetPointer(DirectFunctionCall1(jsonpath_in, CStringGetDatum(path->text)));
 }
 
+/*
+ * What is evaluated lives in contexts of its own: "work" is empty again after
+ * each path, "value" keeps the jsonb of a text that rest_jsonpath_keep named, as
+ * a record is asked by one path after the other.
+ */
+static MemoryContext jsonpath_value_context;
+static MemoryContext jsonpath_work_context;
+static Datum jsonpath_no_variables;
+static Datum jsonpath_value;
+static bool jsonpath_has_value;
+static const char *jsonpath_kept;
+static int	jsonpath_kept_len;
+
+typedef enum JsonpathWant
+{
+	JSONPATH_ALL,
+	JSONPATH_FIRST,				/* the first item that is not null, or a null */
+	JSONPATH_TRUE				/* true if there is an item that is neither null nor false */
+} JsonpathWant;
+
+static void
+jsonpath_prepare(void)
+{
+	if (jsonpath_work_context != NULL)
+		return;
+	if (jsonpath_value_context == NULL)
+		jsonpath_value_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath value", ALLOCSET_DEFAULT_SIZES);
+	if (jsonpath_no_variables == (Datum) 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		jsonpath_no_variables = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+		MemoryContextSwitchTo(old);
+	}
+	jsonpath_work_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath work", ALLOCSET_DEFAULT_SIZES);
+}
+
+/* rest_jsonpath_keep: until the next call, this text (or none) stays as it is and is converted once. */
+void
+rest_jsonpath_keep(const char *json, int len)
+{
+	jsonpath_kept = json;
+	jsonpath_kept_len = len;
+	jsonpath_has_value = false;
+	if (jsonpath_value_context != NULL)
+		MemoryContextReset(jsonpath_value_context);
+}
+
+static Datum
+jsonpath_convert(const char *json, int len)
+{
+	MemoryContext context = jsonpath_work_context;
+	bool		keep = jsonpath_kept == json && jsonpath_kept_len == len;
+	char	   *copy;
+	Datum		value;
+
+	if (keep && jsonpath_has_value)
+		return jsonpath_value;
+	MemoryContextSwitchTo(context);
+	copy = pnstrdup(json, len);
+	value = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
+	if (!keep)
+		return value;
+	MemoryContextSwitchTo(jsonpath_value_context);
+	jsonpath_value = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	jsonpath_has_value = true;
+	MemoryContextReset(context);
+	return jsonpath_value;
+}
+
+/* Of what was found, as much as is wanted. */
 static char *
-jsonpath_query(const RestPath *path, const char *json, int len)
+jsonpath_text(Jsonb *found, JsonpathWant want, MemoryContext context)
+{
+	uint32		n = JB_ROOT_COUNT(found);
+	JsonbValue *item = NULL;
+	Jsonb	   *first;
+	char	   *text;
+	char	   *copy;
+
+	if (n == 0)
+		return "[]";
+	if (want == JSONPATH_ALL)
+		return MemoryContextStrdup(context, JsonbToCString(NULL, &found->root, VARSIZE(found)));
+	for (uint32 i = 0; i < n && item == NULL; i++)
+	{
+		item = getIthJsonbValueFromContainer(&found->root, i);
+		if (item->type == jbvNull || (want == JSONPATH_TRUE && item->type == jbvBool && !item->val.boolean))
+			item = NULL;
+	}
+	if (want == JSONPATH_TRUE)
+		return item ? "[true]" : "[]";
+	if (item == NULL)
+		return "[null]";
+	first = JsonbValueToJsonb(item);
+	text = JsonbToCString(NULL, &first->root, VARSIZE(first));
+	copy = MemoryContextAlloc(context, strlen(text) + 3);
+	sprintf(copy, "[%s]", text);
+	return copy;
+}
+
+static char *
+jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant want, MemoryContext context)
 {
 	LOCAL_FCINFO(fcinfo, 4);
-	Datum		target = DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(json, len)));
 	Datum		result;
-	Jsonb	   *found;
 
+	jsonpath_prepare();
 	InitFunctionCallInfoData(*fcinfo, NULL, 4, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = target;
+	fcinfo->args[0].value = jsonpath_convert(json, len);
 	fcinfo->args[1].value = PointerGetDatum(path->compiled);
-	fcinfo->args[2].value = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+	fcinfo->args[2].value = jsonpath_no_variables;
 	fcinfo->args[3].value = BoolGetDatum(true);
+	MemoryContextSwitchTo(jsonpath_work_context);
 	result = jsonb_path_query_array(fcinfo);
-	if (fcinfo->isnull)
-		return NULL;
-	found = DatumGetJsonbP(result);
-	return JsonbToCString(NULL, &found->root, VARSIZE(found));
+	return fcinfo->isnull ? NULL : jsonpath_text(DatumGetJsonbP(result), want, context);
 }
 
 /*
- * rest_jsonpath_query puts the array of all that a path finds into side's tree,
- * whose text is in the current context.  False when it is not known what it finds.
+ * Puts the array of what a path finds into side's tree, whose text is in the
+ * current context.  False when it is not known what it finds.
  */
-bool
-rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side)
+static bool
+jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want, JsonParser *side)
 {
 	MemoryContext context = CurrentMemoryContext;
 	char	   *volatile text = NULL;
 
 	PG_TRY();
 	{
-		text = jsonpath_query(path, json, len);
+		text = jsonpath_query(path, json, len, want, context);
 	}
 	PG_CATCH();
 	{
@@ -70,7 +168,10 @@ rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser 
 		if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR)
+		{
+			rest_jsonpath_keep(NULL, 0);
 			PG_RE_THROW();
+		}
 		/* The SQL/JSON conditions, 22030 to 2203G. */
 		if (strncmp(unpack_sql_state(edata->sqlerrcode), "2203", 4) == 0)
 			text = "[]";
@@ -78,7 +179,23 @@ rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser 
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(jsonpath_work_context);
 	return text != NULL && json_parse(side, text, strlen(text), FLOHSYNC_MAX_NESTING + 1);
+}
+
+/* rest_jsonpath_query: all that a path finds. */
+bool
+rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side)
+{
+	return jsonpath_into(path, json, len, JSONPATH_ALL, side);
+}
+
+/* rest_jsonpath_says: does a path find anything that is neither null nor false? */
+bool
+rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side)
+{
+	return jsonpath_into(path, json, len, JSONPATH_TRUE, side) && side->nodes[JSON_ROOT].child != 0;
 }
 
 /*
@@ -98,7 +215,7 @@ rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 		return value;
 	}
 	value.json = side;
-	if (!rest_jsonpath_query(path, json->text + at->start, at->end - at->start, side))
+	if (!jsonpath_into(path, json->text + at->start, at->end - at->start, JSONPATH_FIRST, side))
 	{
 		value.failed = true;
 		return value;

@@ -119,7 +119,8 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	{
 		answer->error_class = classes[response->failure];
 		answer->retryable = response->failure == HTTP_NETWORK || response->failure == HTTP_TIMEOUT;
-		snprintf(answer->message, sizeof(answer->message), "upstream: %s", response->message);
+		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
+				 source_redacted(state->source, response->message, strlen(response->message)));
 		return;
 	}
 	used_up = limits_number(state, d->remaining_header) == 0;

@@ -42,10 +42,15 @@ static bool pg_attribute_printf(3, 4)
 reading_failed(Reading *r, const char *error_class, const char *format,...)
 {
 	va_list		args;
+	char	   *message;
 
 	va_start(args, format);
 	vsnprintf(r->answer->message, sizeof(r->answer->message), format, args);
 	va_end(args);
+	/* What an answer says may be in it, such as the host of a link. */
+	message = source_redacted(r->state->source, r->answer->message, strlen(r->answer->message));
+	strlcpy(r->answer->message, message, sizeof(r->answer->message));
+	pfree(message);
 	r->answer->error_class = error_class;
 	r->answer->retryable = false;
 	return false;
@@ -220,19 +225,13 @@ static bool
 map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 {
 	const RestPath *path = state->def->gone;
-	JsonParser *side = state->side[0];
 
 	if (path == NULL)
 		return false;
 	if (path->native)
 		return rest_path_walk(path, path->nsteps, json, node, map_gone_item, json);
-	if (!clean || !rest_jsonpath_query(path, json->text + json->nodes[node].start,
-									   json->nodes[node].end - json->nodes[node].start, side))
-		return false;
-	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0; i = side->nodes[i].next)
-		if (map_gone_item(side, i))
-			return true;
-	return false;
+	return clean && rest_jsonpath_says(path, json->text + json->nodes[node].start,
+									   json->nodes[node].end - json->nodes[node].start, state->side[0]);
 }
 
 /* The attributes of a record of for_each: with the ids of both sides. */
@@ -279,6 +278,7 @@ map_record(Reading *r, uint32 node)
 	bool		clean = page_is_clean(r->parser, r->tree, node);
 	PageMapped	m = {r->tree, node};
 
+	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
 	m.gone = map_is_gone(state, r->tree, node, clean);
 	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
 	m.display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
@@ -532,6 +532,8 @@ reading_delta(Reading *r, char **next)
 	if (state->def->delta == NULL || !state->source->spec.incremental)
 		return true;
 	r->page->partial = state->def->delta_partial;
+	/* The walk from the start brings all records, and all of them. */
+	r->page->new_whole = state->kept_link == NULL;
 	link = next_text(r, state->def->delta, false, &failed);
 	if (link)
 	{
@@ -621,6 +623,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if (!state->page_started)
 		page_exclude(parser, d->exclude, d->nexclude);
 	state->page_started = true;
+	rest_jsonpath_keep(NULL, 0);
 	if (state->nothing)
 		return reading_nothing(&r, problem);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, page, problem);
@@ -643,10 +646,15 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	next = next_position(&r, total, &failed);
 	if (failed || !reading_delta(&r, &next))
 		return false;
+	/* It would be stored in clear. */
+	if ((next && source_shows_secret(source, next)) ||
+		(page->keep_link && source_shows_secret(source, page->keep_link)))
+		return reading_failed(&r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
 	if (reading_repeats(&r))
 		page->loop = "the upstream sent the same page twice in a row";
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
+	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;

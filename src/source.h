@@ -105,6 +105,7 @@ extern void source_close(Source *source);
 extern const char *source_secret(const Source *source, const char *name);
 extern void source_hide(Source *source, const char *value);
 extern char *source_redacted(const Source *source, const char *text, size_t len);
+extern bool source_shows_secret(const Source *source, const char *text);
 extern void source_wipe_secrets(SourceSecret *secrets, int n);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);

@@ -104,7 +104,10 @@ secret_spelled(const char *p, const char *end, unsigned char c)
 	}
 	if (*p == '%' && secret_hex(p + 1, end, 2) == c)
 		return 3;
-	return (unsigned char) *p == c ? 1 : 0;
+	if (*p == '+' && c == ' ')
+		return 1;
+	/* The name of a host comes back in small letters. */
+	return pg_tolower((unsigned char) *p) == pg_tolower(c) ? 1 : 0;
 }
 
 /* How many bytes of a text are this secret, or the beginning of it; 0: it is not here. */
@@ -171,6 +174,36 @@ source_redacted(const Source *source, const char *text, size_t len)
 	}
 	*out = '\0';
 	return copy;
+}
+
+/*
+ * source_shows_secret: does a text hold a whole secret, so that it must not be
+ * stored?  Short ones do not count: they are in any address.
+ */
+bool
+source_shows_secret(const Source *source, const char *text)
+{
+	const char *end = text + strlen(text);
+
+	for (int i = 0; i < source->spec.nsecrets + source->nhidden; i++)
+	{
+		const char *secret = i < source->spec.nsecrets ? source->spec.secrets[i].value :
+			source->hidden[i - source->spec.nsecrets];
+
+		if (secret == NULL || strlen(secret) < SECRET_TELLING)
+			continue;
+		for (const char *p = text; p < end; p++)
+		{
+			const char *at = p;
+			const char *s = secret;
+
+			for (size_t n; *s && (n = secret_spelled(at, end, (unsigned char) *s)) > 0; s++)
+				at += n;
+			if (*s == '\0')
+				return true;
+		}
+	}
+	return false;
 }
 
 void

@@ -81,7 +81,7 @@ typedef struct PageEntry
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
 	int			nseen;
-	const pg_uuid_t *changed;	/* added, then updated, then restored; NULL: nobody wants to know */
+	const pg_uuid_t *changed;	/* added, updated, restored; NULL: nobody wants to know */
 	int			nchanged;
 } PageEntry;
 

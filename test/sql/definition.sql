@@ -26,6 +26,24 @@ SELECT f ->> 'pointer' = '/resources/u/list/body' || repeat('/0', 32) AS there, 
   FROM jsonb_array_elements(flohsync.validate_definition(('{"version": 1, "base_url": "https://x", "resources": {"u": {"map": {"externalId": "$.id"},
     "list": {"path": "/x", "method": "POST", "body": ' || repeat('[', 2000) || repeat(']', 2000) || '}}}}')::jsonb)) f;
 
+-- and in time, however many faults there are
+SET statement_timeout = '3s';
+SELECT jsonb_array_length(f) AS faults, f -> 0 ->> 'message' AS first, length(f::text) < 10000 AS short
+  FROM flohsync.validate_definition(jsonb_build_object('version', 1, 'base_url', 'https://x',
+         'resources', (SELECT jsonb_object_agg('r' || i, '{"for_each": {"resource": "zz"}}'::jsonb) FROM generate_series(1, 9000) i))) f;
+SELECT f ->> 'pointer' AS pointer, f ->> 'message' AS message, f ->> 'hint' AS hint
+  FROM jsonb_array_elements(flohsync.validate_definition(jsonb_build_object('version', 1, 'base_url', 'https://x',
+         'resources', (SELECT jsonb_object_agg('r' || i, '{"for_each": {"resource": "zz", "path": "/x"}, "map": {"externalId": "$.id"}, "list": {}}'::jsonb) FROM generate_series(1, 25) i)))) f
+ WHERE f ->> 'pointer' = '/resources/r7/for_each/resource';
+SELECT jsonb_array_length(f) AS faults, f -> -1 AS last
+  FROM flohsync.validate_definition(jsonb_build_object('version', 1, 'base_url', 'https://x',
+         'resources', '{}', 'headers', (SELECT jsonb_agg(i) FROM generate_series(1, 3) i))
+         || (SELECT jsonb_object_agg('k' || i, i) FROM generate_series(1, 3000) i)) f;
+SELECT jsonb_array_length(f) AS faults, f -> 0 ->> 'message' AS first
+  FROM flohsync.validate_definition(('{"version": 1, "base_url": "https://x", "resources": {"user": {"list": {"path": "/a", "method": "POST",
+    "body": {"a": "' || repeat('{{x', 300000) || '"}}, "map": {"externalId": "$.id"}}}}')::jsonb) f;
+RESET statement_timeout;
+
 -- what is said
 SELECT c.label, f ->> 'pointer' AS pointer, f ->> 'message' AS message, f ->> 'hint' AS hint
   FROM corpus c CROSS JOIN LATERAL jsonb_array_elements(flohsync.validate_definition(c.definition)) f
