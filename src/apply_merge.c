@@ -109,6 +109,8 @@ merge_read(const Merge *m, int n)
 	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n)};
 	uint64		rows = db_execute(&query, v, NULL);
 
+	/* SPI leaves its own context behind, which lives on. */
+	MemoryContextSwitchTo(m->context);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		char	   *id = db_text(row, 1);
