@@ -216,7 +216,7 @@ chmod 0600, $key_file;
 $f->node->append_conf('postgresql.conf', "flohsync.encryption_key_file = '$key_file'\n");
 $f->node->reload;
 $f->wait_for("SELECT current_setting('flohsync.encryption_key_file') <> ''");
-$f->sql("SELECT flohsync.set_secret('c', 'token', 'redirect-me-not')");
+$f->sql("SELECT flohsync.set_secret('c', 'token', '4711-not-for-others')");
 
 # A second server: it must hear nothing.
 my $g = bless {}, 'Flohsync';
@@ -252,7 +252,7 @@ for my $to ('/elsewhere', "http://127.0.0.1:$port/elsewhere?a=b", '?x', 'elsewhe
 		my $r = redirected($code, $to);
 		ok($r->{ok}, "$code to $to is followed") or diag($r->{error});
 		my @requests = $f->requests;
-		is(join(' ', map { "$_->{asked}{command} $_->{headers}{authorization}" } @requests), join(' ', ('listUsers Bearer redirect-me-not') x 2), 'with body and credentials');
+		is(join(' ', map { "$_->{asked}{command} $_->{headers}{authorization}" } @requests), join(' ', ('listUsers Bearer 4711-not-for-others') x 2), 'with body and credentials');
 	}
 	for my $code (301, 302, 303)
 	{
@@ -294,7 +294,7 @@ $f->up('heal');
 $f->clear_log;
 $f->sync_ok('c', 'user', 'a run beside all this');
 is(join(' ', sort grep { !/^(?:host|accept|accept-encoding|authorization|content-length|content-type|user-agent)$/ } map { keys %{ $_->{headers} } } $f->requests), '', 'sends no header that is not needed');
-is(join(' ', grep { $_ ne 'Bearer redirect-me-not' } map { $_->{headers}{authorization} } $f->requests), '', 'and no credentials but its own');
+is(join(' ', grep { $_ ne 'Bearer 4711-not-for-others' } map { $_->{headers}{authorization} } $f->requests), '', 'and no credentials but its own');
 
 $f->no_crash;
 done_testing();
