@@ -34,9 +34,12 @@ export async function cache(figures, { listing, redis, get, rounds }) {
   await db.run(`create function public.empty(text, text, text) returns jsonb language sql as 'select null::jsonb'`);
   await db.run(`create function public.fetch(uuid, text, text) returns jsonb language sql as $$ select jsonb_build_object('externalId', $3) $$`);
   await db.run('create sequence public.nothing');
-  await db.run(`select flohsync.cache_put('upstream', 'user', 'u-17', $$
+  // The first use switches the cache on, and what writes does not store.
+  await db.run(`select flohsync.cache_get('upstream', 'user', 'u-17')`);
+  const { stored } = await db.one(`select flohsync.cache_put('upstream', 'user', 'u-17', $$
     {"externalId": "u-17", "displayName": "Ada Lovelace", "email": "ada@example.org", "attributes": {"department": "R&D", "title": "Engineer",
-     "groups": ["g-1", "g-2"], "address": {"city": "London", "zip": "W1J"}, "active": true, "loginCount": 12}}$$, '1 hour')`);
+     "groups": ["g-1", "g-2"], "address": {"city": "London", "zip": "W1J"}, "active": true, "loginCount": 12}}$$, '1 hour') as stored`);
+  if (!stored) throw new Error('the value was not stored');
   await until(db, `select count(*) = 0 as done from pg_stat_activity where backend_type = 'flohsync invalidator'`);
   const key = `cr:${db.connector}:user:u-17`;
 
