@@ -41,6 +41,8 @@ sub settings
 		$f->sql("ALTER SYSTEM SET flohsync.$_ = " . literal($set{$_}));
 	}
 	$f->sql('SELECT pg_reload_conf()');
+	# A worker that is on its way out may hear of it later than we do.
+	$f->wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%')");
 	$f->wait_for("SELECT current_setting('flohsync.$_') = " . literal($set{$_})) or die "$_ is not set" for keys %set;
 	return;
 }
