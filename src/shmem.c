@@ -627,11 +627,23 @@ shmem_clear_database(Oid database)
 	shmem_cache_forget(database);
 }
 
+/*
+ * shmem_run_finished tells those who wait for a run, and other workers in the
+ * database: what they read of when it is next due may be older than the end of
+ * this run, which can be due for another try.
+ */
 void
 shmem_run_finished(void)
 {
-	if (shared != NULL)
-		ConditionVariableBroadcast(&shared->run_finished);
+	DatabaseSlot *d;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(MyDatabaseId, false)) != NULL)
+		d->wake_seq[WORKER_RUNS]++;
+	LWLockRelease(shared->lock);
+	ConditionVariableBroadcast(&shared->run_finished);
 }
 
 /* shmem_wait_run_finished returns when some run has ended, or after the timeout. */

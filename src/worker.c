@@ -249,6 +249,7 @@ flohsync_worker_main(Datum arg)
 			/* Others take what else is waiting, and what falls due while we work. */
 			shmem_publish_due(ticket.database, seq, more ? GetCurrentTimestamp() : next_due);
 			worker_do_run(&claimed);
+			seq = shmem_wake_seq(ticket.database, WORKER_RUNS);
 		}
 		if (flohsync_run_retention > 0)
 		{
