@@ -20,7 +20,8 @@ CREATE TABLE flohsync.resource_record (
   departure_settled_at timestamptz,
   -- external_id first: the probes of a page walk one stretch of the index.
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
-) WITH (fillfactor = 95);
+  -- Room on every page for a new version of one record of up to 800 bytes: then no index is written.
+) WITH (fillfactor = 90);
 CREATE INDEX resource_record_scope ON flohsync.resource_record (connector_id, resource_type);
 CREATE INDEX resource_record_stale ON flohsync.resource_record (connector_id, resource_type, stale_since)
  WHERE stale_since IS NOT NULL;

@@ -44,7 +44,7 @@ export function passFetched(db, name, upstream) {
 export async function copy(db, dir) {
   const file = `'${dir}/${db.name}.copy'`;
   await db.load('tables.sql');
-  await db.run(`call bench.make_table('copy_record', 95)`);
+  await db.run(`call bench.make_table('copy_record', 90)`);
   await db.run(`copy flohsync.resource_record to ${file}`);
   await db.run('checkpoint');
   return measured(db, () => db.run(`copy bench.copy_record from ${file}`));
