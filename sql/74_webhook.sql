@@ -144,7 +144,7 @@ DECLARE
   x flohsync.resource_record;
 BEGIN
   UPDATE flohsync.resource_record r
-     SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at)
+     SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL
    WHERE r.id = _record AND r.stale_since IS NULL AND flohsync._is_news(r, _observed_at, _event_at)
   RETURNING * INTO x;
   IF NOT FOUND THEN
@@ -290,7 +290,7 @@ BEGIN
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';
-        UPDATE flohsync.resource_record r SET observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at) WHERE r.id = x.id;
+        UPDATE flohsync.resource_record r SET observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL WHERE r.id = x.id;
       END IF;
     END IF;
     IF outcome = 'removed' THEN

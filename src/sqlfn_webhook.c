@@ -41,6 +41,7 @@
 #include "store_secret.h"
 #include "upsert.h"
 #include "webhook.h"
+#include "webhook_keys.h"
 
 /* One in so many deliveries forgets what is too old. */
 #define WEBHOOK_FORGET_EVERY	1000
@@ -219,28 +220,84 @@ webhook_scope(WebhookRecord *r)
 		filter_prepare(&r->filter);
 }
 
+/* What is stored of the record, locked. */
+typedef struct WebhookStored
+{
+	pg_uuid_t	id;
+	TimestampTz event_at;		/* 0: unknown */
+	TimestampTz observed_at;
+	bool		stale;
+	Jsonb	   *keys;			/* see webhook_keys.c */
+} WebhookStored;
+
+#define WEBHOOK_MERGED(other_attributes) \
+	"pg_catalog.jsonb_build_object('externalId', r.external_id," \
+	" 'displayName', case when $4 operator(pg_catalog.?) 'displayName' then $4 -> 'displayName' else pg_catalog.to_jsonb(r.display_name) end," \
+	" 'email', case when $4 operator(pg_catalog.?) 'email' then $4 -> 'email' else pg_catalog.to_jsonb(r.email) end," \
+	" 'attributes', case when not $4 operator(pg_catalog.?) 'attributes' then r.attributes" \
+	" when pg_catalog.jsonb_typeof($4 -> 'attributes') = 'object' then coalesce(r.attributes, '{}') || ($4 -> 'attributes')" \
+	" else " other_attributes " end)::pg_catalog.text"
+
 /* The stored record, locked, with the data laid over it, as text; NULL when there is none. */
 static char *
-webhook_merge(const WebhookRecord *r, Datum data, pg_uuid_t *record)
+webhook_merge(const WebhookRecord *r, Jsonb *data, WebhookStored *stored)
 {
 	static DbQuery query = {
-		"select r.id, pg_catalog.jsonb_build_object('externalId', r.external_id,"
-		" 'displayName', case when $4 operator(pg_catalog.?) 'displayName' then $4 -> 'displayName' else pg_catalog.to_jsonb(r.display_name) end,"
-		" 'email', case when $4 operator(pg_catalog.?) 'email' then $4 -> 'email' else pg_catalog.to_jsonb(r.email) end,"
-		" 'attributes', case when not $4 operator(pg_catalog.?) 'attributes' then r.attributes"
-		" when pg_catalog.jsonb_typeof($4 -> 'attributes') = 'object' then coalesce(r.attributes, '{}') || ($4 -> 'attributes')"
-		" else $4 -> 'attributes' end)::pg_catalog.text"
+		"select r.id, " WEBHOOK_MERGED("$4 -> 'attributes'") ", r.event_at, r.observed_at, r.stale_since is not null, r.event_keys"
 		" from flohsync.resource_record r"
 		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key update",
 		4, {UUIDOID, TEXTOID, TEXTOID, JSONBOID}, .by_index = true
 	};
-	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), data};
+	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), JsonbPGetDatum(data)};
+	Datum		value;
 	bool		isnull;
 
+	memset(stored, 0, sizeof(*stored));
 	if (db_execute(&query, v, NULL) == 0)
 		return NULL;
-	*record = *DatumGetUUIDP(db_value(0, 1, &isnull));
+	stored->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
+	value = db_value(0, 3, &isnull);
+	stored->event_at = isnull ? 0 : DatumGetTimestampTz(value);
+	stored->observed_at = DatumGetTimestampTz(db_value(0, 4, &isnull));
+	stored->stale = db_bool(0, 5);
+	value = db_value(0, 6, &isnull);
+	stored->keys = isnull ? NULL : DatumGetJsonbPCopy(value);
 	return db_text(0, 2);
+}
+
+/*
+ * webhook_merge_late does the same for an event that is older than the last one
+ * of the record: of its data, only what no later event has named is laid over
+ * it, and is left in *data.  NULL: it does not count at all, because there is no
+ * such, or because the record was observed as a whole, or deleted, since.
+ */
+static char *
+webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
+{
+	static DbQuery query = {
+		"select " WEBHOOK_MERGED("case when pg_catalog.cardinality($5) = 0 then $4 -> 'attributes' else"
+								 " (select pg_catalog.jsonb_object_agg(a.key, a.value) from pg_catalog.jsonb_each(r.attributes) a where a.key = any ($5)) end")
+		" from flohsync.resource_record r"
+		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1"
+		" and not exists (select from flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
+		" and t.connector_id = $1 and (t.deleted_at > $6 or t.event_at > $6))",
+		6, {UUIDOID, TEXTOID, TEXTOID, JSONBOID, TEXTARRAYOID, TIMESTAMPTZOID}, .by_index = true
+	};
+	WebhookKept kept;
+	Datum		v[6];
+
+	if (stored->stale || stored->keys == NULL || r->scope.apply.observed_at < r->scope.apply.confirmed_at)
+		return NULL;
+	*data = webhook_keys_late(stored->keys, *data, r->event_at, &kept);
+	if (*data == NULL)
+		return NULL;
+	v[0] = r->hook->connector;
+	v[1] = PointerGetDatum(r->type);
+	v[2] = CStringGetTextDatum(r->id);
+	v[3] = JsonbPGetDatum(*data);
+	v[4] = store_text_array(kept.names, kept.n);
+	v[5] = TimestampTzGetDatum(r->event_at);
+	return db_execute(&query, v, NULL) == 0 ? NULL : db_text(0, 1);
 }
 
 /* The record that the data alone makes, as text. */
@@ -288,10 +345,19 @@ static bool
 webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 {
 	static DbQuery query = {"select flohsync._leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->event_at)};
+	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->scope.apply.event_at)};
 
-	db_execute(&query, v, r->event_at == 0 ? "  n" : NULL);
+	db_execute(&query, v, r->scope.apply.event_at == 0 ? "  n" : NULL);
 	return db_bool(0, 1);
+}
+
+/* The record from its text; raises when it is none. */
+static void
+webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char *hint)
+{
+	upsert_read(&r->scope, text, strlen(text), page);
+	if (page->nfaults > 0)
+		webhook_refuse("data", page->faults[0].message, hint);
 }
 
 /*
@@ -324,9 +390,11 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		UpstreamPage page;
 		PageCounts	counts = {0};
 		ApplyOutcome outcome = APPLY_UNDECIDED;
-		pg_uuid_t	record;
-		char	   *text = webhook_merge(r, PointerGetDatum(data), &record);
+		WebhookStored stored;
+		Jsonb	   *named = data;
+		char	   *text = webhook_merge(r, data, &stored);
 		bool		known = text != NULL;
+		TimestampTz since = DT_NOBEGIN;
 
 		/*
 		 * Now, with the row locked, and not when it came in: of two that wait
@@ -335,18 +403,35 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		r->scope.apply.observed_at = GetCurrentTimestamp();
 		if (r->event_at != 0)
 			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+		r->scope.apply.event_at = r->event_at;
 		if (!known)
 			text = webhook_make(r, data);
-		upsert_read(&r->scope, text, strlen(text), &page);
-		if (page.nfaults > 0)
-			webhook_refuse("data", page.faults[0].message, hint);
+		webhook_parse(r, text, &page, hint);
+		if (known && r->event_at != 0 && stored.event_at > r->event_at)
+		{
+			text = webhook_merge_late(r, &named, &stored);
+			if (text == NULL)
+			{
+				*ignored = true;
+				return false;
+			}
+			webhook_parse(r, text, &page, hint);
+			/* The record is as new as it was. */
+			r->scope.apply.event_at = stored.event_at;
+			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);
+		}
 		if (r->filtered && apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
 		{
-			bool		left = known && webhook_leave_scope(r, &record);
+			bool		left = known && webhook_leave_scope(r, &stored.id);
 
 			*ignored = !left;
 			return left;
 		}
+		/* Older events count from where the record was last seen whole. */
+		if (known)
+			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at, stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
+													  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.absent = !known;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
 		r->told_cache = outcome != APPLY_IGNORED;
