@@ -86,7 +86,7 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from flohsync.resource_tombstone)" \
 	" and exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and (t.deleted_at > $8 or t.event_at > $9)))"
+	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)

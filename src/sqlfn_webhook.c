@@ -280,7 +280,7 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 		" from flohsync.resource_record r"
 		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1"
 		" and not exists (select from flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
-		" and t.connector_id = $1 and (t.deleted_at > $6 or t.event_at > $6))",
+		" and t.connector_id = $1 and ((t.deleted_at > $6 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $6))",
 		6, {UUIDOID, TEXTOID, TEXTOID, JSONBOID, TEXTARRAYOID, TIMESTAMPTZOID}, .by_index = true
 	};
 	WebhookKept kept;
