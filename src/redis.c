@@ -12,6 +12,7 @@
  * - A connection is busy from the first byte of a command to the last byte of
  *   its replies.  One that was left busy, whatever the reason (time-out, cancel,
  *   error), is closed: a late reply can never be taken for another's.
+ * - What comes while the connection is idle ends it, too.
  * - After any I/O or protocol error it is closed.  An error reply is a reply.
  * - More bytes than the largest value has are no reply (see also redis_reply.c).
  * - Who the server is, is asked when connecting and then once a second: its
@@ -301,6 +302,29 @@ redis_append(const RedisCommand *command)
 	return true;
 }
 
+/* What came without being asked for would be taken for the next reply. */
+static bool
+redis_is_quiet(void)
+{
+	ssize_t		rc;
+	char		byte;
+
+	if (redis.tls)
+	{
+		TlsWant		want = redis_tls_peek(redis.tls);
+
+		if (want == TLS_DONE)
+			return redis_set_problem("it said more than it was asked");
+		return want != TLS_FAILED || redis_lost(0);
+	}
+	rc = recv(redis.fd, &byte, 1, MSG_PEEK);
+	if (rc > 0)
+		return redis_set_problem("it said more than it was asked");
+	if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return true;
+	return redis_lost(rc == 0 ? 0 : errno);
+}
+
 /* Sends commands and reads their replies; false: the connection is closed. */
 static bool
 redis_exchange(const RedisCommand *commands, int n)
@@ -313,7 +337,7 @@ redis_exchange(const RedisCommand *commands, int n)
 	redis.busy = true;
 	PG_TRY();
 	{
-		bool		good = true;
+		bool		good = redis_is_quiet();
 
 		for (int i = 0; i < n && good; i++)
 			good = redis_append(&commands[i]);
@@ -494,7 +518,7 @@ redis_note_server(const RedisReply *server, const RedisReply *replication)
 	parts[0] = redis_info_line(server, "run_id", &len[0]);
 	parts[1] = redis_info_line(replication, "master_replid", &len[1]);
 	parts[2] = redis_info_line(replication, "role", &len[2]);
-	if (parts[0] == NULL || parts[1] == NULL || parts[2] == NULL)
+	if (parts[0] == NULL || parts[1] == NULL || parts[2] == NULL || len[0] == 0 || len[1] == 0)
 		return redis_set_problem("INFO does not say who it is");
 	if (len[2] != 6 || memcmp(parts[2], "master", 6) != 0)
 		return redis_set_problem("it is not a master");
