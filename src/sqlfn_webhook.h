@@ -29,6 +29,7 @@ typedef struct WebhookRights
 extern void webhook_take_rights(WebhookRights *saved);
 extern void webhook_give_rights_back(const WebhookRights *saved);
 extern void webhook_check_enabled(bool enabled, const char *name);
+extern bool webhook_call_handler(const Webhook *hook);
 extern char *webhook_take(const Webhook *hook);
 extern Datum webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights);
 
