@@ -18,6 +18,7 @@ CREATE TABLE flohsync.resource_record (
   attributes    jsonb,
   event_at      timestamptz,
   departure_settled_at timestamptz,
+  event_keys    jsonb,
   -- external_id first: the probes of a page walk one stretch of the index.
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
   -- Room on every page for a new version of one record of up to 800 bytes: then no index is written.
@@ -40,6 +41,7 @@ COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.resource_record.departure_settled_at IS 'When it was decided whether the user leaves because the record is stale; holds for that absence (later than stale_since), not for the next';
 COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
+COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'When the last event that named a key happened, in microseconds since 2000; so that an older one that comes late still counts for the others; null: older ones do not count at all';
 
 CREATE VIEW flohsync.connector_resource WITH (security_barrier) AS
 SELECT r.id, r.connector_id, r.resource_type, r.external_id, r.display_name, r.email,

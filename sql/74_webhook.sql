@@ -144,7 +144,7 @@ DECLARE
   x flohsync.resource_record;
 BEGIN
   UPDATE flohsync.resource_record r
-     SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at)
+     SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL
    WHERE r.id = _record AND r.stale_since IS NULL AND flohsync._is_news(r, _observed_at, _event_at)
   RETURNING * INTO x;
   IF NOT FOUND THEN
@@ -290,7 +290,7 @@ BEGIN
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';
-        UPDATE flohsync.resource_record r SET observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at) WHERE r.id = x.id;
+        UPDATE flohsync.resource_record r SET observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL WHERE r.id = x.id;
       END IF;
     END IF;
     IF outcome = 'removed' THEN
@@ -306,7 +306,7 @@ BEGIN
   INSERT INTO flohsync.resource_tombstone AS t (external_id, resource_type, connector_id, deleted_at, event_at, deactivated)
   VALUES (_external_id, _type, _connector, _observed_at, _event_at, left_by_that)
   ON CONFLICT (external_id, resource_type, connector_id) DO UPDATE
-     SET deleted_at = greatest(t.deleted_at, EXCLUDED.deleted_at), event_at = greatest(t.event_at, EXCLUDED.event_at),
+     SET deleted_at = greatest(CASE WHEN t.deleted_at <= clock_timestamp() THEN t.deleted_at END, EXCLUDED.deleted_at), event_at = greatest(t.event_at, EXCLUDED.event_at),
          deactivated = t.deactivated OR EXCLUDED.deactivated,
          made_at = CASE WHEN EXCLUDED.deactivated THEN EXCLUDED.made_at ELSE t.made_at END;
   RETURN outcome;
@@ -330,7 +330,8 @@ BEGIN ATOMIC
   DELETE FROM flohsync.resource_tombstone t
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
      SELECT x.external_id, x.resource_type, x.connector_id FROM flohsync.resource_tombstone x
-      WHERE x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
+      WHERE x.deleted_at > pg_catalog.clock_timestamp() + interval '1 day'
+         OR x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
         AND x.deleted_at < pg_catalog.clock_timestamp() - coalesce((SELECT flohsync._duration(c.stale_retention) FROM flohsync.connector_sync_config c
               WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);

@@ -80,31 +80,36 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 }
 
 #define APPLY_INSERT \
-	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at, event_at)" \
-	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9" \
+	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at, event_at, event_keys)" \
+	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9, $10" \
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from flohsync.resource_tombstone)" \
 	" and exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and (t.deleted_at > $8 or t.event_at > $9)))"
+	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
 {
 	static DbQuery plain = {
 		APPLY_INSERT " returning external_id, num, id",
-		9, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}
 	};
 	static DbQuery yielding = {
 		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
-		9, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}
 	};
-	Datum		v[9] = {scope->connector, scope->resource_type};
+	Datum		v[10] = {scope->connector, scope->resource_type};
+	char		nulls[10];
 
 	apply_columns(scope, records, which, n, v + 2);
 	v[7] = TimestampTzGetDatum(scope->observed_at);
 	v[8] = TimestampTzGetDatum(scope->event_at);
-	return db_execute(scope->single ? &yielding : &plain, v, scope->event_at == 0 ? "        n" : NULL);
+	v[9] = PointerGetDatum(scope->event_keys);
+	memset(nulls, ' ', sizeof(nulls));
+	nulls[8] = scope->event_at == 0 ? 'n' : ' ';
+	nulls[9] = scope->event_keys == NULL ? 'n' : ' ';
+	return db_execute(scope->single ? &yielding : &plain, v, nulls);
 }
 
 /* Takes back those inserts that a deletion committed meanwhile forbids. */
@@ -137,18 +142,18 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
-		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at)"
+		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at), event_keys = $9"
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
 		" where r.id = u.id"
 		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
 		" and coalesce(r.event_at <= $8, true)"
 		" returning r.external_id, r.num, r.id",
-		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
 		.by_index = true
 	};
 	Datum		columns[5];
-	Datum		v[8];
-	char		nulls[8];
+	Datum		v[9];
+	char		nulls[9];
 
 	apply_columns(scope, records, which, n, columns);
 	v[0] = apply_ids(prior, which, n);
@@ -159,6 +164,8 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 	memset(nulls, ' ', sizeof(nulls));
 	nulls[6] = scope->confirmed_at == 0 ? 'n' : ' ';
 	nulls[7] = scope->event_at == 0 ? 'n' : ' ';
+	v[8] = PointerGetDatum(scope->event_keys);
+	nulls[8] = scope->event_keys == NULL ? 'n' : ' ';
 	return db_execute(&query, v, nulls);
 }
 
@@ -166,16 +173,16 @@ static uint64
 apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n)
 {
 	static DbQuery query = {
-		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at) from unnest($1) u(id)"
+		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
 		" where r.id = u.id and r.stale_since is null"
 		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
 		" and coalesce(r.event_at <= $4, true)"
 		" returning r.external_id, r.num, r.id",
-		4, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}, .by_index = true
+		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .by_index = true
 	};
-	Datum		v[4] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
-	TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at)};
-	char		nulls[4] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ', scope->event_at == 0 ? 'n' : ' '};
+	Datum		v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
+		TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
+	char		nulls[5] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ', scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
 
 	return db_execute(&query, v, nulls);
 }

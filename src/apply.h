@@ -5,6 +5,8 @@
 #ifndef FLOHSYNC_APPLY_H
 #define FLOHSYNC_APPLY_H
 
+#include "utils/jsonb.h"
+
 #include "store.h"
 
 /* Records that were added, updated and restored, in this order. */
@@ -22,6 +24,7 @@ typedef struct ApplyScope
 	bool		single;			/* records observed one by one (upsert), not by a pass: see apply.c */
 	bool		absent;			/* single: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
 	TimestampTz event_at;		/* when the upstream says it happened, 0: it does not say */
+	Jsonb	   *event_keys;		/* which event has named which key last (webhook_keys.c); NULL: the records are whole */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */

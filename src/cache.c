@@ -327,6 +327,9 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 		}
 		else if (reply->type == REDIS_IS_STATUS || reply->type == REDIS_IS_INTEGER)
 		{
+			/* To GET that is no answer. */
+			if (attempt == 0)
+				return cache_reply_failed(reply) ? CACHE_MISS : CACHE_FAILED;
 			lease->held = true;
 			return CACHE_MISS;
 		}

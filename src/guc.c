@@ -19,6 +19,7 @@
 
 char	   *flohsync_databases;
 static char *flohsync_acting_user;	/* read by SQL only */
+int			flohsync_cache_databases = 256;
 int			flohsync_cache_holdoff;
 int			flohsync_cache_lease_time;
 int			flohsync_cache_lease_wait;
@@ -173,10 +174,16 @@ guc_init(void)
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	/* Without shared memory there is no limit; the server takes no such setting later on. */
 	if (process_shared_preload_libraries_in_progress)
+	{
+		DefineCustomIntVariable("flohsync.cache_databases",
+								"Databases that share what they know about the cache, for the test that has few.",
+								NULL, &flohsync_cache_databases, 256, 1, 65536,
+								PGC_POSTMASTER, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 		DefineCustomIntVariable("flohsync.max_workers",
 								"Most workers at a time, in the whole cluster.",
 								NULL, &flohsync_max_workers, 4, 1, 64,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	}
 	DefineCustomIntVariable("flohsync.page_size",
 							"Number of records to ask an upstream for at a time.",
 							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,

@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_GUC_H
 #define FLOHSYNC_GUC_H
 
+extern int	flohsync_cache_databases;	/* slots in shared memory */
 extern int	flohsync_cache_holdoff; /* ms */
 extern int	flohsync_cache_lease_time;	/* ms */
 extern int	flohsync_cache_lease_wait;	/* ms */

@@ -72,7 +72,10 @@ url_number(const char *text, size_t len, int max)
 	return n <= max ? n : -1;
 }
 
-/* The part before "@"; the last one, as passwords may hold one. */
+/*
+ * The part before "@"; the last one, as passwords may hold one.  The path of a
+ * socket may hold one, too: there it is the first one that a path follows.
+ */
 static const char *
 url_login(const char **rest, RedisAddress *address)
 {
@@ -81,9 +84,9 @@ url_login(const char **rest, RedisAddress *address)
 	const char *colon;
 
 	for (size_t i = 0; i < span; i++)
-		if ((*rest)[i] == '@')
+		if ((*rest)[i] == '@' && (!address->local || (at == NULL && (*rest)[i + 1] == '/')))
 			at = *rest + i;
-	/* The path of a socket may hold one, too: what is a login does not begin with a slash. */
+	/* What is a login does not begin with a slash. */
 	if (at == NULL || (address->local && **rest == '/'))
 		return NULL;
 	colon = memchr(*rest, ':', at - *rest);

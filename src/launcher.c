@@ -33,6 +33,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "shmem.h"
+#include "shmem_cache.h"
 #include "wait.h"
 #include "worker.h"
 
@@ -66,7 +67,11 @@ launcher_wants(List *names, const char *database)
 	return false;
 }
 
-/* Reads the list of databases, and the role for the workers. */
+/*
+ * Reads the list of databases, and the role for the workers.  Of those that have
+ * a place in the cache's shared memory and are gone, it frees that; what is
+ * taken after the list is read does not count.
+ */
 static Oid
 launcher_refresh(void)
 {
@@ -80,10 +85,13 @@ launcher_refresh(void)
 	List	   *names = NIL;
 	Oid			role;
 	int			missing;
+	Oid		   *cached;
+	int			ncached;
 	static bool reported_missing = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	ncached = shmem_cache_databases(&cached);
 	(void) GetTransactionSnapshot();
 	copy = pstrdup(flohsync_databases);
 	if (!SplitGUCList(copy, ',', &names))
@@ -95,6 +103,9 @@ launcher_refresh(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
+		for (int i = 0; i < ncached; i++)
+			if (cached[i] == database->oid)
+				cached[i] = InvalidOid;
 		if (!database->datallowconn || database->datistemplate ||
 			!launcher_wants(names, NameStr(database->datname)))
 			continue;
@@ -104,6 +115,9 @@ launcher_refresh(void)
 	}
 	table_endscan(scan);
 	table_close(relation, AccessShareLock);
+	for (int i = 0; i < ncached; i++)
+		if (OidIsValid(cached[i]))
+			shmem_cache_release(cached[i]);
 	role = get_role_oid(flohsync_worker_role, true);
 	missing = shmem_sync_databases(databases, n);
 	if (missing > 0 && !reported_missing)

@@ -337,10 +337,14 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 		l.slot = table_slot_create(l.relation, NULL);
 		for (int k = 0; k < n; k++)
 		{
+			TimestampTz at;
 			bool		isnull;
 
-			if (lookup_seek(&l, which[k]) &&
-				(DatumGetTimestampTz(slot_getattr(l.slot, deleted_at, &isnull)) > observed_at ||
+			if (!lookup_seek(&l, which[k]))
+				continue;
+			at = DatumGetTimestampTz(slot_getattr(l.slot, deleted_at, &isnull));
+			/* One from the future is that of a clock that was set back since. */
+			if (((at > observed_at && at <= GetCurrentTimestamp()) ||
 				 (event_at != 0 && DatumGetTimestampTz(slot_getattr(l.slot, event, &isnull)) > event_at && !isnull)))
 				deleted[found++] = which[k];
 		}

@@ -119,6 +119,19 @@ redis_tls_read(RedisTls *tls, char *buffer, size_t size, size_t *got)
 	return rc == 1 ? TLS_DONE : tls_want(tls, rc);
 }
 
+/* redis_tls_peek: TLS_DONE when there is something to read. */
+TlsWant
+redis_tls_peek(RedisTls *tls)
+{
+	size_t		got;
+	char		byte;
+	int			rc;
+
+	ERR_clear_error();
+	rc = SSL_peek_ex(tls->ssl, &byte, 1, &got);
+	return rc == 1 ? TLS_DONE : tls_want(tls, rc);
+}
+
 TlsWant
 redis_tls_write(RedisTls *tls, const char *data, size_t len, size_t *sent)
 {

@@ -97,7 +97,7 @@ shmem_request(void)
 	if (prev_request_hook)
 		prev_request_hook();
 	RequestAddinShmemSpace(add_size(shmem_size(), shmem_cache_size()));
-	RequestNamedLWLockTranche("flohsync", 1);
+	RequestNamedLWLockTranche("flohsync", 2);
 }
 
 static void
@@ -119,7 +119,7 @@ shmem_startup(void)
 			shared->workers[i].kind = WORKER_CACHE;
 		ConditionVariableInit(&shared->run_finished);
 	}
-	shmem_cache_startup();
+	shmem_cache_startup(&GetNamedLWLockTranche("flohsync")[1].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -24,9 +24,12 @@
  * of again is given up after PROBE_MS.
  *
  * Without shared memory all of this is the process's own, and where all slots
- * are taken.  A slot is never given to another database: a process that counts
- * its writes for itself alone, because there was none, must not meet one that
- * believes the outbox empty by the count in a slot.
+ * are taken.  Then writers count themselves in a slot that belongs to no
+ * database, and readers of all databases heed it: when their database gets a
+ * slot later on, nobody who has one takes the outbox for empty while they write.
+ *
+ * A slot is free again when its database is dropped: nobody is connected to it
+ * any more.  The launcher sees to that.
  */
 #include "postgres.h"
 
@@ -40,9 +43,9 @@
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "guc.h"
 #include "shmem_cache.h"
 
-#define CACHE_DATABASES		256
 #define BREAKER_FAILURES	3
 #define BREAKER_FIRST_MS	1000
 #define BREAKER_LAST_MS		30000
@@ -63,14 +66,25 @@ typedef struct CacheSlot
 	uint64		opened;
 } CacheSlot;
 
-static CacheSlot *slots = NULL;
+typedef struct CacheShared
+{
+	LWLock	   *lock;			/* to take or free a slot */
+	int			nslots;
+	pg_atomic_uint32 freed;		/* how many slots were freed so far */
+	CacheSlot	common;			/* of those who have none: writes and in_flight alone */
+	CacheSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+} CacheShared;
+
+static CacheShared *shared = NULL;
 static CacheSlot own;
 static CacheSlot *mine = NULL;
+static uint32 freed_seen;		/* when there was no slot for us */
+static CacheSlot *writing = NULL;	/* where we are in flight */
 
 Size
 shmem_cache_size(void)
 {
-	return mul_size(CACHE_DATABASES, sizeof(CacheSlot));
+	return add_size(offsetof(CacheShared, slots), mul_size(flohsync_cache_databases, sizeof(CacheSlot)));
 }
 
 static void
@@ -89,49 +103,103 @@ cache_slot_init(CacheSlot *slot)
 
 /* Called with the lock for such things held. */
 void
-shmem_cache_startup(void)
+shmem_cache_startup(LWLock *lock)
 {
 	bool		found;
 
-	slots = ShmemInitStruct("flohsync cache", shmem_cache_size(), &found);
-	if (!found)
-		for (int i = 0; i < CACHE_DATABASES; i++)
-			cache_slot_init(&slots[i]);
+	shared = ShmemInitStruct("flohsync cache", shmem_cache_size(), &found);
+	if (found)
+		return;
+	shared->lock = lock;
+	shared->nslots = flohsync_cache_databases;
+	pg_atomic_init_u32(&shared->freed, 0);
+	cache_slot_init(&shared->common);
+	for (int i = 0; i < shared->nslots; i++)
+		cache_slot_init(&shared->slots[i]);
+}
+
+/* The slot of our database, taken if need be; NULL when there is none for it. */
+static CacheSlot *
+cache_slot_take(void)
+{
+	CacheSlot  *unused = NULL;
+	CacheSlot  *found = NULL;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	freed_seen = pg_atomic_read_u32(&shared->freed);
+	for (int i = 0; i < shared->nslots && found == NULL; i++)
+	{
+		CacheSlot  *slot = &shared->slots[i];
+		Oid			database = pg_atomic_read_u32(&slot->database);
+
+		if (database == MyDatabaseId)
+			found = slot;
+		else if (database == InvalidOid && unused == NULL)
+			unused = slot;
+	}
+	if (found == NULL && unused != NULL)
+	{
+		found = unused;
+		pg_atomic_write_u32(&found->database, MyDatabaseId);
+	}
+	LWLockRelease(shared->lock);
+	return found;
 }
 
 /* The slot of our database; when all are taken, one of our own. */
 static CacheSlot *
 cache_slot(void)
 {
-	if (mine == &own || (mine != NULL && pg_atomic_read_u32(&mine->database) == MyDatabaseId))
+	if (mine != NULL && (mine != &own || shared == NULL || pg_atomic_read_u32(&shared->freed) == freed_seen))
 		return mine;
-	mine = NULL;
-	for (int i = 0; slots != NULL && i < CACHE_DATABASES && mine == NULL; i++)
-		if (pg_atomic_read_u32(&slots[i].database) == MyDatabaseId)
-			mine = &slots[i];
-	for (int i = 0; slots != NULL && i < CACHE_DATABASES && mine == NULL; i++)
-	{
-		uint32		unused = InvalidOid;
-
-		/* Another process may have taken it for the same database just now. */
-		if (pg_atomic_compare_exchange_u32(&slots[i].database, &unused, MyDatabaseId) || unused == MyDatabaseId)
-			mine = &slots[i];
-	}
 	if (mine == NULL)
-	{
+		cache_slot_init(&own);
+	mine = shared != NULL ? cache_slot_take() : NULL;
+	if (mine == NULL)
 		mine = &own;
-		cache_slot_init(mine);
-	}
 	return mine;
+}
+
+/*
+ * shmem_cache_databases lists, in an array of the current memory context, the
+ * databases that have a slot.
+ */
+int
+shmem_cache_databases(Oid **databases)
+{
+	int			n = 0;
+
+	*databases = palloc(sizeof(Oid) * Max(shared ? shared->nslots : 0, 1));
+	for (int i = 0; shared != NULL && i < shared->nslots; i++)
+		if (((*databases)[n] = pg_atomic_read_u32(&shared->slots[i].database)) != InvalidOid)
+			n++;
+	return n;
+}
+
+/* shmem_cache_release frees the slot of a database that is not there any more. */
+void
+shmem_cache_release(Oid database)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->nslots; i++)
+	{
+		CacheSlot  *slot = &shared->slots[i];
+
+		if (pg_atomic_read_u32(&slot->database) != database)
+			continue;
+		cache_slot_init(slot);
+		pg_atomic_fetch_add_u32(&shared->freed, 1);
+	}
+	LWLockRelease(shared->lock);
 }
 
 /* shmem_cache_forget sets back what is known of a database that may be about to be dropped. */
 void
 shmem_cache_forget(Oid database)
 {
-	for (int i = 0; slots != NULL && i < CACHE_DATABASES; i++)
+	for (int i = 0; shared != NULL && i < shared->nslots; i++)
 	{
-		CacheSlot  *slot = &slots[i];
+		CacheSlot  *slot = &shared->slots[i];
 
 		if (pg_atomic_read_u32(&slot->database) != database)
 			continue;
@@ -150,16 +218,17 @@ shmem_cache_forget(Oid database)
 void
 shmem_cache_write_begin(void)
 {
-	CacheSlot  *slot = cache_slot();
-
-	pg_atomic_fetch_add_u32(&slot->in_flight, 1);
-	pg_atomic_fetch_add_u64(&slot->writes, 1);
+	writing = cache_slot();
+	if (writing == &own && shared != NULL)
+		writing = &shared->common;
+	pg_atomic_fetch_add_u32(&writing->in_flight, 1);
+	pg_atomic_fetch_add_u64(&writing->writes, 1);
 }
 
 void
 shmem_cache_write_end(void)
 {
-	pg_atomic_fetch_sub_u32(&cache_slot()->in_flight, 1);
+	pg_atomic_fetch_sub_u32(&writing->in_flight, 1);
 }
 
 /* shmem_cache_writes is to be asked before a snapshot; 0: somebody is in flight, or nobody can know. */
@@ -171,9 +240,10 @@ shmem_cache_writes(void)
 
 	if (slot == &own || max_prepared_xacts > 0)
 		return 0;
-	writes = pg_atomic_read_u64(&slot->writes);
+	/* Neither ever goes down, so no two states have the same sum. */
+	writes = pg_atomic_read_u64(&slot->writes) + pg_atomic_read_u64(&shared->common.writes);
 	pg_memory_barrier();
-	return pg_atomic_read_u32(&slot->in_flight) == 0 ? writes : 0;
+	return pg_atomic_read_u32(&slot->in_flight) == 0 && pg_atomic_read_u32(&shared->common.in_flight) == 0 ? writes : 0;
 }
 
 /* shmem_cache_clean says that the outbox is empty as of that many writes. */

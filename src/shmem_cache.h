@@ -29,8 +29,10 @@ typedef struct CacheFigures
 } CacheFigures;
 
 extern Size shmem_cache_size(void);
-extern void shmem_cache_startup(void);
+extern void shmem_cache_startup(struct LWLock *lock);
 extern void shmem_cache_forget(Oid database);
+extern int	shmem_cache_databases(Oid **databases);
+extern void shmem_cache_release(Oid database);
 
 extern void shmem_cache_count(CacheCounter counter, uint64 n);
 extern bool shmem_cache_figures(CacheFigures *figures);

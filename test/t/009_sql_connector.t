@@ -246,6 +246,10 @@ $f->sql("CREATE SCHEMA evil; CREATE FUNCTION evil.lower(text) RETURNS text LANGU
 source('paths', 'owner', { queries => { user => "SELECT lower('ID') AS external_id, NULL::text AS display_name, NULL::text AS email, NULL::jsonb AS attributes" } });
 my $found = $f->try_sql("SET search_path = evil, pg_catalog; SELECT flohsync.cache_get_or_fetch('paths', 'user', 'id') ->> 'externalId'");
 is($found->{out}, 'id', 'a query means the same in every session') or diag($found->{text});
+$f->sql("CREATE TABLE evil.people AS SELECT 'evil'::text AS id; GRANT SELECT ON evil.people TO PUBLIC");
+source('bare', 'owner', { queries => { user => "SELECT id AS external_id, NULL::text AS display_name, NULL::text AS email, NULL::jsonb AS attributes FROM people" } });
+$found = $f->try_sql("SET search_path = evil, pg_catalog; SELECT flohsync.cache_get_or_fetch('bare', 'user', 'evil') ->> 'externalId'");
+like($found->{message}, qr/relation "people" does not exist/, 'nor is a table found that it names without a schema') or diag($found->{out});
 
 # The owner is who configured last, or stays: never somebody with more rights by accident.
 $f->sql("UPDATE flohsync.connector_sync_config SET owner = 'gone_role' WHERE connector_id = (SELECT id FROM flohsync.connector_definition WHERE name = 'few')");

@@ -60,6 +60,9 @@ is(with("redis://localhost:$port", "$dir/good.crt"), 'f ', 'no TLS where there m
 is(with("rediss://cache:$encoded\@localhost:$port/3", "$dir/good.crt"), 't 1', 'TLS, user and password, with no more rights than needed');
 is(scalar(grep { /:user:k$/ } do { $redis->cmd('SELECT', 3); my @k = $redis->keys; $redis->cmd('SELECT', 0); @k }), 1, 'in the database of the address');
 is(with("unix://cache:$encoded\@$redis->{socket}?db=2"), 't 1', 'the same through a socket');
+symlink $redis->{socket}, "$redis->{dir}/a\@b.sock" or die $!;
+is(with("unix://cache:$encoded\@$redis->{dir}/a\@b.sock"), 't 1', 'one whose name has a sign that ends logins');
+is(with("unix://$redis->{dir}/a\@b.sock"), 't 1', 'also without a login');
 is(with("unix://cache:wrong\@$redis->{socket}"), 'f ', 'a wrong password');
 is(with("unix://weak:weak\@$redis->{socket}"), 'f ', 'a user without the rights');
 is(with("redis://localhost:1"), 'f ', 'nobody there');

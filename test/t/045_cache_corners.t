@@ -140,6 +140,35 @@ is(put('deep', ('[' x 65) . (']' x 65)), 't', 'nested 65 deep is stored') && is(
 is(put('deeper', ('[' x 66) . (']' x 66)), 'f', 'nested 66 deep is not');
 
 #
+# Answers that are none, and what nobody has asked for
+#
+for my $answer ("+OK\\r\\n", ":1\\r\\n")
+{
+	$f->sql('BEGIN');
+	$f->sql('UPDATE public.truth SET v = 8');
+	$proxy->mode('reply', $answer, 'GET');
+	is(get('no answer'), '', "a GET that is answered with $answer, by who cannot put");
+	$proxy->mode('pass');
+	$f->sql('ROLLBACK');
+	get('warm');
+	$proxy->mode('reply', $answer, 'GET');
+	is(get('no answer'), '', 'and by who can');
+	$proxy->mode('pass');
+	is(put('no answer'), 'f', 'has seen nothing');
+	get('warm');
+}
+put('one', '"one"');
+put('two', '"two"');
+for (1 .. 3)
+{
+	is(get('two'), '"two"', 'a value');
+	my $raw = $redis->cmd('GET', redis_key('one'));
+	$proxy->mode('stray', '$' . length($raw) . "\r\n$raw\r\n");
+	isnt(get('two'), '"one"', 'what nobody has asked for is not taken for an answer');
+	is(get('two'), '"two"', 'nor an answer for that to the next question');
+}
+
+#
 # A full Redis that is to keep a mark
 #
 setting('flohsync.cache_holdoff', '5s');

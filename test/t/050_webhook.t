@@ -60,6 +60,12 @@ is($f->sql("select count(*) from flohsync.resource_tombstone where external_id =
 is($f->sql("select count(*) from flohsync.resource_record where external_id = 'never-there'"), 0, 'and nothing else');
 is(hook(event('created', 'u-2', { displayName => 'back' })), 'created changed', 'a later creation is a new record');
 is(row('u-2'), 'back', 'with nothing of the old one');
+$f->sql("update flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'");
+is($f->sql("select flohsync.upsert_resource('acme', 'user', '{\"externalId\": \"never-there\"}')"), 'added', 'a tombstone of a clock that was wrong keeps nothing out');
+is(hook(event('deleted', 'never-there')), 'deleted changed', 'deleted again');
+is($f->sql("select flohsync.upsert_resource('acme', 'user', '{\"externalId\": \"never-there\"}', now() - interval '1 second')"), 'ignored', 'it has a time that counts');
+$f->sql("update flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'; select flohsync._forget_webhooks('30 days')");
+is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'never-there'"), 0, 'and such a one is not kept until then');
 is(hook({ action => 'created', resourceId => 'g-1', resourceType => 'no.such-type_yet', data => { displayName => 'G' } }), 'created changed', 'a type without a configuration');
 is(row('g-1'), 'G', 'is stored as well');
 

@@ -196,6 +196,33 @@ $f->sync($c, 'user');
 is(told(), 'w added, w updated, w removed', 'the next run has nothing to add');
 
 #
+# A deletion has the record and waits for post-sync, which then wants the record:
+# the server ends post-sync, as who waited last, and all of it begins again.
+#
+begin(createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true, safeguards => undef);
+$f->sql("insert into public.people values ('$c', 'stays', null, 'stays\@example.com', null), ('$c', 'leaves', null, 'leaves\@example.com', null)");
+$f->sync_ok($c, 'user', 'two users');
+$f->sql("delete from public.people where directory = '$c' and id = 'leaves'");
+$f->sql('select pg_advisory_lock(52)');
+my $holder = $f->start_sql("BEGIN; SELECT FROM flohsync.floh_user WHERE email = 'leaves\@example.com' FOR UPDATE; SELECT pg_advisory_xact_lock(52); ROLLBACK");
+$f->comes_true("select count(*) = 1 from pg_locks where locktype = 'advisory' and objid = 52 and not granted", 'the user who leaves is held');
+my $run = $f->sql("select flohsync.trigger_sync('$c', 'user')");
+$f->comes_true("select count(*) = 1 from pg_stat_activity where backend_type like 'flohsync worker%' and wait_event_type = 'Lock'", 'post-sync waits for him');
+my $deletion = $f->start_sql("select flohsync.handle_webhook('$c', '{\"action\": \"deleted\", \"resourceId\": \"leaves\", \"resourceType\": \"user\"}') ->> 'changed'");
+$f->comes_true("select count(*) = 1 from pg_locks l join pg_stat_activity a using (pid) where a.query like '%handle_webhook%' and not l.granted
+	and clock_timestamp() - l.waitstart > 1.5 * current_setting('deadlock_timeout')::interval", 'a deletion waits for post-sync, and has looked for a deadlock');
+$f->sql('select pg_advisory_unlock(52)');
+$f->finish($holder);
+is($f->finish($deletion)->{out}, 'true', 'the deletion comes through');
+$f->wait_run($run);
+is($f->run_row($run)->{status}, 'success', 'so does the run');
+is($f->sql("select post_sync -> 'errors' from flohsync.sync_run where id = $run"), '', 'and its post-sync');
+is(errors(), '', 'nothing failed of the webhook');
+is($f->sql("select count(*) from flohsync.sync_error where run_id = $run"), 0, 'nor of the run');
+is(state_of('leaves@example.com') . ' ' . state_of('stays@example.com'), 'deleted active', 'who left is deactivated');
+is($f->sql("select count(*) from flohsync.connector_resource where external_id = 'leaves'"), 0, 'his record is gone');
+
+#
 # What fails is recorded, fails nothing else, and is made up for
 #
 begin(@mapping, createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true);

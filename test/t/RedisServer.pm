@@ -131,7 +131,8 @@ sub calls
 #
 # The proxy.  Modes: pass; delay MS; hold (until the next mode); drop (answers
 # nothing any more); close (at each command); error TEXT and reply BYTES (instead
-# of the answer to commands whose name matches "only").
+# of the answer to commands whose name matches "only"); stray BYTES (at once, to
+# all, and then pass).
 #
 sub proxy
 {
@@ -198,6 +199,11 @@ sub proxy_run
 				if ($mode ne 'hold' && $mode ne 'delay')
 				{
 					$send->(@$_[ 1, 2 ]) for splice @later;
+				}
+				if ($mode eq 'stray')
+				{
+					$send->($_, $arg) for grep { $client{$_} } $select->handles;
+					$mode = 'pass';
 				}
 				syswrite $control, "ok\n";
 				next;

@@ -1,0 +1,36 @@
+/*
+ * sqlfn_webhook.h
+ *	  A webhook on its way through the SQL-callable functions.  See sqlfn_webhook.c.
+ */
+#ifndef FLOHSYNC_SQLFN_WEBHOOK_H
+#define FLOHSYNC_SQLFN_WEBHOOK_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+
+#include "page.h"
+
+/* A webhook that is believed. */
+typedef struct Webhook
+{
+	Datum		connector;		/* uuid */
+	Jsonb	   *body;
+	Slice		id;				/* of the delivery; NULL data where there is none */
+	TimestampTz received_at;
+	TimestampTz sent_at;		/* by the sender's clock; 0: unknown */
+} Webhook;
+
+typedef struct WebhookRights
+{
+	Oid			user;
+	int			context;
+} WebhookRights;
+
+extern void webhook_take_rights(WebhookRights *saved);
+extern void webhook_give_rights_back(const WebhookRights *saved);
+extern void webhook_check_enabled(bool enabled, const char *name);
+extern bool webhook_call_handler(const Webhook *hook);
+extern char *webhook_take(const Webhook *hook);
+extern Datum webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights);
+
+#endif							/* FLOHSYNC_SQLFN_WEBHOOK_H */
