@@ -221,7 +221,6 @@ typedef struct RestState
 	bool		missing;		/* because the upstream has no list for the parent */
 	bool		refreshed;		/* the token was renewed for this request */
 	RestProblem problem;
-	TimestampTz not_before;		/* the next request is not sent earlier, 0: at once */
 	/* tokens */
 	char	   *token;			/* in the source's context */
 	TimestampTz token_until;

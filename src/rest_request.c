@@ -530,8 +530,7 @@ request_send(RestState *state)
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
 	http_start(state->client, &request);
-	if (d->requests_per_minute > 0)
-		state->not_before = GetCurrentTimestamp() + USECS_PER_MINUTE / d->requests_per_minute;
+	source_pace_sent(state->source);
 	return true;
 }
 
