@@ -174,7 +174,7 @@ $f->up('change', all => 1, what => 'email');
 $f->fault('hang', page => 2);
 my $run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
 $f->await(hanging => 1);
-$f->wait_flushed;
+$f->wait_flushed($run, 1);
 ok($f->crash($f->worker_pid), 'delta: the worker is killed on page 2');
 ok($f->wait_run($run, timeout => 30), 'delta: the run goes on');
 is($f->run_row($run)->{status}, 'success', 'delta: to its end');
