@@ -52,7 +52,6 @@ rest_open(Source *source)
 	source->requests_per_minute = state->def->requests_per_minute;
 	MemoryContextSwitchTo(old);
 	source->state = state;
-	state->client = http_client_create();
 }
 
 static void
@@ -63,6 +62,7 @@ rest_close(Source *source)
 	if (state == NULL)
 		return;
 	http_client_close(state->client);
+	http_client_close(state->one_client);
 	http_client_close(state->token_client);
 	rest_wipe_token(state);
 }
@@ -250,7 +250,7 @@ rest_answer(Source *source, SourceAnswer *answer)
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
-		http_finish(state->client, &response);
+		http_finish(rest_client(state), &response);
 		state->sent = false;
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
 			break;

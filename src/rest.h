@@ -205,7 +205,8 @@ typedef struct RestState
 	Source	   *source;
 	RestDefinition *def;
 	HttpClient *client;
-	HttpClient *token_client;	/* its own: an answer of the other must stay where it is */
+	HttpClient *one_client;		/* for single records: a page must stay where it is meanwhile */
+	HttpClient *token_client;	/* likewise */
 	JsonParser *config;
 	HttpOrigin	origin;			/* of base_url */
 	char	   *kept_link;		/* an incremental pass begins here, or NULL */
@@ -255,6 +256,7 @@ extern char *rest_member_text(const JsonParser *json, uint32 object, const char 
 extern char *rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values);
 extern char *rest_render_plain(RestState *state, const RestTemplate *t);
 extern char *rest_base_url(RestState *state, const RestTemplate *t);
+extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
 extern char *rest_follow(RestState *state, const char *reference, const char **error_class);
 

@@ -24,7 +24,7 @@ rest_status_in(int status, const int *list, int n)
 static int64
 limits_number(RestState *state, const char *name)
 {
-	char	   *text = name ? http_header(state->client, name, 0) : NULL;
+	char	   *text = name ? http_header(rest_client(state), name, 0) : NULL;
 	char	   *end;
 	double		value;
 

@@ -707,6 +707,7 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	PageValue	record;
 	StringInfoData out;
 
+	rest_jsonpath_keep(NULL, 0);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, &page, &problem);
 	if (r.json == NULL)
 		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);

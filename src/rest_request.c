@@ -529,9 +529,20 @@ request_send(RestState *state)
 	}
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
-	http_start(state->client, &request);
+	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
+}
+
+/* rest_client is who sends the request at hand; made when it is needed. */
+HttpClient *
+rest_client(RestState *state)
+{
+	HttpClient **client = state->external_id ? &state->one_client : &state->client;
+
+	if (*client == NULL)
+		*client = http_client_create();
+	return *client;
 }
 
 /* rest_send sends the request for state->at or state->external_id; false with the problem noted. */

@@ -279,13 +279,13 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 }
 
 TimestampTz
-store_restart_pass(int64 run)
+store_restart_pass(int64 run, bool forget_link)
 {
-	static DbQuery query = {"select flohsync._restart_pass($1)", 1, {INT8OID}};
-	Datum		value = Int64GetDatum(run);
+	static DbQuery query = {"select flohsync._restart_pass($1, $2)", 2, {INT8OID, BOOLOID}};
+	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(forget_link)};
 	bool		isnull;
 
-	db_execute(&query, &value, NULL);
+	db_execute(&query, v, NULL);
 	return DatumGetTimestampTz(db_value(0, 1, &isnull));
 }
 
