@@ -20,6 +20,9 @@
 #include "rest_template.h"
 #include "source.h"
 
+/* Levels around a record; deeper ones are set aside like too deep ones inside. */
+#define REST_LEVELS_ABOVE_RECORD	4
+
 typedef enum RestPlace
 {
 	REST_IN_QUERY, REST_IN_BODY, REST_IN_HEADER
@@ -236,6 +239,7 @@ typedef struct RestState
 	/* of the page before */
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
+	uint64		last_ids;		/* 0: none */
 	char	   *last_at;
 	/* of the list at hand, as far as this run has read it; -1: not known */
 	bool		reading;		/* a page has been read */

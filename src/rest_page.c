@@ -234,6 +234,24 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 									   json->nodes[node].end - json->nodes[node].start, state->side[0]);
 }
 
+/* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
+static Slice
+map_prefix(const char *parent)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (const char *p = parent; *p; p++)
+	{
+		if (*p == '/' || *p == '%')
+			appendStringInfo(&text, "%%%02X", (unsigned char) *p);
+		else
+			appendStringInfoChar(&text, *p);
+	}
+	appendStringInfoChar(&text, '/');
+	return (Slice) {text.data, text.len};
+}
+
 /* The attributes of a record of for_each: with the ids of both sides. */
 static void
 map_membership(Reading *r, const RestParent *parent, PageMapped *m)
@@ -244,7 +262,7 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
 	StringInfoData text;
 
-	m->id_prefix = (Slice) {psprintf("%s/", parent->external_id), (int) strlen(parent->external_id) + 1};
+	m->id_prefix = map_prefix(parent->external_id);
 	if (own.data == NULL || !page_is_clean(r->parser, m->json, m->record) ||
 		(a->node != 0 && a->json->nodes[a->node].type != JSON_OBJECT))
 		return;
@@ -264,7 +282,7 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	appendStringInfoString(&text, ",\"memberId\":");
 	escape_json(&text, pnstrdup(own.data, own.len));
 	appendStringInfoChar(&text, '}');
-	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
 		return;
 	a->json = side;
 	a->node = JSON_ROOT;
@@ -292,7 +310,7 @@ map_record(Reading *r, uint32 node)
 		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
 		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
 
-		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
 			m.attributes = (PageValue) {state->side[3], JSON_ROOT, true};
 	}
 	page_mapped_add(r->parser, r->page, &m);
@@ -626,7 +644,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	rest_jsonpath_keep(NULL, 0);
 	if (state->nothing)
 		return reading_nothing(&r, problem);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, page, problem);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, problem);
 	if (r.json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
@@ -708,7 +726,7 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	StringInfoData out;
 
 	rest_jsonpath_keep(NULL, 0);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, &page, &problem);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
 	if (r.json == NULL)
 		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);
 	if (!page_is_clean(parser, r.json, JSON_ROOT))

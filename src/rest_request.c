@@ -343,6 +343,13 @@ request_path_is_safe(const char *path)
 	return true;
 }
 
+/* Does a list begin whose address may hold values of a parent?  One that cannot be used is left out. */
+static bool
+request_for_parent(const RestState *state)
+{
+	return state->def->parent_type != NULL && state->external_id == NULL && state->at.inner == NULL;
+}
+
 static char *
 request_path(RestState *state, const RestTemplate *path)
 {
@@ -353,7 +360,8 @@ request_path(RestState *state, const RestTemplate *path)
 		return NULL;
 	if (!request_path_is_safe(text))
 	{
-		rest_problem(state, "configuration", "a value would lead out of the path of the request");
+		/* The definition's own path is safe, and so is what config can hold. */
+		rest_problem(state, request_for_parent(state) ? "parent" : "configuration", "a value would lead out of the path of the request");
 		return NULL;
 	}
 	return psprintf("%s%s", base, text);
@@ -515,7 +523,8 @@ request_send(RestState *state)
 
 	if (url.len > REQUEST_MAX_URL || http_url_problem(url.data) != NULL)
 	{
-		rest_problem(state, "configuration", "the URL of the request cannot be used: %s",
+		rest_problem(state, url.len > REQUEST_MAX_URL && request_for_parent(state) ? "parent" : "configuration",
+					 "the URL of the request cannot be used: %s",
 					 url.len > REQUEST_MAX_URL ? "it is too long" : http_url_problem(url.data));
 		return false;
 	}
