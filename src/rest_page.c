@@ -19,9 +19,6 @@
 #include "rest.h"
 #include "rest_link.h"
 
-/* Levels around a record; deeper ones are set aside like too deep ones inside. */
-#define LEVELS_ABOVE_RECORD		4
-
 typedef struct Reading
 {
 	RestState  *state;
@@ -522,16 +519,36 @@ next_position(Reading *r, int64 total, bool *failed)
 	}
 }
 
-/* With the very bytes of the page before, an upstream goes in circles. */
+/* Of all the ids on a page; 0 when there are none. */
+static uint64
+reading_ids(const UpstreamPage *page)
+{
+	uint64		hash = 1;
+
+	for (int i = 0; i < page->nrecords; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data, page->records[i].external_id.len, hash);
+	for (int i = 0; i < page->ndeleted; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data, page->deleted[i].len, hash);
+	return hash == 1 ? 0 : hash;
+}
+
+/*
+ * With the very bytes of the page before, an upstream goes in circles; also with
+ * the same records, where all that tells pages apart is a number that we count.
+ */
 static bool
 reading_repeats(Reading *r)
 {
 	RestState  *state = r->state;
+	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
 	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
-	bool		repeats = r->n > 0 && state->last_len == r->answer->len && state->last_body == hash &&
+	uint64		ids = by_position ? reading_ids(r->page) : 0;
+	bool		repeats = r->n > 0 &&
+		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
 		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
 	state->last_body = hash;
+	state->last_ids = ids;
 	state->last_len = r->n > 0 ? r->answer->len : 0;
 	if (state->last_at)
 		pfree(state->last_at);
@@ -668,12 +685,12 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if ((next && source_shows_secret(source, next)) ||
 		(page->keep_link && source_shows_secret(source, page->keep_link)))
 		return reading_failed(&r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
-	if (reading_repeats(&r))
-		page->loop = "the upstream sent the same page twice in a row";
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
+	if (reading_repeats(&r))
+		page->loop = "the upstream sent the same page twice in a row";
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);

@@ -393,6 +393,17 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 	db_execute(&query, v, NULL);
 }
 
+/* store_pass_overlap tells why a pass may have missed records though all its pages came; NULL: it has not. */
+char *
+store_pass_overlap(int64 run, MemoryContext context)
+{
+	static DbQuery query = {"select flohsync._pass_overlap($1)", 1, {INT8OID}};
+	Datum		value = Int64GetDatum(run);
+
+	db_execute(&query, &value, NULL);
+	return store_get_text(0, 1, context);
+}
+
 void
 store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context)
 {

@@ -256,6 +256,26 @@ $path = connector({ @item, pagination => { type => 'page', param => 'p', total_p
 by_page(1 => { items => [], pages => 0 });
 whole('page, none at all', 0);
 
+# Records that come twice have moved, and others may have moved past.
+for my $known (1, 0)
+{
+	my $name = 'records on two pages, ' . ($known ? 'with a total' : 'to an empty page');
+	my @total = $known ? (total => 30) : ();
+	$path = connector({ @item, $known ? (total => '$.total') : (), pagination => { type => 'offset', param => 'o' } });
+	by_offset();
+	whole($name);
+	by_offset(2 => { items => [ records(10 .. 19) ], @total }, 3 => { items => [ records(20 .. 29) ], @total });
+	not_whole($name, qr/came on more than one \(1\): the list moved, or is in no order/);
+	by_offset();
+	whole("$name, no more");
+}
+# A position that is not heeded: the same records in answers that differ
+$path = connector({ @item, total => '$.total', pagination => { type => 'page', param => 'p', total => '$.total' } });
+answers(uri($_, 'p') => { items => page($_), total => 30 }) for 1 .. 3;
+whole('page, another page each time');
+answers(uri($_, 'p') => { items => page(1), total => 30, took => $_ }) for 1 .. 3;
+$f->ends_with($c, 'user', 'pagination_loop', qr/same page twice/, 'page, the same records each time');
+
 # What has_more says, when there is no cursor
 $path = connector({ records => '$.items[*]', pagination => { type => 'cursor', path => '$.c', param => 'p', has_more => '$.more' } });
 linked($path, $more);
