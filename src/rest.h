@@ -8,6 +8,7 @@
  *	  rest_parent.c       the records that a list is made for each of
  *	  rest_jsonpath.c     paths that PostgreSQL evaluates
  *	  rest_page.c         an answer becomes a page
+ *	  rest_next.c         where the list goes on behind it
  *	  rest_limits.c       statuses, throttling, waiting
  *	  kind_rest.c         the way of a request
  */
