@@ -49,10 +49,10 @@ whole_same(const Record *records, int n, int from)
 
 /*
  * Asks for a record, with as many attempts as a page gets.  False: it cannot be
- * had.  *found: it is there, in *record.
+ * had.  That the upstream does not know it says nothing: a replica may lag.
  */
 static bool
-whole_ask(Run *run, const Record *part, Record *record, bool *found)
+whole_ask(Run *run, const Record *part, Record *record)
 {
 	char	   *id = pnstrdup(part->external_id.data, part->external_id.len);
 	SourceAnswer answer;
@@ -66,8 +66,6 @@ whole_ask(Run *run, const Record *part, Record *record, bool *found)
 		int64		delay;
 
 		source_get(run->source, id, &answer);
-		if (answer.not_supported)
-			run->nwhole = WHOLE_MAX;
 		delay = answer.error_class && answer.retryable ? pass_retry_delay(run, &answer, attempt) : -1;
 		if (delay < 0)
 			break;
@@ -83,11 +81,8 @@ whole_ask(Run *run, const Record *part, Record *record, bool *found)
 	memcpy(body, answer.body, answer.len);
 	body[answer.len] = '\0';
 	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
-	if (!page_parse(parser, body, answer.len, &page, &problem) || !page.success || page.nfaults > 0 || page.nrecords > 1)
+	if (!page_parse(parser, body, answer.len, &page, &problem) || !page.success || page.nfaults > 0 || page.nrecords != 1)
 		return false;
-	*found = page.nrecords == 1;
-	if (!*found)
-		return true;
 	*record = page.records[0];
 	/* Its tree is this parser's. */
 	record->attributes_node = 0;
@@ -97,8 +92,8 @@ whole_ask(Run *run, const Record *part, Record *record, bool *found)
 
 /*
  * pass_fetch_whole asks for those records of a page that there is nothing to
- * put together with.  They move from its records to page->whole; those that
- * the upstream does not know are gone.  Holds no transaction while it waits.
+ * put together with, until one cannot be had.  They move from its records to
+ * page->whole.  Holds no transaction while it waits.
  */
 void
 pass_fetch_whole(Run *run, UpstreamPage *page)
@@ -119,19 +114,18 @@ pass_fetch_whole(Run *run, UpstreamPage *page)
 	page->whole = palloc(sizeof(Record) * WHOLE_MAX);
 	for (int i = 0, n; i < page->nrecords; i += n)
 	{
-		bool		found = false;
-
 		n = whole_same(page->records, page->nrecords, i);
 		if (!known[i] && run->nwhole < WHOLE_MAX)
 		{
 			run->nwhole++;
-			if (whole_ask(run, &page->records[i], &page->whole[page->nwhole], &found))
+			if (whole_ask(run, &page->records[i], &page->whole[page->nwhole]))
 			{
-				page->nwhole += found;
-				page->gone += !found;
+				page->nwhole++;
 				page->duplicates += n - 1;
 				continue;
 			}
+			/* The next run begins anew in any case. */
+			run->nwhole = WHOLE_MAX;
 		}
 		memcpy(rest + nrest, page->records + i, sizeof(Record) * n);
 		nrest += n;

@@ -198,29 +198,39 @@ for my $filter (undef, { emailDomains => ['x.org'] })
 	ok($f->last_run($c, 'user')->{complete}, "$name: the run is complete");
 	is(join(' ', map { s/\?.*//r } $f->uris('user')), '/rest/delta/users/delta /rest/delta/users/2', "$name: it was asked for once, and nothing else was");
 }
-# What is out of scope is not stored, whole or not; nor is what is gone by then, or what is asked for and is another.
+# What is out of scope is not stored, whole or not; nor is what is not to be had, or what is asked for and is another.
 half('asked for, out of scope', %get, filterRules => { emailDomains => ['x.org'] });
 page({ id => '2', name => 'Two', mail => 'n2@y.org', a => {} }, command => 'get');
 $stats = $f->sync_ok($c, 'user', 'asked for, out of scope: a run after changes');
 is("$stats->{filtered} $stats->{errored} " . active(), "1 0 $others 3:Three:n3\@x.org:{\"d\": \"HR\"}", 'asked for, out of scope: it is left out');
 ok($f->last_run($c, 'user')->{complete}, 'asked for, out of scope: the run is complete');
-for ([ 'gone by then', 1, 'status', code => 404 ], [ 'refused', 0, 'status', code => 403 ], [ 'not to be had', 0, 'status', code => 503 ],
-	[ 'another', 0, 'body', body => '{"id": "4", "name": "Four", "a": {}}' ], [ 'no JSON', 0, 'html' ], [ 'a bad one', 0, 'body', body => '{"id": "2", "name": 5, "a": {}}' ])
+for ([ 'gone, or not there yet', 'status', code => 404 ], [ 'refused', 'status', code => 403 ], [ 'not to be had', 'status', code => 503 ],
+	[ 'another', 'body', body => '{"id": "4", "name": "Four", "a": {}}' ], [ 'no JSON', 'html' ], [ 'a bad one', 'body', body => '{"id": "2", "name": 5, "a": {}}' ])
 {
-	my ($name, $complete, $kind, @args) = @$_;
+	my ($name, $kind, @args) = @$_;
 	half("asked for, $name", %get);
 	$f->fault($kind, command => 'get', times => -1, type => 'user', @args);
 	$stats = $f->sync_ok($c, 'user', "asked for, $name: a run after changes");
 	is(active(), "$others 3:Three:n3\@x.org:{\"d\": \"HR\"}", "asked for, $name: it is not stored");
-	is($stats->{errored} . ($f->last_run($c, 'user')->{complete} ? ' complete' : ' not complete'), $complete ? '0 complete' : '1 not complete', "asked for, $name: and the run says so");
+	is($stats->{errored} . ($f->last_run($c, 'user')->{complete} ? ' complete' : ' not complete'), '1 not complete', "asked for, $name: and the run says so");
 }
-# Pages in which there are more of them than can be asked for one by one
-half('too many', %get);
+# Once one cannot be had, nobody waits for the others.
+half('asked for, one after the other', %get);
 $f->up('heal');
 $f->clear_log;
-changes([ map { { id => "n$_", a => { nr => $_ } } } 1 .. 130 ]);
+$f->fault('status', code => 503, command => 'get', times => -1, type => 'user');
+changes([ map { { id => "n$_" } } 1 .. 5 ]);
+$stats = $f->sync_ok($c, 'user', 'asked for, one after the other: a run after changes');
+is("$stats->{errored} " . scalar($f->requests), '5 2', 'asked for, one after the other: it ends with the first that cannot be had');
+$f->up('heal');
+# Pages in which there are more of them than can be asked for one by one
+half('too many', %get, map => { externalId => [ '$.id', '$.externalId' ] });
+$f->up('heal');
+$f->clear_log;
+$f->fresh(user => 130);
+changes([ map { { id => sprintf('user-%07d', $_), a => { nr => $_ } } } 1 .. 130 ]);
 $stats = $f->sync_ok($c, 'user', 'too many: a run after changes');
-is("$stats->{filtered} $stats->{errored} " . scalar($f->requests), '100 30 101', 'too many: a hundred are asked for (and are gone), the others set aside');
+is("$stats->{added} $stats->{errored} " . scalar($f->requests), '100 30 101', 'too many: a hundred are asked for, the others set aside');
 ok(!$f->last_run($c, 'user')->{complete}, 'too many: the run is not complete');
 
 # A walk that began anew and was interrupted is gone on with as such: what comes is whole.
