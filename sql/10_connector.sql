@@ -183,7 +183,7 @@ BEGIN
   END IF;
 
   IF _kind = 'command' THEN
-    PERFORM flohsync._check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames']);
+    PERFORM flohsync._check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
     IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
       PERFORM flohsync._invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
     END IF;
@@ -215,6 +215,13 @@ BEGIN
     IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
         OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
       PERFORM flohsync._invalid('commandNames', 'it must be an object of texts');
+    END IF;
+    IF _config ? 'limits' THEN
+      PERFORM flohsync._check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute']);
+      v := _config -> 'limits' -> 'requests_per_minute';
+      IF v IS NOT NULL AND NOT coalesce(flohsync._number(v) BETWEEN 1 AND 100000 AND flohsync._number(v) % 1 = 0, false) THEN
+        PERFORM flohsync._invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+      END IF;
     END IF;
   ELSE
     PERFORM flohsync._check_keys(_config, 'config', ARRAY['function', 'queries']);

@@ -109,7 +109,7 @@ BEGIN
     modified_since := r.modified_since;
     -- What the pass is about has changed while nobody was working on it.
     IF fingerprint IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
-      pass_started_at := flohsync._restart_pass(_run);
+      pass_started_at := flohsync._restart_pass(_run, false);
       r.pass_id := r.id;
       r.crash_page := 0;
       applied := 0;
@@ -153,14 +153,22 @@ END
 $$;
 COMMENT ON FUNCTION flohsync._start_run(bigint) IS 'Begins or goes on with a run and returns all that its worker needs';
 
-CREATE FUNCTION flohsync._restart_pass(_run bigint) RETURNS timestamptz
+CREATE FUNCTION flohsync._restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   r flohsync.sync_run;
 BEGIN
+  IF _forget_link THEN
+    PERFORM flohsync._lock_config(_run);
+  END IF;
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  -- Whoever goes on with this pass must not take it for one that began with the link.
+  IF _forget_link THEN
+    UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
+     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
+  END IF;
   PERFORM flohsync._forget_pass(r.pass_id);
   PERFORM flohsync._keep_page_changes(_run);
   DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
@@ -169,7 +177,41 @@ BEGIN
   RETURN r.pass_started_at;
 END
 $$;
-COMMENT ON FUNCTION flohsync._restart_pass(bigint) IS 'Begins the pass of a run again because the upstream does not take its cursor any more';
+COMMENT ON FUNCTION flohsync._restart_pass(bigint, boolean) IS 'Begins the pass of a run again because the upstream does not take its cursor, or the link that it began with, any more';
+
+-- Where pages are asked for by position, a record that comes on two of them has
+-- moved, and another one may have moved past.
+CREATE FUNCTION flohsync._pass_overlap(_run bigint) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  list jsonb;
+  seen bytea;
+  came bigint;
+  there bigint;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  SELECT d.definition #> ARRAY['resources', r.resource_type] INTO list
+    FROM flohsync.connector_definition d WHERE d.id = r.connector_id AND d.kind = 'rest';
+  -- With own_ids a record may well be in the lists of several parents.
+  IF r.strategy <> 'full' OR list #>> '{list,pagination,type}' NOT IN ('offset', 'page') OR list #>> '{list,pagination,type}' IS NULL
+     OR list #>> '{for_each,own_ids}' = 'true' THEN
+    RETURN NULL;
+  END IF;
+  SELECT flohsync._ledger_union(coalesce(array_agg(l.seen) FILTER (WHERE l.seen IS NOT NULL), '{}')),
+         sum(l.added + l.updated + l.unchanged + l.restored)
+    INTO seen, came FROM flohsync._pass_pages(r.pass_id) l;
+  SELECT count(*) INTO there FROM flohsync.resource_record x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND flohsync._ledger_has(seen, x.num);
+  IF came > there THEN
+    RETURN format('pages are asked for by position, and records came on more than one (%s): the list moved, or is in no order', came - there);
+  END IF;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION flohsync._pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
 
 -- _settle_pass does what a pass as a whole says about records: the missing
 -- ones go stale, if the pass is complete and under the safeguard.

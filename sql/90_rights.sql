@@ -26,7 +26,7 @@ BEGIN
                   flohsync._ledger_union(bytea[]), flohsync._ledger_has(bytea, bigint), flohsync._pass_pages(bigint),
                   flohsync._forget_pass(bigint), flohsync._run_stats(bigint),
                   flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),
-                  flohsync._lock_config(bigint), flohsync._start_run(bigint), flohsync._restart_pass(bigint), flohsync._settle_pass(bigint, boolean),
+                  flohsync._lock_config(bigint), flohsync._start_run(bigint), flohsync._restart_pass(bigint, boolean), flohsync._pass_overlap(bigint), flohsync._settle_pass(bigint, boolean),
                   flohsync._supersede_held(uuid, text, bigint), flohsync._remove_records(uuid, text, uuid[], boolean, bigint), flohsync._purge(uuid, text, interval, bigint, bigint),
                   flohsync._purge_run(bigint, bigint),
                   flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz, interval),

@@ -35,8 +35,8 @@ struct Merge
 	PageParser *parser;			/* of the page */
 	PageParser *merger;			/* of what is put together */
 	const UpstreamPage *page;
+	bool		fresh_only;		/* a stale record is as good as none */
 	Record	   *ids;			/* the first record with each id */
-	bool	   *there;			/* is a record with this id stored? */
 	int64	   *bytes;			/* of its attributes as text */
 	int			n;
 	int			next;			/* of ids: where the next part begins */
@@ -89,7 +89,6 @@ merge_lock(Merge *m)
 
 		if (i < 0)
 			continue;
-		m->there[i] = true;
 		m->bytes[i] = db_int64(row, 2, 0);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -101,12 +100,13 @@ merge_read(const Merge *m, int n)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text, r.attributes::pg_catalog.text"
-		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		" and (r.stale_since is null or not $4)",
+		4, {UUIDOID, TEXTOID, TEXTARRAYOID, BOOLOID}, .by_index = true
 	};
 	const Record *ids = m->ids + m->next;
 	Stored	   *stored = palloc0(sizeof(Stored) * Max(n, 1));
-	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n)};
+	Datum		v[4] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n), BoolGetDatum(m->fresh_only)};
 	uint64		rows = db_execute(&query, v, NULL);
 
 	/* SPI leaves its own context behind, which lives on. */
@@ -158,9 +158,45 @@ merge_same(const Record *a, const Record *b)
 	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data, b->external_id.len) == 0;
 }
 
-/* apply_merge_begin locks what a partial page is to be merged with; in the current context. */
+/*
+ * apply_merge_known tells of sorted records, of which several may have one id,
+ * whether a record is stored that they can be put together with for certain.
+ */
+bool *
+apply_merge_known(ApplyScope *scope, const Record *records, int n)
+{
+	static DbQuery query = {
+		"select r.external_id::pg_catalog.text"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		" and r.stale_since is null",
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+	};
+	bool	   *known = palloc0(sizeof(bool) * Max(n, 1));
+	Datum		v[3] = {scope->connector, scope->resource_type, merge_ids(records, n)};
+	uint64		rows = db_execute(&query, v, NULL);
+
+	for (uint64 row = 0; row < rows; row++)
+	{
+		char	   *id = db_text(row, 1);
+		int			i = page_find_id(records, n, id, strlen(id));
+
+		if (i < 0)
+			continue;
+		for (int k = i; k >= 0 && merge_same(&records[k], &records[i]); k--)
+			known[k] = true;
+		for (int k = i; k < n && merge_same(&records[k], &records[i]); k++)
+			known[k] = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return known;
+}
+
+/*
+ * apply_merge_begin locks what a partial page is to be merged with; in the
+ * current context.  fresh_only: a stale record may have missed changes.
+ */
 Merge *
-apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page)
+apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, bool fresh_only)
 {
 	Merge	   *m = palloc0(sizeof(Merge));
 
@@ -168,11 +204,11 @@ apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, con
 	m->parser = parser;
 	m->merger = merger;
 	m->page = page;
+	m->fresh_only = fresh_only;
 	m->ids = palloc(sizeof(Record) * Max(page->nrecords, 1));
 	for (int i = 0; i < page->nrecords; i++)
 		if (m->n == 0 || !merge_same(&m->ids[m->n - 1], &page->records[i]))
 			m->ids[m->n++] = page->records[i];
-	m->there = palloc0(sizeof(bool) * Max(m->n, 1));
 	m->bytes = palloc0(sizeof(int64) * Max(m->n, 1));
 	m->context = AllocSetContextCreate(CurrentMemoryContext, "flohsync merge", ALLOCSET_DEFAULT_SIZES);
 	if (m->n > 0)
@@ -205,8 +241,8 @@ merge_part(const Merge *m)
  * a parser of their own; merged has these and their faults, good until the next
  * call.  False when there are no more.
  *
- * known_only: a record that is not stored may have been left out before, so that
- * what has changed is not all of it.  It is set aside, in the page's faults.
+ * known_only: of a record that is not stored, what has changed may not be all of
+ * it.  It is set aside, in the page's faults.
  */
 bool
 apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)

@@ -23,6 +23,7 @@ typedef struct CommandState
 	char	  **headers;		/* the connector's, and bearer */
 	int			nheaders;
 	char	   *bearer;			/* NULL: no token is set */
+	char	   *waiting;		/* body of a request that may not be sent yet, or NULL */
 	int			status;			/* of the answer given last, 0 when there was none */
 } CommandState;
 
@@ -59,6 +60,7 @@ command_open(Source *source)
 	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
 
 	command_headers(source, state);
+	source->requests_per_minute = source->spec.requests_per_minute;
 	state->client = http_client_create();
 	source->state = state;
 }
@@ -87,13 +89,25 @@ command_send(Source *source, char *body)
 	request.body = body;
 	request.body_len = strlen(body);
 	http_start(state->client, &request);
+	source_pace_sent(source);
 	pfree(body);
 }
 
 static void
 command_ask(Source *source, const char *cursor)
 {
-	command_send(source, source_request(&source->spec, cursor));
+	CommandState *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	char	   *body = source_request(&source->spec, cursor);
+
+	MemoryContextSwitchTo(old);
+	if (state->waiting)
+		pfree(state->waiting);
+	state->waiting = NULL;
+	if (source_pace_ready(source))
+		command_send(source, body);
+	else
+		state->waiting = body;
 }
 
 static bool
@@ -163,6 +177,14 @@ command_answer(Source *source, SourceAnswer *answer)
 	CommandState *state = source->state;
 	HttpResponse response;
 
+	if (state->waiting)
+	{
+		char	   *body = state->waiting;
+
+		state->waiting = NULL;
+		(void) source_pace_wait(source);
+		command_send(source, body);
+	}
 	http_finish(state->client, &response);
 	state->status = response.failure == HTTP_OK ? response.status : 0;
 	answer->body = response.body;

@@ -20,9 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "guc.h"
 #include "rest.h"
-#include "wait.h"
 
 static const char rest_none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
 
@@ -51,9 +49,9 @@ rest_open(Source *source)
 	source->retry_base_ms = state->def->base_ms;
 	source->retry_max_ms = state->def->max_ms;
 	source->max_pages = state->def->max_pages;
+	source->requests_per_minute = state->def->requests_per_minute;
 	MemoryContextSwitchTo(old);
 	source->state = state;
-	state->client = http_client_create();
 }
 
 static void
@@ -64,6 +62,7 @@ rest_close(Source *source)
 	if (state == NULL)
 		return;
 	http_client_close(state->client);
+	http_client_close(state->one_client);
 	http_client_close(state->token_client);
 	rest_wipe_token(state);
 }
@@ -153,7 +152,7 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 		rest_take_cursor(state, cursor);
 		rest_go_to_parent(state);
 	}
-	if (!state->problem.error_class && !state->nothing && state->not_before <= GetCurrentTimestamp())
+	if (!state->problem.error_class && !state->nothing && source_pace_ready(source))
 		rest_try_to_send(state);
 	MemoryContextSwitchTo(old);
 }
@@ -168,18 +167,14 @@ rest_ask(Source *source, const char *cursor)
 static bool
 rest_wait(RestState *state)
 {
-	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), state->not_before);
+	int64		ms = source_pace_wait(state->source);
 
-	if (ms > flohsync_http_max_retry_wait * 1000L)
-	{
-		rest_problem(state, "throttled", "the upstream's rate limit is used up");
-		state->problem.retryable = true;
-		state->problem.retry_after_ms = ms;
-		return false;
-	}
-	if (ms > 0)
-		wait_ms(ms, WAIT_RETRY);
-	return true;
+	if (ms == 0)
+		return true;
+	rest_problem(state, "throttled", "the upstream's rate limit is used up");
+	state->problem.retryable = true;
+	state->problem.retry_after_ms = ms;
+	return false;
 }
 
 static void
@@ -255,7 +250,7 @@ rest_answer(Source *source, SourceAnswer *answer)
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
-		http_finish(state->client, &response);
+		http_finish(rest_client(state), &response);
 		state->sent = false;
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
 			break;

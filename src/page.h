@@ -59,6 +59,8 @@ typedef struct UpstreamPage
 	/* of kind rest */
 	bool		partial;		/* records hold only what has changed, and an id may come twice */
 	bool		new_whole;		/* partial, but records that are not known yet are whole */
+	Record	   *whole;			/* of a partial page: records that were asked for by themselves (pass_whole.c) */
+	int			nwhole;
 	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */

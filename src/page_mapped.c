@@ -22,6 +22,7 @@ page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 	/* Those that are not stored come first. */
 	memcpy(all, paths, sizeof(CanonicalPath) * n);
 	memcpy(all + n, parser->ignore, sizeof(CanonicalPath) * parser->nignore);
+	pfree(parser->ignore);
 	parser->ignore = all;
 	parser->nignore += n;
 	parser->nexclude = n;

@@ -193,6 +193,9 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	{
 		if (value->type != JSON_OBJECT)
 			return "attributes_type";
+		/* Of another tree: what is not in it would not be hashed. */
+		if (value->flags & JSON_F_BAD_DEPTH)
+			return "nesting_too_deep";
 		record->attributes = page_raw(found->attributes.json, value);
 		record->attributes_node = found->attributes.node;
 	}

@@ -73,8 +73,8 @@ pass_max_attempts(const Run *run)
 	return run->source->max_attempts > 0 ? run->source->max_attempts : flohsync_http_max_attempts;
 }
 
-/* How long to wait before the next attempt at a page; -1: give up. */
-static int64
+/* pass_retry_delay: how long to wait before the next attempt at a page; -1: give up. */
+int64
 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 {
 	int			base = run->source->retry_base_ms > 0 ? run->source->retry_base_ms : flohsync_http_retry_delay;
@@ -91,12 +91,12 @@ pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 
 /* The upstream does not take the cursor any more: begin the pass anew. */
 static void
-pass_restart_pass(Run *run)
+pass_restart_pass(Run *run, bool forget_link)
 {
 	ereport(LOG,
 			(errmsg("upstream refuses the cursor; the pass begins again")));
 	db_begin("restarting a pass");
-	run->setup.pass_started_at = store_restart_pass(run->id);
+	run->setup.pass_started_at = store_restart_pass(run->id, forget_link);
 	db_commit();
 	run->setup.pass_id = run->id;
 	run->restarted = true;
@@ -148,7 +148,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 			  ((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired)));
 		if (refused)
 		{
-			pass_restart_pass(run);
+			pass_restart_pass(run, answer->start_again);
 			*again = true;
 			return false;
 		}
@@ -230,19 +230,13 @@ pass_make_merger(Run *run)
 	MemoryContextSwitchTo(old);
 }
 
-static bool
-pass_has_filter(const Filter *filter)
-{
-	return filter->name_pattern != NULL || filter->ngroup_ids >= 0 || filter->ndomains >= 0 ||
-		filter->member_of_synced_groups || filter->max_records > 0;
-}
-
 /*
  * Applies the records of a page, or of a part of one; entry has what the parts
- * before brought, and room for what is seen.  Returns how many are in scope.
+ * before brought, and room for what is seen.  With only_changes, what the filter
+ * leaves out becomes stale.  Returns how many are in scope.
  */
 static int
-pass_apply_records(Run *run, const UpstreamPage *page, bool goes_on, int64 passed, PageEntry *entry)
+pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool goes_on, int64 passed, PageEntry *entry)
 {
 	int			n = page->nrecords;
 	Record	   *records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
@@ -253,6 +247,8 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool goes_on, int64 passe
 	memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
 	entry->counts.filtered += n - in_scope;
+	if (only_changes)
+		pass_out_of_scope(run, page, records, in_scope, entry);
 	n = in_scope;
 	if (run->setup.filter.max_records > 0)
 	{
@@ -282,29 +278,30 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 }
 
 /*
- * Applies records that hold only what has changed.  With a filter, one that is
- * not stored may have been out of scope until now, and what came is not all of
- * it: then the link is forgotten (an empty one says so), so that the next run
+ * Applies records that hold only what has changed, and those that were asked
+ * for because there is nothing to put them together with.  Where that could not
+ * be done, the link is forgotten (an empty one says so), so that the next run
  * begins where records are whole.
  */
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	bool		known_only = !page->new_whole && pass_has_filter(&run->setup.filter);
+	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole};
 	UpstreamPage merged;
 	Merge	   *merge;
 	int			unknown = 0;
 	int			n = 0;
 
 	pass_make_merger(run);
-	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page);
+	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
 	run->scope.parser = run->merger;
-	while (apply_merge_next(merge, known_only, &merged))
+	n += pass_apply_records(run, &whole, true, page->next_cursor != NULL, run->setup.passed, entry);
+	while (apply_merge_next(merge, !page->new_whole, &merged))
 	{
 		/* What is needed to write a part is gone before the next one. */
 		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
 
-		n += pass_apply_records(run, &merged, page->next_cursor != NULL, run->setup.passed + n, entry);
+		n += pass_apply_records(run, &merged, true, page->next_cursor != NULL, run->setup.passed + n, entry);
 		pass_apply_faults(run, &merged, entry);
 		entry->counts.truncated += merged.truncated;
 		unknown += merged.unknown;
@@ -363,10 +360,12 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->counts.filtered = page->gone;
 	entry->counts.duplicates = page->duplicates;
 	entry->counts.truncated = page->truncated;
-	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nfaults + 1), MCXT_ALLOC_HUGE);
+	entry->deleted = page->deleted;
+	entry->ndeleted = page->ndeleted;
+	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nwhole + page->nfaults + 1), MCXT_ALLOC_HUGE);
 	entry->nseen = entry->nchanged = 0;
 	n = page->partial ? pass_apply_partial(run, page, entry) :
-		pass_apply_records(run, page, page->next_cursor != NULL, run->setup.passed, entry);
+		pass_apply_records(run, page, false, page->next_cursor != NULL, run->setup.passed, entry);
 	pass_apply_faults(run, page, entry);
 	entry->apply_ms = run_microseconds(&t0) / 1000.0;
 
@@ -460,6 +459,7 @@ pass_walk(Run *run)
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
 		loop |= page.loop != NULL;
+		pass_fetch_whole(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
 		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
@@ -474,8 +474,6 @@ pass_walk(Run *run)
 		entry.bytes = (int64) answer.len;
 		entry.fetch_ms = answer.ms;
 		entry.total_estimate = page.total_estimate;
-		entry.deleted = page.deleted;
-		entry.ndeleted = page.ndeleted;
 		entry.incomplete = page.incomplete;
 		entry.link = page.keep_link;
 		if (!pass_apply(run, &answer, &page, &entry))

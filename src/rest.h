@@ -8,6 +8,7 @@
  *	  rest_parent.c       the records that a list is made for each of
  *	  rest_jsonpath.c     paths that PostgreSQL evaluates
  *	  rest_page.c         an answer becomes a page
+ *	  rest_next.c         where the list goes on behind it
  *	  rest_limits.c       statuses, throttling, waiting
  *	  kind_rest.c         the way of a request
  */
@@ -19,6 +20,9 @@
 #include "rest_path.h"
 #include "rest_template.h"
 #include "source.h"
+
+/* Levels around a record; deeper ones are set aside like too deep ones inside. */
+#define REST_LEVELS_ABOVE_RECORD	4
 
 typedef enum RestPlace
 {
@@ -205,7 +209,8 @@ typedef struct RestState
 	Source	   *source;
 	RestDefinition *def;
 	HttpClient *client;
-	HttpClient *token_client;	/* its own: an answer of the other must stay where it is */
+	HttpClient *one_client;		/* for single records: a page must stay where it is meanwhile */
+	HttpClient *token_client;	/* likewise */
 	JsonParser *config;
 	HttpOrigin	origin;			/* of base_url */
 	char	   *kept_link;		/* an incremental pass begins here, or NULL */
@@ -221,7 +226,6 @@ typedef struct RestState
 	bool		missing;		/* because the upstream has no list for the parent */
 	bool		refreshed;		/* the token was renewed for this request */
 	RestProblem problem;
-	TimestampTz not_before;		/* the next request is not sent earlier, 0: at once */
 	/* tokens */
 	char	   *token;			/* in the source's context */
 	TimestampTz token_until;
@@ -236,6 +240,7 @@ typedef struct RestState
 	/* of the page before */
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
+	uint64		last_ids;		/* 0: none */
 	char	   *last_at;
 	/* of the list at hand, as far as this run has read it; -1: not known */
 	bool		reading;		/* a page has been read */
@@ -256,6 +261,7 @@ extern char *rest_member_text(const JsonParser *json, uint32 object, const char 
 extern char *rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values);
 extern char *rest_render_plain(RestState *state, const RestTemplate *t);
 extern char *rest_base_url(RestState *state, const RestTemplate *t);
+extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
 extern char *rest_follow(RestState *state, const char *reference, const char **error_class);
 

@@ -239,8 +239,9 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
 		!auth_optional(state, auth->key, &key))
 		return false;
-	appendStringInfo(material, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n%d", url, id ? id : "", secret ? secret : "", scope ? scope : "",
-					 iss ? iss : "", sub ? sub : "", aud ? aud : "", key ? key : "", auth->client_auth);
+	appendStringInfo(material, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n%d\n%d\n%s", url, id ? id : "", secret ? secret : "", scope ? scope : "",
+					 iss ? iss : "", sub ? sub : "", aud ? aud : "", key ? key : "", auth->client_auth, auth->bearer,
+					 auth->token_path->text);
 	if (auth->type == REST_AUTH_JWT)
 	{
 		if (aud == NULL && !auth->bearer)
@@ -468,8 +469,10 @@ auth_has_token(const RestState *state)
 void
 rest_wipe_token(RestState *state)
 {
-	if (state->token)
-		crypto_wipe(state->token, strlen(state->token));
+	if (state->token == NULL)
+		return;
+	crypto_wipe(state->token, strlen(state->token));
+	pfree(state->token);
 	state->token = NULL;
 }
 
@@ -479,7 +482,7 @@ rest_drop_token(RestState *state)
 {
 	if (!auth_has_token(state) || state->refreshed)
 		return false;
-	state->token = NULL;		/* stays hidden, so its text stays */
+	rest_wipe_token(state);
 	state->refreshed = true;
 	return true;
 }
@@ -537,7 +540,7 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 		case REST_AUTH_CLIENT_CREDENTIALS:
 		case REST_AUTH_JWT:
 			if (state->token && state->token_until <= GetCurrentTimestamp())
-				state->token = NULL;
+				rest_wipe_token(state);
 			if (state->token == NULL && !auth_get_token(state))
 				return false;
 			return auth_header(state, header, psprintf("Authorization: Bearer %s", state->token));

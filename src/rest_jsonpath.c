@@ -181,7 +181,7 @@ jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	MemoryContextReset(jsonpath_work_context);
-	return text != NULL && json_parse(side, text, strlen(text), FLOHSYNC_MAX_NESTING + 1);
+	return text != NULL && json_parse(side, text, strlen(text), FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD + 1);
 }
 
 /* rest_jsonpath_query: all that a path finds. */

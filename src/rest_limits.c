@@ -24,7 +24,7 @@ rest_status_in(int status, const int *list, int n)
 static int64
 limits_number(RestState *state, const char *name)
 {
-	char	   *text = name ? http_header(state->client, name, 0) : NULL;
+	char	   *text = name ? http_header(rest_client(state), name, 0) : NULL;
 	char	   *end;
 	double		value;
 
@@ -126,7 +126,8 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	used_up = limits_number(state, d->remaining_header) == 0;
 	reset_ms = limits_reset_ms(state, response);
 	if (used_up && reset_ms > 0)
-		state->not_before = Max(state->not_before, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
+		state->source->not_before = Max(state->source->not_before,
+										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
 	if (status >= 200 && status <= 299)
 		return;
 	throttled = status == 429 ||

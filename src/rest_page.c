@@ -1,6 +1,6 @@
 /*
  * rest_page.c
- *	  An answer becomes a page: records selected and mapped, the next position.
+ *	  An answer becomes a page: records selected and mapped.
  *
  * The answer is parsed once.  Plain paths are walked on that tree; what
  * PostgreSQL has to evaluate comes back as a tree of its own (a "side"), which
@@ -15,30 +15,10 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#include "guc.h"
-#include "rest.h"
-#include "rest_link.h"
+#include "rest_reading.h"
 
-/* Levels around a record; deeper ones are set aside like too deep ones inside. */
-#define LEVELS_ABOVE_RECORD		4
-
-typedef struct Reading
-{
-	RestState  *state;
-	PageParser *parser;
-	UpstreamPage *page;
-	SourceAnswer *answer;
-	JsonParser *json;			/* of the whole answer */
-	JsonParser *tree;			/* of the records: the same, or a side */
-	uint32	   *nodes;			/* of the records */
-	uint32		n;
-	uint32		room;
-	bool		bad_list;		/* what should be a list is none */
-	bool		list_found;
-	bool		array;			/* reading_list() wants one */
-} Reading;
-
-static bool pg_attribute_printf(3, 4)
+/* reading_failed notes what is wrong with the answer; false. */
+bool
 reading_failed(Reading *r, const char *error_class, const char *format,...)
 {
 	va_list		args;
@@ -56,15 +36,15 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	return false;
 }
 
-/* A path could not be evaluated: then nothing it might have found counts as not there. */
-static bool
+/* reading_unknown: a path could not be evaluated; then nothing it might have found counts as not there. */
+bool
 reading_unknown(Reading *r, const RestPath *path)
 {
 	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
 }
 
-/* The pass is not complete; the first reason stays. */
-static void pg_attribute_printf(2, 3)
+/* reading_incomplete: the pass is not complete; the first reason stays. */
+void
 reading_incomplete(Reading *r, const char *format,...)
 {
 	char		reason[512];
@@ -110,8 +90,8 @@ reading_item(void *arg, uint32 node)
 	return false;
 }
 
-/* A whole number that a path finds, also in a text; -1: none, or *failed. */
-static int64
+/* reading_whole is a whole number that a path finds, also in a text; -1: none, or *failed. */
+int64
 reading_whole(Reading *r, const RestPath *path, bool *failed)
 {
 	PageValue	value = {0};
@@ -234,6 +214,24 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 									   json->nodes[node].end - json->nodes[node].start, state->side[0]);
 }
 
+/* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
+static Slice
+map_prefix(const char *parent)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (const char *p = parent; *p; p++)
+	{
+		if (*p == '/' || *p == '%')
+			appendStringInfo(&text, "%%%02X", (unsigned char) *p);
+		else
+			appendStringInfoChar(&text, *p);
+	}
+	appendStringInfoChar(&text, '/');
+	return (Slice) {text.data, text.len};
+}
+
 /* The attributes of a record of for_each: with the ids of both sides. */
 static void
 map_membership(Reading *r, const RestParent *parent, PageMapped *m)
@@ -244,7 +242,7 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
 	StringInfoData text;
 
-	m->id_prefix = (Slice) {psprintf("%s/", parent->external_id), (int) strlen(parent->external_id) + 1};
+	m->id_prefix = map_prefix(parent->external_id);
 	if (own.data == NULL || !page_is_clean(r->parser, m->json, m->record) ||
 		(a->node != 0 && a->json->nodes[a->node].type != JSON_OBJECT))
 		return;
@@ -264,7 +262,7 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	appendStringInfoString(&text, ",\"memberId\":");
 	escape_json(&text, pnstrdup(own.data, own.len));
 	appendStringInfoChar(&text, '}');
-	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
 		return;
 	a->json = side;
 	a->node = JSON_ROOT;
@@ -292,228 +290,42 @@ map_record(Reading *r, uint32 node)
 		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
 		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
 
-		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + 1))
+		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
 			m.attributes = (PageValue) {state->side[3], JSON_ROOT, true};
 	}
 	page_mapped_add(r->parser, r->page, &m);
 }
 
-/*
- * The text or number that a path finds; NULL: nothing, null or an empty text.
- * Anything else is not the end of a list: *failed.
- */
-static char *
-next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
+/* Of all the ids on a page; 0 when there are none. */
+static uint64
+reading_ids(const UpstreamPage *page)
 {
-	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
-	const JsonNode *node = &value.json->nodes[value.node];
-	char	   *text;
+	uint64		hash = 1;
 
-	if (value.failed)
-		*failed = !reading_unknown(r, path);
-	if (value.node == 0)
-		return NULL;
-	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
-	{
-		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
-		return NULL;
-	}
-	text = rest_text(value.json, value.node);
-	if (*text == '\0')
-		return NULL;
-	return json_text ? pnstrdup(value.json->text + node->start, node->end - node->start) : text;
-}
-
-/* A link to the next page, resolved; *failed when it may not be followed. */
-static char *
-next_url(Reading *r, const char *reference, bool *failed)
-{
-	const char *error_class;
-	char	   *url;
-
-	if (reference == NULL)
-		return NULL;
-	url = rest_follow(r->state, reference, &error_class);
-	if (url == NULL)
-	{
-		reading_failed(r, error_class, "%s", r->state->problem.message);
-		memset(&r->state->problem, 0, sizeof(RestProblem));
-		*failed = true;
-	}
-	else if (strcmp(url, r->state->url) == 0)
-	{
-		r->page->loop = "the upstream's link to the next page is that of the page itself";
-	}
-	return url;
-}
-
-static char *
-next_link(Reading *r, bool *failed)
-{
-	char	   *header;
-	bool		malformed = false;
-
-	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
-	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
-
-		if (target)
-			return next_url(r, target, failed);
-	}
-	if (malformed)
-		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
-	return NULL;
-}
-
-/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
-static bool
-next_says_no(const PageValue *more)
-{
-	const JsonNode *node = &more->json->nodes[more->node];
-	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
-
-	return node->type == JSON_FALSE ||
-		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
-}
-
-static char *
-next_cursor(Reading *r, bool *failed)
-{
-	const RestPagination *p = &r->state->def->pages;
-	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
-	PageValue	more;
-
-	if (p->has_more == NULL || *failed)
-		return cursor;
-	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
-	if (more.failed)
-		*failed = !reading_unknown(r, p->has_more);
-	if (more.node == 0)
-		return cursor;
-	if (more.json->nodes[more.node].type == JSON_FALSE)
-		return NULL;
-	if (cursor == NULL && !next_says_no(&more))
-	{
-		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
-		*failed = true;
-	}
-	return cursor;
-}
-
-/* Why an empty page is not the end, if it is none.  A total that is below what has passed is no better. */
-static char *
-next_after_empty(Reading *r, int64 passed, int64 total)
-{
-	if (total >= 0 && passed != total)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
-						   total, passed);
-	return NULL;
+	for (int i = 0; i < page->nrecords; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data, page->records[i].external_id.len, hash);
+	for (int i = 0; i < page->ndeleted; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data, page->deleted[i].len, hash);
+	return hash == 1 ? 0 : hash;
 }
 
 /*
- * Pages that are asked for by position follow each other only in a list that
- * stays as it is.  What it says of its length must not change, and after a break
- * there is no telling how far the records have moved.
+ * With the very bytes of the page before, an upstream goes in circles; also with
+ * the same records, where all that tells pages apart is a number that we count.
  */
-static void
-next_by_position(Reading *r, int64 total, int64 total_pages)
-{
-	RestState  *state = r->state;
-
-	if (state->at.inner == NULL)
-		state->total = state->total_pages = -1;
-	else if (!state->reading)
-		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
-	state->reading = true;
-	if (total >= 0 && state->total >= 0 && total != state->total)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
-	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
-						   state->total_pages, total_pages);
-	state->total = Max(state->total, total);
-	state->total_pages = Max(state->total_pages, total_pages);
-}
-
-static char *
-next_offset(Reading *r, int64 total)
-{
-	RestState  *state = r->state;
-	const RestPagination *p = &state->def->pages;
-	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
-	int64		step = p->step_page_size ? state->page_size : r->n;
-	int64		passed = offset - p->base + step;
-
-	next_by_position(r, total, -1);
-	/* Nobody is helped by asking for the same offset again. */
-	if (r->n == 0)
-		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
-	if (p->stop != REST_STOP_TOTAL || total < 0)
-		return psprintf(INT64_FORMAT, offset + step);
-	total = state->total;
-	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
-}
-
-static char *
-next_page(Reading *r, int64 total, bool *failed)
-{
-	RestState  *state = r->state;
-	const RestPagination *p = &state->def->pages;
-	const char *inner = state->at.inner;
-	const char *colon = inner ? strchr(inner, ':') : NULL;
-	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
-	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
-	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
-	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
-	int64		done = page - p->base + 1;
-
-	next_by_position(r, total, pages);
-	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
-						   state->total_pages, done);
-	if (pages == 0 && r->n > 0)
-		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
-	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
-		return done >= state->total_pages ? NULL : next;
-	if (p->stop == REST_STOP_TOTAL && r->n == 0)
-		return next_after_empty(r, passed, state->total);
-	if (p->stop == REST_STOP_TOTAL && total >= 0)
-		return passed >= state->total ? NULL : next;
-	return r->n == 0 ? NULL : next;
-}
-
-/* Where the list goes on; NULL: it ends here, or *failed. */
-static char *
-next_position(Reading *r, int64 total, bool *failed)
-{
-	const RestPagination *p = &r->state->def->pages;
-
-	switch (p->type)
-	{
-		case REST_PAGES_LINK_HEADER:
-			return next_link(r, failed);
-		case REST_PAGES_NEXT_URL:
-			return next_url(r, next_text(r, p->path, false, failed), failed);
-		case REST_PAGES_CURSOR:
-			return next_cursor(r, failed);
-		case REST_PAGES_OFFSET:
-			return next_offset(r, total);
-		case REST_PAGES_PAGE:
-			return next_page(r, total, failed);
-		default:
-			return NULL;
-	}
-}
-
-/* With the very bytes of the page before, an upstream goes in circles. */
 static bool
 reading_repeats(Reading *r)
 {
 	RestState  *state = r->state;
+	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
 	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
-	bool		repeats = r->n > 0 && state->last_len == r->answer->len && state->last_body == hash &&
+	uint64		ids = by_position ? reading_ids(r->page) : 0;
+	bool		repeats = r->n > 0 &&
+		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
 		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
 	state->last_body = hash;
+	state->last_ids = ids;
 	state->last_len = r->n > 0 ? r->answer->len : 0;
 	if (state->last_at)
 		pfree(state->last_at);
@@ -626,7 +438,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	rest_jsonpath_keep(NULL, 0);
 	if (state->nothing)
 		return reading_nothing(&r, problem);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, page, problem);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, problem);
 	if (r.json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
@@ -650,12 +462,12 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if ((next && source_shows_secret(source, next)) ||
 		(page->keep_link && source_shows_secret(source, page->keep_link)))
 		return reading_failed(&r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
-	if (reading_repeats(&r))
-		page->loop = "the upstream sent the same page twice in a row";
 	for (uint32 i = 0; i < r.n; i++)
 		map_record(&r, r.nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
+	if (reading_repeats(&r))
+		page->loop = "the upstream sent the same page twice in a row";
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);
@@ -707,7 +519,8 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	PageValue	record;
 	StringInfoData out;
 
-	r.json = page_mapped_begin(parser, answer->body, answer->len, LEVELS_ABOVE_RECORD, &page, &problem);
+	rest_jsonpath_keep(NULL, 0);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
 	if (r.json == NULL)
 		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);
 	if (!page_is_clean(parser, r.json, JSON_ROOT))

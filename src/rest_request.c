@@ -343,6 +343,13 @@ request_path_is_safe(const char *path)
 	return true;
 }
 
+/* Does a list begin whose address may hold values of a parent?  One that cannot be used is left out. */
+static bool
+request_for_parent(const RestState *state)
+{
+	return state->def->parent_type != NULL && state->external_id == NULL && state->at.inner == NULL;
+}
+
 static char *
 request_path(RestState *state, const RestTemplate *path)
 {
@@ -353,7 +360,8 @@ request_path(RestState *state, const RestTemplate *path)
 		return NULL;
 	if (!request_path_is_safe(text))
 	{
-		rest_problem(state, "configuration", "a value would lead out of the path of the request");
+		/* The definition's own path is safe, and so is what config can hold. */
+		rest_problem(state, request_for_parent(state) ? "parent" : "configuration", "a value would lead out of the path of the request");
 		return NULL;
 	}
 	return psprintf("%s%s", base, text);
@@ -515,7 +523,8 @@ request_send(RestState *state)
 
 	if (url.len > REQUEST_MAX_URL || http_url_problem(url.data) != NULL)
 	{
-		rest_problem(state, "configuration", "the URL of the request cannot be used: %s",
+		rest_problem(state, url.len > REQUEST_MAX_URL && request_for_parent(state) ? "parent" : "configuration",
+					 "the URL of the request cannot be used: %s",
 					 url.len > REQUEST_MAX_URL ? "it is too long" : http_url_problem(url.data));
 		return false;
 	}
@@ -529,10 +538,20 @@ request_send(RestState *state)
 	}
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
-	http_start(state->client, &request);
-	if (d->requests_per_minute > 0)
-		state->not_before = GetCurrentTimestamp() + USECS_PER_MINUTE / d->requests_per_minute;
+	http_start(rest_client(state), &request);
+	source_pace_sent(state->source);
 	return true;
+}
+
+/* rest_client is who sends the request at hand; made when it is needed. */
+HttpClient *
+rest_client(RestState *state)
+{
+	HttpClient **client = state->external_id ? &state->one_client : &state->client;
+
+	if (*client == NULL)
+		*client = http_client_create();
+	return *client;
 }
 
 /* rest_send sends the request for state->at or state->external_id; false with the problem noted. */

@@ -140,6 +140,7 @@ run_settle_work(void *arg)
 	SettleWork *work = arg;
 	Run		   *run = work->run;
 	RunGuard	guard;
+	char	   *overlap;
 
 	db_begin("settling a pass");
 	guard = store_guard_run(&run->setup);
@@ -151,6 +152,9 @@ run_settle_work(void *arg)
 	{
 		if (guard == RUN_FILTER_CHANGED)
 			run_incomplete(run, "the filter rules were changed during the run");
+		overlap = run->complete ? store_pass_overlap(run->id, run->context) : NULL;
+		if (overlap)
+			run_incomplete(run, "%s", overlap);
 		store_settle_pass(run->id, run->complete, &work->result, run->context);
 	}
 	db_commit();

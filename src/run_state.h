@@ -1,6 +1,6 @@
 /*
  * run_state.h
- *	  A run on its way, shared by run.c and pass.c only.
+ *	  A run on its way, shared by run.c and pass*.c only.
  */
 #ifndef FLOHSYNC_RUN_STATE_H
 #define FLOHSYNC_RUN_STATE_H
@@ -27,6 +27,7 @@ typedef struct Run
 	bool		first_answer;	/* no page of this run has come yet */
 	bool		restarted;		/* the pass was begun anew on the way */
 	int			empty_pages;	/* in a row */
+	int			nwhole;			/* records asked for one by one (pass_whole.c) */
 	uint64	   *cursors;		/* hashes of those that the pass has been through */
 	int			ncursors;
 	int			cursors_room;
@@ -45,5 +46,10 @@ extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf
 extern int64 run_microseconds(instr_time *since);
 
 extern void pass_walk(Run *run);
+extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
+
+extern bool pass_has_filter(const Filter *filter);
+extern void pass_fetch_whole(Run *run, UpstreamPage *page);
+extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept, PageEntry *entry);
 
 #endif							/* FLOHSYNC_RUN_STATE_H */

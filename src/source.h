@@ -38,6 +38,7 @@ typedef struct SourceSpec
 	const char *url;
 	char	  **headers;
 	int			nheaders;
+	int			requests_per_minute;	/* 0: as many as it takes */
 	/* kind sql: one of the two */
 	const char *function;
 	const char *query;
@@ -86,6 +87,9 @@ struct Source
 	int			retry_base_ms;
 	int			retry_max_ms;
 	int			max_pages;
+	int			requests_per_minute;	/* 0: no limit */
+	TimestampTz paced_until;	/* by that limit; see source_pace.c */
+	TimestampTz not_before;		/* by what the upstream says, 0: at once */
 	char	  **hidden;			/* see source_hide() */
 	int			nhidden;
 	void	   *state;			/* of the kind */
@@ -101,6 +105,10 @@ extern void source_answer(Source *source, SourceAnswer *answer);
 extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
+
+extern void source_pace_sent(Source *source);
+extern bool source_pace_ready(const Source *source);
+extern int64 source_pace_wait(const Source *source);
 
 extern const char *source_secret(const Source *source, const char *name);
 extern void source_hide(Source *source, const char *value);

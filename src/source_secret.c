@@ -16,6 +16,7 @@
 #include "source.h"
 
 #define SECRET_MIN_HIDDEN	4		/* shorter ones are in any text */
+#define SECRET_MAX_HIDDEN	16
 #define SECRET_TELLING		8		/* so much of the beginning of one is hidden, too */
 
 /* source_secret is the clear text of a secret, NULL when it is not set; raises F0000 when it cannot be decrypted. */
@@ -37,7 +38,10 @@ source_secret(const Source *source, const char *name)
 	return NULL;
 }
 
-/* source_hide keeps one more text, such as an access token, out of messages. */
+/*
+ * source_hide keeps one more text, such as an access token, out of messages.
+ * Where each request has a token of its own, the oldest are forgotten.
+ */
 void
 source_hide(Source *source, const char *value)
 {
@@ -51,9 +55,14 @@ source_hide(Source *source, const char *value)
 			return;
 		}
 	}
-	if (source->nhidden % 8 == 0)
-		source->hidden = source->nhidden == 0 ? palloc(8 * sizeof(char *)) :
-			repalloc(source->hidden, (source->nhidden + 8) * sizeof(char *));
+	if (source->hidden == NULL)
+		source->hidden = palloc(SECRET_MAX_HIDDEN * sizeof(char *));
+	if (source->nhidden == SECRET_MAX_HIDDEN)
+	{
+		crypto_wipe(source->hidden[0], strlen(source->hidden[0]));
+		pfree(source->hidden[0]);
+		memmove(source->hidden, source->hidden + 1, --source->nhidden * sizeof(char *));
+	}
 	source->hidden[source->nhidden++] = pstrdup(value);
 	MemoryContextSwitchTo(old);
 }

@@ -185,7 +185,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 		"select d.kind, flohsync._list_command(d.config, $2), flohsync._get_command(d.config, $2), d.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
 		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text,"
-		" d.config::pg_catalog.text, d.definition::pg_catalog.text"
+		" d.config::pg_catalog.text, d.definition::pg_catalog.text,"
+		" case d.kind when 'command' then (d.config #>> '{limits,requests_per_minute}')::pg_catalog.numeric::pg_catalog.int8 end"
 		" from flohsync.connector_definition d"
 		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
 		" where d.id = $1::pg_catalog.uuid",
@@ -206,6 +207,7 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->owner = store_get_text(0, 8, context);
 	spec->config = store_get_text(0, 9, context);
 	spec->definition = store_get_text(0, 10, context);
+	spec->requests_per_minute = (int) db_int64(0, 11, 0);
 	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
 	spec->secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), NULL,
@@ -277,13 +279,13 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 }
 
 TimestampTz
-store_restart_pass(int64 run)
+store_restart_pass(int64 run, bool forget_link)
 {
-	static DbQuery query = {"select flohsync._restart_pass($1)", 1, {INT8OID}};
-	Datum		value = Int64GetDatum(run);
+	static DbQuery query = {"select flohsync._restart_pass($1, $2)", 2, {INT8OID, BOOLOID}};
+	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(forget_link)};
 	bool		isnull;
 
-	db_execute(&query, &value, NULL);
+	db_execute(&query, v, NULL);
 	return DatumGetTimestampTz(db_value(0, 1, &isnull));
 }
 
@@ -389,6 +391,17 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 	for (int k = 0; k < 4; k++)
 		v[2 + k] = store_text_array(columns[k], n);
 	db_execute(&query, v, NULL);
+}
+
+/* store_pass_overlap tells why a pass may have missed records though all its pages came; NULL: it has not. */
+char *
+store_pass_overlap(int64 run, MemoryContext context)
+{
+	static DbQuery query = {"select flohsync._pass_overlap($1)", 1, {INT8OID}};
+	Datum		value = Int64GetDatum(run);
+
+	db_execute(&query, &value, NULL);
+	return store_get_text(0, 1, context);
 }
 
 void

@@ -114,10 +114,11 @@ typedef struct SettleResult
 extern RunCandidate *store_open_runs(int *n);
 extern bool store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
 extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
-extern TimestampTz store_restart_pass(int64 run);
+extern TimestampTz store_restart_pass(int64 run, bool forget_link);
 extern RunGuard store_guard_run(const RunSetup *setup);
 extern void store_add_page(int64 run, const PageEntry *entry);
 extern void store_add_faults(int64 run, int page, const RecordFault *faults, int n);
+extern char *store_pass_overlap(int64 run, MemoryContext context);
 extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
 extern void store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
 extern void store_post_sync_failed(int64 run, int sqlerrcode, const char *message);

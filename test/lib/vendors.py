@@ -174,6 +174,11 @@ class Handler(BaseHTTPRequestHandler):
                 return {"value": items, "@odata.deltaLink": f"{link}&$deltatoken={now()}"}
             items = [user(u) for u in active()] if path == "/users/delta" else [group(g) for g in range(1, GROUPS + 1)]
             size, end = CAP, {"@odata.deltaLink": f"{link}&$deltatoken={now()}"}
+        elif match := re.fullmatch(r"/users/e(\d+)", path):
+            for u in active():
+                if u["n"] == int(match[1]):
+                    return {"@odata.context": "x", **user(u)}
+            raise Wrong("Request_ResourceNotFound", 404)
         else:
             size, end = self.size("$top", 999), {}
             if path == "/users":

@@ -57,7 +57,7 @@ sub goes_on
 #
 begin();
 my $run = hang_on(5);
-$f->wait_flushed;
+$f->wait_flushed($run, 4);
 ok($f->crash($f->worker_pid), 'killed: the server is up again');
 my $begun = time;
 is($f->run_row($run)->{status} =~ /^(running|queued|success)$/ ? 'open' : 'ended', 'open', 'killed: the run is not given up');
@@ -69,7 +69,7 @@ is(join(' ', @pages), '1 2 3 4 5 5 6 7 8 9 10', 'killed: no page that is on disk
 begin();
 $run = hang_on(5);
 $f->fault('hang', page => 5);
-$f->wait_flushed;
+$f->wait_flushed($run, 4);
 ok($f->crash($f->worker_pid), 'killed: the server is up again');
 is($f->sql("SELECT flohsync.trigger_sync('$c', 'user')"), $run, 'killed: a trigger meanwhile gets the same run');
 $begun = time;

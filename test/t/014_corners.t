@@ -59,7 +59,7 @@ $f->sync_ok('filter', 'user');
 $f->fault('hang', page => 5);
 my $run = $f->sql("SELECT flohsync.trigger_sync('filter', 'user')");
 $f->await(hanging => 1);
-$f->wait_flushed;
+$f->wait_flushed($run, 4);
 $f->sql("ALTER DATABASE postgres SET flohsync.enabled = off");
 ok($f->crash($f->worker_pid), 'a worker is killed on page 5');
 $f->configure('filter', 'user', filterRules => { groupNamePattern => '*1' });

@@ -62,7 +62,7 @@ $f->configure('c', 'user', enabled => $true);
 $f->fault('hang', type => 'group', page => 4);
 my $run = $f->sql("SELECT flohsync.trigger_sync('hand', 'group')");
 $f->await(hanging => 1);
-$f->wait_flushed;
+$f->wait_flushed($run, 3);
 $f->node->wait_for_catchup($node);
 $f->node->stop('immediate');
 $n = last_id($s);

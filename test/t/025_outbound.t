@@ -1,11 +1,13 @@
 # What upstreams may not make us do: reach inner addresses however they are
-# spelled, follow redirects elsewhere, send credentials there, take too much.
+# spelled, follow redirects elsewhere, send credentials there, take too much;
+# and how many requests they are willing to take.
 use strict;
 use warnings;
 
 use Flohsync;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
@@ -39,7 +41,7 @@ my $f = do
 	# None of these may be used, but the names.
 	local %ENV = (%ENV, HOME => $dir, map { $_ => 'http://127.0.0.1:1/' } qw(http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY));
 	@ENV{qw(LD_PRELOAD NSS_WRAPPER_HOSTS)} = ($wrapper, $hosts) if $wrapper;
-	Flohsync->new(upstream => 0, conf => "flohsync.http_timeout = 3\nflohsync.http_max_response_size = '1MB'\nflohsync.http_max_attempts = 2\n");
+	Flohsync->new(upstream => 0, conf => "flohsync.http_timeout = 3\nflohsync.http_max_response_size = '1MB'\nflohsync.http_max_attempts = 2\nflohsync.http_max_retry_wait = 1s\nflohsync.http_retry_delay = 1ms\n");
 };
 $f->start_upstream(records => 'user=30');
 
@@ -295,6 +297,52 @@ $f->clear_log;
 $f->sync_ok('c', 'user', 'a run beside all this');
 is(join(' ', sort grep { !/^(?:host|accept|accept-encoding|authorization|content-length|content-type|user-agent)$/ } map { keys %{ $_->{headers} } } $f->requests), '', 'sends no header that is not needed');
 is(join(' ', grep { $_ ne 'Bearer 4711-not-for-others' } map { $_->{headers}{authorization} } $f->requests), '', 'and no credentials but its own');
+
+#
+# Requests per minute, of either kind
+#
+
+# 40 a minute are 1.5 s apart: longer than a run would wait for an upstream (flohsync.http_max_retry_wait).
+$f->fresh(user => 1200);
+my %config = (url => "http://127.0.0.1:$port/", commands => ['listUsers']);
+my %rest = (version => 1, base_url => "http://127.0.0.1:$port/rest/cursor", resources => { user => {
+	list => { path => '/users', page_size => { param => 'pageSize', default => 500 }, records => '$.resources[*]',
+		pagination => { type => 'cursor', path => '$.nextCursor', param => 'cursor' } },
+	map => { externalId => '$.externalId' } } });
+for my $kind (qw(command rest))
+{
+	for my $limit (undef, 40)
+	{
+		my %limits = $limit ? (limits => { requests_per_minute => $limit }) : ();
+		my $name = "$kind, " . ($limit ? "$limit requests a minute" : 'no limit');
+		$f->sql("SELECT flohsync.create_connector('$name', '$kind', " . ($kind eq 'command' ? Flohsync::jsonb({ %config, %limits }) : "'{}', " . Flohsync::jsonb({ %rest, %limits })) . ')');
+		$f->configure($name, 'user');
+		# A page that is asked for again counts as well.
+		$f->fault('status', code => 503, page => 2, times => 1);
+		$f->clear_log;
+		my $begun = time;
+		my $stats = $f->sync_ok($name, 'user', "$name: a run");
+		my $seconds = time - $begun;
+		is($stats->{added}, 1200, "$name: has all records");
+		is($f->pages_asked('user'), '1 2 2 3', "$name: of three pages, one of them twice");
+		$limit ? cmp_ok($seconds, '>=', 4.4, "$name: three times 1.5 s") : cmp_ok($seconds, '<', 4, "$name: at once");
+		cmp_ok($seconds, '<', 9, "$name: and no longer");
+	}
+}
+for my $limit (0, -1, 1.5, 100001, '"40"', 'true', 'null', '[]')
+{
+	$f->fails_like("SELECT flohsync.create_connector('x', 'command', '{\"url\": \"http://127.0.0.1/\", \"limits\": {\"requests_per_minute\": $limit}}')",
+		'22023', qr/"requests_per_minute": it must be a whole number from 1 to 100000/, "requests_per_minute: $limit is refused");
+}
+for my $limits ('40', '"40"', '[]', 'null', '{"requestsPerMinute": 40}')
+{
+	$f->fails_like("SELECT flohsync.create_connector('x', 'command', '{\"url\": \"http://127.0.0.1/\", \"limits\": $limits}')",
+		'22023', qr/limits/, "limits: $limits is refused");
+}
+for my $limit (1, 100000, '6e1', '60.0')
+{
+	ok($f->try_sql("SELECT flohsync.create_connector('x$limit', 'command', '{\"url\": \"http://127.0.0.1/\", \"limits\": {\"requests_per_minute\": $limit}}')")->{ok}, "requests_per_minute: $limit is taken");
+}
 
 $f->no_crash;
 done_testing();

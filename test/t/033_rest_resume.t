@@ -130,7 +130,7 @@ for (@styles)
 	$f->fault('hang', page => 5);
 	my $run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
 	$f->await(hanging => 1);
-	$f->wait_flushed;
+	$f->wait_flushed($run, 4);
 	ok($f->crash($f->worker_pid), "$name: the worker is killed on page 5, and the server is up again");
 	my $begun = time;
 	ok($f->wait_run($run, timeout => 30), "$name: the run goes on by itself");

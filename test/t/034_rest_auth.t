@@ -131,9 +131,38 @@ works('and the next run goes on');
 
 # A token that is about to expire is not used.
 $f->up('auth', kind => 'token', client_id => 'client', client_secret => $client_secret, expires => 50);
+# the worker may still know one of before
+works('the tokens are others now');
 $f->clear_log;
 works('tokens of 50 seconds');
 is(scalar(grep { $_->{status} == 401 } $f->requests), 0, 'tokens of 50 seconds: none was used too late');
+
+# Nor are all of them kept
+$f->fresh(user => 300);
+$f->up('auth', kind => 'token', client_id => 'client', client_secret => $client_secret, expires => 50);
+connect_with({ %oauth, client_secret => '{{secret.client_secret}}' }, { client_secret => $client_secret }, config => { client => 'client' }, list => { page_size => { param => 'limit', default => 1 } });
+$f->fault('hang', type => 'user', page => $_) for 40, 290;
+$run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
+my @used;
+for my $n (1, 2)
+{
+	$f->await(hanging => 1, fired => $n);
+	my $from = -s $f->node->logfile;
+	$f->sql('SELECT pg_log_backend_memory_contexts(' . $f->worker_pid . ')');
+	for (1 .. 100)
+	{
+		last if PostgreSQL::Test::Utils::slurp_file($f->node->logfile, $from) =~ /Grand total/;
+		select(undef, undef, undef, 0.1);
+	}
+	push @used, PostgreSQL::Test::Utils::slurp_file($f->node->logfile, $from) =~ /flohsync source: (\d+) total/ ? $1 : 0;
+	$f->up('release');
+}
+$f->wait_run($run);
+is($f->run_row($run)->{status}, 'success', '300 tokens: the run succeeds');
+cmp_ok(token_requests(), '>=', 300, '300 tokens: one for each request');
+ok($used[0] > 0 && $used[1] <= $used[0], '300 tokens: memory does not grow with them') or diag("@used");
+$f->fresh(user => 105);
+connect_with({ %oauth, client_secret => '{{secret.client_secret}}' }, { client_secret => $client_secret }, config => { client => 'client' });
 
 # The token endpoint fails: like a page, it is asked again
 $f->up('auth', kind => 'token', client_id => 'client', client_secret => $client_secret);
@@ -222,6 +251,18 @@ is(token_requests(), 1, 'a service account: one token');
 $f->up('auth', kind => 'token', form => 'grant', iss => 'svc@project', aud => 'https://aud.example/', alg => 'ES256', life => 'text', body => $public{ES256});
 connect_with({ %google, aud => 'https://aud.example/', alg => 'ES256' }, { key => $private{ES256} }, config => { account => 'svc@project', admin => 'admin@acme' });
 works('a service account with another audience, and a life that is a text');
+# One is kept under all that it was got by, and found by.
+{
+	my %exchange = (type => 'jwt_exchange', token_url => 'http://{{config.host}}/oauth/token', iss => '{{config.client}}', key => '{{secret.key}}');
+	my @rest = ({ key => $private{RS256} }, config => { client => 'app' });
+	$f->up('auth', kind => 'token', form => 'grant', iss => 'app', body => $public{RS256});
+	connect_with(\%exchange, @rest);
+	my $t = $f->json("SELECT flohsync.test_connector('$c')");
+	ok($t->{ok}, 'a token of a JWT') or diag(json_text($t));
+	connect_with({ %exchange, token_path => '$.nothing' }, @rest);
+	$t = $f->json("SELECT flohsync.test_connector('$c')");
+	like($t->{error} // 'ok', qr/holds no token/, 'a token that is looked for elsewhere is not the one before');
+}
 $f->up('auth', kind => 'token', form => 'bearer', iss => '12345', aud => '', body => $public{RS256});
 connect_with({ type => 'jwt_exchange', token_url => 'http://{{config.host}}/oauth/app/installations/7/access_tokens', iss => '{{config.app}}', key => '{{secret.key}}', body => 'bearer' },
 	{ key => $private{RS256} }, config => { app => 12345 });

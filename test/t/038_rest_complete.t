@@ -256,6 +256,26 @@ $path = connector({ @item, pagination => { type => 'page', param => 'p', total_p
 by_page(1 => { items => [], pages => 0 });
 whole('page, none at all', 0);
 
+# Records that come twice have moved, and others may have moved past.
+for my $known (1, 0)
+{
+	my $name = 'records on two pages, ' . ($known ? 'with a total' : 'to an empty page');
+	my @total = $known ? (total => 30) : ();
+	$path = connector({ @item, $known ? (total => '$.total') : (), pagination => { type => 'offset', param => 'o' } });
+	by_offset();
+	whole($name);
+	by_offset(2 => { items => [ records(10 .. 19) ], @total }, 3 => { items => [ records(20 .. 29) ], @total });
+	not_whole($name, qr/came on more than one \(1\): the list moved, or is in no order/);
+	by_offset();
+	whole("$name, no more");
+}
+# A position that is not heeded: the same records in answers that differ
+$path = connector({ @item, total => '$.total', pagination => { type => 'page', param => 'p', total => '$.total' } });
+answers(uri($_, 'p') => { items => page($_), total => 30 }) for 1 .. 3;
+whole('page, another page each time');
+answers(uri($_, 'p') => { items => page(1), total => 30, took => $_ }) for 1 .. 3;
+$f->ends_with($c, 'user', 'pagination_loop', qr/same page twice/, 'page, the same records each time');
+
 # What has_more says, when there is no cursor
 $path = connector({ records => '$.items[*]', pagination => { type => 'cursor', path => '$.c', param => 'p', has_more => '$.more' } });
 linked($path, $more);
@@ -333,6 +353,44 @@ for my $answered (1 .. 3)
 {
 	answers(map { ("/m$_" => $_ == $answered ? [ '200 OK', [ records(1 .. 4) ] ] : $gone) } 1 .. 3);
 	members("only of $answered", 1, '4 8');
+}
+
+# Parents whose values cannot stand in an address: they are left out, and do not stop the others.
+for ([ 'external_id', '..' ], [ 'external_id', '.' ], [ 'attributes.name', 'x' x 9000 ])
+{
+	my ($value, $odd) = @$_;
+	my $name = 'members of ' . substr($odd, 0, 3);
+	$member{member}{for_each}{path} = "/n/{{parent.$value}}";
+	$path = connector({ records => '$[*]' }, resources => \%member, types => [ 'user', 'member' ]);
+	answers($path => [ '200 OK', [ map { { id => $value eq 'external_id' ? $_ : substr($_, 0, 5), name => $_ } } '+1', $odd, 'y' ] ],
+		map { ("/n/$_" => [ '200 OK', [ records(1 .. 2) ] ]) } '%2B1', 'y');
+	whole($name, 3);
+	members($name, 0, '4 0');
+	like($f->last_run($c, 'member')->{incomplete_reason}, qr/left out/, "$name: says why");
+}
+
+# Two ids that make another pair in the same place
+$member{member}{for_each}{path} = '/n/{{parent.external_id}}';
+$path = connector({ records => '$[*]' }, resources => \%member, types => [ 'user', 'member' ]);
+answers($path => [ '200 OK', [ map { { id => $_, name => $_ } } 'a', 'a/b', 'a%2Fb' ] ], '/n/a' => [ '200 OK', [ { id => 'b/c' } ] ],
+	'/n/a%2Fb' => [ '200 OK', [ { id => 'c' } ] ], '/n/a%252Fb' => [ '200 OK', [ { id => 'c' } ] ]);
+whole('ids with slashes', 3);
+members('of ids with slashes', 1, '3 0');
+is($f->sql("SELECT string_agg(external_id, ' ' ORDER BY external_id COLLATE \"C\") " . $f->scope($c, 'member')), 'a%252Fb/c a%2Fb/c a/b/c', 'ids with slashes: each pair has its own');
+
+#
+# Deep values
+#
+for my $attributes ('$', 'strict $')
+{
+	$path = connector({ records => '$[*]' }, resource => { map => { externalId => '$.id', attributes => $attributes } });
+	for my $value (1, 2)
+	{
+		answers($path => [ '200 OK', '[{"id": "1", "deep": ' . '{"a":' x 66 . $value . '}' x 66 . '}]' ]);
+		my $stats = $f->sync_ok($c, 'user', "a deep value of $attributes, $value");
+		is("$stats->{added} $stats->{updated} $stats->{errored}", $value == 1 ? '1 0 0' : '0 1 0', "a deep value of $attributes, $value: is seen");
+	}
+	is($f->sql("SELECT jsonb_path_query_first(attributes, '\$.**{67}') " . $f->scope($c, 'user')), 2, "a deep value of $attributes: is stored");
 }
 
 #

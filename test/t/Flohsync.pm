@@ -380,10 +380,14 @@ sub crash
 	return $self->wait_for('SELECT true');
 }
 
-# Wait until all that was committed so far is on disk.
+# Wait until all that was committed so far is on disk; with a run and a page of
+# it, that one included: a page is asked for before the one before it is applied.
 sub wait_flushed
 {
-	my ($self) = @_;
+	my ($self, $run, $page) = @_;
+	$self->wait_for("SELECT EXISTS (SELECT FROM flohsync.sync_run_page WHERE run_id = $run AND page = $page)")
+	  or die "page $page of run $run is not applied"
+	  if defined $page;
 	my $lsn = $self->sql('SELECT pg_current_wal_insert_lsn()');
 	return $self->wait_for("SELECT pg_current_wal_flush_lsn() >= '$lsn'");
 }

@@ -1,0 +1,220 @@
+/*
+ * rest_next.c
+ *	  Where a list goes on behind a page: a link, a cursor, an offset, a page number.
+ *
+ * What is found is the next position, or that this was the last page, which only
+ * the definition's own sign may tell; anything else in the sign's place is an
+ * error.  By position (offset, page) there is no sign but what the upstream says
+ * of the length of its list, so whatever tells that the list has moved makes the
+ * pass incomplete.
+ */
+#include "postgres.h"
+
+#include "rest_link.h"
+#include "rest_reading.h"
+
+/*
+ * next_text is the text or number that a path finds; NULL: nothing, null or an empty text.
+ * Anything else is not the end of a list: *failed.
+ */
+char *
+next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
+{
+	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	const JsonNode *node = &value.json->nodes[value.node];
+	char	   *text;
+
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
+	if (value.node == 0)
+		return NULL;
+	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
+	{
+		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		return NULL;
+	}
+	text = rest_text(value.json, value.node);
+	if (*text == '\0')
+		return NULL;
+	return json_text ? pnstrdup(value.json->text + node->start, node->end - node->start) : text;
+}
+
+/* A link to the next page, resolved; *failed when it may not be followed. */
+static char *
+next_url(Reading *r, const char *reference, bool *failed)
+{
+	const char *error_class;
+	char	   *url;
+
+	if (reference == NULL)
+		return NULL;
+	url = rest_follow(r->state, reference, &error_class);
+	if (url == NULL)
+	{
+		reading_failed(r, error_class, "%s", r->state->problem.message);
+		memset(&r->state->problem, 0, sizeof(RestProblem));
+		*failed = true;
+	}
+	else if (strcmp(url, r->state->url) == 0)
+	{
+		r->page->loop = "the upstream's link to the next page is that of the page itself";
+	}
+	return url;
+}
+
+static char *
+next_link(Reading *r, bool *failed)
+{
+	char	   *header;
+	bool		malformed = false;
+
+	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
+	{
+		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
+
+		if (target)
+			return next_url(r, target, failed);
+	}
+	if (malformed)
+		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
+	return NULL;
+}
+
+/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
+static bool
+next_says_no(const PageValue *more)
+{
+	const JsonNode *node = &more->json->nodes[more->node];
+	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
+
+	return node->type == JSON_FALSE ||
+		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
+}
+
+static char *
+next_cursor(Reading *r, bool *failed)
+{
+	const RestPagination *p = &r->state->def->pages;
+	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
+	PageValue	more;
+
+	if (p->has_more == NULL || *failed)
+		return cursor;
+	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
+	if (more.failed)
+		*failed = !reading_unknown(r, p->has_more);
+	if (more.node == 0)
+		return cursor;
+	if (more.json->nodes[more.node].type == JSON_FALSE)
+		return NULL;
+	if (cursor == NULL && !next_says_no(&more))
+	{
+		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
+		*failed = true;
+	}
+	return cursor;
+}
+
+/* Why an empty page is not the end, if it is none.  A total that is below what has passed is no better. */
+static char *
+next_after_empty(Reading *r, int64 passed, int64 total)
+{
+	if (total >= 0 && passed != total)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+						   total, passed);
+	return NULL;
+}
+
+/*
+ * Pages that are asked for by position follow each other only in a list that
+ * stays as it is.  What it says of its length must not change, and after a break
+ * there is no telling how far the records have moved.
+ */
+static void
+next_by_position(Reading *r, int64 total, int64 total_pages)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+		state->total = state->total_pages = -1;
+	else if (!state->reading)
+		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	state->reading = true;
+	if (total >= 0 && state->total >= 0 && total != state->total)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
+	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
+						   state->total_pages, total_pages);
+	state->total = Max(state->total, total);
+	state->total_pages = Max(state->total_pages, total_pages);
+}
+
+static char *
+next_offset(Reading *r, int64 total)
+{
+	RestState  *state = r->state;
+	const RestPagination *p = &state->def->pages;
+	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
+	int64		step = p->step_page_size ? state->page_size : r->n;
+	int64		passed = offset - p->base + step;
+
+	next_by_position(r, total, -1);
+	/* Nobody is helped by asking for the same offset again. */
+	if (r->n == 0)
+		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
+	if (p->stop != REST_STOP_TOTAL || total < 0)
+		return psprintf(INT64_FORMAT, offset + step);
+	total = state->total;
+	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
+}
+
+static char *
+next_page(Reading *r, int64 total, bool *failed)
+{
+	RestState  *state = r->state;
+	const RestPagination *p = &state->def->pages;
+	const char *inner = state->at.inner;
+	const char *colon = inner ? strchr(inner, ':') : NULL;
+	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
+	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
+	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
+	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
+	int64		done = page - p->base + 1;
+
+	next_by_position(r, total, pages);
+	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
+		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
+						   state->total_pages, done);
+	if (pages == 0 && r->n > 0)
+		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
+		return done >= state->total_pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL && r->n == 0)
+		return next_after_empty(r, passed, state->total);
+	if (p->stop == REST_STOP_TOTAL && total >= 0)
+		return passed >= state->total ? NULL : next;
+	return r->n == 0 ? NULL : next;
+}
+
+/* next_position is where the list goes on; NULL: it ends here, or *failed. */
+char *
+next_position(Reading *r, int64 total, bool *failed)
+{
+	const RestPagination *p = &r->state->def->pages;
+
+	switch (p->type)
+	{
+		case REST_PAGES_LINK_HEADER:
+			return next_link(r, failed);
+		case REST_PAGES_NEXT_URL:
+			return next_url(r, next_text(r, p->path, false, failed), failed);
+		case REST_PAGES_CURSOR:
+			return next_cursor(r, failed);
+		case REST_PAGES_OFFSET:
+			return next_offset(r, total);
+		case REST_PAGES_PAGE:
+			return next_page(r, total, failed);
+		default:
+			return NULL;
+	}
+}

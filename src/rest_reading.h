@@ -1,0 +1,36 @@
+/*
+ * rest_reading.h
+ *	  An answer that is being read: what rest_page.c and rest_next.c share.
+ */
+#ifndef FLOHSYNC_REST_READING_H
+#define FLOHSYNC_REST_READING_H
+
+#include "rest.h"
+
+typedef struct Reading
+{
+	RestState  *state;
+	PageParser *parser;
+	UpstreamPage *page;
+	SourceAnswer *answer;
+	JsonParser *json;			/* of the whole answer */
+	JsonParser *tree;			/* of the records: the same, or a side */
+	uint32	   *nodes;			/* of the records */
+	uint32		n;
+	uint32		room;
+	bool		bad_list;		/* what should be a list is none */
+	bool		list_found;
+	bool		array;			/* reading_list() wants one */
+} Reading;
+
+/* rest_page.c */
+extern bool reading_failed(Reading *r, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern bool reading_unknown(Reading *r, const RestPath *path);
+extern void reading_incomplete(Reading *r, const char *format,...) pg_attribute_printf(2, 3);
+extern int64 reading_whole(Reading *r, const RestPath *path, bool *failed);
+
+/* rest_next.c */
+extern char *next_text(Reading *r, const RestPath *path, bool json_text, bool *failed);
+extern char *next_position(Reading *r, int64 total, bool *failed);
+
+#endif							/* FLOHSYNC_REST_READING_H */
