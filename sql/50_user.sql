@@ -204,13 +204,11 @@ COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS
 
 CREATE FUNCTION flohsync._is_blank(_value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN _value IS NULL OR _value = 'null' OR (pg_catalog.jsonb_typeof(_value) = 'string' AND (_value #>> '{}') !~ '\S');
 COMMENT ON FUNCTION flohsync._is_blank(jsonb) IS 'Whether a profile value counts as empty: null or a blank text';
 
 CREATE FUNCTION flohsync._profile_value(_p flohsync.user_profile, _field text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN CASE _field
   WHEN 'title' THEN pg_catalog.to_jsonb((_p).title) WHEN 'department' THEN pg_catalog.to_jsonb((_p).department)
   WHEN 'phoneNumber' THEN pg_catalog.to_jsonb((_p).phone_number) WHEN 'location' THEN pg_catalog.to_jsonb((_p).location)
@@ -221,42 +219,68 @@ COMMENT ON FUNCTION flohsync._profile_value(flohsync.user_profile, text) IS 'Wha
 
 -- The fields of a patch that are written over what a profile has now.
 CREATE FUNCTION flohsync._profile_changes(_p flohsync.user_profile, _patch jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-RETURN (
-  SELECT pg_catalog.jsonb_object_agg(e.field, e.new)
+AS $$
+BEGIN
+  RETURN jsonb_object_agg(e.field, e.new)
     FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode, flohsync._profile_value(_p, f.key) AS old
-            FROM pg_catalog.jsonb_each(_patch) f OFFSET 0) e
+            FROM jsonb_each(_patch) f OFFSET 0) e
    WHERE CASE e.mode WHEN 'overwrite_always' THEN coalesce(e.old, 'null') <> e.new
-                     WHEN 'overwrite_if_empty' THEN flohsync._is_blank(e.old) AND NOT flohsync._is_blank(e.new) END);
+                     WHEN 'overwrite_if_empty' THEN flohsync._is_blank(e.old) AND NOT flohsync._is_blank(e.new) END;
+END
+$$;
 COMMENT ON FUNCTION flohsync._profile_changes(flohsync.user_profile, jsonb) IS
   'What a patch of _profile_update changes in a profile (null: there is none yet), as field and value; null when nothing';
+
+CREATE FUNCTION flohsync._profile_few(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
+COMMENT ON FUNCTION flohsync._profile_few(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
+
+CREATE FUNCTION flohsync._profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  done uuid[];
+BEGIN
+  IF cardinality(_users) <= 10 THEN
+    RETURN flohsync._profile_few(_sql, _users, _patches, _source);
+  END IF;
+  EXECUTE _sql INTO done USING _users, _patches, _source;
+  RETURN done;
+END
+$$;
+COMMENT ON FUNCTION flohsync._profile_run(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update, which returns one array of users';
 
 CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  built_in constant text[] := '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}';
   done uuid[];
 BEGIN
   -- New profiles; somebody else's that is new, too, is then one that is there.
-  WITH made AS (
-    INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
-                                            start_date, manager_id, custom_attributes, attribute_sources)
-    SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location', c.new ->> 'employeeId',
-           c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid, c.new - built_in,
-           (SELECT jsonb_object_agg(k, _source) FROM jsonb_object_keys(c.new) k)
-      FROM (SELECT u.user_id, flohsync._profile_changes(NULL, u.patch) AS new
-              FROM unnest(_users, _patches) AS u(user_id, patch)
-              JOIN flohsync.floh_user x ON x.id = u.user_id
-             WHERE NOT EXISTS (SELECT FROM flohsync.user_profile q WHERE q.user_id = u.user_id)
-             ORDER BY u.user_id) c
-     WHERE c.new IS NOT NULL
-    ON CONFLICT DO NOTHING
-    RETURNING p.user_id
-  )
-  SELECT array_agg(m.user_id) INTO done FROM made m;
+  done := flohsync._profile_run($sql$
+    WITH made AS (
+      INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
+                                              start_date, manager_id, custom_attributes, attribute_sources)
+      SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location', c.new ->> 'employeeId',
+             c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
+             c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
+             (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k)
+        FROM (SELECT u.user_id, flohsync._profile_changes(NULL, u.patch) AS new
+                FROM unnest($1, $2) AS u(user_id, patch)
+                JOIN flohsync.floh_user x ON x.id = u.user_id
+               WHERE NOT EXISTS (SELECT FROM flohsync.user_profile q WHERE q.user_id = u.user_id)
+               ORDER BY u.user_id OFFSET 0) c  -- so that "new" is computed once
+       WHERE c.new IS NOT NULL
+      ON CONFLICT DO NOTHING
+      RETURNING p.user_id
+    )
+    SELECT array_agg(m.user_id) FROM made m
+    $sql$, _users, _patches, _source);
   RETURN QUERY SELECT unnest(done);
   SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
     FROM unnest(_users, _patches) AS u(user_id, patch) WHERE u.user_id <> ALL (coalesce(done, '{}'));
@@ -266,31 +290,40 @@ BEGIN
 
   -- What is to be written is found from the row as it is once it is locked:
   -- what somebody else wrote meanwhile counts.
-  PERFORM FROM flohsync.user_profile p
-   WHERE p.user_id IN (SELECT u.user_id FROM unnest(_users, _patches) AS u(user_id, patch)
-                         JOIN flohsync.user_profile q ON q.user_id = u.user_id
-                        WHERE flohsync._profile_changes(q, u.patch) IS NOT NULL)
-   ORDER BY p.user_id FOR NO KEY UPDATE;
-  IF NOT FOUND THEN
+  done := flohsync._profile_run($sql$
+    SELECT array_agg(l.user_id)
+      FROM (SELECT p.user_id FROM flohsync.user_profile p
+             WHERE p.user_id IN (SELECT u.user_id FROM unnest($1, $2) AS u(user_id, patch)
+                                   JOIN flohsync.user_profile q ON q.user_id = u.user_id
+                                  WHERE flohsync._profile_changes(q, u.patch) IS NOT NULL) AND $3 IS NOT NULL
+             ORDER BY p.user_id FOR NO KEY UPDATE) l
+    $sql$, _users, _patches, _source);
+  IF done IS NULL THEN
     RETURN;
   END IF;
-  RETURN QUERY
-  UPDATE flohsync.user_profile p
-     SET title = CASE WHEN c.new ? 'title' THEN c.new ->> 'title' ELSE p.title END,
-         department = CASE WHEN c.new ? 'department' THEN c.new ->> 'department' ELSE p.department END,
-         phone_number = CASE WHEN c.new ? 'phoneNumber' THEN c.new ->> 'phoneNumber' ELSE p.phone_number END,
-         location = CASE WHEN c.new ? 'location' THEN c.new ->> 'location' ELSE p.location END,
-         employee_id = CASE WHEN c.new ? 'employeeId' THEN c.new ->> 'employeeId' ELSE p.employee_id END,
-         cost_center = CASE WHEN c.new ? 'costCenter' THEN c.new ->> 'costCenter' ELSE p.cost_center END,
-         start_date = CASE WHEN c.new ? 'startDate' THEN (c.new ->> 'startDate')::date ELSE p.start_date END,
-         manager_id = CASE WHEN c.new ? 'managerId' THEN (c.new ->> 'managerId')::uuid ELSE p.manager_id END,
-         custom_attributes = p.custom_attributes || (c.new - built_in),
-         attribute_sources = p.attribute_sources || (SELECT jsonb_object_agg(k, _source) FROM jsonb_object_keys(c.new) k), updated_at = now()
-    FROM (SELECT q.user_id, flohsync._profile_changes(q, u.patch) AS new
-            FROM unnest(_users, _patches) AS u(user_id, patch)
-            JOIN flohsync.user_profile q ON q.user_id = u.user_id) c
-   WHERE c.new IS NOT NULL AND p.user_id = c.user_id
-  RETURNING p.user_id;
+  RETURN QUERY SELECT unnest(flohsync._profile_run($sql$
+    WITH done AS (
+      UPDATE flohsync.user_profile p
+         SET title = CASE WHEN c.new ? 'title' THEN c.new ->> 'title' ELSE p.title END,
+             department = CASE WHEN c.new ? 'department' THEN c.new ->> 'department' ELSE p.department END,
+             phone_number = CASE WHEN c.new ? 'phoneNumber' THEN c.new ->> 'phoneNumber' ELSE p.phone_number END,
+             location = CASE WHEN c.new ? 'location' THEN c.new ->> 'location' ELSE p.location END,
+             employee_id = CASE WHEN c.new ? 'employeeId' THEN c.new ->> 'employeeId' ELSE p.employee_id END,
+             cost_center = CASE WHEN c.new ? 'costCenter' THEN c.new ->> 'costCenter' ELSE p.cost_center END,
+             start_date = CASE WHEN c.new ? 'startDate' THEN (c.new ->> 'startDate')::date ELSE p.start_date END,
+             manager_id = CASE WHEN c.new ? 'managerId' THEN (c.new ->> 'managerId')::uuid ELSE p.manager_id END,
+             custom_attributes = p.custom_attributes
+               || (c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[]),
+             attribute_sources = p.attribute_sources || (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k), updated_at = now()
+        FROM (SELECT q.user_id, flohsync._profile_changes(q, u.patch) AS new
+                FROM unnest($1, $2) AS u(user_id, patch)
+                JOIN flohsync.user_profile q ON q.user_id = u.user_id
+              OFFSET 0) c  -- so that "new" is computed once
+       WHERE c.new IS NOT NULL AND p.user_id = c.user_id
+      RETURNING p.user_id
+    )
+    SELECT array_agg(d.user_id) FROM done d
+    $sql$, _users, _patches, _source));
 END
 $$;
 COMMENT ON FUNCTION flohsync._profile_update(uuid[], jsonb[], text) IS

@@ -97,20 +97,26 @@ COMMENT ON COLUMN flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
 CREATE FUNCTION flohsync._is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
-  OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL
+AS $$
+BEGIN
+  IF _c.resource_type = 'user' OR _c.create_users OR _c.deactivate_users OR _c.attribute_mappings IS NOT NULL
+     OR _c.user_match_strategy <> 'email' OR _c.user_match_fallback_strategies IS NOT NULL OR _c.issuer_source_path IS NOT NULL THEN
+    RETURN true;
+  END IF;
   -- In the order of an index, and no EXISTS: that there is none is what a scan of the table finds out last.
-  OR (SELECT true FROM flohsync.connector_sync_match m
-       WHERE m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
-       ORDER BY m.external_id LIMIT 1) IS NOT NULL;
+  PERFORM FROM flohsync.connector_sync_match m
+    WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+    ORDER BY m.external_id LIMIT 1;
+  RETURN FOUND;
+END
+$$;
 COMMENT ON FUNCTION flohsync._is_user_type(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: type user, or any whose settings are about users, or that was matched once';
 
 CREATE FUNCTION flohsync._tells_records(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
 RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
 COMMENT ON FUNCTION flohsync._tells_records(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
 
@@ -173,14 +179,15 @@ CREATE TRIGGER user_unlinked AFTER DELETE ON flohsync.floh_user REFERENCING OLD 
 FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_removed();
 
 CREATE FUNCTION flohsync._users_are_watched() RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT EXISTS (SELECT FROM pg_catalog.pg_rewrite r
-                   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
-                  WHERE r.ev_class = 'flohsync.v_user'::pg_catalog.regclass
-                    AND d.refobjid = 'flohsync.floh_user'::pg_catalog.regclass);
-END;
+AS $$
+BEGIN
+  RETURN EXISTS (SELECT FROM pg_rewrite r
+                   JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                  WHERE r.ev_class = 'flohsync.v_user'::regclass AND d.refobjid = 'flohsync.floh_user'::regclass);
+END
+$$;
 COMMENT ON FUNCTION flohsync._users_are_watched() IS
   'Whether v_user shows floh_user, whose changes triggers note; an application''s users are looked at anew each time';
 
@@ -278,48 +285,61 @@ COMMENT ON FUNCTION flohsync._keep_page_changes(bigint) IS 'Moves what the pages
 -- The matching itself.
 
 CREATE FUNCTION flohsync._strategies(_c flohsync.connector_sync_config) RETURNS text[]
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.array_agg(s.name ORDER BY s.position)
-    FROM (SELECT e.name, pg_catalog.min(e.position) AS position
-            FROM (SELECT (_c).user_match_strategy::text AS name, 0::bigint AS position
-                  UNION ALL
-                  SELECT f.name, f.position
-                    FROM pg_catalog.jsonb_array_elements_text((_c).user_match_fallback_strategies) WITH ORDINALITY AS f(name, position)) e
-           GROUP BY e.name) s;
-END;
+AS $$
+DECLARE
+  names text[] := ARRAY[_c.user_match_strategy::text];
+  fallback text;
+BEGIN
+  FOR fallback IN SELECT jsonb_array_elements_text(_c.user_match_fallback_strategies) LOOP
+    IF fallback <> ALL (names) THEN
+      names := names || fallback;
+    END IF;
+  END LOOP;
+  RETURN names;
+END
+$$;
 COMMENT ON FUNCTION flohsync._strategies(flohsync.connector_sync_config) IS 'The match strategies of a configuration in the order in which they are tried, each once';
 
 CREATE FUNCTION flohsync._source_sql(_path text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT
+LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
-RETURN CASE pg_catalog.split_part(_path, '.', 1)
-  WHEN 'externalId' THEN 'pg_catalog.to_jsonb(x.external_id::text)'
-  WHEN 'displayName' THEN 'pg_catalog.to_jsonb(x.display_name::text)'
-  WHEN 'email' THEN 'pg_catalog.to_jsonb(x.email::text)'
-  ELSE pg_catalog.format('(x.attributes #> %L::text[])', (pg_catalog.string_to_array(_path, '.'))[2:]) END;
+AS $$
+BEGIN
+  RETURN CASE split_part(_path, '.', 1)
+    WHEN 'externalId' THEN 'pg_catalog.to_jsonb(x.external_id::text)'
+    WHEN 'displayName' THEN 'pg_catalog.to_jsonb(x.display_name::text)'
+    WHEN 'email' THEN 'pg_catalog.to_jsonb(x.email::text)'
+    ELSE format('(x.attributes #> %L::text[])', (string_to_array(_path, '.'))[2:]) END;
+END
+$$;
 COMMENT ON FUNCTION flohsync._source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
 
 -- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
 CREATE FUNCTION flohsync._records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.format($sql$
+AS $$
+BEGIN
+  RETURN format($sql$
   SELECT x.id, x.external_id, x.display_name, x.email, x.stale_since IS NOT NULL AS stale,
          flohsync._match_key(x.email) COLLATE "C" AS email_key, flohsync._match_key(%s #>> '{}') COLLATE "C" AS issuer_key
     FROM flohsync.resource_record x
    WHERE x.connector_id = $1 AND x.resource_type = $2%s$sql$,
-  flohsync._source_sql(coalesce((_c).issuer_source_path, 'attributes.identityIssuer')),
-  CASE WHEN NOT _all THEN ' AND x.id = ANY ($3)' ELSE '' END);
+    flohsync._source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
+    CASE WHEN NOT _all THEN ' AND x.id = ANY ($3)' ELSE '' END);
+END
+$$;
 COMMENT ON FUNCTION flohsync._records_sql(flohsync.connector_sync_config, boolean) IS
   'SQL for the records of connector $1 and type $2, all or those with an id of $3, with what they are matched by';
 
 CREATE FUNCTION flohsync._hits_sql(_strategies text[]) RETURNS text
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.string_agg(pg_catalog.format(
+AS $$
+BEGIN
+  RETURN string_agg(format(
            'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN flohsync.v_user u ON %s', s.step,
            CASE s.name
              WHEN 'email' THEN 'flohsync._match_key(u.email) COLLATE "C" = r.email_key'
@@ -327,9 +347,29 @@ BEGIN ATOMIC
                                           ' AND flohsync._match_key(u.upstream_issuer) COLLATE "C" = r.issuer_key'
              WHEN 'upstream_identity' THEN 'u.upstream_id COLLATE "C" = r.external_id'
              WHEN 'external_id' THEN 'u.sub COLLATE "C" = r.external_id' END), ' UNION ALL ' ORDER BY s.step)
-    FROM pg_catalog.unnest(_strategies) WITH ORDINALITY AS s(name, step);
-END;
+    FROM unnest(_strategies) WITH ORDINALITY AS s(name, step);
+END
+$$;
 COMMENT ON FUNCTION flohsync._hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
+
+-- The statement of _match for a few records: its plan is kept.
+CREATE FUNCTION flohsync._match_few(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
+  _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
+COMMENT ON FUNCTION flohsync._match_few(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
+  'Runs the statement of _match with a plan that is kept, for a few records of users that are in floh_user';
+
+CREATE FUNCTION flohsync._are_few(_ids uuid[]) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- Nobody knows what an application's view is made of: a plan by indexes may be the wrong one.
+  RETURN coalesce(cardinality(_ids) <= 10, false) AND flohsync._users_are_watched();
+END
+$$;
+COMMENT ON FUNCTION flohsync._are_few(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
 
 -- _match recomputes the matches of some records (null: all).  An outcome that
 -- stays is not written.  What an operator decided stays, and so does
@@ -348,12 +388,11 @@ SET enable_nestloop = on
 AS $$
 DECLARE
   strategies text[] := flohsync._strategies(_c);
+  statement text;
   n bigint;
   left_alone uuid[];
 BEGIN
-  -- What was just loaded has no statistics yet: all must not be taken for a few.
-  PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
-  EXECUTE format($sql$
+  statement := format($sql$
   WITH rec AS (%1$s),
   tally AS (SELECT h.id, h.step, count(*) AS hits, array_agg(h.user_id) AS users FROM (%2$s) h GROUP BY h.id, h.step),
   best AS (%3$s),
@@ -430,9 +469,18 @@ BEGIN
          (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id AND m.old_user IS NOT NULL)
   $sql$, flohsync._records_sql(_c, _ids IS NULL), flohsync._hits_sql(strategies),
          CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
-              ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END)
-  INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
-  PERFORM flohsync._look_again(left_alone);
+              ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END);
+  IF flohsync._are_few(_ids) THEN
+    SELECT m.n, m.left_alone INTO n, left_alone
+      FROM flohsync._match_few(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
+  ELSE
+    -- What was just loaded has no statistics yet: all must not be taken for a few.
+    PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
+    EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
+  END IF;
+  IF left_alone IS NOT NULL THEN
+    PERFORM flohsync._look_again(left_alone);
+  END IF;
   RETURN n;
 END
 $$;
@@ -448,11 +496,13 @@ END;
 COMMENT ON FUNCTION flohsync._lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
 
 CREATE FUNCTION flohsync._share_matching(_c flohsync.connector_sync_config) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended('flohsync matching ' || (_c).id, 0));
-END;
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('flohsync matching ' || _c.id, 0));
+END
+$$;
 COMMENT ON FUNCTION flohsync._share_matching(flohsync.connector_sync_config) IS
   'For matching a record whose row the transaction has locked: others like it may go on at the same time, a matching of many may not';
 

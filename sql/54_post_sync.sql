@@ -7,33 +7,49 @@
 -- transaction again.
 
 -- Users who left and whose record is back.  They come first: matching does not see them otherwise.
+CREATE FUNCTION flohsync._back_few(_sql text, _connector uuid, _type text, _ids uuid[], OUT records uuid[], OUT users uuid[])
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
+COMMENT ON FUNCTION flohsync._back_few(text, uuid, text, uuid[]) IS
+  'Runs the statement of _reactivate with a plan that is kept, for a few records of users that are in floh_user';
+
 CREATE FUNCTION flohsync._reactivate(_c flohsync.connector_sync_config, _ids uuid[], OUT records uuid[], OUT users uuid[], OUT reactivated bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  statement text := format($sql$
+  SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.user_id), '{}')
+    FROM (SELECT DISTINCT ON (x.id) x.id, g.user_id
+            FROM flohsync.resource_record x
+            LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
+           CROSS JOIN LATERAL (SELECT m.user_id WHERE m.match_status IN ('matched', 'manual_override')
+                               UNION ALL
+                               -- the record was purged meanwhile, and its match with it
+                               SELECT i.user_id FROM flohsync.user_external_identity i
+                                WHERE m.id IS NULL AND i.external_id = x.external_id AND i.connector_id = x.connector_id
+                                  -- an id that was given to somebody else is not the same record
+                                  AND flohsync._match_key(i.external_email) IS NOT DISTINCT FROM flohsync._match_key(x.email)
+                                  AND i.source = 'connector_sync') g
+           WHERE x.connector_id = $1 AND x.resource_type = $2 AND x.stale_since IS NULL%s
+             AND g.user_id IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = g.user_id)
+           ORDER BY x.id, g.user_id) b
+  $sql$, CASE WHEN _ids IS NOT NULL THEN ' AND x.id = ANY ($3)' ELSE '' END);
+  done uuid[];
 BEGIN
-  WITH back AS (
-    SELECT DISTINCT ON (x.id) x.id, g.user_id
-      FROM flohsync.resource_record x
-      LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
-     CROSS JOIN LATERAL (SELECT m.user_id WHERE m.match_status IN ('matched', 'manual_override')
-                         UNION ALL
-                         -- the record was purged meanwhile, and its match with it
-                         SELECT i.user_id FROM flohsync.user_external_identity i
-                          WHERE m.id IS NULL AND i.external_id = x.external_id AND i.connector_id = x.connector_id
-                            -- an id that was given to somebody else is not the same record
-                            AND flohsync._match_key(i.external_email) IS NOT DISTINCT FROM flohsync._match_key(x.email)
-                            AND i.source = 'connector_sync') g
-     WHERE x.connector_id = _c.connector_id AND x.resource_type = _c.resource_type AND x.stale_since IS NULL
-       AND (_ids IS NULL OR x.id = ANY (_ids))
-       AND g.user_id IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = g.user_id)
-     ORDER BY x.id, g.user_id
-  ), done AS (
-    SELECT d.id FROM flohsync._user_reactivate(ARRAY(SELECT DISTINCT b.user_id FROM back b)) AS d(id)
-  )
+  IF flohsync._are_few(_ids) THEN
+    SELECT b.records, b.users INTO records, users FROM flohsync._back_few(statement, _c.connector_id, _c.resource_type, _ids) b;
+  ELSE
+    EXECUTE statement INTO records, users USING _c.connector_id, _c.resource_type::text, _ids;
+  END IF;
+  reactivated := 0;
+  IF records = '{}' THEN
+    RETURN;
+  END IF;
+  done := ARRAY(SELECT * FROM flohsync._user_reactivate(ARRAY(SELECT DISTINCT unnest(users))));
   SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.user_id), '{}'), count(DISTINCT b.user_id)
     INTO records, users, reactivated
-    FROM back b JOIN done d ON d.id = b.user_id;
+    FROM unnest(records, users) AS b(id, user_id) WHERE b.user_id = ANY (done);
 END
 $$;
 COMMENT ON FUNCTION flohsync._reactivate(flohsync.connector_sync_config, uuid[]) IS
@@ -88,17 +104,26 @@ COMMENT ON FUNCTION flohsync._profile_field(text, jsonb, flohsync.connector_sync
   'A value as a profile field takes it, or what is wrong with it';
 
 CREATE FUNCTION flohsync._map_sql(_c flohsync.connector_sync_config) RETURNS text
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.string_agg(pg_catalog.format('(%s, %L, %L, %s)', r.position, r.rule ->> 'targetField',
+AS $$
+BEGIN
+  RETURN string_agg(format('(%s, %L, %L, %s)', r.position, r.rule ->> 'targetField',
            coalesce(r.rule ->> 'writeMode', 'overwrite_if_empty'), flohsync._source_sql(r.rule ->> 'sourcePath')), ', ' ORDER BY r.position)
-    FROM pg_catalog.jsonb_array_elements((_c).attribute_mappings) WITH ORDINALITY AS r(rule, position)
+    FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS r(rule, position)
    WHERE coalesce((r.rule ->> 'enabled')::boolean, true) AND coalesce(r.rule ->> 'transform', '') = ''
      AND coalesce(r.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite';
-END;
+END
+$$;
 COMMENT ON FUNCTION flohsync._map_sql(flohsync.connector_sync_config) IS
   'SQL for the attribute mappings of the record x, as rows (position, field, mode, value); null when no rule writes anything';
+
+CREATE FUNCTION flohsync._map_few(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config, _run bigint, _ids uuid[],
+  _error_connector uuid, OUT updated bigint, OUT failed bigint)
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
+COMMENT ON FUNCTION flohsync._map_few(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid) IS
+  'Runs the statement of _map_attributes with a plan that is kept, for a few records of users that are in floh_user';
 
 -- Rules for one field act one after the other, which comes to: the last one that
 -- always writes, else the first one that has something for an empty field.
@@ -112,14 +137,14 @@ SET enable_nestloop = on
 AS $$
 DECLARE
   rules text := flohsync._map_sql(_c);
+  statement text;
 BEGIN
   updated := 0;
   failed := 0;
   IF rules IS NULL THEN
     RETURN;
   END IF;
-  PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
-  EXECUTE format($sql$
+  statement := format($sql$
   WITH field AS MATERIALIZED (
     SELECT m.user_id, x.external_id, f.field, f.mode, f.source, f.position,
            CASE WHEN jsonb_typeof(f.source) = 'string' AND octet_length(f.source #>> '{}') <= 2000 AND f.field NOT IN ('startDate', 'managerId')
@@ -157,8 +182,14 @@ BEGIN
            -- all records of their users: which one has the last word does not depend on which one changed
            ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
                             JOIN flohsync.connector_sync_match o ON o.user_id = t.user_id
-                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE '' END)
-  INTO updated, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids, _record.connector_id;
+                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE '' END);
+  IF flohsync._are_few(_ids) THEN
+    SELECT m.updated, m.failed INTO updated, failed
+      FROM flohsync._map_few(statement, _c.connector_id, _c.resource_type, _c, _run, _ids, _record.connector_id) m;
+  ELSE
+    PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
+    EXECUTE statement INTO updated, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids, _record.connector_id;
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION flohsync._map_attributes(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record) IS

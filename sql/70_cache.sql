@@ -50,7 +50,7 @@ CREATE TRIGGER connectors_changed BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE 
 FOR EACH STATEMENT EXECUTE FUNCTION flohsync._connectors_changed();
 
 CREATE TABLE flohsync.webhook_delivery (
-  connector_id uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  connector_id uuid NOT NULL,  -- no foreign key: it would be checked, and its row locked, for each delivery
   webhook_id   text NOT NULL,
   received_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (connector_id, webhook_id)

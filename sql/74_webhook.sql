@@ -20,7 +20,20 @@
 --   - who inserts looks for tombstones after the insert, at what is committed by
 --     then (apply.c).
 
-CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery (received_at);
+CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery USING brin (received_at) WITH (autosummarize = on);
+
+CREATE FUNCTION flohsync._deliveries_removed() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM flohsync.webhook_delivery d WHERE d.connector_id = OLD.id;
+  RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION flohsync._deliveries_removed() IS 'Removes the ids of webhooks of a connector that is deleted, as ON DELETE CASCADE would';
+CREATE TRIGGER deliveries_removed AFTER DELETE ON flohsync.connector_definition
+FOR EACH ROW EXECUTE FUNCTION flohsync._deliveries_removed();
 
 CREATE TABLE flohsync.webhook_handler (
   id      boolean PRIMARY KEY DEFAULT true CHECK (id),

@@ -177,8 +177,8 @@ db_worker_role(void)
 	return role;
 }
 
-static const char *const other_scans[] = {
-	"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material"
+static const char *const other_plans[] = {
+	"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"
 };
 
 /* db_execute runs a statement; rows are in SPI_tuptable, their number returned. */
@@ -192,8 +192,8 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 	if (query->by_index && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
 	{
 		level = NewGUCNestLevel();
-		for (size_t i = 0; i < lengthof(other_scans); i++)
-			(void) set_config_option(other_scans[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		for (size_t i = 0; i < lengthof(other_plans); i++)
+			(void) set_config_option(other_plans[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	}
 	if (query->plan == NULL)
 	{

@@ -167,7 +167,7 @@ typedef struct WebhookRecord
 	TimestampTz event_at;		/* 0: unknown */
 	Filter		filter;
 	bool		filtered;		/* there are filter rules */
-	bool		configured;
+	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
 	bool		told_cache;		/* whoever wrote the record has */
 	UpsertScope scope;
 } WebhookRecord;
@@ -177,8 +177,9 @@ static void
 webhook_scope(WebhookRecord *r)
 {
 	static DbQuery query = {
-		"select flohsync._check_resource_type($2), c.id is not null, c.last_full_pass_at,"
-		" array(select * from pg_catalog.jsonb_array_elements_text(c.hash_ignore)),"
+		"select case when c.id is null then flohsync._check_resource_type($2) end,"
+		" case when c.id is not null then flohsync._is_user_type(c) or flohsync._tells_records(c) end, c.last_full_pass_at,"
+		" " STORE_HASH_IGNORE("c") ","
 		" c.filter_rules is not null, " STORE_FILTER_COLUMNS("c")
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
 		2, {UUIDOID, TEXTOID}
@@ -188,7 +189,7 @@ webhook_scope(WebhookRecord *r)
 	TimestampTz confirmed_at;
 
 	db_execute(&query, v, NULL);
-	r->configured = db_bool(0, 2);
+	r->followed = db_bool(0, 2);
 	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
 	if (isnull)
 		confirmed_at = 0;
@@ -421,7 +422,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 			case APPLY_ADDED:
 			case APPLY_UPDATED:
 			case APPLY_RESTORED:
-				if (r->configured)
+				if (r->followed)
 					webhook_follow(r, outcome);
 				return true;
 			case APPLY_UNCHANGED:

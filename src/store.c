@@ -233,7 +233,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.connector_id::pg_catalog.text,"
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
-		" case when s.hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(s.hash_ignore)) end,"
+		" " STORE_HASH_IGNORE("s") ","
 		" flohsync._iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
 		" from flohsync._start_run($1) s",
 		1, {INT8OID}

@@ -141,6 +141,8 @@ extern void store_synced_groups(Datum connector, Datum ids);
 	" case when " alias ".filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'groupIds')) end," \
 	" case when " alias ".filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'emailDomains')) end," \
 	" (" alias ".filter_rules ->> 'memberOfSyncedGroups')::boolean, (" alias ".filter_rules ->> 'maxRecords')::numeric::bigint"
+#define STORE_HASH_IGNORE(alias) \
+	"case when " alias ".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".hash_ignore)) end"
 extern void store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
 
 extern Datum store_uuid_array(const pg_uuid_t *ids, int n);

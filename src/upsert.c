@@ -20,15 +20,15 @@
 /*
  * upsert_scope prepares for records of a connector (uuid) and a type (text)
  * that were observed at a time.  confirmed_at is the start of the last complete
- * full pass, 0 for none; hash_ignore a text[].
+ * full pass, 0 for none; hash_ignore a text[], 0 for none.
  */
 void
 upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at,
 			 TimestampTz confirmed_at, Datum hash_ignore)
 {
-	Datum	   *elements;
+	Datum	   *elements = NULL;
 	bool	   *nulls;
-	int			n;
+	int			n = 0;
 	const char **ignore;
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -39,7 +39,8 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	/* An observation cannot be from the future; one that said so would keep all others out. */
 	scope->apply.observed_at = Min(observed_at, now);
 	scope->apply.confirmed_at = confirmed_at;
-	deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	if (DatumGetPointer(hash_ignore) != NULL)
+		deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		ignore[i] = TextDatumGetCString(elements[i]);

@@ -21,9 +21,9 @@ SELECT p.oid::regprocedure AS routine FROM pg_proc p
 SELECT c.relname FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRIGGER']) AS t(privilege)
  WHERE c.relnamespace = 'flohsync'::regnamespace AND c.relkind IN ('r', 'v') AND has_table_privilege('public', c.oid, t.privilege);
 
--- every routine that is not a plain SQL body or C pins its search_path
+-- every routine pins its search_path, but C, and SQL whose names were resolved when it was created
 SELECT p.oid::regprocedure AS routine FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
- WHERE p.pronamespace = 'flohsync'::regnamespace AND l.lanname NOT IN ('c', 'internal')
+ WHERE p.pronamespace = 'flohsync'::regnamespace AND l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
    AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 
 -- everything has a comment

@@ -289,7 +289,8 @@ $f->sql("update flohsync.webhook_delivery set received_at = now() - interval '8 
 	insert into flohsync.resource_tombstone (external_id, resource_type, connector_id, deleted_at) select x, 'user', '$acme', now() - y from (values ('old', interval '8 days'), ('young', interval '6 days')) v(x, y)");
 $f->configure('acme', 'user', staleRetention => '7d');
 $f->sql("select flohsync._forget_webhooks('30 days')");
-is($f->sql("select count(*) filter (where webhook_id = 'once') || ' ' || (count(*) > 10)::text from flohsync.webhook_delivery"), '0 true', 'ids after a week');
+# a worker that was woken may be doing the same
+$f->comes_true("select count(*) filter (where webhook_id = 'once') = 0 and count(*) > 10 from flohsync.webhook_delivery", 'ids after a week');
 is($f->sql("select string_agg(external_id, ' ' order by external_id) from flohsync.resource_tombstone where external_id ~ '^(old|young)\$'"), 'young', 'tombstones after the retention');
 $f->configure('acme', 'user', staleRetention => '1h');
 $f->sql("select flohsync._forget_webhooks('30 days')");

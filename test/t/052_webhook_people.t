@@ -278,6 +278,37 @@ $f->sync($c, 'user');
 is(state_of('fire@example.com'), 'deleted', 'the next run deactivates him');
 is($f->sql("select count(*) from flohsync.sync_error where (run_id is null) = (connector_id is null)"), 0, 'an error is a run\'s or a webhook\'s');
 
+#
+# Plans that a session keeps (sqlfn_kept.c): for each settings their own, more of
+# them than it has places for, and one that is running when it is needed again.
+#
+begin();
+user("kept$_\@example.com") for 1 .. 2;
+hook('created', "k$_", { email => "kept$_\@example.com" }) for 1 .. 2;
+my @wrong;
+for my $i (1 .. 40, 1 .. 3)
+{
+	$f->configure($c, 'user', attributeMappings => [ { sourcePath => "attributes.a$i", targetField => 'title', writeMode => 'overwrite_always' } ],
+		issuerSourcePath => "attributes.i$i");
+	hook('updated', 'k1', { attributes => { "a$i" => "title $i", step => ++$nr } });
+	push @wrong, $i if (profile('kept1@example.com')->{title} // '') ne "title $i";
+}
+is("@wrong", '', 'each of 40 settings does what it says, one after the other in one session');
+$f->sql(<<SQL);
+create function public.promote() returns trigger language plpgsql security definer as \$\$
+begin
+  if new.title = 'chief' then
+    perform flohsync.handle_webhook('$c', '{"action": "updated", "resourceId": "k2", "resourceType": "user", "data": {"attributes": {"a3": "deputy"}}}');
+  end if;
+  return new;
+end \$\$;
+create trigger promote after update on flohsync.user_profile for each row execute function public.promote();
+SQL
+is(hook('updated', 'k1', { attributes => { a3 => 'chief' } }), 'updated changed', 'a webhook within a webhook');
+is(join(' ', map { profile("kept$_\@example.com")->{title} } 1 .. 2), 'chief deputy', 'does the same for another record');
+is(errors() // '', '', 'without an error');
+$f->sql('drop function public.promote cascade');
+
 $f->invariants;
 $f->no_crash;
 done_testing;
