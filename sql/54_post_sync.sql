@@ -49,7 +49,7 @@ BEGIN
   done := ARRAY(SELECT * FROM flohsync._user_reactivate(ARRAY(SELECT DISTINCT unnest(users))));
   SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.user_id), '{}'), count(DISTINCT b.user_id)
     INTO records, users, reactivated
-    FROM unnest(records, users) AS b(id, user_id) WHERE b.user_id = ANY (done);
+    FROM unnest(records, users) AS b(id, user_id) JOIN unnest(done) AS d(id) ON d.id = b.user_id;
 END
 $$;
 COMMENT ON FUNCTION flohsync._reactivate(flohsync.connector_sync_config, uuid[]) IS

@@ -20,7 +20,7 @@
 --   - who inserts looks for tombstones after the insert, at what is committed by
 --     then (apply.c).
 
-CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery USING brin (received_at) WITH (autosummarize = on);
+CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery (received_at);
 
 CREATE FUNCTION flohsync._deliveries_removed() RETURNS trigger
 LANGUAGE plpgsql
@@ -344,7 +344,11 @@ BEGIN ATOMIC
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
      SELECT x.external_id, x.resource_type, x.connector_id FROM flohsync.resource_tombstone x
       WHERE x.deleted_at > pg_catalog.clock_timestamp() + interval '1 day'
-         OR x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
+      ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
+  DELETE FROM flohsync.resource_tombstone t
+   WHERE (t.external_id, t.resource_type, t.connector_id) IN (
+     SELECT x.external_id, x.resource_type, x.connector_id FROM flohsync.resource_tombstone x
+      WHERE x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
         AND x.deleted_at < pg_catalog.clock_timestamp() - coalesce((SELECT flohsync._duration(c.stale_retention) FROM flohsync.connector_sync_config c
               WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);

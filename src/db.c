@@ -27,6 +27,8 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "db.h"
@@ -177,38 +179,56 @@ db_worker_role(void)
 	return role;
 }
 
-static const char *const other_plans[] = {
-	"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"
+/* What makes a plan one for a few rows by their keys, whatever the session's settings. */
+static const char *const by_index_settings[][2] = {
+	{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_hashjoin", "off"},
+	{"enable_mergejoin", "off"}, {"enable_material", "off"}, {"jit", "off"},
+	{"enable_nestloop", "on"}, {"enable_indexscan", "on"}, {"enable_indexonlyscan", "on"},
 };
+
+static void
+db_prepare(DbQuery *query)
+{
+	SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
+										  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
+										  query->by_index ? CURSOR_OPT_GENERIC_PLAN : 0);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	query->plan = plan;
+}
+
+/* The one plan of a statement by_index, made under settings that nothing else sees. */
+static void
+db_plan_by_index(DbQuery *query)
+{
+	int			level = NewGUCNestLevel();
+	CachedPlan *made;
+
+	for (size_t i = 0; i < lengthof(by_index_settings); i++)
+		(void) set_config_option(by_index_settings[i][0], by_index_settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	if (query->plan == NULL)
+		db_prepare(query);
+	made = SPI_plan_get_cached_plan(query->plan);
+	if (made)
+		ReleaseCachedPlan(made, CurrentResourceOwner);
+	AtEOXact_GUC(true, level);
+}
 
 /* db_execute runs a statement; rows are in SPI_tuptable, their number returned. */
 uint64
 db_execute(DbQuery *query, Datum *values, const char *nulls)
 {
 	int			rc;
-	int			level = -1;
 
-	/* When the one plan is made: now, and anew after ANALYZE. */
+	/* Planned now, and anew after ANALYZE. */
 	if (query->by_index && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
-	{
-		level = NewGUCNestLevel();
-		for (size_t i = 0; i < lengthof(other_plans); i++)
-			(void) set_config_option(other_plans[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	}
-	if (query->plan == NULL)
-	{
-		SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
-											  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
-											  query->by_index ? CURSOR_OPT_GENERIC_PLAN : 0);
-
-		if (plan == NULL)
-			elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
-		SPI_keepplan(plan);
-		query->plan = plan;
-	}
+		db_plan_by_index(query);
+	else if (query->plan == NULL)
+		db_prepare(query);
 	rc = SPI_execute_plan(query->plan, values, nulls, false, 0);
-	if (level >= 0)
-		AtEOXact_GUC(true, level);
 	if (rc < 0)
 		elog(ERROR, "could not execute \"%s\": %s", query->sql, SPI_result_code_string(rc));
 	return SPI_processed;

@@ -172,6 +172,29 @@ typedef struct WebhookRecord
 	UpsertScope scope;
 } WebhookRecord;
 
+/* What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to leave out. */
+static Datum
+webhook_rules(WebhookRecord *r)
+{
+	static DbQuery query = {
+		"select " STORE_HASH_IGNORE("c") ", c.filter_rules is not null, " STORE_FILTER_COLUMNS("c")
+		" from flohsync.connector_sync_config c where c.connector_id = $1 and c.resource_type = $2",
+		2, {UUIDOID, TEXTOID}
+	};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+	bool		isnull;
+
+	if (db_execute(&query, v, NULL) == 0)
+		return (Datum) 0;
+	r->filtered = db_bool(0, 2);
+	if (r->filtered)
+	{
+		store_get_filter(0, 3, &r->filter, CurrentMemoryContext);
+		filter_prepare(&r->filter);
+	}
+	return db_value(0, 1, &isnull);
+}
+
 /* Reads what the configuration says about records of the type. */
 static void
 webhook_scope(WebhookRecord *r)
@@ -179,8 +202,7 @@ webhook_scope(WebhookRecord *r)
 	static DbQuery query = {
 		"select case when c.id is null then flohsync._check_resource_type($2) end,"
 		" case when c.id is not null then flohsync._is_user_type(c) or flohsync._tells_records(c) end, c.last_full_pass_at,"
-		" " STORE_HASH_IGNORE("c") ","
-		" c.filter_rules is not null, " STORE_FILTER_COLUMNS("c")
+		" c.hash_ignore is not null or c.filter_rules is not null"
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
 		2, {UUIDOID, TEXTOID}
 	};
@@ -193,13 +215,9 @@ webhook_scope(WebhookRecord *r)
 	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
 	if (isnull)
 		confirmed_at = 0;
-	r->filtered = db_bool(0, 5);
-	if (r->filtered)
-		store_get_filter(0, 6, &r->filter, CurrentMemoryContext);
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at, db_value(0, 4, &isnull));
+	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
+				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0);
 	r->scope.apply.event_at = r->event_at;
-	if (r->filtered)
-		filter_prepare(&r->filter);
 }
 
 /* What is stored of the record, locked. */
