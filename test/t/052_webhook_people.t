@@ -309,6 +309,22 @@ is(join(' ', map { profile("kept$_\@example.com")->{title} } 1 .. 2), 'chief dep
 is(errors() // '', '', 'without an error');
 $f->sql('drop function public.promote cascade');
 
+# Whatever the settings of the session that makes the plan: few users, few rows.
+$f->sql(<<'SQL');
+insert into flohsync.floh_user (iss, sub, email, display_name, confirmed) select 'https://many', i, 'many' || i || '@example.com', 'x', true from generate_series(1, 3000) i;
+insert into flohsync.user_profile (user_id, title) select id, 'x' from flohsync.floh_user where iss = 'https://many';
+analyze flohsync.floh_user, flohsync.user_profile;
+SQL
+my $read = $f->try_sql(<<'SQL')->{out};
+BEGIN;
+SET LOCAL enable_nestloop = off;
+SELECT count(*) FROM flohsync._profile_update(ARRAY(SELECT id FROM flohsync.floh_user WHERE iss = 'https://many' LIMIT 2),
+  array_fill('{"title": {"value": "y", "mode": "overwrite_always"}}'::jsonb, ARRAY[2]), 'connector');
+SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'flohsync.user_profile'::regclass;
+COMMIT;
+SQL
+like($read, qr/^2\n\d\d?$/, 'two profiles are changed without reading all');
+
 $f->invariants;
 $f->no_crash;
 done_testing;
