@@ -296,5 +296,9 @@ $f->configure('acme', 'user', staleRetention => '1h');
 $f->sql("select flohsync._forget_webhooks('30 days')");
 is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'young'"), 1, 'but no less than a week');
 
+# A connector takes them with it, without a foreign key.
+$f->sql("select flohsync.drop_connector('acme')");
+is($f->sql("select count(*) from flohsync.webhook_delivery where connector_id = '$acme'"), 0, 'a connector that is deleted leaves no ids behind');
+
 $f->no_crash;
 done_testing;
