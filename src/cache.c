@@ -47,6 +47,7 @@
 #include "flohsync.h"
 #include "guc.h"
 #include "json.h"
+#include "json_jsonb.h"
 #include "redis.h"
 #include "shmem_cache.h"
 #include "wait.h"
@@ -176,12 +177,11 @@ cache_value_head(char *head, uint64 epoch)
 		head[2 + i] = (char) (epoch >> (56 - 8 * i));
 }
 
-/* Is this JSON that jsonb makes short work of?  Whatever is not, we do not store. */
-static bool
-cache_is_harmless(const char *text, size_t len)
+/* Parses JSON that jsonb makes short work of; NULL: it is none.  Whatever is not, we do not store. */
+static JsonParser *
+cache_parse_harmless(const char *text, size_t len)
 {
 	static JsonParser *parser = NULL;
-	bool		harmless;
 
 	if (parser == NULL)
 	{
@@ -190,37 +190,33 @@ cache_is_harmless(const char *text, size_t len)
 		parser = json_parser_create_limited(CACHE_MAX_NODES);
 		MemoryContextSwitchTo(old);
 	}
-	harmless = json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) &&
-		(parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
+	if (json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) && (parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0)
+		return parser;
 	json_parser_trim(parser, CACHE_KEEP_NODES);
-	return harmless;
+	return NULL;
+}
+
+static bool
+cache_is_harmless(const char *text, size_t len)
+{
+	JsonParser *parser = cache_parse_harmless(text, len);
+
+	if (parser)
+		json_parser_trim(parser, CACHE_KEEP_NODES);
+	return parser != NULL;
 }
 
 /* The JSON of a value, or NULL when it is none. */
 static Jsonb *
 cache_parse(const char *text, size_t len)
 {
-	MemoryContext context = CurrentMemoryContext;
-	Jsonb	   *volatile value = NULL;
+	JsonParser *parser;
+	Jsonb	   *value;
 
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) || !cache_is_harmless(text, len))
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) || !(parser = cache_parse_harmless(text, len)))
 		return NULL;
-	PG_TRY();
-	{
-		/* The reply is NUL-terminated, and has none inside. */
-		value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
-	}
-	PG_CATCH();
-	{
-		int			category = ERRCODE_TO_CATEGORY(geterrcode());
-
-		MemoryContextSwitchTo(context);
-		if (category != ERRCODE_DATA_EXCEPTION && category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
-			PG_RE_THROW();
-		FlushErrorState();
-		value = NULL;
-	}
-	PG_END_TRY();
+	value = json_to_jsonb(parser);
+	json_parser_trim(parser, CACHE_KEEP_NODES);
 	return value;
 }
 
@@ -257,11 +253,13 @@ cache_may_store(void)
 	return !IsolationUsesXactSnapshot() && !TransactionIdIsValid(GetTopTransactionIdIfAny());
 }
 
-bool
-cache_new_lease(CacheLease *lease, char type)
+/* Gives a placeholder its token, when it is to be put under a key: a hit needs none. */
+static bool
+cache_make_token(CacheLease *lease)
 {
-	lease->value[0] = type;
-	return pg_strong_random(lease->value + 1, CACHE_TOKEN_BYTES);
+	if (!lease->has_token)
+		lease->has_token = pg_strong_random(lease->value + 1, CACHE_TOKEN_BYTES);
+	return lease->has_token;
 }
 
 /* SET key placeholder NX PX; a reply, or NULL. */
@@ -336,13 +334,10 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 		else if (reply->type == REDIS_IS_NIL)
 		{
 			/* After the first attempt it means that somebody was faster. */
-			if (lease == NULL)
-				return CACHE_MISS;
-			if (attempt > 0)
-			{
+			if (lease != NULL && attempt > 0)
 				*other = 'L';
+			if (lease == NULL || attempt > 0 || !cache_make_token(lease))
 				return CACHE_MISS;
-			}
 			if ((reply = cache_set_new(key, lease, ms)) != NULL && reply->type == REDIS_IS_ERROR)
 				return cache_reply_failed(reply) ? CACHE_MISS : CACHE_FAILED;
 			continue;
@@ -360,7 +355,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 			if (reply->type == REDIS_IS_ERROR)
 				return cache_reply_failed(reply) ? CACHE_MISS : CACHE_FAILED;
 		}
-		if (lease == NULL)
+		if (lease == NULL || !cache_make_token(lease))
 			return CACHE_MISS;
 		{
 			const char *args[3] = {head, lease->value, ms};
@@ -394,9 +389,8 @@ cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLeas
 
 	if (lease)
 	{
-		lease->held = false;
-		if (!cache_new_lease(lease, 'L'))
-			lease = NULL;
+		memset(lease, 0, sizeof(*lease));
+		lease->value[0] = 'L';
 	}
 	if (flohsync_cache_without_lease)
 		lease = NULL;

@@ -41,6 +41,7 @@ typedef enum CacheResult
 typedef struct CacheLease
 {
 	bool		held;
+	bool		has_token;
 	char		value[1 + CACHE_TOKEN_BYTES];
 } CacheLease;
 
@@ -63,7 +64,6 @@ typedef struct Script
 } Script;
 
 extern Script cache_script_put;
-extern bool cache_new_lease(CacheLease *lease, char type);
 extern CacheResult cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease, char *other);
 extern StringInfo cache_encode(const OutboxView *view, Jsonb *value);
 extern RedisReply *cache_script(Script *script, const CacheKey *key, int nargs, const char *const *args, const size_t *args_len);

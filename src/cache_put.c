@@ -96,10 +96,9 @@ cache_get(const CacheKey *key, const OutboxView *view, Jsonb **value)
 {
 	struct Seen *entry;
 	uint64		hash[2];
-	CacheLease	lease = {.held = false};
+	CacheLease	lease = {.value = {'G'}};
 	char		other;
-	bool		observe = cache_may_store() && cache_new_lease(&lease, 'G');
-	CacheResult result = cache_look_at(key, view, value, observe ? &lease : NULL, &other);
+	CacheResult result = cache_look_at(key, view, value, cache_may_store() ? &lease : NULL, &other);
 
 	seen_hash(key, hash);
 	entry = seen_find(hash, true);

@@ -17,6 +17,7 @@
 #include "db.h"
 #include "flohsync.h"
 #include "json.h"
+#include "json_jsonb.h"
 #include "sqlfn_webhook.h"
 #include "store_secret.h"
 #include "webhook.h"
@@ -80,7 +81,6 @@ webhook_read_body(Slice body)
 {
 	JsonParser *parser = json_parser_create_limited(WEBHOOK_MAX_BODY);
 	const JsonNode *root;
-	char	   *text;
 
 	if (!pg_verify_mbstr(PG_UTF8, body.data, body.len, true))
 		ereport(ERROR,
@@ -99,8 +99,7 @@ webhook_read_body(Slice body)
 				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deep." :
 						   root->flags & JSON_F_BAD_ESCAPE ? "A string holds the character U+0000, or half of a surrogate pair." :
 						   "A number has more than 4000 characters or an exponent over 400.")));
-	text = pnstrdup(body.data, body.len);
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	return json_to_jsonb(parser);
 }
 
 /* Verifies with those of a connector's secrets that are for it. */

@@ -137,6 +137,8 @@ is($f->sql("SELECT flohsync.cache_put('c', 'user', 'large', to_jsonb(1e401))"), 
 is($f->sql("SELECT flohsync.cache_put('c', 'user', 'large', to_jsonb(1e400))"), 't', 'a smaller one is');
 is(get('large'), '1' . '0' x 400, 'and comes back');
 is(put('deep', ('[' x 65) . (']' x 65)), 't', 'nested 65 deep is stored') && is(get('deep'), ('[' x 65) . (']' x 65), 'and comes back');
+my @values = ('null', 'true', 'false', '0', '-17', '1.50', '1' x 40, '""', '"\\u0001 \\" \\\\ \\n"', "\"\xc3\xa4\"", '[]', '{}', '[[], {}, null]', '{"": 1, "a": {"b": ["c", 2.0]}}');
+is(join(' ', grep { put('value', $_) ne 't' || get('value') ne $_ || get('value') ne $_ } @values), '', 'values of all sorts come back as they were');
 is(put('deeper', ('[' x 66) . (']' x 66)), 'f', 'nested 66 deep is not');
 
 #
