@@ -96,6 +96,13 @@ COMMENT ON COLUMN flohsync.user_change.email_key IS 'E-mail address, as it is co
 COMMENT ON COLUMN flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
+CREATE FUNCTION flohsync._names_users(_c flohsync.connector_sync_config) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
+  OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL;
+COMMENT ON FUNCTION flohsync._names_users(flohsync.connector_sync_config) IS
+  'Whether the settings of a configuration are about users: type user, or any that maps, matches otherwise than by email, creates or deactivates';
+
 CREATE FUNCTION flohsync._is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -113,7 +120,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync._is_user_type(flohsync.connector_sync_config) IS
-  'Whether records of a configuration are matched to users: type user, or any whose settings are about users, or that was matched once';
+  'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
 
 CREATE FUNCTION flohsync._tells_records(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE

@@ -35,7 +35,7 @@ BEGIN
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._match_key(text), flohsync._is_blank(jsonb), flohsync._user_create(text[], text[]),
                   flohsync._user_deactivate(uuid[], bigint), flohsync._user_reactivate(uuid[]), flohsync._profile_update(uuid[], jsonb[], text),
                   flohsync._page_changes(flohsync.sync_run_page), flohsync._keep_page_changes(bigint), flohsync._totals_of(jsonb),
-                  flohsync._is_user_type(flohsync.connector_sync_config), flohsync._tells_records(flohsync.connector_sync_config),
+                  flohsync._names_users(flohsync.connector_sync_config), flohsync._is_user_type(flohsync.connector_sync_config), flohsync._tells_records(flohsync.connector_sync_config),
                   flohsync._users_are_watched(), flohsync._read_user_changes(), flohsync._forget_history(interval), flohsync._forget_user_changes(), flohsync._note_changes(uuid, text, uuid[], text),
                   flohsync._strategies(flohsync.connector_sync_config), flohsync._source_sql(text),
                   flohsync._records_sql(flohsync.connector_sync_config, boolean), flohsync._hits_sql(text[]),

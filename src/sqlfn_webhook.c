@@ -6,8 +6,7 @@
  *	receive_webhook: check the size -> secrets -> verify -> read --+
  *	handle_webhook:  find the connector ---------------------------+
  *	  -> seen before? -> no resource type: entitlement handler
- *	                  -> deleted: sql/74_webhook
- *	                  -> created, updated: lock and merge -> in scope? -> apply -> post-sync of the record
+ *	                  -> else: the record (sqlfn_webhook_record.c)
  *
  * All of it is the caller's transaction: a delivery that fails leaves no trace,
  * not even that it was seen, and may come again.
@@ -36,14 +35,10 @@
 #include "guc.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
-#include "upsert.h"
 #include "webhook.h"
-#include "webhook_keys.h"
 
 /* One in so many deliveries forgets what is too old. */
 #define WEBHOOK_FORGET_EVERY	1000
-
-#define WEBHOOK_ROUNDS			20
 
 void
 webhook_take_rights(WebhookRights *saved)
@@ -64,9 +59,7 @@ webhook_give_rights_back(const WebhookRights *saved)
  * Bodies
  */
 
-static void webhook_refuse(const char *key, const char *problem, const char *hint) pg_attribute_noreturn();
-
-static void
+void
 webhook_refuse(const char *key, const char *problem, const char *hint)
 {
 	ereport(ERROR,
@@ -77,7 +70,7 @@ webhook_refuse(const char *key, const char *problem, const char *hint)
 }
 
 /* The value of a key; NULL when it is absent or null. */
-static JsonbValue *
+JsonbValue *
 webhook_member(Jsonb *body, const char *key)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(&body->root, key, strlen(key), NULL);
@@ -153,326 +146,6 @@ webhook_event_at(const Webhook *hook)
 	}
 	/* One from the future would keep out all that come until then. */
 	return at > hook->received_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC ? 0 : at;
-}
-
-/*
- * Records
- */
-
-typedef struct WebhookRecord
-{
-	const Webhook *hook;
-	text	   *type;
-	char	   *id;
-	TimestampTz event_at;		/* 0: unknown */
-	Filter		filter;
-	bool		filtered;		/* there are filter rules */
-	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
-	bool		told_cache;		/* whoever wrote the record has */
-	UpsertScope scope;
-} WebhookRecord;
-
-/* What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to leave out. */
-static Datum
-webhook_rules(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select " STORE_HASH_IGNORE("c") ", c.filter_rules is not null, " STORE_FILTER_COLUMNS("c")
-		" from flohsync.connector_sync_config c where c.connector_id = $1 and c.resource_type = $2",
-		2, {UUIDOID, TEXTOID}
-	};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool		isnull;
-
-	if (db_execute(&query, v, NULL) == 0)
-		return (Datum) 0;
-	r->filtered = db_bool(0, 2);
-	if (r->filtered)
-	{
-		store_get_filter(0, 3, &r->filter, CurrentMemoryContext);
-		filter_prepare(&r->filter);
-	}
-	return db_value(0, 1, &isnull);
-}
-
-/* Reads what the configuration says about records of the type. */
-static void
-webhook_scope(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select case when c.id is null then flohsync._check_resource_type($2) end,"
-		" case when c.id is not null then flohsync._is_user_type(c) or flohsync._tells_records(c) end, c.last_full_pass_at,"
-		" c.hash_ignore is not null or c.filter_rules is not null"
-		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
-		2, {UUIDOID, TEXTOID}
-	};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool		isnull;
-	TimestampTz confirmed_at;
-
-	db_execute(&query, v, NULL);
-	r->followed = db_bool(0, 2);
-	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
-	if (isnull)
-		confirmed_at = 0;
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
-				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0);
-	r->scope.apply.event_at = r->event_at;
-}
-
-/* What is stored of the record, locked. */
-typedef struct WebhookStored
-{
-	pg_uuid_t	id;
-	TimestampTz event_at;		/* 0: unknown */
-	TimestampTz observed_at;
-	bool		stale;
-	Jsonb	   *keys;			/* see webhook_keys.c */
-} WebhookStored;
-
-#define WEBHOOK_MERGED(other_attributes) \
-	"pg_catalog.jsonb_build_object('externalId', r.external_id," \
-	" 'displayName', case when $4 operator(pg_catalog.?) 'displayName' then $4 -> 'displayName' else pg_catalog.to_jsonb(r.display_name) end," \
-	" 'email', case when $4 operator(pg_catalog.?) 'email' then $4 -> 'email' else pg_catalog.to_jsonb(r.email) end," \
-	" 'attributes', case when not $4 operator(pg_catalog.?) 'attributes' then r.attributes" \
-	" when pg_catalog.jsonb_typeof($4 -> 'attributes') = 'object' then coalesce(r.attributes, '{}') || ($4 -> 'attributes')" \
-	" else " other_attributes " end)::pg_catalog.text"
-
-/* The stored record, locked, with the data laid over it, as text; NULL when there is none. */
-static char *
-webhook_merge(const WebhookRecord *r, Jsonb *data, WebhookStored *stored)
-{
-	static DbQuery query = {
-		"select r.id, " WEBHOOK_MERGED("$4 -> 'attributes'") ", r.event_at, r.observed_at, r.stale_since is not null, r.event_keys"
-		" from flohsync.resource_record r"
-		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key update",
-		4, {UUIDOID, TEXTOID, TEXTOID, JSONBOID}, .by_index = true
-	};
-	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), JsonbPGetDatum(data)};
-	Datum		value;
-	bool		isnull;
-
-	memset(stored, 0, sizeof(*stored));
-	if (db_execute(&query, v, NULL) == 0)
-		return NULL;
-	stored->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
-	value = db_value(0, 3, &isnull);
-	stored->event_at = isnull ? 0 : DatumGetTimestampTz(value);
-	stored->observed_at = DatumGetTimestampTz(db_value(0, 4, &isnull));
-	stored->stale = db_bool(0, 5);
-	value = db_value(0, 6, &isnull);
-	stored->keys = isnull ? NULL : DatumGetJsonbPCopy(value);
-	return db_text(0, 2);
-}
-
-/*
- * webhook_merge_late does the same for an event that is older than the last one
- * of the record: of its data, only what no later event has named is laid over
- * it, and is left in *data.  NULL: it does not count at all, because there is no
- * such, or because the record was observed as a whole, or deleted, since.
- */
-static char *
-webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
-{
-	static DbQuery query = {
-		"select " WEBHOOK_MERGED("case when pg_catalog.cardinality($5) = 0 then $4 -> 'attributes' else"
-								 " (select pg_catalog.jsonb_object_agg(a.key, a.value) from pg_catalog.jsonb_each(r.attributes) a where a.key = any ($5)) end")
-		" from flohsync.resource_record r"
-		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1"
-		" and not exists (select from flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
-		" and t.connector_id = $1 and ((t.deleted_at > $6 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $6))",
-		6, {UUIDOID, TEXTOID, TEXTOID, JSONBOID, TEXTARRAYOID, TIMESTAMPTZOID}, .by_index = true
-	};
-	WebhookKept kept;
-	Datum		v[6];
-
-	if (stored->stale || stored->keys == NULL || r->scope.apply.observed_at < r->scope.apply.confirmed_at)
-		return NULL;
-	*data = webhook_keys_late(stored->keys, *data, r->event_at, &kept);
-	if (*data == NULL)
-		return NULL;
-	v[0] = r->hook->connector;
-	v[1] = PointerGetDatum(r->type);
-	v[2] = CStringGetTextDatum(r->id);
-	v[3] = JsonbPGetDatum(*data);
-	v[4] = store_text_array(kept.names, kept.n);
-	v[5] = TimestampTzGetDatum(r->event_at);
-	return db_execute(&query, v, NULL) == 0 ? NULL : db_text(0, 1);
-}
-
-/* The record that the data alone makes, as text. */
-static char *
-webhook_make(const WebhookRecord *r, Jsonb *data)
-{
-	static const char *const keys[] = {"displayName", "email", "attributes"};
-	StringInfoData text;
-
-	initStringInfo(&text);
-	appendStringInfoString(&text, "{\"externalId\":");
-	escape_json(&text, r->id);
-	for (size_t i = 0; i < lengthof(keys); i++)
-	{
-		JsonbValue *value = webhook_member(data, keys[i]);
-
-		if (value == NULL)
-			continue;
-		appendStringInfo(&text, ",\"%s\":", keys[i]);
-		if (value->type == jbvBinary)
-			(void) JsonbToCString(&text, value->val.binary.data, value->val.binary.len);
-		else if (value->type == jbvString)
-			escape_json(&text, pnstrdup(value->val.string.val, value->val.string.len));
-		else
-			appendStringInfoString(&text, "0"); /* no kind of value that any of them takes */
-	}
-	appendStringInfoChar(&text, '}');
-	return text.data;
-}
-
-/* Post-sync for the record; failures are recorded, not raised. */
-static void
-webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
-{
-	static DbQuery query = {"select flohsync._follow_webhook($1, $2)", 2, {UUIDOID, TEXTOID}};
-	const ApplyChanges *changes = &r->scope.changes;
-	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
-	static const char *const kinds[3] = {"added", "updated", "restored"};
-	Datum		v[2] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
-
-	db_execute(&query, v, NULL);
-}
-
-static bool
-webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
-{
-	static DbQuery query = {"select flohsync._leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->scope.apply.event_at)};
-
-	db_execute(&query, v, r->scope.apply.event_at == 0 ? "  n" : NULL);
-	return db_bool(0, 1);
-}
-
-/* The record from its text; raises when it is none. */
-static void
-webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char *hint)
-{
-	upsert_read(&r->scope, text, strlen(text), page);
-	if (page->nfaults > 0)
-		webhook_refuse("data", page->faults[0].message, hint);
-}
-
-/*
- * webhook_upsert stores what a created or updated record is now.  Only the keys
- * that are in the data change, so the stored record is locked and read first.
- * False when nothing was changed; *ignored when the news was too old, or is
- * about a record that is out of scope.
- */
-static bool
-webhook_upsert(WebhookRecord *r, bool *ignored)
-{
-	static const char hint[] = "It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
-	JsonbValue *value = webhook_member(r->hook->body, "data");
-	Jsonb	   *data;
-	JsonbValue *other;
-
-	if (value == NULL)
-		webhook_refuse("data", "is missing", hint);
-	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		webhook_refuse("data", "is not an object", hint);
-	data = JsonbValueToJsonb(value);
-	other = webhook_member(data, "externalId");
-	if (other && other->type == jbvString &&
-		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
-		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
-
-	webhook_scope(r);
-	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
-	{
-		UpstreamPage page;
-		PageCounts	counts = {0};
-		ApplyOutcome outcome = APPLY_UNDECIDED;
-		WebhookStored stored;
-		Jsonb	   *named = data;
-		char	   *text = webhook_merge(r, data, &stored);
-		bool		known = text != NULL;
-		TimestampTz since = DT_NOBEGIN;
-
-		/*
-		 * Now, with the row locked, and not when it came in: of two that wait
-		 * for each other, neither is older.
-		 */
-		r->scope.apply.observed_at = GetCurrentTimestamp();
-		if (r->event_at != 0)
-			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
-		r->scope.apply.event_at = r->event_at;
-		if (!known)
-			text = webhook_make(r, data);
-		webhook_parse(r, text, &page, hint);
-		if (known && r->event_at != 0 && stored.event_at > r->event_at)
-		{
-			text = webhook_merge_late(r, &named, &stored);
-			if (text == NULL)
-			{
-				*ignored = true;
-				return false;
-			}
-			webhook_parse(r, text, &page, hint);
-			/* The record is as new as it was. */
-			r->scope.apply.event_at = stored.event_at;
-			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);
-		}
-		if (r->filtered && apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
-		{
-			bool		left = known && webhook_leave_scope(r, &stored.id);
-
-			*ignored = !left;
-			return left;
-		}
-		/* Older events count from where the record was last seen whole. */
-		if (known)
-			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at, stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
-		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
-													  r->event_at != 0 ? r->event_at : r->hook->received_at);
-		r->scope.apply.absent = !known;
-		upsert_apply(&r->scope, &page, &counts, &outcome);
-		r->told_cache = outcome != APPLY_IGNORED;
-		switch (outcome)
-		{
-			case APPLY_ADDED:
-			case APPLY_UPDATED:
-			case APPLY_RESTORED:
-				if (r->followed)
-					webhook_follow(r, outcome);
-				return true;
-			case APPLY_UNCHANGED:
-				return false;
-			case APPLY_IGNORED:
-				*ignored = true;
-				return false;
-			case APPLY_UNDECIDED:
-				break;			/* somebody has just inserted it: merge with that */
-		}
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("record \"%s\" is being added and removed all the time", r->id)));
-}
-
-static bool
-webhook_delete(WebhookRecord *r, bool *ignored)
-{
-	static DbQuery query = {
-		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
-		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
-	};
-	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
-	TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
-	char	   *outcome;
-
-	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
-	outcome = db_text(0, 1);
-	*ignored = strcmp(outcome, "ignored") == 0;
-	r->told_cache = strcmp(outcome, "removed") == 0;
-	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
 }
 
 /*

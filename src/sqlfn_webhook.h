@@ -8,7 +8,9 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "filter.h"
 #include "page.h"
+#include "upsert.h"
 
 /* A webhook that is believed. */
 typedef struct Webhook
@@ -20,6 +22,20 @@ typedef struct Webhook
 	TimestampTz sent_at;		/* by the sender's clock; 0: unknown */
 } Webhook;
 
+/* The record that one is about. */
+typedef struct WebhookRecord
+{
+	const Webhook *hook;
+	text	   *type;
+	char	   *id;
+	TimestampTz event_at;		/* 0: unknown */
+	Filter		filter;
+	bool		filtered;		/* there are filter rules */
+	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
+	bool		told_cache;		/* whoever wrote the record has */
+	UpsertScope scope;
+} WebhookRecord;
+
 typedef struct WebhookRights
 {
 	Oid			user;
@@ -29,6 +45,10 @@ typedef struct WebhookRights
 extern void webhook_take_rights(WebhookRights *saved);
 extern void webhook_give_rights_back(const WebhookRights *saved);
 extern void webhook_check_enabled(bool enabled, const char *name);
+extern void webhook_refuse(const char *key, const char *problem, const char *hint) pg_attribute_noreturn();
+extern JsonbValue *webhook_member(Jsonb *body, const char *key);
+extern bool webhook_upsert(WebhookRecord *r, bool *ignored);
+extern bool webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool webhook_call_handler(const Webhook *hook);
 extern char *webhook_take(const Webhook *hook);
 extern Datum webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights);

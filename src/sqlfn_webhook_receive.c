@@ -18,6 +18,7 @@
 #include "flohsync.h"
 #include "json.h"
 #include "json_jsonb.h"
+#include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store_secret.h"
 #include "webhook.h"
@@ -148,33 +149,23 @@ PG_FUNCTION_INFO_V1(flohsync_receive_webhook);
 PGDLLEXPORT Datum
 flohsync_receive_webhook(PG_FUNCTION_ARGS)
 {
-	/* Where there is no such connector, another one's secrets are read, for as much time as that takes. */
-	static DbQuery query = {
-		"select d.id, d.enabled, d.name, k.id is not null"
-		" from (select coalesce((select n.id from flohsync.connector_definition n where n.name = $1),"
-		" (select n.id from flohsync.connector_definition n where n.id ="
-		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end)) as id) k"
-		" join flohsync.connector_definition d on d.id = coalesce(k.id, (select n.id from flohsync.connector_definition n order by n.created_at limit 1))",
-		1, {TEXTOID}
-	};
 	Webhook		hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
 	WebhookRights rights;
 	WebhookHeaders headers;
-	SourceSecret *secrets = NULL;
-	int			nsecrets = 0;
+	SourceSecret *secrets;
+	SecretOwner owner;
+	int			nsecrets;
 	Slice		body;
-	Datum		connector;
+	text	   *connector;
+	pg_uuid_t	id;
+	bool		named;
 	const char *why;
-	bool		known = false;
-	bool		enabled = false;
-	char	   *name = NULL;
-	bool		isnull;
 
 	for (int i = 0; i < 3; i++)
 		if (PG_ARGISNULL(i))
 			webhook_not_authentic("an argument is null");
-	connector = PG_GETARG_DATUM(0);
+	connector = PG_GETARG_TEXT_PP(0);
 	body = (Slice) {VARDATA_ANY(PG_GETARG_BYTEA_PP(1)), VARSIZE_ANY_EXHDR(PG_GETARG_BYTEA_PP(1))};
 	if (body.len > WEBHOOK_MAX_BODY)
 		ereport(ERROR,
@@ -184,19 +175,14 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 
 	webhook_take_rights(&rights);
 	SPI_connect();
-	if (db_execute(&query, &connector, NULL) == 1)
-	{
-		known = db_bool(0, 4);
-		enabled = db_bool(0, 2);
-		name = db_text(0, 3);
-		hook.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(db_value(0, 1, &isnull)), UUID_LEN));
-		secrets = store_read_secrets(hook.connector, NULL, &nsecrets, CurrentMemoryContext);
-	}
-	why = webhook_verify_with(&headers, body, secrets, known ? nsecrets : 0, hook.received_at, &hook.sent_at);
+	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
+	secrets = store_find_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
+	why = webhook_verify_with(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
 	source_wipe_secrets(secrets, nsecrets);
 	if (why)
 		webhook_not_authentic(why);
-	webhook_check_enabled(enabled, name);
+	webhook_check_enabled(owner.enabled, owner.name);
+	hook.connector = UUIDPGetDatum(&owner.id);
 	hook.id = hook.sent_at != 0 ? headers.id : webhook_unsigned_id(headers.id, body);
 	hook.body = webhook_read_body(body);
 	return webhook_done(webhook_take(&hook), caller, &rights);

@@ -138,6 +138,39 @@ store_put_secret(Datum connector, const char *name, const char *value)
 	db_execute(&put, values, NULL);
 }
 
+/* Secrets of a connector, from the n rows of a result, whose columns from first on are name, format, key_id and ciphertext. */
+static SourceSecret *
+secrets_of_rows(Datum connector, int n, int first, MemoryContext context)
+{
+	SourceSecret *secrets;
+	MemoryContext old;
+	CryptoKeys	keys;
+
+	if (n == 0)
+		return NULL;
+	secrets = MemoryContextAllocZero(context, n * sizeof(SourceSecret));
+	crypto_keys_load(&keys);
+	PG_TRY();
+	{
+		old = MemoryContextSwitchTo(context);
+		for (int i = 0; i < n; i++)
+		{
+			bool		isnull;
+
+			secrets[i].name = db_text(i, first);
+			secret_unseal(&keys, connector, (int) db_int64(i, first + 1, 0), db_text(i, first + 2),
+						  DatumGetByteaPP(db_value(i, first + 3, &isnull)), &secrets[i]);
+		}
+		MemoryContextSwitchTo(old);
+	}
+	PG_FINALLY();
+	{
+		crypto_keys_wipe(&keys);
+	}
+	PG_END_TRY();
+	return secrets;
+}
+
 /*
  * store_read_secrets gives a connector's secrets, or only one of them, in
  * memory of the context; the caller wipes them.  One that cannot be decrypted
@@ -152,35 +185,53 @@ store_read_secrets(Datum connector, const char *only, int *n, MemoryContext cont
 		2, {UUIDOID, TEXTOID}
 	};
 	Datum		values[2] = {connector};
-	SourceSecret *secrets;
-	MemoryContext old;
-	CryptoKeys	keys;
 
 	if (only)
 		values[1] = CStringGetTextDatum(only);
 	*n = (int) db_execute(&query, values, only ? "  " : " n");
+	return secrets_of_rows(connector, *n, 1, context);
+}
+
+/*
+ * store_find_secrets does so for the connector of a name or an id: for who does
+ * not know yet whether there is one.  Where there is none, another one's are
+ * read and forgotten, for as much time as that takes.  id is what the name was
+ * found to be, or NULL.
+ */
+SourceSecret *
+store_find_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
+{
+	static DbQuery query = {
+		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text = pg_catalog.lower($1),"
+		" s.name, s.format::int4, s.key_id, s.ciphertext"
+		" from flohsync.connector_definition d left join flohsync.connector_secret s on s.connector_id = d.id"
+		" where d.id = coalesce($2, (select n.id from flohsync.connector_definition n where n.id ="
+		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end),"
+		" (select n.id from flohsync.connector_definition n order by n.created_at limit 1))",
+		2, {TEXTOID, UUIDOID}, .by_index = true
+	};
+	Datum		values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
+	SourceSecret *secrets;
+	bool		isnull;
+
+	memset(owner, 0, sizeof(*owner));
+	*n = (int) db_execute(&query, values, id ? NULL : " n");
 	if (*n == 0)
 		return NULL;
-	secrets = MemoryContextAllocZero(context, *n * sizeof(SourceSecret));
-	crypto_keys_load(&keys);
-	PG_TRY();
+	owner->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
+	owner->enabled = db_bool(0, 2);
+	owner->name = db_text(0, 3);
+	owner->known = db_bool(0, 4);
+	(void) db_value(0, 5, &isnull);
+	if (isnull)
+		*n = 0;
+	secrets = secrets_of_rows(UUIDPGetDatum(&owner->id), *n, 5, CurrentMemoryContext);
+	if (!owner->known)
 	{
-		old = MemoryContextSwitchTo(context);
-		for (int i = 0; i < *n; i++)
-		{
-			bool		isnull;
-
-			secrets[i].name = db_text(i, 1);
-			secret_unseal(&keys, connector, (int) db_int64(i, 2, 0), db_text(i, 3),
-						  DatumGetByteaPP(db_value(i, 4, &isnull)), &secrets[i]);
-		}
-		MemoryContextSwitchTo(old);
+		source_wipe_secrets(secrets, *n);
+		secrets = NULL;
+		*n = 0;
 	}
-	PG_FINALLY();
-	{
-		crypto_keys_wipe(&keys);
-	}
-	PG_END_TRY();
 	return secrets;
 }
 

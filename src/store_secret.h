@@ -5,10 +5,22 @@
 #ifndef FLOHSYNC_STORE_SECRET_H
 #define FLOHSYNC_STORE_SECRET_H
 
+#include "utils/uuid.h"
+
 #include "source.h"
+
+/* Whose secrets were found. */
+typedef struct SecretOwner
+{
+	bool		known;			/* there is a connector of that name or id */
+	pg_uuid_t	id;
+	bool		enabled;
+	char	   *name;
+} SecretOwner;
 
 extern void store_put_secret(Datum connector, const char *name, const char *value);
 extern SourceSecret *store_read_secrets(Datum connector, const char *only, int *n, MemoryContext context);
+extern SourceSecret *store_find_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n);
 extern int64 store_rotate_secrets(void);
 
 #endif							/* FLOHSYNC_STORE_SECRET_H */
