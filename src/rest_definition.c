@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
+
 #include "rest.h"
 
 typedef struct Reader
@@ -14,7 +16,9 @@ typedef struct Reader
 	JsonParser *json;
 } Reader;
 
-static void pg_attribute_noreturn()
+FLOHSYNC_NORETURN(static void definition_error(const char *what));
+
+static void
 definition_error(const char *what)
 {
 	ereport(ERROR,

@@ -45,7 +45,7 @@ typedef struct WebhookRights
 extern void webhook_take_rights(WebhookRights *saved);
 extern void webhook_give_rights_back(const WebhookRights *saved);
 extern void webhook_check_enabled(bool enabled, const char *name);
-extern void webhook_refuse(const char *key, const char *problem, const char *hint) pg_attribute_noreturn();
+FLOHSYNC_NORETURN(extern void webhook_refuse(const char *key, const char *problem, const char *hint));
 extern JsonbValue *webhook_member(Jsonb *body, const char *key);
 extern bool webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool webhook_delete(WebhookRecord *r, bool *ignored);

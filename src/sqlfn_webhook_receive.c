@@ -24,7 +24,7 @@
 #include "webhook.h"
 
 /* One answer for whatever is wrong, so that nobody learns anything from it. */
-static void webhook_not_authentic(const char *why) pg_attribute_noreturn();
+FLOHSYNC_NORETURN(static void webhook_not_authentic(const char *why));
 
 static void
 webhook_not_authentic(const char *why)
