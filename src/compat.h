@@ -16,10 +16,12 @@
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM >= 160000
@@ -65,6 +67,13 @@
 #define compat_may_execute(f, r)	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #else
 #define compat_may_execute(f, r)	(pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
+/* The function came with minor releases; before, a setting told, as it did at the start of the session. */
+#if (PG_VERSION_NUM >= 150009 && PG_VERSION_NUM < 160000) || (PG_VERSION_NUM >= 160005 && PG_VERSION_NUM < 170000) || PG_VERSION_NUM >= 170001
+#define compat_session_is_superuser()	GetSessionUserIsSuperuser()
+#else
+#define compat_session_is_superuser()	(strcmp(GetConfigOption("is_superuser", false, false), "on") == 0)
 #endif
 
 /* An index scan can be instrumented since 18. */

@@ -10,8 +10,8 @@
 #include "json.h"
 
 /*
- * json_to_jsonb returns what jsonb_in would of the same text, in the current
- * memory context.  The root must have none of JSON_F_BAD, the parser be of
+ * json_to_jsonb returns what jsonb_in would of the same text (without a byte order
+ * mark), in the current memory context.  The root must have none of JSON_F_BAD, the parser be of
  * json_parser_create_limited, and the text UTF-8.
  */
 extern Jsonb *json_to_jsonb(const JsonParser *parser);

@@ -53,14 +53,18 @@ webhook_rules(WebhookRecord *r)
 	return db_value(0, 1, &isnull);
 }
 
-/* Reads what the configuration says about records of the type. */
+/*
+ * Reads what the configuration says about records of the type.  Whether any
+ * was matched is asked for in the order of the one index that answers it at
+ * once: for EXISTS, another one may be read from end to end.
+ */
 static void
 webhook_scope(WebhookRecord *r)
 {
 	static DbQuery query = {
 		"select case when c.id is null then flohsync._check_resource_type($2) end,"
-		" flohsync._names_users(c) or flohsync._tells_records(c) or exists ("
-		"select from flohsync.connector_sync_match m where m.connector_id = c.connector_id and m.resource_type = c.resource_type),"
+		" flohsync._names_users(c) or flohsync._tells_records(c) or (select true from flohsync.connector_sync_match m"
+		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
 		" c.last_full_pass_at,"
 		" c.hash_ignore is not null or c.filter_rules is not null"
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",

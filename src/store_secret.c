@@ -207,7 +207,7 @@ store_find_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 		" from flohsync.connector_definition d left join flohsync.connector_secret s on s.connector_id = d.id"
 		" where d.id = coalesce($2, (select n.id from flohsync.connector_definition n where n.id ="
 		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end),"
-		" (select n.id from flohsync.connector_definition n order by n.created_at limit 1))",
+		" (select n.id from flohsync.connector_definition n order by n.id limit 1))",
 		2, {TEXTOID, UUIDOID}, .by_index = true
 	};
 	Datum		values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};

@@ -196,7 +196,7 @@ worker_enter(WorkerTicket *ticket, const char *name)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(ticket->database, ticket->role, 0);
 	/* Not superuser(): that may look into a catalog, and there is no transaction. */
-	if (GetSessionUserIsSuperuser())
+	if (compat_session_is_superuser())
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("flohsync workers do not run as a superuser"),

@@ -262,5 +262,23 @@ is($f->sql("select count(*) from generate_series(1, 300) i, flohsync.handle_webh
 is($f->sql("select count(*) || ' ' || min(display_name::int) from flohsync.connector_resource where resource_type = 'bulk'"), '100 201', 'the last of each counts');
 
 $f->invariants;
+#
+# Many matches of one type, and a webhook about another
+#
+$f->sql('create database many');
+$f->sql(<<'SQL', 'many');
+create extension flohsync;
+select flohsync.create_connector('acme', 'sql', '{"queries": {"user": "select null::text as external_id, null::text as display_name, null::text as email, null::jsonb as attributes where false"}}');
+select flohsync.configure_sync('acme', 'user', '{}'), flohsync.configure_sync('acme', 'group', '{}');
+select flohsync.upsert_resources('acme', 'user', (select jsonb_agg(jsonb_build_object('externalId', repeat('u', 100) || i)) from generate_series(1, 5000) i));
+select flohsync.match_users('acme', 'user');
+vacuum analyze;
+SQL
+sub blocks { return $f->sql("select pg_stat_force_next_flush(); select sum(idx_blks_hit + idx_blks_read) from pg_statio_user_indexes where relname = 'connector_sync_match'", 'many') =~ s/\s//gr }
+is($f->sql('select count(*) from flohsync.connector_sync_match', 'many'), 5000, 'many matches');
+my $blocks = blocks();
+$f->sql("select flohsync.handle_webhook('acme', jsonb_build_object('action', 'updated', 'resourceType', 'group', 'resourceId', 'g', 'data', jsonb_build_object('displayName', i::text))) from generate_series(1, 20) i", 'many');
+cmp_ok(blocks() - $blocks, '<=', 20 * 5, 'a webhook about a type that nobody matches does not read them');
+
 $f->no_crash;
 done_testing;
