@@ -72,9 +72,10 @@ $f->sql("ALTER DATABASE postgres RESET flohsync.enabled");
 more_runs('c', 'and on again: runs');
 
 # A restart
-$f->node->restart('fast');
+$f->node->restart;
 more_runs('c', 'after a restart: runs');
-$f->node->restart('immediate');
+$f->node->stop('immediate');
+$f->node->start;
 more_runs('c', 'after a crash: runs');
 
 #
@@ -97,7 +98,7 @@ like($f->json("SELECT flohsync.sync_config('c', 'user')")->{nextRunAt}, qr/^\d{4
 $f->configure('c', 'user', cronSchedule => '0 0 1 1 *');
 $n = runs('c');
 $f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '3 days'");
-$f->node->restart('fast');
+$f->node->restart;
 $f->comes_true("SELECT count(*) = $n + 1 FROM flohsync.sync_run", 'a run that was due while the server was down is made up for');
 no_more_runs('c', 'once');
 

@@ -302,7 +302,7 @@ is($f->sql("SELECT count(*) - count(DISTINCT date_trunc('second', requested_at))
 #
 $at = log_end();
 $f->sql("ALTER SYSTEM SET max_worker_processes = 3");    # two are the launchers', of this extension and of logical replication
-$f->node->restart('fast');
+$f->node->restart;
 $f->wait_for("SELECT count(*) >= 1 FROM flohsync.sync_run WHERE status = 'success'");
 $f->configure('c', 'user', cronSchedule => '0 0 1 1 *');
 $f->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')");
@@ -335,7 +335,7 @@ for (1 .. 300)
 }
 ok($said, 'the launcher says that it works again');
 $f->sql('ALTER SYSTEM RESET max_worker_processes');
-$f->node->restart('fast');
+$f->node->restart;
 
 #
 # A run that crashes its worker three times is parked until somebody starts it.

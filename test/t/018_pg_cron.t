@@ -49,7 +49,7 @@ for my $mode ('connections of its own', 'background workers')
 	if ($mode eq 'background workers')
 	{
 		$f->node->append_conf('postgresql.conf', 'cron.use_background_workers = on');
-		$f->node->restart('fast');
+		$f->node->restart;
 		$f->fresh(user => 60, group => 5);
 	}
 	my $last = $f->sql('SELECT coalesce(max(id), 0) FROM flohsync.sync_run');
