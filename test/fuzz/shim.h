@@ -35,7 +35,7 @@ extern jmp_buf *shim_catch;
 #define ereport(level, ...)	shim_raise()
 #define elog(level, ...)	shim_raise()
 
-static inline void pg_attribute_noreturn()
+static inline _Noreturn void
 shim_raise(void)
 {
 	if (shim_catch != NULL)
