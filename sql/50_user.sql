@@ -105,18 +105,18 @@ CREATE INDEX user_external_identity_user ON flohsync.user_external_identity (use
 CREATE INDEX user_external_identity_email ON flohsync.user_external_identity (external_email);
 
 -- As ON DELETE CASCADE would; a foreign key would be checked for each of 500,000 identities.
-CREATE FUNCTION flohsync._identities_removed() RETURNS trigger
+CREATE FUNCTION flohsync._connector_removed() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  DELETE FROM flohsync.user_external_identity i WHERE i.connector_id = OLD.id;
+  EXECUTE format('DELETE FROM flohsync.%I t WHERE t.connector_id = $1', TG_ARGV[0]) USING OLD.id;
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION flohsync._identities_removed() IS 'Removes the identities of a connector that is deleted';
+COMMENT ON FUNCTION flohsync._connector_removed() IS 'Removes the rows of a connector that is deleted from the table that the trigger names, which has no foreign key';
 CREATE TRIGGER identities_removed AFTER DELETE ON flohsync.connector_definition
-FOR EACH ROW EXECUTE FUNCTION flohsync._identities_removed();
+FOR EACH ROW EXECUTE FUNCTION flohsync._connector_removed('user_external_identity');
 
 COMMENT ON TABLE flohsync.user_external_identity IS 'Which upstream identities a user has';
 COMMENT ON COLUMN flohsync.user_external_identity.user_id IS 'User';

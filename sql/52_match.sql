@@ -113,6 +113,7 @@ BEGIN
     RETURN true;
   END IF;
   -- In the order of an index, and no EXISTS: that there is none is what a scan of the table finds out last.
+  -- A webhook asks the same in its own statement (webhook_scope).
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
     ORDER BY m.external_id LIMIT 1;

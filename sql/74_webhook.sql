@@ -22,18 +22,8 @@
 
 CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery (received_at);
 
-CREATE FUNCTION flohsync._deliveries_removed() RETURNS trigger
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  DELETE FROM flohsync.webhook_delivery d WHERE d.connector_id = OLD.id;
-  RETURN OLD;
-END
-$$;
-COMMENT ON FUNCTION flohsync._deliveries_removed() IS 'Removes the ids of webhooks of a connector that is deleted, as ON DELETE CASCADE would';
 CREATE TRIGGER deliveries_removed AFTER DELETE ON flohsync.connector_definition
-FOR EACH ROW EXECUTE FUNCTION flohsync._deliveries_removed();
+FOR EACH ROW EXECUTE FUNCTION flohsync._connector_removed('webhook_delivery');
 
 CREATE TABLE flohsync.webhook_handler (
   id      boolean PRIMARY KEY DEFAULT true CHECK (id),
