@@ -60,3 +60,7 @@ END
 $guard$;
 
 COMMENT ON SCHEMA flohsync IS 'A local, trustworthy copy of upstream directories';
+
+-- What nobody calls but the extension itself.  It must not be there yet.
+CREATE SCHEMA _flohsync;
+COMMENT ON SCHEMA _flohsync IS 'Inside flohsync: nothing here is for users, and anything may change with a version';

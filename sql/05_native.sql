@@ -1,20 +1,20 @@
 -- Helpers in C that the rest of the script stands on.
 
-CREATE FUNCTION flohsync._new_id() RETURNS uuid
+CREATE FUNCTION _flohsync.new_id() RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
-COMMENT ON FUNCTION flohsync._new_id() IS 'A uuid of version 7: ids made together are stored together';
+COMMENT ON FUNCTION _flohsync.new_id() IS 'A uuid of version 7: ids made together are stored together';
 
-CREATE FUNCTION flohsync._wake() RETURNS void
+CREATE FUNCTION _flohsync.wake() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
-COMMENT ON FUNCTION flohsync._wake() IS 'After commit, has a worker look for due runs in this database';
+COMMENT ON FUNCTION _flohsync.wake() IS 'After commit, has a worker look for due runs in this database';
 
-CREATE FUNCTION flohsync._url_problem(_url text) RETURNS text
+CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
-COMMENT ON FUNCTION flohsync._url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
+COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
 
-CREATE FUNCTION flohsync._query_problem(_query text) RETURNS text
+CREATE FUNCTION _flohsync.query_problem(_query text) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_query_problem';
-COMMENT ON FUNCTION flohsync._query_problem(text) IS 'Why a text is not one SELECT; null when it is one';
+COMMENT ON FUNCTION _flohsync.query_problem(text) IS 'Why a text is not one SELECT; null when it is one';
 
 CREATE FUNCTION flohsync.canonical_json(value jsonb) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_canonical_json';
@@ -27,22 +27,22 @@ COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
 
 -- Whatever changes a record says so to the cache (70_cache).
-CREATE FUNCTION flohsync._caching() RETURNS boolean
+CREATE FUNCTION _flohsync.caching() RETURNS boolean
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_caching';
-COMMENT ON FUNCTION flohsync._caching() IS 'Whether changes must be noted for the cache; the answer holds until the transaction ends';
+COMMENT ON FUNCTION _flohsync.caching() IS 'Whether changes must be noted for the cache; the answer holds until the transaction ends';
 
-CREATE FUNCTION flohsync._invalidate(_connector uuid, _type text, _ids text[]) RETURNS void
+CREATE FUNCTION _flohsync.invalidate(_connector uuid, _type text, _ids text[]) RETURNS void
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_invalidate';
-COMMENT ON FUNCTION flohsync._invalidate(uuid, text, text[]) IS
+COMMENT ON FUNCTION _flohsync.invalidate(uuid, text, text[]) IS
   'After commit, has the cache forget records by their ids; does nothing when there is no cache, or for null';
 
-CREATE FUNCTION flohsync._invalidate_all(_connector uuid, _type text) RETURNS void
+CREATE FUNCTION _flohsync.invalidate_all(_connector uuid, _type text) RETURNS void
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_invalidate_all';
-COMMENT ON FUNCTION flohsync._invalidate_all(uuid, text) IS
+COMMENT ON FUNCTION _flohsync.invalidate_all(uuid, text) IS
   'After commit, has the cache forget all records of a type, or with null of a connector';

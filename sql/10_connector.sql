@@ -22,7 +22,7 @@ COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run o
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
 
-CREATE FUNCTION flohsync._invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
+CREATE FUNCTION _flohsync.invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -32,9 +32,9 @@ BEGIN
     HINT = coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.');
 END
 $$;
-COMMENT ON FUNCTION flohsync._invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
+COMMENT ON FUNCTION _flohsync.invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
 
-CREATE FUNCTION flohsync._unknown_key(_key text, _where text, _known text[]) RETURNS void
+CREATE FUNCTION _flohsync.unknown_key(_key text, _where text, _known text[]) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,9 +44,9 @@ BEGIN
     HINT = format('Known keys are %s.', array_to_string(_known, ', '));
 END
 $$;
-COMMENT ON FUNCTION flohsync._unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
+COMMENT ON FUNCTION _flohsync.unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
 
-CREATE FUNCTION flohsync._check_keys(_object jsonb, _where text, _known text[]) RETURNS void
+CREATE FUNCTION _flohsync.check_keys(_object jsonb, _where text, _known text[]) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -54,18 +54,18 @@ DECLARE
   k text;
 BEGIN
   IF _object IS NULL OR jsonb_typeof(_object) <> 'object' THEN
-    PERFORM flohsync._invalid(_where, 'it must be a JSON object');
+    PERFORM _flohsync.invalid(_where, 'it must be a JSON object');
   END IF;
   FOR k IN SELECT * FROM jsonb_object_keys(_object) LOOP
     IF NOT k = ANY (_known) THEN
-      PERFORM flohsync._unknown_key(k, _where, _known);
+      PERFORM _flohsync.unknown_key(k, _where, _known);
     END IF;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_keys(jsonb, text, text[]) IS 'Raises 22023 unless the value is an object with known keys only';
+COMMENT ON FUNCTION _flohsync.check_keys(jsonb, text, text[]) IS 'Raises 22023 unless the value is an object with known keys only';
 
-CREATE FUNCTION flohsync._connector_id(_connector text) RETURNS uuid
+CREATE FUNCTION _flohsync.connector_id(_connector text) RETURNS uuid
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -87,51 +87,51 @@ BEGIN
   RETURN found_id;
 END
 $$;
-COMMENT ON FUNCTION flohsync._connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
+COMMENT ON FUNCTION _flohsync.connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
 
-CREATE FUNCTION flohsync._check_resource_type(_resource_type text) RETURNS text
+CREATE FUNCTION _flohsync.check_resource_type(_resource_type text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _resource_type IS NULL OR _resource_type !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN
-    PERFORM flohsync._invalid('resource_type', format('%s is not a resource type', coalesce(quote_literal(_resource_type), 'NULL')),
+    PERFORM _flohsync.invalid('resource_type', format('%s is not a resource type', coalesce(quote_literal(_resource_type), 'NULL')),
       'A resource type is a letter followed by at most 63 letters, digits, "_", "." or "-".');
   END IF;
   RETURN _resource_type;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_resource_type(text) IS 'The resource type itself; 22023 when it is malformed';
+COMMENT ON FUNCTION _flohsync.check_resource_type(text) IS 'The resource type itself; 22023 when it is malformed';
 
-CREATE FUNCTION flohsync._check_external_id(_external_id text) RETURNS text
+CREATE FUNCTION _flohsync.check_external_id(_external_id text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(length(_external_id), 0) NOT BETWEEN 1 AND 255 THEN
-    PERFORM flohsync._invalid('external_id', 'it must have 1 to 255 characters', 'It is the id that the record has in the upstream.');
+    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id that the record has in the upstream.');
   END IF;
   RETURN _external_id;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_external_id(text) IS 'The external id itself; 22023 when no record can have it';
+COMMENT ON FUNCTION _flohsync.check_external_id(text) IS 'The external id itself; 22023 when no record can have it';
 
-CREATE FUNCTION flohsync._list_command(_config jsonb, _resource_type text) RETURNS text
+CREATE FUNCTION _flohsync.list_command(_config jsonb, _resource_type text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce(
   _config -> 'commandNames' ->> _resource_type,
   'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) || 's');
-COMMENT ON FUNCTION flohsync._list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
+COMMENT ON FUNCTION _flohsync.list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
 
-CREATE FUNCTION flohsync._get_command(_config jsonb, _resource_type text) RETURNS text
+CREATE FUNCTION _flohsync.get_command(_config jsonb, _resource_type text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) AS name) g
          WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
-COMMENT ON FUNCTION flohsync._get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
+COMMENT ON FUNCTION _flohsync.get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
 
-CREATE FUNCTION flohsync._syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
+CREATE FUNCTION _flohsync.syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -148,9 +148,9 @@ BEGIN ATOMIC
        AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
   ) t ORDER BY 1;
 END;
-COMMENT ON FUNCTION flohsync._syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
+COMMENT ON FUNCTION _flohsync.syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
 
-CREATE FUNCTION flohsync._header_problem(_name text) RETURNS text
+CREATE FUNCTION _flohsync.header_problem(_name text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -159,9 +159,9 @@ RETURN CASE
                                    'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection')
     THEN pg_catalog.format('header "%s" is set by flohsync itself', _name)
 END;
-COMMENT ON FUNCTION flohsync._header_problem(text) IS 'Why a header of this name cannot be sent; null when it can';
+COMMENT ON FUNCTION _flohsync.header_problem(text) IS 'Why a header of this name cannot be sent; null when it can';
 
-CREATE FUNCTION flohsync._check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
+CREATE FUNCTION _flohsync.check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -171,35 +171,35 @@ DECLARE
   problem text;
 BEGIN
   IF _kind IS NULL OR _kind NOT IN ('command', 'sql', 'rest') THEN
-    PERFORM flohsync._invalid('kind', format('%s is not a kind of connector', coalesce(quote_literal(_kind), 'NULL')),
+    PERFORM _flohsync.invalid('kind', format('%s is not a kind of connector', coalesce(quote_literal(_kind), 'NULL')),
       'Kinds are command, sql and rest.');
   END IF;
   IF _kind = 'rest' THEN
-    PERFORM flohsync._check_definition(_config, _definition);
+    PERFORM _flohsync.check_definition(_config, _definition);
     RETURN;
   END IF;
   IF _definition IS NOT NULL THEN
-    PERFORM flohsync._invalid('definition', format('a connector of kind %s has none', _kind));
+    PERFORM _flohsync.invalid('definition', format('a connector of kind %s has none', _kind));
   END IF;
 
   IF _kind = 'command' THEN
-    PERFORM flohsync._check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
+    PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
     IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
-      PERFORM flohsync._invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
+      PERFORM _flohsync.invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
     END IF;
-    problem := flohsync._url_problem(_config ->> 'url');
+    problem := _flohsync.url_problem(_config ->> 'url');
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid('url', problem);
+      PERFORM _flohsync.invalid('url', problem);
     END IF;
     IF _config ? 'headers' THEN
       IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
-        PERFORM flohsync._invalid('headers', 'it must be an object of texts');
+        PERFORM _flohsync.invalid('headers', 'it must be an object of texts');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
         problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
-                        THEN format('header "%s" is malformed', k) ELSE flohsync._header_problem(k) END;
+                        THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
         IF problem IS NOT NULL THEN
-          PERFORM flohsync._invalid('headers', problem);
+          PERFORM _flohsync.invalid('headers', problem);
         END IF;
         IF lower(k) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' THEN
           RAISE NOTICE USING
@@ -210,23 +210,23 @@ BEGIN
     END IF;
     IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
         OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
-      PERFORM flohsync._invalid('commands', 'it must be an array of texts');
+      PERFORM _flohsync.invalid('commands', 'it must be an array of texts');
     END IF;
     IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
         OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
-      PERFORM flohsync._invalid('commandNames', 'it must be an object of texts');
+      PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
     END IF;
     IF _config ? 'limits' THEN
-      PERFORM flohsync._check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute']);
+      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute']);
       v := _config -> 'limits' -> 'requests_per_minute';
-      IF v IS NOT NULL AND NOT coalesce(flohsync._number(v) BETWEEN 1 AND 100000 AND flohsync._number(v) % 1 = 0, false) THEN
-        PERFORM flohsync._invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+      IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
+        PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
       END IF;
     END IF;
   ELSE
-    PERFORM flohsync._check_keys(_config, 'config', ARRAY['function', 'queries']);
+    PERFORM _flohsync.check_keys(_config, 'config', ARRAY['function', 'queries']);
     IF (_config ? 'function') = (_config ? 'queries') THEN
-      PERFORM flohsync._invalid('config', 'a connector of kind sql has either "function" or "queries"');
+      PERFORM _flohsync.invalid('config', 'a connector of kind sql has either "function" or "queries"');
     END IF;
     IF _config ? 'function' THEN
       IF jsonb_typeof(_config -> 'function') <> 'string'
@@ -234,21 +234,21 @@ BEGIN
          OR NOT EXISTS (SELECT FROM pg_proc p
                          WHERE p.oid = to_regprocedure((_config ->> 'function') || '(jsonb)')
                            AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f') THEN
-        PERFORM flohsync._invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
+        PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
           'Name it with its schema.');
       END IF;
     ELSE
       IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
-        PERFORM flohsync._invalid('queries', 'it must be an object of one query per resource type');
+        PERFORM _flohsync.invalid('queries', 'it must be an object of one query per resource type');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'queries') LOOP
-        PERFORM flohsync._check_resource_type(k);
+        PERFORM _flohsync.check_resource_type(k);
         IF jsonb_typeof(v) <> 'string' THEN
-          PERFORM flohsync._invalid('queries', format('the query of "%s" must be a text', k));
+          PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a text', k));
         END IF;
-        problem := flohsync._query_problem(v #>> '{}');
+        problem := _flohsync.query_problem(v #>> '{}');
         IF problem IS NOT NULL THEN
-          PERFORM flohsync._invalid('queries', format('the query of "%s" cannot be used: %s', k, problem),
+          PERFORM _flohsync.invalid('queries', format('the query of "%s" cannot be used: %s', k, problem),
             'A query is one SELECT that yields external_id, display_name, email and attributes, and modified_at for incremental runs.');
         END IF;
       END LOOP;
@@ -256,7 +256,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
+COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
 
 CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql
@@ -266,9 +266,9 @@ DECLARE
   new_id uuid;
 BEGIN
   IF create_connector.name IS NULL OR create_connector.name = '' OR length(create_connector.name) > 255 THEN
-    PERFORM flohsync._invalid('name', 'it must have 1 to 255 characters');
+    PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
   END IF;
-  PERFORM flohsync._check_connector(create_connector.kind, create_connector.config, create_connector.definition);
+  PERFORM _flohsync.check_connector(create_connector.kind, create_connector.config, create_connector.definition);
   BEGIN
     INSERT INTO flohsync.connector_definition (name, kind, config, definition)
     VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
@@ -292,23 +292,23 @@ DECLARE
   d flohsync.connector_definition;
 BEGIN
   SELECT * INTO STRICT d FROM flohsync.connector_definition x
-   WHERE x.id = flohsync._connector_id(connector) FOR UPDATE;
-  PERFORM flohsync._check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
+   WHERE x.id = _flohsync.connector_id(connector) FOR UPDATE;
+  PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
   IF settings ? 'name' THEN
     IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
-      PERFORM flohsync._invalid('name', 'it must be a text of 1 to 255 characters');
+      PERFORM _flohsync.invalid('name', 'it must be a text of 1 to 255 characters');
     END IF;
     d.name := settings ->> 'name';
   END IF;
   IF settings ? 'description' THEN
     IF jsonb_typeof(settings -> 'description') NOT IN ('string', 'null') THEN
-      PERFORM flohsync._invalid('description', 'it must be a text or null');
+      PERFORM _flohsync.invalid('description', 'it must be a text or null');
     END IF;
     d.description := settings ->> 'description';
   END IF;
   IF settings ? 'enabled' THEN
     IF jsonb_typeof(settings -> 'enabled') <> 'boolean' THEN
-      PERFORM flohsync._invalid('enabled', 'it must be true or false');
+      PERFORM _flohsync.invalid('enabled', 'it must be true or false');
     END IF;
     d.enabled := (settings ->> 'enabled')::boolean;
   END IF;
@@ -319,11 +319,11 @@ BEGIN
     d.definition := nullif(settings -> 'definition', 'null');
   END IF;
   IF settings ?| ARRAY['config', 'definition'] THEN
-    PERFORM flohsync._check_connector(d.kind, d.config, d.definition);
+    PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
     IF d.kind = 'rest' THEN
-      PERFORM flohsync._invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+      PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
          FROM flohsync.connector_sync_config c
-        CROSS JOIN LATERAL flohsync._strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
+        CROSS JOIN LATERAL _flohsync.strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
         WHERE c.connector_id = d.id AND p.problem IS NOT NULL;
     END IF;
   END IF;
@@ -337,9 +337,9 @@ BEGIN
   END;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
-    PERFORM flohsync._invalidate_all(d.id, NULL);
+    PERFORM _flohsync.invalidate_all(d.id, NULL);
   END IF;
-  PERFORM flohsync._wake();
+  PERFORM _flohsync.wake();
 END
 $$;
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
@@ -350,14 +350,14 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _id uuid := flohsync._connector_id(connector);
+  _id uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
   FOR _run IN SELECT r.id FROM flohsync.sync_run r
                WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
     PERFORM flohsync.cancel_sync(_run);
   END LOOP;
-  PERFORM flohsync._look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
+  PERFORM _flohsync.look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;

@@ -2,7 +2,7 @@
 -- says how), so a dump may carry it: whoever has the dump and the key file has
 -- the secrets, whoever lacks one of them has nothing.
 
-CREATE TABLE flohsync.connector_secret (
+CREATE TABLE _flohsync.connector_secret (
   connector_id uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   name         text COLLATE "C" NOT NULL,
   format       smallint NOT NULL,
@@ -11,17 +11,17 @@ CREATE TABLE flohsync.connector_secret (
   updated_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (connector_id, name)
 );
-COMMENT ON TABLE flohsync.connector_secret IS 'Secrets of connectors, encrypted; see set_secret()';
-COMMENT ON COLUMN flohsync.connector_secret.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.connector_secret.name IS 'Name by which the kind or the definition asks for it';
-COMMENT ON COLUMN flohsync.connector_secret.format IS 'Version of the format of ciphertext';
-COMMENT ON COLUMN flohsync.connector_secret.key_id IS 'Which key it is encrypted with: 16 hex digits that tell nothing of the key';
-COMMENT ON COLUMN flohsync.connector_secret.ciphertext IS 'Nonce, AES-256-GCM ciphertext and tag; connector, name and format are authenticated with it';
-COMMENT ON COLUMN flohsync.connector_secret.updated_at IS 'When the secret was last set';
+COMMENT ON TABLE _flohsync.connector_secret IS 'Secrets of connectors, encrypted; see set_secret()';
+COMMENT ON COLUMN _flohsync.connector_secret.connector_id IS 'Connector';
+COMMENT ON COLUMN _flohsync.connector_secret.name IS 'Name by which the kind or the definition asks for it';
+COMMENT ON COLUMN _flohsync.connector_secret.format IS 'Version of the format of ciphertext';
+COMMENT ON COLUMN _flohsync.connector_secret.key_id IS 'Which key it is encrypted with: 16 hex digits that tell nothing of the key';
+COMMENT ON COLUMN _flohsync.connector_secret.ciphertext IS 'Nonce, AES-256-GCM ciphertext and tag; connector, name and format are authenticated with it';
+COMMENT ON COLUMN _flohsync.connector_secret.updated_at IS 'When the secret was last set';
 
 CREATE VIEW flohsync.connector_secrets WITH (security_barrier) AS
 SELECT s.connector_id, d.name AS connector, s.name, s.key_id, s.updated_at
-  FROM flohsync.connector_secret s JOIN flohsync.connector_definition d ON d.id = s.connector_id;
+  FROM _flohsync.connector_secret s JOIN flohsync.connector_definition d ON d.id = s.connector_id;
 COMMENT ON VIEW flohsync.connector_secrets IS 'Which secrets are set, without what they are';
 COMMENT ON COLUMN flohsync.connector_secrets.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.connector_secrets.connector IS 'Its name';
@@ -36,11 +36,11 @@ AS 'MODULE_PATHNAME', 'flohsync_set_secret';
 COMMENT ON FUNCTION flohsync.set_secret(text, text, text) IS
   'Stores a secret of a connector, encrypted, in place of one of that name; null removes it. 1 to 65536 bytes. F0000 without a usable flohsync.encryption_key_file, 42704 for an unknown connector, 22023 for a bad name or length';
 
-CREATE FUNCTION flohsync._secret(_connector uuid, _name text) RETURNS text
+CREATE FUNCTION _flohsync.secret(_connector uuid, _name text) RETURNS text
 LANGUAGE c STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_secret';
-COMMENT ON FUNCTION flohsync._secret(uuid, text) IS 'The clear text of a secret, null when it is not set; F0000 when it cannot be decrypted';
+COMMENT ON FUNCTION _flohsync.secret(uuid, text) IS 'The clear text of a secret, null when it is not set; F0000 when it cannot be decrypted';
 
 CREATE FUNCTION flohsync.rotate_secrets() RETURNS bigint
 LANGUAGE c VOLATILE

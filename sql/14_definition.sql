@@ -16,7 +16,7 @@ $json$::pg_catalog.jsonb;
 COMMENT ON FUNCTION flohsync.definition_schema() IS
   'The JSON Schema (draft 2020-12) of definitions of connectors of kind rest';
 
-CREATE FUNCTION flohsync._json_types(_types jsonb) RETURNS text
+CREATE FUNCTION _flohsync.json_types(_types jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -27,27 +27,27 @@ BEGIN ATOMIC
            CASE pg_catalog.jsonb_typeof(_types) WHEN 'array' THEN _types ELSE pg_catalog.jsonb_build_array(_types) END) WITH ORDINALITY t(name, i)
    WHERE t.name <> 'null';
 END;
-COMMENT ON FUNCTION flohsync._json_types(jsonb) IS 'JSON types in words';
+COMMENT ON FUNCTION _flohsync.json_types(jsonb) IS 'JSON types in words';
 
-CREATE FUNCTION flohsync._number(_value jsonb) RETURNS numeric
+CREATE FUNCTION _flohsync.number(_value jsonb) RETURNS numeric
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE pg_catalog.jsonb_typeof(_value) WHEN 'number' THEN (_value #>> '{}')::numeric END;
-COMMENT ON FUNCTION flohsync._number(jsonb) IS 'A JSON number as such; null for anything else';
+COMMENT ON FUNCTION _flohsync.number(jsonb) IS 'A JSON number as such; null for anything else';
 
-CREATE FUNCTION flohsync._pointer(_base text, _key text) RETURNS text
+CREATE FUNCTION _flohsync.pointer(_base text, _key text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _base || '/' || pg_catalog.replace(pg_catalog.replace(_key, '~', '~0'), '/', '~1');
-COMMENT ON FUNCTION flohsync._pointer(text, text) IS 'The JSON pointer (RFC 6901) of a member';
+COMMENT ON FUNCTION _flohsync.pointer(text, text) IS 'The JSON pointer (RFC 6901) of a member';
 
-CREATE FUNCTION flohsync._excerpt(_text text) RETURNS text
+CREATE FUNCTION _flohsync.excerpt(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.to_json(pg_catalog.left(_text, 60))::text || CASE WHEN pg_catalog.length(_text) > 60 THEN '…' ELSE '' END;
-COMMENT ON FUNCTION flohsync._excerpt(text) IS 'The beginning of a text, quoted for a message';
+COMMENT ON FUNCTION _flohsync.excerpt(text) IS 'The beginning of a text, quoted for a message';
 
-CREATE FUNCTION flohsync._placeholders(_text text) RETURNS SETOF text
+CREATE FUNCTION _flohsync.placeholders(_text text) RETURNS SETOF text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -56,9 +56,9 @@ BEGIN ATOMIC
     FROM pg_catalog.unnest(pg_catalog.string_to_array(_text, '{{')) WITH ORDINALITY p(part, i)
    WHERE p.i > 1;
 END;
-COMMENT ON FUNCTION flohsync._placeholders(text) IS 'What is inside each {{…}} of a text; null for one that is not closed';
+COMMENT ON FUNCTION _flohsync.placeholders(text) IS 'What is inside each {{…}} of a text; null for one that is not closed';
 
-CREATE FUNCTION flohsync._placeholder_kind(_placeholder text) RETURNS text
+CREATE FUNCTION _flohsync.placeholder_kind(_placeholder text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -68,13 +68,13 @@ RETURN CASE
   WHEN _placeholder ~ '^parent\.(external_id|display_name|email|attributes\.[A-Za-z][A-Za-z0-9_]{0,63})$' THEN 'parent'
   WHEN _placeholder = 'external_id' THEN 'external_id'
 END;
-COMMENT ON FUNCTION flohsync._placeholder_kind(text) IS 'The kind of a placeholder: config, secret, since, parent or external_id; null when it is none';
+COMMENT ON FUNCTION _flohsync.placeholder_kind(text) IS 'The kind of a placeholder: config, secret, since, parent or external_id; null when it is none';
 
-CREATE TYPE flohsync._fault AS (pointer text, message text, hint text, rule boolean);
-REVOKE ALL ON TYPE flohsync._fault FROM PUBLIC;
-COMMENT ON TYPE flohsync._fault IS 'A fault of a definition; rule: found by a rule about several keys, not at the key itself';
+CREATE TYPE _flohsync.fault AS (pointer text, message text, hint text, rule boolean);
+REVOKE ALL ON TYPE _flohsync.fault FROM PUBLIC;
+COMMENT ON TYPE _flohsync.fault IS 'A fault of a definition; rule: found by a rule about several keys, not at the key itself';
 
-CREATE FUNCTION flohsync._placeholder_faults(_text text, _allowed jsonb, _pointer text) RETURNS SETOF flohsync._fault
+CREATE FUNCTION _flohsync.placeholder_faults(_text text, _allowed jsonb, _pointer text) RETURNS SETOF _flohsync.fault
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -90,13 +90,13 @@ BEGIN ATOMIC
                          ELSE '{{parent.external_id}}, {{parent.attributes.NAME}}' END, ', ' ORDER BY a.i)
                   FROM pg_catalog.jsonb_array_elements_text(_allowed) WITH ORDINALITY a(kind, i)) || '.' END,
          false
-    FROM (SELECT t.name, flohsync._placeholder_kind(t.name) AS kind
-            FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM flohsync._placeholders(_text) d(name)) t(name)) p
+    FROM (SELECT t.name, _flohsync.placeholder_kind(t.name) AS kind
+            FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM _flohsync.placeholders(_text) d(name)) t(name)) p
    WHERE p.kind IS NULL OR NOT _allowed ? p.kind;
 END;
-COMMENT ON FUNCTION flohsync._placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
+COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
 
-CREATE FUNCTION flohsync._jsonpath_problem(_path text) RETURNS text
+CREATE FUNCTION _flohsync.jsonpath_problem(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -110,9 +110,9 @@ EXCEPTION WHEN OTHERS THEN
   RETURN SQLERRM;
 END
 $$;
-COMMENT ON FUNCTION flohsync._jsonpath_problem(text) IS 'What is wrong with a jsonpath, in PostgreSQL''s words; null when nothing is';
+COMMENT ON FUNCTION _flohsync.jsonpath_problem(text) IS 'What is wrong with a jsonpath, in PostgreSQL''s words; null when nothing is';
 
-CREATE FUNCTION flohsync._base_url_problem(_url text) RETURNS text
+CREATE FUNCTION _flohsync.base_url_problem(_url text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -122,11 +122,11 @@ RETURN CASE
   WHEN _url ~ '@' THEN 'it must not hold a user name or password'
   WHEN _url ~ '[\\{]' THEN 'it holds a backslash or brace'
   WHEN _url ~ '^https?://(/|$)' THEN 'it names no host'
-  ELSE flohsync._url_problem(_url)
+  ELSE _flohsync.url_problem(_url)
 END;
-COMMENT ON FUNCTION flohsync._base_url_problem(text) IS 'What is wrong with the base of requests'' URLs; null when nothing is';
+COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'What is wrong with the base of requests'' URLs; null when nothing is';
 
-CREATE FUNCTION flohsync._text_fault(_check text, _text text) RETURNS text
+CREATE FUNCTION _flohsync.text_fault(_check text, _text text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -136,8 +136,8 @@ DECLARE
     '^\{\{[^{}]*\}\}://', 'https://'), '^\{\{[^{}]*\}\}', 'https://1'), '\{\{[^{}]*\}\}', '1', 'g');
 BEGIN
   RETURN CASE _check
-    WHEN 'jsonpath' THEN flohsync._jsonpath_problem(_text)
-    WHEN 'url' THEN flohsync._base_url_problem(plain)
+    WHEN 'jsonpath' THEN _flohsync.jsonpath_problem(_text)
+    WHEN 'url' THEN _flohsync.base_url_problem(plain)
     WHEN 'path' THEN CASE
       WHEN left(_text, 1) <> '/' OR left(_text, 2) = '//' THEN 'it must begin with one slash: it is added to base_url'
       WHEN _text ~ '[^\x21-\x7e]' THEN 'it holds blanks, control characters or characters beyond ASCII'
@@ -145,15 +145,15 @@ BEGIN
       WHEN split_part(_text, '?', 1) ~ '/\.{1,2}(/|$)' THEN 'it has a segment "." or ".."' END
     WHEN 'header' THEN CASE
       WHEN lower(_text) IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
-      ELSE flohsync._header_problem(_text) END
+      ELSE _flohsync.header_problem(_text) END
     WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters' END
-    WHEN 'duration' THEN CASE WHEN flohsync._duration(_text) IS NULL THEN format('%s is not a duration', flohsync._excerpt(_text)) END
+    WHEN 'duration' THEN CASE WHEN _flohsync.duration(_text) IS NULL THEN format('%s is not a duration', _flohsync.excerpt(_text)) END
   END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._text_fault(text, text) IS 'What is wrong with one text of a definition, by the check that the schema names; null when nothing is';
+COMMENT ON FUNCTION _flohsync.text_fault(text, text) IS 'What is wrong with one text of a definition, by the check that the schema names; null when nothing is';
 
-CREATE FUNCTION flohsync._unknown_key_hint(_key text, _properties jsonb) RETURNS text
+CREATE FUNCTION _flohsync.unknown_key_hint(_key text, _properties jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -163,9 +163,9 @@ BEGIN ATOMIC
     'Known keys are ' || pg_catalog.string_agg(p.key, ', ' ORDER BY p.key COLLATE "C") || '.')
     FROM pg_catalog.jsonb_object_keys(_properties) p(key);
 END;
-COMMENT ON FUNCTION flohsync._unknown_key_hint(text, jsonb) IS 'What a key that does not exist may have been meant to be';
+COMMENT ON FUNCTION _flohsync.unknown_key_hint(text, jsonb) IS 'What a key that does not exist may have been meant to be';
 
-CREATE FUNCTION flohsync._choose_schema(_branches jsonb[], _types text[], _value jsonb, _pointer text, OUT chosen jsonb, OUT fault flohsync._fault)
+CREATE FUNCTION _flohsync.choose_schema(_branches jsonb[], _types text[], _value jsonb, _pointer text, OUT chosen jsonb, OUT fault _flohsync.fault)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -176,7 +176,7 @@ BEGIN
   IF cardinality(fitting) = 1 THEN
     chosen := fitting[1];
   ELSIF cardinality(fitting) = 0 THEN
-    SELECT string_agg(DISTINCT flohsync._json_types(b -> 'type'), ' or ') INTO known FROM unnest(_branches) b;
+    SELECT string_agg(DISTINCT _flohsync.json_types(b -> 'type'), ' or ') INTO known FROM unnest(_branches) b;
     fault := (_pointer, 'it must be ' || known, NULL, false);
   ELSE
     SELECT b INTO chosen FROM unnest(fitting) b WHERE b -> 'properties' -> 'type' -> 'const' = _value -> 'type';
@@ -184,15 +184,15 @@ BEGIN
       SELECT string_agg(b -> 'properties' -> 'type' ->> 'const', ', ' ORDER BY i) INTO known FROM unnest(fitting) WITH ORDINALITY u(b, i);
       fault := (_pointer || '/type',
                 CASE WHEN coalesce(_value -> 'type', 'null') = 'null' THEN 'it is required'
-                     ELSE format('%s is not a known type', flohsync._excerpt(_value ->> 'type')) END,
+                     ELSE format('%s is not a known type', _flohsync.excerpt(_value ->> 'type')) END,
                 'Types are ' || known || '.', false);
     END IF;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._choose_schema(jsonb[], text[], jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
+COMMENT ON FUNCTION _flohsync.choose_schema(jsonb[], text[], jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
 
-CREATE FUNCTION flohsync._schema_faults(_schema jsonb, _value jsonb, _pointer text, _defs jsonb) RETURNS SETOF flohsync._fault
+CREATE FUNCTION _flohsync.schema_faults(_schema jsonb, _value jsonb, _pointer text, _defs jsonb) RETURNS SETOF _flohsync.fault
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -210,7 +210,7 @@ DECLARE
   choice record;
 BEGIN
   IF s ? 'oneOf' THEN
-    choice := flohsync._choose_schema(
+    choice := _flohsync.choose_schema(
       ARRAY(SELECT CASE WHEN b.value ? '$ref' THEN _defs -> substr(b.value ->> '$ref', 9) ELSE b.value END
               FROM jsonb_array_elements(s -> 'oneOf') WITH ORDINALITY b(value, i) ORDER BY b.i),
       kinds, _value, _pointer);
@@ -223,15 +223,15 @@ BEGIN
   said := s ->> 'x-message';
 
   problem := CASE
-    WHEN NOT s -> 'type' ?| kinds THEN coalesce('it must be ' || flohsync._json_types(s -> 'type'), 'it must not be given')
+    WHEN NOT s -> 'type' ?| kinds THEN coalesce('it must be ' || _flohsync.json_types(s -> 'type'), 'it must not be given')
     WHEN s ? 'const' AND s -> 'const' <> _value THEN format('it must be %s', s -> 'const')
     WHEN s ? 'enum' AND NOT s -> 'enum' @> jsonb_build_array(_value) THEN
-      format('%s is not one of %s', flohsync._excerpt(t), (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(s -> 'enum') e WHERE e IS NOT NULL))
+      format('%s is not one of %s', _flohsync.excerpt(t), (SELECT string_agg(e, ', ') FROM jsonb_array_elements_text(s -> 'enum') e WHERE e IS NOT NULL))
     WHEN kind = 'string' THEN CASE
       WHEN length(t) < (s ->> 'minLength')::int THEN 'it must not be empty'
       WHEN length(t) > (s ->> 'maxLength')::int THEN format('it has more than %s characters', s ->> 'maxLength')
-      WHEN s ? 'x-check' THEN flohsync._text_fault(s ->> 'x-check', t)
-      WHEN NOT s ? 'x-allow' AND t !~ (s ->> 'pattern') THEN format('%s is malformed', flohsync._excerpt(t)) END
+      WHEN s ? 'x-check' THEN _flohsync.text_fault(s ->> 'x-check', t)
+      WHEN NOT s ? 'x-allow' AND t !~ (s ->> 'pattern') THEN format('%s is malformed', _flohsync.excerpt(t)) END
     WHEN kind = 'number' THEN CASE
       WHEN t::numeric < (s ->> 'minimum')::numeric OR t::numeric > (s ->> 'maximum')::numeric
         THEN concat_ws(' ', 'it must be', 'at least ' || (s ->> 'minimum'), CASE WHEN s ?& '{minimum,maximum}' THEN 'and' END, 'at most ' || (s ->> 'maximum')) END
@@ -240,27 +240,27 @@ BEGIN
       WHEN jsonb_array_length(_value) > (s ->> 'maxItems')::int THEN format('it has more than %s elements', s ->> 'maxItems') END
   END;
   IF problem IS NOT NULL THEN
-    RETURN NEXT ROW(_pointer, coalesce(said, problem), s ->> 'x-hint', false)::flohsync._fault;
+    RETURN NEXT ROW(_pointer, coalesce(said, problem), s ->> 'x-hint', false)::_flohsync.fault;
   END IF;
 
   IF kind = 'string' THEN
     IF s ? 'x-allow' AND strpos(t, '{{') > 0 AND length(t) <= (s ->> 'maxLength')::int THEN
-      RETURN QUERY SELECT * FROM flohsync._placeholder_faults(t, s -> 'x-allow', _pointer);
+      RETURN QUERY SELECT * FROM _flohsync.placeholder_faults(t, s -> 'x-allow', _pointer);
     END IF;
-    IF s ? 'x-need' AND NOT EXISTS (SELECT FROM flohsync._placeholders(t) p(name) WHERE flohsync._placeholder_kind(p.name) = s ->> 'x-need') THEN
+    IF s ? 'x-need' AND NOT EXISTS (SELECT FROM _flohsync.placeholders(t) p(name) WHERE _flohsync.placeholder_kind(p.name) = s ->> 'x-need') THEN
       RETURN NEXT CASE s ->> 'x-need'
-        WHEN 'secret' THEN ROW(_pointer, 'a credential must not be in clear text', 'Write {{secret.NAME}}, and store it with flohsync.set_secret().', false)::flohsync._fault
-        ELSE ROW(_pointer, 'it must contain {{since}} or {{since|epoch}}', NULL, false)::flohsync._fault END;
+        WHEN 'secret' THEN ROW(_pointer, 'a credential must not be in clear text', 'Write {{secret.NAME}}, and store it with flohsync.set_secret().', false)::_flohsync.fault
+        ELSE ROW(_pointer, 'it must contain {{since}} or {{since|epoch}}', NULL, false)::_flohsync.fault END;
     END IF;
 
   ELSIF kind = 'array' AND s ? 'items' AND problem IS NULL THEN
     FOR v, i IN SELECT * FROM jsonb_array_elements(_value) WITH ORDINALITY LOOP
-      RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'items', v, _pointer || '/' || (i - 1), _defs);
+      RETURN QUERY SELECT * FROM _flohsync.schema_faults(s -> 'items', v, _pointer || '/' || (i - 1), _defs);
     END LOOP;
 
   ELSIF kind = 'object' AND (SELECT count(*) FROM jsonb_object_keys(_value)) > (s ->> 'maxProperties')::int THEN
     -- Too many to look at each.
-    RETURN NEXT ROW(_pointer, format('it has more than %s members', s ->> 'maxProperties'), NULL, false)::flohsync._fault;
+    RETURN NEXT ROW(_pointer, format('it has more than %s members', s ->> 'maxProperties'), NULL, false)::_flohsync.fault;
 
   ELSIF kind = 'object' THEN
     i := 0;
@@ -268,21 +268,21 @@ BEGIN
       i := i + 1;
       at := _pointer || '/' || replace(replace(k, '~', '~0'), '/', '~1');
       IF s ? 'propertyNames' THEN
-        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'propertyNames', to_jsonb(k), at, _defs);
+        RETURN QUERY SELECT * FROM _flohsync.schema_faults(s -> 'propertyNames', to_jsonb(k), at, _defs);
       END IF;
       IF s -> 'properties' ? k THEN
         -- A null is as good as nothing, where the schema knows the key.
         IF v <> 'null' THEN
-          RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'properties' -> k, v, at, _defs);
+          RETURN QUERY SELECT * FROM _flohsync.schema_faults(s -> 'properties' -> k, v, at, _defs);
         END IF;
       ELSIF s -> 'additionalProperties' = 'false' THEN
-        RETURN NEXT ROW(at, format('unknown key %s', flohsync._excerpt(k)), CASE WHEN i <= 200 THEN flohsync._unknown_key_hint(k, s -> 'properties') END, false)::flohsync._fault;
+        RETURN NEXT ROW(at, format('unknown key %s', _flohsync.excerpt(k)), CASE WHEN i <= 200 THEN _flohsync.unknown_key_hint(k, s -> 'properties') END, false)::_flohsync.fault;
       ELSIF s ? 'additionalProperties' THEN
-        RETURN QUERY SELECT * FROM flohsync._schema_faults(s -> 'additionalProperties', v, at, _defs);
+        RETURN QUERY SELECT * FROM _flohsync.schema_faults(s -> 'additionalProperties', v, at, _defs);
       END IF;
     END LOOP;
     IF i < (s ->> 'minProperties')::int THEN
-      RETURN NEXT ROW(_pointer, 'it must not be empty', NULL, false)::flohsync._fault;
+      RETURN NEXT ROW(_pointer, 'it must not be empty', NULL, false)::_flohsync.fault;
     END IF;
     RETURN QUERY SELECT _pointer || '/' || r.key, coalesce(said, 'it is required'), NULL::text, false
                    FROM jsonb_array_elements_text(s -> 'required') r(key)
@@ -291,17 +291,17 @@ BEGIN
 
   IF s ? 'allOf' THEN
     FOR v IN SELECT r.value FROM jsonb_array_elements(s -> 'allOf') r LOOP
-      k := CASE WHEN EXISTS (SELECT FROM flohsync._schema_faults(v -> 'if', _value, _pointer, _defs)) THEN 'else' ELSE 'then' END;
+      k := CASE WHEN EXISTS (SELECT FROM _flohsync.schema_faults(v -> 'if', _value, _pointer, _defs)) THEN 'else' ELSE 'then' END;
       IF v ? k THEN
-        RETURN QUERY SELECT f.pointer, f.message, f.hint, true FROM flohsync._schema_faults(v -> k, _value, _pointer, _defs) f;
+        RETURN QUERY SELECT f.pointer, f.message, f.hint, true FROM _flohsync.schema_faults(v -> k, _value, _pointer, _defs) f;
       END IF;
     END LOOP;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._schema_faults(jsonb, jsonb, text, jsonb) IS 'Faults of a value by a part of the schema';
+COMMENT ON FUNCTION _flohsync.schema_faults(jsonb, jsonb, text, jsonb) IS 'Faults of a value by a part of the schema';
 
-CREATE FUNCTION flohsync._body_faults(_body jsonb, _allowed jsonb, _pointer text) RETURNS SETOF flohsync._fault
+CREATE FUNCTION _flohsync.body_faults(_body jsonb, _allowed jsonb, _pointer text) RETURNS SETOF _flohsync.fault
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -310,7 +310,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT c.pointer, c.value, n.depth + 1
       FROM node n CROSS JOIN LATERAL (
-        SELECT flohsync._pointer(n.pointer, m.key) AS pointer, m.value
+        SELECT _flohsync.pointer(n.pointer, m.key) AS pointer, m.value
           FROM pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(n.value) WHEN 'object' THEN n.value ELSE '{}' END) m
         UNION ALL
         SELECT n.pointer || '/' || (e.i - 1), e.value
@@ -319,57 +319,57 @@ BEGIN ATOMIC
   SELECT n.pointer, 'it is more than 32 levels deep', NULL, false FROM node n WHERE n.depth = 33
   UNION ALL
   SELECT f.pointer, f.message, f.hint, f.rule
-    FROM node n CROSS JOIN LATERAL flohsync._placeholder_faults(n.value #>> '{}', _allowed, n.pointer) f
+    FROM node n CROSS JOIN LATERAL _flohsync.placeholder_faults(n.value #>> '{}', _allowed, n.pointer) f
    WHERE pg_catalog.jsonb_typeof(n.value) = 'string';
 END;
-COMMENT ON FUNCTION flohsync._body_faults(jsonb, jsonb, text) IS 'Faults of the body of a list request: too deep, or with placeholders that are not allowed';
+COMMENT ON FUNCTION _flohsync.body_faults(jsonb, jsonb, text) IS 'Faults of the body of a list request: too deep, or with placeholders that are not allowed';
 
-CREATE FUNCTION flohsync._resources(_definition jsonb) RETURNS TABLE (type text, resource jsonb, pointer text)
+CREATE FUNCTION _flohsync.resources(_definition jsonb) RETURNS TABLE (type text, resource jsonb, pointer text)
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT r.key, r.value, flohsync._pointer('/resources', r.key)
+  SELECT r.key, r.value, _flohsync.pointer('/resources', r.key)
     FROM pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(_definition -> 'resources') WHEN 'object' THEN _definition -> 'resources' ELSE '{}' END) r
    WHERE pg_catalog.jsonb_typeof(r.value) = 'object';
 END;
-COMMENT ON FUNCTION flohsync._resources(jsonb) IS 'The resources of a definition';
+COMMENT ON FUNCTION _flohsync.resources(jsonb) IS 'The resources of a definition';
 
-CREATE FUNCTION flohsync._definition_rules(_definition jsonb) RETURNS SETOF flohsync._fault
+CREATE FUNCTION _flohsync.definition_rules(_definition jsonb) RETURNS SETOF _flohsync.fault
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT '/retry/max_ms', 'it is less than "base_ms"', NULL, true
-   WHERE flohsync._number(_definition -> 'retry' -> 'max_ms') < flohsync._number(_definition -> 'retry' -> 'base_ms')
+   WHERE _flohsync.number(_definition -> 'retry' -> 'max_ms') < _flohsync.number(_definition -> 'retry' -> 'base_ms')
   UNION ALL
   SELECT r.pointer || '/list/page_size/default', 'it is more than "max"', NULL, true
-    FROM flohsync._resources(_definition) r
-   WHERE flohsync._number(r.resource -> 'list' -> 'page_size' -> 'default') > flohsync._number(r.resource -> 'list' -> 'page_size' -> 'max')
+    FROM _flohsync.resources(_definition) r
+   WHERE _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'default') > _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'max')
   UNION ALL
   SELECT r.pointer || '/for_each/resource',
-         CASE WHEN p.type IS NULL THEN 'there is no resource ' || flohsync._excerpt(r.resource -> 'for_each' ->> 'resource')
+         CASE WHEN p.type IS NULL THEN 'there is no resource ' || _flohsync.excerpt(r.resource -> 'for_each' ->> 'resource')
               WHEN p.type = r.type THEN 'a resource cannot be listed for each of itself'
               ELSE pg_catalog.format('resource "%s" is itself listed for each of another', p.type) END,
          -- The subquery does not depend on the row, so it is evaluated once.
          'Resources are ' || (SELECT pg_catalog.string_agg(pg_catalog.left(x.type, 60), ', ' ORDER BY x.type COLLATE "C") FILTER (WHERE x.i <= 20)
                                      || CASE WHEN pg_catalog.count(*) > 20 THEN ' and others' ELSE '' END
-                                FROM (SELECT y.type, pg_catalog.row_number() OVER (ORDER BY y.type COLLATE "C") AS i FROM flohsync._resources(_definition) y) x) || '.', true
-    FROM flohsync._resources(_definition) r LEFT JOIN flohsync._resources(_definition) p ON p.type = r.resource -> 'for_each' ->> 'resource'
+                                FROM (SELECT y.type, pg_catalog.row_number() OVER (ORDER BY y.type COLLATE "C") AS i FROM _flohsync.resources(_definition) y) x) || '.', true
+    FROM _flohsync.resources(_definition) r LEFT JOIN _flohsync.resources(_definition) p ON p.type = r.resource -> 'for_each' ->> 'resource'
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'for_each' -> 'resource') = 'string'
      AND (p.type IS NULL OR p.type = r.type OR pg_catalog.jsonb_typeof(p.resource -> 'for_each') = 'object')
   UNION ALL
   SELECT r.pointer || '/get/path', 'neither it nor a parameter contains {{external_id}}', NULL, true
-    FROM flohsync._resources(_definition) r
+    FROM _flohsync.resources(_definition) r
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'
      AND pg_catalog.strpos(r.resource -> 'get' ->> 'path', '{{external_id}}') = 0
      AND NOT pg_catalog.jsonb_path_exists(r.resource, '$.get.params.* ? (@ like_regex "{{external_id}}" flag "q")')
   UNION ALL
   SELECT f.pointer, f.message, f.hint, false
-    FROM flohsync._resources(_definition) r
-   CROSS JOIN LATERAL flohsync._body_faults(r.resource -> 'list' -> 'body',
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL _flohsync.body_faults(r.resource -> 'list' -> 'body',
            CASE pg_catalog.jsonb_typeof(r.resource -> 'for_each') WHEN 'object' THEN '["config", "parent"]' ELSE '["config"]' END::jsonb,
            r.pointer || '/list/body') f;
 END;
-COMMENT ON FUNCTION flohsync._definition_rules(jsonb) IS 'Faults of a definition that a schema cannot express';
+COMMENT ON FUNCTION _flohsync.definition_rules(jsonb) IS 'Faults of a definition that a schema cannot express';
 
 CREATE FUNCTION flohsync.validate_definition(definition jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -387,10 +387,10 @@ BEGIN
   END IF;
   RETURN (
     WITH found AS MATERIALIZED (
-      SELECT * FROM flohsync._schema_faults(_schema, _definition, '', _schema -> '$defs') WITH ORDINALITY f(pointer, message, hint, rule, i)
+      SELECT * FROM _flohsync.schema_faults(_schema, _definition, '', _schema -> '$defs') WITH ORDINALITY f(pointer, message, hint, rule, i)
       UNION ALL
       -- The rules compare each with all.
-      SELECT f.* FROM flohsync._definition_rules(CASE WHEN too_many THEN '{}' ELSE _definition END) WITH ORDINALITY f(pointer, message, hint, rule, i)
+      SELECT f.* FROM _flohsync.definition_rules(CASE WHEN too_many THEN '{}' ELSE _definition END) WITH ORDINALITY f(pointer, message, hint, rule, i)
     ), once AS (
       SELECT f.pointer, f.message, min(f.hint) AS hint, f.rule, min(f.i) AS i
         FROM found f GROUP BY f.pointer, f.message, f.rule

@@ -1,20 +1,20 @@
 -- A definition beside the connector's config and its configurations.
 
-CREATE FUNCTION flohsync._definition_names(_definition jsonb, _kind text) RETURNS SETOF text
+CREATE FUNCTION _flohsync.definition_names(_definition jsonb, _kind text) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT DISTINCT pg_catalog.substr(p.name, pg_catalog.length(_kind) + 2)
     FROM pg_catalog.jsonb_path_query(
            (_definition - ARRAY['description', '$schema', 'resources']) || pg_catalog.jsonb_build_object('resources',
-             (SELECT pg_catalog.jsonb_object_agg(r.type, r.resource - 'description') FROM flohsync._resources(_definition) r)),
+             (SELECT pg_catalog.jsonb_object_agg(r.type, r.resource - 'description') FROM _flohsync.resources(_definition) r)),
            'strict $.** ? (@.type() == "string")') t(value)
-   CROSS JOIN LATERAL flohsync._placeholders(t.value #>> '{}') p(name)
-   WHERE flohsync._placeholder_kind(p.name) = _kind;
+   CROSS JOIN LATERAL _flohsync.placeholders(t.value #>> '{}') p(name)
+   WHERE _flohsync.placeholder_kind(p.name) = _kind;
 END;
-COMMENT ON FUNCTION flohsync._definition_names(jsonb, text) IS 'Names of the {{config.NAME}} or {{secret.NAME}} that a definition uses';
+COMMENT ON FUNCTION _flohsync.definition_names(jsonb, text) IS 'Names of the {{config.NAME}} or {{secret.NAME}} that a definition uses';
 
-CREATE FUNCTION flohsync._fill(_text text, _config jsonb) RETURNS text
+CREATE FUNCTION _flohsync.fill(_text text, _config jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -24,9 +24,9 @@ BEGIN ATOMIC
                      || pg_catalog.substr(p.part, pg_catalog.strpos(p.part, '}}') + 2) END, '' ORDER BY p.i)
     FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i);
 END;
-COMMENT ON FUNCTION flohsync._fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
+COMMENT ON FUNCTION _flohsync.fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
 
-CREATE FUNCTION flohsync._raise_faults(_faults jsonb) RETURNS void
+CREATE FUNCTION _flohsync.raise_faults(_faults jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,9 +44,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._raise_faults(jsonb) IS 'Raises 22023 with the faults of a definition, if there are any';
+COMMENT ON FUNCTION _flohsync.raise_faults(jsonb) IS 'Raises 22023 with the faults of a definition, if there are any';
 
-CREATE FUNCTION flohsync._check_definition(_config jsonb, _definition jsonb) RETURNS void
+CREATE FUNCTION _flohsync.check_definition(_config jsonb, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -57,15 +57,15 @@ DECLARE
   problem text;
 BEGIN
   IF _definition IS NULL THEN
-    PERFORM flohsync._invalid('definition', 'a connector of kind rest needs one',
+    PERFORM _flohsync.invalid('definition', 'a connector of kind rest needs one',
       'flohsync.connector_template() has ready ones; doc/definition.md describes the format.');
   END IF;
   IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
-    PERFORM flohsync._invalid('config', 'it must be a JSON object');
+    PERFORM _flohsync.invalid('config', 'it must be a JSON object');
   END IF;
-  PERFORM flohsync._raise_faults(flohsync.validate_definition(_definition));
+  PERFORM _flohsync.raise_faults(flohsync.validate_definition(_definition));
 
-  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
+  FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
     v := _config -> k;
     problem := CASE
       WHEN coalesce(v, 'null') = 'null' THEN format('it is required: the definition uses {{config.%s}}', k)
@@ -74,57 +74,57 @@ BEGIN
       WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
       WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
+      PERFORM _flohsync.invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
     END IF;
   END LOOP;
-  FOR k IN SELECT n FROM flohsync._definition_names(_definition, 'secret') n WHERE _config ? n LOOP
-    PERFORM flohsync._invalid(k, 'the definition takes it as a secret, which is not kept in config',
+  FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'secret') n WHERE _config ? n LOOP
+    PERFORM _flohsync.invalid(k, 'the definition takes it as a secret, which is not kept in config',
       format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
   END LOOP;
   FOR k, url IN
-    SELECT u.key, flohsync._fill(u.url, _config)
+    SELECT u.key, _flohsync.fill(u.url, _config)
       FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
-    problem := flohsync._base_url_problem(url);
+    problem := _flohsync.base_url_problem(url);
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid('config', format('"%s" becomes %s: %s', k, flohsync._excerpt(url), problem),
+      PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
         'Values of config are put into this address as they are.');
     END IF;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_definition(jsonb, jsonb) IS
+COMMENT ON FUNCTION _flohsync.check_definition(jsonb, jsonb) IS
   'Raises 22023 for a definition with faults, or a config that lacks what it uses';
 
-CREATE FUNCTION flohsync._strategy_problem(_definition jsonb, _resource_type text, _strategy text) RETURNS text
+CREATE FUNCTION _flohsync.strategy_problem(_definition jsonb, _resource_type text, _strategy text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
-  WHEN NOT EXISTS (SELECT FROM flohsync._resources(_definition) r WHERE r.type = _resource_type)
+  WHEN NOT EXISTS (SELECT FROM _flohsync.resources(_definition) r WHERE r.type = _resource_type)
     THEN pg_catalog.format('the definition has no resource "%s"', _resource_type)
   WHEN _strategy = 'incremental'
        AND coalesce(_definition -> 'resources' -> _resource_type -> 'list' -> 'incremental' ->> 'type', 'none') = 'none'
     THEN pg_catalog.format('the definition does not say how to ask for changes of resource "%s"', _resource_type)
 END;
-COMMENT ON FUNCTION flohsync._strategy_problem(jsonb, text, text) IS
+COMMENT ON FUNCTION _flohsync.strategy_problem(jsonb, text, text) IS
   'Why a resource type cannot be synced with a strategy by a definition; null when it can';
 
-CREATE FUNCTION flohsync._check_strategy(_definition jsonb, _resource_type text, _strategy text) RETURNS void
+CREATE FUNCTION _flohsync.check_strategy(_definition jsonb, _resource_type text, _strategy text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  problem text := flohsync._strategy_problem(_definition, _resource_type, NULL);
+  problem text := _flohsync.strategy_problem(_definition, _resource_type, NULL);
 BEGIN
   IF problem IS NOT NULL THEN
-    PERFORM flohsync._invalid('resource_type', problem,
-      format('Resources are %s.', (SELECT string_agg(r.type, ', ' ORDER BY r.type COLLATE "C") FROM flohsync._resources(_definition) r)));
+    PERFORM _flohsync.invalid('resource_type', problem,
+      format('Resources are %s.', (SELECT string_agg(r.type, ', ' ORDER BY r.type COLLATE "C") FROM _flohsync.resources(_definition) r)));
   END IF;
-  problem := flohsync._strategy_problem(_definition, _resource_type, _strategy);
+  problem := _flohsync.strategy_problem(_definition, _resource_type, _strategy);
   IF problem IS NOT NULL THEN
-    PERFORM flohsync._invalid('strategy', problem,
+    PERFORM _flohsync.invalid('strategy', problem,
       format('Use strategy full, or give the definition a /resources/%s/list/incremental.', _resource_type));
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_strategy(jsonb, text, text) IS
+COMMENT ON FUNCTION _flohsync.check_strategy(jsonb, text, text) IS
   'Raises 22023 when a definition does not have the resource type, or cannot list what changed';

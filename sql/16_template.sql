@@ -2,7 +2,7 @@
 -- each with the vendor's pages that its endpoints, page sizes, filters and
 -- limits are from ("sources").
 
-CREATE FUNCTION flohsync._templates() RETURNS jsonb
+CREATE FUNCTION _flohsync.templates() RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN $json$[
@@ -20,7 +20,7 @@ RETURN $json$[
 ,
 --:include templates/authifi.json
 ]$json$::pg_catalog.jsonb;
-COMMENT ON FUNCTION flohsync._templates() IS 'The templates with all that is known about them';
+COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with all that is known about them';
 
 CREATE FUNCTION flohsync.connector_templates()
 RETURNS TABLE (name text, title text, config jsonb, secrets jsonb, resource_types text[], notes jsonb, sources jsonb)
@@ -30,7 +30,7 @@ BEGIN ATOMIC
   SELECT t.value ->> 'name', t.value ->> 'title', t.value -> 'config', t.value -> 'secrets',
          ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(t.value -> 'definition' -> 'resources') k ORDER BY k COLLATE "C"),
          t.value -> 'notes', t.value -> 'sources'
-    FROM pg_catalog.jsonb_array_elements(flohsync._templates()) WITH ORDINALITY t(value, i) ORDER BY t.i;
+    FROM pg_catalog.jsonb_array_elements(_flohsync.templates()) WITH ORDINALITY t(value, i) ORDER BY t.i;
 END;
 COMMENT ON FUNCTION flohsync.connector_templates() IS
   'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, what is to be known about the vendor, and where that is documented';
@@ -43,7 +43,7 @@ DECLARE
   found_one jsonb;
 BEGIN
   SELECT t.value -> 'definition' INTO found_one
-    FROM jsonb_array_elements(flohsync._templates()) t WHERE t.value ->> 'name' = connector_template.name;
+    FROM jsonb_array_elements(_flohsync.templates()) t WHERE t.value ->> 'name' = connector_template.name;
   IF found_one IS NULL THEN
     RAISE undefined_object USING
       MESSAGE = format('there is no template %s', coalesce('"' || connector_template.name || '"', 'NULL')),

@@ -62,19 +62,19 @@ CREATE TABLE flohsync.connector_sync_config (
 -- Queries and functions of kind sql run with the rights of the configuration's
 -- owner.  So nobody makes another role the owner, or changes what another role
 -- runs, by a function or by writing to the tables.
-CREATE FUNCTION flohsync._may_act_as(_role name) RETURNS boolean
+CREATE FUNCTION _flohsync.may_act_as(_role name) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = _role),
                 (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user));
-COMMENT ON FUNCTION flohsync._may_act_as(name) IS 'Whether the current role is a member of a role, or a superuser';
+COMMENT ON FUNCTION _flohsync.may_act_as(name) IS 'Whether the current role is a member of a role, or a superuser';
 
-CREATE FUNCTION flohsync._guard_owner() RETURNS trigger
+CREATE FUNCTION _flohsync.guard_owner() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NOT flohsync._may_act_as(NEW.owner) THEN
+  IF NOT _flohsync.may_act_as(NEW.owner) THEN
     RAISE insufficient_privilege USING
       MESSAGE = format('role "%s" cannot be made the owner of a configuration', NEW.owner),
       HINT = 'Only a member of that role can do that.';
@@ -82,11 +82,11 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION flohsync._guard_owner() IS 'Keeps a role from making another one the owner of a configuration';
+COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration';
 CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner ON flohsync.connector_sync_config
-FOR EACH ROW EXECUTE FUNCTION flohsync._guard_owner();
+FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 
-CREATE FUNCTION flohsync._guard_queries() RETURNS trigger
+CREATE FUNCTION _flohsync.guard_queries() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -94,7 +94,7 @@ DECLARE
   foreign_owner text;
 BEGIN
   SELECT c.owner INTO foreign_owner FROM flohsync.connector_sync_config c
-   WHERE c.connector_id = OLD.id AND NOT flohsync._may_act_as(c.owner) LIMIT 1;
+   WHERE c.connector_id = OLD.id AND NOT _flohsync.may_act_as(c.owner) LIMIT 1;
   IF foreign_owner IS NOT NULL THEN
     RAISE insufficient_privilege USING
       MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
@@ -103,10 +103,10 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION flohsync._guard_queries() IS 'Keeps a role from changing what another one runs';
+COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs';
 CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config ON flohsync.connector_definition
 FOR EACH ROW WHEN ('sql' IN (OLD.kind, NEW.kind) AND (NEW.id, NEW.kind, NEW.config) IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config))
-EXECUTE FUNCTION flohsync._guard_queries();
+EXECUTE FUNCTION _flohsync.guard_queries();
 
 COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
 COMMENT ON COLUMN flohsync.connector_sync_config.id IS 'Identity of the configuration';
@@ -151,13 +151,13 @@ COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose right
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
 
-CREATE FUNCTION flohsync._iso(_at timestamptz) RETURNS text
+CREATE FUNCTION _flohsync.iso(_at timestamptz) RETURNS text
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
-COMMENT ON FUNCTION flohsync._iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
+COMMENT ON FUNCTION _flohsync.iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
 
-CREATE FUNCTION flohsync._sum(_a jsonb, _b jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.sum(_a jsonb, _b jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -166,9 +166,9 @@ BEGIN ATOMIC
             FROM (SELECT * FROM pg_catalog.jsonb_each_text(_a) UNION ALL SELECT * FROM pg_catalog.jsonb_each_text(_b)) e
            GROUP BY e.key) s;
 END;
-COMMENT ON FUNCTION flohsync._sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key';
+COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key';
 
-CREATE FUNCTION flohsync._duration(_text text) RETURNS interval
+CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -188,26 +188,26 @@ BEGIN
   RETURN CASE WHEN answer >= interval '0' THEN answer END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
+COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
 
-CREATE FUNCTION flohsync._cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
+CREATE FUNCTION _flohsync.cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
-COMMENT ON FUNCTION flohsync._cron_next(text, timestamptz, text) IS 'First instant after the given one that a schedule names; null for a null argument or when there is none';
+COMMENT ON FUNCTION _flohsync.cron_next(text, timestamptz, text) IS 'First instant after the given one that a schedule names; null for a null argument or when there is none';
 
-CREATE FUNCTION flohsync._cron_problem(_schedule text) RETURNS text
+CREATE FUNCTION _flohsync.cron_problem(_schedule text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_problem';
-COMMENT ON FUNCTION flohsync._cron_problem(text) IS 'What is wrong with a cron schedule; null when nothing is';
+COMMENT ON FUNCTION _flohsync.cron_problem(text) IS 'What is wrong with a cron schedule; null when nothing is';
 
-CREATE FUNCTION flohsync._timezone_valid(_name text) RETURNS boolean
+CREATE FUNCTION _flohsync.timezone_valid(_name text) RETURNS boolean
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_timezone_valid';
-COMMENT ON FUNCTION flohsync._timezone_valid(text) IS 'Whether a time zone of that name is known';
+COMMENT ON FUNCTION _flohsync.timezone_valid(text) IS 'Whether a time zone of that name is known';
 
 CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT 'UTC') RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
   'First instant after the given one that a cron schedule names in a time zone; null when there is none; 22023 for a bad schedule or zone';
 
-CREATE FUNCTION flohsync._path_problem(_path text) RETURNS text
+CREATE FUNCTION _flohsync.path_problem(_path text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -220,21 +220,21 @@ RETURN CASE
     OR (pg_catalog.split_part(_path, '.', 1) <> 'attributes' AND pg_catalog.strpos(_path, '.') > 0)
     THEN pg_catalog.format('%L does not start at externalId, displayName, email or attributes', _path)
 END;
-COMMENT ON FUNCTION flohsync._path_problem(text) IS 'What is wrong with a dot path into a record; null when nothing is';
+COMMENT ON FUNCTION _flohsync.path_problem(text) IS 'What is wrong with a dot path into a record; null when nothing is';
 
-CREATE FUNCTION flohsync._check_texts(_key text, _value jsonb) RETURNS void
+CREATE FUNCTION _flohsync.check_texts(_key text, _value jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF jsonb_typeof(_value) <> 'array' OR jsonb_path_exists(_value, '$[*] ? (@.type() != "string" || @ == "")') THEN
-    PERFORM flohsync._invalid(_key, 'it must be an array of texts');
+    PERFORM _flohsync.invalid(_key, 'it must be an array of texts');
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_texts(text, jsonb) IS 'Raises 22023 unless the value is an array of non-empty texts';
+COMMENT ON FUNCTION _flohsync.check_texts(text, jsonb) IS 'Raises 22023 unless the value is an array of non-empty texts';
 
-CREATE FUNCTION flohsync._check_filter_rules(_rules jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.check_filter_rules(_rules jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -242,34 +242,34 @@ DECLARE
   k text;
   v jsonb;
 BEGIN
-  PERFORM flohsync._check_keys(_rules, 'filterRules',
+  PERFORM _flohsync.check_keys(_rules, 'filterRules',
     ARRAY['groupNamePattern', 'groupIds', 'emailDomains', 'memberOfSyncedGroups', 'maxRecords']);
   _rules := jsonb_strip_nulls(_rules);
   FOR k, v IN SELECT * FROM jsonb_each(_rules) LOOP
     CASE k
       WHEN 'groupNamePattern' THEN
         IF jsonb_typeof(v) <> 'string' OR length(v #>> '{}') NOT BETWEEN 1 AND 1000 THEN
-          PERFORM flohsync._invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
+          PERFORM _flohsync.invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
         END IF;
       WHEN 'groupIds', 'emailDomains' THEN
-        PERFORM flohsync._check_texts('filterRules.' || k, v);
+        PERFORM _flohsync.check_texts('filterRules.' || k, v);
       WHEN 'memberOfSyncedGroups' THEN
         IF jsonb_typeof(v) <> 'boolean' THEN
-          PERFORM flohsync._invalid('filterRules.memberOfSyncedGroups', 'it must be true or false');
+          PERFORM _flohsync.invalid('filterRules.memberOfSyncedGroups', 'it must be true or false');
         END IF;
       WHEN 'maxRecords' THEN
         IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 1 AND 9007199254740991
            OR (v #>> '{}')::numeric % 1 <> 0 THEN
-          PERFORM flohsync._invalid('filterRules.maxRecords', 'it must be a whole number of at least 1');
+          PERFORM _flohsync.invalid('filterRules.maxRecords', 'it must be a whole number of at least 1');
         END IF;
     END CASE;
   END LOOP;
   RETURN nullif(_rules, '{}');
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names what is wrong';
+COMMENT ON FUNCTION _flohsync.check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names what is wrong';
 
-CREATE FUNCTION flohsync._field_problem(_field text) RETURNS text
+CREATE FUNCTION _flohsync.field_problem(_field text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -282,9 +282,9 @@ RETURN CASE
   WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
     THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ')), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1)) || '\2'))
 END;
-COMMENT ON FUNCTION flohsync._field_problem(text) IS 'What is wrong with the name of a profile field; null when nothing is';
+COMMENT ON FUNCTION _flohsync.field_problem(text) IS 'What is wrong with the name of a profile field; null when nothing is';
 
-CREATE FUNCTION flohsync._check_mappings(_mappings jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.check_mappings(_mappings jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -294,39 +294,39 @@ DECLARE
   problem text;
 BEGIN
   IF jsonb_typeof(_mappings) <> 'array' THEN
-    PERFORM flohsync._invalid('attributeMappings', 'it must be an array of rules');
+    PERFORM _flohsync.invalid('attributeMappings', 'it must be an array of rules');
   END IF;
   FOR m IN SELECT * FROM jsonb_array_elements(_mappings) LOOP
-    PERFORM flohsync._check_keys(m, format('attributeMappings[%s]', i),
+    PERFORM _flohsync.check_keys(m, format('attributeMappings[%s]', i),
       ARRAY['sourcePath', 'targetField', 'writeMode', 'transform', 'enabled']);
-    problem := flohsync._path_problem(m ->> 'sourcePath');
+    problem := _flohsync.path_problem(m ->> 'sourcePath');
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
     END IF;
     problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a text'
-                    ELSE flohsync._field_problem(m ->> 'targetField') END;
+                    ELSE _flohsync.field_problem(m ->> 'targetField') END;
     IF problem IS NOT NULL THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].targetField', i), problem,
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].targetField', i), problem,
         'Fields are title, department, phoneNumber, location, employeeId, costCenter, startDate, managerId, and any name of your own.');
     END IF;
     IF m -> 'writeMode' <> 'null' AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].writeMode', i), format('%s is not a write mode', m -> 'writeMode'),
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].writeMode', i), format('%s is not a write mode', m -> 'writeMode'),
         'Write modes are overwrite_always, overwrite_if_empty and never_overwrite.');
     END IF;
     IF m ? 'enabled' AND jsonb_typeof(m -> 'enabled') <> 'boolean' THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].enabled', i), 'it must be true or false');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].enabled', i), 'it must be true or false');
     END IF;
     IF m ? 'transform' AND jsonb_typeof(m -> 'transform') NOT IN ('string', 'null') THEN
-      PERFORM flohsync._invalid(format('attributeMappings[%s].transform', i), 'it must be a text');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].transform', i), 'it must be a text');
     END IF;
     i := i + 1;
   END LOOP;
   RETURN _mappings;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_mappings(jsonb) IS 'Attribute mappings as given; 22023 names what is wrong';
+COMMENT ON FUNCTION _flohsync.check_mappings(jsonb) IS 'Attribute mappings as given; 22023 names what is wrong';
 
-CREATE FUNCTION flohsync._check_safeguards(_given jsonb) RETURNS void
+CREATE FUNCTION _flohsync.check_safeguards(_given jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -334,30 +334,30 @@ DECLARE
   k text;
   v jsonb;
 BEGIN
-  PERFORM flohsync._check_keys(_given, 'safeguards', ARRAY['maxStaleFraction', 'maxDeactivateFraction', 'minRecords']);
+  PERFORM _flohsync.check_keys(_given, 'safeguards', ARRAY['maxStaleFraction', 'maxDeactivateFraction', 'minRecords']);
   FOR k, v IN SELECT * FROM jsonb_each(_given) LOOP
     IF v = 'null' THEN
       CONTINUE;
     END IF;
     IF k = 'minRecords' THEN
       IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12 OR (v #>> '{}')::numeric % 1 <> 0 THEN
-        PERFORM flohsync._invalid('safeguards.minRecords', 'it must be a whole number of at least 0, or null');
+        PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be a whole number of at least 0, or null');
       END IF;
     ELSIF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1 THEN
-      PERFORM flohsync._invalid('safeguards.' || k, 'it must be a number from 0 to 1, or null');
+      PERFORM _flohsync.invalid('safeguards.' || k, 'it must be a number from 0 to 1, or null');
     END IF;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_safeguards(jsonb) IS 'Raises 22023 for safeguards that make no sense, naming the key';
+COMMENT ON FUNCTION _flohsync.check_safeguards(jsonb) IS 'Raises 22023 for safeguards that make no sense, naming the key';
 
-CREATE FUNCTION flohsync._next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
+CREATE FUNCTION _flohsync.next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
-COMMENT ON FUNCTION flohsync._next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
+COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
 
-CREATE FUNCTION flohsync._config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
+CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object(
@@ -372,12 +372,12 @@ RETURN pg_catalog.jsonb_build_object(
   || pg_catalog.jsonb_build_object(
   'fullCronSchedule', (_c).full_cron_schedule, 'timezone', (_c).timezone,
   'overlap', (_c).overlap::text, 'hashIgnore', (_c).hash_ignore, 'safeguards', (_c).safeguards,
-  'lastSyncAt', flohsync._iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
+  'lastSyncAt', _flohsync.iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
   'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
   'lastSyncStats', (_c).last_sync_stats,
-  'nextRunAt', flohsync._iso(flohsync._next_due(_c)),
-  'createdAt', flohsync._iso((_c).created_at), 'updatedAt', flohsync._iso((_c).updated_at));
-COMMENT ON FUNCTION flohsync._config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
+  'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
+  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at));
+COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
 CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE plpgsql
@@ -385,8 +385,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
-  _type text := flohsync._check_resource_type(configure_sync.resource_type);
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(configure_sync.resource_type);
   _defaults constant jsonb := '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}';
   c flohsync.connector_sync_config;
   old flohsync.connector_sync_config;
@@ -397,7 +397,7 @@ DECLARE
   problem text;
   _definition jsonb; -- of kind rest
 BEGIN
-  PERFORM flohsync._check_keys(settings, 'settings', ARRAY[
+  PERFORM _flohsync.check_keys(settings, 'settings', ARRAY[
     'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
     'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
@@ -405,7 +405,7 @@ BEGIN
   SELECT d.definition INTO _definition FROM flohsync.connector_definition d
    WHERE d.id = _connector AND d.kind = 'rest' FOR SHARE;
   IF FOUND THEN
-    PERFORM flohsync._check_strategy(_definition, _type, NULL);
+    PERFORM _flohsync.check_strategy(_definition, _type, NULL);
   END IF;
 
   INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, timezone)
@@ -420,116 +420,116 @@ BEGIN
     t := v #>> '{}';
     IF kind = 'null' AND k IN ('enabled', 'strategy', 'staleRetention', 'userMatchStrategy', 'syncTriggerMode',
                                'createUsers', 'deactivateUsers', 'timezone', 'overlap') THEN
-      PERFORM flohsync._invalid(k, 'it must not be null');
+      PERFORM _flohsync.invalid(k, 'it must not be null');
     END IF;
     CASE
       WHEN k IN ('enabled', 'createUsers', 'deactivateUsers') THEN
         IF kind <> 'boolean' THEN
-          PERFORM flohsync._invalid(k, 'it must be true or false');
+          PERFORM _flohsync.invalid(k, 'it must be true or false');
         END IF;
         CASE k WHEN 'enabled' THEN c.enabled := t::boolean;
                WHEN 'createUsers' THEN c.create_users := t::boolean;
                ELSE c.deactivate_users := t::boolean; END CASE;
       WHEN k = 'strategy' THEN
         IF t NOT IN ('full', 'incremental') OR kind <> 'string' THEN
-          PERFORM flohsync._invalid(k, format('%s is not a strategy', v), 'Strategies are full and incremental.');
+          PERFORM _flohsync.invalid(k, format('%s is not a strategy', v), 'Strategies are full and incremental.');
         END IF;
         c.strategy := t;
       WHEN k IN ('cronSchedule', 'fullCronSchedule') THEN
         IF kind NOT IN ('string', 'null') THEN
-          PERFORM flohsync._invalid(k, 'it must be a text or null');
+          PERFORM _flohsync.invalid(k, 'it must be a text or null');
         END IF;
-        problem := CASE WHEN length(t) > 64 THEN 'a schedule has at most 64 characters' ELSE flohsync._cron_problem(t) END;
+        problem := CASE WHEN length(t) > 64 THEN 'a schedule has at most 64 characters' ELSE _flohsync.cron_problem(t) END;
         IF problem IS NOT NULL THEN
-          PERFORM flohsync._invalid(k, problem, 'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
+          PERFORM _flohsync.invalid(k, problem, 'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
         END IF;
         IF k = 'cronSchedule' THEN c.cron_schedule := t; ELSE c.full_cron_schedule := t; END IF;
       WHEN k = 'filterRules' THEN
-        c.filter_rules := CASE WHEN kind <> 'null' THEN flohsync._check_filter_rules(v) END;
+        c.filter_rules := CASE WHEN kind <> 'null' THEN _flohsync.check_filter_rules(v) END;
       WHEN k = 'staleRetention' THEN
-        IF kind <> 'string' OR flohsync._duration(t) IS NULL OR length(t) > 32 THEN
-          PERFORM flohsync._invalid(k, format('%s is not a duration', v), 'For example "7d", "24h", "30m", "90s", "2w" or "1 month".');
+        IF kind <> 'string' OR _flohsync.duration(t) IS NULL OR length(t) > 32 THEN
+          PERFORM _flohsync.invalid(k, format('%s is not a duration', v), 'For example "7d", "24h", "30m", "90s", "2w" or "1 month".');
         END IF;
         c.stale_retention := t;
       WHEN k = 'attributeMappings' THEN
-        c.attribute_mappings := CASE WHEN kind <> 'null' THEN flohsync._check_mappings(v) END;
+        c.attribute_mappings := CASE WHEN kind <> 'null' THEN _flohsync.check_mappings(v) END;
       WHEN k = 'userMatchStrategy' THEN
         IF t NOT IN ('email', 'email_and_issuer', 'upstream_identity', 'external_id') THEN
-          PERFORM flohsync._invalid(k, format('%s is not a match strategy', v),
+          PERFORM _flohsync.invalid(k, format('%s is not a match strategy', v),
             'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
         END IF;
         c.user_match_strategy := t;
       WHEN k = 'userMatchFallbackStrategies' THEN
         IF kind <> 'null' THEN
-          PERFORM flohsync._check_texts(k, v);
+          PERFORM _flohsync.check_texts(k, v);
           IF jsonb_path_exists(v, '$[*] ? (@ != "email" && @ != "email_and_issuer" && @ != "upstream_identity" && @ != "external_id")') THEN
-            PERFORM flohsync._invalid(k, format('%s names an unknown match strategy', v),
+            PERFORM _flohsync.invalid(k, format('%s names an unknown match strategy', v),
               'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
           END IF;
         END IF;
         c.user_match_fallback_strategies := nullif(v, 'null');
       WHEN k = 'issuerSourcePath' THEN
-        problem := CASE WHEN kind <> 'null' THEN flohsync._path_problem(t) END;
+        problem := CASE WHEN kind <> 'null' THEN _flohsync.path_problem(t) END;
         IF problem IS NOT NULL THEN
-          PERFORM flohsync._invalid(k, problem, 'For example "attributes.identityIssuer".');
+          PERFORM _flohsync.invalid(k, problem, 'For example "attributes.identityIssuer".');
         END IF;
         c.issuer_source_path := t;
       WHEN k = 'postSyncWorkflowId' THEN
         IF kind <> 'null' AND (kind <> 'string' OR t !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id::text = lower(t))) THEN
-          PERFORM flohsync._invalid(k, format('there is no workflow %s', v));
+          PERFORM _flohsync.invalid(k, format('there is no workflow %s', v));
         END IF;
         c.post_sync_workflow_id := t::uuid;
       WHEN k = 'syncTriggerMode' THEN
         IF t NOT IN ('none', 'per_record', 'summary') THEN
-          PERFORM flohsync._invalid(k, format('%s is not a trigger mode', v), 'Trigger modes are none, per_record and summary.');
+          PERFORM _flohsync.invalid(k, format('%s is not a trigger mode', v), 'Trigger modes are none, per_record and summary.');
         END IF;
         c.sync_trigger_mode := t;
       WHEN k = 'createUserDefaults' THEN
         IF kind NOT IN ('object', 'null') THEN
-          PERFORM flohsync._invalid(k, 'it must be an object or null');
+          PERFORM _flohsync.invalid(k, 'it must be an object or null');
         END IF;
-        SELECT d.key, coalesce(flohsync._field_problem(d.key), f.problem) INTO t, problem
-          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL flohsync._profile_field(d.key, d.value, c) f
-         WHERE flohsync._field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
+        SELECT d.key, coalesce(_flohsync.field_problem(d.key), f.problem) INTO t, problem
+          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.profile_field(d.key, d.value, c) f
+         WHERE _flohsync.field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
         IF FOUND THEN
-          PERFORM flohsync._invalid('createUserDefaults.' || t, problem);
+          PERFORM _flohsync.invalid('createUserDefaults.' || t, problem);
         END IF;
         c.create_user_defaults := nullif(v, 'null');
       WHEN k = 'timezone' THEN
-        IF kind <> 'string' OR NOT flohsync._timezone_valid(t) THEN
-          PERFORM flohsync._invalid(k, format('%s is not a time zone', v), 'Time zones are listed in pg_timezone_names.');
+        IF kind <> 'string' OR NOT _flohsync.timezone_valid(t) THEN
+          PERFORM _flohsync.invalid(k, format('%s is not a time zone', v), 'Time zones are listed in pg_timezone_names.');
         END IF;
         c.timezone := t;
       WHEN k = 'overlap' THEN
-        IF kind <> 'string' OR flohsync._duration(t) IS NULL THEN
-          PERFORM flohsync._invalid(k, format('%s is not a duration', v), 'For example "5m" or "00:05:00".');
+        IF kind <> 'string' OR _flohsync.duration(t) IS NULL THEN
+          PERFORM _flohsync.invalid(k, format('%s is not a duration', v), 'For example "5m" or "00:05:00".');
         END IF;
-        c.overlap := flohsync._duration(t);
+        c.overlap := _flohsync.duration(t);
       WHEN k = 'hashIgnore' THEN
         IF kind <> 'null' THEN
-          PERFORM flohsync._check_texts(k, v);
+          PERFORM _flohsync.check_texts(k, v);
         END IF;
         c.hash_ignore := nullif(nullif(v, 'null'), '[]');
       WHEN k = 'safeguards' THEN
         IF kind = 'null' THEN
           c.safeguards := _defaults;
         ELSE
-          PERFORM flohsync._check_safeguards(v);
+          PERFORM _flohsync.check_safeguards(v);
           c.safeguards := c.safeguards || v;
         END IF;
     END CASE;
   END LOOP;
 
   IF _definition IS NOT NULL THEN
-    PERFORM flohsync._check_strategy(_definition, _type, c.strategy);
+    PERFORM _flohsync.check_strategy(_definition, _type, c.strategy);
   END IF;
   -- A run that is already due is not lost because something else is changed.
   IF (c.enabled, c.timezone, c.cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.cron_schedule) THEN
-    c.next_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;
+    c.next_run_at := CASE WHEN c.enabled THEN _flohsync.cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;
   END IF;
   IF (c.enabled, c.timezone, c.full_cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.full_cron_schedule) THEN
-    c.next_full_run_at := CASE WHEN c.enabled THEN flohsync._cron_next(c.full_cron_schedule, clock_timestamp(), c.timezone) END;
+    c.next_full_run_at := CASE WHEN c.enabled THEN _flohsync.cron_next(c.full_cron_schedule, clock_timestamp(), c.timezone) END;
   END IF;
   IF c.enabled <> old.enabled OR (c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL) THEN
     c.retry_at := NULL;
@@ -554,10 +554,10 @@ BEGIN
   IF (c.user_match_strategy, c.user_match_fallback_strategies, c.issuer_source_path, c.attribute_mappings, c.create_users, c.deactivate_users)
      IS DISTINCT FROM (old.user_match_strategy, old.user_match_fallback_strategies, old.issuer_source_path, old.attribute_mappings,
                        old.create_users, old.deactivate_users) THEN
-    DELETE FROM flohsync.match_progress p WHERE p.config_id = c.id;
+    DELETE FROM _flohsync.match_progress p WHERE p.config_id = c.id;
   END IF;
-  PERFORM flohsync._wake();
-  RETURN flohsync._config_dto(c);
+  PERFORM _flohsync.wake();
+  RETURN _flohsync.config_dto(c);
 END
 $$;
 COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
@@ -567,7 +567,7 @@ CREATE FUNCTION flohsync.sync_config(connector text, resource_type text) RETURNS
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT flohsync._config_dto(c) FROM flohsync.connector_sync_config c
-   WHERE c.connector_id = flohsync._connector_id(sync_config.connector) AND c.resource_type = sync_config.resource_type;
+  SELECT _flohsync.config_dto(c) FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = _flohsync.connector_id(sync_config.connector) AND c.resource_type = sync_config.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.sync_config(text, text) IS 'The configuration of a resource type; null when there is none';

@@ -168,23 +168,23 @@ COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook;
 COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
-CREATE FUNCTION flohsync._ledger_union(_pages bytea[]) RETURNS bytea
+CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION flohsync._ledger_union(bytea[]) IS 'What a set of pages has seen, made for _ledger_has';
-CREATE FUNCTION flohsync._ledger_has(_seen bytea, _num bigint) RETURNS boolean
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for _ledger_has';
+CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
-COMMENT ON FUNCTION flohsync._ledger_has(bytea, bigint) IS 'Whether a num is in what _ledger_union returned';
+COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what _ledger_union returned';
 
-CREATE FUNCTION flohsync._pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
+CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT p.* FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id
    WHERE r.pass_id = _pass;
 END;
-COMMENT ON FUNCTION flohsync._pass_pages(bigint) IS 'The ledger of a pass';
+COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
 
-CREATE FUNCTION flohsync._page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text) RETURNS SETOF record
+CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text) RETURNS SETOF record
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -192,9 +192,9 @@ BEGIN ATOMIC
                     WHEN e.position <= (_page).added + (_page).updated THEN 'updated' ELSE 'restored' END
     FROM pg_catalog.unnest((_page).changed) WITH ORDINALITY AS e(id, position);
 END;
-COMMENT ON FUNCTION flohsync._page_changes(flohsync.sync_run_page) IS 'The records that a page changed, and how';
+COMMENT ON FUNCTION _flohsync.page_changes(flohsync.sync_run_page) IS 'The records that a page changed, and how';
 
-CREATE FUNCTION flohsync._forget_pass(_pass bigint) RETURNS void
+CREATE FUNCTION _flohsync.forget_pass(_pass bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -202,9 +202,9 @@ BEGIN ATOMIC
     FROM flohsync.sync_run r
    WHERE r.pass_id = _pass AND p.run_id = r.id AND (p.seen IS NOT NULL OR p.deleted IS NOT NULL);
 END;
-COMMENT ON FUNCTION flohsync._forget_pass(bigint) IS 'Drops what a pass has seen, once nothing needs it';
+COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Drops what a pass has seen, once nothing needs it';
 
-CREATE FUNCTION flohsync._run_stats(_run bigint) RETURNS jsonb
+CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -222,9 +222,9 @@ BEGIN ATOMIC
    WHERE r.id = _run
    GROUP BY r.id;
 END;
-COMMENT ON FUNCTION flohsync._run_stats(bigint) IS 'Statistics of a run, summed from its pages';
+COMMENT ON FUNCTION _flohsync.run_stats(bigint) IS 'Statistics of a run, summed from its pages';
 
-CREATE FUNCTION flohsync._totals_of(_stats jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.totals_of(_stats jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -232,12 +232,12 @@ BEGIN ATOMIC
     FROM pg_catalog.jsonb_each((_stats - 'postSync') || coalesce(_stats -> 'postSync', '{}')) e
    WHERE pg_catalog.jsonb_typeof(e.value) = 'number';
 END;
-COMMENT ON FUNCTION flohsync._totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
+COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
 
-CREATE FUNCTION flohsync._fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
+CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.md5(pg_catalog.jsonb_build_array(
   _strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules, (_c).hash_ignore)::text);
-COMMENT ON FUNCTION flohsync._fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config) IS
   'Of all that makes a pass what it is';

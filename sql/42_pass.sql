@@ -3,7 +3,7 @@
 
 -- Whoever changes a run and then its configuration locks the configuration
 -- first, as _enqueue_due does: the other way round they would deadlock.
-CREATE FUNCTION flohsync._lock_config(_run bigint) RETURNS void
+CREATE FUNCTION _flohsync.lock_config(_run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -13,9 +13,9 @@ BEGIN
     WHERE r.id = _run FOR UPDATE OF c;
 END
 $$;
-COMMENT ON FUNCTION flohsync._lock_config(bigint) IS 'Locks the configuration of a run until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_config(bigint) IS 'Locks the configuration of a run until the end of the transaction';
 
-CREATE FUNCTION flohsync._start_run(_run bigint,
+CREATE FUNCTION _flohsync.start_run(_run bigint,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
   OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
@@ -36,7 +36,7 @@ DECLARE
   problem text;
   class text;
 BEGIN
-  PERFORM flohsync._lock_config(_run);
+  PERFORM _flohsync.lock_config(_run);
   SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR UPDATE;
   IF NOT FOUND THEN
     outcome := 'gone';
@@ -47,7 +47,7 @@ BEGIN
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
 
   IF r.status = 'running' THEN
-    SELECT coalesce(max(l.page), 0) INTO applied FROM flohsync._pass_pages(r.pass_id) l;
+    SELECT coalesce(max(l.page), 0) INTO applied FROM _flohsync.pass_pages(r.pass_id) l;
     -- Where the server went down as well, the last pages may be lost: only new ground is progress.
     r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
     r.crash_page := greatest(r.crash_page, applied);
@@ -70,9 +70,9 @@ BEGIN
   IF problem IS NOT NULL THEN
     UPDATE flohsync.sync_run x
        SET started_at = coalesce(x.started_at, clock_timestamp()), crashes = r.crashes, crash_page = r.crash_page,
-           strategy = coalesce(x.strategy, _start_run.strategy)
+           strategy = coalesce(x.strategy, start_run.strategy)
      WHERE x.id = _run;
-    PERFORM flohsync._finish_run(_run, CASE class WHEN 'cancelled' THEN class ELSE 'error' END,
+    PERFORM _flohsync.finish_run(_run, CASE class WHEN 'cancelled' THEN class ELSE 'error' END,
                                  false, problem, problem, class, NULL);
     outcome := 'refused';
     RETURN;
@@ -80,12 +80,12 @@ BEGIN
 
   resumed := false;
   IF r.status = 'queued' THEN
-    fingerprint := flohsync._fingerprint(strategy, d, c);
+    fingerprint := _flohsync.fingerprint(strategy, d, c);
     pass_id := r.id;
     pass_started_at := clock_timestamp();
     -- A watermark in the future, which a clock that was wrong has left, says nothing.
     modified_since := CASE WHEN strategy = 'incremental' AND c.watermark <= clock_timestamp() + c.overlap
-                           THEN c.watermark - greatest(c.overlap, flohsync._duration(
+                           THEN c.watermark - greatest(c.overlap, _flohsync.duration(
                              d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback'])) END;
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
     SELECT * INTO prev FROM flohsync.sync_run x
@@ -94,22 +94,22 @@ BEGIN
     IF prev.status = 'error' THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
          AND prev.finished_at > clock_timestamp() - interval '7 days'
-         AND (SELECT count(*) = prev.pass_pages FROM flohsync._pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
+         AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
         pass_id := prev.pass_id;
         pass_started_at := prev.pass_started_at;
         modified_since := prev.modified_since;
         resumed := true;
       ELSE
-        PERFORM flohsync._forget_pass(prev.pass_id);
+        PERFORM _flohsync.forget_pass(prev.pass_id);
       END IF;
     END IF;
   ELSE
-    fingerprint := flohsync._fingerprint(strategy, d, c);
+    fingerprint := _flohsync.fingerprint(strategy, d, c);
     pass_started_at := r.pass_started_at;
     modified_since := r.modified_since;
     -- What the pass is about has changed while nobody was working on it.
     IF fingerprint IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
-      pass_started_at := flohsync._restart_pass(_run, false);
+      pass_started_at := _flohsync.restart_pass(_run, false);
       r.pass_id := r.id;
       r.crash_page := 0;
       applied := 0;
@@ -120,21 +120,21 @@ BEGIN
 
   UPDATE flohsync.sync_run x
      SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
-         strategy = _start_run.strategy, pass_id = _start_run.pass_id, pass_started_at = _start_run.pass_started_at,
-         modified_since = _start_run.modified_since, fingerprint = _start_run.fingerprint,
+         strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
+         modified_since = start_run.modified_since, fingerprint = start_run.fingerprint,
          crashes = r.crashes, crash_page = r.crash_page
    WHERE x.id = _run;
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false WHERE x.id = c.id;
 
-  SELECT l.page, l.next_cursor INTO p FROM flohsync._pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
+  SELECT l.page, l.next_cursor INTO p FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
   last_page := coalesce(p.page, 0);
   next_cursor := p.next_cursor;
   SELECT coalesce(sum(l.added + l.updated + l.unchanged + l.restored + l.ignored), 0), coalesce(sum(l.records), 0),
          coalesce(sum(l.unidentified), 0),
          max(l.total_estimate)
-    INTO passed, received, unidentified, total_estimate FROM flohsync._pass_pages(pass_id) l;
+    INTO passed, received, unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
 
-  SELECT l.incomplete INTO incomplete FROM flohsync._pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL LIMIT 1;
+  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL LIMIT 1;
   kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = fingerprint THEN c.delta_link END;
 
   outcome := 'run';
@@ -147,13 +147,13 @@ BEGIN
   hash_ignore := c.hash_ignore;
   owner := c.owner;
   -- Without a row in match_progress post-sync looks at everything anyway.
-  note_changes := flohsync._tells_records(c) OR EXISTS (SELECT FROM flohsync.match_progress m WHERE m.config_id = c.id);
-  list_command := flohsync._list_command(d.config, r.resource_type);
+  note_changes := _flohsync.tells_records(c) OR EXISTS (SELECT FROM _flohsync.match_progress m WHERE m.config_id = c.id);
+  list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
-COMMENT ON FUNCTION flohsync._start_run(bigint) IS 'Begins or goes on with a run and returns all that its worker needs';
+COMMENT ON FUNCTION _flohsync.start_run(bigint) IS 'Begins or goes on with a run and returns all that its worker needs';
 
-CREATE FUNCTION flohsync._restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
+CREATE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -161,7 +161,7 @@ DECLARE
   r flohsync.sync_run;
 BEGIN
   IF _forget_link THEN
-    PERFORM flohsync._lock_config(_run);
+    PERFORM _flohsync.lock_config(_run);
   END IF;
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
   -- Whoever goes on with this pass must not take it for one that began with the link.
@@ -169,19 +169,19 @@ BEGIN
     UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
      WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   END IF;
-  PERFORM flohsync._forget_pass(r.pass_id);
-  PERFORM flohsync._keep_page_changes(_run);
+  PERFORM _flohsync.forget_pass(r.pass_id);
+  PERFORM _flohsync.keep_page_changes(_run);
   DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
   UPDATE flohsync.sync_run x SET pass_id = x.id, pass_started_at = clock_timestamp()
    WHERE x.id = _run RETURNING x.* INTO r;
   RETURN r.pass_started_at;
 END
 $$;
-COMMENT ON FUNCTION flohsync._restart_pass(bigint, boolean) IS 'Begins the pass of a run again because the upstream does not take its cursor, or the link that it began with, any more';
+COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS 'Begins the pass of a run again because the upstream does not take its cursor, or the link that it began with, any more';
 
 -- Where pages are asked for by position, a record that comes on two of them has
 -- moved, and another one may have moved past.
-CREATE FUNCTION flohsync._pass_overlap(_run bigint) RETURNS text
+CREATE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -200,22 +200,22 @@ BEGIN
      OR list #>> '{for_each,own_ids}' = 'true' THEN
     RETURN NULL;
   END IF;
-  SELECT flohsync._ledger_union(coalesce(array_agg(l.seen) FILTER (WHERE l.seen IS NOT NULL), '{}')),
+  SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen) FILTER (WHERE l.seen IS NOT NULL), '{}')),
          sum(l.added + l.updated + l.unchanged + l.restored)
-    INTO seen, came FROM flohsync._pass_pages(r.pass_id) l;
+    INTO seen, came FROM _flohsync.pass_pages(r.pass_id) l;
   SELECT count(*) INTO there FROM flohsync.resource_record x
-   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND flohsync._ledger_has(seen, x.num);
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.num);
   IF came > there THEN
     RETURN format('pages are asked for by position, and records came on more than one (%s): the list moved, or is in no order', came - there);
   END IF;
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION flohsync._pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
+COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
 
 -- _settle_pass does what a pass as a whole says about records: the missing
 -- ones go stale, if the pass is complete and under the safeguard.
-CREATE FUNCTION flohsync._settle_pass(_run bigint, _complete boolean,
+CREATE FUNCTION _flohsync.settle_pass(_run bigint, _complete boolean,
   OUT held boolean, OUT staled bigint, OUT active bigint, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -243,29 +243,29 @@ BEGIN
   -- What the upstream said is deleted and did not list again later in the pass.
   SELECT array_agg(g.external_id) INTO gone
     FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
-            FROM flohsync._pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
+            FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
            WHERE l.deleted IS NOT NULL
            ORDER BY e.id, l.page DESC) g
     JOIN flohsync.resource_record x
       ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
    WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at
-     AND NOT EXISTS (SELECT FROM flohsync._pass_pages(r.pass_id) l
-                      WHERE l.page > g.page AND flohsync._ledger_has(flohsync._ledger_union(ARRAY[l.seen]), x.num));
+     AND NOT EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
+                      WHERE l.page > g.page AND _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[l.seen]), x.num));
 
   IF full_pass THEN
     -- Without a whole ledger, nothing can be said to be missing.
-    IF EXISTS (SELECT FROM flohsync._pass_pages(r.pass_id) l
+    IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
                 HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
       RAISE object_not_in_prerequisite_state USING
         MESSAGE = format('the ledger of pass %s is not whole', r.pass_id),
         HINT = 'Run the sync again.';
     END IF;
     -- This pass says what an older, held one wanted to.
-    PERFORM flohsync._supersede_held(r.connector_id, r.resource_type, _run);
-    SELECT flohsync._ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
-      FROM flohsync._pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
+    PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
+    SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
+      FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num))
+    SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
                                          OR x.external_id = ANY (gone))
       INTO active, staled
       FROM flohsync.resource_record x
@@ -289,7 +289,7 @@ BEGIN
         JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
         JOIN flohsync.v_user u ON u.id = m.user_id AND coalesce(u.active, true)
        WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num))
+         AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
               OR x.external_id = ANY (gone));
     END IF;
     staled := 0;
@@ -297,13 +297,13 @@ BEGIN
   END IF;
 
   IF staled > 0 THEN
-    caching := flohsync._caching();
+    caching := _flohsync.caching();
     IF full_pass THEN
       WITH done AS (
         UPDATE flohsync.resource_record x
            SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
          WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT flohsync._ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
+           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
         RETURNING x.id, x.external_id)
       SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     ELSE
@@ -316,9 +316,9 @@ BEGIN
       SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     END IF;
     staled := coalesce(cardinality(ids), 0);
-    PERFORM flohsync._invalidate(r.connector_id, r.resource_type, keys);
-    PERFORM flohsync._note_changes(r.connector_id, r.resource_type, ids, 'staled');
-    UPDATE flohsync.sync_run x SET staled = x.staled + _settle_pass.staled WHERE x.id = _run;
+    PERFORM _flohsync.invalidate(r.connector_id, r.resource_type, keys);
+    PERFORM _flohsync.note_changes(r.connector_id, r.resource_type, ids, 'staled');
+    UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
   IF full_pass THEN
     UPDATE flohsync.connector_sync_config x
@@ -327,9 +327,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._settle_pass(bigint, boolean) IS 'Marks what a pass did not see stale, unless the safeguard holds the run';
+COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean) IS 'Marks what a pass did not see stale, unless the safeguard holds the run';
 
-CREATE FUNCTION flohsync._supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
+CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -342,13 +342,13 @@ BEGIN
     UPDATE flohsync.sync_run x
        SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
      WHERE x.id = h.id;
-    PERFORM flohsync._forget_pass(h.pass_id);
+    PERFORM _flohsync.forget_pass(h.pass_id);
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION flohsync._supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
+COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
 
-CREATE FUNCTION flohsync._purge_run(_run bigint, _limit bigint) RETURNS bigint
+CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -356,7 +356,7 @@ DECLARE
   n bigint;
 BEGIN
   -- While it is not known who has to be deactivated, the records that tell it stay.
-  SELECT flohsync._purge(c.connector_id, c.resource_type, flohsync._duration(c.stale_retention), _limit, _run) INTO n
+  SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n
     FROM flohsync.sync_run r
     JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
    WHERE r.id = _run AND NOT (c.deactivate_users AND coalesce(r.post_sync, '{}') ? 'errors');
@@ -366,9 +366,9 @@ BEGIN
   RETURN coalesce(n, 0);
 END
 $$;
-COMMENT ON FUNCTION flohsync._purge_run(bigint, bigint) IS 'Purges one batch of old stale records on behalf of a run';
+COMMENT ON FUNCTION _flohsync.purge_run(bigint, bigint) IS 'Purges one batch of old stale records on behalf of a run';
 
-CREATE FUNCTION flohsync._finish_run(_run bigint, _status text, _complete boolean, _reason text,
+CREATE FUNCTION _flohsync.finish_run(_run bigint, _status text, _complete boolean, _reason text,
   _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -381,13 +381,13 @@ DECLARE
   retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
   again boolean;
 BEGIN
-  PERFORM flohsync._lock_config(_run);
+  PERFORM _flohsync.lock_config(_run);
   SELECT l.page, l.next_cursor, l.link INTO last
-    FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l
+    FROM flohsync.sync_run x, _flohsync.pass_pages(x.pass_id) l
    WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
   -- A page that could not use what came says so with an empty link: the next pass begins without one.
   SELECT coalesce(bool_or(l.link = ''), false) AND _status IN ('success', 'held') INTO forget
-    FROM flohsync.sync_run x, flohsync._pass_pages(x.pass_id) l WHERE x.id = _run;
+    FROM flohsync.sync_run x, _flohsync.pass_pages(x.pass_id) l WHERE x.id = _run;
   UPDATE flohsync.sync_run x
      SET status = _status, finished_at = clock_timestamp(), complete = _complete,
          incomplete_reason = CASE WHEN NOT _complete THEN _reason END,
@@ -401,12 +401,12 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  UPDATE flohsync.sync_run x SET stats = flohsync._run_stats(_run) WHERE x.id = _run RETURNING x.* INTO r;
+  UPDATE flohsync.sync_run x SET stats = _flohsync.run_stats(_run) WHERE x.id = _run RETURNING x.* INTO r;
   IF _status IN ('success', 'held') THEN
-    PERFORM flohsync._trigger_summary(_run, r.stats);
+    PERFORM _flohsync.trigger_summary(_run, r.stats);
   END IF;
   IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
-    PERFORM flohsync._forget_pass(r.pass_id);
+    PERFORM _flohsync.forget_pass(r.pass_id);
   END IF;
   -- A schedule's run is tried again three times, where a later try may go better.
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
@@ -417,7 +417,7 @@ BEGIN
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = 'crash_loop',
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
-         totals = flohsync._sum(c.totals, flohsync._totals_of(r.stats) || jsonb_build_object(_status, 1)),
+         totals = _flohsync.sum(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
@@ -430,9 +430,9 @@ BEGIN
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
 END
 $$;
-COMMENT ON FUNCTION flohsync._finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification';
+COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification';
 
-CREATE FUNCTION flohsync._enqueue_due() RETURNS integer
+CREATE FUNCTION _flohsync.enqueue_due() RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -450,7 +450,7 @@ BEGIN
                    OR greatest(x.last_sync_at, x.updated_at) > t + clock_step
                    OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
                    OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
-            ORDER BY flohsync._next_due(x) NULLS LAST
+            ORDER BY _flohsync.next_due(x) NULLS LAST
               FOR UPDATE OF x SKIP LOCKED LOOP
     -- One bad row must not stop the others.
     BEGIN
@@ -471,9 +471,9 @@ BEGIN
       set_back := coalesce(greatest(c.last_sync_at, c.updated_at) > t + clock_step, false);
       UPDATE flohsync.connector_sync_config x
          SET next_run_at = CASE WHEN x.next_run_at > t AND NOT set_back THEN x.next_run_at
-                                ELSE flohsync._cron_next(c.cron_schedule, t, c.timezone) END,
+                                ELSE _flohsync.cron_next(c.cron_schedule, t, c.timezone) END,
              next_full_run_at = CASE WHEN x.next_full_run_at > t AND NOT set_back THEN x.next_full_run_at
-                                     ELSE flohsync._cron_next(c.full_cron_schedule, t, c.timezone) END,
+                                     ELSE _flohsync.cron_next(c.full_cron_schedule, t, c.timezone) END,
              -- whatever is queued now is the next try
              retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END
        WHERE x.id = c.id;
@@ -486,4 +486,4 @@ BEGIN
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION flohsync._enqueue_due() IS 'Queues the scheduled runs and the further tries that are due; missed ticks collapse into one';
+COMMENT ON FUNCTION _flohsync.enqueue_due() IS 'Queues the scheduled runs and the further tries that are due; missed ticks collapse into one';

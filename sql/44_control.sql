@@ -6,12 +6,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
-  _type text := flohsync._check_resource_type(trigger_sync.resource_type);
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(trigger_sync.resource_type);
   _id bigint;
 BEGIN
   IF trigger_sync.strategy IS NOT NULL AND trigger_sync.strategy NOT IN ('full', 'incremental') THEN
-    PERFORM flohsync._invalid('strategy', format('%L is not a strategy', trigger_sync.strategy), 'Strategies are full and incremental.');
+    PERFORM _flohsync.invalid('strategy', format('%L is not a strategy', trigger_sync.strategy), 'Strategies are full and incremental.');
   END IF;
   PERFORM FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
   IF NOT FOUND THEN
@@ -19,7 +19,7 @@ BEGIN
       MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
       HINT = 'Make one with flohsync.configure_sync().';
   END IF;
-  PERFORM flohsync._check_strategy(d.definition, _type, trigger_sync.strategy)
+  PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
   LOOP
     INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
@@ -32,7 +32,7 @@ BEGIN
     END IF;
     EXIT WHEN _id IS NOT NULL;
   END LOOP;
-  PERFORM flohsync._wake();
+  PERFORM _flohsync.wake();
   RETURN _id;
 END
 $$;
@@ -44,11 +44,11 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_sync';
 COMMENT ON PROCEDURE flohsync.sync(text, text, jsonb) IS
   'Asks for a run and waits for its end; raises the run''s error; cancelling the call leaves the run alone; not inside a transaction block';
 
-CREATE FUNCTION flohsync._interrupt_run(_connector uuid, _type text) RETURNS boolean
+CREATE FUNCTION _flohsync.interrupt_run(_connector uuid, _type text) RETURNS boolean
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_interrupt_run';
-COMMENT ON FUNCTION flohsync._interrupt_run(uuid, text) IS 'After commit, interrupts whoever holds the lock of the run; false when nobody does';
+COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'After commit, interrupts whoever holds the lock of the run; false when nobody does';
 
 CREATE FUNCTION flohsync.cancel_sync(run_id bigint) RETURNS boolean
 LANGUAGE plpgsql
@@ -58,7 +58,7 @@ AS $$
 DECLARE
   r flohsync.sync_run;
 BEGIN
-  PERFORM flohsync._lock_config(cancel_sync.run_id);
+  PERFORM _flohsync.lock_config(cancel_sync.run_id);
   UPDATE flohsync.sync_run x SET cancel_requested = true
    WHERE x.id = cancel_sync.run_id AND x.status IN ('queued', 'running')
   RETURNING x.* INTO r;
@@ -70,9 +70,9 @@ BEGIN
     RETURN false;
   END IF;
   IF r.status = 'queued' THEN
-    PERFORM flohsync._finish_run(r.id, 'cancelled', false, 'run was cancelled', 'run was cancelled', 'cancelled', NULL);
-  ELSIF NOT flohsync._interrupt_run(r.connector_id, r.resource_type) THEN
-    PERFORM flohsync._wake();
+    PERFORM _flohsync.finish_run(r.id, 'cancelled', false, 'run was cancelled', 'run was cancelled', 'cancelled', NULL);
+  ELSIF NOT _flohsync.interrupt_run(r.connector_id, r.resource_type) THEN
+    PERFORM _flohsync.wake();
   END IF;
   RETURN true;
 END
@@ -80,13 +80,13 @@ $$;
 COMMENT ON FUNCTION flohsync.cancel_sync(bigint) IS
   'Stops a queued or running run; false when it has ended already; 42704 when there is none';
 
-CREATE FUNCTION flohsync._try_run_lock(_connector uuid, _type text) RETURNS boolean
+CREATE FUNCTION _flohsync.try_run_lock(_connector uuid, _type text) RETURNS boolean
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_try_run_lock';
-COMMENT ON FUNCTION flohsync._try_run_lock(uuid, text) IS 'Takes the lock of a configuration''s runs until the end of the transaction; false when a worker has it';
+COMMENT ON FUNCTION _flohsync.try_run_lock(uuid, text) IS 'Takes the lock of a configuration''s runs until the end of the transaction; false when a worker has it';
 
-CREATE FUNCTION flohsync._held_run(_run bigint) RETURNS flohsync.sync_run
+CREATE FUNCTION _flohsync.held_run(_run bigint) RETURNS flohsync.sync_run
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -101,7 +101,7 @@ BEGIN
     RAISE object_not_in_prerequisite_state USING
       MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
   END IF;
-  WHILE NOT flohsync._try_run_lock(r.connector_id, r.resource_type) LOOP
+  WHILE NOT _flohsync.try_run_lock(r.connector_id, r.resource_type) LOOP
     -- A worker that has just told of the end of its run has not let go of the lock yet.
     IF clock_timestamp() > patience
        OR EXISTS (SELECT FROM flohsync.sync_run x
@@ -115,7 +115,7 @@ BEGIN
   RETURN r;
 END
 $$;
-COMMENT ON FUNCTION flohsync._held_run(bigint) IS 'A held run, locked for a decision about it';
+COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, locked for a decision about it';
 
 CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
@@ -123,15 +123,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  r flohsync.sync_run := flohsync._held_run(approve_run.run_id);
+  r flohsync.sync_run := _flohsync.held_run(approve_run.run_id);
   s record;
   n bigint;
   before jsonb := coalesce(r.post_sync, '{}');
 BEGIN
   -- A pass that was not complete says nothing about what it did not see, approved or not.
-  s := flohsync._settle_pass(r.id, coalesce(r.complete, false));
-  PERFORM flohsync._post_sync(r.id, false);
-  n := CASE WHEN r.complete THEN flohsync._purge_run(r.id, NULL) ELSE 0 END;
+  s := _flohsync.settle_pass(r.id, coalesce(r.complete, false));
+  PERFORM _flohsync.post_sync(r.id, false);
+  n := CASE WHEN r.complete THEN _flohsync.purge_run(r.id, NULL) ELSE 0 END;
   UPDATE flohsync.sync_run x
      SET status = 'success', resolved_by = current_user, resolved_at = clock_timestamp(),
          notes = approve_run.notes
@@ -140,8 +140,8 @@ BEGIN
      SET stats = x.stats || jsonb_build_object('staled', x.staled, 'removed', x.removed)
                  || CASE WHEN x.post_sync IS NULL THEN '{}' ELSE jsonb_build_object('postSync', x.post_sync) END
    WHERE x.id = r.id RETURNING x.* INTO r;
-  PERFORM flohsync._trigger_summary(r.id, r.stats);
-  PERFORM flohsync._forget_pass(r.pass_id);
+  PERFORM _flohsync.trigger_summary(r.id, r.stats);
+  PERFORM _flohsync.forget_pass(r.pass_id);
   -- The configuration tells of its last run; that may be a later one.
   UPDATE flohsync.connector_sync_config c
      SET last_sync_status = 'success', last_sync_error = NULL, last_sync_stats = r.stats, last_success_at = clock_timestamp()
@@ -149,13 +149,13 @@ BEGIN
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   UPDATE flohsync.connector_sync_config c
-     SET totals = flohsync._sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', s.staled, 'removed', n,
+     SET totals = _flohsync.sum(c.totals, jsonb_build_object('success', 1, 'held', -1, 'staled', s.staled, 'removed', n,
            'usersDeactivated', coalesce((r.post_sync ->> 'usersDeactivated')::bigint, 0) - coalesce((before ->> 'usersDeactivated')::bigint, 0),
            'usersCreated', coalesce((r.post_sync ->> 'usersCreated')::bigint, 0) - coalesce((before ->> 'usersCreated')::bigint, 0)))
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
   -- A run that was asked for meanwhile found the lock taken.
-  PERFORM flohsync._wake();
+  PERFORM _flohsync.wake();
   RETURN jsonb_build_object('runId', r.id, 'status', r.status, 'staled', s.staled, 'removed', n, 'stats', r.stats);
 END
 $$;
@@ -168,26 +168,26 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  r flohsync.sync_run := flohsync._held_run(reject_run.run_id);
+  r flohsync.sync_run := _flohsync.held_run(reject_run.run_id);
 BEGIN
   UPDATE flohsync.sync_run x
      SET status = 'cancelled', resolved_by = current_user, resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
   -- Who was to be deactivated is not asked about again, unless something else happens to the record.
-  PERFORM flohsync._settle_departures(ARRAY(SELECT * FROM flohsync._leavers(c, NULL)))
+  PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.leavers(c, NULL)))
      FROM flohsync.connector_sync_config c
     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type AND c.deactivate_users;
-  DELETE FROM flohsync.record_change q USING flohsync.resource_record x
+  DELETE FROM _flohsync.record_change q USING flohsync.resource_record x
    WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again'
      AND x.id = q.resource_id AND x.stale_since IS NOT NULL;
-  PERFORM flohsync._forget_pass(r.pass_id);
+  PERFORM _flohsync.forget_pass(r.pass_id);
   UPDATE flohsync.connector_sync_config c SET last_sync_status = 'idle', last_sync_error = NULL
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', 'cancelled')::text);
   -- A run that was asked for meanwhile found the lock taken.
-  PERFORM flohsync._wake();
+  PERFORM _flohsync.wake();
 END
 $$;
 COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed, and the users it would have deactivated, stay as they are';
@@ -198,7 +198,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
+  _connector uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
   FOR _run IN SELECT r.id FROM flohsync.sync_run r

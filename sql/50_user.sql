@@ -7,9 +7,9 @@
 -- no table outside this file may refer to floh_user.
 
 -- What is compared when e-mail addresses or issuers are.
-CREATE FUNCTION flohsync._match_key(_text text) RETURNS text
+CREATE FUNCTION _flohsync.match_key(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_match_key';
-COMMENT ON FUNCTION flohsync._match_key(text) IS 'A text without white space around it and with ASCII letters in lower case, nothing else folded; null when nothing is left';
+COMMENT ON FUNCTION _flohsync.match_key(text) IS 'A text without white space around it and with ASCII letters in lower case, nothing else folded; null when nothing is left';
 
 CREATE TABLE flohsync.floh_user (
   id                 uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -29,7 +29,7 @@ CREATE TABLE flohsync.floh_user (
   UNIQUE (iss, email),
   CHECK (confirmed OR (iss = '-' AND sub = email))
 );
-CREATE INDEX floh_user_email_key ON flohsync.floh_user (flohsync._match_key(email) COLLATE "C");
+CREATE INDEX floh_user_email_key ON flohsync.floh_user (_flohsync.match_key(email) COLLATE "C");
 CREATE INDEX floh_user_sub ON flohsync.floh_user (sub COLLATE "C");
 CREATE INDEX floh_user_upstream_id ON flohsync.floh_user (upstream_id COLLATE "C") WHERE upstream_id IS NOT NULL;
 COMMENT ON TABLE flohsync.floh_user IS 'Users; an unconfirmed one has iss ''-'' and its e-mail address as sub';
@@ -105,18 +105,18 @@ CREATE INDEX user_external_identity_user ON flohsync.user_external_identity (use
 CREATE INDEX user_external_identity_email ON flohsync.user_external_identity (external_email);
 
 -- As ON DELETE CASCADE would; a foreign key would be checked for each of 500,000 identities.
-CREATE FUNCTION flohsync._connector_removed() RETURNS trigger
+CREATE FUNCTION _flohsync.connector_removed() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  EXECUTE format('DELETE FROM flohsync.%I t WHERE t.connector_id = $1', TG_ARGV[0]) USING OLD.id;
+  EXECUTE format('DELETE FROM %s t WHERE t.connector_id = $1', TG_ARGV[0]::regclass) USING OLD.id;
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION flohsync._connector_removed() IS 'Removes the rows of a connector that is deleted from the table that the trigger names, which has no foreign key';
+COMMENT ON FUNCTION _flohsync.connector_removed() IS 'Removes the rows of a connector that is deleted from the table that the trigger names, which has no foreign key';
 CREATE TRIGGER identities_removed AFTER DELETE ON flohsync.connector_definition
-FOR EACH ROW EXECUTE FUNCTION flohsync._connector_removed('user_external_identity');
+FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('flohsync.user_external_identity');
 
 COMMENT ON TABLE flohsync.user_external_identity IS 'Which upstream identities a user has';
 COMMENT ON COLUMN flohsync.user_external_identity.user_id IS 'User';
@@ -138,13 +138,13 @@ AS $$
 BEGIN
   -- One creation at a time for an address, whatever its case; few locks for any number of addresses.
   PERFORM pg_advisory_xact_lock(hashtextextended('flohsync user creation', b.bucket))
-     FROM (SELECT DISTINCT hashtextextended(flohsync._match_key(e.email), 0) & 15 AS bucket
-             FROM unnest(_emails) e(email) WHERE flohsync._match_key(e.email) IS NOT NULL ORDER BY 1) b;
+     FROM (SELECT DISTINCT hashtextextended(_flohsync.match_key(e.email), 0) & 15 AS bucket
+             FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
   RETURN QUERY
   WITH wanted AS (
-    SELECT w.position::int, btrim(w.email, E' \t\n\r\f\v') AS email, flohsync._match_key(w.email) AS key,
+    SELECT w.position::int, btrim(w.email, E' \t\n\r\f\v') AS email, _flohsync.match_key(w.email) AS key,
            coalesce(nullif(btrim(w.name), ''), w.email) AS name,
-           row_number() OVER (PARTITION BY flohsync._match_key(w.email) ORDER BY w.position) AS nth
+           row_number() OVER (PARTITION BY _flohsync.match_key(w.email) ORDER BY w.position) AS nth
       FROM unnest(_emails, _display_names) WITH ORDINALITY AS w(email, name, position)
   ), taken AS (
     -- Whatever the issuer or the case, and soft-deleted or not: it would be the same person twice.
@@ -153,7 +153,7 @@ BEGIN
                   CASE WHEN u.iss <> '-' THEN format(' of issuer %s', u.iss) ELSE '' END,
                   CASE WHEN u.deleted_at IS NOT NULL THEN ', who is deleted' ELSE '' END) AS problem
       FROM wanted w
-      JOIN flohsync.floh_user u ON flohsync._match_key(u.email) COLLATE "C" = w.key COLLATE "C"
+      JOIN flohsync.floh_user u ON _flohsync.match_key(u.email) COLLATE "C" = w.key COLLATE "C"
      ORDER BY w.position, u.deleted_at NULLS FIRST, u.id
   ), made AS (
     INSERT INTO flohsync.floh_user AS u (iss, sub, email, display_name)
@@ -202,12 +202,12 @@ END;
 COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS
   'Seam: brings back those of the users that _user_deactivate soft-deleted, and returns them';
 
-CREATE FUNCTION flohsync._is_blank(_value jsonb) RETURNS boolean
+CREATE FUNCTION _flohsync.is_blank(_value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN _value IS NULL OR _value = 'null' OR (pg_catalog.jsonb_typeof(_value) = 'string' AND (_value #>> '{}') !~ '\S');
-COMMENT ON FUNCTION flohsync._is_blank(jsonb) IS 'Whether a profile value counts as empty: null or a blank text';
+COMMENT ON FUNCTION _flohsync.is_blank(jsonb) IS 'Whether a profile value counts as empty: null or a blank text';
 
-CREATE FUNCTION flohsync._profile_value(_p flohsync.user_profile, _field text) RETURNS jsonb
+CREATE FUNCTION _flohsync.profile_value(_p flohsync.user_profile, _field text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE _field
   WHEN 'title' THEN pg_catalog.to_jsonb((_p).title) WHEN 'department' THEN pg_catalog.to_jsonb((_p).department)
@@ -215,30 +215,30 @@ RETURN CASE _field
   WHEN 'employeeId' THEN pg_catalog.to_jsonb((_p).employee_id) WHEN 'costCenter' THEN pg_catalog.to_jsonb((_p).cost_center)
   WHEN 'startDate' THEN pg_catalog.to_jsonb((_p).start_date) WHEN 'managerId' THEN pg_catalog.to_jsonb((_p).manager_id)
   ELSE (_p).custom_attributes -> _field END;
-COMMENT ON FUNCTION flohsync._profile_value(flohsync.user_profile, text) IS 'What a profile has in a field';
+COMMENT ON FUNCTION _flohsync.profile_value(flohsync.user_profile, text) IS 'What a profile has in a field';
 
 -- The fields of a patch that are written over what a profile has now.
-CREATE FUNCTION flohsync._profile_changes(_p flohsync.user_profile, _patch jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.profile_changes(_p flohsync.user_profile, _patch jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN jsonb_object_agg(e.field, e.new)
-    FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode, flohsync._profile_value(_p, f.key) AS old
+    FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode, _flohsync.profile_value(_p, f.key) AS old
             FROM jsonb_each(_patch) f OFFSET 0) e
    WHERE CASE e.mode WHEN 'overwrite_always' THEN coalesce(e.old, 'null') <> e.new
-                     WHEN 'overwrite_if_empty' THEN flohsync._is_blank(e.old) AND NOT flohsync._is_blank(e.new) END;
+                     WHEN 'overwrite_if_empty' THEN _flohsync.is_blank(e.old) AND NOT _flohsync.is_blank(e.new) END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._profile_changes(flohsync.user_profile, jsonb) IS
+COMMENT ON FUNCTION _flohsync.profile_changes(flohsync.user_profile, jsonb) IS
   'What a patch of _profile_update changes in a profile (null: there is none yet), as field and value; null when nothing';
 
-CREATE FUNCTION flohsync._profile_few(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+CREATE FUNCTION _flohsync.profile_few(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION flohsync._profile_few(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
+COMMENT ON FUNCTION _flohsync.profile_few(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
 
-CREATE FUNCTION flohsync._profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+CREATE FUNCTION _flohsync.profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -246,13 +246,13 @@ DECLARE
   done uuid[];
 BEGIN
   IF cardinality(_users) <= 10 THEN
-    RETURN flohsync._profile_few(_sql, _users, _patches, _source);
+    RETURN _flohsync.profile_few(_sql, _users, _patches, _source);
   END IF;
   EXECUTE _sql INTO done USING _users, _patches, _source;
   RETURN done;
 END
 $$;
-COMMENT ON FUNCTION flohsync._profile_run(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update, which returns one array of users';
+COMMENT ON FUNCTION _flohsync.profile_run(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update, which returns one array of users';
 
 CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
 LANGUAGE plpgsql
@@ -262,7 +262,7 @@ DECLARE
   done uuid[];
 BEGIN
   -- New profiles; somebody else's that is new, too, is then one that is there.
-  done := flohsync._profile_run($sql$
+  done := _flohsync.profile_run($sql$
     WITH made AS (
       INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
                                               start_date, manager_id, custom_attributes, attribute_sources)
@@ -270,7 +270,7 @@ BEGIN
              c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
              c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
              (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k)
-        FROM (SELECT u.user_id, flohsync._profile_changes(NULL, u.patch) AS new
+        FROM (SELECT u.user_id, _flohsync.profile_changes(NULL, u.patch) AS new
                 FROM unnest($1, $2) AS u(user_id, patch)
                 JOIN flohsync.floh_user x ON x.id = u.user_id
                WHERE NOT EXISTS (SELECT FROM flohsync.user_profile q WHERE q.user_id = u.user_id)
@@ -290,18 +290,18 @@ BEGIN
 
   -- What is to be written is found from the row as it is once it is locked:
   -- what somebody else wrote meanwhile counts.
-  done := flohsync._profile_run($sql$
+  done := _flohsync.profile_run($sql$
     SELECT array_agg(l.user_id)
       FROM (SELECT p.user_id FROM flohsync.user_profile p
              WHERE p.user_id IN (SELECT u.user_id FROM unnest($1, $2) AS u(user_id, patch)
                                    JOIN flohsync.user_profile q ON q.user_id = u.user_id
-                                  WHERE flohsync._profile_changes(q, u.patch) IS NOT NULL) AND $3 IS NOT NULL
+                                  WHERE _flohsync.profile_changes(q, u.patch) IS NOT NULL) AND $3 IS NOT NULL
              ORDER BY p.user_id FOR NO KEY UPDATE) l
     $sql$, _users, _patches, _source);
   IF done IS NULL THEN
     RETURN;
   END IF;
-  RETURN QUERY SELECT unnest(flohsync._profile_run($sql$
+  RETURN QUERY SELECT unnest(_flohsync.profile_run($sql$
     WITH done AS (
       UPDATE flohsync.user_profile p
          SET title = CASE WHEN c.new ? 'title' THEN c.new ->> 'title' ELSE p.title END,
@@ -315,7 +315,7 @@ BEGIN
              custom_attributes = p.custom_attributes
                || (c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[]),
              attribute_sources = p.attribute_sources || (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k), updated_at = now()
-        FROM (SELECT q.user_id, flohsync._profile_changes(q, u.patch) AS new
+        FROM (SELECT q.user_id, _flohsync.profile_changes(q, u.patch) AS new
                 FROM unnest($1, $2) AS u(user_id, patch)
                 JOIN flohsync.user_profile q ON q.user_id = u.user_id
               OFFSET 0) c  -- so that "new" is computed once
@@ -330,7 +330,7 @@ COMMENT ON FUNCTION flohsync._profile_update(uuid[], jsonb[], text) IS
   'Seam: writes profile fields and who wrote them; a patch is {"field": {"value": …, "mode": "overwrite_always" or "overwrite_if_empty"}}; returns the users whose profile changed';
 
 -- Whoever else deactivates a user that a sync deactivated takes that over: no sync brings the user back then.
-CREATE FUNCTION flohsync._user_guard() RETURNS trigger
+CREATE FUNCTION _flohsync.user_guard() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -339,8 +339,8 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION flohsync._user_guard() IS 'Forgets which run deactivated a user whose state somebody else changes';
+COMMENT ON FUNCTION _flohsync.user_guard() IS 'Forgets which run deactivated a user whose state somebody else changes';
 CREATE TRIGGER user_guard BEFORE UPDATE OF active, deleted_at ON flohsync.floh_user
 FOR EACH ROW WHEN (NEW.deactivated_by_run IS NOT NULL AND NEW.deactivated_by_run IS NOT DISTINCT FROM OLD.deactivated_by_run
                    AND (NEW.active, NEW.deleted_at) IS DISTINCT FROM (OLD.active, OLD.deleted_at))
-EXECUTE FUNCTION flohsync._user_guard();
+EXECUTE FUNCTION _flohsync.user_guard();

@@ -10,7 +10,7 @@
 -- right, and is how a changed setting gets its effect.
 
 CREATE TABLE flohsync.connector_sync_match (
-  id                    uuid PRIMARY KEY DEFAULT flohsync._new_id(),
+  id                    uuid PRIMARY KEY DEFAULT _flohsync.new_id(),
   -- No foreign key of its own: the record has one.
   connector_id          uuid NOT NULL,
   resource_type         varchar(64) COLLATE "C" NOT NULL,
@@ -34,7 +34,7 @@ CREATE TABLE flohsync.connector_sync_match (
 );
 CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id);
-CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (flohsync._match_key(external_email) COLLATE "C");
+CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (_flohsync.match_key(external_email) COLLATE "C");
 CREATE INDEX connector_sync_match_former ON flohsync.connector_sync_match (connector_id, resource_type)
  WHERE match_status IN ('unmatched', 'create_pending') AND candidate_user_ids IS NOT NULL;
 COMMENT ON TABLE flohsync.connector_sync_match IS 'Which user a record belongs to, and how that was found';
@@ -56,54 +56,54 @@ COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was reso
 COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_match.updated_at IS 'When the row was last changed';
 
-CREATE TABLE flohsync.match_progress (
+CREATE TABLE _flohsync.match_progress (
   config_id  uuid PRIMARY KEY REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
   users_seen xid8 NOT NULL,
   own_xid    xid8
 );
-COMMENT ON TABLE flohsync.match_progress IS 'How far matching has dealt with changes; no row: everything is to be done';
-COMMENT ON COLUMN flohsync.match_progress.config_id IS 'Configuration';
-COMMENT ON COLUMN flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been dealt with';
-COMMENT ON COLUMN flohsync.match_progress.own_xid IS 'So have those of this transaction, in which the matching itself changed users';
+COMMENT ON TABLE _flohsync.match_progress IS 'How far matching has dealt with changes; no row: everything is to be done';
+COMMENT ON COLUMN _flohsync.match_progress.config_id IS 'Configuration';
+COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been dealt with';
+COMMENT ON COLUMN _flohsync.match_progress.own_xid IS 'So have those of this transaction, in which the matching itself changed users';
 
-CREATE TABLE flohsync.record_change (
+CREATE TABLE _flohsync.record_change (
   resource_id   uuid PRIMARY KEY,
   connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   resource_type varchar(64) COLLATE "C" NOT NULL,
   change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'again')),
   seq           bigint NOT NULL GENERATED ALWAYS AS IDENTITY
 );
-CREATE INDEX record_change_scope ON flohsync.record_change (connector_id, resource_type);
-COMMENT ON TABLE flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages';
-COMMENT ON COLUMN flohsync.record_change.resource_id IS 'Record';
-COMMENT ON COLUMN flohsync.record_change.connector_id IS 'Its connector';
-COMMENT ON COLUMN flohsync.record_change.resource_type IS 'Its resource type';
-COMMENT ON COLUMN flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
-COMMENT ON COLUMN flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
+CREATE INDEX record_change_scope ON _flohsync.record_change (connector_id, resource_type);
+COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages';
+COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
+COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
+COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
+COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
+COMMENT ON COLUMN _flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
 
-CREATE TABLE flohsync.user_change (
+CREATE TABLE _flohsync.user_change (
   xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
   user_id     uuid NOT NULL,
   email_key   text COLLATE "C",
   sub         text COLLATE "C",
   upstream_id text COLLATE "C"
 );
-CREATE INDEX user_change_xid ON flohsync.user_change (xid);
-COMMENT ON TABLE flohsync.user_change IS 'By what the users that were changed can be, or could have been, matched';
-COMMENT ON COLUMN flohsync.user_change.xid IS 'Transaction that changed the user';
-COMMENT ON COLUMN flohsync.user_change.user_id IS 'User';
-COMMENT ON COLUMN flohsync.user_change.email_key IS 'E-mail address, as it is compared';
-COMMENT ON COLUMN flohsync.user_change.sub IS 'Subject of the login';
-COMMENT ON COLUMN flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
+CREATE INDEX user_change_xid ON _flohsync.user_change (xid);
+COMMENT ON TABLE _flohsync.user_change IS 'By what the users that were changed can be, or could have been, matched';
+COMMENT ON COLUMN _flohsync.user_change.xid IS 'Transaction that changed the user';
+COMMENT ON COLUMN _flohsync.user_change.user_id IS 'User';
+COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address, as it is compared';
+COMMENT ON COLUMN _flohsync.user_change.sub IS 'Subject of the login';
+COMMENT ON COLUMN _flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
-CREATE FUNCTION flohsync._names_users(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.names_users(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
   OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL;
-COMMENT ON FUNCTION flohsync._names_users(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.names_users(flohsync.connector_sync_config) IS
   'Whether the settings of a configuration are about users: type user, or any that maps, matches otherwise than by email, creates or deactivates';
 
-CREATE FUNCTION flohsync._is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -120,54 +120,54 @@ BEGIN
   RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION flohsync._is_user_type(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.is_user_type(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
 
-CREATE FUNCTION flohsync._tells_records(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.tells_records(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
-COMMENT ON FUNCTION flohsync._tells_records(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
+COMMENT ON FUNCTION _flohsync.tells_records(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
 
 -- Changes of users.
 
-CREATE FUNCTION flohsync._user_changed() RETURNS trigger
+CREATE FUNCTION _flohsync.user_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off  -- the plan is kept, and may have been made for one user
 AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE flohsync._is_user_type(c)) THEN
+  IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE _flohsync.is_user_type(c)) THEN
     RETURN NULL;
   END IF;
   CASE TG_OP
     WHEN 'INSERT' THEN
-      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
-      SELECT n.id, flohsync._match_key(n.email), n.sub, n.upstream_id FROM new_users n WHERE n.deleted_at IS NULL;
+      INSERT INTO _flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT n.id, _flohsync.match_key(n.email), n.sub, n.upstream_id FROM new_users n WHERE n.deleted_at IS NULL;
     WHEN 'UPDATE' THEN
-      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
-      SELECT u.id, flohsync._match_key(u.email), u.sub, u.upstream_id
+      INSERT INTO _flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT u.id, _flohsync.match_key(u.email), u.sub, u.upstream_id
         FROM new_users n
         JOIN old_users o ON o.id = n.id
        CROSS JOIN LATERAL (VALUES (o.id, o.email, o.sub, o.upstream_id), (n.id, n.email, n.sub, n.upstream_id)) u(id, email, sub, upstream_id)
        WHERE (n.email, n.sub, n.upstream_id, n.upstream_issuer, n.deleted_at IS NULL)
              IS DISTINCT FROM (o.email, o.sub, o.upstream_id, o.upstream_issuer, o.deleted_at IS NULL);
     WHEN 'DELETE' THEN
-      INSERT INTO flohsync.user_change (user_id, email_key, sub, upstream_id)
-      SELECT o.id, flohsync._match_key(o.email), o.sub, o.upstream_id FROM old_users o;
+      INSERT INTO _flohsync.user_change (user_id, email_key, sub, upstream_id)
+      SELECT o.id, _flohsync.match_key(o.email), o.sub, o.upstream_id FROM old_users o;
   END CASE;
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION flohsync._user_changed() IS 'Notes users that were added or removed, or by which something else can be matched now';
+COMMENT ON FUNCTION _flohsync.user_changed() IS 'Notes users that were added or removed, or by which something else can be matched now';
 CREATE TRIGGER user_added AFTER INSERT ON flohsync.floh_user REFERENCING NEW TABLE AS new_users
-FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.user_changed();
 CREATE TRIGGER user_changed AFTER UPDATE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users NEW TABLE AS new_users
-FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.user_changed();
 CREATE TRIGGER user_removed AFTER DELETE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users
-FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_changed();
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.user_changed();
 
 -- As ON DELETE SET NULL would, but for an application's users there is no foreign key.
-CREATE FUNCTION flohsync._user_removed() RETURNS trigger
+CREATE FUNCTION _flohsync.user_removed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -182,11 +182,11 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION flohsync._user_removed() IS 'Unlinks the records of users whose rows are deleted';
+COMMENT ON FUNCTION _flohsync.user_removed() IS 'Unlinks the records of users whose rows are deleted';
 CREATE TRIGGER user_unlinked AFTER DELETE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users
-FOR EACH STATEMENT EXECUTE FUNCTION flohsync._user_removed();
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.user_removed();
 
-CREATE FUNCTION flohsync._users_are_watched() RETURNS boolean
+CREATE FUNCTION _flohsync.users_are_watched() RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -196,20 +196,20 @@ BEGIN
                   WHERE r.ev_class = 'flohsync.v_user'::regclass AND d.refobjid = 'flohsync.floh_user'::regclass);
 END
 $$;
-COMMENT ON FUNCTION flohsync._users_are_watched() IS
+COMMENT ON FUNCTION _flohsync.users_are_watched() IS
   'Whether v_user shows floh_user, whose changes triggers note; an application''s users are looked at anew each time';
 
 -- A post-sync under way may not have said yet which changes it has dealt with:
 -- nobody takes any away meanwhile.
-CREATE FUNCTION flohsync._read_user_changes() RETURNS void
+CREATE FUNCTION _flohsync.read_user_changes() RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended('flohsync user changes', 0));
 END;
-COMMENT ON FUNCTION flohsync._read_user_changes() IS 'Keeps _forget_user_changes from taking anything away until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.read_user_changes() IS 'Keeps _forget_user_changes from taking anything away until the end of the transaction';
 
-CREATE FUNCTION flohsync._forget_user_changes() RETURNS void
+CREATE FUNCTION _flohsync.forget_user_changes() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -218,37 +218,37 @@ BEGIN
     RETURN;
   END IF;
   -- A configuration that never comes to it must not keep them all: it will do everything then.
-  DELETE FROM flohsync.match_progress p
-   WHERE EXISTS (SELECT FROM flohsync.user_change u WHERE u.xid >= p.users_seen OFFSET 200000);
-  DELETE FROM flohsync.user_change u
-   WHERE u.xid < (SELECT min(p.users_seen) FROM flohsync.match_progress p);
+  DELETE FROM _flohsync.match_progress p
+   WHERE EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen OFFSET 200000);
+  DELETE FROM _flohsync.user_change u
+   WHERE u.xid < (SELECT min(p.users_seen) FROM _flohsync.match_progress p);
 END
 $$;
-COMMENT ON FUNCTION flohsync._forget_user_changes() IS 'Drops the changes of users that every configuration has dealt with';
+COMMENT ON FUNCTION _flohsync.forget_user_changes() IS 'Drops the changes of users that every configuration has dealt with';
 
 -- Changes of records.
 
-CREATE FUNCTION flohsync._note_changes(_connector uuid, _type text, _ids uuid[], _change text) RETURNS void
+CREATE FUNCTION _flohsync.note_changes(_connector uuid, _type text, _ids uuid[], _change text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _ids IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c
                                   WHERE c.connector_id = _connector AND c.resource_type = _type
-                                    AND (flohsync._tells_records(c) OR flohsync._is_user_type(c))) THEN
+                                    AND (_flohsync.tells_records(c) OR _flohsync.is_user_type(c))) THEN
     RETURN;
   END IF;
-  INSERT INTO flohsync.record_change AS x (resource_id, connector_id, resource_type, change)
+  INSERT INTO _flohsync.record_change AS x (resource_id, connector_id, resource_type, change)
   SELECT u.id, _connector, _type, _change FROM unnest(_ids) u(id) ORDER BY u.id
   ON CONFLICT (resource_id) DO UPDATE
      SET seq = DEFAULT, change = CASE WHEN EXCLUDED.change = 'again' OR (x.change = 'added' AND EXCLUDED.change = 'updated')
                                       THEN x.change ELSE EXCLUDED.change END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
+COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
 
 -- A user who loses a record may have nothing but stale ones left.
-CREATE FUNCTION flohsync._look_again(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
+CREATE FUNCTION _flohsync.look_again(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -269,30 +269,30 @@ BEGIN
     UPDATE flohsync.resource_record x SET departure_settled_at = NULL
       FROM other o WHERE x.id = o.id AND o.departure_settled_at IS NOT NULL
   )
-  INSERT INTO flohsync.record_change AS r (resource_id, connector_id, resource_type, change)
+  INSERT INTO _flohsync.record_change AS r (resource_id, connector_id, resource_type, change)
   SELECT o.id, o.connector_id, o.resource_type, 'again' FROM other o ORDER BY o.id
   ON CONFLICT (resource_id) DO UPDATE SET seq = DEFAULT;
 END
 $$;
-COMMENT ON FUNCTION flohsync._look_again(uuid[], uuid) IS
+COMMENT ON FUNCTION _flohsync.look_again(uuid[], uuid) IS
   'Has the configurations that deactivate users, but one of them, look again at the stale records of some users';
 
-CREATE FUNCTION flohsync._keep_page_changes(_run bigint) RETURNS void
+CREATE FUNCTION _flohsync.keep_page_changes(_run bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT flohsync._note_changes(r.connector_id, r.resource_type, c.ids, c.change)
+  SELECT _flohsync.note_changes(r.connector_id, r.resource_type, c.ids, c.change)
     FROM flohsync.sync_run r
    CROSS JOIN LATERAL (SELECT e.change, pg_catalog.array_agg(DISTINCT e.resource_id) AS ids
-                         FROM flohsync.sync_run_page p CROSS JOIN LATERAL flohsync._page_changes(p) e
+                         FROM flohsync.sync_run_page p CROSS JOIN LATERAL _flohsync.page_changes(p) e
                         WHERE p.run_id = r.id AND p.changed IS NOT NULL GROUP BY e.change ORDER BY e.change DESC) c
    WHERE r.id = _run;
 END;
-COMMENT ON FUNCTION flohsync._keep_page_changes(bigint) IS 'Moves what the pages of a run changed to record_change, before the pages go';
+COMMENT ON FUNCTION _flohsync.keep_page_changes(bigint) IS 'Moves what the pages of a run changed to record_change, before the pages go';
 
 -- The matching itself.
 
-CREATE FUNCTION flohsync._strategies(_c flohsync.connector_sync_config) RETURNS text[]
+CREATE FUNCTION _flohsync.strategies(_c flohsync.connector_sync_config) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -308,9 +308,9 @@ BEGIN
   RETURN names;
 END
 $$;
-COMMENT ON FUNCTION flohsync._strategies(flohsync.connector_sync_config) IS 'The match strategies of a configuration in the order in which they are tried, each once';
+COMMENT ON FUNCTION _flohsync.strategies(flohsync.connector_sync_config) IS 'The match strategies of a configuration in the order in which they are tried, each once';
 
-CREATE FUNCTION flohsync._source_sql(_path text) RETURNS text
+CREATE FUNCTION _flohsync.source_sql(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -322,27 +322,27 @@ BEGIN
     ELSE format('(x.attributes #> %L::text[])', (string_to_array(_path, '.'))[2:]) END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
+COMMENT ON FUNCTION _flohsync.source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
 
 -- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
-CREATE FUNCTION flohsync._records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
+CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN format($sql$
   SELECT x.id, x.external_id, x.display_name, x.email, x.stale_since IS NOT NULL AS stale,
-         flohsync._match_key(x.email) COLLATE "C" AS email_key, flohsync._match_key(%s #>> '{}') COLLATE "C" AS issuer_key
+         _flohsync.match_key(x.email) COLLATE "C" AS email_key, _flohsync.match_key(%s #>> '{}') COLLATE "C" AS issuer_key
     FROM flohsync.resource_record x
    WHERE x.connector_id = $1 AND x.resource_type = $2%s$sql$,
-    flohsync._source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
+    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
     CASE WHEN NOT _all THEN ' AND x.id = ANY ($3)' ELSE '' END);
 END
 $$;
-COMMENT ON FUNCTION flohsync._records_sql(flohsync.connector_sync_config, boolean) IS
+COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, boolean) IS
   'SQL for the records of connector $1 and type $2, all or those with an id of $3, with what they are matched by';
 
-CREATE FUNCTION flohsync._hits_sql(_strategies text[]) RETURNS text
+CREATE FUNCTION _flohsync.hits_sql(_strategies text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -350,34 +350,34 @@ BEGIN
   RETURN string_agg(format(
            'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN flohsync.v_user u ON %s', s.step,
            CASE s.name
-             WHEN 'email' THEN 'flohsync._match_key(u.email) COLLATE "C" = r.email_key'
-             WHEN 'email_and_issuer' THEN 'flohsync._match_key(u.email) COLLATE "C" = r.email_key'
-                                          ' AND flohsync._match_key(u.upstream_issuer) COLLATE "C" = r.issuer_key'
+             WHEN 'email' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
+             WHEN 'email_and_issuer' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
+                                          ' AND _flohsync.match_key(u.upstream_issuer) COLLATE "C" = r.issuer_key'
              WHEN 'upstream_identity' THEN 'u.upstream_id COLLATE "C" = r.external_id'
              WHEN 'external_id' THEN 'u.sub COLLATE "C" = r.external_id' END), ' UNION ALL ' ORDER BY s.step)
     FROM unnest(_strategies) WITH ORDINALITY AS s(name, step);
 END
 $$;
-COMMENT ON FUNCTION flohsync._hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
+COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
 
 -- The statement of _match for a few records: its plan is kept.
-CREATE FUNCTION flohsync._match_few(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
+CREATE FUNCTION _flohsync.match_few(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
   _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION flohsync._match_few(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
+COMMENT ON FUNCTION _flohsync.match_few(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
   'Runs the statement of _match with a plan that is kept, for a few records of users that are in floh_user';
 
-CREATE FUNCTION flohsync._are_few(_ids uuid[]) RETURNS boolean
+CREATE FUNCTION _flohsync.are_few(_ids uuid[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- Nobody knows what an application's view is made of: a plan by indexes may be the wrong one.
-  RETURN coalesce(cardinality(_ids) <= 10, false) AND flohsync._users_are_watched();
+  RETURN coalesce(cardinality(_ids) <= 10, false) AND _flohsync.users_are_watched();
 END
 $$;
-COMMENT ON FUNCTION flohsync._are_few(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
+COMMENT ON FUNCTION _flohsync.are_few(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
 
 -- _match recomputes the matches of some records (null: all).  An outcome that
 -- stays is not written.  What an operator decided stays, and so does
@@ -386,7 +386,7 @@ COMMENT ON FUNCTION flohsync._are_few(uuid[]) IS 'Whether records are so few tha
 -- - that of a stale record whose user is gone: it is what deactivated him;
 -- - that of a record that came back with its user (_back, _back_users), unless
 --   a strategy finds somebody.
-CREATE FUNCTION flohsync._match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}', _back_users uuid[] DEFAULT '{}')
+CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}', _back_users uuid[] DEFAULT '{}')
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -395,7 +395,7 @@ SET work_mem = '64MB'
 SET enable_nestloop = on
 AS $$
 DECLARE
-  strategies text[] := flohsync._strategies(_c);
+  strategies text[] := _flohsync.strategies(_c);
   statement text;
   n bigint;
   left_alone uuid[];
@@ -475,35 +475,35 @@ BEGIN
   )
   SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed),
          (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id AND m.old_user IS NOT NULL)
-  $sql$, flohsync._records_sql(_c, _ids IS NULL), flohsync._hits_sql(strategies),
+  $sql$, _flohsync.records_sql(_c, _ids IS NULL), _flohsync.hits_sql(strategies),
          CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
               ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END);
-  IF flohsync._are_few(_ids) THEN
+  IF _flohsync.are_few(_ids) THEN
     SELECT m.n, m.left_alone INTO n, left_alone
-      FROM flohsync._match_few(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
+      FROM _flohsync.match_few(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
   ELSE
     -- What was just loaded has no statistics yet: all must not be taken for a few.
     PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
     EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
   END IF;
   IF left_alone IS NOT NULL THEN
-    PERFORM flohsync._look_again(left_alone);
+    PERFORM _flohsync.look_again(left_alone);
   END IF;
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION flohsync._match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]) IS
+COMMENT ON FUNCTION _flohsync.match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]) IS
   'Recomputes the matches of some records (null: all) in one statement; returns how many were made or changed';
 
-CREATE FUNCTION flohsync._lock_matching(_c flohsync.connector_sync_config) RETURNS void
+CREATE FUNCTION _flohsync.lock_matching(_c flohsync.connector_sync_config) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('flohsync matching ' || (_c).id, 0));
 END;
-COMMENT ON FUNCTION flohsync._lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
 
-CREATE FUNCTION flohsync._share_matching(_c flohsync.connector_sync_config) RETURNS void
+CREATE FUNCTION _flohsync.share_matching(_c flohsync.connector_sync_config) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -511,18 +511,18 @@ BEGIN
   PERFORM pg_advisory_xact_lock_shared(hashtextextended('flohsync matching ' || _c.id, 0));
 END
 $$;
-COMMENT ON FUNCTION flohsync._share_matching(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.share_matching(flohsync.connector_sync_config) IS
   'For matching a record whose row the transaction has locked: others like it may go on at the same time, a matching of many may not';
 
-CREATE FUNCTION flohsync._config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
+CREATE FUNCTION _flohsync.config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _id uuid := flohsync._connector_id(_connector);
+  _id uuid := _flohsync.connector_id(_connector);
   c flohsync.connector_sync_config;
 BEGIN
-  PERFORM flohsync._check_resource_type(_type);
+  PERFORM _flohsync.check_resource_type(_type);
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _id AND x.resource_type = _type;
   IF NOT FOUND THEN
     RAISE undefined_object USING
@@ -532,4 +532,4 @@ BEGIN
   RETURN c;
 END
 $$;
-COMMENT ON FUNCTION flohsync._config_of(text, text) IS 'The configuration of a resource type; 42704 when there is none';
+COMMENT ON FUNCTION _flohsync.config_of(text, text) IS 'The configuration of a resource type; 42704 when there is none';

@@ -5,7 +5,7 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.jsonb_build_object(
-           'resourceType', flohsync._check_resource_type(match_stats.resource_type), 'total', pg_catalog.count(*),
+           'resourceType', _flohsync.check_resource_type(match_stats.resource_type), 'total', pg_catalog.count(*),
            'matched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'matched'),
            'unmatched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'unmatched'),
            'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_status = 'ambiguous'),
@@ -18,7 +18,7 @@ BEGIN ATOMIC
              'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'ambiguous'),
              'none', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'none')))
     FROM flohsync.connector_sync_match m
-   WHERE m.connector_id = (SELECT flohsync._connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
+   WHERE m.connector_id = (SELECT _flohsync.connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.match_stats(text, text) IS 'How many records are matched, unmatched, … and with which confidence';
 
@@ -27,17 +27,17 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  c flohsync.connector_sync_config := flohsync._config_of(connector, resource_type);
+  c flohsync.connector_sync_config := _flohsync.config_of(connector, resource_type);
   back record;
   n bigint;
 BEGIN
-  PERFORM flohsync._lock_matching(c);
+  PERFORM _flohsync.lock_matching(c);
   -- Whoever came back would be taken for gone.
-  back := flohsync._reactivate(c, NULL);
-  n := flohsync._match(c, NULL, back.records, back.users);
+  back := _flohsync.reactivate(c, NULL);
+  n := _flohsync.match(c, NULL, back.records, back.users);
   -- The other stages come with the next pass.
-  IF EXISTS (SELECT FROM flohsync.match_progress p WHERE p.config_id = c.id) THEN
-    PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY(
+  IF EXISTS (SELECT FROM _flohsync.match_progress p WHERE p.config_id = c.id) THEN
+    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
        WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
   END IF;
@@ -47,7 +47,7 @@ $$;
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
   'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated; 42704 without a configuration';
 
-CREATE FUNCTION flohsync._match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
+CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object(
@@ -56,28 +56,28 @@ RETURN pg_catalog.jsonb_build_object(
   'externalDisplayName', (_m).external_display_name, 'externalEmail', (_m).external_email, 'userId', (_m).user_id,
   'matchStatus', (_m).match_status, 'matchConfidence', (_m).match_confidence, 'matchStrategy', (_m).match_strategy,
   'candidateUserIds', (_m).candidate_user_ids, 'resolutionNotes', (_m).resolution_notes, 'resolvedBy', (_m).resolved_by,
-  'resolvedAt', flohsync._iso((_m).resolved_at), 'createdAt', flohsync._iso((_m).created_at), 'updatedAt', flohsync._iso((_m).updated_at));
-COMMENT ON FUNCTION flohsync._match_dto(flohsync.connector_sync_match) IS 'A match as applications see it';
+  'resolvedAt', _flohsync.iso((_m).resolved_at), 'createdAt', _flohsync.iso((_m).created_at), 'updatedAt', _flohsync.iso((_m).updated_at));
+COMMENT ON FUNCTION _flohsync.match_dto(flohsync.connector_sync_match) IS 'A match as applications see it';
 
-CREATE FUNCTION flohsync._like(_text text) RETURNS text
+CREATE FUNCTION _flohsync.like(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
-COMMENT ON FUNCTION flohsync._like(text) IS 'A pattern of LIKE for texts that contain the text';
+COMMENT ON FUNCTION _flohsync.like(text) IS 'A pattern of LIKE for texts that contain the text';
 
-CREATE FUNCTION flohsync._check_page(_page int, _page_size int) RETURNS void
+CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _page IS NULL OR _page < 1 THEN
-    PERFORM flohsync._invalid('page', 'it must be at least 1', 'Pages are counted from 1.');
+    PERFORM _flohsync.invalid('page', 'it must be at least 1', 'Pages are counted from 1.');
   ELSIF _page_size IS NULL OR _page_size NOT BETWEEN 1 AND 2000 THEN
-    PERFORM flohsync._invalid('page_size', 'it must be from 1 to 2000', 'The default is 50.');
+    PERFORM _flohsync.invalid('page_size', 'it must be from 1 to 2000', 'The default is 50.');
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
+COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
 
 CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
@@ -87,22 +87,22 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
-  _type text := flohsync._check_resource_type(list_matches.resource_type);
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(list_matches.resource_type);
   _status text := nullif(list_matches.status, '');
-  _search text := flohsync._like(nullif(list_matches.search, ''));
+  _search text := _flohsync.like(nullif(list_matches.search, ''));
   _total bigint;
   _data jsonb;
 BEGIN
-  PERFORM flohsync._check_page(list_matches.page, list_matches.page_size);
+  PERFORM _flohsync.check_page(list_matches.page, list_matches.page_size);
   IF _status NOT IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending') THEN
-    PERFORM flohsync._invalid('status', format('%L is not a match status', _status),
+    PERFORM _flohsync.invalid('status', format('%L is not a match status', _status),
       'Match statuses are matched, unmatched, ambiguous, manual_override, skipped and create_pending.');
   END IF;
   SELECT count(*) INTO _total FROM flohsync.connector_sync_match m
    WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
      AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search);
-  SELECT coalesce(jsonb_agg(flohsync._match_dto(m) ORDER BY m.external_id), '[]') INTO _data
+  SELECT coalesce(jsonb_agg(_flohsync.match_dto(m) ORDER BY m.external_id), '[]') INTO _data
     FROM (SELECT m.* FROM flohsync.connector_sync_match m
            WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
              AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search)
@@ -121,8 +121,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  c flohsync.connector_sync_config := flohsync._config_of(connector, explain_match.resource_type);
-  names text[] := flohsync._strategies(c);
+  c flohsync.connector_sync_config := _flohsync.config_of(connector, explain_match.resource_type);
+  names text[] := _flohsync.strategies(c);
   x flohsync.resource_record;
   m flohsync.connector_sync_match;
   steps jsonb;
@@ -151,7 +151,7 @@ BEGIN
       LEFT JOIN LATERAL (SELECT count(*) AS n, (jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'displayName', u.display_name,
                                   'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active) ORDER BY u.id)) AS users
                            FROM hits h JOIN flohsync.v_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
-  $sql$, flohsync._records_sql(c, false), flohsync._hits_sql(names))
+  $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names))
   INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names, coalesce(c.issuer_source_path, 'attributes.identityIssuer');
 
   outcome := jsonb_build_object('status', 'unmatched', 'confidence', 'none', 'strategy', NULL, 'userId', NULL);
@@ -173,8 +173,8 @@ BEGIN
                   THEN 'the record is stale and its user is gone' END;
   RETURN jsonb_build_object(
     'connectorId', c.connector_id, 'resourceType', c.resource_type, 'externalId', x.external_id,
-    'record', jsonb_build_object('id', x.id, 'displayName', x.display_name, 'email', x.email, 'staleSince', flohsync._iso(x.stale_since)),
-    'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN flohsync._match_dto(m) END, 'stays', stays);
+    'record', jsonb_build_object('id', x.id, 'displayName', x.display_name, 'email', x.email, 'staleSince', _flohsync.iso(x.stale_since)),
+    'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN _flohsync.match_dto(m) END, 'stays', stays);
 END
 $$;
 COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
@@ -182,19 +182,19 @@ COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
 
 -- What is done to one match, locked by who calls.
 
-CREATE FUNCTION flohsync._acting_user() RETURNS uuid
+CREATE FUNCTION _flohsync.acting_user() RETURNS uuid
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN nullif(current_setting('flohsync.acting_user', true), '')::uuid;
 EXCEPTION WHEN invalid_text_representation THEN
-  PERFORM flohsync._invalid('flohsync.acting_user', 'it is not the id of a user');
+  PERFORM _flohsync.invalid('flohsync.acting_user', 'it is not the id of a user');
 END
 $$;
-COMMENT ON FUNCTION flohsync._acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
+COMMENT ON FUNCTION _flohsync.acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
 
-CREATE FUNCTION flohsync._hold_user(_user uuid) RETURNS boolean
+CREATE FUNCTION _flohsync.hold_user(_user uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -207,29 +207,29 @@ EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_t
   RETURN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user);
 END
 $$;
-COMMENT ON FUNCTION flohsync._hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
 
-CREATE FUNCTION flohsync._check_action(_action text, _actions text[], _user uuid) RETURNS void
+CREATE FUNCTION _flohsync.check_action(_action text, _actions text[], _user uuid) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _action IS NULL OR NOT _action = ANY (_actions) THEN
-    PERFORM flohsync._invalid('action', format('%s is not an action', coalesce(quote_literal(_action), 'NULL')),
+    PERFORM _flohsync.invalid('action', format('%s is not an action', coalesce(quote_literal(_action), 'NULL')),
       format('Actions are %s.', array_to_string(_actions, ', ')));
   ELSIF _action = 'link' AND _user IS NULL THEN
-    PERFORM flohsync._invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
+    PERFORM _flohsync.invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
-    PERFORM flohsync._invalid('userId', format('action "%s" takes none', _action));
-  ELSIF _user IS NOT NULL AND NOT flohsync._hold_user(_user) THEN
+    PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
+  ELSIF _user IS NOT NULL AND NOT _flohsync.hold_user(_user) THEN
     RAISE undefined_object USING MESSAGE = format('user %s does not exist', _user),
       HINT = 'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.';
   END IF;
 END
 $$;
-COMMENT ON FUNCTION flohsync._check_action(text, text[], uuid) IS 'Raises 22023 or 42704 for an action on a match that cannot be done';
+COMMENT ON FUNCTION _flohsync.check_action(text, text[], uuid) IS 'Raises 22023 or 42704 for an action on a match that cannot be done';
 
-CREATE FUNCTION flohsync._locked_match(_match uuid) RETURNS flohsync.connector_sync_match
+CREATE FUNCTION _flohsync.locked_match(_match uuid) RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -244,10 +244,10 @@ BEGIN
   RETURN m;
 END
 $$;
-COMMENT ON FUNCTION flohsync._locked_match(uuid) IS 'A match, locked; 42704 when there is none';
+COMMENT ON FUNCTION _flohsync.locked_match(uuid) IS 'A match, locked; 42704 when there is none';
 
 -- _set_match writes an outcome and keeps user_external_identity in step with it.
-CREATE FUNCTION flohsync._set_match(_m flohsync.connector_sync_match, _status text, _user uuid, _notes text) RETURNS flohsync.connector_sync_match
+CREATE FUNCTION _flohsync.set_match(_m flohsync.connector_sync_match, _status text, _user uuid, _notes text) RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -258,7 +258,7 @@ BEGIN
      SET user_id = _user, match_status = _status, match_confidence = CASE WHEN _user IS NULL THEN 'none' ELSE 'exact' END,
          match_strategy = NULL, candidate_user_ids = NULL, updated_at = now(),
          resolution_notes = CASE WHEN _status <> 'unmatched' THEN _notes END,
-         resolved_by = CASE WHEN _status <> 'unmatched' THEN flohsync._acting_user() END,
+         resolved_by = CASE WHEN _status <> 'unmatched' THEN _flohsync.acting_user() END,
          resolved_at = CASE WHEN _status <> 'unmatched' THEN now() END
    WHERE x.id = _m.id RETURNING x.* INTO new;
   IF _m.user_id IS DISTINCT FROM _user THEN
@@ -272,16 +272,16 @@ BEGIN
        SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = EXCLUDED.verified_at;
   END IF;
   IF _m.user_id IS DISTINCT FROM _user AND _m.user_id IS NOT NULL THEN
-    PERFORM flohsync._look_again(ARRAY[_m.user_id]);
+    PERFORM _flohsync.look_again(ARRAY[_m.user_id]);
   END IF;
   -- Its profile is filled, or another match looked for, by the next post-sync.
-  PERFORM flohsync._note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'again');
+  PERFORM _flohsync.note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'again');
   RETURN new;
 END
 $$;
-COMMENT ON FUNCTION flohsync._set_match(flohsync.connector_sync_match, text, uuid, text) IS 'Writes what an operator decided about a match';
+COMMENT ON FUNCTION _flohsync.set_match(flohsync.connector_sync_match, text, uuid, text) IS 'Writes what an operator decided about a match';
 
-CREATE FUNCTION flohsync._create_for_match(_m flohsync.connector_sync_match, _notes text) RETURNS flohsync.connector_sync_match
+CREATE FUNCTION _flohsync.create_for_match(_m flohsync.connector_sync_match, _notes text) RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -291,8 +291,8 @@ DECLARE
   made record;
 BEGIN
   SELECT * INTO STRICT x FROM flohsync.resource_record r WHERE r.id = _m.connector_resource_id;
-  IF flohsync._match_key(x.email) IS NULL THEN
-    PERFORM flohsync._invalid('email', 'the record has none, and a user needs one', 'Link the record to a user that is there.');
+  IF _flohsync.match_key(x.email) IS NULL THEN
+    PERFORM _flohsync.invalid('email', 'the record has none, and a user needs one', 'Link the record to a user that is there.');
   END IF;
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
@@ -302,11 +302,11 @@ BEGIN
       HINT = 'Link the record to that user.';
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
-  PERFORM flohsync._apply_defaults(c, ARRAY[made.user_id]);
-  RETURN flohsync._set_match(_m, 'matched', made.user_id, _notes);
+  PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);
+  RETURN _flohsync.set_match(_m, 'matched', made.user_id, _notes);
 END
 $$;
-COMMENT ON FUNCTION flohsync._create_for_match(flohsync.connector_sync_match, text) IS
+COMMENT ON FUNCTION _flohsync.create_for_match(flohsync.connector_sync_match, text) IS
   'Creates an unconfirmed user from the record of a match and links it; 22023 without an e-mail address, 23505 when that is taken';
 
 CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
@@ -318,11 +318,11 @@ AS $$
 DECLARE
   m flohsync.connector_sync_match;
 BEGIN
-  PERFORM flohsync._check_action(action, ARRAY['link', 'skip', 'create'], user_id);
-  m := flohsync._locked_match(match_id);
-  RETURN CASE action WHEN 'link' THEN flohsync._set_match(m, 'manual_override', user_id, notes)
-                     WHEN 'skip' THEN flohsync._set_match(m, 'skipped', NULL, notes)
-                     ELSE flohsync._create_for_match(m, notes) END;
+  PERFORM _flohsync.check_action(action, ARRAY['link', 'skip', 'create'], user_id);
+  m := _flohsync.locked_match(match_id);
+  RETURN CASE action WHEN 'link' THEN _flohsync.set_match(m, 'manual_override', user_id, notes)
+                     WHEN 'skip' THEN _flohsync.set_match(m, 'skipped', NULL, notes)
+                     ELSE _flohsync.create_for_match(m, notes) END;
 END
 $$;
 COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
@@ -332,7 +332,7 @@ CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT (flohsync._set_match(flohsync._locked_match(unlink_match.match_id), 'unmatched', NULL, NULL)).*;
+  SELECT (_flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL)).*;
 END;
 COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
   'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
@@ -344,22 +344,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
+  _connector uuid := _flohsync.connector_id(connector);
   m flohsync.connector_sync_match;
   updated int := 0;
   missing uuid[];
   failed jsonb := '[]';
 BEGIN
   IF match_ids IS NULL OR cardinality(match_ids) = 0 OR array_position(match_ids, NULL) IS NOT NULL THEN
-    PERFORM flohsync._invalid('matchIds', 'it must be an array of at least one id');
+    PERFORM _flohsync.invalid('matchIds', 'it must be an array of at least one id');
   END IF;
-  PERFORM flohsync._check_action(action, ARRAY['link', 'skip'], user_id);
+  PERFORM _flohsync.check_action(action, ARRAY['link', 'skip'], user_id);
   SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
    WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
   -- In one order, so that two of these cannot wait for each other.
   FOR m IN SELECT x.* FROM flohsync.connector_sync_match x WHERE x.id = ANY (match_ids) AND x.connector_id = _connector ORDER BY x.id FOR UPDATE LOOP
     BEGIN
-      PERFORM flohsync._set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
+      PERFORM _flohsync.set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
       updated := updated + 1;
     EXCEPTION WHEN OTHERS THEN
       failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));

@@ -36,7 +36,7 @@ COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
 
 CREATE TABLE flohsync.workflow_run (
-  id          uuid PRIMARY KEY DEFAULT flohsync._new_id(),
+  id          uuid PRIMARY KEY DEFAULT _flohsync.new_id(),
   job_id      bigint REFERENCES flohsync.workflow_job ON DELETE SET NULL,
   workflow_id uuid REFERENCES flohsync.workflow_definition ON DELETE SET NULL,
   variables   jsonb NOT NULL,
@@ -55,21 +55,21 @@ COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When it was made';
 
 -- What queues the jobs.
 
-CREATE FUNCTION flohsync._changed_record(_id uuid, _external_id text, _display_name text, _email text, _change text, _user uuid, _status text) RETURNS jsonb
+CREATE FUNCTION _flohsync.changed_record(_id uuid, _external_id text, _display_name text, _email text, _change text, _user uuid, _status text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object('resourceId', _id, 'externalId', _external_id, 'displayName', _display_name, 'email', _email,
                                      'change', _change, 'userId', _user, 'matchStatus', _status);
-COMMENT ON FUNCTION flohsync._changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record as a workflow is told of it';
+COMMENT ON FUNCTION _flohsync.changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record as a workflow is told of it';
 
-CREATE FUNCTION flohsync._job_data(_c flohsync.connector_sync_config, _run bigint) RETURNS jsonb
+CREATE FUNCTION _flohsync.job_data(_c flohsync.connector_sync_config, _run bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object('connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
                                      'workflowId', (_c).post_sync_workflow_id, 'triggerMode', (_c).sync_trigger_mode, 'runId', _run);
-COMMENT ON FUNCTION flohsync._job_data(flohsync.connector_sync_config, bigint) IS 'What the data of every job has';
+COMMENT ON FUNCTION _flohsync.job_data(flohsync.connector_sync_config, bigint) IS 'What the data of every job has';
 
-CREATE FUNCTION flohsync._queue_jobs(_c flohsync.connector_sync_config, _run bigint, _data jsonb[]) RETURNS bigint
+CREATE FUNCTION _flohsync.queue_jobs(_c flohsync.connector_sync_config, _run bigint, _data jsonb[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -81,57 +81,57 @@ BEGIN
     SELECT _run, _c.post_sync_workflow_id, d.data FROM unnest(_data) WITH ORDINALITY AS d(data, position) ORDER BY d.position
     RETURNING j.id)
   SELECT array_agg(m.id) INTO jobs FROM made m;
-  PERFORM flohsync._start_workflows(jobs);
+  PERFORM _flohsync.start_workflows(jobs);
   RETURN coalesce(cardinality(jobs), 0);
 END
 $$;
-COMMENT ON FUNCTION flohsync._queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
+COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
 
-CREATE FUNCTION flohsync._queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb) RETURNS bigint
+CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT flohsync._queue_jobs(_c, _run, (
-    SELECT pg_catalog.array_agg(flohsync._job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
+  SELECT _flohsync.queue_jobs(_c, _run, (
+    SELECT pg_catalog.array_agg(_flohsync.job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
       FROM (SELECT (e.position - 1) / 500 AS nr, pg_catalog.jsonb_agg(e.record ORDER BY e.position) AS records
               FROM pg_catalog.jsonb_array_elements(_records) WITH ORDINALITY AS e(record, position)
              GROUP BY 1) b));
 END;
-COMMENT ON FUNCTION flohsync._queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb) IS 'Queues jobs of at most 500 changed records each';
+COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb) IS 'Queues jobs of at most 500 changed records each';
 
-CREATE FUNCTION flohsync._trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _queued uuid[]) RETURNS bigint
+CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _queued uuid[]) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 SET work_mem = '64MB'
 BEGIN ATOMIC
-  SELECT coalesce(flohsync._queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
-           flohsync._changed_record(x.id, x.external_id, x.display_name, x.email,
+  SELECT coalesce(_flohsync.queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
+           _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
              -- What several changes come to is what the record is now.
              CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (f.changes) THEN 'staled' WHEN 'added' = ANY (f.changes) THEN 'added'
                   WHEN 'staled' = ANY (f.changes) OR 'restored' = ANY (f.changes) THEN 'restored' ELSE 'updated' END,
              m.user_id, m.match_status) ORDER BY x.external_id)), 0)
     FROM (SELECT e.resource_id, pg_catalog.array_agg(DISTINCT e.change) AS changes
             FROM (SELECT g.resource_id, g.change
-                    FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL flohsync._page_changes(p) g
+                    FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
                    WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
                   UNION ALL
-                  SELECT q.resource_id, q.change FROM flohsync.record_change q
+                  SELECT q.resource_id, q.change FROM _flohsync.record_change q
                    WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
            GROUP BY e.resource_id) f
     JOIN flohsync.resource_record x ON x.id = f.resource_id
     LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
 END;
-COMMENT ON FUNCTION flohsync._trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]) IS
+COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]) IS
   'Queues the jobs that tell a workflow of each record changed since it was last told; returns their number';
 
-CREATE FUNCTION flohsync._trigger_summary(_run bigint, _stats jsonb) RETURNS void
+CREATE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   FOR _attempt IN 1 .. 3 LOOP
     BEGIN
-      PERFORM flohsync._queue_jobs(c, _run, ARRAY[flohsync._job_data(c, _run) || jsonb_build_object('stats', _stats)])
+      PERFORM _flohsync.queue_jobs(c, _run, ARRAY[_flohsync.job_data(c, _run) || jsonb_build_object('stats', _stats)])
          FROM flohsync.sync_run r
          JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
         WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL
@@ -139,18 +139,18 @@ BEGIN
               + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0;
       RETURN;
     EXCEPTION WHEN OTHERS THEN
-      IF flohsync._stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN
+      IF _flohsync.stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN
         RETURN;
       END IF;
     END;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION flohsync._trigger_summary(bigint, jsonb) IS 'Queues the one job that tells a workflow of a run in which something changed';
+COMMENT ON FUNCTION _flohsync.trigger_summary(bigint, jsonb) IS 'Queues the one job that tells a workflow of a run in which something changed';
 
 -- The handler: what a job becomes.
 
-CREATE FUNCTION flohsync._job_problem(_j flohsync.workflow_job) RETURNS text
+CREATE FUNCTION _flohsync.job_problem(_j flohsync.workflow_job) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
@@ -164,17 +164,17 @@ RETURN CASE
   WHEN NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = ((_j).data ->> 'workflowId')::uuid)
     THEN pg_catalog.format('workflow %s does not exist', (_j).data ->> 'workflowId')
 END;
-COMMENT ON FUNCTION flohsync._job_problem(flohsync.workflow_job) IS 'What makes a job useless; null when nothing does';
+COMMENT ON FUNCTION _flohsync.job_problem(flohsync.workflow_job) IS 'What makes a job useless; null when nothing does';
 
-CREATE FUNCTION flohsync._start_workflows(_jobs bigint[]) RETURNS void
+CREATE FUNCTION _flohsync.start_workflows(_jobs bigint[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   started uuid[];
 BEGIN
-  UPDATE flohsync.workflow_job j SET status = 'failed', error = flohsync._job_problem(j), finished_at = clock_timestamp()
-   WHERE j.id = ANY (_jobs) AND j.status = 'queued' AND flohsync._job_problem(j) IS NOT NULL;
+  UPDATE flohsync.workflow_job j SET status = 'failed', error = _flohsync.job_problem(j), finished_at = clock_timestamp()
+   WHERE j.id = ANY (_jobs) AND j.status = 'queued' AND _flohsync.job_problem(j) IS NOT NULL;
   WITH made AS (
     INSERT INTO flohsync.workflow_run AS r (job_id, workflow_id, variables)
     SELECT j.id, (j.data ->> 'workflowId')::uuid,
@@ -194,21 +194,21 @@ BEGIN
      FROM unnest(started) WITH ORDINALITY AS w(id, position) GROUP BY (w.position - 1) / 100;
 END
 $$;
-COMMENT ON FUNCTION flohsync._start_workflows(bigint[]) IS
+COMMENT ON FUNCTION _flohsync.start_workflows(bigint[]) IS
   'The handler of sync-workflow-trigger jobs: checks the data and makes a workflow_run with its variables; what cannot be used fails for good';
 
-CREATE FUNCTION flohsync._workflow_enabled() RETURNS trigger
+CREATE FUNCTION _flohsync.workflow_enabled() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM flohsync._start_workflows(ARRAY(SELECT j.id FROM flohsync.workflow_job j WHERE j.workflow_id = NEW.id AND j.status = 'queued' ORDER BY j.id));
+  PERFORM _flohsync.start_workflows(ARRAY(SELECT j.id FROM flohsync.workflow_job j WHERE j.workflow_id = NEW.id AND j.status = 'queued' ORDER BY j.id));
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION flohsync._workflow_enabled() IS 'Has the handler take the jobs that waited while their workflow was disabled';
+COMMENT ON FUNCTION _flohsync.workflow_enabled() IS 'Has the handler take the jobs that waited while their workflow was disabled';
 CREATE TRIGGER workflow_enabled AFTER UPDATE OF enabled ON flohsync.workflow_definition
-FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION flohsync._workflow_enabled();
+FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION _flohsync.workflow_enabled();
 
 -- For a worker outside that does the workflows.
 
@@ -220,7 +220,7 @@ DECLARE
   jobs bigint[];
 BEGIN
   IF claim_workflow_jobs.max IS NULL OR claim_workflow_jobs.max < 1 THEN
-    PERFORM flohsync._invalid('max', 'it must be at least 1');
+    PERFORM _flohsync.invalid('max', 'it must be at least 1');
   END IF;
   -- Whoever claimed these is gone.
   UPDATE flohsync.workflow_job j
@@ -234,7 +234,7 @@ BEGIN
              AND NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = j.workflow_id AND NOT w.enabled)
            ORDER BY j.run_after, j.id
            LIMIT claim_workflow_jobs.max FOR UPDATE SKIP LOCKED) q;
-  PERFORM flohsync._start_workflows(jobs);
+  PERFORM _flohsync.start_workflows(jobs);
   RETURN QUERY
   WITH claimed AS (
     UPDATE flohsync.workflow_job j SET status = 'running', attempts = j.attempts + 1, claimed_at = clock_timestamp()
@@ -249,7 +249,7 @@ $$;
 COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
   'Gives at most a number of jobs to the caller, each to one caller; it must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they are given out again';
 
-CREATE FUNCTION flohsync._claimed_job(_id bigint) RETURNS flohsync.workflow_job
+CREATE FUNCTION _flohsync.claimed_job(_id bigint) RETURNS flohsync.workflow_job
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -267,9 +267,9 @@ BEGIN
   RETURN j;
 END
 $$;
-COMMENT ON FUNCTION flohsync._claimed_job(bigint) IS 'A claimed job, locked; 42704 when there is none, 55000 when it is not claimed';
+COMMENT ON FUNCTION _flohsync.claimed_job(bigint) IS 'A claimed job, locked; 42704 when there is none, 55000 when it is not claimed';
 
-CREATE FUNCTION flohsync._end_job(_id bigint, _status text, _error text, _run_after timestamptz) RETURNS void
+CREATE FUNCTION _flohsync.end_job(_id bigint, _status text, _error text, _run_after timestamptz) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -279,15 +279,15 @@ BEGIN ATOMIC
          finished_at = CASE WHEN _status <> 'queued' THEN pg_catalog.clock_timestamp() END
    WHERE j.id = _id;
 END;
-COMMENT ON FUNCTION flohsync._end_job(bigint, text, text, timestamptz) IS 'Ends a job, or queues it again for later';
+COMMENT ON FUNCTION _flohsync.end_job(bigint, text, text, timestamptz) IS 'Ends a job, or queues it again for later';
 
 CREATE FUNCTION flohsync.complete_workflow_job(id bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM flohsync._claimed_job(complete_workflow_job.id);
-  PERFORM flohsync._end_job(complete_workflow_job.id, 'done', NULL, NULL);
+  PERFORM _flohsync.claimed_job(complete_workflow_job.id);
+  PERFORM _flohsync.end_job(complete_workflow_job.id, 'done', NULL, NULL);
 END
 $$;
 COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Says that a claimed job is done; 42704 when there is none, 55000 when it is not claimed';
@@ -297,10 +297,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  j flohsync.workflow_job := flohsync._claimed_job(fail_workflow_job.id);
+  j flohsync.workflow_job := _flohsync.claimed_job(fail_workflow_job.id);
   outcome text := CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END;
 BEGIN
-  PERFORM flohsync._end_job(j.id, outcome, coalesce(fail_workflow_job.error, 'unknown error'),
+  PERFORM _flohsync.end_job(j.id, outcome, coalesce(fail_workflow_job.error, 'unknown error'),
                             clock_timestamp() + interval '5 seconds' * (1 << least(j.attempts - 1, 2)));
   RETURN outcome;
 END
@@ -310,7 +310,7 @@ COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
 
 -- The history of runs and of jobs.
 
-CREATE FUNCTION flohsync._forget_history(_retention interval) RETURNS void
+CREATE FUNCTION _flohsync.forget_history(_retention interval) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -332,4 +332,4 @@ BEGIN ATOMIC
                    ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED)
      AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id AND n.resource_type = r.resource_type AND n.id > r.id);
 END;
-COMMENT ON FUNCTION flohsync._forget_history(interval) IS 'Forgets runs and workflow jobs that ended longer ago than the retention, failures after three times that';
+COMMENT ON FUNCTION _flohsync.forget_history(interval) IS 'Forgets runs and workflow jobs that ended longer ago than the retention, failures after three times that';

@@ -1,33 +1,33 @@
 -- Tables behind the cache and the webhooks.
 
 -- The columns of these three are read by src/outbox.c, in this order.
-CREATE TABLE flohsync.cache_state (
+CREATE TABLE _flohsync.cache_state (
   id         boolean PRIMARY KEY DEFAULT true CHECK (id),
   server     bigint,
   epoch      bigint NOT NULL DEFAULT 0,
   timeline   integer NOT NULL DEFAULT 0,
   changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 50);
-INSERT INTO flohsync.cache_state DEFAULT VALUES;
-COMMENT ON TABLE flohsync.cache_state IS 'Which Redis the cache is in; one row';
-COMMENT ON COLUMN flohsync.cache_state.id IS 'Keeps it at one row';
-COMMENT ON COLUMN flohsync.cache_state.server IS 'Identity of the Redis, made of its address, run_id and history; null: there is no cache, and changes are not noted for it';
-COMMENT ON COLUMN flohsync.cache_state.epoch IS 'Random number; part of what every cached value must carry';
-COMMENT ON COLUMN flohsync.cache_state.timeline IS 'Time line of this server when the row was written';
-COMMENT ON COLUMN flohsync.cache_state.changed_at IS 'When the row was written';
+INSERT INTO _flohsync.cache_state DEFAULT VALUES;
+COMMENT ON TABLE _flohsync.cache_state IS 'Which Redis the cache is in; one row';
+COMMENT ON COLUMN _flohsync.cache_state.id IS 'Keeps it at one row';
+COMMENT ON COLUMN _flohsync.cache_state.server IS 'Identity of the Redis, made of its address, run_id and history; null: there is no cache, and changes are not noted for it';
+COMMENT ON COLUMN _flohsync.cache_state.epoch IS 'Random number; part of what every cached value must carry';
+COMMENT ON COLUMN _flohsync.cache_state.timeline IS 'Time line of this server when the row was written';
+COMMENT ON COLUMN _flohsync.cache_state.changed_at IS 'When the row was written';
 
-CREATE TABLE flohsync.cache_epoch (
+CREATE TABLE _flohsync.cache_epoch (
   connector_id  uuid NOT NULL,
   resource_type varchar(64) COLLATE "C" NOT NULL,
   epoch         bigint NOT NULL,
   PRIMARY KEY (connector_id, resource_type)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE flohsync.cache_epoch IS 'What else cached values must carry: changing it voids them all';
-COMMENT ON COLUMN flohsync.cache_epoch.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.cache_epoch.resource_type IS 'Resource type; empty: all';
-COMMENT ON COLUMN flohsync.cache_epoch.epoch IS 'Random number';
+COMMENT ON TABLE _flohsync.cache_epoch IS 'What else cached values must carry: changing it voids them all';
+COMMENT ON COLUMN _flohsync.cache_epoch.connector_id IS 'Connector';
+COMMENT ON COLUMN _flohsync.cache_epoch.resource_type IS 'Resource type; empty: all';
+COMMENT ON COLUMN _flohsync.cache_epoch.epoch IS 'Random number';
 
-CREATE TABLE flohsync.cache_outbox (
+CREATE TABLE _flohsync.cache_outbox (
   connector_id  uuid NOT NULL,
   resource_type varchar(64) COLLATE "C" NOT NULL DEFAULT '',
   external_id   varchar(255) COLLATE "C" NOT NULL DEFAULT '',
@@ -36,29 +36,29 @@ CREATE TABLE flohsync.cache_outbox (
   -- seq is in it because no writer shall wait for another who invalidates the same.
   PRIMARY KEY (connector_id, resource_type, external_id, seq)
 );
-COMMENT ON TABLE flohsync.cache_outbox IS 'Cache entries to be invalidated; an empty type or id stands for all';
-COMMENT ON COLUMN flohsync.cache_outbox.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.cache_outbox.resource_type IS 'Resource type';
-COMMENT ON COLUMN flohsync.cache_outbox.external_id IS 'Id in the upstream';
-COMMENT ON COLUMN flohsync.cache_outbox.seq IS 'Tells requests for the same entry apart';
-COMMENT ON COLUMN flohsync.cache_outbox.created_at IS 'When the invalidation was asked for';
+COMMENT ON TABLE _flohsync.cache_outbox IS 'Cache entries to be invalidated; an empty type or id stands for all';
+COMMENT ON COLUMN _flohsync.cache_outbox.connector_id IS 'Connector';
+COMMENT ON COLUMN _flohsync.cache_outbox.resource_type IS 'Resource type';
+COMMENT ON COLUMN _flohsync.cache_outbox.external_id IS 'Id in the upstream';
+COMMENT ON COLUMN _flohsync.cache_outbox.seq IS 'Tells requests for the same entry apart';
+COMMENT ON COLUMN _flohsync.cache_outbox.created_at IS 'When the invalidation was asked for';
 
-CREATE FUNCTION flohsync._connectors_changed() RETURNS trigger
+CREATE FUNCTION _flohsync.connectors_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_connectors_changed';
-COMMENT ON FUNCTION flohsync._connectors_changed() IS 'Tells readers of the cache that a connector may have another name';
+COMMENT ON FUNCTION _flohsync.connectors_changed() IS 'Tells readers of the cache that a connector may have another name';
 CREATE TRIGGER connectors_changed BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON flohsync.connector_definition
-FOR EACH STATEMENT EXECUTE FUNCTION flohsync._connectors_changed();
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.connectors_changed();
 
-CREATE TABLE flohsync.webhook_delivery (
+CREATE TABLE _flohsync.webhook_delivery (
   connector_id uuid NOT NULL,  -- no foreign key: it would be checked, and its row locked, for each delivery
   webhook_id   text NOT NULL,
   received_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (connector_id, webhook_id)
 );
-COMMENT ON TABLE flohsync.webhook_delivery IS 'Ids of webhooks that were received, so that each counts once';
-COMMENT ON COLUMN flohsync.webhook_delivery.connector_id IS 'Connector';
-COMMENT ON COLUMN flohsync.webhook_delivery.webhook_id IS 'Id that the sender gave it, or, where that is not signed, a digest of it and the body';
-COMMENT ON COLUMN flohsync.webhook_delivery.received_at IS 'When it was received';
+COMMENT ON TABLE _flohsync.webhook_delivery IS 'Ids of webhooks that were received, so that each counts once';
+COMMENT ON COLUMN _flohsync.webhook_delivery.connector_id IS 'Connector';
+COMMENT ON COLUMN _flohsync.webhook_delivery.webhook_id IS 'Id that the sender gave it, or, where that is not signed, a digest of it and the body';
+COMMENT ON COLUMN _flohsync.webhook_delivery.received_at IS 'When it was received';
 
 CREATE TABLE flohsync.entitlement_event (
   id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -21,11 +21,11 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _connector uuid := flohsync._connector_id(connector);
-  _type text := flohsync._check_resource_type(cache_invalidate.resource_type);
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(cache_invalidate.resource_type);
 BEGIN
-  PERFORM flohsync._check_external_id(external_id);
-  PERFORM flohsync._invalidate(_connector, _type, ARRAY[external_id]);
+  PERFORM _flohsync.check_external_id(external_id);
+  PERFORM _flohsync.invalidate(_connector, _type, ARRAY[external_id]);
 END
 $$;
 COMMENT ON FUNCTION flohsync.cache_invalidate(text, text, text) IS 'Has the cache forget one record when the transaction commits';
@@ -35,13 +35,13 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM flohsync._invalidate_all(flohsync._connector_id(connector),
-    CASE WHEN cache_clear.resource_type IS NOT NULL THEN flohsync._check_resource_type(cache_clear.resource_type) END);
+  PERFORM _flohsync.invalidate_all(_flohsync.connector_id(connector),
+    CASE WHEN cache_clear.resource_type IS NOT NULL THEN _flohsync.check_resource_type(cache_clear.resource_type) END);
 END
 $$;
 COMMENT ON FUNCTION flohsync.cache_clear(text, text) IS
   'Has the cache forget all records of a type, or with null of a connector, when the transaction commits; takes the same time for any number';
 
-CREATE FUNCTION flohsync._cache_metrics() RETURNS TABLE (family text, labels text, value numeric)
+CREATE FUNCTION _flohsync.cache_metrics() RETURNS TABLE (family text, labels text, value numeric)
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cache_metrics';
-COMMENT ON FUNCTION flohsync._cache_metrics() IS 'Samples about the cache for metrics(): counters since the server started';
+COMMENT ON FUNCTION _flohsync.cache_metrics() IS 'Samples about the cache for metrics(): counters since the server started';

@@ -20,22 +20,22 @@
 --   - who inserts looks for tombstones after the insert, at what is committed by
 --     then (apply.c).
 
-CREATE INDEX webhook_delivery_age ON flohsync.webhook_delivery (received_at);
+CREATE INDEX webhook_delivery_age ON _flohsync.webhook_delivery (received_at);
 
 CREATE TRIGGER deliveries_removed AFTER DELETE ON flohsync.connector_definition
-FOR EACH ROW EXECUTE FUNCTION flohsync._connector_removed('webhook_delivery');
+FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.webhook_delivery');
 
-CREATE TABLE flohsync.webhook_handler (
+CREATE TABLE _flohsync.webhook_handler (
   id      boolean PRIMARY KEY DEFAULT true CHECK (id),
   handler text NOT NULL,
   owner   name NOT NULL DEFAULT current_user,
   set_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
-COMMENT ON COLUMN flohsync.webhook_handler.id IS 'True: there is one row at most';
-COMMENT ON COLUMN flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or of flohsync.worker_role if that is one, too';
-COMMENT ON COLUMN flohsync.webhook_handler.set_at IS 'When it was set';
+COMMENT ON TABLE _flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
+COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'True: there is one row at most';
+COMMENT ON COLUMN _flohsync.webhook_handler.handler IS 'Function with its argument types';
+COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or of flohsync.worker_role if that is one, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.set_at IS 'When it was set';
 
 CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
 LANGUAGE plpgsql
@@ -45,18 +45,18 @@ DECLARE
   p pg_proc;
 BEGIN
   IF set_entitlement_handler.handler IS NULL THEN
-    DELETE FROM flohsync.webhook_handler;
+    DELETE FROM _flohsync.webhook_handler;
     RETURN;
   END IF;
   SELECT x.* INTO p FROM pg_proc x WHERE x.oid = set_entitlement_handler.handler;
   IF p.oid IS NULL OR p.prokind <> 'f' OR p.proretset
      OR oidvectortypes(p.proargtypes) NOT IN ('uuid, jsonb', 'text, jsonb', 'jsonb') THEN
-    PERFORM flohsync._invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
+    PERFORM _flohsync.invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
       'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
   ELSIF NOT has_function_privilege(p.oid, 'EXECUTE') THEN
     RAISE insufficient_privilege USING MESSAGE = format('permission denied for function %s', p.oid::regprocedure);
   END IF;
-  INSERT INTO flohsync.webhook_handler AS h (handler)
+  INSERT INTO _flohsync.webhook_handler AS h (handler)
   SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) FROM pg_namespace n WHERE n.oid = p.pronamespace
   ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, set_at = EXCLUDED.set_at;
 END
@@ -80,20 +80,20 @@ COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
 
 -- Failures.
 
-CREATE FUNCTION flohsync._webhook_failed(_record flohsync.resource_record, _stage text, _state text, _message text) RETURNS void
+CREATE FUNCTION _flohsync.webhook_failed(_record flohsync.resource_record, _stage text, _state text, _message text) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT flohsync._stage_failed(NULL, _stage, _state, _message, _record => _record);
+  SELECT _flohsync.stage_failed(NULL, _stage, _state, _message, _record => _record);
   -- The next post-sync makes up for it.
-  SELECT flohsync._note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'again');
+  SELECT _flohsync.note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'again');
 END;
-COMMENT ON FUNCTION flohsync._webhook_failed(flohsync.resource_record, text, text, text) IS
+COMMENT ON FUNCTION _flohsync.webhook_failed(flohsync.resource_record, text, text, text) IS
   'Records that what follows a webhook failed, and has the next post-sync look at the record';
 
 -- Added, updated or restored.
 
-CREATE FUNCTION flohsync._follow_webhook(_record uuid, _change text) RETURNS void
+CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -109,37 +109,37 @@ BEGIN
     RETURN;
   END IF;
   BEGIN
-    IF flohsync._is_user_type(c) THEN
-      PERFORM flohsync._share_matching(c);
+    IF _flohsync.is_user_type(c) THEN
+      PERFORM _flohsync.share_matching(c);
       -- Nobody is created while a run is held.
       held := c.create_users AND EXISTS (SELECT FROM flohsync.sync_run r
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held');
-      did := flohsync._people(c, ARRAY[x.id], ARRAY[x.id], NULL, held, false, false, false, x);
+      did := _flohsync.people(c, ARRAY[x.id], ARRAY[x.id], NULL, held, false, false, false, x);
       IF did.errors <> '[]' OR (held AND coalesce((did.report ->> 'createPending')::int, 0) > 0) THEN
-        PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY[x.id], 'again');
+        PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY[x.id], 'again');
       END IF;
     END IF;
   EXCEPTION WHEN OTHERS THEN
-    PERFORM flohsync._webhook_failed(x, 'match', SQLSTATE, SQLERRM);
+    PERFORM _flohsync.webhook_failed(x, 'match', SQLSTATE, SQLERRM);
   END;
   BEGIN
-    IF flohsync._tells_records(c) THEN
-      PERFORM flohsync._queue_record_jobs(c, NULL, jsonb_build_array(
-                flohsync._changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)))
+    IF _flohsync.tells_records(c) THEN
+      PERFORM _flohsync.queue_record_jobs(c, NULL, jsonb_build_array(
+                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)))
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
     END IF;
   EXCEPTION WHEN OTHERS THEN
-    PERFORM flohsync._webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
-    PERFORM flohsync._note_changes(c.connector_id, c.resource_type, ARRAY[x.id], _change);
+    PERFORM _flohsync.webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
+    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY[x.id], _change);
   END;
 END
 $$;
-COMMENT ON FUNCTION flohsync._follow_webhook(uuid, text) IS
+COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text) IS
   'Does what post-sync does, for one record that a webhook changed; failures are recorded, not raised';
 
 -- Out of the scope that the filter rules set: as a complete pass would find it.
 
-CREATE FUNCTION flohsync._leave_scope(_record uuid, _observed_at timestamptz, _event_at timestamptz) RETURNS boolean
+CREATE FUNCTION _flohsync.leave_scope(_record uuid, _observed_at timestamptz, _event_at timestamptz) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -148,20 +148,20 @@ DECLARE
 BEGIN
   UPDATE flohsync.resource_record r
      SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL
-   WHERE r.id = _record AND r.stale_since IS NULL AND flohsync._is_news(r, _observed_at, _event_at)
+   WHERE r.id = _record AND r.stale_since IS NULL AND _flohsync.is_news(r, _observed_at, _event_at)
   RETURNING * INTO x;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
   -- Who leaves by that is for the next post-sync to say: its safeguard sees how many there are.
-  PERFORM flohsync._note_changes(x.connector_id, x.resource_type, ARRAY[x.id], 'staled');
+  PERFORM _flohsync.note_changes(x.connector_id, x.resource_type, ARRAY[x.id], 'staled');
   RETURN true;
 END
 $$;
-COMMENT ON FUNCTION flohsync._leave_scope(uuid, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION _flohsync.leave_scope(uuid, timestamptz, timestamptz) IS
   'Marks a record stale because an event moved it out of scope; false when it was stale already or is newer';
 
-CREATE FUNCTION flohsync._is_news(_r flohsync.resource_record, _observed_at timestamptz, _event_at timestamptz) RETURNS boolean
+CREATE FUNCTION _flohsync.is_news(_r flohsync.resource_record, _observed_at timestamptz, _event_at timestamptz) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((_r).event_at <= _event_at, true)
@@ -169,12 +169,12 @@ RETURN coalesce((_r).event_at <= _event_at, true)
        OR _observed_at >= greatest((_r).observed_at, CASE WHEN (_r).stale_since IS NULL THEN
             (SELECT c.last_full_pass_at FROM flohsync.connector_sync_config c
               WHERE c.connector_id = (_r).connector_id AND c.resource_type = (_r).resource_type) END));
-COMMENT ON FUNCTION flohsync._is_news(flohsync.resource_record, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, timestamptz) IS
   'Whether an event is no older than what is stored; a stored time in the future is a clock''s that was wrong';
 
 -- Deleted.
 
-CREATE FUNCTION flohsync._too_many_leavers(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.too_many_leavers(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -187,7 +187,7 @@ BEGIN
   IF max_fraction IS NULL THEN
     RETURN false;
   END IF;
-  SELECT count(*) + 1 INTO n FROM flohsync.resource_tombstone t
+  SELECT count(*) + 1 INTO n FROM _flohsync.resource_tombstone t
    WHERE t.connector_id = _c.connector_id AND t.resource_type = _c.resource_type AND t.deactivated
      AND t.made_at > clock_timestamp() - interval '24 hours';
   IF n <= min_records THEN
@@ -203,13 +203,13 @@ BEGIN
   RETURN n > max_fraction * active;
 END
 $$;
-COMMENT ON FUNCTION flohsync._too_many_leavers(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.too_many_leavers(flohsync.connector_sync_config) IS
   'Whether one more deactivation by a webhook would make more within 24 hours than the safeguard allows';
 
 -- _let_go applies the rules about the user of a record that is to be removed:
 -- true when that may be done.  Otherwise it must stay, stale, because the next
 -- post-sync has to look at it.
-CREATE FUNCTION flohsync._let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, OUT removable boolean, OUT deactivated boolean)
+CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -218,7 +218,7 @@ DECLARE
 BEGIN
   removable := true;
   deactivated := false;
-  PERFORM flohsync._share_matching(_c);
+  PERFORM _flohsync.share_matching(_c);
   -- All records of the user in one order: when the last two of them go at once, one sees that it is the last.
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.user_id = (SELECT o.user_id FROM flohsync.connector_sync_match o WHERE o.connector_resource_id = _x.id)
@@ -228,13 +228,13 @@ BEGIN
   END IF;
   UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
   IF _c.deactivate_users THEN
-    users := ARRAY(SELECT * FROM flohsync._leavers(_c, ARRAY[_x.id]));
+    users := ARRAY(SELECT * FROM _flohsync.leavers(_c, ARRAY[_x.id]));
     IF users <> '{}' THEN
-      IF flohsync._too_many_leavers(_c) THEN
+      IF _flohsync.too_many_leavers(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
         VALUES (_x.connector_id, _x.resource_type, _x.external_id, 'safeguard',
                 'the user was not deactivated: with him the webhooks of 24 hours would have deactivated more users than the safeguard allows; the next run decides');
-        PERFORM flohsync._note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
+        PERFORM _flohsync.note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
         removable := false;
         RETURN;
       END IF;
@@ -242,19 +242,19 @@ BEGIN
       deactivated := true;
     END IF;
   END IF;
-  PERFORM flohsync._tell_others(_c, ARRAY[_x.id]);
+  PERFORM _flohsync.tell_others(_c, ARRAY[_x.id]);
 EXCEPTION WHEN OTHERS THEN
   -- Whoever has to leave must not be forgotten with the record.
   UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
-  PERFORM flohsync._webhook_failed(_x, 'deactivate', SQLSTATE, SQLERRM);
+  PERFORM _flohsync.webhook_failed(_x, 'deactivate', SQLSTATE, SQLERRM);
   removable := false;
   deactivated := false;
 END
 $$;
-COMMENT ON FUNCTION flohsync._let_go(flohsync.connector_sync_config, flohsync.resource_record) IS
+COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record) IS
   'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
 
-CREATE FUNCTION flohsync._delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
+CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -283,13 +283,13 @@ BEGIN
   END LOOP;
   _observed_at := least(clock_timestamp(), _event_at + _tolerance);
   IF x.id IS NOT NULL THEN
-    IF NOT flohsync._is_news(x, _observed_at, _event_at) THEN
+    IF NOT _flohsync.is_news(x, _observed_at, _event_at) THEN
       RETURN 'ignored';
     END IF;
     SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
     outcome := 'removed';
-    IF c.id IS NOT NULL AND flohsync._is_user_type(c) THEN
-      verdict := flohsync._let_go(c, x);
+    IF c.id IS NOT NULL AND _flohsync.is_user_type(c) THEN
+      verdict := _flohsync.let_go(c, x);
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';
@@ -298,15 +298,15 @@ BEGIN
     END IF;
     IF outcome = 'removed' THEN
       BEGIN
-        PERFORM flohsync._remove_records(_connector, _type, ARRAY[x.id], true, NULL);
+        PERFORM _flohsync.remove_records(_connector, _type, ARRAY[x.id], true, NULL);
       EXCEPTION WHEN OTHERS THEN
         -- A workflow that could not be told; the record goes all the same.
-        PERFORM flohsync._remove_records(_connector, _type, ARRAY[x.id], false, NULL);
-        PERFORM flohsync._webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
+        PERFORM _flohsync.remove_records(_connector, _type, ARRAY[x.id], false, NULL);
+        PERFORM _flohsync.webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
       END;
     END IF;
   END IF;
-  INSERT INTO flohsync.resource_tombstone AS t (external_id, resource_type, connector_id, deleted_at, event_at, deactivated)
+  INSERT INTO _flohsync.resource_tombstone AS t (external_id, resource_type, connector_id, deleted_at, event_at, deactivated)
   VALUES (_external_id, _type, _connector, _observed_at, _event_at, left_by_that)
   ON CONFLICT (external_id, resource_type, connector_id) DO UPDATE
      SET deleted_at = greatest(CASE WHEN t.deleted_at <= clock_timestamp() THEN t.deleted_at END, EXCLUDED.deleted_at), event_at = greatest(t.event_at, EXCLUDED.event_at),
@@ -315,31 +315,31 @@ BEGIN
   RETURN outcome;
 END
 $$;
-COMMENT ON FUNCTION flohsync._delete_record(uuid, text, text, timestamptz, interval) IS
+COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, interval) IS
   'Removes a record that an event says is deleted and leaves a tombstone: removed, staled (it is kept for the next post-sync), none (there was none) or ignored (it is newer)';
 
 -- What is kept no longer than it can be of use.
 
-CREATE FUNCTION flohsync._forget_webhooks(_retention interval) RETURNS void
+CREATE FUNCTION _flohsync.forget_webhooks(_retention interval) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   -- Senders try for three days, and no signature is taken after five minutes.
-  DELETE FROM flohsync.webhook_delivery d
+  DELETE FROM _flohsync.webhook_delivery d
    WHERE (d.connector_id, d.webhook_id) IN (
-     SELECT x.connector_id, x.webhook_id FROM flohsync.webhook_delivery x
+     SELECT x.connector_id, x.webhook_id FROM _flohsync.webhook_delivery x
       WHERE x.received_at < pg_catalog.clock_timestamp() - interval '7 days'
       ORDER BY x.received_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
-  DELETE FROM flohsync.resource_tombstone t
+  DELETE FROM _flohsync.resource_tombstone t
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
-     SELECT x.external_id, x.resource_type, x.connector_id FROM flohsync.resource_tombstone x
+     SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
       WHERE x.deleted_at > pg_catalog.clock_timestamp() + interval '1 day'
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
-  DELETE FROM flohsync.resource_tombstone t
+  DELETE FROM _flohsync.resource_tombstone t
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
-     SELECT x.external_id, x.resource_type, x.connector_id FROM flohsync.resource_tombstone x
+     SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
       WHERE x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
-        AND x.deleted_at < pg_catalog.clock_timestamp() - coalesce((SELECT flohsync._duration(c.stale_retention) FROM flohsync.connector_sync_config c
+        AND x.deleted_at < pg_catalog.clock_timestamp() - coalesce((SELECT _flohsync.duration(c.stale_retention) FROM flohsync.connector_sync_config c
               WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
   DELETE FROM flohsync.sync_error e
@@ -347,5 +347,5 @@ BEGIN ATOMIC
                    WHERE x.run_id IS NULL AND x.created_at < pg_catalog.clock_timestamp() - 3 * _retention
                    ORDER BY x.created_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
 END;
-COMMENT ON FUNCTION flohsync._forget_webhooks(interval) IS
+COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS
   'Forgets ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and errors of webhooks after three times the retention of runs (null: never)';

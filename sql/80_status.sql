@@ -42,7 +42,7 @@ CREATE VIEW flohsync.jobs WITH (security_barrier) AS
 SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
-       CASE WHEN d.enabled THEN flohsync._next_due(c) END AS next_run_at,
+       CASE WHEN d.enabled THEN _flohsync.next_due(c) END AS next_run_at,
        CASE WHEN NOT d.enabled THEN 'the connector is disabled'
             WHEN NOT c.enabled THEN 'the configuration is disabled'
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
@@ -96,15 +96,15 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.jsonb_build_object(
-      'resourceType', c.resource_type, 'lastSyncAt', flohsync._iso(c.last_sync_at),
+      'resourceType', c.resource_type, 'lastSyncAt', _flohsync.iso(c.last_sync_at),
       'lastSyncStatus', c.last_sync_status, 'lastSyncError', c.last_sync_error, 'lastSyncStats', c.last_sync_stats,
       'running', (SELECT pg_catalog.jsonb_build_object(
                            'runId', p.run_id, 'page', p.page, 'records', p.records,
-                           'totalEstimate', p.total_estimate, 'startedAt', flohsync._iso(p.started_at))
+                           'totalEstimate', p.total_estimate, 'startedAt', _flohsync.iso(p.started_at))
                     FROM flohsync.sync_progress p
                    WHERE p.connector_id = c.connector_id AND p.resource_type = c.resource_type AND p.status = 'running'),
-      'nextRunAt', flohsync._iso(flohsync._next_due(c)))
+      'nextRunAt', _flohsync.iso(_flohsync.next_due(c)))
     FROM flohsync.connector_sync_config c
-   WHERE c.connector_id = flohsync._connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
+   WHERE c.connector_id = _flohsync.connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.sync_status(text, text) IS 'How the last run went and what is going on; null when there is no configuration';

@@ -1,22 +1,22 @@
 -- What Prometheus scrapes.  All of it comes from the configurations, the open
 -- runs and the processes: its cost does not grow with records or history.
 
-CREATE FUNCTION flohsync._metric_label(_name text, _value text) RETURNS text
+CREATE FUNCTION _flohsync.metric_label(_name text, _value text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.format('%s="%s"', _name,
   pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(_value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'));
-COMMENT ON FUNCTION flohsync._metric_label(text, text) IS 'A label as the text format of Prometheus writes it';
+COMMENT ON FUNCTION _flohsync.metric_label(text, text) IS 'A label as the text format of Prometheus writes it';
 
-CREATE FUNCTION flohsync._metric_samples() RETURNS TABLE (family text, labels text, value numeric)
+CREATE FUNCTION _flohsync.metric_samples() RETURNS TABLE (family text, labels text, value numeric)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH job AS (
-    SELECT pg_catalog.concat_ws(',', flohsync._metric_label('connector', d.name), flohsync._metric_label('resource_type', c.resource_type)) AS labels,
-           c.*, d.enabled AND c.enabled AS scheduled, flohsync._next_due(c) AS next_due, d.enabled AS connector_enabled
+    SELECT pg_catalog.concat_ws(',', _flohsync.metric_label('connector', d.name), _flohsync.metric_label('resource_type', c.resource_type)) AS labels,
+           c.*, d.enabled AND c.enabled AS scheduled, _flohsync.next_due(c) AS next_due, d.enabled AS connector_enabled
       FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
-  SELECT 'flohsync_info', flohsync._metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
+  SELECT 'flohsync_info', _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
   UNION ALL SELECT 'flohsync_launcher_up', NULL,
     (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
   UNION ALL SELECT 'flohsync_workers', NULL,
@@ -32,29 +32,29 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_last_full_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_full_pass_at) FROM job j
   UNION ALL SELECT 'flohsync_last_run_failed', j.labels, (j.last_sync_status = 'error')::int FROM job j
   UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000 FROM job j
-  UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || flohsync._metric_label('status', s.status),
+  UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || _flohsync.metric_label('status', s.status),
       (SELECT pg_catalog.count(*) FROM flohsync.sync_run r
         WHERE r.connector_id = j.connector_id AND r.resource_type = j.resource_type AND r.status = s.status
           AND r.status IN ('queued', 'running', 'held'))
     FROM job j, pg_catalog.unnest(ARRAY['queued', 'running', 'held']) AS s(status)
-  UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || flohsync._metric_label('status', s.status), coalesce((j.totals ->> s.status)::numeric, 0)
+  UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || _flohsync.metric_label('status', s.status), coalesce((j.totals ->> s.status)::numeric, 0)
     FROM job j, pg_catalog.unnest(ARRAY['success', 'error', 'cancelled', 'held']) AS s(status)
-  UNION ALL SELECT 'flohsync_records_total', j.labels || ',' || flohsync._metric_label('outcome', s.outcome), coalesce((j.totals ->> s.outcome)::numeric, 0)
+  UNION ALL SELECT 'flohsync_records_total', j.labels || ',' || _flohsync.metric_label('outcome', s.outcome), coalesce((j.totals ->> s.outcome)::numeric, 0)
     FROM job j, pg_catalog.unnest(ARRAY['added', 'updated', 'unchanged', 'restored', 'staled', 'removed', 'filtered', 'errored', 'ignored', 'duplicates']) AS s(outcome)
   UNION ALL SELECT 'flohsync_upstream_records_total', j.labels, coalesce((j.totals ->> 'totalUpstreamRecords')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_upstream_bytes_total', j.labels, coalesce((j.totals ->> 'bytes')::numeric, 0) FROM job j
-  UNION ALL SELECT 'flohsync_users_total', j.labels || ',' || flohsync._metric_label('action', s.action), coalesce((j.totals ->> s.key)::numeric, 0)
+  UNION ALL SELECT 'flohsync_users_total', j.labels || ',' || _flohsync.metric_label('action', s.action), coalesce((j.totals ->> s.key)::numeric, 0)
     FROM job j, (VALUES ('created', 'usersCreated'), ('deactivated', 'usersDeactivated'), ('reactivated', 'usersReactivated')) AS s(action, key)
   UNION ALL SELECT 'flohsync_profiles_updated_total', j.labels, coalesce((j.totals ->> 'profilesUpdated')::numeric, 0) FROM job j
-  UNION ALL SELECT 'flohsync_workflow_jobs', flohsync._metric_label('status', s.status),
+  UNION ALL SELECT 'flohsync_workflow_jobs', _flohsync.metric_label('status', s.status),
                    (SELECT pg_catalog.count(*) FROM flohsync.workflow_job w WHERE w.status = s.status)
     FROM pg_catalog.unnest(ARRAY['queued', 'running', 'failed']) AS s(status)
-  UNION ALL SELECT 'flohsync_cache_outbox', NULL, (SELECT pg_catalog.count(*) FROM flohsync.cache_outbox)
-  UNION ALL SELECT m.family, m.labels, m.value FROM flohsync._cache_metrics() m
+  UNION ALL SELECT 'flohsync_cache_outbox', NULL, (SELECT pg_catalog.count(*) FROM _flohsync.cache_outbox)
+  UNION ALL SELECT m.family, m.labels, m.value FROM _flohsync.cache_metrics() m
   UNION ALL SELECT 'flohsync_pages_total', j.labels, coalesce((j.totals ->> 'pagesProcessed')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_run_seconds_total', j.labels, coalesce((j.totals ->> 'durationMs')::numeric, 0) / 1000 FROM job j;
 END;
-COMMENT ON FUNCTION flohsync._metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
+COMMENT ON FUNCTION _flohsync.metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
 
 CREATE FUNCTION flohsync.metrics() RETURNS text
 LANGUAGE sql STABLE
@@ -100,7 +100,7 @@ BEGIN ATOMIC
     FROM family f
     JOIN (SELECT m.family, pg_catalog.string_agg(
                    m.family || coalesce('{' || m.labels || '}', '') || ' ' || pg_catalog.trim_scale(m.value) || E'\n', '' ORDER BY m.labels) AS lines
-            FROM flohsync._metric_samples() m WHERE m.value IS NOT NULL
+            FROM _flohsync.metric_samples() m WHERE m.value IS NOT NULL
            GROUP BY m.family) s ON s.family = f.name;
 END;
 COMMENT ON FUNCTION flohsync.metrics() IS

@@ -84,8 +84,8 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9, $10" \
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
-	" where not (exists (select from flohsync.resource_tombstone)" \
-	" and exists (select from flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
+	" where not (exists (select from _flohsync.resource_tombstone)" \
+	" and exists (select from _flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
 	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
 
 static uint64

@@ -18,6 +18,7 @@
 
 #define FLOHSYNC_EXTENSION	"flohsync"
 #define FLOHSYNC_SCHEMA		"flohsync"
+#define FLOHSYNC_INTERNAL_SCHEMA	"_flohsync"	/* nobody but the extension looks into it */
 
 /* Limits of a record (contract, section 3). */
 #define FLOHSYNC_MAX_NAME_CHARS		255

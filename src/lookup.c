@@ -309,7 +309,7 @@ int
 lookup_deleted(Datum connector, Datum resource_type, const Record *records, const int *which, int n,
 			   TimestampTz observed_at, TimestampTz event_at, int *deleted)
 {
-	Oid			schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
+	Oid			schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false);
 	Oid			table = get_relname_relid("resource_tombstone", schema);
 	Oid			key = get_relname_relid("resource_tombstone_pkey", schema);
 	Lookup		l = {.records = records, .n = n};
@@ -320,7 +320,7 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 	if (!OidIsValid(table) || !OidIsValid(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table flohsync.resource_tombstone or its key is missing")));
+				 errmsg("table _flohsync.resource_tombstone or its key is missing")));
 	if (pg_class_aclcheck(table, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, "resource_tombstone");
 	l.relation = table_open(table, AccessShareLock);

@@ -76,10 +76,10 @@ void		(*outbox_wake) (void) = NULL;
 static Oid
 outbox_relation(const char *name)
 {
-	Oid			oid = get_relname_relid(name, get_namespace_oid(FLOHSYNC_SCHEMA, false));
+	Oid			oid = get_relname_relid(name, get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false));
 
 	if (!OidIsValid(oid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("flohsync.%s is missing", name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("_flohsync.%s is missing", name)));
 	return oid;
 }
 
@@ -410,7 +410,7 @@ void
 outbox_add(Datum connector, Datum type, Datum ids)
 {
 	static DbQuery query = {
-		"insert into flohsync.cache_outbox (connector_id, resource_type, external_id)"
+		"insert into _flohsync.cache_outbox (connector_id, resource_type, external_id)"
 		" select $1, $2, u.id from unnest($3) u(id) where u.id is not null and u.id <> ''",
 		3, {UUIDOID, TEXTOID, TEXTARRAYOID}
 	};
@@ -435,7 +435,7 @@ void
 outbox_add_all(Datum connector, Datum type)
 {
 	static DbQuery query = {
-		"insert into flohsync.cache_outbox (connector_id, resource_type) values ($1, $2)",
+		"insert into _flohsync.cache_outbox (connector_id, resource_type) values ($1, $2)",
 		2, {UUIDOID, TEXTOID}
 	};
 	Datum		v[2] = {connector, type};

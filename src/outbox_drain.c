@@ -40,7 +40,7 @@ outbox_random(void)
 bool
 outbox_waiting(void)
 {
-	static DbQuery query = {"select exists (select from flohsync.cache_outbox)"};
+	static DbQuery query = {"select exists (select from _flohsync.cache_outbox)"};
 	uint64		writes = shmem_cache_writes();
 	bool		waiting;
 
@@ -56,7 +56,7 @@ uint64
 outbox_server(void)
 {
 	static DbQuery query = {
-		"select s.server from flohsync.cache_state s where s.timeline = $1", 1, {INT4OID}
+		"select s.server from _flohsync.cache_state s where s.timeline = $1", 1, {INT4OID}
 	};
 	Datum		v = Int32GetDatum((int32) compat_timeline());
 
@@ -72,15 +72,15 @@ int64
 outbox_settle(void)
 {
 	static DbQuery query = {
-		"with wide as (delete from flohsync.cache_outbox o where o.external_id = '' returning o.connector_id, o.resource_type),"
-		" fresh as (insert into flohsync.cache_epoch (connector_id, resource_type, epoch)"
+		"with wide as (delete from _flohsync.cache_outbox o where o.external_id = '' returning o.connector_id, o.resource_type),"
+		" fresh as (insert into _flohsync.cache_epoch (connector_id, resource_type, epoch)"
 		" select w.connector_id, w.resource_type, ('x' || pg_catalog.left(pg_catalog.replace(pg_catalog.gen_random_uuid()::pg_catalog.text, '-', ''), 12)"
 		" || pg_catalog.right(pg_catalog.gen_random_uuid()::pg_catalog.text, 4))::pg_catalog.bit(64)::pg_catalog.int8"
 		" from (select distinct x.connector_id, x.resource_type from wide x) w"
 		" on conflict (connector_id, resource_type) do update set epoch = excluded.epoch returning 1)"
 		" select (select pg_catalog.count(*) from wide), (select pg_catalog.count(*) from fresh)"
 	};
-	static DbQuery any = {"select exists (select from flohsync.cache_outbox o where o.external_id = '')"};
+	static DbQuery any = {"select exists (select from _flohsync.cache_outbox o where o.external_id = '')"};
 
 	db_execute(&any, NULL, NULL);
 	if (!db_bool(0, 1))
@@ -97,7 +97,7 @@ outbox_batch(OutboxBatch *batch, int limit, MemoryContext context)
 	static DbQuery query = {
 		"select o.connector_id, o.resource_type::pg_catalog.text, o.external_id::pg_catalog.text, o.seq,"
 		" 'cr:' || o.connector_id || ':' || o.resource_type || ':' || o.external_id"
-		" from flohsync.cache_outbox o where o.external_id <> '' limit $1",
+		" from _flohsync.cache_outbox o where o.external_id <> '' limit $1",
 		1, {INT8OID}
 	};
 	Datum		v = Int64GetDatum(limit);
@@ -132,7 +132,7 @@ void
 outbox_done(const OutboxBatch *batch)
 {
 	static DbQuery query = {
-		"delete from flohsync.cache_outbox o using unnest($1, $2, $3, $4) u(connector_id, resource_type, external_id, seq)"
+		"delete from _flohsync.cache_outbox o using unnest($1, $2, $3, $4) u(connector_id, resource_type, external_id, seq)"
 		" where o.connector_id = u.connector_id and o.resource_type = u.resource_type collate \"C\""
 		" and o.external_id = u.external_id collate \"C\" and o.seq = u.seq",
 		4, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID}, .by_index = true
@@ -150,14 +150,14 @@ int64
 outbox_bound(int64 max)
 {
 	static DbQuery twice = {
-		"delete from flohsync.cache_outbox o using (select x.connector_id, x.resource_type, x.external_id, pg_catalog.max(x.seq) as last"
-		" from flohsync.cache_outbox x group by 1, 2, 3 having pg_catalog.count(*) > 1) t"
+		"delete from _flohsync.cache_outbox o using (select x.connector_id, x.resource_type, x.external_id, pg_catalog.max(x.seq) as last"
+		" from _flohsync.cache_outbox x group by 1, 2, 3 having pg_catalog.count(*) > 1) t"
 		" where o.connector_id = t.connector_id and o.resource_type = t.resource_type and o.external_id = t.external_id and o.seq < t.last"
 	};
 	static DbQuery many = {
-		"with large as (select x.connector_id from flohsync.cache_outbox x group by 1 having pg_catalog.count(*) > $1),"
-		" gone as (delete from flohsync.cache_outbox o using large l where o.connector_id = l.connector_id)"
-		" insert into flohsync.cache_outbox (connector_id) select l.connector_id from large l",
+		"with large as (select x.connector_id from _flohsync.cache_outbox x group by 1 having pg_catalog.count(*) > $1),"
+		" gone as (delete from _flohsync.cache_outbox o using large l where o.connector_id = l.connector_id)"
+		" insert into _flohsync.cache_outbox (connector_id) select l.connector_id from large l",
 		1, {INT8OID}
 	};
 	Datum		v = Int64GetDatum(max);
@@ -176,8 +176,8 @@ bool
 outbox_activate(uint64 server)
 {
 	static DbQuery query = {
-		"with emptied as (delete from flohsync.cache_outbox)"
-		" update flohsync.cache_state s set server = $1, epoch = $2, timeline = $3, changed_at = pg_catalog.clock_timestamp()",
+		"with emptied as (delete from _flohsync.cache_outbox)"
+		" update _flohsync.cache_state s set server = $1, epoch = $2, timeline = $3, changed_at = pg_catalog.clock_timestamp()",
 		3, {INT8OID, INT8OID, INT4OID}
 	};
 	Datum		v[3] = {Int64GetDatum((int64) server), Int64GetDatum(outbox_random()), Int32GetDatum((int32) compat_timeline())};
@@ -204,8 +204,8 @@ void
 outbox_deactivate(void)
 {
 	static DbQuery query = {
-		"with emptied as (delete from flohsync.cache_outbox)"
-		" update flohsync.cache_state s set server = null, changed_at = pg_catalog.clock_timestamp() where s.server is not null"
+		"with emptied as (delete from _flohsync.cache_outbox)"
+		" update _flohsync.cache_state s set server = null, changed_at = pg_catalog.clock_timestamp() where s.server is not null"
 	};
 
 	outbox_touch();

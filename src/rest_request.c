@@ -77,7 +77,7 @@ request_path_literal(StringInfo out, const char *value)
 	return true;
 }
 
-/* Seconds since 1970 of a time as flohsync._iso writes it. */
+/* Seconds since 1970 of a time as _flohsync.iso writes it. */
 static char *
 request_epoch(const char *iso)
 {

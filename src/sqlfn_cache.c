@@ -74,9 +74,9 @@ ask_sql(FunctionCallInfo fcinfo, DbQuery *query, int argument, pg_uuid_t *id)
 static void
 key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 {
-	static DbQuery find_connector = {"select flohsync._connector_id($1)", 1, {TEXTOID}};
-	static DbQuery check_type = {"select flohsync._check_resource_type($1)", 1, {TEXTOID}};
-	static DbQuery check_id = {"select flohsync._check_external_id($1)", 1, {TEXTOID}};
+	static DbQuery find_connector = {"select _flohsync.connector_id($1)", 1, {TEXTOID}};
+	static DbQuery check_type = {"select _flohsync.check_resource_type($1)", 1, {TEXTOID}};
+	static DbQuery check_id = {"select _flohsync.check_external_id($1)", 1, {TEXTOID}};
 	text	   *connector = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	text	   *type = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	text	   *id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);

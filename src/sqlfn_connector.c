@@ -130,9 +130,9 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	static DbQuery query = {
 		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from flohsync._syncable_types(d.kind, d.config, d.definition) x(type)"
+		" cross join lateral (select x.type from _flohsync.syncable_types(d.kind, d.config, d.definition) x(type)"
 		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
-		" where d.id = flohsync._connector_id($1) order by t.type",
+		" where d.id = _flohsync.connector_id($1) order by t.type",
 		1, {TEXTOID}
 	};
 	MemoryContext caller = CurrentMemoryContext;

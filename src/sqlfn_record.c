@@ -29,9 +29,9 @@ static void
 record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at)
 {
 	static DbQuery query = {
-		"select i.id, case when c.id is null then flohsync._check_resource_type($2) end, c.last_full_pass_at,"
+		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end, c.last_full_pass_at,"
 		" " STORE_HASH_IGNORE("c")
-		" from (select flohsync._connector_id($1) as id) i left join flohsync.connector_sync_config c"
+		" from (select _flohsync.connector_id($1) as id) i left join flohsync.connector_sync_config c"
 		" on c.connector_id = i.id and c.resource_type = $2",
 		2, {TEXTOID, TEXTOID}
 	};

@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(flohsync_set_secret);
 PGDLLEXPORT Datum
 flohsync_set_secret(PG_FUNCTION_ARGS)
 {
-	static DbQuery find = {"select flohsync._connector_id($1)", 1, {TEXTOID}};
+	static DbQuery find = {"select _flohsync.connector_id($1)", 1, {TEXTOID}};
 	Datum		v;
 	char	   *name;
 	char	   *value = NULL;

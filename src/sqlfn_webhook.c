@@ -155,7 +155,7 @@ static bool
 webhook_seen_before(const Webhook *hook)
 {
 	static DbQuery query = {
-		"insert into flohsync.webhook_delivery (connector_id, webhook_id) values ($1, $2) on conflict do nothing", 2, {UUIDOID, TEXTOID}
+		"insert into _flohsync.webhook_delivery (connector_id, webhook_id) values ($1, $2) on conflict do nothing", 2, {UUIDOID, TEXTOID}
 	};
 	Datum		v[2] = {hook->connector, PointerGetDatum(cstring_to_text_with_len(hook->id.data, hook->id.len))};
 
@@ -168,7 +168,7 @@ webhook_seen_before(const Webhook *hook)
 static void
 webhook_forget(void)
 {
-	static DbQuery query = {"select flohsync._forget_webhooks(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
+	static DbQuery query = {"select _flohsync.forget_webhooks(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
 	Datum		v = Float8GetDatum((float8) flohsync_run_retention);
 
 	if (pg_prng_uint64(&pg_global_prng_state) % WEBHOOK_FORGET_EVERY == 0)
@@ -243,7 +243,7 @@ PGDLLEXPORT Datum
 flohsync_handle_webhook(PG_FUNCTION_ARGS)
 {
 	static DbQuery query = {
-		"select d.id, d.enabled, d.name from flohsync.connector_definition d where d.id = flohsync._connector_id($1)", 1, {TEXTOID}
+		"select d.id, d.enabled, d.name from flohsync.connector_definition d where d.id = _flohsync.connector_id($1)", 1, {TEXTOID}
 	};
 	Webhook		hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;

@@ -22,7 +22,7 @@ webhook_call_handler(const Webhook *hook)
 {
 	static DbQuery query = {
 		"select h.handler, h.owner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), p.pronargs::int4, p.proargtypes[0]::int8, p.proowner::int8"
-		" from flohsync.webhook_handler h left join pg_catalog.pg_proc p on p.oid = pg_catalog.to_regprocedure(h.handler)"
+		" from _flohsync.webhook_handler h left join pg_catalog.pg_proc p on p.oid = pg_catalog.to_regprocedure(h.handler)"
 		" left join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
 	};
 	Oid			types[2] = {UUIDOID, JSONBOID};

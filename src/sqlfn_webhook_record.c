@@ -62,8 +62,8 @@ static void
 webhook_scope(WebhookRecord *r)
 {
 	static DbQuery query = {
-		"select case when c.id is null then flohsync._check_resource_type($2) end,"
-		" flohsync._names_users(c) or flohsync._tells_records(c) or (select true from flohsync.connector_sync_match m"
+		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
+		" _flohsync.names_users(c) or _flohsync.tells_records(c) or (select true from flohsync.connector_sync_match m"
 		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
 		" c.last_full_pass_at,"
 		" c.hash_ignore is not null or c.filter_rules is not null"
@@ -232,7 +232,7 @@ static char *
 webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
 {
 	static DbQuery query = {
-		"select from flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
+		"select from _flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
 		" and t.connector_id = $1 and ((t.deleted_at > $4 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $4)",
 		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .by_index = true
 	};
@@ -251,7 +251,7 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 static void
 webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
 {
-	static DbQuery query = {"select flohsync._follow_webhook($1, $2)", 2, {UUIDOID, TEXTOID}};
+	static DbQuery query = {"select _flohsync.follow_webhook($1, $2)", 2, {UUIDOID, TEXTOID}};
 	const ApplyChanges *changes = &r->scope.changes;
 	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
 	static const char *const kinds[3] = {"added", "updated", "restored"};
@@ -263,7 +263,7 @@ webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
 static bool
 webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 {
-	static DbQuery query = {"select flohsync._leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
+	static DbQuery query = {"select _flohsync.leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
 	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->scope.apply.event_at)};
 
 	db_execute(&query, v, r->scope.apply.event_at == 0 ? "  n" : NULL);
@@ -378,7 +378,7 @@ bool
 webhook_delete(WebhookRecord *r, bool *ignored)
 {
 	static DbQuery query = {
-		"select flohsync._delete_record($1, flohsync._check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
+		"select _flohsync.delete_record($1, _flohsync.check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
 		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
 	};
 	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),

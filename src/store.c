@@ -182,7 +182,7 @@ bool
 store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context)
 {
 	static DbQuery query = {
-		"select d.kind, flohsync._list_command(d.config, $2), flohsync._get_command(d.config, $2), d.config ->> 'url',"
+		"select d.kind, _flohsync.list_command(d.config, $2), _flohsync.get_command(d.config, $2), d.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
 		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text,"
 		" d.config::pg_catalog.text, d.definition::pg_catalog.text,"
@@ -234,8 +234,8 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" " STORE_HASH_IGNORE("s") ","
-		" flohsync._iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
-		" from flohsync._start_run($1) s",
+		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
+		" from _flohsync.start_run($1) s",
 		1, {INT8OID}
 	};
 	Datum		value = Int64GetDatum(run);
@@ -281,7 +281,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 TimestampTz
 store_restart_pass(int64 run, bool forget_link)
 {
-	static DbQuery query = {"select flohsync._restart_pass($1, $2)", 2, {INT8OID, BOOLOID}};
+	static DbQuery query = {"select _flohsync.restart_pass($1, $2)", 2, {INT8OID, BOOLOID}};
 	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(forget_link)};
 	bool		isnull;
 
@@ -397,7 +397,7 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 char *
 store_pass_overlap(int64 run, MemoryContext context)
 {
-	static DbQuery query = {"select flohsync._pass_overlap($1)", 1, {INT8OID}};
+	static DbQuery query = {"select _flohsync.pass_overlap($1)", 1, {INT8OID}};
 	Datum		value = Int64GetDatum(run);
 
 	db_execute(&query, &value, NULL);
@@ -407,7 +407,7 @@ store_pass_overlap(int64 run, MemoryContext context)
 void
 store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context)
 {
-	static DbQuery query = {"select s.held, s.message from flohsync._settle_pass($1, $2) s", 2, {INT8OID, BOOLOID}};
+	static DbQuery query = {"select s.held, s.message from _flohsync.settle_pass($1, $2) s", 2, {INT8OID, BOOLOID}};
 	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(complete)};
 
 	db_execute(&query, v, NULL);
@@ -419,7 +419,7 @@ store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext 
 void
 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context)
 {
-	static DbQuery query = {"select s.held, s.message from flohsync._post_sync($1, $2) s", 2, {INT8OID, BOOLOID}};
+	static DbQuery query = {"select s.held, s.message from _flohsync.post_sync($1, $2) s", 2, {INT8OID, BOOLOID}};
 	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(held)};
 
 	db_execute(&query, v, NULL);
@@ -430,7 +430,7 @@ store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext contex
 void
 store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
 {
-	static DbQuery query = {"select flohsync._post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
+	static DbQuery query = {"select _flohsync.post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
 	int			len;
 	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)),
 	CStringGetTextDatum(store_sanitize(message, strlen(message), STORE_PAYLOAD_BYTES, &len))};
@@ -441,7 +441,7 @@ store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
 int64
 store_purge_run(int64 run, int64 limit)
 {
-	static DbQuery query = {"select flohsync._purge_run($1, $2)", 2, {INT8OID, INT8OID}};
+	static DbQuery query = {"select _flohsync.purge_run($1, $2)", 2, {INT8OID, INT8OID}};
 	Datum		v[2] = {Int64GetDatum(run), Int64GetDatum(limit)};
 
 	db_execute(&query, v, NULL);
@@ -453,7 +453,7 @@ store_finish_run(int64 run, const char *status, bool complete, const char *reaso
 				 const char *error, const char *error_class, TimestampTz watermark, int64 retry_after_ms)
 {
 	static DbQuery query = {
-		"select flohsync._finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs => $8))",
+		"select _flohsync.finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs => $8))",
 		8, {INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
 	};
 	Datum		v[8];
@@ -517,7 +517,7 @@ int
 store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)
 {
 	static DbQuery query = {
-		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from flohsync._pass_pages($1) p where p.next_cursor is not null",
+		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from _flohsync.pass_pages($1) p where p.next_cursor is not null",
 		1, {INT8OID}
 	};
 	Datum		v = Int64GetDatum(pass);
@@ -532,7 +532,7 @@ store_load_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)
 void
 store_enqueue_due(void)
 {
-	static DbQuery query = {"select flohsync._enqueue_due()"};
+	static DbQuery query = {"select _flohsync.enqueue_due()"};
 
 	db_execute(&query, NULL, NULL);
 }
@@ -542,7 +542,7 @@ TimestampTz
 store_next_due(void)
 {
 	static DbQuery query = {
-		"select pg_catalog.min(flohsync._next_due(c)) from flohsync.connector_sync_config c"
+		"select pg_catalog.min(_flohsync.next_due(c)) from flohsync.connector_sync_config c"
 		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled"
 	};
 	bool		isnull;
@@ -558,7 +558,7 @@ void
 store_purge_history(int retention_s)
 {
 	static DbQuery query = {
-		"select flohsync._forget_history(k.r), flohsync._forget_webhooks(k.r) from pg_catalog.make_interval(secs => $1) k(r)", 1, {FLOAT8OID}
+		"select _flohsync.forget_history(k.r), _flohsync.forget_webhooks(k.r) from pg_catalog.make_interval(secs => $1) k(r)", 1, {FLOAT8OID}
 	};
 	Datum		v = Float8GetDatum((float8) retention_s);
 
@@ -569,7 +569,7 @@ store_purge_history(int retention_s)
 void
 store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change)
 {
-	static DbQuery query = {"select flohsync._note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}};
+	static DbQuery query = {"select _flohsync.note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}};
 	Datum		v[4] = {connector, resource_type, store_uuid_array(ids, n), CStringGetTextDatum(change)};
 
 	db_execute(&query, v, NULL);

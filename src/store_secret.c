@@ -104,11 +104,11 @@ void
 store_put_secret(Datum connector, const char *name, const char *value)
 {
 	static DbQuery remove = {
-		"delete from flohsync.connector_secret where connector_id = $1 and name = $2",
+		"delete from _flohsync.connector_secret where connector_id = $1 and name = $2",
 		2, {UUIDOID, TEXTOID}
 	};
 	static DbQuery put = {
-		"insert into flohsync.connector_secret (connector_id, name, format, key_id, ciphertext)"
+		"insert into _flohsync.connector_secret (connector_id, name, format, key_id, ciphertext)"
 		" values ($1, $2, $3, $4, $5)"
 		" on conflict (connector_id, name) do update set format = excluded.format, key_id = excluded.key_id,"
 		" ciphertext = excluded.ciphertext, updated_at = excluded.updated_at",
@@ -180,7 +180,7 @@ SourceSecret *
 store_read_secrets(Datum connector, const char *only, int *n, MemoryContext context)
 {
 	static DbQuery query = {
-		"select name, format::int4, key_id, ciphertext from flohsync.connector_secret"
+		"select name, format::int4, key_id, ciphertext from _flohsync.connector_secret"
 		" where connector_id = $1 and name = coalesce($2, name) order by name",
 		2, {UUIDOID, TEXTOID}
 	};
@@ -204,7 +204,7 @@ store_find_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 	static DbQuery query = {
 		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text = pg_catalog.lower($1),"
 		" s.name, s.format::int4, s.key_id, s.ciphertext"
-		" from flohsync.connector_definition d left join flohsync.connector_secret s on s.connector_id = d.id"
+		" from flohsync.connector_definition d left join _flohsync.connector_secret s on s.connector_id = d.id"
 		" where d.id = coalesce($2, (select n.id from flohsync.connector_definition n where n.id ="
 		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end),"
 		" (select n.id from flohsync.connector_definition n order by n.id limit 1))",
@@ -241,11 +241,11 @@ store_rotate_secrets(void)
 {
 	static DbQuery query = {
 		"select s.connector_id, s.name, s.format::int4, s.key_id, s.ciphertext, d.name"
-		" from flohsync.connector_secret s join flohsync.connector_definition d on d.id = s.connector_id"
+		" from _flohsync.connector_secret s join flohsync.connector_definition d on d.id = s.connector_id"
 		" order by s.connector_id, s.name for update of s", 0
 	};
 	static DbQuery put = {
-		"update flohsync.connector_secret set format = $3, key_id = $4, ciphertext = $5"
+		"update _flohsync.connector_secret set format = $3, key_id = $4, ciphertext = $5"
 		" where connector_id = $1 and name = $2",
 		5, {UUIDOID, TEXTOID, INT2OID, TEXTOID, BYTEAOID}
 	};

@@ -66,14 +66,14 @@ export async function cache(figures, { listing, redis, get, rounds }) {
 
     await db.run('begin');
     for (let n = 0; n < QUEUED; n += 10000) {
-      await db.rows(`select flohsync._invalidate($1, 'user', array(select 'u-' || g from generate_series($2::int, $2::int + 9999) g))`, [db.connector, n + 1]);
+      await db.rows(`select _flohsync.invalidate($1, 'user', array(select 'u-' || g from generate_series($2::int, $2::int + 9999) g))`, [db.connector, n + 1]);
     }
-    if ((await db.one('select count(*) as n from flohsync.cache_outbox')).n !== QUEUED) throw new Error('the invalidations are not in the outbox');
+    if ((await db.one('select count(*) as n from _flohsync.cache_outbox')).n !== QUEUED) throw new Error('the invalidations are not in the outbox');
     await db.run('commit');
     const started = performance.now();
-    await until(db, 'select not exists (select from flohsync.cache_outbox) as done');
+    await until(db, 'select not exists (select from _flohsync.cache_outbox) as done');
     drains.push({ ours: (performance.now() - started) / 1000 });
-    await db.run('vacuum flohsync.cache_outbox');
+    await db.run('vacuum _flohsync.cache_outbox');
     await db.run(`select flohsync.cache_put('upstream', 'user', 'u-17', '{"externalId": "u-17"}', '1 hour')`);
     await until(db, `select count(*) = 0 as done from pg_stat_activity where backend_type = 'flohsync invalidator'`);
   }

@@ -93,7 +93,7 @@ async function allAtOnce(figures, db, rounds) {
     const { last } = await db.one('select coalesce(max(id), 0) as last from flohsync.sync_run');
     let started = performance.now();
     await db.run(`update flohsync.connector_sync_config c set next_run_at = now() - make_interval(secs => substr(d.name, 2)::int * 0.001)
-                    from flohsync.connector_definition d where d.id = c.connector_id and d.name like 'm%'; select flohsync._wake()`);
+                    from flohsync.connector_definition d where d.id = c.connector_id and d.name like 'm%'; select _flohsync.wake()`);
     const done = () => db.one(`select count(*) filter (where status = 'success') as done, count(*) as runs,
         string_agg(substr(d.name, 2), ' ' order by r.id) as turns
       from flohsync.sync_run r join flohsync.connector_definition d on d.id = r.connector_id where r.id > $1`, [last]);

@@ -60,9 +60,9 @@ SELECT name, flohsync.validate_definition(flohsync.connector_template(name)) AS 
 -- what a template says it needs is what its definition uses; what it gives as an example will do
 SELECT t.name FROM flohsync.connector_templates() t
  WHERE (SELECT array_agg(c ->> 'name' ORDER BY c ->> 'name') FROM jsonb_array_elements(t.config) c)
-         IS DISTINCT FROM (SELECT array_agg(n ORDER BY n) FROM flohsync._definition_names(flohsync.connector_template(t.name), 'config') n)
+         IS DISTINCT FROM (SELECT array_agg(n ORDER BY n) FROM _flohsync.definition_names(flohsync.connector_template(t.name), 'config') n)
     OR (SELECT array_agg(s ->> 'name' ORDER BY s ->> 'name') FROM jsonb_array_elements(t.secrets) s)
-         IS DISTINCT FROM (SELECT array_agg(n ORDER BY n) FROM flohsync._definition_names(flohsync.connector_template(t.name), 'secret') n)
+         IS DISTINCT FROM (SELECT array_agg(n ORDER BY n) FROM _flohsync.definition_names(flohsync.connector_template(t.name), 'secret') n)
     OR jsonb_array_length(t.config) NOT BETWEEN 1 AND 3 OR jsonb_array_length(t.secrets) <> 1;
 SELECT t.name, flohsync.create_connector('t-' || t.name, 'rest',
          (SELECT jsonb_object_agg(c ->> 'name', c -> 'example') FROM jsonb_array_elements(t.config) c),

@@ -138,7 +138,7 @@ is($f->sql("SELECT display_name " . $f->scope('c', 'role')), 'new', 'with what i
 
 # Tombstones
 my $cid = $f->sql("SELECT id FROM flohsync.connector_definition WHERE name = 'c'");
-$f->sql("INSERT INTO flohsync.resource_tombstone (connector_id, resource_type, external_id, deleted_at) VALUES ('$cid', 'user', 'dead', '2026-06-01 12:00Z')");
+$f->sql("INSERT INTO _flohsync.resource_tombstone (connector_id, resource_type, external_id, deleted_at) VALUES ('$cid', 'user', 'dead', '2026-06-01 12:00Z')");
 is(upsert({ externalId => 'dead' }, '2026-06-01 11:59Z'), 'ignored', 'a record deleted later is not brought back');
 is(row('dead'), undef, 'there is no row');
 is(upsert({ externalId => 'dead' }, '2026-06-01 12:01Z'), 'added', 'one observed after its deletion is');

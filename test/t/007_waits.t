@@ -124,7 +124,7 @@ $pid = $f->worker_pid;
 # Under this lock a worker can look for work, but not purge the history.
 my $holder = $f->start_sql("BEGIN; LOCK TABLE flohsync.sync_run IN SHARE MODE; SELECT pg_sleep(60)");
 $f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
-$f->sql('SELECT flohsync._wake()');
+$f->sql('SELECT _flohsync.wake()');
 ok($f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%' AND wait_event_type = 'Lock'"), 'a second worker has found nothing to do and is about to leave');
 $f->sql("SELECT pg_terminate_backend($pid)");
 $f->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");

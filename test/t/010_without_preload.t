@@ -126,7 +126,7 @@ sub bury
 {
 	my ($external, $at) = @_;
 	$f->sql("DELETE FROM flohsync.resource_record WHERE connector_id = '$id' AND resource_type = 'user' AND external_id = '$external'");
-	$f->sql("INSERT INTO flohsync.resource_tombstone (connector_id, resource_type, external_id, deleted_at) VALUES ('$id', 'user', '$external', $at)");
+	$f->sql("INSERT INTO _flohsync.resource_tombstone (connector_id, resource_type, external_id, deleted_at) VALUES ('$id', 'user', '$external', $at)");
 	return;
 }
 $f->sync_ok('c', 'user');

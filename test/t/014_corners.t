@@ -159,7 +159,7 @@ $f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interva
 $holder = $f->start_sql("BEGIN; SELECT 1 FROM flohsync.connector_sync_config FOR UPDATE; SELECT pg_sleep(4); COMMIT");
 $f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
 my $before = workers_started();
-$f->sql('SELECT flohsync._wake()');
+$f->sql('SELECT _flohsync.wake()');
 ok($f->finish($holder)->{ok}, 'a configuration that is due is locked for a while');
 cmp_ok(workers_started() - $before, '<', 12, 'that does not set workers spinning');
 $f->comes_true("SELECT EXISTS (SELECT FROM flohsync.sync_run WHERE id > $last AND trigger = 'schedule' AND status = 'success')", 'afterwards it runs', timeout => 15);

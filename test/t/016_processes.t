@@ -43,7 +43,7 @@ $f->fresh(user => 100);
 $f->connector('r');
 $f->fault('status', code => 500, times => -1);
 $f->configure('r', 'user', enabled => $true, cronSchedule => '0 0 1 1 *');
-my $due = $f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING flohsync._wake() IS NULL");
+my $due = $f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING _flohsync.wake() IS NULL");
 $f->comes_true("SELECT count(*) = 4 AND bool_and(status = 'error') FROM flohsync.sync_run", 'a scheduled run that fails is tried again three times', timeout => 15);
 is($f->sql("SELECT string_agg(trigger, ' ' ORDER BY id) FROM flohsync.sync_run"), 'schedule retry retry retry', 'the history tells tries from ticks');
 is($f->sql(<<'SQL'), 't', 'with growing delay');
@@ -55,7 +55,7 @@ sleep 2;
 is($f->sql('SELECT count(*) FROM flohsync.sync_run'), 4, 'and then it waits');
 like($f->sql("SELECT next_run_at FROM flohsync.jobs"), qr/^\d{4}-01-01/, 'for the next tick');
 is($f->sql("SELECT totals ->> 'error' FROM flohsync.connector_sync_config"), 4, 'the totals count them');
-$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING _flohsync.wake()");
 $f->comes_true("SELECT count(*) = 6 FROM flohsync.sync_run WHERE status = 'error'", 'the next tick begins again');
 release();
 $f->comes_true("SELECT status = 'success' AND trigger = 'retry' FROM flohsync.sync_run ORDER BY id DESC LIMIT 1", 'a later try goes well', timeout => 10);
@@ -68,13 +68,13 @@ sleep 1;
 is($f->sql('SELECT count(*) FROM flohsync.sync_run'), $n + 1, 'and is not tried again');
 $f->up('heal');
 $f->fault('status', code => 401, times => -1);
-$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING _flohsync.wake()");
 $f->wait_for("SELECT count(*) = $n + 2 AND bool_and(status <> 'running') FROM flohsync.sync_run");
 sleep 1;
 is($f->sql('SELECT count(*) FROM flohsync.sync_run'), $n + 2, 'nor is one that the upstream does not let in');
 $f->up('heal');
 $f->fault('status', code => 503, retry_after => 3600, times => -1);
-$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING _flohsync.wake()");
 $f->wait_for('SELECT retry_at IS NOT NULL FROM flohsync.connector_sync_config');
 is($f->sql("SELECT retry_at BETWEEN now() + interval '59 minutes' AND now() + interval '61 minutes' FROM flohsync.connector_sync_config"), 't', 'an upstream that asks to be left alone for an hour is');
 is($f->sql('SELECT remark FROM flohsync.jobs'), 'the last run failed; try 1 of 3 is to come', 'the view of jobs says so');
@@ -115,11 +115,11 @@ is($f->sql("SELECT modified_since = '$watermark'::timestamptz - interval '5 minu
 $f->sql("ALTER SYSTEM SET flohsync.run_retention = '1d'; SELECT pg_reload_conf()");
 $f->sql("UPDATE flohsync.sync_run SET finished_at = now() - interval '2 days'");
 my ($errors, $last) = split /\|/, $f->sql("SELECT count(*) FILTER (WHERE status = 'error'), max(id) FROM flohsync.sync_run");
-$f->sql('SELECT flohsync._wake()');
+$f->sql('SELECT _flohsync.wake()');
 $f->comes_true("SELECT count(*) = 1 FROM flohsync.sync_run WHERE status <> 'error'", 'runs older than run_retention go');
 is($f->sql("SELECT count(*) FILTER (WHERE status = 'error'), max(id) FROM flohsync.sync_run"), "$errors|$last", 'failures stay, and the last run');
 $f->sql("UPDATE flohsync.sync_run SET finished_at = now() - interval '4 days' WHERE status = 'error'");
-$f->sql('SELECT flohsync._wake()');
+$f->sql('SELECT _flohsync.wake()');
 $f->comes_true('SELECT count(*) = 1 FROM flohsync.sync_run', 'failures older than three times as long go as well');
 $f->sql('ALTER SYSTEM RESET flohsync.run_retention; SELECT pg_reload_conf()');
 
@@ -131,13 +131,13 @@ $f->sql("ALTER SYSTEM SET flohsync.run_retention = '1d'");
 $f->sql("ALTER SYSTEM SET flohsync.retry_delay = '3s'; SELECT pg_reload_conf()");
 $f->configure('r', 'user', strategy => 'full');
 $f->fault('hang', page => 1, times => 1);
-$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() - interval '1 second' RETURNING _flohsync.wake()");
 $f->await(hanging => 1);
 $f->fault('status', code => 500, page => 2, times => 1);
 # what it does between looking and leaving is to forget history
 my $holder = $f->start_sql("BEGIN; LOCK TABLE flohsync.workflow_job IN SHARE MODE; SELECT pg_sleep(60)");
 $f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE%' AND wait_event = 'PgSleep'");
-$f->sql('SELECT flohsync._wake()');
+$f->sql('SELECT _flohsync.wake()');
 ok($f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'flohsync worker' AND wait_event_type = 'Lock'"), 'a second worker has looked, and waits');
 $f->sql("ALTER SYSTEM SET flohsync.run_retention = 0; SELECT pg_reload_conf()");
 $f->up('release');
@@ -249,7 +249,7 @@ is($f->sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'flohsync
 for my $version ('0.0', '99.9')
 {
 	$at = log_end();
-	$f->sql("UPDATE pg_extension SET extversion = '$version' WHERE extname = 'flohsync'; SELECT flohsync._wake()");
+	$f->sql("UPDATE pg_extension SET extversion = '$version' WHERE extname = 'flohsync'; SELECT _flohsync.wake()");
 	my $said = 0;
 	for (1 .. 100)
 	{
@@ -262,7 +262,7 @@ for my $version ('0.0', '99.9')
 	sleep 1.5;
 	is($f->sql('SELECT count(*) FROM flohsync.sync_run'), $n, 'and does nothing');
 	is(scalar(() = log_from($at) =~ /does nothing in database/g), 1, 'having said it once');
-	$f->sql("UPDATE pg_extension SET extversion = (SELECT default_version FROM pg_available_extensions WHERE name = 'flohsync') WHERE extname = 'flohsync'; SELECT flohsync._wake()");
+	$f->sql("UPDATE pg_extension SET extversion = (SELECT default_version FROM pg_available_extensions WHERE name = 'flohsync') WHERE extname = 'flohsync'; SELECT _flohsync.wake()");
 	$f->comes_true("SELECT count(*) > $n FROM flohsync.sync_run", 'updated: it goes on');
 }
 
@@ -326,7 +326,7 @@ is($f->run_row($run)->{status}, 'running', 'the other is not touched');
 release();
 ok($f->wait_run($_, timeout => 15), 'it has its turn') for $run, $waiting;
 is($f->run_row($waiting)->{status}, 'success', 'and goes well');
-$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() + interval '1 second' WHERE enabled; SELECT flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config SET next_run_at = now() + interval '1 second' WHERE enabled; SELECT _flohsync.wake()");
 $said = 0;
 for (1 .. 300)
 {
@@ -372,7 +372,7 @@ $f->up('records', user => 3);
 $f->sql("SELECT flohsync.create_connector('m' || i, 'command', " . literal(json_text({ url => $f->url, commands => ['listUsers'] })) . ") FROM generate_series(1, 100) i");
 $f->sql("SELECT flohsync.configure_sync('m' || i, 'user', '{\"enabled\": true, \"cronSchedule\": \"0 0 1 1 *\"}') FROM generate_series(1, 100) i");
 $n = $f->sql('SELECT max(id) FROM flohsync.sync_run');
-$f->sql("UPDATE flohsync.connector_sync_config c SET next_run_at = now() - make_interval(secs => substr(d.name, 2)::int * 0.001) FROM flohsync.connector_definition d WHERE d.id = c.connector_id AND d.name LIKE 'm%'; SELECT flohsync._wake()");
+$f->sql("UPDATE flohsync.connector_sync_config c SET next_run_at = now() - make_interval(secs => substr(d.name, 2)::int * 0.001) FROM flohsync.connector_definition d WHERE d.id = c.connector_id AND d.name LIKE 'm%'; SELECT _flohsync.wake()");
 $f->comes_true("SELECT count(*) = 100 FROM flohsync.sync_run WHERE id > $n AND status = 'success'", 'a hundred configurations due in the same second: all run', timeout => 30);
 is($f->sql("SELECT count(*), count(DISTINCT connector_id) FROM flohsync.sync_run WHERE id > $n"), '100|100', 'each once');
 is($f->sql("SELECT string_agg(substr(d.name, 2), ' ' ORDER BY r.id) FROM flohsync.sync_run r JOIN flohsync.connector_definition d ON d.id = r.connector_id WHERE r.id > $n"), join(' ', reverse 1 .. 100), 'queued in the order in which they were due');

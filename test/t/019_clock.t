@@ -27,7 +27,7 @@ sub runs { return $f->sql("SELECT count(*) FROM flohsync.sync_run WHERE trigger 
 # What is due is queued, as a worker does it, and done.
 sub settle
 {
-	$f->sql('SELECT flohsync._enqueue_due(), flohsync._wake()');
+	$f->sql('SELECT _flohsync.enqueue_due(), _flohsync.wake()');
 	return $f->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')")
 	  && $f->wait_for("SELECT count(*) = 0 FROM flohsync.workers WHERE kind = 'flohsync worker'");
 }

@@ -48,7 +48,7 @@ sub settings
 }
 
 sub set_secret { my ($connector, $name, $value) = @_; return 'SELECT flohsync.set_secret(' . join(', ', map { defined $_ ? literal($_) : 'NULL' } $connector, $name, $value) . ')' }
-sub secret { my ($connector, $name) = @_; return $f->sql('SELECT flohsync._secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')') }
+sub secret { my ($connector, $name) = @_; return $f->sql('SELECT _flohsync.secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')') }
 
 $f->connector('acme', types => [ 'user', 'group' ]);
 $f->connector('other');
@@ -81,7 +81,7 @@ for my $case (
 	settings(encryption_key_file => $make->());
 	$f->fails_like(set_secret('acme', 'token', canary()), 'F0000', $says, "a key file that is $name is refused");
 }
-is($f->sql('SELECT count(*) FROM flohsync.connector_secret'), 0, 'and nothing was stored');
+is($f->sql('SELECT count(*) FROM _flohsync.connector_secret'), 0, 'and nothing was stored');
 
 settings(encryption_key_file => key_file('k', "$key\n"));
 $f->sql(set_secret('acme', 'token', my $token = canary()));
@@ -94,17 +94,17 @@ is(secret('acme', 'token'), $token, 'the same key in other letters, without an e
 #
 
 is($f->sql("SELECT connector || ' ' || name || ' ' || (updated_at <= now()) FROM flohsync.connector_secrets"), 'acme token true', 'the view tells which secrets there are');
-my $before = $f->sql('SELECT encode(ciphertext, \'hex\') FROM flohsync.connector_secret');
+my $before = $f->sql('SELECT encode(ciphertext, \'hex\') FROM _flohsync.connector_secret');
 $f->sql(set_secret('acme', 'token', $token));
-isnt($f->sql('SELECT encode(ciphertext, \'hex\') FROM flohsync.connector_secret'), $before, 'the same secret again makes another ciphertext');
-is($f->sql('SELECT length(ciphertext) FROM flohsync.connector_secret'), 28 + length $token, 'of nonce, text and tag');
+isnt($f->sql('SELECT encode(ciphertext, \'hex\') FROM _flohsync.connector_secret'), $before, 'the same secret again makes another ciphertext');
+is($f->sql('SELECT length(ciphertext) FROM _flohsync.connector_secret'), 28 + length $token, 'of nonce, text and tag');
 $f->sql(set_secret('acme', 'webhook', my $long = canary() . 'ü' x 30000));
 is(secret('acme', 'webhook'), $long, 'a long one with letters that are not ASCII');
 $f->sql(set_secret('acme', 'webhook', undef));
 is(secret('acme', 'webhook'), '', 'null removes a secret');
 $f->sql(set_secret('acme', 'webhook', undef));
 pass('and may do so twice');
-is($f->sql('SELECT flohsync._secret(gen_random_uuid(), \'token\')'), '', 'a secret of no connector is null');
+is($f->sql('SELECT _flohsync.secret(gen_random_uuid(), \'token\')'), '', 'a secret of no connector is null');
 $f->fails_like(set_secret('acme', 'token', ''), '22023', qr/1 to 65536 bytes.*null value removes/s, 'an empty one is refused');
 $f->fails_like(set_secret('acme', 'token', canary() . 'x' x 65536), '22023', qr/1 to 65536 bytes/, 'a huge one is refused');
 $f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not the name of a secret/, 'a bad name is refused');
@@ -114,8 +114,8 @@ $f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector "n
 is(secret('acme', 'token'), $token, 'none of it changed the secret');
 
 $f->sql('CREATE ROLE visitor LOGIN');
-for my $sql ("SELECT flohsync.set_secret('acme', 'token', 'x')", 'SELECT flohsync._secret(gen_random_uuid(), \'token\')', 'SELECT flohsync.rotate_secrets()',
-	'SELECT * FROM flohsync.connector_secret', 'SELECT * FROM flohsync.connector_secrets', 'SHOW flohsync.encryption_key_file', 'SHOW flohsync.encryption_key_file_previous')
+for my $sql ("SELECT flohsync.set_secret('acme', 'token', 'x')", 'SELECT _flohsync.secret(gen_random_uuid(), \'token\')', 'SELECT flohsync.rotate_secrets()',
+	'SELECT * FROM _flohsync.connector_secret', 'SELECT * FROM flohsync.connector_secrets', 'SHOW flohsync.encryption_key_file', 'SHOW flohsync.encryption_key_file_previous')
 {
 	$f->fails_like("SET ROLE visitor; $sql", '42501', qr/permission denied|must be superuser/, "nobody else may: $sql");
 }
@@ -188,33 +188,33 @@ $f->sql(set_secret('acme', 'name2', canary()));
 sub unreadable
 {
 	my ($connector, $name, $says, $what) = @_;
-	return $f->fails_like('SELECT flohsync._secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')', 'F0000', $says, $what);
+	return $f->fails_like('SELECT _flohsync.secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')', 'F0000', $says, $what);
 }
-$f->sql('CREATE TABLE public.kept AS SELECT * FROM flohsync.connector_secret');
-my $restore = 'DELETE FROM flohsync.connector_secret; INSERT INTO flohsync.connector_secret SELECT * FROM public.kept';
+$f->sql('CREATE TABLE public.kept AS SELECT * FROM _flohsync.connector_secret');
+my $restore = 'DELETE FROM _flohsync.connector_secret; INSERT INTO _flohsync.connector_secret SELECT * FROM public.kept';
 my $changed = qr/changed, or copied from another connector or name/;
 for my $byte (0, 11, 12, 20, length($token) + 27)
 {
-	$f->sql("UPDATE flohsync.connector_secret SET ciphertext = set_byte(ciphertext, $byte, get_byte(ciphertext, $byte) # 1) WHERE name = 'token'");
+	$f->sql("UPDATE _flohsync.connector_secret SET ciphertext = set_byte(ciphertext, $byte, get_byte(ciphertext, $byte) # 1) WHERE name = 'token'");
 	unreadable('acme', 'token', $changed, "a changed byte $byte is noticed");
 	$f->sql($restore);
 }
 for my $set ('ciphertext = substr(ciphertext, 1, 20)', "ciphertext = ''", 'ciphertext = substr(ciphertext, 1, length(ciphertext) - 1)', "ciphertext = ciphertext || '\\x00'")
 {
-	$f->sql("UPDATE flohsync.connector_secret SET $set WHERE name = 'token'");
+	$f->sql("UPDATE _flohsync.connector_secret SET $set WHERE name = 'token'");
 	unreadable('acme', 'token', $changed, "noticed: $set");
 	$f->sql($restore);
 }
-$f->sql("UPDATE flohsync.connector_secret s SET ciphertext = k.ciphertext FROM public.kept k WHERE s.name = 'token' AND k.name = 'token' AND k.connector_id <> s.connector_id");
+$f->sql("UPDATE _flohsync.connector_secret s SET ciphertext = k.ciphertext FROM public.kept k WHERE s.name = 'token' AND k.name = 'token' AND k.connector_id <> s.connector_id");
 unreadable('acme', 'token', $changed, 'the secret of another connector is no secret');
 $f->sync_fails('acme', 'user', qr/secret "token" cannot be decrypted: it was changed/, 'a run tells of it');
 unlike($f->last_run('acme', 'user')->{error}, qr/$canary/, 'and not more');
 like(json_text($f->json("SELECT flohsync.test_connector('acme')")), qr/cannot be decrypted/, 'and so does test_connector');
 $f->sql($restore);
-$f->sql("UPDATE flohsync.connector_secret s SET ciphertext = k.ciphertext FROM public.kept k WHERE s.name = 'token' AND k.name = 'name2' AND k.connector_id = s.connector_id");
+$f->sql("UPDATE _flohsync.connector_secret s SET ciphertext = k.ciphertext FROM public.kept k WHERE s.name = 'token' AND k.name = 'name2' AND k.connector_id = s.connector_id");
 unreadable('acme', 'token', $changed, 'nor is that of another name');
 $f->sql($restore);
-$f->sql("UPDATE flohsync.connector_secret SET format = 2 WHERE name = 'token'");
+$f->sql("UPDATE _flohsync.connector_secret SET format = 2 WHERE name = 'token'");
 unreadable('acme', 'token', qr/of another version/, 'nor one of a format of the future');
 $f->sql($restore);
 is(secret('acme', 'token'), $token, 'back in its place it is one');
@@ -230,7 +230,7 @@ key_file('k', "$next_key\n");
 unreadable('acme', 'token', qr/its key is [0-9a-f]{16}, that of flohsync.encryption_key_file is [0-9a-f]{16}, and flohsync.encryption_key_file_previous is not set/, 'with another key nothing is read');
 $f->fails_like('SELECT flohsync.rotate_secrets()', 'F0000', qr/secret "\w+" of connector "\w+" cannot be decrypted.*HINT:.*encryption_key_file_previous/s, 'nor rotated');
 $f->sync_fails('acme', 'user', qr/cannot be decrypted/, 'a run says why');
-my $table = 'SELECT md5(string_agg(s::text, \'\' ORDER BY connector_id, name)) FROM flohsync.connector_secret s';
+my $table = 'SELECT md5(string_agg(s::text, \'\' ORDER BY connector_id, name)) FROM _flohsync.connector_secret s';
 my $as_was = $f->sql($table);
 settings(encryption_key_file_previous => key_file('old', "$key\n"));
 is(secret('acme', 'token'), $token, 'with the key before as the previous one all is read');
@@ -246,7 +246,7 @@ unlink "$dir/k";
 unreadable('acme', 'token', qr/No such file/, 'the file is read when it is needed');
 $f->fails_like('SELECT flohsync.rotate_secrets()', 'F0000', qr/No such file/, 'also by rotation');
 key_file('k', "$next_key\n");
-$f->sql("BEGIN; UPDATE flohsync.connector_secret SET ciphertext = '\\x00' WHERE name = 'name3'; COMMIT");
+$f->sql("BEGIN; UPDATE _flohsync.connector_secret SET ciphertext = '\\x00' WHERE name = 'name3'; COMMIT");
 $as_was = $f->sql($table);
 $f->fails_like('SELECT flohsync.rotate_secrets()', 'F0000', qr/secret "name3" of connector "acme"/, 'one that cannot be read stops a rotation');
 is($f->sql($table), $as_was, 'and nothing is half rotated');
@@ -312,8 +312,8 @@ for my $mode (-x $pgbench ? qw(extended prepared) : ())
 {
 	my $c = canary();
 	$f->sql('SELECT pg_advisory_lock(4711)');
-	my $holder = $f->start_sql('BEGIN; LOCK TABLE flohsync.connector_secret; SELECT pg_advisory_lock(4711); COMMIT');
-	$f->wait_for("SELECT count(*) = 1 FROM pg_locks WHERE relation = 'flohsync.connector_secret'::regclass AND mode = 'AccessExclusiveLock' AND granted");
+	my $holder = $f->start_sql('BEGIN; LOCK TABLE _flohsync.connector_secret; SELECT pg_advisory_lock(4711); COMMIT');
+	$f->wait_for("SELECT count(*) = 1 FROM pg_locks WHERE relation = '_flohsync.connector_secret'::regclass AND mode = 'AccessExclusiveLock' AND granted");
 	my $setter = $f->start_sql(set_secret('acme', 'token', $c));
 	$f->comes_true("SELECT count(*) = 1 FROM pg_stat_activity WHERE query = 'flohsync.set_secret(...)' AND wait_event_type = 'Lock'", 'pg_stat_activity shows the statement without the secret');
 	is($f->sql("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%canary%'"), 0, 'in no session');
@@ -359,7 +359,7 @@ run_log([ 'pg_dump', '-f', $dump, '-d', $f->node->connstr('postgres') ]) or die 
 like(slurp_file($dump), qr/^COPY flohsync\.connector_secret .*\n(?:.*\n)*?[^\n]+\ttoken\t/m, 'a dump has the secrets');
 $f->sql('CREATE DATABASE copy');
 $f->node->safe_psql('copy', slurp_file($dump));
-is($f->sql("SELECT flohsync._secret(id, 'token') FROM flohsync.connector_definition WHERE name = 'acme'", 'copy'), $last, 'that are read in another database with the same key');
+is($f->sql("SELECT _flohsync.secret(id, 'token') FROM flohsync.connector_definition WHERE name = 'acme'", 'copy'), $last, 'that are read in another database with the same key');
 $f->disconnect('copy');
 
 sub without_canary
@@ -393,6 +393,6 @@ without_canary('the data folder', split /\n/, `find '$data' -type f ! -path '*/p
 
 $f->node->start;
 is($f->sql("SELECT flohsync.drop_connector('acme')"), '', 'a connector is dropped');
-is($f->sql('SELECT count(*) FROM flohsync.connector_secret'), 1, 'and its secrets with it');
+is($f->sql('SELECT count(*) FROM _flohsync.connector_secret'), 1, 'and its secrets with it');
 $f->invariants;
 done_testing();

@@ -202,7 +202,7 @@ person(1, 'mapped@wait.example', d => 'One');
 one_pass();
 is(match_of('s') . ' ' . ($f->sql("select count(*) from flohsync.floh_user where email = 'stale\@wait.example'")), 'unmatched none 0', 'nobody is made of a stale record');
 $f->sql("update flohsync.resource_record set attributes = '{\"d\": \"Two\"}', stale_since = now() where external_id = '1' and connector_id = " . $f->connector_id($c)
-	. "; select flohsync._note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'again')");
+	. "; select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'again')");
 $f->sql("delete from public.people where directory = '$c'");
 one_pass();
 is(profile('mapped@wait.example')->{department}, 'One', 'nor is a profile filled from one');
@@ -267,10 +267,10 @@ let_go($h);
 like($f->finish($second)->{text}, qr/23505.*belongs to user/s, 'two operators create a user for one address: one of them does');
 
 # A change that comes while post-sync is at work is not lost with what it worked on.
-$f->sql("select flohsync._note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where connector_id = " . $f->connector_id($c) . "), 'updated')");
-my $seq = $f->sql('select max(seq) from flohsync.record_change');
-$f->sql("select flohsync._note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where connector_id = " . $f->connector_id($c) . "), 'updated')");
-cmp_ok($f->sql('select max(seq) from flohsync.record_change'), '>', $seq, 'a change noted again is another one');
+$f->sql("select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where connector_id = " . $f->connector_id($c) . "), 'updated')");
+my $seq = $f->sql('select max(seq) from _flohsync.record_change');
+$f->sql("select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where connector_id = " . $f->connector_id($c) . "), 'updated')");
+cmp_ok($f->sql('select max(seq) from _flohsync.record_change'), '>', $seq, 'a change noted again is another one');
 
 #
 # Failures that come again

@@ -60,16 +60,16 @@ for my $what (sort keys %managing)
 	can('manager', $managing{$what}, $what);
 }
 my %never = (
-	'the config of a connector' => 'select config from flohsync.connector_definition', 'the ciphertext of secrets' => 'select * from flohsync.connector_secret',
+	'the config of a connector' => 'select config from flohsync.connector_definition', 'the ciphertext of secrets' => 'select * from _flohsync.connector_secret',
 	'users beyond v_user' => 'select * from flohsync.floh_user', 'writing records' => "update flohsync.resource_record set display_name = 'x'",
 );
 cannot('reader', $never{$_}, $_) for sort keys %never;
 for my $role (qw(reader manager))
 {
-	cannot($role, "select flohsync._secret((select id from flohsync.connector_definition limit 1), 'token')", 'reading a secret');
+	cannot($role, "select _flohsync.secret((select id from flohsync.connector_definition limit 1), 'token')", 'reading a secret');
 	cannot($role, "select flohsync.grant_manager('other')", 'granting');
 	cannot($role, 'select flohsync.rotate_secrets()', 'rotating secrets');
-	cannot($role, "select flohsync._grant_worker('other')", 'granting what workers have');
+	cannot($role, "select _flohsync.grant_worker('other')", 'granting what workers have');
 }
 
 # A manager does not act as another owner.

@@ -23,7 +23,7 @@ SQL
 sub get { my ($key, $type) = @_; return $f->sql("SELECT flohsync.cache_get('c', '" . ($type // 'user') . "', " . Flohsync::literal($key) . ')') }
 sub fetch { my ($key) = @_; return $f->sql("SELECT flohsync.cache_get_or_fetch('c', 'user', '$key', 'public.fetch(uuid,text,text)')") }
 sub put { my ($key, $value, $more) = @_; return $f->sql("SELECT flohsync.cache_put('c', 'user', " . Flohsync::literal($key) . ", '$value'" . ($more // '') . ')') }
-sub delivered { return $f->wait_for('SELECT count(*) = 0 FROM flohsync.cache_outbox') }
+sub delivered { return $f->wait_for('SELECT count(*) = 0 FROM _flohsync.cache_outbox') }
 sub figure { my ($name) = @_; return $f->sql("SELECT flohsync.metrics()") =~ /^\Q$name\E (\d+)/m ? $1 : 'none' }
 
 #
@@ -187,7 +187,7 @@ fresh('a first load', 'elsewhere');
 #
 cached('u-1');
 $f->try_sql("BEGIN; SELECT flohsync.cache_invalidate('c', 'user', 'u-1'); SELECT flohsync.cache_clear('c'); ROLLBACK");
-is($f->sql('SELECT count(*) FROM flohsync.cache_outbox'), 0, 'what is rolled back is not in the outbox');
+is($f->sql('SELECT count(*) FROM _flohsync.cache_outbox'), 0, 'what is rolled back is not in the outbox');
 is(get('u-1'), '"old"', 'and invalidates nothing');
 my $open = $f->start_sql("BEGIN; SELECT flohsync.cache_invalidate('c', 'user', 'u-1'); SELECT flohsync.cache_clear('c', 'user'); SELECT 'own: ' || coalesce(flohsync.cache_get('c', 'user', 'u-1')::text, 'none'); COMMIT");
 my $got = $f->finish($open);

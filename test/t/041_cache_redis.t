@@ -25,7 +25,7 @@ sub fetch { my ($key) = @_; return $f->sql("SELECT flohsync.cache_get_or_fetch('
 sub redis_key { my ($key) = @_; return "cr:$id:user:$key" }
 sub truth { my ($v) = @_; $f->sql("UPDATE public.truth SET v = $v"); return }
 sub invalidate { my ($key) = @_; $f->sql("SELECT flohsync.cache_invalidate('c', 'user', '$key')"); return }
-sub delivered { my ($name) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1; return $f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', $name // 'invalidations are delivered', timeout => 60) }
+sub delivered { my ($name) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1; return $f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', $name // 'invalidations are delivered', timeout => 60) }
 sub figure { my ($name) = @_; return $f->sql("SELECT flohsync.metrics()") =~ /^\Q$name\E (\d+)/m ? $1 : 'none' }
 sub restart_sessions { $f->disconnect('postgres'); return }
 
@@ -72,7 +72,7 @@ is($f->sql("SELECT flohsync.cache_put('c', 'user', 'k', '1')"), 'f', 'nothing ca
 is($f->sql("SELECT coalesce(flohsync.cache_get('c', 'user', 'k')::text, 'null')"), 'null', 'or got');
 $f->sync_ok('c', 'user', 'a sync succeeds');
 is($f->sql(q(SELECT flohsync.upsert_resource('c', 'user', '{"externalId": "k", "displayName": "x"}'))), 'added', 'so does an upsert');
-ok($f->sql('SELECT count(*) > 0 FROM flohsync.cache_outbox') eq 't', 'invalidations wait');
+ok($f->sql('SELECT count(*) > 0 FROM _flohsync.cache_outbox') eq 't', 'invalidations wait');
 $redis->start;
 recovers('Redis was killed');
 delivered();
@@ -153,7 +153,7 @@ for my $e ('LOADING Redis is loading the dataset in memory', "READONLY You can't
 	$proxy->mode('error', $e, 'GET|SET|EVALSHA|EVAL|DEL');
 	is(fetch('e'), 4, "$word: the record is fetched");
 	invalidate('e');
-	is($f->sql('SELECT count(*) FROM flohsync.cache_outbox'), 1, "$word: an invalidation stays in the outbox") if $word ne 'ERR';
+	is($f->sql('SELECT count(*) FROM _flohsync.cache_outbox'), 1, "$word: an invalidation stays in the outbox") if $word ne 'ERR';
 	recovers($word);
 	$redis->cmd('DEL', redis_key('e'));
 	$proxy->mode('error', $e, 'SET|EVALSHA|EVAL');
@@ -257,10 +257,10 @@ $f->wait_for("SELECT current_setting('flohsync.redis_url') = ''");
 is($f->sql("SELECT coalesce(flohsync.cache_get('c', 'user', 'off')::text, 'null')"), 'null', 'without flohsync.redis_url there is no cache');
 is(fetch('k'), 7, 'fetching works');
 $f->sql(q(SELECT flohsync.upsert_resource('c', 'user', '{"externalId": "off", "displayName": "x"}')));
-$f->comes_true('SELECT server IS NULL FROM flohsync.cache_state', 'the first change notices');
-$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'and nothing is noted for it');
+$f->comes_true('SELECT server IS NULL FROM _flohsync.cache_state', 'the first change notices');
+$f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', 'and nothing is noted for it');
 $f->sql(q(SELECT flohsync.upsert_resource('c', 'user', '{"externalId": "off", "displayName": "y"}')));
-is($f->sql('SELECT count(*) FROM flohsync.cache_outbox'), 0, 'from then on');
+is($f->sql('SELECT count(*) FROM _flohsync.cache_outbox'), 0, 'from then on');
 $f->sql("ALTER SYSTEM SET flohsync.redis_url = '" . $replica_proxy->url . "'");
 $f->sql('SELECT pg_reload_conf()');
 $f->wait_for("SELECT current_setting('flohsync.redis_url') <> ''");

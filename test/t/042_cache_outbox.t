@@ -17,8 +17,8 @@ sub redis_key { my ($key) = @_; return "cr:$id:user:$key" }
 sub put { my ($key) = @_; return $f->sql("SELECT flohsync.cache_put('c', 'user', '$key', '\"old\"')") }
 sub get { my ($key) = @_; return $f->sql("SELECT flohsync.cache_get('c', 'user', '$key')") }
 sub invalidate { my ($key) = @_; $f->sql("SELECT flohsync.cache_invalidate('c', 'user', '$key')"); return }
-sub pending { return $f->sql('SELECT count(*) FROM flohsync.cache_outbox') }
-sub delivered { my ($name) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1; return $f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', $name, timeout => 60) }
+sub pending { return $f->sql('SELECT count(*) FROM _flohsync.cache_outbox') }
+sub delivered { my ($name) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1; return $f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', $name, timeout => 60) }
 my $INVALIDATORS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'flohsync invalidator'";
 
 is(put('k'), 't', 'the cache works');
@@ -86,10 +86,10 @@ for my $how ('pg_terminate_backend', 'pg_cancel_backend')
 #
 put('k');
 $proxy->mode('close');
-$f->sql("SELECT flohsync._invalidate('$id', 'user', ARRAY(SELECT 'o-' || n % 300 FROM generate_series(1, 900) n))");
-$f->comes_true('SELECT count(*) = 300 FROM flohsync.cache_outbox', 'rows for the same record become one');
-$f->sql("SELECT flohsync._invalidate('$id', 'user', ARRAY(SELECT 'o-' || n FROM generate_series(1, 5000) n))");
-$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'more than flohsync.cache_outbox_max become one for all', timeout => 60);
+$f->sql("SELECT _flohsync.invalidate('$id', 'user', ARRAY(SELECT 'o-' || n % 300 FROM generate_series(1, 900) n))");
+$f->comes_true('SELECT count(*) = 300 FROM _flohsync.cache_outbox', 'rows for the same record become one');
+$f->sql("SELECT _flohsync.invalidate('$id', 'user', ARRAY(SELECT 'o-' || n FROM generate_series(1, 5000) n))");
+$f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', 'more than flohsync.cache_outbox_max become one for all', timeout => 60);
 $proxy->mode('pass');
 $f->disconnect('postgres');
 is(get('k'), '', 'which counts');
@@ -100,7 +100,7 @@ $f->sql("ALTER SYSTEM SET flohsync.cache_outbox_max = 1000000");
 $f->sql('SELECT pg_reload_conf()');
 $f->wait_for("SELECT current_setting('flohsync.cache_outbox_max') = '1000000'");
 put('n-77');
-$f->sql("INSERT INTO flohsync.cache_outbox (connector_id, resource_type, external_id) SELECT '$id', 'user', 'n-' || n FROM generate_series(1, 100000) n");
+$f->sql("INSERT INTO _flohsync.cache_outbox (connector_id, resource_type, external_id) SELECT '$id', 'user', 'n-' || n FROM generate_series(1, 100000) n");
 $begun = time;
 invalidate('x');
 is(get('n-77'), '', 'with 100,000 waiting, a read is fresh');
@@ -148,7 +148,7 @@ for my $i (1 .. 5)
 	$g->sql("SELECT flohsync.cache_invalidate('c', 'user', 'k$i')");
 	is($g->sql("SELECT coalesce(flohsync.cache_get('c', 'user', 'k$i')::text, 'none')"), 'none', 'the next read is fresh');
 }
-$g->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'invalidations are delivered', timeout => 30);
+$g->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', 'invalidations are delivered', timeout => 30);
 is(scalar(grep { /k\d$/ && /\Q$gid\E/ && ($redis->cmd('GET', $_) // '') =~ /^V/ } $redis->keys), 0, 'all of them');
 $g->comes_true($INVALIDATORS, 'and nobody stays', is => '0', timeout => 30);
 

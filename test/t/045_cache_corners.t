@@ -27,7 +27,7 @@ sub put { my ($key, $value) = @_; return $f->sql("SELECT flohsync.cache_put('c',
 sub fetch { my ($key, $function) = @_; return $f->sql("SELECT flohsync.cache_get_or_fetch('c', 'user', '$key', 'public.$function(uuid,text,text)')") }
 sub elsewhere { my ($sql) = @_; my $r = $f->finish($f->start_sql($sql)); die "$sql: $r->{text}" if $r->{state}; return $r->{out} }
 sub invalidate { my ($key) = @_; elsewhere("SELECT flohsync.cache_invalidate('c', 'user', '$key')"); return delivered() }
-sub delivered { return $f->wait_for('SELECT count(*) = 0 FROM flohsync.cache_outbox') }
+sub delivered { return $f->wait_for('SELECT count(*) = 0 FROM _flohsync.cache_outbox') }
 sub figure { my ($name) = @_; return $f->sql('SELECT flohsync.metrics()') =~ /^\Q$name\E (\d+)/m ? $1 : 'none' }
 sub redis_key { my ($key) = @_; return "cr:$id:user:$key" }
 sub setting
@@ -82,7 +82,7 @@ $f->sql('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $f->sql('SELECT v FROM public.truth');
 elsewhere("BEGIN; UPDATE public.truth SET v = 2; SELECT flohsync.cache_invalidate('c', 'user', 'rr'); SELECT flohsync.cache_invalidate('c', 'user', 'rr2'); COMMIT");
 $f->wait_for('SELECT 1 = 1');
-is(elsewhere("DO \$\$ BEGIN WHILE EXISTS (SELECT FROM flohsync.cache_outbox) LOOP PERFORM pg_sleep(0.01); COMMIT; END LOOP; END \$\$; SELECT 'done'"), 'done', 'a record changes, and that is delivered');
+is(elsewhere("DO \$\$ BEGIN WHILE EXISTS (SELECT FROM _flohsync.cache_outbox) LOOP PERFORM pg_sleep(0.01); COMMIT; END LOOP; END \$\$; SELECT 'done'"), 'done', 'a record changes, and that is delivered');
 get('rr');
 is($f->sql("SELECT v, flohsync.cache_put('c', 'user', 'rr', to_jsonb(v)) FROM public.truth"), '1|f', 'a snapshot from before cannot be put');
 is($f->sql("SELECT flohsync.cache_put('c', 'user', 'rr2', to_jsonb(v)) FROM public.truth"), 'f', 'nor without a get');
@@ -178,7 +178,7 @@ $f->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_ty
 put('full');
 $redis->cmd('CONFIG', 'SET', 'maxmemory', 1);
 elsewhere("SELECT flohsync.cache_invalidate('c', 'user', 'full')");
-$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'with flohsync.cache_holdoff and a full Redis an invalidation is delivered', timeout => 5);
+$f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', 'with flohsync.cache_holdoff and a full Redis an invalidation is delivered', timeout => 5);
 is($redis->cmd('GET', redis_key('full')), undef, 'the value is gone');
 $redis->cmd('CONFIG', 'SET', 'maxmemory', 0);
 setting('flohsync.cache_holdoff');
@@ -204,12 +204,12 @@ $f->sql('ROLLBACK');
 #
 setting('flohsync.enabled', 'off');
 $f->sql("SELECT flohsync.cache_invalidate('c', 'user', 'k' || i) FROM generate_series(1, 300) i") for 1 .. 2;
-$f->comes_true('SELECT count(*) <= 100 FROM flohsync.cache_outbox', 'with flohsync.enabled off the outbox stays small', timeout => 15);
+$f->comes_true('SELECT count(*) <= 100 FROM _flohsync.cache_outbox', 'with flohsync.enabled off the outbox stays small', timeout => 15);
 $f->sql("SELECT flohsync.cache_invalidate('c', 'user', 'k')");
 $f->comes_true("SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'flohsync invalidator'", 'nobody stays');
 setting('flohsync.enabled');
 get('k');
-$f->comes_true('SELECT count(*) = 0 FROM flohsync.cache_outbox', 'switched on again, all is delivered', timeout => 40);
+$f->comes_true('SELECT count(*) = 0 FROM _flohsync.cache_outbox', 'switched on again, all is delivered', timeout => 40);
 
 #
 # Two connectors that exchange their names while a read is under way

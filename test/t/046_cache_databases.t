@@ -21,12 +21,12 @@ sub database
 	return;
 }
 sub drop { my ($db) = @_; $f->disconnect($db); $f->sql("DROP DATABASE $db WITH (FORCE)"); return }
-sub shares { my ($db) = @_; return $f->sql('SELECT count(*) > 0 FROM flohsync._cache_metrics()', $db) }
+sub shares { my ($db) = @_; return $f->sql('SELECT count(*) > 0 FROM _flohsync.cache_metrics()', $db) }
 sub figure { my ($db, $name) = @_; return $f->sql('SELECT flohsync.metrics()', $db) =~ /^\Q$name\E (\d+)/m ? $1 : 'none' }
 sub put { my ($db, $key, $value) = @_; return $f->sql("SELECT flohsync.cache_put('c', 'user', '$key', '\"$value\"')", $db) }
 sub get { my ($db, $key) = @_; return $f->sql("SELECT flohsync.cache_get('c', 'user', '$key')", $db) }
 sub invalidate { my ($db, $key) = @_; return $f->sql("SELECT flohsync.cache_invalidate('c', 'user', '$key')", $db) }
-sub delivered { my ($db) = @_; return $f->wait_for('SELECT count(*) = 0 FROM flohsync.cache_outbox', db => $db) }
+sub delivered { my ($db) = @_; return $f->wait_for('SELECT count(*) = 0 FROM _flohsync.cache_outbox', db => $db) }
 
 connector('postgres');
 database('a');
@@ -52,7 +52,7 @@ my $writer = $f->start_sql("BEGIN; SELECT flohsync.cache_invalidate('c', 'user',
 $f->wait_for("SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 46 AND NOT granted", db => 'b') or die 'nobody writes';
 is(shares('b'), 'f', 'a writer in b, which has no place');
 drop('a');
-$f->comes_true('SELECT count(*) > 0 FROM flohsync._cache_metrics()', 'when a is dropped, a session of b gets its place', db => 'b');
+$f->comes_true('SELECT count(*) > 0 FROM _flohsync.cache_metrics()', 'when a is dropped, a session of b gets its place', db => 'b');
 is(figure('b', 'flohsync_cache_breaker_open'), 0, 'and nothing that was known of a');
 is(figure('b', 'flohsync_cache_reads_total{outcome="hit"}'), 0, 'none of its figures either');
 invalidate('b', 'other');
@@ -62,7 +62,7 @@ is(get('b', 'w'), '"old"', 'what the writer has not committed does not count') f
 $f->sql(<<'SQL', 'b');
 DO $$ BEGIN
   PERFORM pg_advisory_unlock(46);
-  WHILE NOT EXISTS (SELECT FROM flohsync.cache_outbox) LOOP END LOOP;
+  WHILE NOT EXISTS (SELECT FROM _flohsync.cache_outbox) LOOP END LOOP;
   PERFORM set_config('test.got', coalesce(flohsync.cache_get('c', 'user', 'w')::text, 'nothing'), false);
 END $$
 SQL
@@ -73,7 +73,7 @@ ok(delivered('b'), 'who is told then');
 # A database that has no place, with something Redis is not told of, gets that of one with nothing.
 drop('b');
 database('c');
-$f->comes_true('SELECT count(*) > 0 FROM flohsync._cache_metrics()', 'c has the place of b', db => 'c');
+$f->comes_true('SELECT count(*) > 0 FROM _flohsync.cache_metrics()', 'c has the place of b', db => 'c');
 database('d');
 is(shares('d'), 'f', 'd has no place');
 put('d', 'p', 'old');
@@ -86,7 +86,7 @@ for (1 .. 2)
 	get('c', 'x') for 1 .. 3;
 }
 drop('c');
-$f->comes_true('SELECT count(*) > 0 FROM flohsync._cache_metrics()', 'when c is dropped, d has its place', db => 'd');
+$f->comes_true('SELECT count(*) > 0 FROM _flohsync.cache_metrics()', 'when c is dropped, d has its place', db => 'd');
 get('d', 'other');
 is(get('d', 'p'), '', 'and what waits there is not forgotten');
 $proxy->mode('pass');
@@ -96,7 +96,7 @@ drop('d');
 for my $i (1 .. 4)
 {
 	database("d$i");
-	$f->comes_true('SELECT count(*) > 0 FROM flohsync._cache_metrics()', "database $i after that has a place", db => "d$i");
+	$f->comes_true('SELECT count(*) > 0 FROM _flohsync.cache_metrics()', "database $i after that has a place", db => "d$i");
 	is(put("d$i", 'k', $i), 't', 'and a cache');
 	drop("d$i");
 }

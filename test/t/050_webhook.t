@@ -24,7 +24,7 @@ sub hook
 sub event { my ($action, $id, $data, %more) = @_; return { action => $action, resourceId => $id, resourceType => 'user', defined $data ? (data => $data) : (), %more } }
 sub row { return decode_utf8($f->sql("select concat_ws('|', display_name, email, attributes::text, case when stale_since is not null then 'stale' end) from flohsync.connector_resource where external_id = " . literal($_[0]))) }
 sub count_of { return $f->sql("select count(*) from flohsync.$_[0]") }
-sub ago { my ($s) = @_; return $f->sql("select flohsync._iso(clock_timestamp() - make_interval(secs => $s))") }
+sub ago { my ($s) = @_; return $f->sql("select _flohsync.iso(clock_timestamp() - make_interval(secs => $s))") }
 
 #
 # Actions
@@ -53,19 +53,19 @@ is(hook(event('updated', 'u-2', {})), 'updated changed', 'a stale record is back
 is(row('u-2'), 'Ümlaut "two" \\|two@acme.com', 'as it was');
 is(hook(event('deleted', 'u-2')), 'deleted changed', 'a record is deleted');
 is(row('u-2'), '', 'and gone');
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'u-2'"), 1, 'a tombstone is left');
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id = 'u-2'"), 1, 'a tombstone is left');
 is(hook(event('deleted', 'u-2')), 'deleted same', 'it cannot be deleted again');
 is(hook(event('deleted', 'never-there', undef)), 'deleted same', 'nor one that is not known');
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'never-there'"), 1, 'which leaves a tombstone all the same');
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id = 'never-there'"), 1, 'which leaves a tombstone all the same');
 is($f->sql("select count(*) from flohsync.resource_record where external_id = 'never-there'"), 0, 'and nothing else');
 is(hook(event('created', 'u-2', { displayName => 'back' })), 'created changed', 'a later creation is a new record');
 is(row('u-2'), 'back', 'with nothing of the old one');
-$f->sql("update flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'");
+$f->sql("update _flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'");
 is($f->sql("select flohsync.upsert_resource('acme', 'user', '{\"externalId\": \"never-there\"}')"), 'added', 'a tombstone of a clock that was wrong keeps nothing out');
 is(hook(event('deleted', 'never-there')), 'deleted changed', 'deleted again');
 is($f->sql("select flohsync.upsert_resource('acme', 'user', '{\"externalId\": \"never-there\"}', now() - interval '1 second')"), 'ignored', 'it has a time that counts');
-$f->sql("update flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'; select flohsync._forget_webhooks('30 days')");
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'never-there'"), 0, 'and such a one is not kept until then');
+$f->sql("update _flohsync.resource_tombstone set deleted_at = '2099-01-01' where external_id = 'never-there'; select _flohsync.forget_webhooks('30 days')");
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id = 'never-there'"), 0, 'and such a one is not kept until then');
 is(hook({ action => 'created', resourceId => 'g-1', resourceType => 'no.such-type_yet', data => { displayName => 'G' } }), 'created changed', 'a type without a configuration');
 is(row('g-1'), 'G', 'is stored as well');
 
@@ -79,7 +79,7 @@ is(hook(event('updated', 'o', { displayName => 'at 2' }, timestamp => $t[2])), '
 is(row('o'), 'at 3', 'and changes nothing');
 is(hook(event('updated', 'o', { displayName => 'at 3' }, timestamp => $t[2])), 'ignored same', 'also where it says the same');
 is(hook(event('deleted', 'o', undef, timestamp => $t[2])), 'ignored same', 'so is a deletion');
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'o'"), 0, 'which leaves no tombstone');
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id = 'o'"), 0, 'which leaves no tombstone');
 is(hook(event('updated', 'o', { displayName => 'at 3 too' }, occurredAt => $t[3])), 'updated changed', 'at the same time counts what came last');
 is(hook(event('deleted', 'o', undef, occurredAt => $t[5])), 'deleted changed', 'a later deletion');
 is(hook(event('created', 'o', { displayName => 'late' }, timestamp => $t[4])), 'ignored same', 'a creation from before it is ignored');
@@ -119,7 +119,7 @@ for ('yesterday', 'infinity', '2026-02-29T00:00:00Z', '2026-13-01T00:00:00Z', '2
 #
 # What is refused
 #
-my $before = $f->sql("select md5(string_agg(r::text, '' order by r.num)) || (select count(*) from flohsync.resource_tombstone) from flohsync.resource_record r");
+my $before = $f->sql("select md5(string_agg(r::text, '' order by r.num)) || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r");
 like(hook($_->[0]), qr/^22023: .*$_->[1]/, "refused: $_->[1]")
   for [ event('frobbed', 'u-1', {}), '"action" is none that is known' ], [ { %{ event('', 'u-1', {}) } }, '"action" is none' ],
   [ { resourceId => 'u-1', resourceType => 'user' }, '"action" is missing' ], [ event(5, 'u-1', {}), '"action" is not a text' ], [ event('UPDATED', 'u-1', {}), '"action" is none' ],
@@ -144,7 +144,7 @@ $f->fails_like("select flohsync.handle_webhook('nobody', '{}')", '42704', qr/acm
 $f->sql("select flohsync.update_connector('acme', '{\"enabled\": false}')");
 $f->fails_like("select flohsync.handle_webhook('acme', '{\"action\": \"deleted\", \"resourceType\": \"user\", \"resourceId\": \"u-1\"}')", '55000', qr/disabled/, 'a disabled connector takes none');
 $f->sql("select flohsync.update_connector('acme', '{\"enabled\": true}')");
-is($f->sql("select md5(string_agg(r::text, '' order by r.num)) || (select count(*) from flohsync.resource_tombstone) from flohsync.resource_record r"), $before, 'nothing of that changed anything');
+is($f->sql("select md5(string_agg(r::text, '' order by r.num)) || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r"), $before, 'nothing of that changed anything');
 
 #
 # Filter rules
@@ -200,7 +200,7 @@ grant usage on schema app to flohsync_worker;
 grant insert on app.seen to flohsync_worker;
 SQL
 $f->fails_like("select flohsync.set_entitlement_handler('$_')", '22023', qr/cannot handle entitlement events/, "no handler: $_") for 'app.set_of(uuid, jsonb)', 'pg_catalog.now()', 'pg_catalog.max(int)', 'pg_catalog.jsonb_build_object()', 'pg_catalog.jsonb_concat(jsonb, jsonb)';
-$f->sql("grant execute on function flohsync.set_entitlement_handler(regprocedure), flohsync._invalid(text, text, text) to app_owner; grant usage on schema flohsync to app_owner; grant select, insert, update, delete on flohsync.webhook_handler to app_owner");
+$f->sql("grant execute on function flohsync.set_entitlement_handler(regprocedure), _flohsync.invalid(text, text, text) to app_owner; grant usage on schema flohsync to app_owner; grant select, insert, update, delete on _flohsync.webhook_handler to app_owner");
 $f->sql("set role app_owner; select flohsync.set_entitlement_handler('app.handle(uuid, jsonb)'); reset role");
 is(hook({ grant => 1 }), 'entitlement changed', 'a handler takes it');
 is(hook({ other => 1 }), 'entitlement same', 'and says whether it changed anything');

@@ -107,14 +107,14 @@ is(receive($b, $h), 'updated changed', 'a delivery');
 is(receive($b, $h), 'duplicate same', 'the same once more');
 my $other = body();
 is(receive($other, standard($other, id => 'once', at => time + 5)), 'duplicate same', 'tried again later, whatever it says');
-is($f->sql("select count(*) from flohsync.webhook_delivery where webhook_id = 'once'"), 1, 'its id is known');
+is($f->sql("select count(*) from _flohsync.webhook_delivery where webhook_id = 'once'"), 1, 'its id is known');
 is(receive($b, standard($b, id => 'once', secret => 'wrong')), $no, 'a duplicate has to be signed as well');
 secret(webhook => $plain, 'bare');
 is(receive($b, $h, 'bare'), 'updated changed', 'another connector knows nothing of it');
 $b = body(action => 'broken');
 $h = standard($b, id => 'failed');
 like(receive($b, $h), qr/^22023/, 'a delivery that fails');
-is($f->sql("select count(*) from flohsync.webhook_delivery where webhook_id = 'failed'"), 0, 'does not count as seen');
+is($f->sql("select count(*) from _flohsync.webhook_delivery where webhook_id = 'failed'"), 0, 'does not count as seen');
 $b = body();
 is(receive($b, standard($b, id => 'failed')), 'updated changed', 'and may come again');
 $b = body();
@@ -297,9 +297,9 @@ is(join(' ', grep { !/^(taken|28000)$/ } sort keys %{ $outcome{h} }), '', 'three
 sub as_web { my ($sql) = @_; return $f->try_sql("SET SESSION AUTHORIZATION web; $sql") }
 $b = body();
 is(as_web(call_sql($b, hex_of($b)) . " ->> 'changed', current_user")->{out}, 'true|web', 'a role that may nothing else can hand webhooks over');
-is(as_web($_)->{state}, '42501', "but not: $_") for "select flohsync._secret('$acme', 'webhook')", 'select * from flohsync.connector_secret', "select flohsync.handle_webhook('acme', '{}')",
-  "select flohsync.upsert_resource('acme', 'user', '{}')", 'select * from flohsync.connector_resource', 'select * from flohsync.webhook_delivery', 'set role flohsync_worker',
-  'do $$ begin perform ' . (call_sql($b, {}) =~ s/^select //r) . '; exception when others then perform 1 from flohsync.connector_secret; end $$';
+is(as_web($_)->{state}, '42501', "but not: $_") for "select _flohsync.secret('$acme', 'webhook')", 'select * from _flohsync.connector_secret', "select flohsync.handle_webhook('acme', '{}')",
+  "select flohsync.upsert_resource('acme', 'user', '{}')", 'select * from flohsync.connector_resource', 'select * from _flohsync.webhook_delivery', 'set role flohsync_worker',
+  'do $$ begin perform ' . (call_sql($b, {}) =~ s/^select //r) . '; exception when others then perform 1 from _flohsync.connector_secret; end $$';
 is(as_web(call_sql($b, {}))->{state}, '28000', 'nor without a signature');
 $f->sql("select flohsync.update_connector('acme', '{\"enabled\": false}')");
 is(receive($b = body(), $bad{'no headers'}), $no, 'of a disabled connector nobody learns anything without a signature');
@@ -314,20 +314,20 @@ rename "$dir/gone", "$dir/key";
 is(receive($b = body(), hex_of($b)), 'updated changed', 'there again');
 
 # What is old is forgotten
-$f->sql("update flohsync.webhook_delivery set received_at = now() - interval '8 days' where webhook_id = 'once';
-	insert into flohsync.resource_tombstone (external_id, resource_type, connector_id, deleted_at) select x, 'user', '$acme', now() - y from (values ('old', interval '8 days'), ('young', interval '6 days')) v(x, y)");
+$f->sql("update _flohsync.webhook_delivery set received_at = now() - interval '8 days' where webhook_id = 'once';
+	insert into _flohsync.resource_tombstone (external_id, resource_type, connector_id, deleted_at) select x, 'user', '$acme', now() - y from (values ('old', interval '8 days'), ('young', interval '6 days')) v(x, y)");
 $f->configure('acme', 'user', staleRetention => '7d');
-$f->sql("select flohsync._forget_webhooks('30 days')");
+$f->sql("select _flohsync.forget_webhooks('30 days')");
 # a worker that was woken may be doing the same
-$f->comes_true("select count(*) filter (where webhook_id = 'once') = 0 and count(*) > 10 from flohsync.webhook_delivery", 'ids after a week');
-is($f->sql("select string_agg(external_id, ' ' order by external_id) from flohsync.resource_tombstone where external_id ~ '^(old|young)\$'"), 'young', 'tombstones after the retention');
+$f->comes_true("select count(*) filter (where webhook_id = 'once') = 0 and count(*) > 10 from _flohsync.webhook_delivery", 'ids after a week');
+is($f->sql("select string_agg(external_id, ' ' order by external_id) from _flohsync.resource_tombstone where external_id ~ '^(old|young)\$'"), 'young', 'tombstones after the retention');
 $f->configure('acme', 'user', staleRetention => '1h');
-$f->sql("select flohsync._forget_webhooks('30 days')");
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id = 'young'"), 1, 'but no less than a week');
+$f->sql("select _flohsync.forget_webhooks('30 days')");
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id = 'young'"), 1, 'but no less than a week');
 
 # A connector takes them with it, without a foreign key.
 $f->sql("select flohsync.drop_connector('acme')");
-is($f->sql("select count(*) from flohsync.webhook_delivery where connector_id = '$acme'"), 0, 'a connector that is deleted leaves no ids behind');
+is($f->sql("select count(*) from _flohsync.webhook_delivery where connector_id = '$acme'"), 0, 'a connector that is deleted leaves no ids behind');
 
 $f->no_crash;
 done_testing;

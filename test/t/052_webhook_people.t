@@ -40,7 +40,7 @@ sub match_of
 sub profile { return $f->json("select to_jsonb(p) from flohsync.user_profile p join flohsync.floh_user u on u.id = p.user_id where u.email = '$_[0]'") // {} }
 sub errors { return $f->sql("select string_agg(concat_ws(': ', e.external_id, e.error_class, e.message), '; ' order by e.id) from flohsync.sync_error e where e.run_id is null and e.connector_id = " . $f->connector_id($c)) }
 sub record { return $f->sql("select case when stale_since is null then 'active' else 'stale' end from flohsync.connector_resource where external_id = '$_[0]' and connector_id = " . $f->connector_id($c)) }
-sub waiting { return $f->sql('select count(*) from flohsync.record_change where connector_id = ' . $f->connector_id($c)) }
+sub waiting { return $f->sql('select count(*) from _flohsync.record_change where connector_id = ' . $f->connector_id($c)) }
 sub identities { return $f->sql("select count(*) from flohsync.user_external_identity where external_id = '$_[0]' and connector_id = " . $f->connector_id($c)) }
 my @mapping = (attributeMappings => [ { sourcePath => 'attributes.dept', targetField => 'department', writeMode => 'overwrite_always' }, { sourcePath => 'attributes.boss', targetField => 'managerId' } ]);
 
@@ -132,7 +132,7 @@ is(state_of('three@example.com'), 'deleted', 'at its next run');
 begin(createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true, safeguards => { maxDeactivateFraction => 0.5, minRecords => 2 });
 hook('created', "late-$_", { email => "late-$_\@example.com" }) for 1 .. 8;
 $f->sql("update flohsync.resource_record set observed_at = observed_at - interval '3 days', event_at = event_at - interval '3 days' where connector_id = " . $f->connector_id($c));
-my $yesterday = $f->sql("select flohsync._iso(now() - interval '25 hours')");
+my $yesterday = $f->sql("select _flohsync.iso(now() - interval '25 hours')");
 hook('deleted', "late-$_", undef, timestamp => $yesterday) for 1 .. 5;
 is(join(' ', map { state_of("late-$_\@example.com") } 1 .. 5), 'deleted deleted deleted deleted active', 'old events count when they come');
 
@@ -144,7 +144,7 @@ is(join(' ', map { state_of("many-$_\@example.com") } 1 .. 5), 'deleted deleted 
 is(hook('deleted', 'many-5'), 'deleted changed', 'one more');
 is(state_of('many-5@example.com') . ' ' . record('many-5'), 'active stale', 'is kept, with a stale record');
 like(errors(), qr/many-5: safeguard: /, 'which is noted');
-is(hook('updated', 'many-5', { displayName => 'x' }, timestamp => $f->sql("select flohsync._iso(now() - interval '1 day')")), 'ignored same', 'an older event does not bring it back');
+is(hook('updated', 'many-5', { displayName => 'x' }, timestamp => $f->sql("select _flohsync.iso(now() - interval '1 day')")), 'ignored same', 'an older event does not bring it back');
 is(waiting(), 1, 'the next run decides');
 $f->sql("insert into public.people select '$c', 'many-' || i, null, 'many-' || i || '\@example.com', null from generate_series(6, 8) i");
 $f->sync($c, 'user');
@@ -154,7 +154,7 @@ is(state_of('many-5@example.com'), 'active', 'he is back');
 $f->configure($c, 'user', safeguards => { maxDeactivateFraction => undef });
 is(hook('deleted', 'many-5'), 'deleted changed', 'with the safeguard off');
 is(state_of('many-5@example.com') . record('many-5'), 'deleted', 'he goes');
-$f->sql("update flohsync.resource_tombstone set deleted_at = deleted_at - interval '25 hours', made_at = made_at - interval '25 hours'");
+$f->sql("update _flohsync.resource_tombstone set deleted_at = deleted_at - interval '25 hours', made_at = made_at - interval '25 hours'");
 $f->configure($c, 'user', safeguards => { maxDeactivateFraction => 0.5 });
 is(hook('deleted', 'many-6') . state_of('many-6@example.com'), 'deleted changeddeleted', 'what was a day ago does not count');
 

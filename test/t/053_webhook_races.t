@@ -38,12 +38,12 @@ sub hook_sql
 	return "select flohsync.handle_webhook('up', " . Flohsync::jsonb({ action => $action{$what}, resourceId => $id, resourceType => 'user', data => $data }) . ") ->> 'changed'";
 }
 # A record that is not stored, though the upstream had it all along: one deleted here without a trace.
-sub unknown { my ($id) = @_; $f->sql("delete from flohsync.resource_record where external_id = '$id'; delete from flohsync.resource_tombstone where external_id = '$id'"); return }
+sub unknown { my ($id) = @_; $f->sql("delete from flohsync.resource_record where external_id = '$id'; delete from _flohsync.resource_tombstone where external_id = '$id'"); return }
 # Everything as at the beginning, and synced.
 sub fresh
 {
 	$f->fresh(user => 60);
-	$f->sql('delete from flohsync.resource_record; delete from flohsync.resource_tombstone');
+	$f->sql('delete from flohsync.resource_record; delete from _flohsync.resource_tombstone');
 	$f->sync('up', 'user');
 	$f->clear_log;
 	return;
@@ -112,7 +112,7 @@ for (sort { $a <=> $b } keys %done)
 }
 end($run, 'all of them between asking and applying');
 is(stats(), 'updated=1 ignored=8', 'the page is ignored where it is older');
-is($f->sql("select count(*) from flohsync.resource_tombstone where external_id in ('" . id(2) . "', '" . id(6) . "', '" . id(8) . "', '" . id(11) . "')"), 4, 'deletions leave tombstones');
+is($f->sql("select count(*) from _flohsync.resource_tombstone where external_id in ('" . id(2) . "', '" . id(6) . "', '" . id(8) . "', '" . id(11) . "')"), 4, 'deletions leave tombstones');
 $f->sync('up', 'user');
 is(stats(), '', 'the next pass finds nothing to do');
 # A record that is deleted and comes again: the page that is asked for after that brings it.

@@ -32,7 +32,7 @@ for (
 	ok(put($id) && put('other') && get($id) eq '"old"', "$name: a value is in the cache");
 	is(hook(@hook), $answer, 'the webhook is taken');
 	is(get($id), '', 'the next read does not find it');
-	$f->comes_true('select count(*) = 0 from flohsync.cache_outbox', 'nor when the cache has been told');
+	$f->comes_true('select count(*) = 0 from _flohsync.cache_outbox', 'nor when the cache has been told');
 	is(get($id), '', 'it is gone');
 	is(get('other'), '"old"', 'another one is there');
 }
@@ -44,9 +44,9 @@ is(get('r'), '"old"', 'a webhook that was rolled back changes nothing');
 put('down');
 $redis->freeze;
 is(hook('created', 'down', { email => 'down@acme.com' }), 'created changed', 'without Redis a webhook is taken');
-is($f->sql('select count(*) from flohsync.cache_outbox'), 1, 'the cache is to be told later');
+is($f->sql('select count(*) from _flohsync.cache_outbox'), 1, 'the cache is to be told later');
 $redis->thaw;
-$f->comes_true('select count(*) = 0 from flohsync.cache_outbox', 'which happens', timeout => 40);
+$f->comes_true('select count(*) = 0 from _flohsync.cache_outbox', 'which happens', timeout => 40);
 is(get('down'), '', 'the value is gone');
 
 $f->no_crash;
