@@ -20,11 +20,13 @@ CREATE FUNCTION flohsync.canonical_json(value jsonb) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_canonical_json';
 COMMENT ON FUNCTION flohsync.canonical_json(jsonb) IS
   'Canonical form of a JSON value: RFC 8785, except that integers and numbers a double cannot hold keep their exact digits';
+SELECT _flohsync.allow('reader', 'flohsync.canonical_json(jsonb)');
 
 CREATE FUNCTION flohsync.resource_hash(external_id text, display_name text, email text, attributes jsonb) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_resource_hash';
 COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
+SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb)');
 
 -- Whatever changes a record says so to the cache (70_cache).
 CREATE FUNCTION _flohsync.caching() RETURNS boolean

@@ -21,6 +21,8 @@ COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative defin
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
+SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
+SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
 CREATE FUNCTION _flohsync.invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -229,13 +231,8 @@ BEGIN
       PERFORM _flohsync.invalid('config', 'a connector of kind sql has either "function" or "queries"');
     END IF;
     IF _config ? 'function' THEN
-      IF jsonb_typeof(_config -> 'function') <> 'string'
-         OR to_regprocedure((_config ->> 'function') || '(jsonb)') IS NULL
-         OR NOT EXISTS (SELECT FROM pg_proc p
-                         WHERE p.oid = to_regprocedure((_config ->> 'function') || '(jsonb)')
-                           AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f') THEN
-        PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
-          'Name it with its schema.');
+      IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
+        PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Name it with its schema.');
       END IF;
     ELSE
       IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
@@ -258,8 +255,42 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
 
+CREATE FUNCTION _flohsync.function_of_kind_sql(_name text) RETURNS oid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text[];
+BEGIN
+  BEGIN
+    part := parse_ident(_name);
+  EXCEPTION WHEN invalid_parameter_value THEN
+    RETURN NULL;
+  END;
+  -- Not to_regprocedure: it takes USAGE on the schema, which is for who runs the function.
+  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE p.proname = part[cardinality(part)] AND n.nspname = CASE cardinality(part) WHEN 2 THEN part[1] WHEN 1 THEN 'pg_catalog' END
+             AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
+             AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f');
+END
+$$;
+COMMENT ON FUNCTION _flohsync.function_of_kind_sql(text) IS 'The function (jsonb) of a name that returns jsonb; null when there is none';
+
+CREATE FUNCTION _flohsync.check_function(_kind text, _config jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _kind = 'sql' AND _config ? 'function' AND _flohsync.function_of_kind_sql(_config ->> 'function') IS NULL THEN
+    PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
+      'Name it with its schema.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_function(text, jsonb) IS 'Raises 22023 when the function of a connector of kind sql is not there';
+
 CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -269,6 +300,7 @@ BEGIN
     PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
   END IF;
   PERFORM _flohsync.check_connector(create_connector.kind, create_connector.config, create_connector.definition);
+  PERFORM _flohsync.check_function(create_connector.kind, create_connector.config);
   BEGIN
     INSERT INTO flohsync.connector_definition (name, kind, config, definition)
     VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
@@ -283,9 +315,10 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
   'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
+SELECT _flohsync.allow('manager', 'flohsync.create_connector(text, text, jsonb, jsonb)');
 
 CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -318,14 +351,9 @@ BEGIN
   IF settings ? 'definition' THEN
     d.definition := nullif(settings -> 'definition', 'null');
   END IF;
-  IF settings ?| ARRAY['config', 'definition'] THEN
+  IF settings ? 'config' THEN
     PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
-    IF d.kind = 'rest' THEN
-      PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
-         FROM flohsync.connector_sync_config c
-        CROSS JOIN LATERAL _flohsync.strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
-        WHERE c.connector_id = d.id AND p.problem IS NOT NULL;
-    END IF;
+    PERFORM _flohsync.check_function(d.kind, d.config);
   END IF;
   BEGIN
     UPDATE flohsync.connector_definition x
@@ -344,9 +372,10 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
   'Changes the given keys (name, description, config, definition, enabled) of a connector';
+SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -363,3 +392,4 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.drop_connector(text) IS
   'Removes a connector with its configurations, records, matches and history';
+SELECT _flohsync.allow('manager', 'flohsync.drop_connector(text)');

@@ -128,3 +128,28 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_strategy(jsonb, text, text) IS
   'Raises 22023 when a definition does not have the resource type, or cannot list what changed';
+
+-- The one door through which a connector comes, by a function or by a statement:
+-- what is stored is what the C code may rely on.  Whether a function of kind
+-- sql exists is not asked here: when a dump is restored it may come later.
+CREATE FUNCTION _flohsync.guard_connector() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition);
+  IF TG_OP = 'UPDATE' AND NEW.kind = 'rest' THEN
+    PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+       FROM flohsync.connector_sync_config c
+      CROSS JOIN LATERAL _flohsync.strategy_problem(NEW.definition, c.resource_type, c.strategy) p(problem)
+      WHERE c.connector_id = NEW.id AND p.problem IS NOT NULL;
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023)';
+CREATE TRIGGER guard_connector_insert BEFORE INSERT ON flohsync.connector_definition
+FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_connector();
+CREATE TRIGGER guard_connector_update BEFORE UPDATE ON flohsync.connector_definition
+FOR EACH ROW WHEN ((NEW.kind, NEW.config, NEW.definition) IS DISTINCT FROM (OLD.kind, OLD.config, OLD.definition))
+EXECUTE FUNCTION _flohsync.guard_connector();
