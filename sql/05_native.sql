@@ -1,5 +1,9 @@
 -- Helpers in C that the rest of the script stands on.
 
+CREATE FUNCTION _flohsync.raise(_state text, _message text, _detail text DEFAULT NULL, _hint text DEFAULT NULL) RETURNS void
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_raise';
+COMMENT ON FUNCTION _flohsync.raise(text, text, text, text) IS 'Raises an error of an SQLSTATE for the person who called: without CONTEXT';
+
 CREATE FUNCTION _flohsync.new_id() RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
 COMMENT ON FUNCTION _flohsync.new_id() IS 'A uuid of version 7: ids made together are stored together';

@@ -29,9 +29,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RAISE invalid_parameter_value USING
-    MESSAGE = format('invalid value for "%s": %s', _key, _problem),
-    HINT = coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.');
+  PERFORM _flohsync.raise('22023',
+    format('invalid value for "%s": %s', _key, _problem),
+    NULL,
+    coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.'));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
@@ -41,9 +42,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RAISE invalid_parameter_value USING
-    MESSAGE = format('unknown key "%s" in %s', _key, _where),
-    HINT = format('Known keys are %s.', array_to_string(_known, ', '));
+  PERFORM _flohsync.raise('22023',
+    format('unknown key "%s" in %s', _key, _where),
+    NULL,
+    format('Known keys are %s.', array_to_string(_known, ', ')));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
@@ -80,11 +82,12 @@ BEGIN
     SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.id = _connector::uuid;
   END IF;
   IF found_id IS NULL THEN
-    SELECT string_agg(s.name, ', ') INTO known
-      FROM (SELECT d.name FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
-    RAISE undefined_object USING
-      MESSAGE = format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
-      HINT = coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().');
+    SELECT string_agg(s.name, ', ') || CASE WHEN max(s.n) > 20 THEN format(' and %s more', max(s.n) - 20) ELSE '' END INTO known
+      FROM (SELECT d.name, count(*) OVER () AS n FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
+    PERFORM _flohsync.raise('42704',
+      format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
+      NULL,
+      coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().'));
   END IF;
   RETURN found_id;
 END
@@ -306,9 +309,10 @@ BEGIN
     VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
     RETURNING id INTO new_id;
   EXCEPTION WHEN unique_violation THEN
-    RAISE duplicate_object USING
-      MESSAGE = format('connector "%s" already exists', create_connector.name),
-      HINT = 'Change it with flohsync.update_connector().';
+    PERFORM _flohsync.raise('42710',
+      format('connector "%s" already exists', create_connector.name),
+      NULL,
+      'Change it with flohsync.update_connector().');
   END;
   RETURN new_id;
 END
@@ -346,7 +350,13 @@ BEGIN
     d.enabled := (settings ->> 'enabled')::boolean;
   END IF;
   IF settings ? 'config' THEN
-    d.config := settings -> 'config';
+    IF jsonb_typeof(settings -> 'config') <> 'object' THEN
+      PERFORM _flohsync.invalid('config', 'it must be an object');
+    END IF;
+    -- Only the keys given change; a null one goes.
+    SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') INTO d.config
+      FROM jsonb_each(d.config || (settings -> 'config')) e
+     WHERE e.value <> 'null' OR NOT (settings -> 'config') ? e.key;
   END IF;
   IF settings ? 'definition' THEN
     d.definition := nullif(settings -> 'definition', 'null');
@@ -361,7 +371,7 @@ BEGIN
            definition = d.definition, enabled = d.enabled, updated_at = now()
      WHERE x.id = d.id;
   EXCEPTION WHEN unique_violation THEN
-    RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
+    PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
   END;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
@@ -371,7 +381,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
-  'Changes the given keys (name, description, config, definition, enabled) of a connector';
+  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void

@@ -35,12 +35,15 @@ DECLARE
   advice constant text := coalesce(_faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
 BEGIN
   IF jsonb_array_length(_faults) = 1 THEN
-    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice;
+    PERFORM _flohsync.raise('22023', said, NULL, advice);
   ELSIF jsonb_array_length(_faults) > 1 THEN
-    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice, DETAIL = (
+    PERFORM _flohsync.raise('22023',
+      said,
+      (
       SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
              || CASE WHEN jsonb_array_length(_faults) > 21 THEN format(E'\nAnd %s more.', jsonb_array_length(_faults) - 21) ELSE '' END
-        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21);
+        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21),
+      advice);
   END IF;
 END
 $$;

@@ -77,13 +77,15 @@ BEGIN
     RETURN NEW;
   END IF;
   IF NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('role "%s" cannot be made the owner of a configuration', _flohsync.role_name(NEW.owner)),
-      HINT = 'Only a member of that role can do that.';
+    PERFORM _flohsync.raise('42501',
+      format('role "%s" cannot be made the owner of a configuration', _flohsync.role_name(NEW.owner)),
+      NULL,
+      'Only a member of that role can do that.');
   ELSIF TG_OP = 'UPDATE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true) THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('the configuration runs with the rights of role "%s"', _flohsync.role_name(OLD.owner)),
-      HINT = 'Only a member of that role can change what it runs, or give it to another one.';
+    PERFORM _flohsync.raise('42501',
+      format('the configuration runs with the rights of role "%s"', _flohsync.role_name(OLD.owner)),
+      NULL,
+      'Only a member of that role can change what it runs, or give it to another one.');
   END IF;
   RETURN NEW;
 END
@@ -102,9 +104,10 @@ BEGIN
   SELECT _flohsync.role_name(c.owner) INTO foreign_owner FROM flohsync.connector_sync_config c
    WHERE c.connector_id = OLD.id AND NOT _flohsync.may_act_as(_flohsync.role_oid(c.owner)) LIMIT 1;
   IF foreign_owner IS NOT NULL THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
-      HINT = 'Only a member of that role can change what it runs.';
+    PERFORM _flohsync.raise('42501',
+      format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
+      NULL,
+      'Only a member of that role can change what it runs.');
   END IF;
   RETURN NEW;
 END
@@ -178,6 +181,7 @@ COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers,
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
+SET intervalstyle = postgres
 AS $$
 DECLARE
   part text[] := regexp_match(_text, '^\s*(\d{1,9})\s*([smhdw])\s*$');
@@ -187,15 +191,19 @@ BEGIN
     RETURN part[1]::int * CASE part[2] WHEN 's' THEN interval '1 second' WHEN 'm' THEN interval '1 minute'
                             WHEN 'h' THEN interval '1 hour' WHEN 'd' THEN interval '1 day' ELSE interval '7 days' END;
   END IF;
+  -- A number needs a unit: interval takes the one at the end for seconds.
+  IF _text ~ '(^|\s)[-+]?[0-9]*\.?[0-9]+\s*$' THEN
+    RETURN NULL;
+  END IF;
   BEGIN
     answer := _text::interval;
   EXCEPTION WHEN data_exception THEN
     RETURN NULL;
   END;
-  RETURN CASE WHEN answer >= interval '0' THEN answer END;
+  RETURN CASE WHEN answer >= interval '0' AND isfinite(answer) THEN answer END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
+COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is none';
 
 CREATE FUNCTION _flohsync.cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
@@ -259,8 +267,14 @@ BEGIN
         IF jsonb_typeof(v) <> 'string' OR length(v #>> '{}') NOT BETWEEN 1 AND 1000 THEN
           PERFORM _flohsync.invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
         END IF;
-      WHEN 'groupIds', 'emailDomains' THEN
-        PERFORM _flohsync.check_texts('filterRules.' || k, v);
+      WHEN 'groupIds' THEN
+        PERFORM _flohsync.check_texts('filterRules.groupIds', v);
+      WHEN 'emailDomains' THEN
+        PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
+        SELECT jsonb_agg(d.domain ORDER BY d.i) INTO v
+          FROM (SELECT btrim(e.value, E' \t\r\n') AS domain, e.i FROM jsonb_array_elements_text(v) WITH ORDINALITY e(value, i)) d;
+        PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
+        _rules := _rules || jsonb_build_object(k, v);
       WHEN 'memberOfSyncedGroups' THEN
         IF jsonb_typeof(v) <> 'boolean' THEN
           PERFORM _flohsync.invalid('filterRules.memberOfSyncedGroups', 'it must be true or false');
@@ -387,6 +401,13 @@ RETURN pg_catalog.jsonb_build_object(
   'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at));
 COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
+CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY['id', 'connectorId', 'resourceType', 'lastSyncAt', 'lastSyncCursor', 'lastSyncStatus', 'lastSyncError', 'lastSyncStats',
+             'nextRunAt', 'createdAt', 'updatedAt', 'heldRun', 'incompleteReason', 'lastCompletePassAt'];
+COMMENT ON FUNCTION _flohsync.informing_keys() IS 'Keys of a configuration that only inform: configure_sync() passes over them';
+
 CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -395,7 +416,6 @@ AS $$
 DECLARE
   _connector uuid := _flohsync.connector_id(connector);
   _type text := _flohsync.check_resource_type(configure_sync.resource_type);
-  _defaults constant jsonb := '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}';
   c flohsync.connector_sync_config;
   old flohsync.connector_sync_config;
   k text;
@@ -405,6 +425,8 @@ DECLARE
   problem text;
   _definition jsonb; -- of kind rest
 BEGIN
+  -- What sync_config() returns can be given here again.
+  settings := CASE WHEN jsonb_typeof(settings) = 'object' THEN settings - _flohsync.informing_keys() ELSE settings END;
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY[
     'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
@@ -521,7 +543,7 @@ BEGIN
         c.hash_ignore := nullif(nullif(v, 'null'), '[]');
       WHEN k = 'safeguards' THEN
         IF kind = 'null' THEN
-          c.safeguards := _defaults;
+          c.safeguards := '{"maxStaleFraction": null, "maxDeactivateFraction": null, "minRecords": null}';
         ELSE
           PERFORM _flohsync.check_safeguards(v);
           c.safeguards := c.safeguards || v;
@@ -565,6 +587,7 @@ BEGIN
     DELETE FROM _flohsync.match_progress p WHERE p.config_id = c.id;
   END IF;
   PERFORM _flohsync.wake();
+  PERFORM _flohsync.remark(c);
   RETURN _flohsync.config_dto(c);
 END
 $$;
@@ -595,9 +618,10 @@ BEGIN
      SET owner = _flohsync.role(coalesce(set_sync_owner.owner::oid, _flohsync.caller())), updated_at = clock_timestamp()
    WHERE c.connector_id = _connector AND c.resource_type = _type;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
-      HINT = 'Make one with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      format('connector "%s" has no configuration for resource type "%s"', connector, _type),
+      NULL,
+      'Make one with flohsync.configure_sync().');
   END IF;
 END
 $$;
