@@ -16,10 +16,6 @@ BEGIN
     UNION ALL
     SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, p.oid::regprocedure::text
       FROM pg_catalog.pg_proc p WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace)
-    UNION ALL
-    SELECT 'TYPE', t.oid::regtype::text
-      FROM pg_catalog.pg_type t JOIN pg_catalog.pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
-     WHERE t.typnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace)
   LOOP
     EXECUTE format('ALTER %s %s OWNER TO flohsync_owner', o.kind, o.name);
   END LOOP;
