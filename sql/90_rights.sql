@@ -11,7 +11,7 @@ BEGIN
   EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON flohsync.resource_record, _flohsync.resource_tombstone, flohsync.sync_run,
                   flohsync.sync_run_page, flohsync.sync_error, _flohsync.cache_outbox, _flohsync.cache_epoch, flohsync.connector_sync_match,
-                  flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change, _flohsync.user_change,
+                  flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change, _flohsync.departure, _flohsync.setback, _flohsync.user_change,
                   flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
                   _flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
@@ -20,7 +20,8 @@ BEGIN
                   delta_link, delta_fingerprint) ON flohsync.connector_sync_config TO %s', _role);
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
-  EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.caching(), _flohsync.invalidate(uuid, text, text[]), _flohsync.new_id(), _flohsync.secret(uuid, text), _flohsync.iso(timestamptz), _flohsync.duration(text),
+  EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.caching(), _flohsync.invalidate(uuid, text, text[]), _flohsync.lock(text, text, boolean), _flohsync.try_lock(text, text, boolean), _flohsync.passes(text),
+                  _flohsync.lock_queue(uuid, text, boolean), _flohsync.keep_config(bigint), _flohsync.new_id(), _flohsync.secret(uuid, text), _flohsync.iso(timestamptz), _flohsync.duration(text),
                   _flohsync.cron_next(text, timestamptz, text), _flohsync.list_command(jsonb, text), _flohsync.get_command(jsonb, text),
                   _flohsync.syncable_types(text, jsonb, jsonb),
                   _flohsync.ledger_union(bytea[]), _flohsync.ledger_has(bytea, bigint), _flohsync.pass_pages(bigint),
@@ -42,8 +43,15 @@ BEGIN
                   _flohsync.are_few(uuid[]), _flohsync.match_few(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean),
                   _flohsync.profile_few(text, uuid[], jsonb[], text), _flohsync.profile_run(text, uuid[], jsonb[], text),
                   _flohsync.back_few(text, uuid, text, uuid[]), _flohsync.map_few(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid),
-                  _flohsync.match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]), _flohsync.lock_matching(flohsync.connector_sync_config), _flohsync.share_matching(flohsync.connector_sync_config),
-                  _flohsync.reactivate(flohsync.connector_sync_config, uuid[]), _flohsync.profile_field(text, jsonb, flohsync.connector_sync_config),
+                  _flohsync.match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]), _flohsync.lock_matching(flohsync.connector_sync_config), _flohsync.share_matching(uuid, text),
+                  _flohsync.people_rules(flohsync.connector_sync_config), _flohsync.forget_changes(bigint[]), _flohsync.note_departures(uuid[], timestamptz),
+                  _flohsync.forget_departures(uuid[]), _flohsync.departure_open(uuid, timestamptz), _flohsync.lock_addresses(text[]),
+                  _flohsync.known_setbacks(flohsync.connector_sync_config, text),
+                  _flohsync.call_seam(text, flohsync.connector_sync_config, bigint, uuid[], text[], text[], jsonb[]),
+                  _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[], text[], jsonb[]),
+                  _flohsync.note_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[], text[], text[]),
+                  _flohsync.note_user_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[]),
+                  _flohsync.reactivate(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record), _flohsync.profile_field(text, jsonb, flohsync.connector_sync_config),
                   _flohsync.map_sql(flohsync.connector_sync_config), _flohsync.map_attributes(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record),
                   _flohsync.link_created(uuid[], uuid[]), _flohsync.apply_defaults(flohsync.connector_sync_config, uuid[]),
                   _flohsync.create_users(flohsync.connector_sync_config, uuid[], bigint, boolean, flohsync.resource_record),
@@ -56,14 +64,14 @@ BEGIN
                   _flohsync.post_sync(bigint, boolean), _flohsync.post_sync_failed(bigint, text, text),
                   _flohsync.changed_record(uuid, text, text, text, text, uuid, text), _flohsync.job_data(flohsync.connector_sync_config, bigint),
                   _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]),
-                  _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb),
-                  _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]), _flohsync.trigger_summary(bigint, jsonb),
+                  _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb[]),
+                  _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, bigint[], uuid[]), _flohsync.trigger_summary(bigint, jsonb),
                   _flohsync.job_problem(flohsync.workflow_job), _flohsync.start_workflows(bigint[]) TO %s', _role);
   -- Webhooks are taken in any role's session, with the rights of this one.
   EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.connector_id(text), _flohsync.check_resource_type(text), _flohsync.invalid(text, text, text),
-                  _flohsync.webhook_failed(flohsync.resource_record, text, text, text), _flohsync.follow_webhook(uuid, text),
+                  _flohsync.webhook_failed(flohsync.resource_record, text, text, text), _flohsync.follow_webhook(uuid, text, text), _flohsync.await_matching(uuid, text),
                   _flohsync.leave_scope(uuid, timestamptz, timestamptz), _flohsync.is_news(flohsync.resource_record, timestamptz, timestamptz),
-                  _flohsync.too_many_leavers(flohsync.connector_sync_config), _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record),
+                  _flohsync.too_many_leavers(flohsync.connector_sync_config), _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record, text),
                   _flohsync.delete_record(uuid, text, text, timestamptz, interval), _flohsync.forget_webhooks(interval) TO %s', _role);
 END
 $$;
