@@ -12,6 +12,15 @@ CREATE FUNCTION _flohsync.wake() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
 COMMENT ON FUNCTION _flohsync.wake() IS 'After commit, has a worker look for due runs in this database';
 
+-- Locks that nobody else can take; src/db_lock.h has what each is for, and their order.
+CREATE FUNCTION _flohsync.lock(_class text, _key text, _shared boolean) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_lock';
+COMMENT ON FUNCTION _flohsync.lock(text, text, boolean) IS 'Takes a lock until the end of the transaction: connector, queue, matching, user changes or address';
+
+CREATE FUNCTION _flohsync.try_lock(_class text, _key text, _shared boolean) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_try_lock';
+COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'The same without waiting; false when it cannot be had';
+
 CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';

@@ -94,6 +94,27 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
 
+-- Whoever writes anything of a connector begins with this: who drops it waits for them, and they for him.
+CREATE FUNCTION _flohsync.hold_connector(_connector text) RETURNS uuid
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid;
+BEGIN
+  LOOP
+    _id := _flohsync.connector_id(_connector);
+    PERFORM _flohsync.lock('connector', _id::text, true);
+    -- It may have been dropped meanwhile, or the name is another one's.
+    IF _flohsync.connector_id(_connector) = _id THEN
+      RETURN _id;
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.hold_connector(text) IS
+  'Id of a connector given its name or id, which is not dropped before the end of the transaction; 42704 when there is none';
+
 CREATE FUNCTION _flohsync.check_resource_type(_resource_type text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -327,9 +348,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d flohsync.connector_definition;
+  _id uuid := _flohsync.hold_connector(connector);
 BEGIN
-  SELECT * INTO STRICT d FROM flohsync.connector_definition x
-   WHERE x.id = _flohsync.connector_id(connector) FOR UPDATE;
+  -- A name is a key: to change it takes the stronger lock, and it is taken at once.
+  IF settings ? 'name' THEN
+    SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = _id FOR UPDATE;
+  ELSE
+    SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = _id FOR NO KEY UPDATE;
+  END IF;
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
   IF settings ? 'name' THEN
     IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
@@ -392,10 +418,22 @@ DECLARE
   _id uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
+  -- Who is at work stops at once; then everybody who holds anything of the connector is waited for.
+  PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
+     FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
+  PERFORM _flohsync.lock('connector', _id::text, false);
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id FOR UPDATE;
+  IF NOT FOUND THEN
+    PERFORM _flohsync.connector_id(connector);
+  END IF;
   FOR _run IN SELECT r.id FROM flohsync.sync_run r
                WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
     PERFORM flohsync.cancel_sync(_run);
   END LOOP;
+  -- A deletion by another connector's webhook holds all matches of its user, in this order.
+  PERFORM FROM flohsync.connector_sync_match m
+    WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id AND o.connector_id <> _id)
+    ORDER BY m.id FOR UPDATE;
   PERFORM _flohsync.look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END

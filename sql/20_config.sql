@@ -147,7 +147,7 @@ COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths
 COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits over which a pass is held for approval; a null one is off';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
-COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run, by the upstream''s clock where that is behind ours';
+COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that got all it asked for, by the upstream''s clock where that is behind ours';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
 COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
@@ -414,7 +414,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(configure_sync.resource_type);
   c flohsync.connector_sync_config;
   old flohsync.connector_sync_config;
@@ -432,9 +432,10 @@ BEGIN
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
     'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
     'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
-  SELECT d.definition INTO _definition FROM flohsync.connector_definition d
-   WHERE d.id = _connector AND d.kind = 'rest' FOR SHARE;
-  IF FOUND THEN
+  -- Changes of a connector and its configurations come one after the other.
+  SELECT CASE d.kind WHEN 'rest' THEN d.definition END INTO _definition FROM flohsync.connector_definition d
+   WHERE d.id = _connector FOR NO KEY UPDATE;
+  IF _definition IS NOT NULL THEN
     PERFORM _flohsync.check_strategy(_definition, _type, NULL);
   END IF;
 
@@ -442,7 +443,7 @@ BEGIN
   VALUES (_connector, _type, _flohsync.role(_flohsync.caller()), coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
   ON CONFLICT (connector_id, resource_type) DO NOTHING;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
-   WHERE x.connector_id = _connector AND x.resource_type = _type FOR UPDATE;
+   WHERE x.connector_id = _connector AND x.resource_type = _type FOR NO KEY UPDATE;
   old := c;
 
   FOR k, v IN SELECT * FROM jsonb_each(settings) LOOP
@@ -580,12 +581,6 @@ BEGIN
          retry_at = c.retry_at, retries = c.retries, updated_at = clock_timestamp()
    WHERE x.id = c.id
   RETURNING x.* INTO c;
-  -- Other rules: the next post-sync looks at every record.
-  IF (c.user_match_strategy, c.user_match_fallback_strategies, c.issuer_source_path, c.attribute_mappings, c.create_users, c.deactivate_users)
-     IS DISTINCT FROM (old.user_match_strategy, old.user_match_fallback_strategies, old.issuer_source_path, old.attribute_mappings,
-                       old.create_users, old.deactivate_users) THEN
-    DELETE FROM _flohsync.match_progress p WHERE p.config_id = c.id;
-  END IF;
   PERFORM _flohsync.wake();
   PERFORM _flohsync.remark(c);
   RETURN _flohsync.config_dto(c);

@@ -6,7 +6,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(trigger_sync.resource_type);
   _id bigint;
 BEGIN
@@ -22,15 +22,16 @@ BEGIN
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
   LOOP
+    -- A run that is about to end is not waited for: its worker may be waiting for us.
+    SELECT q.id INTO _id FROM flohsync.sync_run q
+     WHERE q.connector_id = _connector AND q.resource_type = _type AND q.status IN ('queued', 'running');
+    EXIT WHEN FOUND;
+    PERFORM _flohsync.lock_queue(_connector, _type, true);
     INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger, requested_by)
     VALUES (_connector, _type, trigger_sync.strategy, 'manual', _flohsync.caller_name())
     ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING
     RETURNING q.id INTO _id;
-    IF _id IS NULL THEN
-      SELECT q.id INTO _id FROM flohsync.sync_run q
-       WHERE q.connector_id = _connector AND q.resource_type = _type AND q.status IN ('queued', 'running');
-    END IF;
-    EXIT WHEN _id IS NOT NULL;
+    EXIT WHEN FOUND;
   END LOOP;
   PERFORM _flohsync.wake();
   RETURN _id;
@@ -47,10 +48,10 @@ COMMENT ON PROCEDURE flohsync.sync(text, text, jsonb) IS
 SELECT _flohsync.allow('manager', 'flohsync.sync(text, text, jsonb)');
 
 CREATE FUNCTION _flohsync.interrupt_run(_connector uuid, _type text) RETURNS boolean
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE STRICT
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_interrupt_run';
-COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'After commit, interrupts whoever holds the lock of the run; false when nobody does';
+COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'Interrupts whoever holds the lock of the run; false when nobody does';
 
 CREATE FUNCTION flohsync.cancel_sync(run_id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -84,7 +85,7 @@ COMMENT ON FUNCTION flohsync.cancel_sync(bigint) IS
 SELECT _flohsync.allow('manager', 'flohsync.cancel_sync(bigint)');
 
 CREATE FUNCTION _flohsync.try_run_lock(_connector uuid, _type text) RETURNS boolean
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE STRICT
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_try_run_lock';
 COMMENT ON FUNCTION _flohsync.try_run_lock(uuid, text) IS 'Takes the lock of a configuration''s runs until the end of the transaction; false when a worker has it';
@@ -95,16 +96,26 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   r flohsync.sync_run;
-  patience timestamptz := clock_timestamp() + interval '1 second';
+  locked boolean := false;
+  patience timestamptz := clock_timestamp() + interval '10 seconds';
 BEGIN
-  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(_run::text, 'NULL'));
-  ELSIF r.status <> 'held' THEN
-    RAISE object_not_in_prerequisite_state USING
-      MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
-  END IF;
-  WHILE NOT _flohsync.try_run_lock(r.connector_id, r.resource_type) LOOP
+  LOOP
+    -- The row is locked last: who has the lock of the runs may be waiting for it.
+    IF locked THEN
+      PERFORM _flohsync.lock_config(_run);
+      SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
+    ELSE
+      SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
+    END IF;
+    IF NOT FOUND THEN
+      RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(_run::text, 'NULL'));
+    ELSIF r.status <> 'held' THEN
+      RAISE object_not_in_prerequisite_state USING
+        MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
+    END IF;
+    EXIT WHEN locked;
+    locked := _flohsync.try_run_lock(r.connector_id, r.resource_type);
+    CONTINUE WHEN locked;
     -- A worker that has just told of the end of its run has not let go of the lock yet.
     IF clock_timestamp() > patience
        OR EXISTS (SELECT FROM flohsync.sync_run x
@@ -187,9 +198,9 @@ BEGIN
   PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.leavers(c, NULL)))
      FROM flohsync.connector_sync_config c
     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type AND c.deactivate_users;
-  DELETE FROM _flohsync.record_change q USING flohsync.resource_record x
-   WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again'
-     AND x.id = q.resource_id AND x.stale_since IS NOT NULL;
+  PERFORM _flohsync.forget_changes(ARRAY(
+    SELECT q.seq FROM _flohsync.record_change q JOIN flohsync.resource_record x ON x.id = q.resource_id
+     WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again' AND x.stale_since IS NOT NULL));
   PERFORM _flohsync.forget_pass(r.pass_id);
   UPDATE flohsync.connector_sync_config c SET last_sync_status = 'idle', last_sync_error = NULL
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
@@ -209,9 +220,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _run bigint;
 BEGIN
+  -- Who is at work stops at once, and lets go of what is wanted here.
+  PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type) FROM flohsync.sync_run r
+    WHERE r.connector_id = _connector AND r.resource_type = delete_sync_config.resource_type AND r.status = 'running';
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _connector FOR NO KEY UPDATE;
+  PERFORM FROM flohsync.connector_sync_config c
+    WHERE c.connector_id = _connector AND c.resource_type = delete_sync_config.resource_type FOR UPDATE;
   FOR _run IN SELECT r.id FROM flohsync.sync_run r
                WHERE r.connector_id = _connector AND r.resource_type = delete_sync_config.resource_type
                  AND r.status IN ('queued', 'running') LOOP

@@ -167,6 +167,19 @@ COMMENT ON COLUMN flohsync.user_external_identity.verified_at IS 'When the ident
 SELECT _flohsync.allow('reader', 'flohsync.user_external_identity');
 
 
+-- One creation at a time for an address, whatever its case; few locks for any number of addresses.
+CREATE FUNCTION _flohsync.lock_addresses(_emails text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('address', b.bucket::text, false)
+     FROM (SELECT DISTINCT hashtextextended(_flohsync.match_key(e.email), 0) & 15 AS bucket
+             FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS 'Keeps others from creating users with some e-mail addresses until the end of the transaction';
+
 CREATE FUNCTION flohsync._user_create(_emails text[], _display_names text[])
 RETURNS TABLE ("position" integer, user_id uuid, problem text)
 LANGUAGE plpgsql
@@ -174,10 +187,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-  -- One creation at a time for an address, whatever its case; few locks for any number of addresses.
-  PERFORM pg_advisory_xact_lock(hashtextextended('flohsync user creation', b.bucket))
-     FROM (SELECT DISTINCT hashtextextended(_flohsync.match_key(e.email), 0) & 15 AS bucket
-             FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
+  PERFORM _flohsync.lock_addresses(_emails);
   RETURN QUERY
   WITH wanted AS (
     SELECT w.position::int, btrim(w.email, E' \t\n\r\f\v') AS email, _flohsync.match_key(w.email) AS key,
@@ -220,9 +230,11 @@ CREATE FUNCTION flohsync._user_deactivate(_users uuid[], _run bigint) RETURNS SE
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+  WITH there AS MATERIALIZED (
+    SELECT x.id FROM flohsync.floh_user x WHERE x.id = ANY (_users) AND x.deleted_at IS NULL ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
      SET deleted_at = pg_catalog.clock_timestamp(), active = false, deactivated_by_run = coalesce(_run, 0), updated_at = pg_catalog.now()
-   WHERE u.id = ANY (_users) AND u.deleted_at IS NULL
+    FROM there t WHERE u.id = t.id
   RETURNING u.id;
 END;
 COMMENT ON FUNCTION flohsync._user_deactivate(uuid[], bigint) IS
@@ -232,9 +244,12 @@ CREATE FUNCTION flohsync._user_reactivate(_users uuid[]) RETURNS SETOF uuid
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+  WITH gone AS MATERIALIZED (
+    SELECT x.id FROM flohsync.floh_user x
+     WHERE x.id = ANY (_users) AND x.deleted_at IS NOT NULL AND x.deactivated_by_run IS NOT NULL ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
      SET deleted_at = NULL, active = true, deactivated_by_run = NULL, updated_at = pg_catalog.now()
-   WHERE u.id = ANY (_users) AND u.deleted_at IS NOT NULL AND u.deactivated_by_run IS NOT NULL
+    FROM gone g WHERE u.id = g.id
   RETURNING u.id;
 END;
 COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS

@@ -28,10 +28,13 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  c flohsync.connector_sync_config := _flohsync.config_of(connector, resource_type);
+  c flohsync.connector_sync_config;
   back record;
   n bigint;
 BEGIN
+  PERFORM _flohsync.hold_connector(connector);
+  c := _flohsync.config_of(connector, resource_type);
+  PERFORM FROM flohsync.connector_sync_config x WHERE x.id = c.id FOR KEY SHARE;
   PERFORM _flohsync.lock_matching(c);
   -- Whoever came back would be taken for gone.
   back := _flohsync.reactivate(c, NULL);
@@ -42,7 +45,8 @@ BEGIN
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
        WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
   END IF;
-  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated);
+  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated)
+         || CASE WHEN back.refused > 0 THEN jsonb_build_object('rowsRefused', back.refused) ELSE '{}' END;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'What the public function of this name does, as the workers'' role';
@@ -52,7 +56,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
-  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated; 42704 without a configuration';
+  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated, and with how many that failed; 42704 without a configuration';
 SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
@@ -252,6 +256,8 @@ AS $$
 DECLARE
   m flohsync.connector_sync_match;
 BEGIN
+  SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match;
+  PERFORM _flohsync.lock('connector', m.connector_id::text, true), _flohsync.share_matching(m.connector_id, m.resource_type);
   SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match FOR UPDATE;
   IF NOT FOUND THEN
     RAISE undefined_object USING MESSAGE = format('match %s does not exist', coalesce(_match::text, 'NULL')),
@@ -375,7 +381,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   m flohsync.connector_sync_match;
   updated int := 0;
   missing uuid[];
@@ -387,12 +393,21 @@ BEGIN
   PERFORM _flohsync.check_action(action, ARRAY['link', 'skip'], user_id);
   SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
    WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
+  PERFORM _flohsync.lock('matching', c.id::text, true)
+     FROM (SELECT y.id FROM flohsync.connector_sync_config y
+            WHERE y.connector_id = _connector
+              AND EXISTS (SELECT FROM flohsync.connector_sync_match x
+                           WHERE x.id = ANY (match_ids) AND x.connector_id = y.connector_id AND x.resource_type = y.resource_type)
+            ORDER BY y.id) c;
   -- In one order, so that two of these cannot wait for each other.
   FOR m IN SELECT x.* FROM flohsync.connector_sync_match x WHERE x.id = ANY (match_ids) AND x.connector_id = _connector ORDER BY x.id FOR UPDATE LOOP
     BEGIN
       PERFORM _flohsync.set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
       updated := updated + 1;
     EXCEPTION WHEN OTHERS THEN
+      IF _flohsync.passes(SQLSTATE) THEN
+        RAISE;
+      END IF;
       failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
     END;
   END LOOP;

@@ -89,42 +89,69 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
 
-CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb) RETURNS bigint
+CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb[]) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.queue_jobs(_c, _run, (
     SELECT pg_catalog.array_agg(_flohsync.job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
       FROM (SELECT (e.position - 1) / 500 AS nr, pg_catalog.jsonb_agg(e.record ORDER BY e.position) AS records
-              FROM pg_catalog.jsonb_array_elements(_records) WITH ORDINALITY AS e(record, position)
+              FROM pg_catalog.unnest(_records) WITH ORDINALITY AS e(record, position)
              GROUP BY 1) b));
 END;
-COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb) IS 'Queues jobs of at most 500 changed records each';
+COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues jobs of at most 500 changed records each';
 
-CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _queued uuid[]) RETURNS bigint
-LANGUAGE sql
+CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _seqs bigint[], _setbacks uuid[],
+  OUT jobs bigint, OUT refused bigint, OUT errors jsonb)
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET work_mem = '64MB'
-BEGIN ATOMIC
-  SELECT coalesce(_flohsync.queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
-           _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
-             -- What several changes come to is what the record is now.
-             CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (f.changes) THEN 'staled' WHEN 'added' = ANY (f.changes) THEN 'added'
-                  WHEN 'staled' = ANY (f.changes) OR 'restored' = ANY (f.changes) THEN 'restored' ELSE 'updated' END,
-             m.user_id, m.match_status) ORDER BY x.external_id)), 0)
-    FROM (SELECT e.resource_id, pg_catalog.array_agg(DISTINCT e.change) AS changes
-            FROM (SELECT g.resource_id, g.change
-                    FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
-                   WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
-                  UNION ALL
-                  SELECT q.resource_id, q.change FROM _flohsync.record_change q
-                   WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
-           GROUP BY e.resource_id) f
-    JOIN flohsync.resource_record x ON x.id = f.resource_id
-    LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
-END;
-COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]) IS
-  'Queues the jobs that tell a workflow of each record changed since it was last told; returns their number';
+AS $$
+DECLARE
+  records jsonb[];
+  known int;
+  did record;
+BEGIN
+  jobs := 0;
+  refused := 0;
+  errors := '[]';
+  SELECT array_agg(f.record ORDER BY f.known, f.external_id), count(*) FILTER (WHERE f.known) INTO records, known
+    FROM (SELECT x.external_id, e.known,
+                 _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
+                   -- What several changes come to is what the record is now.
+                   CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (e.changes) THEN 'staled' WHEN 'added' = ANY (e.changes) THEN 'added'
+                        WHEN 'staled' = ANY (e.changes) OR 'restored' = ANY (e.changes) THEN 'restored' ELSE 'updated' END,
+                   m.user_id, m.match_status) AS record
+            FROM (SELECT y.resource_id, array_agg(DISTINCT y.change) AS changes, bool_or(y.known) AS known
+                    FROM (SELECT g.resource_id, g.change, false AS known
+                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
+                           WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
+                          UNION ALL
+                          SELECT q.resource_id, q.change, false FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'again'
+                          UNION ALL
+                          SELECT s.resource_id, s.change, true FROM _flohsync.setback s
+                           WHERE s.config_id = _c.id AND s.stage = 'workflow' AND s.resource_id = ANY (_setbacks)) y
+                   GROUP BY y.resource_id) e
+            JOIN flohsync.resource_record x ON x.id = e.resource_id
+            LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id) f;
+  IF records IS NULL THEN
+    RETURN;
+  END IF;
+  did := _flohsync.in_halves('workflow', _c, _run, cardinality(records), known, NULL, NULL, NULL, records);
+  jobs := did.jobs;
+  refused := cardinality(did.failed);
+  SELECT _flohsync.note_setbacks('workflow', _c, _run, NULL, array_agg((f.record ->> 'resourceId')::uuid ORDER BY f.i), array_agg(f.record ->> 'externalId' ORDER BY f.i),
+           array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i), array_agg(f.record ->> 'change' ORDER BY f.i)) INTO errors
+    FROM (SELECT records[u.nr] AS record, u.state, u.message, u.i FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS u(nr, state, message, i)) f;
+  IF did.untried <> '{}' THEN
+    errors := errors || _flohsync.stage_failed(_run, 'workflow', '54000', 'too many rows failed: the others wait for the next run');
+    PERFORM _flohsync.note_changes(_c.connector_id, _c.resource_type, array_agg((records[u.nr] ->> 'resourceId')::uuid), records[u.nr] ->> 'change')
+       FROM unnest(did.untried) AS u(nr) GROUP BY records[u.nr] ->> 'change';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, bigint[], uuid[]) IS
+  'Queues the jobs that tell a workflow of each record changed since it was last told; their number, and the records with which that failed';
 
 CREATE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
 LANGUAGE plpgsql

@@ -132,7 +132,21 @@ COMMENT ON FUNCTION _flohsync.webhook_failed(flohsync.resource_record, text, tex
 
 -- Added, updated or restored.
 
-CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text) RETURNS void
+-- A webhook waits for a matching of many before it locks its record; the message says why it does not have to.
+CREATE FUNCTION _flohsync.await_matching(_connector uuid, _type text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.share_matching(_connector, _type);
+  RETURN NULL;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RETURN SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'share_matching() for a webhook, which goes on without it where that cannot be had: null, or why not';
+
+CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text, _hindered text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -148,8 +162,9 @@ BEGIN
     RETURN;
   END IF;
   BEGIN
-    IF _flohsync.is_user_type(c) THEN
-      PERFORM _flohsync.share_matching(c);
+    IF _flohsync.is_user_type(c) AND _hindered IS NOT NULL THEN
+      PERFORM _flohsync.webhook_failed(x, 'match', '55P03', _hindered);
+    ELSIF _flohsync.is_user_type(c) THEN
       -- Nobody is created while a run is held.
       held := c.create_users AND EXISTS (SELECT FROM flohsync.sync_run r
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held');
@@ -163,8 +178,8 @@ BEGIN
   END;
   BEGIN
     IF _flohsync.tells_records(c) THEN
-      PERFORM _flohsync.queue_record_jobs(c, NULL, jsonb_build_array(
-                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)))
+      PERFORM _flohsync.queue_record_jobs(c, NULL, ARRAY[
+                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)])
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
     END IF;
   EXCEPTION WHEN OTHERS THEN
@@ -173,8 +188,8 @@ BEGIN
   END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text) IS
-  'Does what post-sync does, for one record that a webhook changed; failures are recorded, not raised';
+COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text, text) IS
+  'Does what post-sync does, for one record that a webhook changed; failures, and why it did not get the lock of the matching, are recorded, not raised';
 
 -- Out of the scope that the filter rules set: as a complete pass would find it.
 
@@ -248,7 +263,7 @@ COMMENT ON FUNCTION _flohsync.too_many_leavers(flohsync.connector_sync_config) I
 -- _let_go applies the rules about the user of a record that is to be removed:
 -- true when that may be done.  Otherwise it must stay, stale, because the next
 -- post-sync has to look at it.
-CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, OUT removable boolean, OUT deactivated boolean)
+CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -257,7 +272,9 @@ DECLARE
 BEGIN
   removable := true;
   deactivated := false;
-  PERFORM _flohsync.share_matching(_c);
+  IF _hindered IS NOT NULL THEN
+    RAISE lock_not_available USING MESSAGE = _hindered;
+  END IF;
   -- All records of the user in one order: when the last two of them go at once, one sees that it is the last.
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.user_id = (SELECT o.user_id FROM flohsync.connector_sync_match o WHERE o.connector_resource_id = _x.id)
@@ -290,7 +307,7 @@ EXCEPTION WHEN OTHERS THEN
   deactivated := false;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record) IS
+COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record, text) IS
   'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
 
 CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
@@ -304,8 +321,15 @@ DECLARE
   own uuid;
   outcome text := 'none';
   left_by_that boolean := false;
+  of_users boolean;
+  hindered text;
   _observed_at timestamptz;
 BEGIN
+  SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
+  of_users := c.id IS NOT NULL AND _flohsync.is_user_type(c);
+  IF of_users THEN
+    hindered := _flohsync.await_matching(_connector, _type);
+  END IF;
   LOOP
     SELECT * INTO x FROM flohsync.resource_record r
      WHERE r.external_id = _external_id COLLATE "C" AND r.resource_type = _type AND r.connector_id = _connector
@@ -325,10 +349,9 @@ BEGIN
     IF NOT _flohsync.is_news(x, _observed_at, _event_at) THEN
       RETURN 'ignored';
     END IF;
-    SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
     outcome := 'removed';
-    IF c.id IS NOT NULL AND _flohsync.is_user_type(c) THEN
-      verdict := _flohsync.let_go(c, x);
+    IF of_users THEN
+      verdict := _flohsync.let_go(c, x, hindered);
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';

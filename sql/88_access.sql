@@ -110,7 +110,7 @@ BEGIN
   EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT INSERT, UPDATE, DELETE ON flohsync.resource_record, _flohsync.resource_tombstone, flohsync.sync_run,
                   flohsync.sync_run_page, flohsync.sync_error, _flohsync.cache_outbox, _flohsync.cache_epoch, flohsync.connector_sync_match,
-                  flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change, _flohsync.user_change,
+                  flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change, _flohsync.departure, _flohsync.setback, _flohsync.user_change,
                   flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
                   _flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.

@@ -1,16 +1,10 @@
 /*
  * db.c
- *	  The only place that starts and ends transactions, and that takes the
- *	  lock of a run.
+ *	  The only place that starts and ends transactions.
  *
  * A worker's transaction begins with the extension guard: the extension is
  * looked up by name and its object is locked, so that DROP EXTENSION waits for
  * the transaction, and the worker leaves in peace when it is gone.
- *
- * The lock of a run is a session lock on (database, connector, resource type)
- * in the space of advisory locks, in a class that no SQL function uses (1 and
- * 2 are taken, see lockfuncs.c).  It dies with its holder; that is what makes
- * it, and not a column, the proof that a run is alive.
  */
 #include "postgres.h"
 
@@ -19,7 +13,6 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -251,39 +244,4 @@ db_bool(uint64 row, int column)
 	Datum		value = db_value(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
-}
-
-uint64
-db_run_lock_key(const char *connector, const char *resource_type)
-{
-	return hash_bytes_extended((const unsigned char *) connector, strlen(connector),
-							   hash_bytes_extended((const unsigned char *) resource_type,
-												   strlen(resource_type), 0));
-}
-
-static void
-db_run_lock_tag(LOCKTAG *tag, const char *connector, const char *resource_type)
-{
-	uint64		key = db_run_lock_key(connector, resource_type);
-
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, DB_RUN_LOCK_CLASS);
-}
-
-/* db_lock_run: false when another process has the lock; does not wait. */
-bool
-db_lock_run(const char *connector, const char *resource_type, bool session)
-{
-	LOCKTAG		tag;
-
-	db_run_lock_tag(&tag, connector, resource_type);
-	return LockAcquire(&tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-db_unlock_run(const char *connector, const char *resource_type)
-{
-	LOCKTAG		tag;
-
-	db_run_lock_tag(&tag, connector, resource_type);
-	LockRelease(&tag, ExclusiveLock, true);
 }

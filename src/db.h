@@ -1,6 +1,6 @@
 /*
  * db.h
- *	  Transactions, queries and locks of the workers.  See db.c.
+ *	  Transactions and queries of the workers.  See db.c.
  */
 #ifndef FLOHSYNC_DB_H
 #define FLOHSYNC_DB_H
@@ -38,11 +38,5 @@ extern Datum db_value(uint64 row, int column, bool *isnull);
 extern char *db_text(uint64 row, int column);
 extern int64 db_int64(uint64 row, int column, int64 otherwise);
 extern bool db_bool(uint64 row, int column);
-
-extern bool db_lock_run(const char *connector, const char *resource_type, bool session);
-extern void db_unlock_run(const char *connector, const char *resource_type);
-extern uint64 db_run_lock_key(const char *connector, const char *resource_type);
-#define DB_CACHE_LOCK_CLASS	0x710D
-#define DB_RUN_LOCK_CLASS	0x710C	/* pg_locks shows it as a smallint */
 
 #endif							/* FLOHSYNC_DB_H */

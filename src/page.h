@@ -66,6 +66,7 @@ typedef struct UpstreamPage
 	bool		list_start;		/* one of many lists begins here */
 	const char *loop;			/* why the upstream is going in circles, or NULL */
 	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
+	bool		unread;			/* because something was not read that has to be asked for again */
 	const char *keep_link;		/* where the next incremental pass begins, or NULL */
 } UpstreamPage;
 

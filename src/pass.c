@@ -89,18 +89,35 @@ pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
+typedef struct RestartWork
+{
+	Run		   *run;
+	bool		forget_link;
+} RestartWork;
+
+static void
+pass_restart_work(void *arg)
+{
+	RestartWork *work = arg;
+
+	run_begin(work->run, "restarting a pass");
+	work->run->setup.pass_started_at = store_restart_pass(work->run->id, work->forget_link);
+	db_commit();
+}
+
 /* The upstream does not take the cursor any more: begin the pass anew. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
 {
+	RestartWork work = {run, forget_link};
+
 	ereport(LOG,
 			(errmsg("upstream refuses the cursor; the pass begins again")));
-	db_begin("restarting a pass");
-	run->setup.pass_started_at = store_restart_pass(run->id, forget_link);
-	db_commit();
+	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
 	run->complete = true;
+	run->unread = false;
 	run->setup.resumed = false;
 	run->setup.cursor = NULL;
 	run->setup.last_page = 0;
@@ -179,6 +196,25 @@ pass_compare_position(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void
+pass_capped(Run *run)
+{
+	run->unread = true;
+	run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+}
+
+/*
+ * pass_everything: did the pass ask for everything?  Then what the upstream says
+ * of its total is about this list, and a list that has moved may have lost more
+ * than what changed lately.  Where only changes were asked for, the next such
+ * pass, or a full one, makes up for it.
+ */
+static bool
+pass_everything(const Run *run)
+{
+	return run->setup.spec.modified_since == NULL && run->setup.spec.kept_link == NULL;
+}
+
 /* Keeps the first max records in the order of the answer. */
 static int
 pass_cut(Record *records, int n, int64 max)
@@ -254,7 +290,7 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	{
 		n = pass_cut(records, n, run->setup.filter.max_records - passed);
 		if (n < in_scope || (passed + n >= run->setup.filter.max_records && goes_on))
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		entry->counts.filtered += in_scope - n;
 	}
 	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
@@ -330,7 +366,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 				t;
 
 	INSTR_TIME_SET_CURRENT(t0);
-	db_begin("applying a page");
+	run_begin(run, "applying a page");
 	guard = store_guard_run(&run->setup);
 	run->timings.commit_us += run_microseconds(&t0);
 	switch (guard)
@@ -344,7 +380,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 			run_fail(run, "configuration", "the configuration was deleted during the run");
 			break;
 		case RUN_FILTER_CHANGED:
-			run_incomplete(run, "the filter rules were changed during the run");
+			run_unread(run, "the filter rules were changed during the run");
 			break;
 	}
 	if (run->status != NULL)
@@ -388,6 +424,7 @@ typedef struct PageWork
 	const UpstreamPage *page;
 	PageEntry  *entry;
 	bool		was_complete;
+	bool		was_unread;
 	bool		applied;
 } PageWork;
 
@@ -397,13 +434,14 @@ pass_page_work(void *arg)
 	PageWork   *work = arg;
 
 	work->run->complete = work->was_complete;
+	work->run->unread = work->was_unread;
 	work->applied = pass_apply_once(work->run, work->answer, work->page, work->entry);
 }
 
 static bool
 pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	PageWork	work = {run, answer, page, entry, run->complete, false};
+	PageWork	work = {run, answer, page, entry, run->complete, run->unread, false};
 
 	db_retry(pass_page_work, &work);
 	return work.applied;
@@ -416,8 +454,11 @@ pass_judge(Run *run)
 	if (run->setup.unidentified > 0)
 		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
 	if (run->setup.total_estimate >= 0 && run->setup.received < run->setup.total_estimate - run->setup.total_estimate / 10)
+	{
+		run->unread |= pass_everything(run);
 		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
 					   run->setup.total_estimate, run->setup.received);
+	}
 }
 
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
@@ -430,7 +471,7 @@ pass_walk(Run *run)
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
 	{
 		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		pass_judge(run);
 		return;
 	}
@@ -475,12 +516,14 @@ pass_walk(Run *run)
 		entry.fetch_ms = answer.ms;
 		entry.total_estimate = page.total_estimate;
 		entry.incomplete = page.incomplete;
+		entry.unread = page.unread || (page.incomplete && pass_everything(run));
 		entry.link = page.keep_link;
 		if (!pass_apply(run, &answer, &page, &entry))
 			return;
 
 		run->setup.received += page.received;
 		run->setup.unidentified += entry.counts.unidentified;
+		run->unread |= entry.unread;
 		if (page.incomplete)
 			run_incomplete(run, "%s", page.incomplete);
 		/* A total that shrinks on the way does not excuse what did not come. */

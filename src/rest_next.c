@@ -138,7 +138,10 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	if (state->at.inner == NULL)
 		state->total = state->total_pages = -1;
 	else if (!state->reading)
+	{
+		r->page->unread = true;
 		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
 		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);

@@ -359,7 +359,10 @@ reading_delta(Reading *r, char **next)
 		*next = NULL;
 	}
 	else if (*next == NULL && !failed)
+	{
+		r->page->unread = true;
 		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+	}
 	return !failed;
 }
 
@@ -401,6 +404,7 @@ reading_next_parent(Reading *r, char *next)
 		parent = NULL;
 	if (parent)
 		return rest_position_text(state, parent->external_id, next);
+	r->page->unread |= state->at.left_out || (state->at.only_missing && state->missing);
 	if (state->at.left_out)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
 	else if (state->at.only_missing && state->missing)

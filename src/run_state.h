@@ -39,10 +39,13 @@ typedef struct Run
 	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
 	char	   *reason;			/* why not complete */
+	bool		unread;			/* part of what was asked for is to be asked for again: the watermark stays */
 } Run;
 
 extern void run_fail(Run *run, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf(2, 3);
+extern void run_unread(Run *run, const char *reason);
+extern void run_begin(Run *run, const char *activity);
 extern int64 run_microseconds(instr_time *since);
 
 extern void pass_walk(Run *run);

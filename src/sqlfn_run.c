@@ -19,6 +19,7 @@
 #include "utils/uuid.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "guc.h"
 #include "shmem.h"
 #include "wait.h"
@@ -65,7 +66,7 @@ flohsync_interrupt_run(PG_FUNCTION_ARGS)
 		3, {INT4OID, OIDOID, OIDOID}
 	};
 	uint64		key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	Datum		v[3] = {Int32GetDatum(DB_RUN_LOCK_CLASS), ObjectIdGetDatum((uint32) (key >> 32)), ObjectIdGetDatum((uint32) key)};
+	Datum		v[3] = {Int32GetDatum(DB_LOCK_RUN), ObjectIdGetDatum((uint32) (key >> 32)), ObjectIdGetDatum((uint32) key)};
 	bool		sent = false;
 
 	SPI_connect();

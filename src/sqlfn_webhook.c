@@ -33,6 +33,7 @@
 #include "guc.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
+#include "store.h"
 #include "webhook.h"
 
 /* One in so many deliveries forgets what is too old. */
@@ -179,6 +180,7 @@ webhook_take(const Webhook *hook)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("webhook cannot be taken: the body is not a JSON object"),
 				 errhint("%s", hint)));
+	store_hold_connector(hook->connector);
 	if (webhook_seen_before(hook))
 		return webhook_answer("duplicate", false);
 	webhook_forget();

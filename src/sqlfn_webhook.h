@@ -34,6 +34,7 @@ typedef struct WebhookRecord
 	bool		filtered;		/* there are filter rules */
 	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
 	bool		told_cache;		/* whoever wrote the record has */
+	char	   *hindered;		/* why it did not get the lock of the matching; NULL: it has, or does not need it */
 	UpsertScope scope;
 } WebhookRecord;
 

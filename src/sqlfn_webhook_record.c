@@ -3,7 +3,7 @@
  *	  What a webhook says of a record, stored: the part of sqlfn_webhook.c that
  *	  begins when it is known to be about one.
  *
- *	created, updated: lock -> merge -> in scope? -> apply -> post-sync of the record
+ *	created, updated: wait for matching -> lock -> merge -> in scope? -> apply -> post-sync of the record
  *	deleted:          sql/74_webhook
  *
  * - Only keys that are in the data change: the rest is what is stored, which is
@@ -251,13 +251,26 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 static void
 webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
 {
-	static DbQuery query = {"select _flohsync.follow_webhook($1, $2)", 2, {UUIDOID, TEXTOID}};
+	static DbQuery query = {"select _flohsync.follow_webhook($1, $2, $3)", 3, {UUIDOID, TEXTOID, TEXTOID}};
 	const ApplyChanges *changes = &r->scope.changes;
 	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
 	static const char *const kinds[3] = {"added", "updated", "restored"};
-	Datum		v[2] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+	Datum		v[3] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+
+	if (r->hindered)
+		v[2] = CStringGetTextDatum(r->hindered);
+	db_execute(&query, v, r->hindered ? NULL : "  n");
+}
+
+/* Waits for a matching of many, which may want the record, before that is locked. */
+static void
+webhook_await_matching(WebhookRecord *r)
+{
+	static DbQuery query = {"select _flohsync.await_matching($1, $2)", 2, {UUIDOID, TEXTOID}};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 
 	db_execute(&query, v, NULL);
+	r->hindered = db_text(0, 1);
 }
 
 static bool
@@ -304,6 +317,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
 
 	webhook_scope(r);
+	if (r->followed)
+		webhook_await_matching(r);
 	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
 	{
 		UpstreamPage page;

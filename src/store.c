@@ -18,6 +18,7 @@
 #include "utils/uuid.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "ledger.h"
 #include "store.h"
 #include "store_secret.h"
@@ -239,7 +240,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" " STORE_HASH_IGNORE("s") ","
-		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
+		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread"
 		" from _flohsync.start_run($1) s",
 		1, {INT8OID}
 	};
@@ -275,6 +276,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->note_changes = db_bool(0, 23);
 	s->incomplete = store_get_text(0, 24, context);
 	kept_link = store_get_text(0, 25, context);
+	s->unread = db_bool(0, 26);
 	store_source_spec(s->connector_id, s->resource_type, &s->spec, context);
 	s->spec.filter = s->filter_json;
 	s->spec.modified_since = modified_since;
@@ -327,17 +329,17 @@ store_add_page(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
-		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link)"
-		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16)",
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link, unread)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16, $10[11] = 1)",
 		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID}
 	};
-	Datum		counts[10];
+	Datum		counts[11];
 	Datum		v[16];
 	char		nulls[16];
 	const PageCounts *c = &e->counts;
-	int			list[10] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified};
+	int			list[11] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified, e->unread};
 
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 11; i++)
 		counts[i] = Int32GetDatum(list[i]);
 	memset(nulls, ' ', sizeof(nulls));
 	v[0] = Int64GetDatum(run);
@@ -351,7 +353,7 @@ store_add_page(int64 run, const PageEntry *e)
 	v[6] = Int64GetDatum(e->bytes);
 	v[7] = Float4GetDatum((float4) e->fetch_ms);
 	v[8] = Float4GetDatum((float4) e->apply_ms);
-	v[9] = PointerGetDatum(construct_array(counts, 10, INT4OID, 4, true, TYPALIGN_INT));
+	v[9] = PointerGetDatum(construct_array(counts, 11, INT4OID, 4, true, TYPALIGN_INT));
 	nulls[10] = e->total_estimate >= 0 ? ' ' : 'n';
 	v[10] = Int64GetDatum(e->total_estimate);
 	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
@@ -593,4 +595,24 @@ store_synced_groups(Datum connector, Datum ids)
 	Datum		v[2] = {connector, ids};
 
 	db_execute(&query, v, NULL);
+}
+
+/*
+ * store_hold_connector keeps a connector from being dropped until the end of
+ * the transaction, as _flohsync.hold_connector does; an error when it has been
+ * dropped meanwhile.  Before anything of it is locked.
+ */
+void
+store_hold_connector(Datum connector)
+{
+	static DbQuery query = {"select from flohsync.connector_definition d where d.id = $1", 1, {UUIDOID}};
+	uint64		key = db_lock_key(DatumGetCString(DirectFunctionCall1(uuid_out, connector)));
+
+	if (db_lock_try(DB_LOCK_CONNECTOR, key, true))
+		return;
+	db_lock_wait(DB_LOCK_CONNECTOR, key, true);
+	if (db_execute(&query, &connector, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the connector has been dropped")));
 }

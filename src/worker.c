@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "flohsync.h"
 #include "guc.h"
 #include "outbox.h"
@@ -237,7 +238,7 @@ flohsync_worker_main(Datum arg)
 			MemoryContextSwitchTo(context);
 			db_begin("looking for what is due");
 			/* One at a time, so that runs are queued in the order in which they were due. */
-			if (db_lock_run("", "", false))
+			if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
 				store_enqueue_due();
 			next_due = store_next_due();
 			db_commit();
