@@ -16,8 +16,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.check_access_role(regrole) IS 'A role to be granted something, quoted; 22023 for none and for that of the workers';
 
 -- What a reader calls runs with the reader's own rights, and so do the internal
--- functions behind it: those that only look (not volatile), but for the one that
--- decrypts.  Rights on tables decide what they see.
+-- functions behind it: those that only look (not volatile).  Rights on tables decide what they see.
 CREATE FUNCTION flohsync.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -36,7 +35,7 @@ BEGIN
   SELECT string_agg(p.oid::regprocedure::text, ', ') INTO _functions
     FROM pg_proc p
    WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype
-     AND (p.pronamespace = '_flohsync'::regnamespace AND p.provolatile <> 'v' AND p.proname <> 'secret'
+     AND (p.pronamespace = '_flohsync'::regnamespace AND p.provolatile <> 'v'
           OR p.proname IN ('sync_config', 'sync_status', 'match_stats', 'list_matches', 'explain_match', 'metrics', 'cron_next', 'canonical_json',
                            'resource_hash', 'validate_definition', 'definition_schema', 'connector_template', 'connector_templates',
                            'cache_get', 'cache_get_or_fetch'));
@@ -60,7 +59,7 @@ BEGIN
   SELECT string_agg(p.oid::regprocedure::text, ', ') INTO _functions
     FROM pg_proc p
    WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND p.prorettype <> 'trigger'::regtype
-     AND p.proname NOT IN ('secret', 'grant_worker', 'grant_reader', 'grant_manager', 'revoke_access', 'rotate_secrets', 'set_entitlement_handler');
+     AND p.proname NOT IN ('grant_worker', 'grant_reader', 'grant_manager', 'revoke_access', 'rotate_secrets', 'set_entitlement_handler');
   EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', _functions, _role);
 END
 $$;
