@@ -35,11 +35,21 @@ secret_check_name(const char *name)
 static void
 secret_store(Datum connector, const char *name, const char *value)
 {
-	static DbQuery find = {"select _flohsync.connector_id($1)", 1, {TEXTOID}};
+	static DbQuery find = {
+		"select d.id from flohsync.connector_definition d where d.name = $1 or d.id = case"
+		" when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end"
+		" order by d.name <> $1 limit 1",
+		1, {TEXTOID}
+	};
 	bool		isnull;
 
 	SPI_connect();
-	db_execute(&find, &connector, NULL);
+	if (db_execute(&find, &connector, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("connector does not exist"),
+				 errdetail("What was given for it is not shown, since it may be the secret."),
+				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
 	store_put_secret(db_value(0, 1, &isnull), name, value);
 	SPI_finish();
 }

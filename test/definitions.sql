@@ -127,6 +127,9 @@ INSERT INTO cases VALUES
   ('small', 'since in a header', '[["/headers", {"X-A": "{{since}}"}]]', '{/headers/X-A}', true),
   -- auth
   ('small', 'auth as text', '[["/auth", "bearer"]]', '{/auth}', true),
+  ('small', 'a secret of webhooks as a token', '[["/auth", {"type": "bearer", "token": "{{secret.webhook}}"}]]', '{/auth/token}', true),
+  ('small', 'a secret of webhooks among others', '[["/auth", {"type": "basic", "username": "{{secret.webhook_previous}}", "password": "{{secret.p}}"}], ["/headers", {"X-A": "{{secret.x}}{{secret.webhook}}"}]]', '{/auth/username,/headers/X-A}', true),
+  ('small', 'a secret that is called nearly so', '[["/auth", {"type": "basic", "username": "{{secret.webhooks}}", "password": "{{secret.webhook_previous_1}}"}]]'),
   ('small', 'auth without type', '[["/auth", {"token": "{{secret.t}}"}]]', '{/auth/type}', true),
   ('small', 'unknown auth', '[["/auth", {"type": "digest"}]]', '{/auth/type}', true),
   ('small', 'ldap_bind', '[["/auth", {"type": "ldap_bind", "dn": "cn=x"}]]', '{/auth/type}', true),

@@ -125,7 +125,8 @@ $f->fails_like(set_secret('acme', 'token', canary() . 'x' x 65536), '22023', qr/
 $f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not the name of a secret/, 'a bad name is refused');
 unlike($f->try_sql(set_secret('acme', "$canary a", 'x'))->{text}, qr/ERROR:.*$canary/, 'and not repeated');
 $f->fails_like(set_secret('acme', undef, canary()), '22023', qr/"name".*null/, 'no name is refused');
-$f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector "nobody" does not exist/, 'an unknown connector is refused');
+$f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector does not exist.*in this order/s, 'an unknown connector is refused');
+unlike($f->try_sql(set_secret(canary(), 'token', 'acme'))->{text}, qr/$canary/, 'and not repeated: it may be the secret');
 is(sent('acme'), $token, 'none of it changed the secret');
 
 $f->sql('CREATE ROLE visitor LOGIN');
@@ -362,8 +363,8 @@ if (grep { $_ eq 'pg_stat_statements' } @libraries)
 	my $c = canary();
 	$f->sql(set_secret('acme', 'token', $c));
 	$f->sync('acme', 'user');
-	is($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%$canary%'"), 0, 'pg_stat_statements has constants as parameters');
-	cmp_ok($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%set_secret%'"), '>', 0, 'though it has the statement');
+	is($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%$canary%'"), 0, 'pg_stat_statements does not have it');
+	cmp_ok($f->sql('SELECT count(*) FROM pg_stat_statements'), '>', 0, 'though it has others');
 }
 
 $f->sql(set_secret('acme', 'token', my $last = canary()));
