@@ -96,16 +96,15 @@ log_spells_it(const char *p)
 	return true;
 }
 
+/* Does a part of a text name set_secret?  What follows may be looked at as well. */
 static bool
-log_names_it(const char *text)
+log_part_names_it(const char *text, size_t len)
 {
-	if (text == NULL)
-		return false;
-	if (strcasestr(text, secret_function) != NULL)
-		return true;
-	for (const char *p = text; (p = strchr(p, '"')) != NULL; p++)
+	for (const char *p = text; p < text + len; p++)
 	{
-		if (p - text < 2 || p[-1] != '&' || (p[-2] != 'U' && p[-2] != 'u'))
+		if ((*p == 's' || *p == 'S') && pg_strncasecmp(p, secret_function, sizeof(secret_function) - 1) == 0)
+			return true;
+		if (*p != '"' || p - text < 2 || p[-1] != '&' || (p[-2] != 'U' && p[-2] != 'u'))
 			continue;
 		for (const char *q = p + 1; *q != '\0' && *q != '"'; q++)
 			if (log_spells_it(q))
@@ -115,9 +114,29 @@ log_names_it(const char *text)
 }
 
 static bool
+log_names_it(const char *text)
+{
+	return text != NULL && log_part_names_it(text, strlen(text));
+}
+
+static bool
 log_is_secret(const char *statement)
 {
 	return log_names_it(statement) || (secret_prepared && statement != NULL && strcasestr(statement, "execute") != NULL);
+}
+
+/*
+ * Is a statement secret that was understood?  The first one of a text stands for
+ * all of it; of the others each is looked at by itself, as there may be many.
+ */
+static bool
+log_query_is_secret(const char *text, const Query *query)
+{
+	const char *own = text ? text + Max(query->stmt_location, 0) : NULL;
+
+	if (own == text)
+		return log_is_secret(text);
+	return log_part_names_it(own, query->stmt_len > 0 ? query->stmt_len : strlen(own));
 }
 
 /* Is a message of LOG one that quotes the statement? */
@@ -211,7 +230,7 @@ log_emit(ErrorData *edata)
 static void
 log_post_parse(ParseState *pstate, Query *query, JumbleState *jstate)
 {
-	if (log_is_secret(pstate->p_sourcetext))
+	if (log_query_is_secret(pstate->p_sourcetext, query))
 	{
 		query->queryId = 0;
 		if (query->utilityStmt != NULL && IsA(query->utilityStmt, PrepareStmt))

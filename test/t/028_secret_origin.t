@@ -306,6 +306,13 @@ for my $auth ({ type => 'bearer', token => '{{secret.token}}' }, { type => 'api_
 		like($r->{text}, qr/must be set again: Webhook, token\n/, 'webhooks: the warning does not name them') if $when eq 'at A';
 	}
 	is(row('hooks', 'webhook'), 't|', 'the secret of webhooks is usable still');
+	for my $from ('token', 'Webhook')
+	{
+		$f->sql('CREATE TABLE public.hooks AS SELECT * FROM _flohsync.connector_secret');
+		$f->sql("DELETE FROM _flohsync.connector_secret WHERE name = 'webhook'; UPDATE _flohsync.connector_secret SET name = 'webhook' WHERE name = '$from' AND connector_id = " . $f->connector_id('hooks'));
+		is($receive->($_)->{state}, '28000', "a row of $from under the name of that of webhooks verifies nothing") for $token, $capital;
+		$f->sql('DELETE FROM _flohsync.connector_secret; INSERT INTO _flohsync.connector_secret SELECT * FROM public.hooks; DROP TABLE public.hooks');
+	}
 
 	for my $name (qw(webhook webhook_previous))
 	{

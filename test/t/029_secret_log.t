@@ -115,6 +115,7 @@ my @cases = (
 	[ 'EXECUTE with a wrong type', $all, "PREPARE p (int) AS SELECT flohsync.set_secret('acme', 'token', \$1::text)", "EXECUTE p('%s')" ],
 	[ 'EXPLAIN EXECUTE', $all, "PREPARE p (text) AS SELECT flohsync.set_secret('acme', 'token', \$1)", "EXPLAIN ANALYZE EXECUTE p('%s')" ],
 	[ 'EXECUTE of a name in codes, with too many parameters', $all, 'PREPARE p (text) AS SELECT flohsync.U&"\0073et_secret"(\'acme\', \'token\', $1)', "EXECUTE p('%s', 2)" ],
+	[ 'many in one message', $all, "SELECT 1\\; DO \$\$ BEGIN PERFORM flohsync.set_secret('acme', 'token', '%s'); END \$\$\\; COPY (SELECT flohsync.set_secret('acme', 'token', '%s')) TO STDOUT\\; SELECT 2" ],
 	[ 'PREPARE with the value', $all, "PREPARE p AS SELECT flohsync.set_secret('acme', 'token', '%s')", 'EXECUTE p' ],
 	# errors around it
 	[ 'an error in the same message', $all, "SELECT flohsync.set_secret('acme', 'token', '%s'), 1/0" ],
@@ -139,7 +140,7 @@ for (@cases)
 {
 	my ($name, $settings, @messages) = @$_;
 	my $c = canary($name);
-	my $sql = join "\n;\n", split(/; */, $settings), map { sprintf '%s', s/%s/$c/r } @messages;
+	my $sql = join "\n;\n", split(/; */, $settings), map { sprintf '%s', s/%s/$c/gr } @messages;
 	my ($rc, $out, $err) = $f->node->psql('postgres', $sql, on_error_stop => 0);
 	is($err =~ /ERROR: / ? 'fails' : 'succeeds', $name =~ /fails|mistake|too many|wrong|error|allowed|may not|no number|column|disorder|timeout|no PL|view|of old/ ? 'fails' : 'succeeds', "$name: does what is meant")
 	  or diag($err);
@@ -157,6 +158,16 @@ for (@cases)
 	$f->wait_for('SELECT pg_sleep(0.05) IS NOT NULL');
 	$f->sql('SELECT pg_advisory_unlock(4711)');
 	ok($f->finish($_)->{ok}, 'it comes through') for $holder, $setter;
+}
+# In one message with many others, the first of which takes long
+for my $sql ("SELECT pg_sleep(60); SELECT flohsync.set_secret('acme', 'token', '%s')", "SELECT pg_sleep(60); DO \$\$ BEGIN PERFORM flohsync.set_secret('acme', 'token', '%s'); END \$\$; SELECT 1")
+{
+	my $c = canary("behind another statement: $sql");
+	my $setter = $f->start_sql($sql =~ s/%s/$c/r);
+	$f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+	is($f->sql("SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 'flohsync.set_secret(...)', 'behind another statement of the message: it is not shown');
+	$f->sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+	$f->finish($setter);
 }
 # Before the function is called: what was understood is not shown any more.
 {
