@@ -25,6 +25,11 @@ CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
 
+CREATE FUNCTION _flohsync.origins(_kind text, _config jsonb, _definition jsonb) RETURNS text[]
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_origins';
+COMMENT ON FUNCTION _flohsync.origins(text, jsonb, jsonb) IS
+  'All origins to which requests of a connector can go, sorted; an address that is malformed is left out';
+
 CREATE FUNCTION _flohsync.query_problem(_query text) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_query_problem';
 COMMENT ON FUNCTION _flohsync.query_problem(text) IS 'Why a text is not one SELECT; null when it is one';

@@ -9,7 +9,8 @@ CREATE TABLE flohsync.connector_definition (
   definition  jsonb CHECK (pg_catalog.jsonb_typeof(definition) = 'object'),
   enabled     boolean NOT NULL DEFAULT true,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  origins     text[] COLLATE "C" GENERATED ALWAYS AS (_flohsync.origins(kind, config, definition)) STORED
 );
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
@@ -21,6 +22,7 @@ COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative defin
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
+COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Where its requests can go, by config and definition: scheme://host, with the port unless it is the scheme''s own';
 SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
@@ -402,12 +404,13 @@ BEGIN
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
     PERFORM _flohsync.invalidate_all(d.id, NULL);
+    PERFORM _flohsync.tell_void_secrets(d.id);
   END IF;
   PERFORM _flohsync.wake();
 END
 $$;
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
-  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one';
+  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of the secrets that were set for another address and must be set again';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void

@@ -81,9 +81,11 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT DISTINCT _pointer,
          CASE WHEN p.name IS NULL THEN 'a "{{" is not closed'
+              WHEN p.webhook THEN 'secret "' || pg_catalog.substr(p.name, 8) || '" verifies webhooks, and is never sent'
               WHEN p.kind IS NULL THEN 'unknown placeholder {{' || pg_catalog.left(p.name, 60) || '}}'
               ELSE '{{' || p.name || '}} is not allowed here' END,
-         CASE WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
+         CASE WHEN p.webhook THEN 'Store the credential under another name.'
+              WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
               WHEN p.name LIKE 'since|%' AND p.kind IS NULL THEN 'Write {{since}} or {{since|epoch}}.'
               ELSE 'Allowed here: ' || (
                 SELECT pg_catalog.string_agg(CASE a.kind WHEN 'config' THEN '{{config.NAME}}' WHEN 'secret' THEN '{{secret.NAME}}'
@@ -91,9 +93,9 @@ BEGIN ATOMIC
                          ELSE '{{parent.external_id}}, {{parent.attributes.NAME}}' END, ', ' ORDER BY a.i)
                   FROM pg_catalog.jsonb_array_elements_text(_allowed) WITH ORDINALITY a(kind, i)) || '.' END,
          false
-    FROM (SELECT t.name, _flohsync.placeholder_kind(t.name) AS kind
+    FROM (SELECT t.name, _flohsync.placeholder_kind(t.name) AS kind, coalesce(t.name IN ('secret.webhook', 'secret.webhook_previous'), false) AS webhook
             FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM _flohsync.placeholders(_text) d(name)) t(name)) p
-   WHERE p.kind IS NULL OR NOT _allowed ? p.kind;
+   WHERE p.kind IS NULL OR NOT _allowed ? p.kind OR p.webhook;
 END;
 COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
 

@@ -34,6 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "crypto.h"
 #include "guc.h"
 #include "http.h"
 #include "http_private.h"
@@ -58,6 +59,25 @@ http_leave(void)
 	sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
 }
 
+/* Makes a buffer larger; what it held is not left behind if that is secret. */
+static bool
+http_grow(HttpClient *client, HttpBuffer *b, size_t size)
+{
+	char	   *bigger = client->is_secret ? malloc(size) : realloc(b->data, size);
+
+	if (bigger == NULL)
+		return false;
+	if (client->is_secret && b->data != NULL)
+	{
+		memcpy(bigger, b->data, b->len);
+		crypto_wipe(b->data, b->size);
+		free(b->data);
+	}
+	b->data = bigger;
+	b->size = size;
+	return true;
+}
+
 static size_t
 http_on_body(char *data, size_t size, size_t count, void *arg)
 {
@@ -72,16 +92,11 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 	}
 	if (b->len + n + 1 > b->size)
 	{
-		size_t		want = Max(b->size * 2, b->len + n + 65536);
-		char	   *bigger = realloc(b->data, want);
-
-		if (bigger == NULL)
+		if (!http_grow(client, b, Max(b->size * 2, b->len + n + 65536)))
 		{
 			client->out_of_memory = true;
 			return 0;
 		}
-		b->data = bigger;
-		b->size = want;
 	}
 	memcpy(b->data + b->len, data, n);
 	b->len += n;
@@ -265,6 +280,15 @@ http_drop_request(HttpClient *client)
 	}
 }
 
+/* Among the headers may be a credential.  Of libcurl's own copies of it we know nothing. */
+static void
+http_free_headers(struct curl_slist *headers)
+{
+	for (struct curl_slist *h = headers; h != NULL; h = h->next)
+		crypto_wipe(h->data, strlen(h->data));
+	curl_slist_free_all(headers);
+}
+
 void
 http_client_close(HttpClient *client)
 {
@@ -276,13 +300,17 @@ http_client_close(HttpClient *client)
 		curl_easy_cleanup(client->easy);
 	if (client->multi)
 		curl_multi_cleanup(client->multi);
-	curl_slist_free_all(client->headers);
+	http_free_headers(client->headers);
 	http_leave();
 	if (client->has_fd)
 		ReleaseExternalFD();
 	outbound_free(client->policy);
-	free(client->buffers[0].data);
-	free(client->buffers[1].data);
+	for (int i = 0; i < 2; i++)
+	{
+		if (client->is_secret)
+			crypto_wipe(client->buffers[i].data, client->buffers[i].size);
+		free(client->buffers[i].data);
+	}
 	free(client);
 }
 
@@ -344,6 +372,9 @@ http_start(HttpClient *client, const HttpRequest *request)
 		free(b->data);
 		memset(b, 0, sizeof(*b));
 	}
+	client->is_secret |= request->is_secret;
+	if (client->is_secret && b->data != NULL)
+		crypto_wipe(b->data, b->size);
 	b->len = 0;
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
 	if (request->max_bytes > 0)
@@ -368,7 +399,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 		if (longer)
 			list = longer;
 	}
-	curl_slist_free_all(client->headers);
+	http_free_headers(client->headers);
 	client->headers = list;
 #define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
 	SET(CURLOPT_URL, request->url);

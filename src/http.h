@@ -20,6 +20,7 @@ typedef struct HttpRequest
 	size_t		body_len;
 	int			timeout_ms;		/* 0: flohsync.http_timeout; never more than that */
 	size_t		max_bytes;		/* 0: flohsync.http_max_response_size; never more than that */
+	bool		is_secret;		/* the answer holds a credential: the client wipes its memory */
 } HttpRequest;
 
 typedef enum HttpFailure
@@ -68,6 +69,7 @@ typedef struct HttpOrigin
 extern const char *http_url_problem(const char *url);
 extern char *http_url_resolve(const char *base, const char *reference);
 extern bool http_url_origin(const char *url, HttpOrigin *origin);
+extern char *http_url_origin_text(const char *url);
 extern bool http_same_origin(const HttpOrigin *a, const HttpOrigin *b);
 extern void http_url_encode(StringInfo out, const char *value);
 extern void http_url_add(StringInfo url, const char *name, const char *value);

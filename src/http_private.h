@@ -38,6 +38,7 @@ struct HttpClient
 	int			current;
 	size_t		max_bytes;
 	size_t		header_bytes;
+	bool		is_secret;		/* this one or one before: see HttpRequest */
 	bool		too_large;
 	bool		out_of_memory;
 	bool		too_many_sockets;

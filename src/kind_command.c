@@ -10,8 +10,9 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-#include "crypto.h"
+#include "crypto_memory.h"
 #include "http.h"
 #include "source.h"
 
@@ -20,9 +21,9 @@
 typedef struct CommandState
 {
 	HttpClient *client;
-	char	  **headers;		/* the connector's, and bearer */
+	char	  **headers;		/* the connector's, and the token */
 	int			nheaders;
-	char	   *bearer;			/* NULL: no token is set */
+	const char *refused;		/* why nothing is sent, or NULL */
 	char	   *waiting;		/* body of a request that may not be sent yet, or NULL */
 	int			status;			/* of the answer given last, 0 when there was none */
 } CommandState;
@@ -35,7 +36,7 @@ static void
 command_headers(Source *source, CommandState *state)
 {
 	const SourceSpec *spec = &source->spec;
-	const char *token = source_secret(source, "token");
+	const char *token = source_secret(source, "token", &state->refused);
 
 	state->headers = MemoryContextAlloc(source->context, (spec->nheaders + 1) * sizeof(char *));
 	for (int i = 0; i < spec->nheaders; i++)
@@ -48,10 +49,7 @@ command_headers(Source *source, CommandState *state)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
 					 errmsg("secret \"token\" cannot be sent in a header: it holds white space or characters that are not ASCII")));
-	state->bearer = MemoryContextAlloc(source->context, strlen(BEARER) + strlen(token) + 1);
-	strcpy(state->bearer, BEARER);
-	strcat(state->bearer, token);
-	state->headers[state->nheaders++] = state->bearer;
+	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 
 static void
@@ -60,6 +58,8 @@ command_open(Source *source)
 	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
 
 	command_headers(source, state);
+	if (state->refused == NULL)
+		state->refused = source_may_send(source, source->spec.url);
 	source->requests_per_minute = source->spec.requests_per_minute;
 	state->client = http_client_create();
 	source->state = state;
@@ -73,8 +73,6 @@ command_close(Source *source)
 	if (state == NULL)
 		return;
 	http_client_close(state->client);
-	if (state->bearer)
-		crypto_wipe(state->bearer, strlen(state->bearer));
 }
 
 static void
@@ -97,9 +95,13 @@ static void
 command_ask(Source *source, const char *cursor)
 {
 	CommandState *state = source->state;
-	MemoryContext old = MemoryContextSwitchTo(source->context);
-	char	   *body = source_request(&source->spec, cursor);
+	MemoryContext old;
+	char	   *body;
 
+	if (state->refused)
+		return;
+	old = MemoryContextSwitchTo(source->context);
+	body = source_request(&source->spec, cursor);
 	MemoryContextSwitchTo(old);
 	if (state->waiting)
 		pfree(state->waiting);
@@ -166,6 +168,18 @@ command_excerpt(const Source *source, const char *body, size_t len, char *out, s
 	pfree(copy);
 }
 
+/* Is nothing sent?  Then that is the answer. */
+static bool
+command_refused(const CommandState *state, SourceAnswer *answer)
+{
+	if (state->refused == NULL)
+		return false;
+	answer->error_class = "configuration";
+	answer->started_at = GetCurrentTimestamp();
+	strlcpy(answer->message, state->refused, sizeof(answer->message));
+	return true;
+}
+
 static void
 command_answer(Source *source, SourceAnswer *answer)
 {
@@ -177,6 +191,8 @@ command_answer(Source *source, SourceAnswer *answer)
 	CommandState *state = source->state;
 	HttpResponse response;
 
+	if (command_refused(state, answer))
+		return;
 	if (state->waiting)
 	{
 		char	   *body = state->waiting;
@@ -229,6 +245,8 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 				 "the connector has no command for one record of type \"%s\"", source->spec.resource_type);
 		return;
 	}
+	if (command_refused(state, answer))
+		return;
 	command_send(source, source_get_request(&source->spec, external_id));
 	command_answer(source, answer);
 	if (answer->error_class == NULL)

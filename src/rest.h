@@ -201,7 +201,7 @@ typedef struct RestProblem
 	const char *error_class;	/* NULL: nothing */
 	bool		retryable;
 	int64		retry_after_ms;
-	char		message[512];
+	char		message[640];
 } RestProblem;
 
 typedef struct RestState

@@ -9,6 +9,9 @@
  *
  * What a token endpoint answers is never put in a message, but for the error
  * code of RFC 6749 (5.2).
+ *
+ * Clear texts are wiped with the memory context of the request: so a text that
+ * one is put into gets its whole room before.
  */
 #include "postgres.h"
 
@@ -21,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "crypto.h"
+#include "crypto_memory.h"
 #include "rest.h"
 
 #define TOKEN_SLOTS			8
@@ -98,12 +102,11 @@ auth_base64(CryptoBase64 kind, const void *data, size_t len)
 static char *
 auth_basic(const char *user, const char *password)
 {
-	char	   *pair = psprintf("%s:%s", user, password);
-	char	   *header = psprintf("Authorization: Basic %s", auth_base64(CRYPTO_BASE64, pair, strlen(pair)));
+	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
+	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
-	crypto_wipe(pair, strlen(pair));
-	pfree(pair);
-	return header;
+	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
+	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
 }
 
 static void
@@ -200,7 +203,14 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
 		return NULL;
 	}
-	return psprintf("%s.%s", input, auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	return crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+}
+
+/* So much room a text takes in a form, with what stands between. */
+static size_t
+auth_room(const char *text)
+{
+	return text ? 3 * strlen(text) + 32 : 32;
 }
 
 static void
@@ -230,6 +240,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			   *sub,
 			   *aud,
 			   *key;
+	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
+	size_t		room = 0;
 	StringInfoData user;
 	StringInfoData password;
 
@@ -239,6 +251,18 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
 		!auth_optional(state, auth->key, &key))
 		return false;
+	for (int i = 0; i < auth->extra.n; i++)
+	{
+		extra[i] = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
+			rest_render_plain(state, auth->extra.params[i].value);
+		if (extra[i] == NULL)
+			return false;
+		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
+	}
+	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
+		auth_room(aud) + auth_room(key) + auth_room(auth->token_path->text) + 1000;
+	enlargeStringInfo(form, (int) room);
+	enlargeStringInfo(material, (int) (2 * room));
 	appendStringInfo(material, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n%d\n%d\n%s", url, id ? id : "", secret ? secret : "", scope ? scope : "",
 					 iss ? iss : "", sub ? sub : "", aud ? aud : "", key ? key : "", auth->client_auth, auth->bearer,
 					 auth->token_path->text);
@@ -253,14 +277,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_form(form, "grant_type", "client_credentials");
 	auth_form(form, "scope", scope);
 	for (int i = 0; i < auth->extra.n; i++)
-	{
-		char	   *value = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
-			rest_render_plain(state, auth->extra.params[i].value);
-
-		if (value == NULL)
-			return false;
-		auth_form(form, auth->extra.params[i].name, value);
-	}
+		auth_form(form, auth->extra.params[i].name, extra[i]);
 	appendStringInfo(material, "\n%s", form->data);
 	switch (auth->client_auth)
 	{
@@ -268,8 +285,10 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			/* RFC 6749, 2.3.1: encoded as in a form, first. */
 			initStringInfo(&user);
 			initStringInfo(&password);
+			enlargeStringInfo(&password, (int) auth_room(secret));
 			http_url_encode(&user, id);
 			http_url_encode(&password, secret);
+			crypto_wipe_with(CurrentMemoryContext, password.data, password.len);
 			*header = auth_basic(user.data, password.data);
 			break;
 		case REST_CLIENT_BODY:
@@ -282,6 +301,20 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			break;
 	}
 	return true;
+}
+
+/* The form does not grow where it is: see the head of this file. */
+static void
+auth_form_jwt(StringInfo form, const char *name, const char *jwt)
+{
+	StringInfoData whole;
+
+	initStringInfo(&whole);
+	enlargeStringInfo(&whole, form->len + (int) (auth_room(name) + auth_room(jwt)));
+	appendBinaryStringInfo(&whole, form->data, form->len);
+	auth_form(&whole, name, jwt);
+	crypto_wipe_with(CurrentMemoryContext, whole.data, whole.len);
+	*form = whole;
 }
 
 /* Adds the JWT that goes with a request for a token. */
@@ -307,7 +340,7 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 		jwt = auth_jwt(state, id, id, aud ? aud : url, NULL, true);
 		if (jwt == NULL)
 			return false;
-		auth_form(form, "client_assertion", jwt);
+		auth_form_jwt(form, "client_assertion", jwt);
 		return true;
 	}
 	jwt = auth_jwt(state, iss, sub, aud || auth->bearer ? aud : url, scope, false);
@@ -316,10 +349,10 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 	if (auth->bearer)
 	{
 		resetStringInfo(form);
-		*header = psprintf("Authorization: Bearer %s", jwt);
+		*header = crypto_join(CurrentMemoryContext, "Authorization: Bearer ", jwt, "");
 	}
 	else
-		auth_form(form, "assertion", jwt);
+		auth_form_jwt(form, "assertion", jwt);
 	return true;
 }
 
@@ -365,6 +398,8 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 	if (response->status >= 200 && response->status <= 299 && is_json)
 	{
 		token = auth_find(state, auth->token_path, json);
+		if (token)
+			crypto_wipe_with(CurrentMemoryContext, token, strlen(token));
 		for (const char *p = token; p && *p; p++)
 			if (*p <= ' ' || *p > '~')
 			{
@@ -382,7 +417,6 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(key, token, state->token_until);
-		crypto_wipe(token, strlen(token));
 		return true;
 	}
 	if (response->status >= 200 && response->status <= 299)
@@ -411,12 +445,13 @@ auth_get_token(RestState *state)
 {
 	char	   *url = rest_base_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
-	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = TOKEN_MAX_BYTES};
+	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = TOKEN_MAX_BYTES, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
 	TokenSlot  *slot;
 	uint64		key[2];
+	const char *refused;
 
 	if (url == NULL)
 		return false;
@@ -424,6 +459,7 @@ auth_get_token(RestState *state)
 	initStringInfo(&material);
 	if (!auth_token_request(state, url, &form, &headers[1], &material))
 		return false;
+	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
 	slot = auth_slot(key);
@@ -438,6 +474,12 @@ auth_get_token(RestState *state)
 	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
+	refused = source_may_send(state->source, url);
+	if (refused)
+	{
+		rest_problem(state, "configuration", "%s", refused);
+		return false;
+	}
 	if (headers[1])
 		request.nheaders++;
 	request.body = form.data;
@@ -447,7 +489,6 @@ auth_get_token(RestState *state)
 		state->token_client = http_client_create();
 	http_start(state->token_client, &request);
 	http_finish(state->token_client, &response);
-	crypto_wipe(form.data, form.len);
 	if (response.failure != HTTP_OK)
 	{
 		rest_problem(state, response.failure == HTTP_NETWORK ? "network" : response.failure == HTTP_TIMEOUT ? "timeout" :
@@ -501,7 +542,13 @@ auth_header(RestState *state, char **header, char *line)
 	return true;
 }
 
-/* rest_authorize puts the credentials on a request; false with the problem noted. */
+static char *
+auth_line(const char *name, const char *prefix, const char *value)
+{
+	return crypto_join(CurrentMemoryContext, psprintf("%s: ", name), prefix, value);
+}
+
+/* rest_authorize puts the credentials on a request, whose address is whole before; false with the problem noted. */
 bool
 rest_authorize(RestState *state, StringInfo url, char **header)
 {
@@ -521,21 +568,23 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				b = a ? rest_render_plain(state, auth->password) : NULL;
 				if (b == NULL)
 					return false;
-				state->authorization = MemoryContextStrdup(state->source->context, auth_basic(a, b));
+				state->authorization = crypto_join(state->source->context, auth_basic(a, b), "", "");
 				source_hide(state->source, strrchr(state->authorization, ' ') + 1);
 			}
 			*header = state->authorization;
 			return true;
 		case REST_AUTH_BEARER:
 			a = rest_render_plain(state, auth->token);
-			return a != NULL && auth_header(state, header, psprintf("Authorization: Bearer %s", a));
+			return a != NULL && auth_header(state, header, auth_line("Authorization", "Bearer ", a));
 		case REST_AUTH_API_KEY:
 			a = rest_render_plain(state, auth->value);
 			if (a == NULL || !auth_optional(state, auth->prefix, &b))
 				return false;
 			if (auth->header)
-				return auth_header(state, header, psprintf("%s: %s%s", auth->header, b ? b : "", a));
+				return auth_header(state, header, auth_line(auth->header, b ? b : "", a));
+			enlargeStringInfo(url, (int) (auth_room(auth->query) + auth_room(a)));
 			http_url_add(url, auth->query, a);
+			crypto_wipe_with(CurrentMemoryContext, url->data, url->len);
 			return true;
 		case REST_AUTH_CLIENT_CREDENTIALS:
 		case REST_AUTH_JWT:
@@ -543,7 +592,7 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				rest_wipe_token(state);
 			if (state->token == NULL && !auth_get_token(state))
 				return false;
-			return auth_header(state, header, psprintf("Authorization: Bearer %s", state->token));
+			return auth_header(state, header, auth_line("Authorization", "Bearer ", state->token));
 	}
 	return true;
 }

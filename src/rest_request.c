@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "crypto_memory.h"
 #include "guc.h"
 #include "rest.h"
 
@@ -119,13 +120,14 @@ request_lookup(void *arg, const RestPiece *piece)
 {
 	RestState  *state = arg;
 	const SourceSpec *spec = &state->source->spec;
+	const char *refused;
 
 	switch (piece->type)
 	{
 		case REST_CONFIG:
 			return rest_member_text(state->config, JSON_ROOT, piece->text);
 		case REST_SECRET:
-			return source_secret(state->source, piece->text);
+			return source_secret(state->source, piece->text, &refused);
 		case REST_SINCE:
 			return spec->modified_since;
 		case REST_SINCE_EPOCH:
@@ -139,16 +141,48 @@ request_lookup(void *arg, const RestPiece *piece)
 	}
 }
 
-/* Appends a template's text; false, with the problem noted, when that cannot be done. */
+/* At most so many bytes a template's text has, however it is encoded. */
+static size_t
+request_room(RestState *state, const RestTemplate *t)
+{
+	size_t		room = 1;
+
+	for (int i = 0; i < t->npieces; i++)
+	{
+		const RestPiece *piece = &t->pieces[i];
+		const char *value = piece->type == REST_LITERAL ? piece->text : request_lookup(state, piece);
+
+		room += value ? 3 * strlen(value) : 0;
+	}
+	return room;
+}
+
+/*
+ * Appends a template's text, which is all that comes: where a secret is in it,
+ * it is wiped with the current memory context, and neither grows nor goes
+ * before.  False, with the problem noted, when that cannot be done.
+ */
 static bool
 request_render(RestState *state, const RestTemplate *t, StringInfo out, RestEncoder literals, RestEncoder values)
 {
 	const RestPiece *missing;
+	const char *refused;
+	bool		done;
 
-	if (rest_template_render(t, out, literals, values, request_lookup, state, &missing))
+	if (t->secret)
+		enlargeStringInfo(out, (int) request_room(state, t));
+	done = rest_template_render(t, out, literals, values, request_lookup, state, &missing);
+	if (t->secret)
+		crypto_wipe_with(CurrentMemoryContext, out->data, out->len + 1);
+	if (done)
 		return true;
-	if (missing->type == REST_SECRET && request_lookup(state, missing) == NULL)
-		rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
+	if (missing->type == REST_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
+	{
+		if (refused)
+			rest_problem(state, "configuration", "%s", refused);
+		else
+			rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
+	}
 	else if (missing->type == REST_CONFIG && request_lookup(state, missing) == NULL)
 		rest_problem(state, "configuration", "the connector's config has no \"%s\"", missing->text);
 	else if (missing->type == REST_PARENT && request_lookup(state, missing) == NULL)
@@ -487,6 +521,7 @@ request_send(RestState *state)
 	char	  **headers = palloc0(sizeof(char *) * (d->headers.n + 3));
 	HttpRequest request = {.headers = headers};
 	char	   *extra = NULL;
+	const char *refused;
 	StringInfoData url;
 
 	initStringInfo(&url);
@@ -526,6 +561,12 @@ request_send(RestState *state)
 		rest_problem(state, url.len > REQUEST_MAX_URL && request_for_parent(state) ? "parent" : "configuration",
 					 "the URL of the request cannot be used: %s",
 					 url.len > REQUEST_MAX_URL ? "it is too long" : http_url_problem(url.data));
+		return false;
+	}
+	refused = source_may_send(state->source, url.data);
+	if (refused)
+	{
+		rest_problem(state, "configuration", "%s", refused);
 		return false;
 	}
 	request.url = url.data;

@@ -8,12 +8,24 @@
 #include "http.h"
 #include "page.h"
 
-/* A secret of the connector; one that cannot be decrypted has a problem instead of a value. */
+/* Secrets that verify webhooks: the one, and the one before it. */
+#define SOURCE_WEBHOOK_SECRET		"webhook"
+#define SOURCE_WEBHOOK_PREVIOUS		"webhook_previous"
+
+/*
+ * A secret of the connector.  One that cannot be decrypted has a problem
+ * instead of a value; one that must not be used has a value only so that it is
+ * kept out of messages.
+ */
 typedef struct SourceSecret
 {
 	char	   *name;
 	char	   *value;
 	char	   *problem;
+	char	   *refused;		/* why it must not be used, or NULL */
+	char	  **origins;		/* for which it was set */
+	int			norigins;
+	bool		used;			/* a request has it, or what was got with it */
 } SourceSecret;
 
 typedef struct SourceSpec
@@ -111,11 +123,18 @@ extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
 extern int64 source_pace_wait(const Source *source);
 
-extern const char *source_secret(const Source *source, const char *name);
+extern const char *source_secret(Source *source, const char *name, const char **refused);
 extern void source_hide(Source *source, const char *value);
 extern char *source_redacted(const Source *source, const char *text, size_t len);
 extern bool source_shows_secret(const Source *source, const char *text);
 extern void source_wipe_secrets(SourceSecret *secrets, int n);
+
+/* source_origin.c */
+extern int	source_origins(const char *kind, const char *config, const char *definition, char ***origins);
+extern char *source_secret_refused(const char *name, const char *kind, char *const *origins, int norigins,
+								   const char *now_kind, char *const *now, int nnow);
+extern bool source_is_webhook_secret(const char *name);
+extern char *source_may_send(const Source *source, const char *url);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);

@@ -106,7 +106,7 @@ webhook_read_body(Slice body)
 static const char *
 webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n, TimestampTz now, TimestampTz *sent_at)
 {
-	static const char *const names[WEBHOOK_SECRETS] = {"webhook", "webhook_previous"};
+	static const char *const names[WEBHOOK_SECRETS] = {SOURCE_WEBHOOK_SECRET, SOURCE_WEBHOOK_PREVIOUS};
 	Slice		secrets[WEBHOOK_SECRETS] = {0};
 	const char *problem = NULL;
 	const char *why;
@@ -175,7 +175,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	run_as_begin(&saved, run_as_worker_role());
 	SPI_connect();
 	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
-	secrets = store_find_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
+	secrets = store_webhook_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
 	why = webhook_verify_with(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
 	source_wipe_secrets(secrets, nsecrets);
 	if (why)

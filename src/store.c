@@ -216,8 +216,7 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->requests_per_minute = (int) db_int64(0, 11, 0);
 	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
-	spec->secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), NULL,
-									   &spec->nsecrets, context);
+	store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), spec, context);
 	return true;
 }
 
