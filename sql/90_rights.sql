@@ -23,7 +23,7 @@ BEGIN
   EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.caching(), _flohsync.invalidate(uuid, text, text[]), _flohsync.new_id(), _flohsync.secret(uuid, text), _flohsync.iso(timestamptz), _flohsync.duration(text),
                   _flohsync.cron_next(text, timestamptz, text), _flohsync.list_command(jsonb, text), _flohsync.get_command(jsonb, text),
                   _flohsync.syncable_types(text, jsonb, jsonb),
-                  _flohsync.ledger_union(bytea[]), _flohsync.ledger_has(bytea, bigint), _flohsync.pass_pages(bigint),
+                  _flohsync.ledger_union(bytea[]), _flohsync.ledger_has(bytea, bigint), _flohsync.ledger_last(bytea[], integer[], bigint[]), _flohsync.pass_pages(bigint),
                   _flohsync.forget_pass(bigint), _flohsync.run_stats(bigint),
                   _flohsync.fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config),
                   _flohsync.lock_config(bigint), _flohsync.start_run(bigint), _flohsync.restart_pass(bigint, boolean), _flohsync.pass_overlap(bigint), _flohsync.settle_pass(bigint, boolean),
