@@ -34,11 +34,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "flohsync.h"
 #include "guc.h"
 #include "http.h"
 #include "http_private.h"
 
-#define HTTP_KEEP_BUFFER		(4 * 1024 * 1024)
+#define HTTP_LARGE_BUFFER		(16 * 1024 * 1024)	/* from here on a buffer grows by smaller steps */
 #define HTTP_SLOW_S				30	/* so long under 1 kB/s, or half the time that a request has */
 
 static sigset_t http_saved_mask;
@@ -72,14 +73,23 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 	}
 	if (b->len + n + 1 > b->size)
 	{
-		size_t		want = Max(b->size * 2, b->len + n + 65536);
-		char	   *bigger = realloc(b->data, want);
+		size_t		want = Max(b->size < HTTP_LARGE_BUFFER ? b->size * 2 : b->size + b->size / 4, b->len + n + 65536);
+		char	   *bigger;
 
+		want = Min(want, client->max_bytes + 1);
+		if (want - b->size > client->memory_left)
+		{
+			client->memory_exceeded = true;
+			return 0;
+		}
+		bigger = realloc(b->data, want);
 		if (bigger == NULL)
 		{
 			client->out_of_memory = true;
 			return 0;
 		}
+		client->memory_left -= want - b->size;
+		memory_outside((int64) want - (int64) b->size);
 		b->data = bigger;
 		b->size = want;
 	}
@@ -96,7 +106,8 @@ http_on_header(char *data, size_t size, size_t count, void *arg)
 	static const char name[] = "retry-after:";
 
 	client->header_bytes += n;
-	if (client->header_bytes > HTTP_MAX_HEADER_BYTES)
+	client->nheaders++;
+	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES || client->nheaders > FLOHSYNC_MAX_HEADERS)
 	{
 		client->too_large = true;
 		return 0;
@@ -265,6 +276,18 @@ http_drop_request(HttpClient *client)
 	}
 }
 
+/* Gives a large buffer back. */
+void
+http_trim_buffer(HttpBuffer *b)
+{
+	if (b->size > HTTP_KEEP_BUFFER)
+	{
+		memory_outside(-(int64) b->size);
+		free(b->data);
+		memset(b, 0, sizeof(*b));
+	}
+}
+
 void
 http_client_close(HttpClient *client)
 {
@@ -281,8 +304,11 @@ http_client_close(HttpClient *client)
 	if (client->has_fd)
 		ReleaseExternalFD();
 	outbound_free(client->policy);
-	free(client->buffers[0].data);
-	free(client->buffers[1].data);
+	for (int i = 0; i < lengthof(client->buffers); i++)
+	{
+		memory_outside(-(int64) client->buffers[i].size);
+		free(client->buffers[i].data);
+	}
 	free(client);
 }
 
@@ -339,17 +365,17 @@ http_start(HttpClient *client, const HttpRequest *request)
 	http_drop_request(client);
 	client->current = 1 - client->current;
 	b = &client->buffers[client->current];
-	if (b->size > HTTP_KEEP_BUFFER)
-	{
-		free(b->data);
-		memset(b, 0, sizeof(*b));
-	}
+	http_trim_buffer(b);
 	b->len = 0;
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
 	if (request->max_bytes > 0)
 		client->max_bytes = Min(client->max_bytes, request->max_bytes);
+	client->memory = request->memory;
+	/* Until the answer is waited for, the page before it may be there as well. */
+	client->memory_left = SIZE_MAX;
 	client->header_bytes = 0;
-	client->too_large = client->out_of_memory = client->too_many_sockets = false;
+	client->nheaders = 0;
+	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets = false;
 	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
 	client->started_at = GetCurrentTimestamp();
 

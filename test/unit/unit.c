@@ -417,7 +417,7 @@ static void
 test_hash(void)
 {
 	static const char *const ignored[] = {"lastLogin", "attributes.a.b", "x.y.z", "list.seen", ""};
-	PageParser *ignoring = page_parser_create(ignored, lengthof(ignored));
+	PageParser *ignoring = page_parser_create(ignored, lengthof(ignored), NULL);
 	Canonical  *canonical = canonical_create();
 	char		one[65];
 	char		two[65];
@@ -453,7 +453,7 @@ test_hash(void)
 	ok(memcmp(page.records[0].attributes.data, "{}", 2) == 0, "attributes are the bytes that came");
 	{
 		static const char *const urn[] = {"urn:x:2.0:User.seen"};
-		PageParser *dotted = page_parser_create(urn, 1);
+		PageParser *dotted = page_parser_create(urn, 1, NULL);
 
 		hash_of(dotted, "{\"externalId\":\"a\",\"attributes\":{\"urn:x:2.0:User\":{\"seen\":1}}}", one);
 		hash_of(parser, "{\"externalId\":\"a\",\"attributes\":{\"urn:x:2.0:User\":{}}}", two);
@@ -461,26 +461,42 @@ test_hash(void)
 	}
 }
 
+/* Gathers the ids of groups, up to "d". */
+static bool
+gather_group(void *arg, Slice id)
+{
+	char	   *out = arg;
+
+	snprintf(out + strlen(out), 100 - strlen(out), "%.*s ", id.len, id.data);
+	return id.len == 1 && *id.data == 'd';
+}
+
 static void
 test_groups(void)
 {
 	const char *record = "{\"externalId\":\"u\",\"attributes\":{\"groups\":[\"a\",12,{\"id\":\"b\"},{\"externalId\":\"c\"},"
-		"{\"id\":null,\"externalId\":7},{},null,true,\"\\u0064\",[]]}}";
-	Slice		ids[3];
+		"{\"id\":null,\"externalId\":7},{},null,true,\"\\u0064\",[],\"behind\"]}}";
+	char		ids[100] = "";
+	Record		untied;
 
 	page_parse_records(parser, record, strlen(record), &page, &problem);
-	is_int(page_group_ids(parser, &page.records[0], ids, 3), 6, "groups are counted past the room");
-	is(text_of(ids[0]), "a", "a text");
-	is(text_of(ids[1]), "12", "an integer");
-	is(text_of(ids[2]), "b", "an object's id");
+	ok(page_group_ids(parser, &page.records[0], gather_group, ids), "the visitor ends it");
+	is(ids, "a 12 b c 7 d ", "texts, integers, and either id of an object");
+	untied = page.records[0];
+	untied.attributes_node = 0;
+	ids[0] = '\0';
+	ok(page_group_ids(parser, &untied, gather_group, ids) && page_group_ids(parser, &untied, gather_group, ids),
+	   "attributes without their tree, twice");
+	is(ids, "a 12 b c 7 d a 12 b c 7 d ", "say the same");
 	hash_of(parser, "{\"externalId\":\"u\",\"attributes\":{\"groups\":\"a\"}}", (char[65]) {0});
-	is_int(page_group_ids(parser, &page.records[0], ids, 3), 0, "groups that are no list");
+	ids[0] = '\0';
+	ok(!page_group_ids(parser, &page.records[0], gather_group, ids) && ids[0] == '\0', "groups that are no list");
 }
 
 int
 main(void)
 {
-	parser = page_parser_create(NULL, 0);
+	parser = page_parser_create(NULL, 0, NULL);
 	test_parser();
 	test_canonical();
 	test_rules();

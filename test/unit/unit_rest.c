@@ -244,8 +244,8 @@ test_mapped(void)
 {
 	static const CanonicalPath exclude[] = {{"login", 5, 0}, {"a\0b", 3, 0}, {"x.y", 3, 0}};
 	static const char *const ignore[] = {"seen", "c.d"};
-	PageParser *plain = page_parser_create(NULL, 0);
-	PageParser *without = page_parser_create(ignore, lengthof(ignore));
+	PageParser *plain = page_parser_create(NULL, 0, NULL);
+	PageParser *without = page_parser_create(ignore, lengthof(ignore), NULL);
 	UpstreamPage *page;
 	UpstreamPage whole;
 	const char *problem;
