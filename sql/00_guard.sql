@@ -33,8 +33,12 @@ BEGIN
       RAISE undefined_object USING
         MESSAGE = format('role "%s" of flohsync.worker_role does not exist', worker);
     END IF;
-    CREATE ROLE flohsync_worker LOGIN NOINHERIT CONNECTION LIMIT 0;
-    COMMENT ON ROLE flohsync_worker IS 'flohsync background workers; nobody logs in as this role';
+    BEGIN
+      CREATE ROLE flohsync_worker LOGIN NOINHERIT CONNECTION LIMIT 0;
+      COMMENT ON ROLE flohsync_worker IS 'flohsync background workers; nobody logs in as this role';
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;  -- in another database at the same time
+    END;
   ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
                  WHERE r.rolname = worker
                    AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR NOT r.rolcanlogin)) THEN
@@ -42,6 +46,32 @@ BEGIN
       MESSAGE = format('role "%s" cannot be the role of the flohsync workers', worker),
       DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION.',
       HINT = 'Set flohsync.worker_role to another role.';
+  END IF;
+
+  -- Roles that nobody logs in as: the owner of all objects, and one without rights
+  -- for code of others that has no role of its own (src/run_as.c).
+  FOREACH worker IN ARRAY ARRAY['flohsync_owner', 'flohsync_nobody'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
+      BEGIN
+        EXECUTE format('CREATE ROLE %I', worker);
+        EXECUTE format('COMMENT ON ROLE %I IS %L', worker, CASE worker WHEN 'flohsync_owner'
+          THEN 'Owns the objects of flohsync; nobody logs in as this role' ELSE 'Runs code for which flohsync has no other role; has no rights' END);
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;  -- in another database at the same time
+      END;
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
+                   WHERE r.rolname = worker
+                     AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication OR r.rolcanlogin)) THEN
+      RAISE invalid_role_specification USING
+        MESSAGE = format('role "%s" exists with rights that it must not have', worker),
+        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION.',
+        HINT = 'Take these from the role, or rename it.';
+    END IF;
+  END LOOP;
+
+  -- It tells readers which processes of flohsync there are.
+  IF NOT pg_catalog.pg_has_role('flohsync_owner', 'pg_read_all_stats', 'USAGE') THEN
+    GRANT pg_read_all_stats TO flohsync_owner;
   END IF;
 
   IF NOT 'flohsync' = ANY (

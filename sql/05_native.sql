@@ -1,5 +1,9 @@
 -- Helpers in C that the rest of the script stands on.
 
+CREATE FUNCTION _flohsync.raise(_state text, _message text, _detail text DEFAULT NULL, _hint text DEFAULT NULL) RETURNS void
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_raise';
+COMMENT ON FUNCTION _flohsync.raise(text, text, text, text) IS 'Raises an error of an SQLSTATE for the person who called: without CONTEXT';
+
 CREATE FUNCTION _flohsync.new_id() RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
 COMMENT ON FUNCTION _flohsync.new_id() IS 'A uuid of version 7: ids made together are stored together';
@@ -20,11 +24,13 @@ CREATE FUNCTION flohsync.canonical_json(value jsonb) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_canonical_json';
 COMMENT ON FUNCTION flohsync.canonical_json(jsonb) IS
   'Canonical form of a JSON value: RFC 8785, except that integers and numbers a double cannot hold keep their exact digits';
+SELECT _flohsync.allow('reader', 'flohsync.canonical_json(jsonb)');
 
 CREATE FUNCTION flohsync.resource_hash(external_id text, display_name text, email text, attributes jsonb) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_resource_hash';
 COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
+SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb)');
 
 -- Whatever changes a record says so to the cache (70_cache).
 CREATE FUNCTION _flohsync.caching() RETURNS boolean

@@ -19,7 +19,7 @@ COMMENT ON COLUMN _flohsync.connector_secret.key_id IS 'Which key it is encrypte
 COMMENT ON COLUMN _flohsync.connector_secret.ciphertext IS 'Nonce, AES-256-GCM ciphertext and tag; connector, name and format are authenticated with it';
 COMMENT ON COLUMN _flohsync.connector_secret.updated_at IS 'When the secret was last set';
 
-CREATE VIEW flohsync.connector_secrets WITH (security_barrier) AS
+CREATE VIEW flohsync.connector_secrets AS
 SELECT s.connector_id, d.name AS connector, s.name, s.key_id, s.updated_at
   FROM _flohsync.connector_secret s JOIN flohsync.connector_definition d ON d.id = s.connector_id;
 COMMENT ON VIEW flohsync.connector_secrets IS 'Which secrets are set, without what they are';
@@ -28,13 +28,15 @@ COMMENT ON COLUMN flohsync.connector_secrets.connector IS 'Its name';
 COMMENT ON COLUMN flohsync.connector_secrets.name IS 'Name of the secret';
 COMMENT ON COLUMN flohsync.connector_secrets.key_id IS 'Which key it is encrypted with';
 COMMENT ON COLUMN flohsync.connector_secrets.updated_at IS 'When it was last set';
+SELECT _flohsync.allow('manager', 'flohsync.connector_secrets');
 
 CREATE FUNCTION flohsync.set_secret(connector text, name text, value text) RETURNS void
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_set_secret';
 COMMENT ON FUNCTION flohsync.set_secret(text, text, text) IS
   'Stores a secret of a connector, encrypted, in place of one of that name; null removes it. 1 to 65536 bytes. F0000 without a usable flohsync.encryption_key_file, 42704 for an unknown connector, 22023 for a bad name or length';
+SELECT _flohsync.allow('manager', 'flohsync.set_secret(text, text, text)');
 
 CREATE FUNCTION _flohsync.secret(_connector uuid, _name text) RETURNS text
 LANGUAGE c STABLE STRICT
@@ -43,7 +45,7 @@ AS 'MODULE_PATHNAME', 'flohsync_secret';
 COMMENT ON FUNCTION _flohsync.secret(uuid, text) IS 'The clear text of a secret, null when it is not set; F0000 when it cannot be decrypted';
 
 CREATE FUNCTION flohsync.rotate_secrets() RETURNS bigint
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_rotate_secrets';
 COMMENT ON FUNCTION flohsync.rotate_secrets() IS

@@ -15,6 +15,7 @@ RETURN $json$
 $json$::pg_catalog.jsonb;
 COMMENT ON FUNCTION flohsync.definition_schema() IS
   'The JSON Schema (draft 2020-12) of definitions of connectors of kind rest';
+SELECT _flohsync.allow('reader', 'flohsync.definition_schema()');
 
 CREATE FUNCTION _flohsync.json_types(_types jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -372,7 +373,7 @@ END;
 COMMENT ON FUNCTION _flohsync.definition_rules(jsonb) IS 'Faults of a definition that a schema cannot express';
 
 CREATE FUNCTION flohsync.validate_definition(definition jsonb) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -410,3 +411,4 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.validate_definition(jsonb) IS
   'Every fault of a definition of kind rest, 1000 at most and then how many more there are, as an array of {"pointer", "message", "hint"}; an empty array when there is none; never an error';
+SELECT _flohsync.allow('reader', 'flohsync.validate_definition(jsonb)');

@@ -42,8 +42,9 @@ COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was creat
 COMMENT ON COLUMN flohsync.resource_record.departure_settled_at IS 'When it was decided whether the user leaves because the record is stale; holds for that absence (later than stale_since), not for the next';
 COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
 COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'When the last event that named a key happened, in microseconds since 2000; so that an older one that comes late still counts for the others; null: older ones do not count at all';
+SELECT _flohsync.allow('reader', 'flohsync.resource_record');
 
-CREATE VIEW flohsync.connector_resource WITH (security_barrier) AS
+CREATE VIEW flohsync.connector_resource AS
 SELECT r.id, r.connector_id, r.resource_type, r.external_id, r.display_name, r.email,
        r.attributes, r.sync_hash, r.stale_since,
        CASE WHEN r.stale_since IS NULL THEN greatest(r.observed_at, c.last_full_pass_at)
@@ -64,6 +65,7 @@ COMMENT ON COLUMN flohsync.connector_resource.sync_hash IS 'SHA-256 of the canon
 COMMENT ON COLUMN flohsync.connector_resource.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.connector_resource.synced_at IS 'When the record was last confirmed upstream';
 COMMENT ON COLUMN flohsync.connector_resource.created_at IS 'When the row was created';
+SELECT _flohsync.allow('reader', 'flohsync.connector_resource');
 
 CREATE TABLE _flohsync.resource_tombstone (
   external_id   varchar(255) COLLATE "C" NOT NULL,
@@ -108,21 +110,23 @@ FOR EACH ROW EXECUTE FUNCTION _flohsync.settle_synced_at();
 
 CREATE FUNCTION flohsync.upsert_resource(connector text, resource_type text, record jsonb,
   observed_at timestamptz DEFAULT pg_catalog.clock_timestamp()) RETURNS text
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resource';
 COMMENT ON FUNCTION flohsync.upsert_resource(text, text, jsonb, timestamptz) IS
   'Stores one record: added, updated, unchanged, restored (it was stale) or ignored (older than what is stored); 22023 for a record that cannot be stored';
+SELECT _flohsync.allow('manager', 'flohsync.upsert_resource(text, text, jsonb, timestamptz)');
 
 CREATE FUNCTION flohsync.upsert_resources(connector text, resource_type text, records jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resources';
 COMMENT ON FUNCTION flohsync.upsert_resources(text, text, jsonb) IS
   'Stores an array of records; counts by outcome: added, updated, unchanged, restored, ignored, errored';
+SELECT _flohsync.allow('manager', 'flohsync.upsert_resources(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.mark_stale(connector text, resource_type text, not_seen_since timestamptz) RETURNS bigint
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -153,6 +157,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
+SELECT _flohsync.allow('manager', 'flohsync.mark_stale(text, text, timestamptz)');
 
 -- _remove_records removes records that the caller has locked.
 CREATE FUNCTION _flohsync.remove_records(_connector uuid, _type text, _ids uuid[], _tell boolean, _run bigint) RETURNS bigint
@@ -175,7 +180,7 @@ BEGIN
     DELETE FROM flohsync.user_external_identity i
      USING purged p JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id
      WHERE i.user_id = m.user_id AND i.connector_id = _connector AND i.external_id = p.external_id AND i.source = 'connector_sync'
-       AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = i.user_id)
+       AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = i.user_id)
     RETURNING 1
   )
   SELECT count(*), jsonb_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
@@ -208,7 +213,7 @@ END;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
   'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';
 
-CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION _flohsync.purge_stale(connector text, resource_type text, retention interval) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -232,5 +237,12 @@ BEGIN
   RETURN _flohsync.purge(_connector, _type, _retention, NULL, NULL);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.purge_stale(text, text, interval) IS
   'Removes records that have been stale for longer than the retention (null: the configuration''s); returns their number';
+SELECT _flohsync.allow('manager', 'flohsync.purge_stale(text, text, interval)');

@@ -81,6 +81,7 @@ COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'What post-sync processing did,
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';
 COMMENT ON COLUMN flohsync.sync_run.notes IS 'What it noted';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run');
 
 CREATE TABLE flohsync.sync_run_page (
   run_id         bigint NOT NULL REFERENCES flohsync.sync_run ON DELETE CASCADE,
@@ -139,6 +140,7 @@ COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
 COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Link of a list of changes with which the next incremental pass begins; empty: it begins without one';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -166,6 +168,7 @@ COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
 COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook; null: see the run';
 COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
+SELECT _flohsync.allow('reader', 'flohsync.sync_error');
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea

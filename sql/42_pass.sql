@@ -294,7 +294,7 @@ BEGIN
       SELECT concat(message, '; ', count(DISTINCT u.id), ' users have such a record') INTO message
         FROM flohsync.resource_record x
         JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-        JOIN flohsync.v_user u ON u.id = m.user_id AND coalesce(u.active, true)
+        JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true)
        WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
          AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
               OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)));

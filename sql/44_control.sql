@@ -1,7 +1,7 @@
 -- What users call: ask for runs, wait for them, stop them, decide about held ones.
 
 CREATE FUNCTION flohsync.trigger_sync(connector text, resource_type text, strategy text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -22,8 +22,8 @@ BEGIN
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
   LOOP
-    INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
-    VALUES (_connector, _type, trigger_sync.strategy, 'manual')
+    INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger, requested_by)
+    VALUES (_connector, _type, trigger_sync.strategy, 'manual', _flohsync.caller_name())
     ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING
     RETURNING q.id INTO _id;
     IF _id IS NULL THEN
@@ -38,11 +38,13 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.trigger_sync(text, text, text) IS
   'Asks for a run and returns its id at once; the run that is already queued or running is returned instead of a second one';
+SELECT _flohsync.allow('manager', 'flohsync.trigger_sync(text, text, text)');
 
 CREATE PROCEDURE flohsync.sync(connector text, resource_type text, INOUT stats jsonb DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_sync';
 COMMENT ON PROCEDURE flohsync.sync(text, text, jsonb) IS
   'Asks for a run and waits for its end; raises the run''s error; cancelling the call leaves the run alone; not inside a transaction block';
+SELECT _flohsync.allow('manager', 'flohsync.sync(text, text, jsonb)');
 
 CREATE FUNCTION _flohsync.interrupt_run(_connector uuid, _type text) RETURNS boolean
 LANGUAGE c VOLATILE
@@ -51,7 +53,7 @@ AS 'MODULE_PATHNAME', 'flohsync_interrupt_run';
 COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'After commit, interrupts whoever holds the lock of the run; false when nobody does';
 
 CREATE FUNCTION flohsync.cancel_sync(run_id bigint) RETURNS boolean
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -79,6 +81,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.cancel_sync(bigint) IS
   'Stops a queued or running run; false when it has ended already; 42704 when there is none';
+SELECT _flohsync.allow('manager', 'flohsync.cancel_sync(bigint)');
 
 CREATE FUNCTION _flohsync.try_run_lock(_connector uuid, _type text) RETURNS boolean
 LANGUAGE c VOLATILE
@@ -117,7 +120,7 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, locked for a decision about it';
 
-CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL) RETURNS jsonb
+CREATE FUNCTION _flohsync.approve_run(run_id bigint, notes text) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -133,7 +136,7 @@ BEGIN
   PERFORM _flohsync.post_sync(r.id, false);
   n := CASE WHEN r.complete THEN _flohsync.purge_run(r.id, NULL) ELSE 0 END;
   UPDATE flohsync.sync_run x
-     SET status = 'success', resolved_by = current_user, resolved_at = clock_timestamp(),
+     SET status = 'success', resolved_by = _flohsync.caller_name(), resolved_at = clock_timestamp(),
          notes = approve_run.notes
    WHERE x.id = r.id RETURNING x.* INTO r;
   UPDATE flohsync.sync_run x
@@ -159,11 +162,18 @@ BEGIN
   RETURN jsonb_build_object('runId', r.id, 'status', r.status, 'staled', s.staled, 'removed', n, 'stats', r.stats);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.approve_run(bigint, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.approve_run(bigint, text) IS
   'Lets a held run do what the safeguard stopped: looks again which records are missing and marks them stale';
+SELECT _flohsync.allow('manager', 'flohsync.approve_run(bigint, text)');
 
 CREATE FUNCTION flohsync.reject_run(run_id bigint, notes text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -171,7 +181,7 @@ DECLARE
   r flohsync.sync_run := _flohsync.held_run(reject_run.run_id);
 BEGIN
   UPDATE flohsync.sync_run x
-     SET status = 'cancelled', resolved_by = current_user, resolved_at = clock_timestamp(), notes = reject_run.notes
+     SET status = 'cancelled', resolved_by = _flohsync.caller_name(), resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
   -- Who was to be deactivated is not asked about again, unless something else happens to the record.
   PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.leavers(c, NULL)))
@@ -191,9 +201,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed, and the users it would have deactivated, stay as they are';
+SELECT _flohsync.allow('manager', 'flohsync.reject_run(bigint, text)');
 
 CREATE FUNCTION flohsync.delete_sync_config(connector text, resource_type text) RETURNS boolean
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -213,10 +224,12 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.delete_sync_config(text, text) IS
   'Removes a configuration with its schedules; the records stay; false when there was none';
+SELECT _flohsync.allow('manager', 'flohsync.delete_sync_config(text, text)');
 
 CREATE FUNCTION flohsync.test_connector(connector text) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_test_connector';
 COMMENT ON FUNCTION flohsync.test_connector(text) IS
   'Asks the upstream for one record of each resource type: {"ok":true,"types":{…}} or {"ok":false,"error":…}; an upstream''s failure is never raised';
+SELECT _flohsync.allow('manager', 'flohsync.test_connector(text)');

@@ -55,6 +55,7 @@ COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolve
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
 COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_match.updated_at IS 'When the row was last changed';
+SELECT _flohsync.allow('reader', 'flohsync.connector_sync_match');
 
 CREATE TABLE _flohsync.match_progress (
   config_id  uuid PRIMARY KEY REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
@@ -348,7 +349,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN string_agg(format(
-           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN flohsync.v_user u ON %s', s.step,
+           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN _flohsync.app_user u ON %s', s.step,
            CASE s.name
              WHEN 'email' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
              WHEN 'email_and_issuer' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
@@ -410,7 +411,7 @@ BEGIN
            m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
            CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN true
                 WHEN m.match_status = 'matched' AND (m.match_strategy IS NULL OR r.stale)
-                  THEN CASE WHEN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
+                  THEN CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
                 ELSE false END AS stays
       FROM rec r
       LEFT JOIN best b ON b.id = r.id
@@ -429,16 +430,16 @@ BEGIN
            CASE WHEN o.stays THEN o.candidates
                 WHEN o.hits > 1 THEN (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
                                                                           'reason', $6[o.step]) ORDER BY u.id)
-                                        FROM flohsync.v_user u
+                                        FROM _flohsync.app_user u
                                        WHERE u.id = ANY (ARRAY(SELECT e.id FROM unnest(o.users) e(id) ORDER BY e.id LIMIT 100)))
                 WHEN o.hits = 1 OR o.back_user IS NOT NULL THEN NULL
                 WHEN o.status IN ('unmatched', 'create_pending') AND o.candidates IS NOT NULL
                   THEN (SELECT jsonb_agg(e.candidate) FROM jsonb_array_elements(o.candidates) e(candidate)
-                          JOIN flohsync.v_user u ON u.id::text = e.candidate ->> 'userId')
+                          JOIN _flohsync.app_user u ON u.id::text = e.candidate ->> 'userId')
                 -- It was somebody's: an operator may want to know, and no second user is made of it.
                 WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
                                                                            'confidence', 'none', 'reason', 'former_link'))
-                                                  FROM flohsync.v_user u WHERE u.id = o.user_id) END AS candidates
+                                                  FROM _flohsync.app_user u WHERE u.id = o.user_id) END AS candidates
       FROM known o
   ), made AS (
     INSERT INTO flohsync.connector_sync_match AS m (connector_id, resource_type, connector_resource_id, external_id, external_display_name,

@@ -32,7 +32,7 @@ DECLARE
                                   AND _flohsync.match_key(i.external_email) IS NOT DISTINCT FROM _flohsync.match_key(x.email)
                                   AND i.source = 'connector_sync') g
            WHERE x.connector_id = $1 AND x.resource_type = $2 AND x.stale_since IS NULL%s
-             AND g.user_id IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = g.user_id)
+             AND g.user_id IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = g.user_id)
            ORDER BY x.id, g.user_id) b
   $sql$, CASE WHEN _ids IS NOT NULL THEN ' AND x.id = ANY ($3)' ELSE '' END);
   done uuid[];
@@ -79,13 +79,13 @@ BEGIN
   ELSIF _field = 'managerId' AND t ~ '\S' THEN
     -- A user's id, or the external id of somebody in the same directory.
     IF t ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
-      SELECT v.id INTO u FROM flohsync.v_user v WHERE v.id = t::uuid;
+      SELECT v.id INTO u FROM _flohsync.app_user v WHERE v.id = t::uuid;
     END IF;
     IF u IS NULL THEN
       SELECT m.user_id INTO u
         FROM flohsync.resource_record x
         JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
-        JOIN flohsync.v_user v ON v.id = m.user_id
+        JOIN _flohsync.app_user v ON v.id = m.user_id
        WHERE x.external_id = t COLLATE "C" AND x.resource_type = _c.resource_type AND x.connector_id = _c.connector_id
          AND m.match_status IN ('matched', 'manual_override');
     END IF;
@@ -151,7 +151,7 @@ BEGIN
                 THEN f.source ELSE v.value END AS value, v.problem
       FROM flohsync.resource_record x
       JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
-      JOIN flohsync.v_user u ON u.id = m.user_id
+      JOIN _flohsync.app_user u ON u.id = m.user_id
      CROSS JOIN LATERAL (VALUES %s) AS f(position, field, mode, source)
       LEFT JOIN LATERAL _flohsync.profile_field(f.field, f.source, $3) v
         ON NOT (jsonb_typeof(f.source) = 'string' AND octet_length(f.source #>> '{}') <= 2000 AND f.field NOT IN ('startDate', 'managerId'))
@@ -310,7 +310,7 @@ BEGIN ATOMIC
   SELECT DISTINCT u.id
     FROM flohsync.resource_record x
     JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-    JOIN flohsync.v_user u ON u.id = m.user_id
+    JOIN _flohsync.app_user u ON u.id = m.user_id
    WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
      AND coalesce(u.active, true) AND (x.departure_settled_at IS NULL OR x.departure_settled_at < x.stale_since)
      AND (_ids IS NULL OR x.id = ANY (_ids))
@@ -330,7 +330,7 @@ BEGIN ATOMIC
     SELECT pg_catalog.array_agg(DISTINCT u.id)
       FROM flohsync.resource_record x
       JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-      JOIN flohsync.v_user u ON u.id = m.user_id
+      JOIN _flohsync.app_user u ON u.id = m.user_id
      WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
        AND (_ids IS NULL OR x.id = ANY (_ids))), (_c).id);
 END;
@@ -367,7 +367,7 @@ BEGIN
   IF n > min_records AND max_fraction IS NOT NULL AND NOT _approved THEN
     SELECT count(DISTINCT u.id) INTO active
       FROM flohsync.connector_sync_match m
-      JOIN flohsync.v_user u ON u.id = m.user_id
+      JOIN _flohsync.app_user u ON u.id = m.user_id
      WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
        AND m.match_status IN ('matched', 'manual_override') AND coalesce(u.active, true);
     IF n > max_fraction * active THEN

@@ -1,7 +1,7 @@
 -- What an operator does about matches: look, link, skip, create, unlink.
 
 CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.jsonb_build_object(
@@ -21,8 +21,9 @@ BEGIN ATOMIC
    WHERE m.connector_id = (SELECT _flohsync.connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.match_stats(text, text) IS 'How many records are matched, unmatched, … and with which confidence';
+SELECT _flohsync.allow('reader', 'flohsync.match_stats(text, text)');
 
-CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
+CREATE FUNCTION _flohsync.match_users(connector text, resource_type text) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,8 +45,15 @@ BEGIN
   RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
   'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated; 42704 without a configuration';
+SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -81,7 +89,7 @@ COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page n
 
 CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
@@ -114,8 +122,9 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int) IS
   'A page of matches in the order of their external ids, of one status and with a text in id, name or e-mail address where these are given; pages of 1 to 2000 (50), counted from 1';
+SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int)');
 
-CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
+CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -150,7 +159,7 @@ BEGIN
       FROM rec r CROSS JOIN unnest($4) WITH ORDINALITY AS s(name, step)
       LEFT JOIN LATERAL (SELECT count(*) AS n, (jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'displayName', u.display_name,
                                   'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active) ORDER BY u.id)) AS users
-                           FROM hits h JOIN flohsync.v_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
+                           FROM hits h JOIN _flohsync.app_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
   $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names))
   INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names, coalesce(c.issuer_source_path, 'attributes.identityIssuer');
 
@@ -167,9 +176,9 @@ BEGIN
     END IF;
   END LOOP;
   stays := CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN 'an operator decided so'
-                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the user was made from the record, or came back with it'
-                WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the record is stale and its user is gone' END;
   RETURN jsonb_build_object(
     'connectorId', c.connector_id, 'resourceType', c.resource_type, 'externalId', x.external_id,
@@ -177,8 +186,15 @@ BEGIN
     'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN _flohsync.match_dto(m) END, 'stays', stays);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.explain_match(text, text, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
+LANGUAGE c STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
   'Why a record is matched as it is: each strategy with its key and the users it finds, what they come to, the match that is stored and why it stays if it does';
+SELECT _flohsync.allow('reader', 'flohsync.explain_match(text, text, text)');
 
 -- What is done to one match, locked by who calls.
 
@@ -200,11 +216,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- Whoever deletes the user meanwhile waits, and then finds the link.
-  PERFORM FROM flohsync.v_user u WHERE u.id = _user FOR KEY SHARE;
+  PERFORM FROM _flohsync.app_user u WHERE u.id = _user FOR KEY SHARE;
   RETURN FOUND;
 EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_type THEN
   -- An application's view may be one whose rows cannot be locked.
-  RETURN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user);
+  RETURN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = _user);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
@@ -309,7 +325,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.create_for_match(flohsync.connector_sync_match, text) IS
   'Creates an unconfirmed user from the record of a match and links it; 22023 without an e-mail address, 23505 when that is taken';
 
-CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+CREATE FUNCTION _flohsync.resolve_match(match_id uuid, action text, user_id uuid, notes text)
 RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -325,19 +341,34 @@ BEGIN
                      ELSE _flohsync.create_for_match(m, notes) END;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.resolve_match(uuid, text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS flohsync.connector_sync_match
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
   'Settles a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
+SELECT _flohsync.allow('manager', 'flohsync.resolve_match(uuid, text, uuid, text)');
 
-CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
+CREATE FUNCTION _flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT (_flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL)).*;
+  SELECT m.* FROM _flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL) m;
 END;
+COMMENT ON FUNCTION _flohsync.unlink_match(uuid) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
   'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
+SELECT _flohsync.allow('manager', 'flohsync.unlink_match(uuid)');
 
-CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+CREATE FUNCTION _flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid, notes text)
 RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -368,5 +399,13 @@ BEGIN
   RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE c VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS
   'Links or skips several matches of a connector: {"updated":n,"notFound":[ids that are not the connector''s],"failed":[{"id","error"}]}; 22023 for an unknown action, no ids or a missing user_id, 42704 for an unknown user';
+SELECT _flohsync.allow('manager', 'flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text)');

@@ -34,6 +34,7 @@ COMMENT ON COLUMN flohsync.workflow_job.claimed_at IS 'When a worker took it las
 COMMENT ON COLUMN flohsync.workflow_job.error IS 'Message of the last failure';
 COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
+SELECT _flohsync.allow('reader', 'flohsync.workflow_job');
 
 CREATE TABLE flohsync.workflow_run (
   id          uuid PRIMARY KEY DEFAULT _flohsync.new_id(),
@@ -52,6 +53,7 @@ COMMENT ON COLUMN flohsync.workflow_run.workflow_id IS 'Workflow';
 COMMENT ON COLUMN flohsync.workflow_run.variables IS 'Variables that it starts with';
 COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, what became of the job: running, done or failed; else written by who does the workflow';
 COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When it was made';
+SELECT _flohsync.allow('reader', 'flohsync.workflow_run');
 
 -- What queues the jobs.
 
@@ -213,7 +215,7 @@ FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION _flohsync.w
 -- For a worker outside that does the workflows.
 
 CREATE FUNCTION flohsync.claim_workflow_jobs(max int) RETURNS SETOF flohsync.workflow_job
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -248,6 +250,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
   'Gives at most a number of jobs to the caller, each to one caller; it must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they are given out again';
+SELECT _flohsync.allow('manager', 'flohsync.claim_workflow_jobs(int)');
 
 CREATE FUNCTION _flohsync.claimed_job(_id bigint) RETURNS flohsync.workflow_job
 LANGUAGE plpgsql
@@ -282,7 +285,7 @@ END;
 COMMENT ON FUNCTION _flohsync.end_job(bigint, text, text, timestamptz) IS 'Ends a job, or queues it again for later';
 
 CREATE FUNCTION flohsync.complete_workflow_job(id bigint) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -291,9 +294,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Says that a claimed job is done; 42704 when there is none, 55000 when it is not claimed';
+SELECT _flohsync.allow('manager', 'flohsync.complete_workflow_job(bigint)');
 
 CREATE FUNCTION flohsync.fail_workflow_job(id bigint, error text) RETURNS text
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -307,6 +311,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
   'Says that a claimed job failed: it is queued again after 5, then 10 seconds, and fails for good at the third attempt; returns queued or failed';
+SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 
 -- The history of runs and of jobs.
 

@@ -26,19 +26,55 @@ CREATE TRIGGER deliveries_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.webhook_delivery');
 
 CREATE TABLE _flohsync.webhook_handler (
-  id      boolean PRIMARY KEY DEFAULT true CHECK (id),
-  handler text NOT NULL,
-  owner   name NOT NULL DEFAULT current_user,
-  set_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+  id         boolean PRIMARY KEY DEFAULT true CHECK (id),
+  handler    text NOT NULL,
+  owner      _flohsync.role NOT NULL,
+  code_owner _flohsync.role NOT NULL,
+  set_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE _flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
 COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'True: there is one row at most';
 COMMENT ON COLUMN _flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or of flohsync.worker_role if that is one, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or with none if that is one, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS 'Owner of the function when it was set; of another one it is not called';
 COMMENT ON COLUMN _flohsync.webhook_handler.set_at IS 'When it was set';
 
-CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+CREATE FUNCTION _flohsync.guard_handler() RETURNS trigger
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true)
+     OR TG_OP <> 'DELETE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = format('the entitlement handler runs with the rights of role "%s"', _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END)),
+      HINT = 'Only a member of that role can set or change it.';
+  END IF;
+  RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.guard_handler() IS 'Keeps a role from changing what another one runs as the entitlement handler';
+CREATE TRIGGER guard_handler BEFORE INSERT OR UPDATE OR DELETE ON _flohsync.webhook_handler
+FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_handler();
+
+CREATE FUNCTION _flohsync.function_of_handler(_handler text) RETURNS oid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  form text[] := regexp_match(_handler, '^(.*)\((uuid, jsonb|text, jsonb|jsonb)\)$');
+  part text[] := parse_ident(form[1]);
+BEGIN
+  -- Not to_regprocedure: it takes USAGE on the schema, which no role here needs.
+  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE n.nspname = part[1] AND p.proname = part[2] AND oidvectortypes(p.proargtypes) = form[2]
+             AND p.prokind = 'f' AND NOT p.proretset);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.function_of_handler(text) IS 'The function that a text of webhook_handler names; null when there is none';
+
+CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -53,30 +89,33 @@ BEGIN
      OR oidvectortypes(p.proargtypes) NOT IN ('uuid, jsonb', 'text, jsonb', 'jsonb') THEN
     PERFORM _flohsync.invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
       'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
-  ELSIF NOT has_function_privilege(p.oid, 'EXECUTE') THEN
+  ELSIF NOT has_function_privilege(_flohsync.caller(), p.oid, 'EXECUTE') THEN
     RAISE insufficient_privilege USING MESSAGE = format('permission denied for function %s', p.oid::regprocedure);
   END IF;
-  INSERT INTO _flohsync.webhook_handler AS h (handler)
-  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) FROM pg_namespace n WHERE n.oid = p.pronamespace
-  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, set_at = EXCLUDED.set_at;
+  INSERT INTO _flohsync.webhook_handler AS h (handler, owner, code_owner)
+  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), _flohsync.role(_flohsync.caller()), _flohsync.role(p.proowner)
+    FROM pg_namespace n WHERE n.oid = p.pronamespace
+  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner, set_at = EXCLUDED.set_at;
 END
 $$;
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
-  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; of the workers, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event';
+  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; with none, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and could act as who set the one before';
 
 CREATE FUNCTION flohsync.handle_webhook(connector text, body jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_handle_webhook';
 COMMENT ON FUNCTION flohsync.handle_webhook(text, jsonb) IS
   'Takes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for a body that makes no sense, 55000 for a disabled connector';
+SELECT _flohsync.allow('manager', 'flohsync.handle_webhook(text, jsonb)');
 
 CREATE FUNCTION flohsync.receive_webhook(connector text, body bytea, headers jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_receive_webhook';
 COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
   'Verifies a webhook and takes it: the body as it came, the headers as an object of texts; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
+SELECT _flohsync.allow('manager', 'flohsync.receive_webhook(text, bytea, jsonb)');
 
 -- Failures.
 
@@ -196,7 +235,7 @@ BEGIN
   -- The users there were: those who are gone count, and so many of the others are enough to know.
   SELECT count(*) + n - 1 INTO active
     FROM (SELECT FROM flohsync.connector_sync_match m
-            JOIN flohsync.v_user u ON u.id = m.user_id
+            JOIN _flohsync.app_user u ON u.id = m.user_id
            WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
              AND m.match_status IN ('matched', 'manual_override') AND coalesce(u.active, true)
            LIMIT CASE WHEN max_fraction > 0 THEN ceil(n / max_fraction) ELSE 0 END) u;

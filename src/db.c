@@ -23,7 +23,6 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -163,20 +162,6 @@ db_retry(DbWork work, void *arg)
 {
 	for (int attempt = 1; !db_attempt(work, arg, attempt); attempt++)
 		wait_ms(Min(1000, 20L << Min(attempt, 6)), WAIT_RETRY);
-}
-
-/* db_worker_role is the role of flohsync.worker_role; an error when there is none, or it is a superuser. */
-Oid
-db_worker_role(void)
-{
-	Oid			role = get_role_oid(flohsync_worker_role, true);
-
-	if (!OidIsValid(role) || superuser_arg(role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
-				 errmsg("nothing can be done as role \"%s\" of flohsync.worker_role", flohsync_worker_role),
-				 errhint("Set flohsync.worker_role to a role that exists and is not a superuser.")));
-	return role;
 }
 
 /* What makes a plan one for a few rows by their keys, whatever the session's settings. */

@@ -34,8 +34,6 @@ extern void db_abort(void);
 typedef void (*DbWork) (void *arg);
 extern void db_retry(DbWork work, void *arg);
 
-extern Oid	db_worker_role(void);
-
 extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
 
 extern Datum db_value(uint64 row, int column, bool *isnull);

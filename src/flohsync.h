@@ -10,7 +10,7 @@
  *	4  run   pass   cache   invalidator
  *	3  store   apply   lookup   upsert   outbox
  *	2  http   outbound   redis   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron   webhook
- *	1  wait   db   shmem   guc   memory
+ *	1  wait   db   run_as   shmem   guc   memory
  *	0  compat.h   flohsync.h
  */
 #ifndef FLOHSYNC_H
@@ -19,6 +19,10 @@
 #define FLOHSYNC_EXTENSION	"flohsync"
 #define FLOHSYNC_SCHEMA		"flohsync"
 #define FLOHSYNC_INTERNAL_SCHEMA	"_flohsync"	/* nobody but the extension looks into it */
+
+/* Roles of the extension's own, beside that of flohsync.worker_role; none can log in. */
+#define FLOHSYNC_OWNER_ROLE			"flohsync_owner"	/* owns tables and functions */
+#define FLOHSYNC_NOBODY_ROLE		"flohsync_nobody"	/* has no rights */
 
 /* Limits of a record (contract, section 3). */
 #define FLOHSYNC_MAX_NAME_CHARS		255

@@ -7,9 +7,7 @@
  * is the last external_id of a page, so a run that failed goes on behind it.
  * A function takes the request of the command protocol and returns the answer.
  *
- * Both run with the rights of the configuration's owner, in a restricted
- * context in which they cannot take other rights.  An owner who is a superuser
- * gets the rights of the workers instead.
+ * Both run with the rights of the configuration's owner (run_as.c).
  */
 #include "postgres.h"
 
@@ -24,10 +22,9 @@
 #include "parser/parser.h"
 #include "tcop/dest.h"
 #include "tcop/pquery.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -35,6 +32,7 @@
 #include "db.h"
 #include "flohsync.h"
 #include "guc.h"
+#include "run_as.h"
 #include "source.h"
 
 #define SPOOL_BATCH		1000
@@ -66,10 +64,6 @@ typedef struct SqlState
 	StringInfoData body;
 	char	  **too_large;		/* ids of records of the page that are too large to be in the body; NULL: no usable id */
 	int			ntoo_large;
-	/* while the owner's rights are on */
-	Oid			saved_user;
-	int			saved_context;
-	int			guc_level;
 } SqlState;
 
 static void
@@ -104,54 +98,37 @@ sql_ask(Source *source, const char *cursor)
 	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
 }
 
-static void
-sql_take_rights(Source *source)
+/* Whoever asks, in whatever session: the rights of the configuration's owner. */
+static Oid
+sql_role(Source *source, Oid code_owner)
 {
-	SqlState   *state = source->state;
-	Oid			owner = get_role_oid(source->spec.owner, true);
-
-	if (!OidIsValid(owner))
+	if (!OidIsValid(source->spec.owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which owns the configuration, does not exist", source->spec.owner),
-				 errhint("Set connector_sync_config.owner to a role that exists.")));
-	/* Whoever asks, in whatever session: the owner's rights, and never a superuser's. */
-	if (superuser_arg(owner))
-		owner = db_worker_role();
-	GetUserIdAndSecContext(&state->saved_user, &state->saved_context);
-	SetUserIdAndSecContext(owner, state->saved_context |
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	state->guc_level = NewGUCNestLevel();
-	/* Names mean the same in every session; workers have this path anyway. */
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
+						source->spec.owner_name),
+				 errhint("Give it to a role with flohsync.set_sync_owner().")));
+	return run_as_role(source->spec.owner, code_owner);
 }
 
-static void
-sql_give_rights_back(Source *source)
-{
-	SqlState   *state = source->state;
-
-	AtEOXact_GUC(false, state->guc_level);
-	SetUserIdAndSecContext(state->saved_user, state->saved_context);
-}
-
-/* The function as schema.name, or an error. */
-static char *
-sql_function_name(const char *function)
+/* The function of a name, and its owner; an error when there is none. */
+static Oid
+sql_find_function(const char *function, Oid *owner)
 {
 	static DbQuery query = {
-		"select pg_catalog.format('%I.%I', n.nspname, p.proname)"
-		" from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
-		" where p.oid = pg_catalog.to_regprocedure($1 || '(jsonb)')",
+		"select p.oid, p.proowner from pg_catalog.pg_proc p"
+		" where p.oid = _flohsync.function_of_kind_sql($1)",
 		1, {TEXTOID}
 	};
 	Datum		value = CStringGetTextDatum(function);
+	bool		isnull;
 
 	if (db_execute(&query, &value, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function %s(jsonb) does not exist", function)));
-	return db_text(0, 1);
+				 errmsg("there is no function %s(jsonb) that returns jsonb", function)));
+	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
+	return DatumGetObjectId(db_value(0, 1, &isnull));
 }
 
 /* Makes room for so many more bytes of the body, by doubling it as a string does by itself. */
@@ -193,26 +170,26 @@ sql_new_body(Source *source)
 static void
 sql_call_function(Source *source, const char *request)
 {
-	SqlState   *state = source->state;
-	char	   *statement;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(request);
-	bool		isnull = true;
+	Oid			code_owner;
+	Oid			function = sql_find_function(source->spec.function, &code_owner);
+	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
+	Datum		answer;
+	bool		isnull;
 
-	/* Also the name is looked up with the owner's rights. */
-	sql_take_rights(source);
-	statement = psprintf("select %s($1::pg_catalog.jsonb)::pg_catalog.text", sql_function_name(source->spec.function));
-	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not call the connector's function");
-	if (SPI_processed == 1)
-		value = db_value(0, 1, &isnull);
-	sql_give_rights_back(source);
+	answer = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{
-		text	   *answer = DatumGetTextPP(value);
+		Jsonb	   *value = DatumGetJsonbP(answer);
+		char	   *text;
+		size_t		len;
 
-		sql_room(source, VARSIZE_ANY_EXHDR(answer));
-		appendBinaryStringInfo(&state->body, VARDATA_ANY(answer), VARSIZE_ANY_EXHDR(answer));
+		/* As text, and that in the body. */
+		memory_expect(source->memory, (Size) VARSIZE(value) * 3);
+		text = JsonbToCString(NULL, &value->root, VARSIZE(value));
+		len = strlen(text);
+		sql_room(source, len);
+		appendBinaryStringInfo(&((SqlState *) source->state)->body, text, (int) len);
+		pfree(text);
 	}
 }
 
@@ -281,6 +258,7 @@ sql_run_query(Source *source)
 		{sql_receive, sql_receive_begin, sql_receive_end, sql_receive_end, DestNone}, state
 	};
 	MemoryContext old;
+	RunAs		saved;
 
 	if (problem)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
@@ -309,7 +287,7 @@ sql_run_query(Source *source)
 	MemoryContextSwitchTo(old);
 
 	state->queried_at = GetCurrentTimestamp();
-	sql_take_rights(source);
+	run_as_begin(&saved, sql_role(source, InvalidOid));
 	plan = SPI_prepare_cursor(statement.data, 2, types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the connector's query: %s", SPI_result_code_string(SPI_result));
@@ -321,7 +299,7 @@ sql_run_query(Source *source)
 		CHECK_FOR_INTERRUPTS();
 	SPI_cursor_close(portal);
 	MemoryContextDelete(receiver.row);
-	sql_give_rights_back(source);
+	run_as_end(&saved);
 	state->total = state->cursor == NULL ? tuplestore_tuple_count(state->spool) : -1;
 }
 
@@ -484,12 +462,13 @@ sql_query_one(Source *source, const char *external_id)
 	Datum		value = CStringGetTextDatum(external_id);
 	text	   *record = NULL;
 	bool		isnull;
+	RunAs		saved;
 
 	if (problem)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
 	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
 						 source->spec.query);
-	sql_take_rights(source);
+	run_as_begin(&saved, sql_role(source, InvalidOid));
 	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not run the connector's query");
 	if (SPI_processed == 1)
@@ -497,7 +476,7 @@ sql_query_one(Source *source, const char *external_id)
 		value = db_value(0, 2, &isnull);
 		record = isnull ? NULL : DatumGetTextPP(value);
 	}
-	sql_give_rights_back(source);
+	run_as_end(&saved);
 	if (record && VARSIZE_ANY_EXHDR(record) > FLOHSYNC_MAX_RECORD_BYTES)
 		return false;
 	appendStringInfoString(&state->body, "{\"success\":true,\"payload\":{\"resources\":[");

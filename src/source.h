@@ -43,7 +43,8 @@ typedef struct SourceSpec
 	/* kind sql: one of the two */
 	const char *function;
 	const char *query;
-	const char *owner;			/* role with whose rights it runs */
+	Oid			owner;			/* role with whose rights it runs; InvalidOid: there is none any more */
+	const char *owner_name;
 	bool		in_transaction; /* the caller has a transaction open and wants it kept */
 	PageMemory *memory;			/* that answers are counted in; NULL: the source's own */
 } SourceSpec;

@@ -10,6 +10,7 @@
 
 #include "filter.h"
 #include "page.h"
+#include "run_as.h"
 #include "upsert.h"
 
 /* A webhook that is believed. */
@@ -36,14 +37,6 @@ typedef struct WebhookRecord
 	UpsertScope scope;
 } WebhookRecord;
 
-typedef struct WebhookRights
-{
-	Oid			user;
-	int			context;
-} WebhookRights;
-
-extern void webhook_take_rights(WebhookRights *saved);
-extern void webhook_give_rights_back(const WebhookRights *saved);
 extern void webhook_check_enabled(bool enabled, const char *name);
 FLOHSYNC_NORETURN(extern void webhook_refuse(const char *key, const char *problem, const char *hint));
 extern JsonbValue *webhook_member(Jsonb *body, const char *key);
@@ -51,6 +44,6 @@ extern bool webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool webhook_call_handler(const Webhook *hook);
 extern char *webhook_take(const Webhook *hook);
-extern Datum webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights);
+extern Datum webhook_done(const char *answer, MemoryContext caller, const RunAs *saved);
 
 #endif							/* FLOHSYNC_SQLFN_WEBHOOK_H */

@@ -155,7 +155,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 {
 	Webhook		hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
-	WebhookRights rights;
+	RunAs		saved;
 	WebhookHeaders headers;
 	SourceSecret *secrets;
 	SecretOwner owner;
@@ -177,7 +177,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 				 errmsg("the body of a webhook is larger than %d bytes", WEBHOOK_MAX_BODY)));
 	webhook_read_headers(PG_GETARG_JSONB_P(2), &headers);
 
-	webhook_take_rights(&rights);
+	run_as_begin(&saved, run_as_worker_role());
 	SPI_connect();
 	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
 	secrets = store_find_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
@@ -189,5 +189,5 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	hook.connector = UUIDPGetDatum(&owner.id);
 	hook.id = hook.sent_at != 0 ? headers.id : webhook_unsigned_id(headers.id, body);
 	hook.body = webhook_read_body(body);
-	return webhook_done(webhook_take(&hook), caller, &rights);
+	return webhook_done(webhook_take(&hook), caller, &saved);
 }

@@ -356,7 +356,7 @@ $f->sql('CHECKPOINT');
 # A dump has the ciphertext, and with the key file it is of use.
 my $dump = "$dir/dump.sql";
 run_log([ 'pg_dump', '-f', $dump, '-d', $f->node->connstr('postgres') ]) or die 'pg_dump';
-like(slurp_file($dump), qr/^COPY flohsync\.connector_secret .*\n(?:.*\n)*?[^\n]+\ttoken\t/m, 'a dump has the secrets');
+like(slurp_file($dump), qr/^COPY _flohsync\.connector_secret .*\n(?:.*\n)*?[^\n]+\ttoken\t/m, 'a dump has the secrets');
 $f->sql('CREATE DATABASE copy');
 $f->node->safe_psql('copy', slurp_file($dump));
 is($f->sql("SELECT _flohsync.secret(id, 'token') FROM flohsync.connector_definition WHERE name = 'acme'", 'copy'), $last, 'that are read in another database with the same key');

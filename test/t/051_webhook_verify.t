@@ -228,7 +228,7 @@ $b = json_text({ action => 'updated', resourceId => 'many', resourceType => 'use
 is(short(signed($b)), 'updated changed', 'fifty thousand attributes');
 is(short(signed("\xef\xbb\xbf" . body())), 'updated changed', 'a byte order mark before it is skipped');
 # What is made of a body is what jsonb makes of the same text.
-$f->sql(q{create table public.bodies (body jsonb); grant insert on public.bodies to flohsync_worker;
+$f->sql(q{create table public.bodies (body jsonb); grant insert on public.bodies to flohsync_nobody;
 	create function public.keep(jsonb) returns boolean language sql as 'insert into public.bodies values ($1) returning true'; select flohsync.set_entitlement_handler('public.keep(jsonb)')});
 srand 5;
 my @plain = ('null', 'true', 'false', '{}', '[]', '""', '0', '-0', '-0.0', '1.0', '1.50', '12E3', '1e-5', '-1.5e+2', '0e0', '0.000', '1e400', '1e-300', '999999999999999999', '-999999999999999999',

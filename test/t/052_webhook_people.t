@@ -11,7 +11,7 @@ my $nr = 0;
 my $c;
 
 # A directory is a table of its own, which a connector of kind sql reads.
-$f->sql('create table public.people (directory text, id text, name text, mail text, attrs jsonb, primary key (directory, id)); grant select on public.people to flohsync_worker');
+$f->sql('create table public.people (directory text, id text, name text, mail text, attrs jsonb, primary key (directory, id)); grant select on public.people to flohsync_nobody');
 sub begin
 {
 	my (%settings) = @_;
