@@ -463,7 +463,7 @@ json_more_room(JsonParser *parser, uint32_t n)
 bool
 json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 {
-	JsonScan	scan = {(Bytes) text, (Bytes) text + len, parser};
+	JsonScan	scan = {(Bytes) (text ? text : ""), (Bytes) (text ? text : "") + len, parser};
 	Bytes		base = scan.base;
 	Bytes		end = scan.end;
 	Bytes		p = base;
@@ -476,7 +476,7 @@ json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 	uint32_t	depth = 0;
 	unsigned	flags;
 
-	parser->text = text;
+	parser->text = (const char *) base;
 	parser->len = 0;
 	parser->nnodes = 0;
 	parser->error = NULL;

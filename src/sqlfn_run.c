@@ -20,6 +20,7 @@
 
 #include "db.h"
 #include "guc.h"
+#include "memory_page.h"
 #include "shmem.h"
 #include "wait.h"
 #include "worker.h"
@@ -200,7 +201,8 @@ flohsync_sync(PG_FUNCTION_ARGS)
 						state.error ? state.error : "no message"),
 				 strcmp(state.status, "held") == 0 ?
 				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
-				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0));
+				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,
+				 state.error_class && strcmp(state.error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
 	isnull = state.stats == 0;
 	out = HeapTupleGetDatum(heap_form_tuple(desc, &state.stats, &isnull));
 	PG_RETURN_DATUM(out);
