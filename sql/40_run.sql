@@ -230,10 +230,13 @@ COMMENT ON FUNCTION _flohsync.lock_queue(uuid, text, boolean) IS
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for _ledger_has';
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
-COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what _ledger_union returned';
+COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what ledger_union returned';
+CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
+COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some nums the largest number of a page that has seen it, 0 when none has';
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE

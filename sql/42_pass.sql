@@ -246,6 +246,8 @@ DECLARE
   c flohsync.connector_sync_config;
   seen bytea;
   gone text[];
+  gone_pages integer[];
+  gone_nums bigint[];
   ids uuid[];
   caching boolean;
   keys text[];
@@ -262,16 +264,21 @@ BEGIN
   full_pass := r.strategy = 'full' AND _complete;
 
   -- What the upstream said is deleted and did not list again later in the pass.
-  SELECT array_agg(g.external_id) INTO gone
+  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.num) INTO gone, gone_pages, gone_nums
     FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
             FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
            WHERE l.deleted IS NOT NULL
            ORDER BY e.id, l.page DESC) g
     JOIN flohsync.resource_record x
       ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
-   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at
-     AND NOT EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
-                      WHERE l.page > g.page AND _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[l.seen]), x.num));
+   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at;
+  IF gone IS NOT NULL THEN
+    SELECT array_agg(g.external_id) INTO gone
+      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
+              FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL) l,
+           unnest(gone, gone_pages, l.last) AS g(external_id, page, last_page)
+     WHERE g.last_page <= g.page;
+  END IF;
 
   IF full_pass THEN
     -- Without a whole ledger, nothing can be said to be missing.
@@ -287,7 +294,7 @@ BEGIN
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
     SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-                                         OR x.external_id = ANY (gone))
+                                         OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)))
       INTO active, staled
       FROM flohsync.resource_record x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
@@ -311,7 +318,7 @@ BEGIN
         JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true)
        WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
          AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-              OR x.external_id = ANY (gone));
+              OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)));
     END IF;
     staled := 0;
     RETURN;
@@ -323,7 +330,8 @@ BEGIN
       WITH missing AS MATERIALIZED (
         SELECT x.id FROM flohsync.resource_record x
          WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
+           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
+                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)))
          ORDER BY x.external_id FOR NO KEY UPDATE
       ), done AS (
         UPDATE flohsync.resource_record x
@@ -335,7 +343,7 @@ BEGIN
       WITH missing AS MATERIALIZED (
         SELECT x.id FROM flohsync.resource_record x
          WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND x.external_id = ANY (gone)
+           AND x.external_id IN (SELECT g.id FROM unnest(gone) g(id))
          ORDER BY x.external_id FOR NO KEY UPDATE
       ), done AS (
         UPDATE flohsync.resource_record x

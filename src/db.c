@@ -169,7 +169,7 @@ db_prepare(DbQuery *query)
 {
 	SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
 										  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
-										  query->by_index ? CURSOR_OPT_GENERIC_PLAN : 0);
+										  query->by_index || query->generic ? CURSOR_OPT_GENERIC_PLAN : 0);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));

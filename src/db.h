@@ -11,7 +11,8 @@
  * A statement that is planned once per backend.  custom: planned anew for
  * each call, because a plan made while a table was small is kept for ever
  * otherwise.  by_index: planned once all the same, for a few rows by their
- * key, whatever the planner thinks of the table's size.
+ * key, whatever the planner thinks of the table's size.  generic: planned once,
+ * so that large arrays among the values are not copied into a plan.
  */
 typedef struct DbQuery
 {
@@ -20,6 +21,7 @@ typedef struct DbQuery
 	Oid			types[16];
 	bool		custom;
 	bool		by_index;
+	bool		generic;
 	SPIPlanPtr	plan;
 } DbQuery;
 

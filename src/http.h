@@ -10,6 +10,8 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#include "memory_page.h"
+
 typedef struct HttpRequest
 {
 	const char *method;			/* NULL: POST with a body, GET without one */
@@ -21,6 +23,7 @@ typedef struct HttpRequest
 	int			timeout_ms;		/* 0: flohsync.http_timeout; never more than that */
 	size_t		max_bytes;		/* 0: flohsync.http_max_response_size; never more than that */
 	bool		is_secret;		/* the answer holds a credential: the client wipes its memory */
+	PageMemory *memory;			/* that the answer is counted in; NULL: in none */
 } HttpRequest;
 
 typedef enum HttpFailure
@@ -40,7 +43,7 @@ typedef struct HttpResponse
 	HttpFailure failure;
 	char		message[512];	/* of a failure */
 	int			status;			/* of the final answer */
-	char	   *body;			/* until the request after the next one starts */
+	char	   *body;			/* until the next answer is waited for */
 	size_t		len;
 	char		retry_after[128];	/* header, "" when absent */
 	time_t		date;			/* of the upstream's Date header, 0 when absent */

@@ -86,6 +86,7 @@ command_send(Source *source, char *body)
 	request.nheaders = state->nheaders;
 	request.body = body;
 	request.body_len = strlen(body);
+	request.memory = source->memory;
 	http_start(state->client, &request);
 	source_pace_sent(source);
 	pfree(body);
@@ -251,7 +252,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	command_answer(source, answer);
 	if (answer->error_class == NULL)
 		source_one_record(source, answer);
-	else if ((state->status == 404 || state->status == 410) && source_none_found(answer->body, answer->len))
+	else if ((state->status == 404 || state->status == 410) && source_none_found(source, answer->body, answer->len))
 	{
 		answer->error_class = NULL;
 		answer->message[0] = '\0';

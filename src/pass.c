@@ -49,22 +49,43 @@ pass_ask(Run *run, const char *cursor)
 	run->timings.fetch_us += run_microseconds(&t);
 }
 
+typedef struct CursorEntry
+{
+	uint64		hash;			/* of a cursor */
+	char		status;			/* of simplehash.h */
+} CursorEntry;
+
+#define SH_PREFIX			cursors
+#define SH_ELEMENT_TYPE		CursorEntry
+#define SH_KEY_TYPE			uint64
+#define SH_KEY				hash
+#define SH_HASH_KEY(t, k)	((uint32) (k))
+#define SH_EQUAL(t, a, b)	((a) == (b))
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* pass_know_cursors begins with the cursors that earlier runs of the pass went through. */
+void
+pass_know_cursors(Run *run, const uint64 *hashes, int n)
+{
+	bool		found;
+
+	run->cursors = cursors_create(run->context, n + 64, NULL);
+	for (int i = 0; i < n; i++)
+		(void) cursors_insert(run->cursors, hashes[i], &found);
+}
+
 /* Notes a cursor; false when the pass has been there before. */
 static bool
 pass_new_cursor(Run *run, const char *cursor)
 {
 	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+	bool		found;
 
-	for (int i = 0; i < run->ncursors; i++)
-		if (run->cursors[i] == hash)
-			return false;
-	if (run->ncursors >= run->cursors_room)
-	{
-		run->cursors_room = run->cursors_room * 2 + 64;
-		run->cursors = repalloc(run->cursors, sizeof(uint64) * run->cursors_room);
-	}
-	run->cursors[run->ncursors++] = hash;
-	return true;
+	(void) cursors_insert(run->cursors, hash, &found);
+	return !found;
 }
 
 static int
@@ -124,7 +145,7 @@ pass_restart_pass(Run *run, bool forget_link)
 	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
 	run->setup.total_estimate = -1;
 	run->page = 1;
-	run->ncursors = 0;
+	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
 
@@ -262,7 +283,7 @@ pass_make_merger(Run *run)
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	if (run->merger == NULL)
-		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	MemoryContextSwitchTo(old);
 }
 
@@ -280,7 +301,9 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	ApplyChanges changes = {0};
 
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
-	memcpy(records, page->records, sizeof(Record) * n);
+	run->scope.heaviest = page->heaviest;
+	if (n > 0)
+		memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
 	entry->counts.filtered += n - in_scope;
 	if (only_changes)
@@ -322,7 +345,7 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole};
+	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole, .heaviest = page->heaviest};
 	UpstreamPage merged;
 	Merge	   *merge;
 	int			unknown = 0;
@@ -487,6 +510,7 @@ pass_walk(Run *run)
 
 		MemoryContextReset(run->page_context);
 		MemoryContextSwitchTo(run->page_context);
+		memory_page(&run->memory, run->page);
 		if (!pass_fetch(run, &answer, &page, &again))
 		{
 			if (again)

@@ -30,7 +30,6 @@
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
 #define TOKEN_DEFAULT_S		300
-#define TOKEN_MAX_BYTES		65536
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
 typedef struct TokenSlot
@@ -369,8 +368,8 @@ auth_life(const char *text)
 
 	if (text == NULL)
 		return TOKEN_DEFAULT_S;
-	if (sscanf(text, "%d-%d-%dT%d:%d:%d", &y, &mon, &d, &h, &min, &s) == 6 &&
-		y > 1970 && y < 10000 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) == 6 &&
+		y > 1970 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
 		return (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s - (int64) time(NULL);
 	if (text[0] >= '0' && text[0] <= '9')
 		return (int64) Min(strtod(text, NULL), (double) TOKEN_MAX_S);
@@ -390,7 +389,7 @@ static bool
 auth_read_token(RestState *state, const HttpResponse *response, const uint64 key[2])
 {
 	const RestAuth *auth = &state->def->auth;
-	JsonParser *json = json_parser_create();
+	JsonParser *json = rest_parser(state);
 	char	   *token = NULL;
 	bool		is_json = json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) &&
 		(json->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
@@ -406,6 +405,12 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 				token = NULL;
 				break;
 			}
+	}
+	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
+	{
+		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		crypto_wipe(token, strlen(token));
+		return false;
 	}
 	if (token && token[0] != '\0')
 	{
@@ -445,7 +450,7 @@ auth_get_token(RestState *state)
 {
 	char	   *url = rest_base_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
-	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = TOKEN_MAX_BYTES, .is_secret = true};
+	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
@@ -492,7 +497,8 @@ auth_get_token(RestState *state)
 	if (response.failure != HTTP_OK)
 	{
 		rest_problem(state, response.failure == HTTP_NETWORK ? "network" : response.failure == HTTP_TIMEOUT ? "timeout" :
-					 response.failure == HTTP_TLS ? "tls" : response.failure == HTTP_BLOCKED ? "blocked_address" : "auth",
+					 response.failure == HTTP_TLS ? "tls" : response.failure == HTTP_BLOCKED ? "blocked_address" :
+					 response.failure == HTTP_TOO_LARGE ? "too_large" : "auth",
 					 "token endpoint: %s", response.message);
 		state->problem.retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
 		return false;

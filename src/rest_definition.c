@@ -212,7 +212,8 @@ definition_statuses(Reader *r, uint32 object, const char *key, int *n, const int
 	{
 		*n = notherwise;
 		list = palloc(sizeof(int) * (notherwise + 1));
-		memcpy(list, otherwise, sizeof(int) * notherwise);
+		if (notherwise > 0)
+			memcpy(list, otherwise, sizeof(int) * notherwise);
 		return list;
 	}
 	list = palloc(sizeof(int) * (nodes[node].count + 1));
@@ -432,6 +433,31 @@ definition_exclude(Reader *r, uint32 node, RestDefinition *d)
 	}
 }
 
+/* A parent's attributes may be large: only those that a text of the definition names are read. */
+static void
+definition_parent_attributes(Reader *r, RestDefinition *d)
+{
+	static const char head[] = "{{parent.attributes.";
+
+	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
+	{
+		char	   *text = r->json->nodes[i].type == JSON_STRING ? rest_text(r->json, i) : NULL;
+
+		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
+		{
+			char	   *end = strstr(p += strlen(head), "}}");
+			size_t		size = sizeof(char *) * (d->nparent_attributes + 1);
+
+			if (end == NULL)
+				break;
+			d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, size) : palloc(size);
+			d->parent_attributes[d->nparent_attributes++] = pnstrdup(p, end - p);
+		}
+		if (text)
+			pfree(text);
+	}
+}
+
 static void
 definition_resource(Reader *r, uint32 node, RestDefinition *d)
 {
@@ -496,8 +522,8 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	definition_exclude(r, definition_member(r, map, "exclude"), d);
 	if (d->external_id.n == 0)
 		definition_error("its map has no externalId");
-	d->parent_attributes = d->parent_type != NULL &&
-		strstr(r->json->text, "{{parent.attributes.") != NULL;
+	if (d->parent_type != NULL)
+		definition_parent_attributes(r, d);
 }
 
 /* rest_definition_compile; for a type that the definition does not have, path and get_path stay NULL. */

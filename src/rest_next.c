@@ -33,6 +33,12 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
 		return NULL;
 	}
+	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
+	{
+		*failed = !reading_failed(r, "too_large", "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
+		return NULL;
+	}
 	text = rest_text(value.json, value.node);
 	if (*text == '\0')
 		return NULL;
@@ -85,7 +91,8 @@ static bool
 next_says_no(const PageValue *more)
 {
 	const JsonNode *node = &more->json->nodes[more->node];
-	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
+	char	   *text = (node->type == JSON_STRING || node->type == JSON_NUMBER) && node->end - node->start <= NUMBER_MAX_BYTES ?
+		rest_text(more->json, more->node) : NULL;
 
 	return node->type == JSON_FALSE ||
 		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
@@ -152,12 +159,19 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	state->total_pages = Max(state->total_pages, total_pages);
 }
 
+/* A number of a position that we made; one that was stored by somebody else can be added to as well. */
+static int64
+next_number(const char *text)
+{
+	return Max(Min(strtoll(text, NULL, 10), PG_INT64_MAX / 2), PG_INT64_MIN / 2);
+}
+
 static char *
 next_offset(Reading *r, int64 total)
 {
 	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
-	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
+	int64		offset = state->at.inner ? next_number(state->at.inner) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
 
@@ -178,8 +192,8 @@ next_page(Reading *r, int64 total, bool *failed)
 	const RestPagination *p = &state->def->pages;
 	const char *inner = state->at.inner;
 	const char *colon = inner ? strchr(inner, ':') : NULL;
-	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
-	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
+	int64		page = inner ? next_number(inner) : p->base;
+	int64		passed = (colon ? next_number(colon + 1) : 0) + r->n;
 	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 	int64		done = page - p->base + 1;

@@ -7,6 +7,9 @@
 
 #include "rest.h"
 
+/* Longer texts are no number of records or pages, and no yes or no. */
+#define NUMBER_MAX_BYTES	64
+
 typedef struct Reading
 {
 	RestState  *state;

@@ -22,8 +22,6 @@
 #include "guc.h"
 #include "rest.h"
 
-#define REQUEST_MAX_URL		8000
-
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void
 rest_problem(RestState *state, const char *error_class, const char *format,...)
@@ -89,13 +87,13 @@ request_epoch(const char *iso)
 				min,
 				s;
 
-	if (sscanf(iso, "%d-%d-%dT%d:%d:%d", &y, &mon, &d, &h, &min, &s) != 6)
+	if (sscanf(iso, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) != 6)
 		return NULL;
 	return psprintf(INT64_FORMAT, (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s);
 }
 
 static const char *
-request_parent_value(const RestParent *parent, const char *name)
+request_parent_value(const RestState *state, const RestParent *parent, const char *name)
 {
 	JsonParser *json;
 
@@ -109,7 +107,7 @@ request_parent_value(const RestParent *parent, const char *name)
 		return parent->email;
 	if (strncmp(name, "attributes.", 11) != 0 || parent->attributes == NULL)
 		return NULL;
-	json = json_parser_create();
+	json = rest_parser(state);
 	if (!json_parse(json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
 		return NULL;
 	return rest_member_text(json, JSON_ROOT, name + 11);
@@ -133,7 +131,7 @@ request_lookup(void *arg, const RestPiece *piece)
 		case REST_SINCE_EPOCH:
 			return spec->modified_since ? request_epoch(spec->modified_since) : NULL;
 		case REST_PARENT:
-			return request_parent_value(rest_parent(state), piece->text);
+			return request_parent_value(state, rest_parent(state), piece->text);
 		case REST_EXTERNAL_ID:
 			return state->external_id;
 		default:
@@ -225,7 +223,7 @@ rest_base_url(RestState *state, const RestTemplate *t)
 
 	if (url == NULL)
 		return NULL;
-	problem = strlen(url) > REQUEST_MAX_URL ? "it is too long" :
+	problem = strlen(url) > FLOHSYNC_MAX_LINK_BYTES ? "it is too long" :
 		strpbrk(url, "?#\\") ? "it must not have a query, a fragment or a backslash" : http_url_problem(url);
 	if (problem)
 	{
@@ -556,11 +554,14 @@ request_send(RestState *state)
 	if (headers[request.nheaders])
 		request.nheaders++;
 
-	if (url.len > REQUEST_MAX_URL || http_url_problem(url.data) != NULL)
+	if (url.len > FLOHSYNC_MAX_LINK_BYTES || http_url_problem(url.data) != NULL)
 	{
-		rest_problem(state, url.len > REQUEST_MAX_URL && request_for_parent(state) ? "parent" : "configuration",
-					 "the URL of the request cannot be used: %s",
-					 url.len > REQUEST_MAX_URL ? "it is too long" : http_url_problem(url.data));
+		if (url.len > FLOHSYNC_MAX_LINK_BYTES)
+			rest_problem(state, request_for_parent(state) ? "parent" : state->at.inner ? "too_large" : "configuration",
+						 "the URL of the request has %d bytes%s, more than %d", url.len,
+						 state->at.inner && !request_for_parent(state) ? " with the upstream's cursor" : "", FLOHSYNC_MAX_LINK_BYTES);
+		else
+			rest_problem(state, "configuration", "the URL of the request cannot be used: %s", http_url_problem(url.data));
 		return false;
 	}
 	refused = source_may_send(state->source, url.data);
@@ -579,6 +580,7 @@ request_send(RestState *state)
 	}
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
+	request.memory = state->source->memory;
 	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
@@ -628,13 +630,22 @@ char *
 rest_follow(RestState *state, const char *reference, const char **error_class)
 {
 	const RestDefinition *d = state->def;
-	char	   *url = http_url_resolve(state->url, reference);
+	size_t		len = strlen(reference);
+	char	   *url = len > FLOHSYNC_MAX_LINK_BYTES ? NULL : http_url_resolve(state->url, reference);
 	HttpOrigin	origin;
 	char	   *with_port;
 
+	if (url)
+		len = strlen(url);
+	if (len > FLOHSYNC_MAX_LINK_BYTES)
+	{
+		*error_class = "too_large";
+		rest_problem(state, *error_class, "the upstream's link to the next page has %zu bytes, more than %d", len, FLOHSYNC_MAX_LINK_BYTES);
+		return NULL;
+	}
 	*error_class = "bad_answer";
 	/* It is stored, so it must be valid text. */
-	if (url == NULL || strlen(url) > REQUEST_MAX_URL || !http_url_origin(url, &origin) ||
+	if (url == NULL || !http_url_origin(url, &origin) ||
 		pg_encoding_verifymbstr(PG_UTF8, url, (int) strlen(url)) != (int) strlen(url))
 	{
 		rest_problem(state, *error_class, "the upstream's link to the next page cannot be used");

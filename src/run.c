@@ -137,11 +137,14 @@ run_start_work(void *arg)
 	if (work->outcome == START_RUN)
 	{
 		MemoryContext old = MemoryContextSwitchTo(run->context);
+		uint64	   *hashes;
+		int			n;
 
 		filter_prepare(&run->setup.filter);
+		n = store_load_seen_cursors(run->setup.pass_id, &hashes, run->context);
+		pass_know_cursors(run, hashes, n);
+		pfree(hashes);
 		MemoryContextSwitchTo(old);
-		run->ncursors = store_load_seen_cursors(run->setup.pass_id, &run->cursors, run->context);
-		run->cursors_room = run->ncursors + 64;
 	}
 	db_commit();
 }
@@ -163,7 +166,9 @@ run_start(Run *run)
 	run->setup.spec.page_size = flohsync_page_size;
 	run->scope.connector = DirectFunctionCall1(uuid_in, CStringGetDatum(run->setup.connector_id));
 	run->scope.resource_type = CStringGetTextDatum(run->setup.resource_type);
-	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+	memory_begin(&run->memory, TopMemoryContext);
+	run->setup.spec.memory = run->scope.memory = &run->memory;
+	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	run->source = source_open(&run->setup.spec);
 	run->page = run->setup.last_page + 1;
 	run->first_answer = true;
@@ -405,13 +410,15 @@ run_caught(Run *run)
 		/* A connector's query does not know about the search_path of who wrote it. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
 			detail = "a connector's query must name tables with their schema";
-		run_fail(run, ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
+		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
+				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
 				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
 				 "%s%s%s", edata->message ? edata->message : "unknown error",
 				 detail ? ": " : "", detail ? detail : "");
 		ereport(LOG,
 				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, edata->message),
-				 edata->context ? errdetail_internal("%s", edata->context) : 0, errhidecontext(true)));
+				 edata->context ? errdetail_internal("%s", edata->context) : 0,
+				 edata->hint ? errhint("%s", edata->hint) : 0, errhidecontext(true)));
 	}
 }
 

@@ -26,6 +26,12 @@ source_open(const SourceSpec *spec)
 
 	source->context = context;
 	source->spec = *spec;
+	source->memory = spec->memory;
+	if (source->memory == NULL)
+	{
+		source->memory = MemoryContextAlloc(context, sizeof(PageMemory));
+		memory_begin(source->memory, context);
+	}
 	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql :
 		strcmp(spec->kind, source_kind_rest.name) == 0 ? &source_kind_rest : &source_kind_command;
 	source->kind->open(source);
@@ -70,8 +76,8 @@ source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPa
 	else if (answer->error_class == NULL)
 	{
 		/* A cut or garbled answer; maybe the next one is whole. */
-		answer->error_class = "protocol";
-		answer->retryable = true;
+		answer->error_class = page->too_large ? "too_large" : "protocol";
+		answer->retryable = !page->too_large;
 		snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
 	}
 	return false;
@@ -109,6 +115,17 @@ source_close(Source *source)
 		crypto_wipe(source->hidden[i], strlen(source->hidden[i]));
 	source_wipe_secrets(source->spec.secrets, source->spec.nsecrets);
 	MemoryContextDelete(source->context);
+}
+
+/* source_parser is a page parser that lives, and is counted, with the source. */
+PageParser *
+source_parser(const Source *source)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	PageParser *parser = page_parser_create(NULL, 0, source->memory);
+
+	MemoryContextSwitchTo(old);
+	return parser;
 }
 
 static void
@@ -153,10 +170,11 @@ source_get_request(const SourceSpec *spec, const char *external_id)
 }
 
 static JsonParser *
-source_parse(const char *body, size_t len)
+source_parse(PageMemory *memory, const char *body, size_t len)
 {
 	JsonParser *json = json_parser_create();
 
+	json->memory = memory;
 	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
 }
 
@@ -177,9 +195,9 @@ source_names_cursor(const char *body, size_t len)
  * not the record, rather than of a web server that does not know the address?
  */
 bool
-source_none_found(const char *body, size_t len)
+source_none_found(const Source *source, const char *body, size_t len)
 {
-	JsonParser *json = source_parse(body, len);
+	JsonParser *json = len <= FLOHSYNC_MAX_ERROR_BODY ? source_parse(source->memory, body, len) : NULL;
 	uint32		success;
 
 	if (json == NULL || json->nodes[JSON_ROOT].type != JSON_OBJECT)
@@ -196,7 +214,7 @@ void
 source_one_record(Source *source, SourceAnswer *answer)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
-	JsonParser *json = source_parse(answer->body, answer->len);
+	JsonParser *json = source_parse(source->memory, answer->body, answer->len);
 	uint32		payload;
 	uint32		record = 0;
 	StringInfoData out;
@@ -212,6 +230,7 @@ source_one_record(Source *source, SourceAnswer *answer)
 	{
 		const JsonNode *node = &json->nodes[record];
 
+		memory_take(source->memory, (Size) (node->end - node->start) * 2);
 		initStringInfo(&out);
 		appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 		if (node->type != JSON_NULL)
@@ -220,5 +239,7 @@ source_one_record(Source *source, SourceAnswer *answer)
 		answer->body = out.data;
 		answer->len = out.len;
 	}
+	if (json != NULL)
+		json_parser_trim(json, 0);
 	MemoryContextSwitchTo(old);
 }

@@ -6,6 +6,7 @@
 #define FLOHSYNC_SOURCE_H
 
 #include "http.h"
+#include "memory_page.h"
 #include "page.h"
 
 /* Secrets that verify webhooks: the one, and the one before it. */
@@ -57,6 +58,7 @@ typedef struct SourceSpec
 	Oid			owner;			/* role with whose rights it runs; InvalidOid: there is none any more */
 	const char *owner_name;
 	bool		in_transaction; /* the caller has a transaction open and wants it kept */
+	PageMemory *memory;			/* that answers are counted in; NULL: the source's own */
 } SourceSpec;
 
 typedef struct SourceAnswer
@@ -69,7 +71,7 @@ typedef struct SourceAnswer
 	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
 	bool		not_supported;	/* of source_get: the connector cannot be asked for one record */
 	int64		retry_after_ms; /* -1: the upstream did not say */
-	const char *body;			/* good until the answer after the next one */
+	const char *body;			/* good until the next answer to a request of its kind, for a page or for one record */
 	size_t		len;
 	time_t		date;			/* the upstream's clock, 0 when unknown */
 	TimestampTz started_at;
@@ -95,6 +97,7 @@ struct Source
 	const SourceKind *kind;
 	SourceSpec	spec;
 	MemoryContext context;		/* lives as long as the source */
+	PageMemory *memory;
 	/* Set by open where the connector says so; 0: the settings' */
 	int			max_attempts;
 	int			retry_base_ms;
@@ -118,6 +121,7 @@ extern void source_answer(Source *source, SourceAnswer *answer);
 extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
+extern PageParser *source_parser(const Source *source);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
@@ -139,7 +143,7 @@ extern char *source_may_send(const Source *source, const char *url);
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);
 extern bool source_names_cursor(const char *body, size_t len);
-extern bool source_none_found(const char *body, size_t len);
+extern bool source_none_found(const Source *source, const char *body, size_t len);
 extern void source_one_record(Source *source, SourceAnswer *answer);
 extern const char *source_query_problem(const char *query);
 

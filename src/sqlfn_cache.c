@@ -310,6 +310,10 @@ PG_FUNCTION_INFO_V1(flohsync_connectors_changed);
 PGDLLEXPORT Datum
 flohsync_connectors_changed(PG_FUNCTION_ARGS)
 {
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function connectors_changed() is for triggers")));
 	outbox_touch();
 	return PointerGetDatum(NULL);
 }

@@ -129,7 +129,7 @@ fetch_failed(const CacheKey *key, const char *error_class, const char *problem)
 
 /* The record in an upstream's answer; NULL: the upstream has none. */
 static Jsonb *
-fetch_read_answer(const CacheKey *key, const SourceAnswer *answer)
+fetch_read_answer(const Source *source, const CacheKey *key, const SourceAnswer *answer)
 {
 	char	   *id = TextDatumGetCString(key->external_id);
 	const char *problem = NULL;
@@ -138,7 +138,7 @@ fetch_read_answer(const CacheKey *key, const SourceAnswer *answer)
 
 	if (answer->error_class)
 		fetch_failed(key, answer->error_class, answer->message);
-	if (!page_parse(page_parser_create(NULL, 0), answer->body, answer->len, &page, &problem))
+	if (!page_parse(source_parser(source), answer->body, answer->len, &page, &problem))
 		fetch_failed(key, "malformed", problem);
 	if (!page.success)
 		fetch_failed(key, "upstream_error", page.upstream_error ? page.upstream_error : "upstream reported an error");
@@ -177,7 +177,7 @@ fetch_from_upstream(const CacheKey *key, Jsonb **value)
 		source_get(source, TextDatumGetCString(key->external_id), &answer);
 		supported = !answer.not_supported;
 		if (supported)
-			*value = fetch_read_answer(key, &answer);
+			*value = fetch_read_answer(source, key, &answer);
 	}
 	PG_FINALLY();
 	{

@@ -91,7 +91,7 @@ test_type(Source *source, StringInfo out)
 	source_ask(source, NULL);
 	source_answer(source, &answer);
 	if (answer.error_class == NULL)
-		source_read(source, page_parser_create(NULL, 0), &answer, &page);
+		source_read(source, source_parser(source), &answer, &page);
 	problem = answer.error_class ? answer.message : NULL;
 	if (problem)
 		test_failed(out, problem);

@@ -17,6 +17,7 @@
 #include "flohsync.h"
 #include "json.h"
 #include "json_jsonb.h"
+#include "memory_page.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store_secret.h"
@@ -99,6 +100,10 @@ webhook_read_body(Slice body)
 				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deep." :
 						   root->flags & JSON_F_BAD_ESCAPE ? "A string holds the character U+0000, or half of a surrogate pair." :
 						   "A number has more than 4000 characters or an exponent over 400.")));
+	if (body.len * (Size) JSON_MOST_WEIGHT > memory_record_limit() && json_weight(parser, JSON_ROOT, NULL) > memory_record_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the body of a webhook has so many values that storing it would take more than half of flohsync.page_memory")));
 	return json_to_jsonb(parser);
 }
 

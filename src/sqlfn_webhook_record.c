@@ -361,7 +361,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		}
 		/* Older events count from where the record was last seen whole. */
 		if (known)
-			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at, stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at,
+						TIMESTAMP_NOT_FINITE(stored.observed_at) ? stored.observed_at : stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
 													  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.absent = !known;

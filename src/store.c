@@ -330,7 +330,8 @@ store_add_page(int64 run, const PageEntry *e)
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
 		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link, unread)"
 		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16, $10[11] = 1)",
-		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID}
+		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID},
+		.generic = true
 	};
 	Datum		counts[11];
 	Datum		v[16];
@@ -373,7 +374,8 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 	static DbQuery query = {
 		"insert into flohsync.sync_error (run_id, page, external_id, error_class, message, payload)"
 		" select $1, $2, f.* from unnest($3, $4, $5, $6) f",
-		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
+		.generic = true
 	};
 	Slice	   *columns[4];
 	Datum		v[6];
