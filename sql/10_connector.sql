@@ -9,7 +9,9 @@ CREATE TABLE flohsync.connector_definition (
   definition  jsonb CHECK (pg_catalog.jsonb_typeof(definition) = 'object'),
   enabled     boolean NOT NULL DEFAULT true,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  author      _flohsync.role NOT NULL,
+  code_owner  _flohsync.role
 );
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
@@ -21,6 +23,8 @@ COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative defin
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
+COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that decided last what kind sql runs; a type without a configuration runs with its rights';
+COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql when that was decided; of another one it is not run';
 SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
@@ -276,6 +280,13 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.function_of_kind_sql(text) IS 'The function (jsonb) of a name that returns jsonb; null when there is none';
 
+CREATE FUNCTION _flohsync.code_owner(_kind text, _config jsonb) RETURNS _flohsync.role
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT _flohsync.role(p.proowner) FROM pg_catalog.pg_proc p
+         WHERE _kind = 'sql' AND p.oid = _flohsync.function_of_kind_sql(_config ->> 'function'));
+COMMENT ON FUNCTION _flohsync.code_owner(text, jsonb) IS 'Owner of the function of a connector of kind sql; null where there is none';
+
 CREATE FUNCTION _flohsync.check_function(_kind text, _config jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -289,8 +300,8 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_function(text, jsonb) IS 'Raises 22023 when the function of a connector of kind sql is not there';
 
-CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.create_connector(name text, kind text, config jsonb, definition jsonb) RETURNS uuid
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -313,12 +324,16 @@ BEGIN
   RETURN new_id;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
   'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
 SELECT _flohsync.allow('manager', 'flohsync.create_connector(text, text, jsonb, jsonb)');
 
-CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -358,7 +373,9 @@ BEGIN
   BEGIN
     UPDATE flohsync.connector_definition x
        SET name = d.name, description = d.description, config = d.config,
-           definition = d.definition, enabled = d.enabled, updated_at = now()
+           definition = d.definition, enabled = d.enabled, updated_at = now(),
+           -- a function that has another owner by now
+           code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
      WHERE x.id = d.id;
   EXCEPTION WHEN unique_violation THEN
     RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
@@ -370,6 +387,10 @@ BEGIN
   PERFORM _flohsync.wake();
 END
 $$;
+COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
   'Changes the given keys (name, description, config, definition, enabled) of a connector';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
