@@ -196,7 +196,8 @@ create function app.body_only(body jsonb) returns void language sql as $$ insert
 create function app.set_of(connector uuid, body jsonb) returns setof int language sql as $$ select 1 $$;
 revoke all on function app.handle(uuid, jsonb) from public;
 alter function app.handle(uuid, jsonb) owner to app_owner;
-grant insert on app.seen to flohsync_nobody;
+grant usage on schema app to flohsync_worker, flohsync_nobody;
+grant insert on app.seen to flohsync_worker, flohsync_nobody;
 SQL
 $f->fails_like("select flohsync.set_entitlement_handler('$_')", '22023', qr/cannot handle entitlement events/, "no handler: $_") for 'app.set_of(uuid, jsonb)', 'pg_catalog.now()', 'pg_catalog.max(int)', 'pg_catalog.jsonb_build_object()', 'pg_catalog.jsonb_concat(jsonb, jsonb)';
 $f->sql("grant execute on function flohsync.set_entitlement_handler(regprocedure) to app_owner; grant usage on schema flohsync to app_owner");
