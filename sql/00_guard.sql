@@ -81,11 +81,10 @@ BEGIN
                           OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid)
                           OR EXISTS (SELECT FROM pg_catalog.pg_roles o
                                       WHERE o.oid <> r.oid AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
-                                        AND CASE r.rolname WHEN 'flohsync_nobody' THEN true
-                                            ELSE o.rolsuper OR (o.rolname ~ '^pg_' AND o.rolname <> 'pg_read_all_stats') END))) THEN
+                                        AND (o.rolsuper OR (o.rolname ~ '^pg_' AND (r.rolname, o.rolname) <> ('flohsync_owner', 'pg_read_all_stats')))))) THEN
       RAISE invalid_role_specification USING
         MESSAGE = format('role "%s" exists with rights that it must not have', worker),
-        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no members, and be a member of no superuser or predefined role, flohsync_nobody of no role at all.',
+        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no members, and be a member of no superuser or predefined role.',
         HINT = 'Take these from the role, or rename it.';
     END IF;
   END LOOP;

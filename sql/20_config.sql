@@ -110,6 +110,10 @@ BEGIN
       MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
       HINT = 'Only a member of that role can change what it runs.';
   END IF;
+  IF (NEW.id, NEW.kind, NEW.config, NEW.code_owner::text) IS NOT DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.code_owner::text)
+     AND NEW.author::text = _flohsync.role_gone(OLD.author)::text THEN
+    RETURN NEW;
+  END IF;
   NEW.author := _flohsync.role(_flohsync.acting_role());
   NEW.code_owner := _flohsync.code_owner(NEW.kind, NEW.config);
   RETURN NEW;
