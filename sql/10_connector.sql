@@ -10,7 +10,9 @@ CREATE TABLE flohsync.connector_definition (
   enabled     boolean NOT NULL DEFAULT true,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  origins     text[] COLLATE "C" GENERATED ALWAYS AS (_flohsync.origins(kind, config, definition)) STORED
+  origins     text[] COLLATE "C" GENERATED ALWAYS AS (_flohsync.origins(kind, config, definition)) STORED,
+  author      _flohsync.role NOT NULL,
+  code_owner  _flohsync.role
 );
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
@@ -23,6 +25,8 @@ COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run o
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
 COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Where its requests can go, by config and definition: scheme://host, with the port unless it is the scheme''s own';
+COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that decided last what kind sql runs; a type without a configuration runs with its rights';
+COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql when that was decided; of another one it is not run';
 SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
@@ -302,6 +306,13 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.function_of_kind_sql(text) IS 'The function (jsonb) of a name that returns jsonb; null when there is none';
 
+CREATE FUNCTION _flohsync.code_owner(_kind text, _config jsonb) RETURNS _flohsync.role
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT _flohsync.role(p.proowner) FROM pg_catalog.pg_proc p
+         WHERE _kind = 'sql' AND p.oid = _flohsync.function_of_kind_sql(_config ->> 'function'));
+COMMENT ON FUNCTION _flohsync.code_owner(text, jsonb) IS 'Owner of the function of a connector of kind sql; null where there is none';
+
 CREATE FUNCTION _flohsync.check_function(_kind text, _config jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -315,8 +326,8 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_function(text, jsonb) IS 'Raises 22023 when the function of a connector of kind sql is not there';
 
-CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.create_connector(name text, kind text, config jsonb, definition jsonb) RETURNS uuid
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -340,12 +351,16 @@ BEGIN
   RETURN new_id;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
   'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
 SELECT _flohsync.allow('manager', 'flohsync.create_connector(text, text, jsonb, jsonb)');
 
-CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -396,7 +411,9 @@ BEGIN
   BEGIN
     UPDATE flohsync.connector_definition x
        SET name = d.name, description = d.description, config = d.config,
-           definition = d.definition, enabled = d.enabled, updated_at = now()
+           definition = d.definition, enabled = d.enabled, updated_at = now(),
+           -- a function that has another owner by now
+           code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
      WHERE x.id = d.id;
   EXCEPTION WHEN unique_violation THEN
     PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
@@ -409,6 +426,10 @@ BEGIN
   PERFORM _flohsync.wake();
 END
 $$;
+COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
   'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of the secrets that were set for another address and must be set again';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');

@@ -72,7 +72,6 @@ END;
 COMMENT ON FUNCTION _flohsync.placeholder_kind(text) IS 'The kind of a placeholder: config, secret, since, parent or external_id; null when it is none';
 
 CREATE TYPE _flohsync.fault AS (pointer text, message text, hint text, rule boolean);
-REVOKE ALL ON TYPE _flohsync.fault FROM PUBLIC;
 COMMENT ON TYPE _flohsync.fault IS 'A fault of a definition; rule: found by a rule about several keys, not at the key itself';
 
 CREATE FUNCTION _flohsync.placeholder_faults(_text text, _allowed jsonb, _pointer text) RETURNS SETOF _flohsync.fault

@@ -141,6 +141,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition);
+  IF TG_OP = 'INSERT' THEN
+    NEW.code_owner := coalesce(NEW.code_owner, _flohsync.code_owner(NEW.kind, NEW.config));
+    NEW.author := coalesce(NEW.author, _flohsync.role(_flohsync.acting_role()));
+    IF NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.author)), true) THEN
+      RAISE insufficient_privilege USING
+        MESSAGE = format('role "%s" cannot be made the author of a connector', _flohsync.role_name(NEW.author)),
+        HINT = 'Only a member of that role can do that.';
+    END IF;
+  END IF;
   IF TG_OP = 'UPDATE' AND NEW.kind = 'rest' THEN
     PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
        FROM flohsync.connector_sync_config c
@@ -150,7 +159,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023)';
+COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023), and notes who decides what it runs';
 CREATE TRIGGER guard_connector_insert BEFORE INSERT ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_connector();
 CREATE TRIGGER guard_connector_update BEFORE UPDATE ON flohsync.connector_definition

@@ -65,6 +65,10 @@ CREATE TABLE flohsync.connector_sync_config (
 -- configuration; kind and config of its connector) is changed only by who could
 -- act as the owner before the change and as the one after it, by a function or
 -- by writing to the tables.  What has an owner that is gone does not run.
+--
+-- A type that is not configured has no owner: there they run, for
+-- test_connector() and the cache, with the rights of who wrote them, and not of
+-- who asks.
 CREATE FUNCTION _flohsync.guard_owner() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -109,12 +113,20 @@ BEGIN
       NULL,
       'Only a member of that role can change what it runs.');
   END IF;
+  IF (NEW.id, NEW.kind, NEW.config, NEW.code_owner::text) IS NOT DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.code_owner::text)
+     AND NEW.author::text = _flohsync.role_gone(OLD.author)::text THEN
+    RETURN NEW;
+  END IF;
+  NEW.author := _flohsync.role(_flohsync.acting_role());
+  NEW.code_owner := _flohsync.code_owner(NEW.kind, NEW.config);
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs';
-CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config ON flohsync.connector_definition
-FOR EACH ROW WHEN ('sql' IN (OLD.kind, NEW.kind) AND (NEW.id, NEW.kind, NEW.config) IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config))
+COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs, and notes who decides that';
+CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config, author, code_owner ON flohsync.connector_definition
+FOR EACH ROW WHEN ((NEW.id, NEW.kind, NEW.config, NEW.author::text, NEW.code_owner::text)
+                   IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.author::text, OLD.code_owner::text)
+                   AND 'sql' IN (OLD.kind, NEW.kind))
 EXECUTE FUNCTION _flohsync.guard_queries();
 
 COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
@@ -408,8 +420,8 @@ RETURN ARRAY['id', 'connectorId', 'resourceType', 'lastSyncAt', 'lastSyncCursor'
              'nextRunAt', 'createdAt', 'updatedAt', 'heldRun', 'incompleteReason', 'lastCompletePassAt'];
 COMMENT ON FUNCTION _flohsync.informing_keys() IS 'Keys of a configuration that only inform: configure_sync() passes over them';
 
-CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -521,7 +533,7 @@ BEGIN
           PERFORM _flohsync.invalid(k, 'it must be an object or null');
         END IF;
         SELECT d.key, coalesce(_flohsync.field_problem(d.key), f.problem) INTO t, problem
-          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.profile_field(d.key, d.value, c) f
+          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.as_worker_profile_field(d.key, d.value, c) f
          WHERE _flohsync.field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
         IF FOUND THEN
           PERFORM _flohsync.invalid('createUserDefaults.' || t, problem);
@@ -586,6 +598,10 @@ BEGIN
   RETURN _flohsync.config_dto(c);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
   'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the key that is wrong';
 SELECT _flohsync.allow('manager', 'flohsync.configure_sync(text, text, jsonb)');
@@ -600,8 +616,8 @@ END;
 COMMENT ON FUNCTION flohsync.sync_config(text, text) IS 'The configuration of a resource type; null when there is none';
 SELECT _flohsync.allow('reader', 'flohsync.sync_config(text, text)');
 
-CREATE FUNCTION flohsync.set_sync_owner(connector text, resource_type text, owner regrole DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.set_sync_owner(connector text, resource_type text, owner regrole) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -620,6 +636,10 @@ BEGIN
   END IF;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.set_sync_owner(connector text, resource_type text, owner regrole DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_sync_owner(text, text, regrole) IS
   'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 unless the caller is a member of that role and of the owner before, if that one is still there; 42704 for an unknown connector, configuration or role';
 SELECT _flohsync.allow('manager', 'flohsync.set_sync_owner(text, text, regrole)');

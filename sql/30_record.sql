@@ -261,9 +261,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'What the public function of this name does, as the workers'' role';
 
 CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.purge_stale(text, text, interval) IS
   'Removes records that have been stale for longer than the retention (null: the configuration''s); returns their number';
 SELECT _flohsync.allow('manager', 'flohsync.purge_stale(text, text, interval)');

@@ -1,7 +1,7 @@
 -- What users call: ask for runs, wait for them, stop them, decide about held ones.
 
-CREATE FUNCTION flohsync.trigger_sync(connector text, resource_type text, strategy text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.trigger_sync(connector text, resource_type text, strategy text) RETURNS bigint
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -37,6 +37,10 @@ BEGIN
   RETURN _id;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.trigger_sync(text, text, text) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.trigger_sync(connector text, resource_type text, strategy text DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.trigger_sync(text, text, text) IS
   'Asks for a run and returns its id at once; the run that is already queued or running is returned instead of a second one';
 SELECT _flohsync.allow('manager', 'flohsync.trigger_sync(text, text, text)');
@@ -176,15 +180,13 @@ $$;
 COMMENT ON FUNCTION _flohsync.approve_run(bigint, text) IS 'What the public function of this name does, as the workers'' role';
 
 CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL) RETURNS jsonb
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.approve_run(bigint, text) IS
   'Lets a held run do what the safeguard stopped: looks again which records are missing and marks them stale';
 SELECT _flohsync.allow('manager', 'flohsync.approve_run(bigint, text)');
 
-CREATE FUNCTION flohsync.reject_run(run_id bigint, notes text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.reject_run(run_id bigint, notes text) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -211,6 +213,10 @@ BEGIN
   PERFORM _flohsync.wake();
 END
 $$;
+COMMENT ON FUNCTION _flohsync.reject_run(bigint, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.reject_run(run_id bigint, notes text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed, and the users it would have deactivated, stay as they are';
 SELECT _flohsync.allow('manager', 'flohsync.reject_run(bigint, text)');
 

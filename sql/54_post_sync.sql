@@ -316,6 +316,11 @@ $$;
 COMMENT ON FUNCTION _flohsync.profile_field(text, jsonb, flohsync.connector_sync_config) IS
   'A value as a profile field takes it, or what is wrong with it';
 
+CREATE FUNCTION _flohsync.as_worker_profile_field(_field text, _value jsonb, _c flohsync.connector_sync_config, OUT value jsonb, OUT problem text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+COMMENT ON FUNCTION _flohsync.as_worker_profile_field(text, jsonb, flohsync.connector_sync_config) IS
+  'The same, as the workers'' role: whom a user is found among may be an application''s';
+
 CREATE FUNCTION _flohsync.map_sql(_c flohsync.connector_sync_config) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp

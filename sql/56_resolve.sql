@@ -52,9 +52,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'What the public function of this name does, as the workers'' role';
 
 CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
   'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated, and with how many that failed; 42704 without a configuration';
 SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
@@ -193,9 +191,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.explain_match(text, text, text) IS 'What the public function of this name does, as the workers'' role';
 
 CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
-LANGUAGE c STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
   'Why a record is matched as it is: each strategy with its key and the users it finds, what they come to, the match that is stored and why it stays if it does';
 SELECT _flohsync.allow('reader', 'flohsync.explain_match(text, text, text)');
@@ -351,9 +347,7 @@ COMMENT ON FUNCTION _flohsync.resolve_match(uuid, text, uuid, text) IS 'What the
 
 CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
 RETURNS flohsync.connector_sync_match
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
   'Settles a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
 SELECT _flohsync.allow('manager', 'flohsync.resolve_match(uuid, text, uuid, text)');
@@ -367,9 +361,7 @@ END;
 COMMENT ON FUNCTION _flohsync.unlink_match(uuid) IS 'What the public function of this name does, as the workers'' role';
 
 CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
   'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
 SELECT _flohsync.allow('manager', 'flohsync.unlink_match(uuid)');
@@ -418,9 +410,7 @@ COMMENT ON FUNCTION _flohsync.bulk_resolve_matches(text, uuid[], text, uuid, tex
 
 CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
 RETURNS jsonb
-LANGUAGE c VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'flohsync_as_worker';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS
   'Links or skips several matches of a connector: {"updated":n,"notFound":[ids that are not the connector''s],"failed":[{"id","error"}]}; 22023 for an unknown action, no ids or a missing user_id, 42704 for an unknown user';
 SELECT _flohsync.allow('manager', 'flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text)');

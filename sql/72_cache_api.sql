@@ -1,6 +1,5 @@
 -- The cache of single records in Redis (src/cache.c).
 
--- No SET search_path: a fetcher shall find what its caller would.
 CREATE FUNCTION flohsync.cache_get(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -17,10 +16,14 @@ COMMENT ON FUNCTION flohsync.cache_put(text, text, text, jsonb, interval) IS
   'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is away, the value too large, too deep or with too large a number, the transaction has written or is REPEATABLE READ, or the key was invalidated since this session''s cache_get, or may have been; 22023 for a malformed type, id or ttl';
 SELECT _flohsync.allow('manager', 'flohsync.cache_put(text, text, text, jsonb, interval)');
 
-CREATE FUNCTION flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure DEFAULT NULL) RETURNS jsonb
-LANGUAGE c VOLATILE SECURITY DEFINER
+CREATE FUNCTION _flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure) RETURNS jsonb
+LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_cache_get_or_fetch';
+COMMENT ON FUNCTION _flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS
   'Value in the cache, else what fetcher(connector uuid, resource_type text, external_id text) returns, which is then stored if the caller may execute cache_put and the transaction has not written; without a fetcher the upstream''s record, where it can be asked for one, else the synced one; null when there is none; 42704 for an unknown connector, 22023 for a malformed type or id, 42883 for a fetcher of other types; errors of the fetcher and the upstream are raised';
 SELECT _flohsync.allow('reader', 'flohsync.cache_get_or_fetch(text, text, text, regprocedure)');

@@ -73,8 +73,8 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.function_of_handler(text) IS 'The function that a text of webhook_handler names; null when there is none';
 
-CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -98,6 +98,10 @@ BEGIN
   ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner, set_at = EXCLUDED.set_at;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
   'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; with none, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and could act as who set the one before';
 

@@ -51,12 +51,27 @@ END;
 COMMENT ON FUNCTION flohsync.grant_manager(regrole) IS
   'Lets a role manage connectors, configurations, runs and matches by functions, as well as read (connector:manage); it can neither write to a table, nor read a secret, nor act as another owner; call it again after an update of the extension; 22023 for a role of flohsync itself';
 
+CREATE FUNCTION _flohsync.managing_owners() RETURNS SETOF oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT o.id
+    FROM (SELECT _flohsync.role_oid(c.owner) AS id FROM flohsync.connector_sync_config c
+          UNION SELECT _flohsync.role_oid(d.author) FROM flohsync.connector_definition d
+          UNION SELECT _flohsync.role_oid(h.owner) FROM _flohsync.webhook_handler h) o
+   WHERE pg_catalog.has_function_privilege(o.id, 'flohsync.configure_sync(text, text, jsonb)', 'EXECUTE');
+END;
+COMMENT ON FUNCTION _flohsync.managing_owners() IS 'Roles with whose rights something runs and that are managers, by themselves or by a role that they are a member of';
+
 CREATE FUNCTION flohsync.revoke_access(role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   _role text := _flohsync.check_access_role(revoke_access.role);
+  before oid[] := ARRAY(SELECT * FROM _flohsync.managing_owners());
+  revoked oid[];
+  whose text;
   stopped text[];
   handler text;
   _run bigint;
@@ -67,37 +82,42 @@ BEGIN
   EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA flohsync, _flohsync FROM %s', _role);
   EXECUTE format('REVOKE ALL ON SCHEMA flohsync, _flohsync FROM %s', _role);
 
-  -- What ran with its rights does not any more.
+  -- What ran with its rights does not any more, nor what did with those of its
+  -- members who had their access by it.
+  revoked := ARRAY(SELECT revoke_access.role::oid UNION SELECT b.id FROM unnest(before) b(id) WHERE b.id NOT IN (SELECT * FROM _flohsync.managing_owners()));
+  FOR _run IN SELECT r.id FROM flohsync.sync_run r
+                JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+                JOIN flohsync.connector_definition d ON d.id = c.connector_id AND d.kind = 'sql'
+               WHERE r.status IN ('queued', 'running') AND _flohsync.role_oid(c.owner) = ANY (revoked) LOOP
+    PERFORM flohsync.cancel_sync(_run);
+  END LOOP;
   WITH stopped AS (
     UPDATE flohsync.connector_sync_config c SET owner = _flohsync.role_gone(c.owner)
-     WHERE _flohsync.role_oid(c.owner) = revoke_access.role
+     WHERE _flohsync.role_oid(c.owner) = ANY (revoked)
     RETURNING c.connector_id, c.resource_type)
   SELECT array_agg(format('"%s", %s', d.name, s.resource_type) ORDER BY d.name, s.resource_type) INTO stopped
     FROM stopped s JOIN flohsync.connector_definition d ON d.id = s.connector_id
    WHERE d.kind = 'sql';
-  DELETE FROM _flohsync.webhook_handler h WHERE _flohsync.role_oid(h.owner) = revoke_access.role RETURNING h.handler INTO handler;
-  FOR _run IN SELECT r.id FROM flohsync.sync_run r
-                JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-                JOIN flohsync.connector_definition d ON d.id = c.connector_id AND d.kind = 'sql'
-               WHERE r.status IN ('queued', 'running') AND c.owner::text = '?' || _flohsync.role_name(_flohsync.role(revoke_access.role)) LOOP
-    PERFORM flohsync.cancel_sync(_run);
-  END LOOP;
+  UPDATE flohsync.connector_definition d SET author = _flohsync.role_gone(d.author) WHERE _flohsync.role_oid(d.author) = ANY (revoked);
+  DELETE FROM _flohsync.webhook_handler h WHERE _flohsync.role_oid(h.owner) = ANY (revoked) RETURNING h.handler INTO handler;
+  whose := format('role "%s"', _flohsync.role_name(_flohsync.role(revoke_access.role)))
+           || CASE WHEN cardinality(revoked) > 1 THEN ' or of its members' ELSE '' END;
   IF stopped IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = format('%s configurations that ran with the rights of role "%s" run no more', cardinality(stopped), _flohsync.role_name(_flohsync.role(revoke_access.role))),
+      MESSAGE = format('%s configurations that ran with the rights of %s run no more', cardinality(stopped), whose),
       DETAIL = format('They are: %s%s.', array_to_string(stopped[:20], '; '), CASE WHEN cardinality(stopped) > 20 THEN '; …' ELSE '' END),
       HINT = 'Look at what they run, then give them to another role with flohsync.set_sync_owner().';
   END IF;
   IF handler IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = format('the entitlement handler %s ran with the rights of role "%s" and is removed', handler, _flohsync.role_name(_flohsync.role(revoke_access.role))),
+      MESSAGE = format('the entitlement handler %s ran with the rights of %s and is removed', handler, whose),
       DETAIL = 'Webhooks without a resource type are recorded in flohsync.entitlement_event.',
       HINT = 'Set another one with flohsync.set_entitlement_handler().';
   END IF;
 END
 $$;
 COMMENT ON FUNCTION flohsync.revoke_access(regrole) IS
-  'Takes back what grant_reader() and grant_manager() gave a role, and stops what runs with its rights: configurations of connectors of kind sql, the entitlement handler; a warning names these; 22023 for a role of flohsync itself';
+  'Takes back what grant_reader() and grant_manager() gave a role, and stops what runs with its rights, or with those of its members who managed by it: configurations of connectors of kind sql, the entitlement handler; a warning names these; 22023 for a role of flohsync itself';
 
 -- Roles of the workers.
 

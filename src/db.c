@@ -54,6 +54,9 @@ db_guard_extension(void)
  * db_begin starts a worker's transaction, with a snapshot and SPI connected.
  * What is allocated until db_commit goes with it; afterwards the caller's
  * memory context is the current one again.
+ *
+ * Settings are those that the worker began with: what an application's code
+ * behind the seam has set reaches no other transaction.
  */
 void
 db_begin(const char *activity)
@@ -61,6 +64,7 @@ db_begin(const char *activity)
 	db_caller_context = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	ResetAllOptions();
 	db_guard_extension();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());

@@ -7,7 +7,8 @@
  * is the last external_id of a page, so a run that failed goes on behind it.
  * A function takes the request of the command protocol and returns the answer.
  *
- * Both run with the rights of the configuration's owner (run_as.c).
+ * Both run with the rights of the configuration's owner, or, for a type that
+ * is not configured, of who wrote them into the connector (run_as.c).
  */
 #include "postgres.h"
 
@@ -176,6 +177,12 @@ sql_call_function(Source *source, const char *request)
 	Datum		answer;
 	bool		isnull;
 
+	/* A function that somebody else put under the name. */
+	if (code_owner != source->spec.code_owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the function %s has another owner than when the connector was given it", source->spec.function),
+				 errhint("Look at the function, then give it to the connector again with flohsync.update_connector().")));
 	answer = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{

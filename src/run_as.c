@@ -16,10 +16,17 @@
  * owner, if that is an ordinary role; else as FLOHSYNC_NOBODY_ROLE, which has
  * no rights at all.
  *
- * The caller is the role outside of all SECURITY DEFINER functions, ours among
- * them: the session's, or that of SET ROLE.  In a security-restricted operation
- * that role is not who wrote the code that calls (a function in an index, which
- * ANALYZE evaluates; a handler), so there nobody counts as the caller.
+ * What a security-restricted operation lets through all the same is stopped by
+ * hooks (run_as_guard.c).
+ *
+ * The caller of a public function is the role whose rights were in force when
+ * it was called: the one of whom PostgreSQL asks EXECUTE.  That is not the
+ * session's role where somebody else's code calls: a SECURITY DEFINER function,
+ * a trigger that a foreign key of its owner fires, a function in an index that
+ * ANALYZE evaluates.  Inside a SECURITY DEFINER function it cannot be told any
+ * more, so the public functions that need it are SECURITY INVOKER: an outer half
+ * in C notes who calls, takes the rights that the inner half in _flohsync runs
+ * with, and calls that (sqlfn_rights.c).
  *
  * An error gives back what was in force before, with the (sub)transaction.
  */
@@ -41,6 +48,13 @@
 
 #define RUN_AS_MAX_ARGS		3
 
+/* In the security context while code of others runs; PostgreSQL keeps it there, also for what that calls. */
+#define RUN_AS_OTHERS		0x40000000
+
+/* Who called the public function that is going on, and which role that runs as. */
+static Oid	run_as_called_by = InvalidOid;
+static Oid	run_as_called_as = InvalidOid;
+
 /* run_as_worker_role is the role of flohsync.worker_role; an error when there is none, or it is a superuser. */
 Oid
 run_as_worker_role(void)
@@ -55,19 +69,16 @@ run_as_worker_role(void)
 	return role;
 }
 
-/*
- * run_as_caller is the role that called one of our functions, whatever
- * SECURITY DEFINER has switched to since; an error where that cannot be said.
- */
+/* run_as_caller is the role that called the public function whose inner half asks. */
 Oid
 run_as_caller(void)
 {
-	if (InSecurityRestrictedOperation() && GetUserId() != get_role_oid(flohsync_worker_role, true))
+	if (!OidIsValid(run_as_called_by) || GetUserId() != run_as_called_as)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cannot be called within a security-restricted operation"),
-				 errdetail("Which role asks for this cannot be told there.")));
-	return GetOuterUserId();
+				 errmsg("which role asks for this cannot be told here"),
+				 errhint("Call the function of this name in schema %s.", FLOHSYNC_SCHEMA)));
+	return run_as_called_by;
 }
 
 /* May code of others have the rights of this role? */
@@ -107,7 +118,7 @@ void
 run_as_begin(RunAs *saved, Oid role)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->context);
-	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | RUN_AS_OTHERS);
 	saved->guc_level = NewGUCNestLevel();
 	/* Names mean the same in every session. */
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
@@ -120,6 +131,62 @@ run_as_end(const RunAs *saved)
 {
 	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->user, saved->context);
+}
+
+/* run_as_others: is code of others running, or what it calls? */
+bool
+run_as_others(void)
+{
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	return (context & RUN_AS_OTHERS) != 0;
+}
+
+/* run_as_begin_inner takes the rights of the inner half of a public function. */
+void
+run_as_begin_inner(RunAs *saved, RunAsInner how, Oid owner)
+{
+	if (how == RUN_AS_WORKER)
+	{
+		run_as_begin(saved, run_as_worker_role());
+		return;
+	}
+	GetUserIdAndSecContext(&saved->user, &saved->context);
+	SetUserIdAndSecContext(owner, saved->context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+/* run_as_invoke_inner calls the inner half, which can ask who called. */
+Datum
+run_as_invoke_inner(const RunAs *saved, FunctionCallInfo call)
+{
+	Oid			called_by = run_as_called_by;
+	Oid			called_as = run_as_called_as;
+	volatile Datum value = (Datum) 0;
+
+	run_as_called_by = saved->user;
+	run_as_called_as = GetUserId();
+	PG_TRY();
+	{
+		value = FunctionCallInvoke(call);
+	}
+	PG_FINALLY();
+	{
+		run_as_called_by = called_by;
+		run_as_called_as = called_as;
+	}
+	PG_END_TRY();
+	return value;
+}
+
+void
+run_as_end_inner(const RunAs *saved, RunAsInner how)
+{
+	if (how == RUN_AS_WORKER)
+		run_as_end(saved);
+	else
+		SetUserIdAndSecContext(saved->user, saved->context);
 }
 
 /*

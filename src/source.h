@@ -57,6 +57,7 @@ typedef struct SourceSpec
 	const char *query;
 	Oid			owner;			/* role with whose rights it runs; InvalidOid: there is none any more */
 	const char *owner_name;
+	Oid			code_owner;		/* owner of the function when it was set; of another one it is not run */
 	bool		in_transaction; /* the caller has a transaction open and wants it kept */
 	PageMemory *memory;			/* that answers are counted in; NULL: the source's own */
 } SourceSpec;

@@ -1,13 +1,14 @@
 /*
  * sqlfn_rights.c
- *	  SQL-callable: who called, a type for roles, and functions that do their
- *	  work as the workers' role.
+ *	  SQL-callable: who called, a type for roles, and the outer halves of public
+ *	  functions.
  *
  * _flohsync.role is a role as a table keeps it.  It is the role's id, so that
  * it follows a renaming and is not taken over by another role of that name.  In
  * text, and so in a dump, it is the role's name, so that a restored database
  * has the same owners.  A role that is not there any more keeps its name, with
- * a "?" before it, and stays gone: also where a role has that name again.
+ * a "?" before it, and stays gone: also where a role has that name again.  A
+ * name that begins with "?" or "=" has a "=" before it.
  */
 #include "postgres.h"
 
@@ -65,14 +66,13 @@ role_make(Oid id, const char *name)
 	return role;
 }
 
-/* The name of a role, or ?name of one that is gone; a name that begins with "?" gets another one before it. */
 PG_FUNCTION_INFO_V1(flohsync_role_in);
 PGDLLEXPORT Datum
 flohsync_role_in(PG_FUNCTION_ARGS)
 {
 	const char *text = PG_GETARG_CSTRING(0);
-	bool		gone = text[0] == '?' && text[1] != '?';
-	const char *name = text[0] == '?' ? text + 1 : text;
+	bool		gone = text[0] == '?';
+	const char *name = gone || text[0] == '=' ? text + 1 : text;
 
 	if (*name == '\0' || strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
@@ -89,7 +89,7 @@ flohsync_role_out(PG_FUNCTION_ARGS)
 
 	if (name == NULL)
 		PG_RETURN_CSTRING(psprintf("?%s", NameStr(role->name)));
-	PG_RETURN_CSTRING(name[0] == '?' ? psprintf("?%s", name) : name);
+	PG_RETURN_CSTRING(name[0] == '?' || name[0] == '=' ? psprintf("=%s", name) : name);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_role_from_oid);
@@ -134,41 +134,90 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
 }
 
 /*
- * As the workers
+ * Public functions in two halves
+ *
+ * The outer one is SECURITY INVOKER, so that it knows who called, and is here;
+ * the inner one has the same name and argument types in schema _flohsync, which
+ * nobody else can call.
+ *
+ *	flohsync_as_owner:  the inner half runs as the owner of the outer one, as if
+ *		that were SECURITY DEFINER.  It runs no code of others.
+ *	flohsync_as_worker: it touches what an application puts behind the seam, and
+ *		runs as flohsync.worker_role, restricted.  So the application's code gets
+ *		neither the caller's rights nor the owner's.
+ *
+ * An outer half in schema _flohsync itself has "as_worker_" before its name: our
+ * own code, which runs as the owner, calls it to go on as the worker.
  */
 
-/*
- * flohsync_as_worker is a public function whose work touches what an
- * application puts behind the seam: it calls the function of its own name and
- * argument types in schema _flohsync, as the workers' role.  So the
- * application's code gets neither the caller's rights nor the owner's.
- */
-PG_FUNCTION_INFO_V1(flohsync_as_worker);
-PGDLLEXPORT Datum
-flohsync_as_worker(PG_FUNCTION_ARGS)
+#define AS_WORKER_PREFIX	"as_worker_"
+
+typedef struct InnerHalf
 {
-	FmgrInfo   *inner = fcinfo->flinfo->fn_extra;
+	Oid			owner;			/* of the outer half */
+	FmgrInfo	function;		/* not looked up while fn_oid is 0 */
+} InnerHalf;
+
+static InnerHalf *
+inner_half(FmgrInfo *flinfo)
+{
+	InnerHalf  *inner = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(InnerHalf));
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
+	inner->owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return inner;
+}
+
+/* Looks the inner half up, as who may see it. */
+static void
+inner_find(InnerHalf *inner, FmgrInfo *flinfo)
+{
+	char	   *name = get_func_name(flinfo->fn_oid);
+	Oid		   *types;
+	int			n;
+
+	if (strncmp(name, AS_WORKER_PREFIX, strlen(AS_WORKER_PREFIX)) == 0)
+		name += strlen(AS_WORKER_PREFIX);
+	(void) get_func_signature(flinfo->fn_oid, &types, &n);
+	fmgr_info_cxt(LookupFuncName(list_make2(makeString(FLOHSYNC_INTERNAL_SCHEMA), makeString(name)), n, types, false),
+				  &inner->function, flinfo->fn_mcxt);
+}
+
+static Datum
+call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
+{
+	FmgrInfo   *flinfo = fcinfo->flinfo;
+	InnerHalf  *inner = flinfo->fn_extra;
 	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
 	RunAs		saved;
 	Datum		value;
 
 	if (inner == NULL)
-	{
-		Oid			outer = fcinfo->flinfo->fn_oid;
-		Oid		   *types;
-		int			n;
-		List	   *name = list_make2(makeString(FLOHSYNC_INTERNAL_SCHEMA), makeString(get_func_name(outer)));
-
-		(void) get_func_signature(outer, &types, &n);
-		inner = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(FmgrInfo));
-		fmgr_info_cxt(LookupFuncName(name, n, types, false), inner, fcinfo->flinfo->fn_mcxt);
-		fcinfo->flinfo->fn_extra = inner;
-	}
-	InitFunctionCallInfoData(*call, inner, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
+		flinfo->fn_extra = inner = inner_half(flinfo);
+	run_as_begin_inner(&saved, how, inner->owner);
+	if (!OidIsValid(inner->function.fn_oid))
+		inner_find(inner, flinfo);
+	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
-	run_as_begin(&saved, run_as_worker_role());
-	value = FunctionCallInvoke(call);
-	run_as_end(&saved);
+	value = run_as_invoke_inner(&saved, call);
+	run_as_end_inner(&saved, how);
 	fcinfo->isnull = call->isnull;
 	return value;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_as_owner);
+PGDLLEXPORT Datum
+flohsync_as_owner(PG_FUNCTION_ARGS)
+{
+	return call_inner_half(fcinfo, RUN_AS_OWNER);
+}
+
+PG_FUNCTION_INFO_V1(flohsync_as_worker);
+PGDLLEXPORT Datum
+flohsync_as_worker(PG_FUNCTION_ARGS)
+{
+	return call_inner_half(fcinfo, RUN_AS_WORKER);
 }

@@ -185,10 +185,10 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	static DbQuery query = {
 		"select d.kind, _flohsync.list_command(d.config, $2), _flohsync.get_command(d.config, $2), d.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
-		" d.config ->> 'function', d.config -> 'queries' ->> $2, case when c.id is null then _flohsync.caller() else _flohsync.role_oid(c.owner) end,"
+		" d.config ->> 'function', d.config -> 'queries' ->> $2, _flohsync.role_oid(case when c.id is null then d.author else c.owner end),"
 		" d.config::pg_catalog.text, d.definition::pg_catalog.text,"
 		" case d.kind when 'command' then (d.config #>> '{limits,requests_per_minute}')::pg_catalog.numeric::pg_catalog.int8 end,"
-		" _flohsync.role_name(c.owner)"
+		" _flohsync.role_name(case when c.id is null then d.author else c.owner end), _flohsync.role_oid(d.code_owner)"
 		" from flohsync.connector_definition d"
 		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
 		" where d.id = $1::pg_catalog.uuid",
@@ -211,6 +211,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	owner = db_value(0, 8, &isnull);
 	spec->owner = isnull ? InvalidOid : DatumGetObjectId(owner);
 	spec->owner_name = store_get_text(0, 12, context);
+	owner = db_value(0, 13, &isnull);
+	spec->code_owner = isnull ? InvalidOid : DatumGetObjectId(owner);
 	spec->config = store_get_text(0, 9, context);
 	spec->definition = store_get_text(0, 10, context);
 	spec->requests_per_minute = (int) db_int64(0, 11, 0);

@@ -56,10 +56,16 @@ SELECT p.oid::regprocedure AS not_for_workers FROM pg_proc p
 
 -- public functions that run as who calls them: they reach nothing that the caller could not
 SELECT p.oid::regprocedure AS security_invoker, has_function_privilege('regress_manager', p.oid, 'EXECUTE') AS manager FROM pg_proc p
- WHERE p.pronamespace = 'flohsync'::regnamespace AND NOT p.prosecdef ORDER BY p.oid::regprocedure::text COLLATE "C";
--- every SECURITY DEFINER function pins its search_path
+ WHERE p.pronamespace = 'flohsync'::regnamespace AND NOT p.prosecdef AND p.prosrc NOT IN ('flohsync_as_owner', 'flohsync_as_worker')
+ ORDER BY p.oid::regprocedure::text COLLATE "C";
+-- those in two halves: the outer one notes who calls, the inner one in _flohsync does the work
+SELECT p.oid::regprocedure AS outer_half, p.prosrc AS runs, has_function_privilege('regress_manager', p.oid, 'EXECUTE') AS manager FROM pg_proc p
+ WHERE p.prosrc IN ('flohsync_as_owner', 'flohsync_as_worker') ORDER BY p.oid::regprocedure::text COLLATE "C";
+-- every function that runs with other rights than the caller's pins its search_path
 SELECT p.oid::regprocedure AS path_not_pinned FROM pg_proc p
- WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND p.prosecdef
+ WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace)
+   AND (p.prosecdef OR EXISTS (SELECT FROM pg_proc o WHERE o.prosrc IN ('flohsync_as_owner', 'flohsync_as_worker') AND p.pronamespace = '_flohsync'::regnamespace
+                                  AND o.oid <> p.oid AND regexp_replace(o.proname, '^as_worker_', '') = p.proname AND o.proargtypes = p.proargtypes))
    AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 -- views that hide rows are barriers, others are not
 SELECT c.oid::regclass AS view, coalesce('security_barrier=true' = ANY (c.reloptions), false) AS barrier FROM pg_class c
