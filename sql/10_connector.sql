@@ -28,7 +28,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RAISE invalid_parameter_value USING
-    MESSAGE = format('invalid value for "%s": %s', _key, _problem),
+    MESSAGE = _flohsync.clean(format('invalid value for "%s": %s', _key, _problem)),
     HINT = coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.');
 END
 $$;
@@ -40,7 +40,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RAISE invalid_parameter_value USING
-    MESSAGE = format('unknown key "%s" in %s', _key, _where),
+    MESSAGE = _flohsync.clean(format('unknown key "%s" in %s', _key, _where)),
     HINT = format('Known keys are %s.', array_to_string(_known, ', '));
 END
 $$;
@@ -81,8 +81,8 @@ BEGIN
     SELECT string_agg(s.name, ', ') INTO known
       FROM (SELECT d.name FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
     RAISE undefined_object USING
-      MESSAGE = format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
-      HINT = coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().');
+      MESSAGE = _flohsync.clean(format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL'))),
+      HINT = coalesce('Connectors are: ' || _flohsync.clean(known) || '.', 'There are no connectors; make one with flohsync.create_connector().');
   END IF;
   RETURN found_id;
 END
@@ -275,7 +275,7 @@ BEGIN
     RETURNING id INTO new_id;
   EXCEPTION WHEN unique_violation THEN
     RAISE duplicate_object USING
-      MESSAGE = format('connector "%s" already exists', create_connector.name),
+      MESSAGE = _flohsync.clean(format('connector "%s" already exists', create_connector.name)),
       HINT = 'Change it with flohsync.update_connector().';
   END;
   RETURN new_id;
@@ -333,7 +333,7 @@ BEGIN
            definition = d.definition, enabled = d.enabled, updated_at = now()
      WHERE x.id = d.id;
   EXCEPTION WHEN unique_violation THEN
-    RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
+    RAISE duplicate_object USING MESSAGE = _flohsync.clean(format('connector "%s" already exists', d.name));
   END;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN

@@ -46,7 +46,7 @@ BEGIN
     FROM jsonb_array_elements(_flohsync.templates()) t WHERE t.value ->> 'name' = connector_template.name;
   IF found_one IS NULL THEN
     RAISE undefined_object USING
-      MESSAGE = format('there is no template %s', coalesce('"' || connector_template.name || '"', 'NULL')),
+      MESSAGE = _flohsync.clean(format('there is no template %s', coalesce('"' || connector_template.name || '"', 'NULL'))),
       HINT = format('Templates are %s.', (SELECT string_agg(t.name, ', ') FROM flohsync.connector_templates() t));
   END IF;
   RETURN found_one;

@@ -76,7 +76,7 @@ AS $$
 BEGIN
   IF NOT _flohsync.may_act_as(NEW.owner) THEN
     RAISE insufficient_privilege USING
-      MESSAGE = format('role "%s" cannot be made the owner of a configuration', NEW.owner),
+      MESSAGE = _flohsync.clean(format('role "%s" cannot be made the owner of a configuration', NEW.owner)),
       HINT = 'Only a member of that role can do that.';
   END IF;
   RETURN NEW;
@@ -97,7 +97,7 @@ BEGIN
    WHERE c.connector_id = OLD.id AND NOT _flohsync.may_act_as(c.owner) LIMIT 1;
   IF foreign_owner IS NOT NULL THEN
     RAISE insufficient_privilege USING
-      MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
+      MESSAGE = _flohsync.clean(format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner)),
       HINT = 'Only a member of that role can change what it runs.';
   END IF;
   RETURN NEW;

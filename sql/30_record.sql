@@ -224,7 +224,7 @@ BEGIN
   END IF;
   IF _retention IS NULL THEN
     RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
+      MESSAGE = _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
       HINT = 'Give the retention, or make a configuration with flohsync.configure_sync().';
   ELSIF _retention < interval '0' THEN
     PERFORM _flohsync.invalid('retention', 'it must not be negative');

@@ -57,10 +57,10 @@ BEGIN
     problem := 'run was cancelled';
     class := 'cancelled';
   ELSIF c.id IS NULL THEN
-    problem := format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type);
+    problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
     class := 'configuration';
   ELSIF NOT d.enabled THEN
-    problem := format('connector "%s" is disabled', d.name);
+    problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
     class := 'configuration';
   ELSIF r.crashes >= 3 THEN
     problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
@@ -479,7 +479,7 @@ BEGIN
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
       UPDATE flohsync.connector_sync_config x
-         SET enabled = false, last_sync_status = 'error', last_sync_error = 'schedule: ' || SQLERRM
+         SET enabled = false, last_sync_status = 'error', last_sync_error = _flohsync.clean('schedule: ' || SQLERRM)
        WHERE x.id = c.id;
     END;
   END LOOP;

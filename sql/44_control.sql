@@ -16,7 +16,7 @@ BEGIN
   PERFORM FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
   IF NOT FOUND THEN
     RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
+      MESSAGE = _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
       HINT = 'Make one with flohsync.configure_sync().';
   END IF;
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)

@@ -135,7 +135,7 @@ BEGIN
    WHERE r.external_id = explain_match.external_id AND r.resource_type = c.resource_type AND r.connector_id = c.connector_id;
   IF NOT FOUND THEN
     RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type),
+      MESSAGE = _flohsync.clean(format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type)),
       HINT = 'The record has not been synced, or is filtered out, or was purged.';
   END IF;
   SELECT * INTO m FROM flohsync.connector_sync_match y WHERE y.connector_resource_id = x.id;
@@ -297,8 +297,8 @@ BEGIN
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
     RAISE unique_violation USING
-      MESSAGE = format('no user can be created with e-mail address "%s"', x.email),
-      DETAIL = coalesce(made.problem || '.', 'No user was created.'),
+      MESSAGE = _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
+      DETAIL = coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
       HINT = 'Link the record to that user.';
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
@@ -362,7 +362,7 @@ BEGIN
       PERFORM _flohsync.set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
       updated := updated + 1;
     EXCEPTION WHEN OTHERS THEN
-      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
+      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', _flohsync.clean(SQLERRM)));
     END;
   END LOOP;
   RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);

@@ -20,7 +20,7 @@ BEGIN
                   delta_link, delta_fingerprint) ON flohsync.connector_sync_config TO %s', _role);
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
-  EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.caching(), _flohsync.invalidate(uuid, text, text[]), _flohsync.new_id(), _flohsync.secret(uuid, text), _flohsync.iso(timestamptz), _flohsync.duration(text),
+  EXECUTE format('GRANT EXECUTE ON FUNCTION _flohsync.clean(text), _flohsync.caching(), _flohsync.invalidate(uuid, text, text[]), _flohsync.new_id(), _flohsync.secret(uuid, text), _flohsync.iso(timestamptz), _flohsync.duration(text),
                   _flohsync.cron_next(text, timestamptz, text), _flohsync.list_command(jsonb, text), _flohsync.get_command(jsonb, text),
                   _flohsync.syncable_types(text, jsonb, jsonb),
                   _flohsync.ledger_union(bytea[]), _flohsync.ledger_has(bytea, bigint), _flohsync.pass_pages(bigint),

@@ -334,9 +334,8 @@ sql_answer(Source *source, SourceAnswer *answer)
 	resetStringInfo(body);
 	if (source->spec.query == NULL && source->spec.function == NULL)
 	{
-		answer->error_class = "configuration";
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector has no query for resource type \"%s\"", source->spec.resource_type);
+		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
+					source->spec.resource_type);
 		return;
 	}
 	if (source->spec.query == NULL || state->spool == NULL)
@@ -394,10 +393,9 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector cannot be asked for one record of type \"%s\"", source->spec.resource_type);
 		return;
 	}
 	answer->started_at = GetCurrentTimestamp();

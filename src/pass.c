@@ -492,10 +492,10 @@ pass_walk(Run *run)
 		}
 		if (loop)
 		{
-			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",
-					 100, source_redacted(run->source, page.next_cursor,
-										  /* what is behind the "?" of an address may be secret */
-										  strcspn(page.next_cursor, "?")), run->page);
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%s\" on page %d",
+					 source_told(run->source, page.next_cursor,
+								 /* what is behind the "?" of an address may be secret */
+								 strcspn(page.next_cursor, "?"), 100), run->page);
 			return;
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "outbox.h"
@@ -234,7 +235,7 @@ webhook_check_enabled(bool enabled, const char *name)
 	if (!enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("connector \"%s\" is disabled", name),
+				 errmsg("connector \"%s\" is disabled", clean(name)),
 				 errhint("Its webhooks are taken again when it is enabled.")));
 }
 
