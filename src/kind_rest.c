@@ -180,11 +180,10 @@ rest_wait(RestState *state)
 static void
 rest_answer_problem(RestState *state, SourceAnswer *answer)
 {
-	answer->error_class = state->problem.error_class;
+	source_fail(state->source, answer, state->problem.error_class, "%s", state->problem.message);
 	answer->retryable = state->problem.retryable;
 	answer->retry_after_ms = state->problem.retry_after_ms;
 	answer->started_at = GetCurrentTimestamp();
-	strlcpy(answer->message, state->problem.message, sizeof(answer->message));
 }
 
 /* A status that the definition, or the kind of list, gives a meaning of its own. */
