@@ -270,6 +270,13 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 	if (page->nfaults == 0)
 		return;
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+	for (int i = 0; i < page->nfaults; i++)
+	{
+		Slice	   *payload = &page->faults[i].payload;
+
+		payload->data = source_redacted(run->source, payload->data, Min(payload->len, STORE_PAYLOAD_BYTES));
+		payload->len = strlen(payload->data);
+	}
 	store_add_faults(run->id, entry->page, page->faults, page->nfaults);
 	entry->counts.errored += page->nfaults;
 	for (int i = 0; i < page->nfaults; i++)

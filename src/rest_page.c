@@ -548,6 +548,9 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
 		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
 
+		/* An error with status 200, perhaps. */
+		if (id.node == 0)
+			return reading_none(&r, "the answer has no record with an id at", d->external_id.paths[0]->text);
 		appendStringInfoChar(&out, '{');
 		one_member(&out, "externalId", &id);
 		one_member(&out, "displayName", &name);

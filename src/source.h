@@ -122,6 +122,7 @@ extern int64 source_pace_wait(const Source *source);
 
 extern const char *source_secret(const Source *source, const char *name);
 extern void source_hide(Source *source, const char *value);
+extern char *source_redacted(const Source *source, const char *text, size_t len);
 extern char *source_told(const Source *source, const char *text, size_t len, size_t max);
 extern bool source_shows_secret(const Source *source, const char *text);
 extern void source_wipe_secrets(SourceSecret *secrets, int n);

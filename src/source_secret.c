@@ -82,6 +82,18 @@ secret_values(const Source *source, int *n)
 	return values;
 }
 
+/* source_redacted is a text without the secrets; palloc'ed, and as long at most. */
+char *
+source_redacted(const Source *source, const char *text, size_t len)
+{
+	int			n;
+	char	  **values = secret_values(source, &n);
+	char	   *redacted = redact((const char *const *) values, n, text, len);
+
+	pfree(values);
+	return redacted;
+}
+
 /*
  * source_told is a text from outside as it may be told: without the secrets,
  * and fit for a message (clean.c); palloc'd, at most max bytes.
@@ -89,20 +101,14 @@ secret_values(const Source *source, int *n)
 char *
 source_told(const Source *source, const char *text, size_t len, size_t max)
 {
-	int			n;
-	char	  **values = secret_values(source, &n);
-	char	   *redacted = redact((const char *const *) values, n, text, len = Min(len, SECRET_LOOK_AT));
-	char	   *words = clean_words(redacted, strlen(redacted), len);
-	char	   *again;
-	char	   *told;
+	char	   *redacted = source_redacted(source, text, Min(len, SECRET_LOOK_AT));
+	char	   *words = clean_words(redacted, strlen(redacted), strlen(redacted));
+	char	   *again = source_redacted(source, words, strlen(words));	/* where one had been broken into lines */
+	char	   *told = clean_text(again, strlen(again), max);
 
-	/* Where a secret had been broken into lines, it is whole now. */
-	again = redact((const char *const *) values, n, words, strlen(words));
-	told = clean_text(again, strlen(again), max);
 	pfree(redacted);
 	pfree(words);
 	pfree(again);
-	pfree(values);
 	return told;
 }
 

@@ -116,6 +116,19 @@ webhook_resource_id(Jsonb *body)
 	return id;
 }
 
+/* As _flohsync.check_resource_type(), but without quoting: what a webhook says is no more to be told than an answer. */
+static char *
+webhook_resource_type(Jsonb *body)
+{
+	static const char hint[] = "It is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".";
+	static const char letters[] = "0123456789_.-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	char	   *type = webhook_text(body, "resourceType", hint);
+
+	if (strspn(type, letters + 13) == 0 || strlen(type) > FLOHSYNC_MAX_TYPE_BYTES || type[strspn(type, letters)] != '\0')
+		webhook_refuse("resourceType", "is not a resource type", hint);
+	return type;
+}
+
 /* When the event happened by the upstream's clock; 0: nobody knows. */
 static TimestampTz
 webhook_event_at(const Webhook *hook)
@@ -203,7 +216,7 @@ webhook_take(const Webhook *hook)
 		return webhook_answer("entitlement", webhook_call_handler(hook));
 
 	action = webhook_text(hook->body, "action", hint);
-	r.type = cstring_to_text(webhook_text(hook->body, "resourceType", hint));
+	r.type = cstring_to_text(webhook_resource_type(hook->body));
 	r.id = webhook_resource_id(hook->body);
 	r.event_at = webhook_event_at(hook);
 	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
