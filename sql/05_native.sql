@@ -21,6 +21,12 @@ CREATE FUNCTION _flohsync.try_lock(_class text, _key text, _shared boolean) RETU
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_try_lock';
 COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'The same without waiting; false when it cannot be had';
 
+-- Whatever of a message may come from outside (an upstream, a webhook, an id, an error of somebody's function) goes through this.
+CREATE FUNCTION _flohsync.clean(_text text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_clean';
+COMMENT ON FUNCTION _flohsync.clean(text) IS
+  'A text as it may stand in a message: one line without control characters and marks that change the direction of writing, at most 4096 bytes';
+
 CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';

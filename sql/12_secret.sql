@@ -61,7 +61,7 @@ BEGIN
     FROM flohsync.connector_secrets s WHERE s.connector_id = _connector AND NOT s.usable;
   IF names IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = (SELECT format('secrets of connector "%s" must be set again: %s', d.name, names) FROM flohsync.connector_definition d WHERE d.id = _connector),
+      MESSAGE = _flohsync.clean((SELECT format('secrets of connector "%s" must be set again: %s', d.name, names) FROM flohsync.connector_definition d WHERE d.id = _connector)),
       DETAIL = (SELECT format('They were set for another address than %s.', coalesce(nullif(array_to_string(d.origins, ', '), ''), 'none'))
                   FROM flohsync.connector_definition d WHERE d.id = _connector),
       HINT = 'Until flohsync.set_secret() has stored them for it, whatever needs them fails.';

@@ -31,7 +31,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  said constant text := format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message');
+  said constant text := _flohsync.clean(format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message'));
   advice constant text := coalesce(_faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
 BEGIN
   IF jsonb_array_length(_faults) = 1 THEN
@@ -40,7 +40,7 @@ BEGIN
     PERFORM _flohsync.raise('22023',
       said,
       (
-      SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
+      SELECT string_agg(_flohsync.clean(format('At "%s": %s', f ->> 'pointer', f ->> 'message')), E'\n' ORDER BY i)
              || CASE WHEN jsonb_array_length(_faults) > 21 THEN format(E'\nAnd %s more.', jsonb_array_length(_faults) - 21) ELSE '' END
         FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21),
       advice);

@@ -136,7 +136,7 @@ DECLARE
   r record;
 BEGIN
   FOR r IN SELECT * FROM _flohsync.remarks(_c) x WHERE x.severity = 'warning' LOOP
-    RAISE NOTICE USING MESSAGE = format('%s: %s', r.key, r.message), HINT = coalesce(r.hint, 'flohsync.check_config() lists this again.');
+    RAISE NOTICE USING MESSAGE = _flohsync.clean(format('%s: %s', r.key, r.message)), HINT = coalesce(_flohsync.clean(r.hint), 'flohsync.check_config() lists this again.');
   END LOOP;
 END
 $$;

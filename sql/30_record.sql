@@ -248,9 +248,10 @@ BEGIN
      WHERE c.connector_id = _connector AND c.resource_type = _type;
   END IF;
   IF _retention IS NULL THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
-      HINT = 'Give the retention, or make a configuration with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
+      NULL,
+      'Give the retention, or make a configuration with flohsync.configure_sync().');
   ELSIF _retention < interval '0' THEN
     PERFORM _flohsync.invalid('retention', 'it must not be negative');
   END IF;

@@ -78,10 +78,10 @@ BEGIN
     problem := 'run was cancelled';
     class := 'cancelled';
   ELSIF c.id IS NULL THEN
-    problem := format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type);
+    problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
     class := 'configuration';
   ELSIF NOT d.enabled THEN
-    problem := format('connector "%s" is disabled', d.name);
+    problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
     class := 'configuration';
   ELSIF r.crashes >= 3 THEN
     problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
@@ -284,9 +284,7 @@ BEGIN
     -- Without a whole ledger, nothing can be said to be missing.
     IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
                 HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      RAISE object_not_in_prerequisite_state USING
-        MESSAGE = format('the ledger of pass %s is not whole', r.pass_id),
-        HINT = 'Run the sync again.';
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
     END IF;
     -- This pass says what an older, held one wanted to.
     PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
@@ -534,7 +532,7 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
       CONTINUE WHEN _flohsync.passes(SQLSTATE);
       UPDATE flohsync.connector_sync_config x
-         SET enabled = false, last_sync_status = 'error', last_sync_error = 'schedule: ' || SQLERRM
+         SET enabled = false, last_sync_status = 'error', last_sync_error = _flohsync.clean('schedule: ' || SQLERRM)
        WHERE x.id = c.id;
     END;
   END LOOP;

@@ -15,9 +15,10 @@ BEGIN
   END IF;
   PERFORM FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
-      HINT = 'Make one with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
+      NULL,
+      'Make one with flohsync.configure_sync().');
   END IF;
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
@@ -72,7 +73,7 @@ BEGIN
   IF NOT FOUND THEN
     PERFORM FROM flohsync.sync_run x WHERE x.id = cancel_sync.run_id;
     IF NOT FOUND THEN
-      RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(cancel_sync.run_id::text, 'NULL'));
+      PERFORM _flohsync.raise('42704', format('run %s does not exist', coalesce(cancel_sync.run_id::text, 'NULL')));
     END IF;
     RETURN false;
   END IF;
@@ -112,10 +113,11 @@ BEGIN
       SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
     END IF;
     IF NOT FOUND THEN
-      RAISE undefined_object USING MESSAGE = format('run %s does not exist', coalesce(_run::text, 'NULL'));
+      PERFORM _flohsync.raise('42704', format('run %s does not exist', coalesce(_run::text, 'NULL')));
     ELSIF r.status <> 'held' THEN
-      RAISE object_not_in_prerequisite_state USING
-        MESSAGE = format('run %s is not held', _run), DETAIL = concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.';
+      PERFORM _flohsync.raise('55000',
+        format('run %s is not held', _run),
+        concat_ws('; ', format('Its status is %s', r.status), r.notes) || '.');
     END IF;
     EXIT WHEN locked;
     locked := _flohsync.try_run_lock(r.connector_id, r.resource_type);
@@ -124,9 +126,10 @@ BEGIN
     IF clock_timestamp() > patience
        OR EXISTS (SELECT FROM flohsync.sync_run x
                    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.status = 'running') THEN
-      RAISE object_in_use USING
-        MESSAGE = format('another run of resource type "%s" is going on', r.resource_type),
-        HINT = 'Wait for its end; if it is complete, it decides instead of the held one.';
+      PERFORM _flohsync.raise('55006',
+        format('another run of resource type "%s" is going on', r.resource_type),
+        NULL,
+        'Wait for its end; if it is complete, it decides instead of the held one.');
     END IF;
     PERFORM pg_sleep(0.005);
   END LOOP;

@@ -612,9 +612,10 @@ BEGIN
   PERFORM _flohsync.check_resource_type(_type);
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _id AND x.resource_type = _type;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', _connector, _type),
-      HINT = 'Make one with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', _connector, _type)),
+      NULL,
+      'Make one with flohsync.configure_sync().');
   END IF;
   RETURN c;
 END

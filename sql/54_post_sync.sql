@@ -123,7 +123,7 @@ BEGIN
       ELSE
         failed := failed || low;
         states := states || SQLSTATE;
-        messages := messages || SQLERRM;
+        messages := messages || _flohsync.clean(SQLERRM);
         IF low <= new THEN
           lost := lost + 1;
           one := coalesce(one, SQLSTATE);
@@ -142,11 +142,11 @@ BEGIN
     ELSIF probes > 1 THEN
       probes := probes - 1;
     ELSE
-      RAISE EXCEPTION USING ERRCODE = one, MESSAGE = messages[cardinality(messages)];
+      RAISE EXCEPTION USING ERRCODE = one, MESSAGE = _flohsync.clean(messages[cardinality(messages)]);
     END IF;
   END LOOP;
   IF NOT succeeded AND alike AND lost = new AND lost > 2 THEN
-    RAISE EXCEPTION USING ERRCODE = one, MESSAGE = messages[cardinality(messages)];
+    RAISE EXCEPTION USING ERRCODE = one, MESSAGE = _flohsync.clean(messages[cardinality(messages)]);
   END IF;
   untried := ARRAY(SELECT g.i FROM unnest(lows, highs) r(low, high) CROSS JOIN LATERAL generate_series(r.low, r.high) g(i));
 END
@@ -287,7 +287,7 @@ BEGIN
        AND extract(month FROM make_date(left(t, 4)::int, substr(t, 6, 2)::int, 1) + (substr(t, 9, 2)::int - 1)) = substr(t, 6, 2)::int THEN
       value := to_jsonb(left(t, 10)::date);
     ELSE
-      problem := format('%L is not a date', left(t, 100));
+      problem := _flohsync.clean(format('%L is not a date', left(t, 100)));
     END IF;
   ELSIF _field = 'managerId' AND t ~ '\S' THEN
     -- A user's id, or the external id of somebody in the same directory.
@@ -304,7 +304,7 @@ BEGIN
     END IF;
     value := to_jsonb(u);
     IF u IS NULL THEN
-      problem := format('%L is no user', left(t, 100));
+      problem := _flohsync.clean(format('%L is no user', left(t, 100)));
     END IF;
   ELSIF _field IN ('startDate', 'managerId') THEN
     value := 'null';
@@ -385,7 +385,7 @@ BEGIN
        AND f.source IS NOT NULL AND f.source <> 'null'
   ), noted AS (
     INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, 'mapping', format('%%s: %%s', f.field, f.problem), left(f.source::text, 1000)
+    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, 'mapping', format('%%s: %%s', f.field, f.problem), _flohsync.clean(left(f.source::text, 1000))
       FROM field f WHERE f.problem IS NOT NULL AND coalesce($4::text, $6::text) IS NOT NULL
     RETURNING 1
   ), patch AS (
@@ -736,6 +736,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  _message := _flohsync.clean(_message);
   -- Of a deadlock, what the transaction holds already may be part: a run does it again as a whole.
   IF _run IS NOT NULL AND _state = '40P01' THEN
     RAISE deadlock_detected USING MESSAGE = _message;

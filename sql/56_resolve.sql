@@ -145,9 +145,10 @@ BEGIN
   SELECT * INTO x FROM flohsync.resource_record r
    WHERE r.external_id = explain_match.external_id AND r.resource_type = c.resource_type AND r.connector_id = c.connector_id;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type),
-      HINT = 'The record has not been synced, or is filtered out, or was purged.';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type)),
+      NULL,
+      'The record has not been synced, or is filtered out, or was purged.');
   END IF;
   SELECT * INTO m FROM flohsync.connector_sync_match y WHERE y.connector_resource_id = x.id;
   EXECUTE format($sql$
@@ -238,8 +239,10 @@ BEGIN
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
   ELSIF _user IS NOT NULL AND NOT _flohsync.hold_user(_user) THEN
-    RAISE undefined_object USING MESSAGE = format('user %s does not exist', _user),
-      HINT = 'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.';
+    PERFORM _flohsync.raise('42704',
+      format('user %s does not exist', _user),
+      NULL,
+      'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.');
   END IF;
 END
 $$;
@@ -256,8 +259,10 @@ BEGIN
   PERFORM _flohsync.lock('connector', m.connector_id::text, true), _flohsync.share_matching(m.connector_id, m.resource_type);
   SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match FOR UPDATE;
   IF NOT FOUND THEN
-    RAISE undefined_object USING MESSAGE = format('match %s does not exist', coalesce(_match::text, 'NULL')),
-      HINT = 'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.';
+    PERFORM _flohsync.raise('42704',
+      format('match %s does not exist', coalesce(_match::text, 'NULL')),
+      NULL,
+      'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.');
   END IF;
   RETURN m;
 END
@@ -314,10 +319,10 @@ BEGIN
   END IF;
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
-    RAISE unique_violation USING
-      MESSAGE = format('no user can be created with e-mail address "%s"', x.email),
-      DETAIL = coalesce(made.problem || '.', 'No user was created.'),
-      HINT = 'Link the record to that user.';
+    PERFORM _flohsync.raise('23505',
+      _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
+      coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
+      'Link the record to that user.');
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
   PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);
@@ -400,7 +405,7 @@ BEGIN
       IF _flohsync.passes(SQLSTATE) THEN
         RAISE;
       END IF;
-      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
+      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', _flohsync.clean(SQLERRM)));
     END;
   END LOOP;
   RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);

@@ -288,11 +288,12 @@ DECLARE
 BEGIN
   SELECT * INTO j FROM flohsync.workflow_job x WHERE x.id = _id FOR UPDATE;
   IF NOT FOUND THEN
-    RAISE undefined_object USING MESSAGE = format('workflow job %s does not exist', coalesce(_id::text, 'NULL'));
+    PERFORM _flohsync.raise('42704', format('workflow job %s does not exist', coalesce(_id::text, 'NULL')));
   ELSIF j.status <> 'running' THEN
-    RAISE object_not_in_prerequisite_state USING
-      MESSAGE = format('workflow job %s is not being worked on', _id), DETAIL = format('Its status is %s.', j.status),
-      HINT = 'Take jobs with flohsync.claim_workflow_jobs().';
+    PERFORM _flohsync.raise('55000',
+      format('workflow job %s is not being worked on', _id),
+      format('Its status is %s.', j.status),
+      'Take jobs with flohsync.claim_workflow_jobs().');
   END IF;
   RETURN j;
 END

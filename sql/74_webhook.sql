@@ -46,9 +46,10 @@ AS $$
 BEGIN
   IF TG_OP <> 'INSERT' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true)
      OR TG_OP <> 'DELETE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('the entitlement handler runs with the rights of role "%s"', _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END)),
-      HINT = 'Only a member of that role can set or change it.';
+    PERFORM _flohsync.raise('42501',
+      _flohsync.clean(format('the entitlement handler runs with the rights of role "%s"', _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END))),
+      NULL,
+      'Only a member of that role can set or change it.');
   END IF;
   RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END
@@ -90,7 +91,7 @@ BEGIN
     PERFORM _flohsync.invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
       'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
   ELSIF NOT has_function_privilege(_flohsync.caller(), p.oid, 'EXECUTE') THEN
-    RAISE insufficient_privilege USING MESSAGE = format('permission denied for function %s', p.oid::regprocedure);
+    PERFORM _flohsync.raise('42501', format('permission denied for function %s', p.oid::regprocedure));
   END IF;
   INSERT INTO _flohsync.webhook_handler AS h (handler, owner, code_owner)
   SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), _flohsync.role(_flohsync.caller()), _flohsync.role(p.proowner)
@@ -145,7 +146,7 @@ BEGIN
   PERFORM _flohsync.share_matching(_connector, _type);
   RETURN NULL;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-  RETURN SQLERRM;
+  RETURN _flohsync.clean(SQLERRM);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'share_matching() for a webhook, which goes on without it where that cannot be had: null, or why not';
@@ -277,7 +278,7 @@ BEGIN
   removable := true;
   deactivated := false;
   IF _hindered IS NOT NULL THEN
-    RAISE lock_not_available USING MESSAGE = _hindered;
+    RAISE lock_not_available USING MESSAGE = _flohsync.clean(_hindered);
   END IF;
   -- All records of the user in one order: when the last two of them go at once, one sees that it is the last.
   PERFORM FROM flohsync.connector_sync_match m

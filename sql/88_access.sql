@@ -104,13 +104,13 @@ BEGIN
            || CASE WHEN cardinality(revoked) > 1 THEN ' or of its members' ELSE '' END;
   IF stopped IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = format('%s configurations that ran with the rights of %s run no more', cardinality(stopped), whose),
-      DETAIL = format('They are: %s%s.', array_to_string(stopped[:20], '; '), CASE WHEN cardinality(stopped) > 20 THEN '; …' ELSE '' END),
+      MESSAGE = _flohsync.clean(format('%s configurations that ran with the rights of %s run no more', cardinality(stopped), whose)),
+      DETAIL = format('They are: %s%s.', _flohsync.clean(array_to_string(stopped[:20], '; ')), CASE WHEN cardinality(stopped) > 20 THEN '; …' ELSE '' END),
       HINT = 'Look at what they run, then give them to another role with flohsync.set_sync_owner().';
   END IF;
   IF handler IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = format('the entitlement handler %s ran with the rights of %s and is removed', handler, whose),
+      MESSAGE = _flohsync.clean(format('the entitlement handler %s ran with the rights of %s and is removed', handler, whose)),
       DETAIL = 'Webhooks without a resource type are recorded in flohsync.entitlement_event.',
       HINT = 'Set another one with flohsync.set_entitlement_handler().';
   END IF;

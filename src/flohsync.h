@@ -9,8 +9,8 @@
  *	5  launcher   worker
  *	4  run   pass   cache   invalidator
  *	3  store   apply   lookup   upsert   outbox
- *	2  http   outbound   redis   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron   webhook
- *	1  wait   db   run_as   shmem   guc   memory
+ *	2  http   outbound   redis   redact   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron   webhook
+ *	1  wait   db   run_as   shmem   guc   memory   clean
  *	0  compat.h   flohsync.h
  */
 #ifndef FLOHSYNC_H

@@ -41,11 +41,12 @@ typedef enum HttpFailure
 typedef struct HttpResponse
 {
 	HttpFailure failure;
-	char		message[512];	/* of a failure */
+	char		message[512];	/* of a failure; clean */
 	int			status;			/* of the final answer */
 	char	   *body;			/* until the next answer is waited for */
 	size_t		len;
 	char		retry_after[128];	/* header, "" when absent */
+	char		content_type[64];	/* likewise */
 	time_t		date;			/* of the upstream's Date header, 0 when absent */
 	TimestampTz started_at;
 	double		ms;

@@ -10,6 +10,7 @@
 
 #include "utils/timestamp.h"
 
+#include "clean.h"
 #include "flohsync.h"
 #include "guc.h"
 #include "http.h"
@@ -227,6 +228,9 @@ http_finish(HttpClient *client, HttpResponse *response)
 		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
 		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
 			strlcpy(date, header->value, sizeof(date));
+		response->content_type[0] = '\0';
+		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(response->content_type, header->value, sizeof(response->content_type));
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
 		http_leave();
 		response->status = (int) status;
@@ -254,6 +258,8 @@ http_finish(HttpClient *client, HttpResponse *response)
 			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
 					sizeof(response->message));
 	}
+	/* libcurl quotes certificates, and we where a redirect leads to. */
+	clean_into(response->message, sizeof(response->message), response->message, strlen(response->message));
 }
 
 /*

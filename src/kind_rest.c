@@ -190,13 +190,10 @@ rest_wait(RestState *state)
 static void
 rest_answer_problem(RestState *state, SourceAnswer *answer)
 {
-	char	   *message = source_redacted(state->source, state->problem.message, strlen(state->problem.message));
-
-	answer->error_class = state->problem.error_class;
+	source_fail(state->source, answer, state->problem.error_class, "%s", state->problem.message);
 	answer->retryable = state->problem.retryable;
 	answer->retry_after_ms = state->problem.retry_after_ms;
 	answer->started_at = GetCurrentTimestamp();
-	strlcpy(answer->message, message, sizeof(answer->message));
 }
 
 /* A status that the definition, or the kind of list, gives a meaning of its own. */
@@ -265,11 +262,6 @@ rest_answer(Source *source, SourceAnswer *answer)
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
 			break;
 	}
-	answer->body = response.body;
-	answer->len = response.len;
-	answer->started_at = response.started_at;
-	answer->ms = response.ms;
-	answer->date = response.date;
 	rest_judge(state, &response, answer);
 	if (answer->error_class)
 		rest_special_status(state, answer);
@@ -283,10 +275,9 @@ rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->def->get_path == NULL)
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the definition does not say how one record of type \"%s\" is asked for",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the definition does not say how one record of type \"%s\" is asked for", source->spec.resource_type);
 		return;
 	}
 	rest_begin(source, NULL, external_id);

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "clean.h"
 #include "db.h"
 #include "flohsync.h"
 #include "guc.h"
@@ -107,7 +108,7 @@ sql_role(Source *source, Oid code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
-						source->spec.owner_name),
+						clean(source->spec.owner_name)),
 				 errhint("Give it to a role with flohsync.set_sync_owner().")));
 	return run_as_role(source->spec.owner, code_owner);
 }
@@ -127,7 +128,7 @@ sql_find_function(const char *function, Oid *owner)
 	if (db_execute(&query, &value, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("there is no function %s(jsonb) that returns jsonb", function)));
+				 errmsg("there is no function %s(jsonb) that returns jsonb", clean(function))));
 	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
 	return DatumGetObjectId(db_value(0, 1, &isnull));
 }
@@ -181,7 +182,7 @@ sql_call_function(Source *source, const char *request)
 	if (code_owner != source->spec.code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the function %s has another owner than when the connector was given it", source->spec.function),
+				 errmsg("the function %s has another owner than when the connector was given it", clean(source->spec.function)),
 				 errhint("Look at the function, then give it to the connector again with flohsync.update_connector().")));
 	answer = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
@@ -412,9 +413,8 @@ sql_answer(Source *source, SourceAnswer *answer)
 	sql_new_body(source);
 	if (source->spec.query == NULL && source->spec.function == NULL)
 	{
-		answer->error_class = "configuration";
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector has no query for resource type \"%s\"", source->spec.resource_type);
+		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
+					source->spec.resource_type);
 		return;
 	}
 	if (source->spec.query == NULL || state->spool == NULL)
@@ -443,13 +443,13 @@ sql_answer(Source *source, SourceAnswer *answer)
 }
 
 static bool
-sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem)
+sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	SqlState   *state = source->state;
 
-	if (!page_parse(parser, answer->body, answer->len, page, problem))
+	if (!source_read_commands(source, parser, answer, page))
 		return false;
-	for (int i = 0; page->success && i < state->ntoo_large; i++)
+	for (int i = 0; i < state->ntoo_large; i++)
 	{
 		char	   *id = state->too_large[i];
 
@@ -504,10 +504,9 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector cannot be asked for one record of type \"%s\"", source->spec.resource_type);
 		return;
 	}
 	answer->started_at = GetCurrentTimestamp();
@@ -519,10 +518,7 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 		sql_call_function(source, source_get_request(&source->spec, external_id));
 	sql_end(source);
 	if (!good)
-	{
-		answer->error_class = "too_large";
-		snprintf(answer->message, sizeof(answer->message), "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
-	}
+		source_fail(source, answer, "too_large", "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
 	answer->body = state->body.data;
 	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;

@@ -381,7 +381,8 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 		page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "error", 5));
 		if (page->upstream_error == NULL)
 			page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "message", 7));
-		if (page->upstream_error == NULL)
+		page->unexplained = page->upstream_error == NULL;
+		if (page->unexplained)
 			page->upstream_error = success == 0 ? "the answer does not say \"success\": true"
 				: "the upstream reported a failure and gave no reason";
 		return true;

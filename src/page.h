@@ -49,6 +49,7 @@ typedef struct UpstreamPage
 	bool		success;		/* payload usable; false: see upstream_error */
 	bool		too_large;		/* the problem is a limit that was passed: asking again does not help */
 	char	   *upstream_error; /* text of a success:false answer, NUL-terminated, at most 1 kB */
+	bool		unexplained;	/* that text is ours: the answer gives no reason */
 	Record	   *records;		/* sorted by external_id bytes, no duplicates */
 	int			nrecords;
 	RecordFault *faults;

@@ -329,6 +329,13 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 	if (page->nfaults == 0)
 		return;
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+	for (int i = 0; i < page->nfaults; i++)
+	{
+		Slice	   *payload = &page->faults[i].payload;
+
+		payload->data = source_redacted(run->source, payload->data, Min(payload->len, STORE_PAYLOAD_BYTES));
+		payload->len = strlen(payload->data);
+	}
 	store_add_faults(run->id, entry->page, page->faults, page->nfaults);
 	entry->counts.errored += page->nfaults;
 	for (int i = 0; i < page->nfaults; i++)
@@ -559,10 +566,10 @@ pass_walk(Run *run)
 		}
 		if (loop)
 		{
-			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",
-					 100, source_redacted(run->source, page.next_cursor,
-										  /* what is behind the "?" of an address may be secret */
-										  strcspn(page.next_cursor, "?")), run->page);
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%s\" on page %d",
+					 source_told(run->source, page.next_cursor,
+								 /* what is behind the "?" of an address may be secret */
+								 strcspn(page.next_cursor, "?"), 100), run->page);
 			return;
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)

@@ -58,7 +58,6 @@ whole_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	SourceAnswer answer;
 	UpstreamPage page;
 	PageParser *parser;
-	const char *problem;
 	char	   *body;
 
 	for (int attempt = 1;; attempt++)
@@ -81,8 +80,14 @@ whole_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	body = MemoryContextAllocHuge(CurrentMemoryContext, answer.len + 1);
 	memcpy(body, answer.body, answer.len);
 	body[answer.len] = '\0';
+	answer.body = body;
 	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
-	if (!page_parse(parser, body, answer.len, &page, &problem) || !page.success || page.nfaults > 0 || page.nrecords != 1)
+	if (!source_read_one(run->source, parser, &answer, &page))
+	{
+		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		return false;
+	}
+	if (page.nfaults > 0 || page.nrecords != 1)
 		return false;
 	*record = page.records[0];
 	*heaviest = Max(*heaviest, page.heaviest);

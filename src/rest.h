@@ -202,7 +202,7 @@ typedef struct RestProblem
 	const char *error_class;	/* NULL: nothing */
 	bool		retryable;
 	int64		retry_after_ms;
-	char		message[640];
+	char		message[1024];	/* fit to be told */
 } RestProblem;
 
 typedef struct RestState
@@ -282,7 +282,7 @@ extern bool rest_jsonpath_says(RestState *state, const RestPath *path, const Jso
 extern bool rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 
-extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem);
+extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 
 extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);

@@ -3,12 +3,14 @@
  *	  Credentials of requests; tokens and the signed JWTs that they are got for.
  *
  * A token lives in the memory of this process until 60 seconds before it
- * expires, under a digest of everything that it was asked for with: another
+ * expires, under the SHA-256 of everything that it was asked for with: another
  * secret, or another connector, never gets it.  It is hidden (source_hide) from
- * the moment it is known.
+ * the moment it is known, and so is every credential that is made here.
  *
- * What a token endpoint answers is never put in a message, but for the error
- * code of RFC 6749 (5.2).
+ * What a token endpoint answers may hold a token that we do not know of, when
+ * it is not where the definition says.  So of a successful answer a message has
+ * the error of RFC 6749 (5.2), the names of the members, or a web page; of any
+ * other answer the beginning.
  *
  * Clear texts are wiped with the memory context of the request: so a text that
  * one is put into gets its whole room before.
@@ -17,7 +19,6 @@
 
 #include <time.h>
 
-#include "common/hashfn.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
@@ -32,27 +33,30 @@
 #define TOKEN_DEFAULT_S		300
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
+#define TOKEN_MEMBERS		10		/* names of so many are told */
+#define TOKEN_ERROR_BYTES	500
+
 typedef struct TokenSlot
 {
-	uint64		key[2];			/* 0, 0: free */
-	char	   *token;
+	unsigned char key[CRYPTO_SHA256_BYTES];
+	char	   *token;			/* NULL: free */
 	TimestampTz until;
 } TokenSlot;
 
 static TokenSlot token_slots[TOKEN_SLOTS];
 
 static void
-auth_key(const char *material, uint64 key[2])
+auth_key(const char *material, unsigned char key[CRYPTO_SHA256_BYTES])
 {
-	key[0] = hash_bytes_extended((const unsigned char *) material, strlen(material), 0x666c6f68);
-	key[1] = hash_bytes_extended((const unsigned char *) material, strlen(material), 0x73796e63) | 1;
+	if (!crypto_sha256(material, strlen(material), key))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-256")));
 }
 
 static TokenSlot *
-auth_slot(const uint64 key[2])
+auth_slot(const unsigned char key[CRYPTO_SHA256_BYTES])
 {
 	for (int i = 0; i < TOKEN_SLOTS; i++)
-		if (token_slots[i].key[0] == key[0] && token_slots[i].key[1] == key[1])
+		if (token_slots[i].token != NULL && memcmp(token_slots[i].key, key, CRYPTO_SHA256_BYTES) == 0)
 			return &token_slots[i];
 	return NULL;
 }
@@ -69,7 +73,7 @@ auth_forget(TokenSlot *slot)
 }
 
 static void
-auth_keep(const uint64 key[2], const char *token, TimestampTz until)
+auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
 {
 	TokenSlot  *slot = auth_slot(key);
 
@@ -85,7 +89,7 @@ auth_keep(const uint64 key[2], const char *token, TimestampTz until)
 	auth_forget(slot);
 	slot->token = MemoryContextStrdup(TopMemoryContext, token);
 	slot->until = until;
-	memcpy(slot->key, key, sizeof(slot->key));
+	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
 }
 
 /* A text in base64url. */
@@ -99,12 +103,13 @@ auth_base64(CryptoBase64 kind, const void *data, size_t len)
 }
 
 static char *
-auth_basic(const char *user, const char *password)
+auth_basic(RestState *state, const char *user, const char *password)
 {
 	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
 	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
 	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
+	source_hide(state->source, encoded);
 	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
 }
 
@@ -202,7 +207,10 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
 		return NULL;
 	}
-	return crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	/* Of no use without its signature; and the beginning is that of any other, too. */
+	source_hide(state->source, strrchr(input, '.') + 1);
+	return input;
 }
 
 /* So much room a text takes in a form, with what stands between. */
@@ -222,6 +230,16 @@ auth_form(StringInfo form, const char *name, const char *value)
 	http_url_encode(form, name);
 	appendStringInfoChar(form, '=');
 	http_url_encode(form, value);
+}
+
+/* Adds a part of what a token depends on, so that no two lists of parts come to the same. */
+static void
+auth_depends(StringInfo material, const char *part)
+{
+	if (part == NULL)
+		appendStringInfoChar(material, '-');
+	else
+		appendStringInfo(material, "%zu:%s", strlen(part), part);
 }
 
 /*
@@ -262,9 +280,16 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		auth_room(aud) + auth_room(key) + auth_room(auth->token_path->text) + 1000;
 	enlargeStringInfo(form, (int) room);
 	enlargeStringInfo(material, (int) (2 * room));
-	appendStringInfo(material, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n%d\n%d\n%s", url, id ? id : "", secret ? secret : "", scope ? scope : "",
-					 iss ? iss : "", sub ? sub : "", aud ? aud : "", key ? key : "", auth->client_auth, auth->bearer,
-					 auth->token_path->text);
+	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
+	auth_depends(material, url);
+	auth_depends(material, id);
+	auth_depends(material, secret);
+	auth_depends(material, scope);
+	auth_depends(material, iss);
+	auth_depends(material, sub);
+	auth_depends(material, aud);
+	auth_depends(material, key);
+	auth_depends(material, auth->token_path->text);
 	if (auth->type == REST_AUTH_JWT)
 	{
 		if (aud == NULL && !auth->bearer)
@@ -277,7 +302,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_form(form, "scope", scope);
 	for (int i = 0; i < auth->extra.n; i++)
 		auth_form(form, auth->extra.params[i].name, extra[i]);
-	appendStringInfo(material, "\n%s", form->data);
+	auth_depends(material, form->data);
 	switch (auth->client_auth)
 	{
 		case REST_CLIENT_BASIC:
@@ -288,7 +313,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			http_url_encode(&user, id);
 			http_url_encode(&password, secret);
 			crypto_wipe_with(CurrentMemoryContext, password.data, password.len);
-			*header = auth_basic(user.data, password.data);
+			*header = auth_basic(state, user.data, password.data);
 			break;
 		case REST_CLIENT_BODY:
 			auth_form(form, "client_id", id);
@@ -384,17 +409,74 @@ auth_find(RestState *state, const RestPath *path, JsonParser *json)
 	return value.node ? rest_text(value.json, value.node) : NULL;
 }
 
+/* What RFC 6749 (5.2) has in an error, fit to be told; NULL: the answer has none. */
+static char *
+auth_error(RestState *state, const JsonParser *json)
+{
+	bool		object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
+	char	   *code = object ? rest_member_text(json, JSON_ROOT, "error") : NULL;
+	char	   *description = object ? rest_member_text(json, JSON_ROOT, "error_description") : NULL;
+	char	   *error = code ? code : description;
+
+	if (code && description)
+		error = psprintf("%s: %s", code, description);
+	return error ? source_told(state->source, error, strlen(error), TOKEN_ERROR_BYTES) : NULL;
+}
+
+/* Names of the members of an object, as a text. */
+static char *
+auth_members(const JsonParser *json)
+{
+	const JsonNode *nodes = json->nodes;
+	StringInfoData names;
+	int			n = 0;
+
+	initStringInfo(&names);
+	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS; i = nodes[nodes[i].next].next)
+	{
+		char	   *name = rest_text(json, i);
+
+		if (name)
+			appendStringInfo(&names, "%s\"%.40s\"", n++ ? ", " : "", name);
+	}
+	return names.data;
+}
+
+/* Says why a successful answer is of no use. */
+static void
+auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
+{
+	char	   *error = auth_error(state, json);
+	const char *path = state->def->auth.token_path->text;
+	static const char none[] = "the token endpoint's answer holds no token at";
+
+	if (error)
+		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
+	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
+		source_fail(state->source, answer, "auth", "%s %s, but %s", none, path, auth_members(json));
+	else if (json)
+		source_fail(state->source, answer, "auth", "%s %s", none, path);
+	else
+		source_fail(state->source, answer, "auth", "%s %s: it is not JSON", none, path);
+	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
+		source_show(state->source, answer);
+	else if (json == NULL && answer->content_type[0] != '\0')
+		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
+}
+
 /* A token from an answer; false with the problem noted. */
 static bool
-auth_read_token(RestState *state, const HttpResponse *response, const uint64 key[2])
+auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
 {
 	const RestAuth *auth = &state->def->auth;
 	JsonParser *json = rest_parser(state);
 	char	   *token = NULL;
-	bool		is_json = json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) &&
-		(json->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
+	char	   *error;
+	bool		good = response->status >= 200 && response->status <= 299;
 
-	if (response->status >= 200 && response->status <= 299 && is_json)
+	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) || (json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		json = NULL;
+	if (good && json)
 	{
 		token = auth_find(state, auth->token_path, json);
 		if (token)
@@ -424,23 +506,21 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 			auth_keep(key, token, state->token_until);
 		return true;
 	}
-	if (response->status >= 200 && response->status <= 299)
-		rest_problem(state, "auth", "the token endpoint's answer holds no token");
+	if (good)
+		auth_no_token(state, answer, json);
 	else
 	{
-		char	   *code = is_json ? rest_member_text(json, JSON_ROOT, "error") : NULL;
-		bool		plain = code != NULL && strlen(code) < 64;
-
-		for (const char *p = code; plain && *p; p++)
-			plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_';
-		rest_problem(state, "auth", "the token endpoint answered with status %d%s%s", response->status,
-					 plain ? ": " : "", plain ? code : "");
-		if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
-		{
-			state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
-			state->problem.retryable = true;
-			state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
-		}
+		source_fail_status(state->source, answer, "the token endpoint", "auth");
+		error = auth_error(state, json);
+		if (error)
+			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
+	}
+	rest_problem(state, "auth", "%s", answer->message);
+	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
+	{
+		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
+		state->problem.retryable = true;
+		state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
 	}
 	return false;
 }
@@ -455,7 +535,8 @@ auth_get_token(RestState *state)
 	StringInfoData form;
 	StringInfoData material;
 	TokenSlot  *slot;
-	uint64		key[2];
+	SourceAnswer answer = {0};
+	unsigned char key[CRYPTO_SHA256_BYTES];
 	const char *refused;
 
 	if (url == NULL)
@@ -494,16 +575,15 @@ auth_get_token(RestState *state)
 		state->token_client = http_client_create();
 	http_start(state->token_client, &request);
 	http_finish(state->token_client, &response);
-	if (response.failure != HTTP_OK)
+	crypto_wipe(form.data, form.len);
+	if (!source_take(state->source, &answer, &response, "token endpoint"))
 	{
-		rest_problem(state, response.failure == HTTP_NETWORK ? "network" : response.failure == HTTP_TIMEOUT ? "timeout" :
-					 response.failure == HTTP_TLS ? "tls" : response.failure == HTTP_BLOCKED ? "blocked_address" :
-					 response.failure == HTTP_TOO_LARGE ? "too_large" : "auth",
-					 "token endpoint: %s", response.message);
-		state->problem.retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
+		rest_problem(state, response.failure == HTTP_TOO_LARGE || response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
+					 "auth" : answer.error_class, "%s", answer.message);
+		state->problem.retryable = answer.retryable;
 		return false;
 	}
-	return auth_read_token(state, &response, key);
+	return auth_read_token(state, &response, &answer, key);
 }
 
 static bool
@@ -574,8 +654,7 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				b = a ? rest_render_plain(state, auth->password) : NULL;
 				if (b == NULL)
 					return false;
-				state->authorization = crypto_join(state->source->context, auth_basic(a, b), "", "");
-				source_hide(state->source, strrchr(state->authorization, ' ') + 1);
+				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b), "", "");
 			}
 			*header = state->authorization;
 			return true;

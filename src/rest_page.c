@@ -22,17 +22,21 @@ bool
 reading_failed(Reading *r, const char *error_class, const char *format,...)
 {
 	va_list		args;
-	char	   *message;
 
 	va_start(args, format);
-	vsnprintf(r->answer->message, sizeof(r->answer->message), format, args);
+	source_say(r->state->source, r->answer->message, sizeof(r->answer->message), format, args);
 	va_end(args);
-	/* What an answer says may be in it, such as the host of a link. */
-	message = source_redacted(r->state->source, r->answer->message, strlen(r->answer->message));
-	strlcpy(r->answer->message, message, sizeof(r->answer->message));
-	pfree(message);
 	r->answer->error_class = error_class;
 	r->answer->retryable = false;
+	return false;
+}
+
+/* reading_none: the answer is not what was asked for, so the message also shows what it is; false. */
+static bool
+reading_none(Reading *r, const char *problem, const char *path)
+{
+	reading_failed(r, "bad_answer", "%s%s%s", problem, path ? " " : "", path ? path : "");
+	source_show(r->state->source, r->answer);
 	return false;
 }
 
@@ -156,10 +160,10 @@ reading_select(Reading *r, int64 total)
 			r->list_found = r->n > 0;
 	}
 	if (r->bad_list)
-		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
+		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
 	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
 	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
-		return reading_failed(r, "bad_answer", "the answer has no list of records at %s", d->records->text);
+		return reading_none(r, "the answer has no list of records at", d->records->text);
 	return true;
 }
 
@@ -423,24 +427,27 @@ reading_next_parent(Reading *r, char *next)
 
 /* An answer without a list: there was nothing to ask for. */
 static bool
-reading_nothing(Reading *r, const char **problem)
+reading_nothing(Reading *r)
 {
-	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, problem) == NULL ||
-		!page_mapped_room(r->parser, r->page, 0, problem))
-		return false;
+	const char *problem;
+
+	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, &problem) == NULL ||
+		!page_mapped_room(r->parser, r->page, 0, &problem))
+		return reading_failed(r, "bad_answer", "%s", problem);
 	page_mapped_end(r->parser, r->page);
 	r->page->list_start = true;
 	r->page->next_cursor = reading_next_parent(r, NULL);
 	return true;
 }
 
-/* rest_read reads a page; false with the answer's class, or *problem, set. */
+/* rest_read reads a page; false with the answer's class set. */
 bool
-rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem)
+rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	RestState  *state = source->state;
 	const RestDefinition *d = state->def;
 	Reading		r = {state, parser, page, answer};
+	const char *problem = NULL;
 	bool		failed = false;
 	int64		total;
 	char	   *next;
@@ -450,24 +457,26 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	state->page_started = true;
 	rest_jsonpath_keep(NULL, 0);
 	if (state->nothing)
-		return reading_nothing(&r, problem);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, problem);
+		return reading_nothing(&r);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
 	if (r.json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
-		reading_failed(&r, page->too_large ? "too_large" : "bad_answer", "upstream's answer cannot be read: %s", *problem);
-		answer->retryable = !page->too_large;
+		if (page->too_large)
+			return reading_failed(&r, "too_large", "upstream's answer cannot be read: %s", problem);
+		reading_none(&r, "upstream's answer cannot be read:", problem);
+		answer->retryable = true;
 		return false;
 	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
-		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
+		return reading_none(&r, "the answer is neither a JSON object nor an array", NULL);
 	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
 		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
 	if (failed || !reading_select(&r, total))
 		return false;
-	if (!page_mapped_room(parser, page, r.n, problem))
-		return reading_failed(&r, "too_large", "%s", *problem);
+	if (!page_mapped_room(parser, page, r.n, &problem))
+		return reading_failed(&r, "too_large", "%s", problem);
 	next = next_position(&r, total, &failed);
 	if (failed || !reading_delta(&r, &next))
 		return false;
@@ -535,7 +544,7 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	rest_jsonpath_keep(NULL, 0);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
 	if (r.json == NULL)
-		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);
+		return reading_none(&r, "upstream's answer cannot be read:", problem);
 	if (!page_is_clean(parser, r.json, JSON_ROOT))
 		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
 	page_exclude(parser, d->exclude, d->nexclude);
@@ -544,7 +553,7 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	if (record.failed)
 		return reading_unknown(&r, d->get_record);
 	if (record.node == 0 && !one_is_none(d->get_record, r.json))
-		return reading_failed(&r, "bad_answer", "the answer has no record at %s", d->get_record->text);
+		return reading_none(&r, "the answer has no record at", d->get_record->text);
 	if (record.node != 0 && !page_may_store(record.json, record.node))
 		return reading_failed(&r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
 							  FLOHSYNC_MAX_RECORD_BYTES);
@@ -557,6 +566,9 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
 		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
 
+		/* An error with status 200, perhaps. */
+		if (id.node == 0)
+			return reading_none(&r, "the answer has no record with an id at", d->external_id.paths[0]->text);
 		appendStringInfoChar(&out, '{');
 		one_member(&out, "externalId", &id);
 		one_member(&out, "displayName", &name);

@@ -29,7 +29,7 @@ rest_problem(RestState *state, const char *error_class, const char *format,...)
 	va_list		args;
 
 	va_start(args, format);
-	vsnprintf(state->problem.message, sizeof(state->problem.message), format, args);
+	source_say(state->source, state->problem.message, sizeof(state->problem.message), format, args);
 	va_end(args);
 	state->problem.error_class = error_class;
 	state->problem.retryable = false;

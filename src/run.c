@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "db_lock.h"
 #include "guc.h"
@@ -50,12 +51,13 @@ void
 run_fail(Run *run, const char *error_class, const char *format,...)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->context);
-	char		message[1024];
+	char		message[CLEAN_MAX];
 	va_list		args;
 
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
+	clean_into(message, sizeof(message), message, strlen(message));
 	run->status = strcmp(error_class, "cancelled") == 0 ? "cancelled" : "error";
 	run->error_class = error_class;
 	run->error = pstrdup(message);
@@ -76,6 +78,7 @@ run_incomplete(Run *run, const char *format,...)
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
+	clean_into(message, sizeof(message), message, strlen(message));
 	run->complete = false;
 	run->reason = MemoryContextStrdup(run->context, message);
 }
@@ -116,7 +119,7 @@ run_error_context(void *arg)
 		errcontext("flohsync run " INT64_FORMAT, run->id);
 	else
 		errcontext("flohsync run " INT64_FORMAT " of connector \"%s\", resource type \"%s\", page %d",
-				   run->id, run->setup.connector_name, run->setup.resource_type, run->page);
+				   run->id, clean(run->setup.connector_name), run->setup.resource_type, run->page);
 }
 
 typedef struct StartWork
@@ -255,8 +258,8 @@ run_post_sync(Run *run)
 		FlushErrorState();
 		db_abort();
 		ereport(LOG,
-				(errmsg("post-sync processing failed: %s", edata->message),
-				 edata->context ? errdetail_internal("%s", edata->context) : 0));
+				(errmsg("post-sync processing failed: %s", clean(edata->message)),
+				 edata->context ? errdetail_internal("%s", clean(edata->context)) : 0));
 		run_begin(run, "recording a failure");
 		store_post_sync_failed(run->id, edata->sqlerrcode, edata->message);
 		db_commit();
@@ -379,15 +382,22 @@ run_finish(Run *run)
 	{
 		if (run->error)
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s", run->setup.connector_name,
-							run->setup.resource_type, run->id, run->status, run->error),
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s", clean(run->setup.connector_name),
+							run->setup.resource_type, run->id, run->status, clean(run->error)),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
 		else
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s", run->setup.connector_name,
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s", clean(run->setup.connector_name),
 							run->setup.resource_type, run->id, run->status),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
 	}
+}
+
+/* A text of an error that was raised: it may quote what an upstream, or somebody's function, said. */
+static char *
+run_told(Run *run, const char *text)
+{
+	return run->source ? source_told(run->source, text, strlen(text), CLEAN_MAX) : clean(text);
 }
 
 /* Turns an error that was raised into the end of the run. */
@@ -405,6 +415,7 @@ run_caught(Run *run)
 		run_fail(run, "cancelled", "run was cancelled");
 	else
 	{
+		const char *message = edata->message ? edata->message : "unknown error";
 		const char *detail = edata->detail;
 
 		/* A connector's query does not know about the search_path of who wrote it. */
@@ -413,12 +424,11 @@ run_caught(Run *run)
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
 				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
 				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
-				 "%s%s%s", edata->message ? edata->message : "unknown error",
-				 detail ? ": " : "", detail ? detail : "");
+				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
 		ereport(LOG,
-				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, edata->message),
-				 edata->context ? errdetail_internal("%s", edata->context) : 0,
-				 edata->hint ? errhint("%s", edata->hint) : 0, errhidecontext(true)));
+				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),
+				 edata->context ? errdetail_internal("%s", run_told(run, edata->context)) : 0, 
+				 edata->hint ? errhint("%s", run_told(run, edata->hint)) : 0, errhidecontext(true)));
 	}
 }
 

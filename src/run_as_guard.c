@@ -34,6 +34,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "clean.h"
 #include "run_as.h"
 
 /* Marks executions that code of others began, among the flags of the executor. */
@@ -140,7 +141,7 @@ guard_executor_run(COMPAT_EXECUTOR_RUN_PARAMETERS)
 		((queryDesc->estate->es_top_eflags & GUARD_OTHERS_FLAG) != 0) != run_as_others())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cursor \"%s\" cannot be used here", ActivePortal->name),
+				 errmsg("cursor \"%s\" cannot be used here", clean(ActivePortal->name)),
 				 run_as_others() ? errdetail("It was opened outside of the security-restricted operation.") :
 				 errdetail("It was opened within a security-restricted operation.")));
 	if (prev_executor_run)

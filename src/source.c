@@ -4,18 +4,27 @@
  *
  * A source is asked for a page (source_ask, which may send a request and
  * return), then gives its answer (source_answer, which waits), and then makes
- * a page of it (source_read).  Close a source also after an error.
+ * a page of it (source_read).  A single record is asked for with source_get and
+ * read with source_read_one.  Close a source also after an error.
+ *
+ * Nobody else makes a page of an answer, or a message of what went wrong with
+ * one (test/layers checks it): a message never holds a secret of the connector,
+ * nor anything that a message must not hold, whoever asked for the answer.
  */
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "clean.h"
 #include "crypto.h"
 #include "flohsync.h"
 #include "json.h"
 #include "source.h"
+
+#define SHOW_CHARS	200			/* of a body */
 
 Source *
 source_open(const SourceSpec *spec)
@@ -52,35 +61,150 @@ source_answer(Source *source, SourceAnswer *answer)
 	source->kind->answer(source, answer);
 }
 
+/*
+ * What is told of an answer
+ */
+
+/* source_say is a message that may quote an upstream, made fit to be told. */
+void
+source_say(const Source *source, char *out, size_t size, const char *format, va_list args)
+{
+	StringInfoData text;
+	char	   *told;
+
+	initStringInfo(&text);
+	for (;;)
+	{
+		va_list		again;
+		int			more;
+
+		va_copy(again, args);
+		more = appendStringInfoVA(&text, format, again);
+		va_end(again);
+		if (more == 0)
+			break;
+		enlargeStringInfo(&text, more);
+	}
+	told = source_told(source, text.data, text.len, size - 1);
+	strlcpy(out, told, size);
+	pfree(told);
+	pfree(text.data);
+}
+
+/* source_fail says what is wrong with an answer.  It is not worth another attempt unless the caller says so. */
+void
+source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	source_say(source, answer->message, sizeof(answer->message), format, args);
+	va_end(args);
+	answer->error_class = error_class;
+	answer->retryable = false;
+}
+
+/* The beginning of a body. */
+static char *
+show_body(const Source *source, const char *body, size_t len)
+{
+	char	   *text = source_told(source, body, len, CLEAN_MAX);
+
+	text[pg_mbcharcliplen(text, strlen(text), SHOW_CHARS)] = '\0';
+	return text;
+}
+
+/* source_show adds to the message of an answer that cannot be used what it looks like. */
+void
+source_show(const Source *source, SourceAnswer *answer)
+{
+	char	   *body = show_body(source, answer->body, answer->len);
+	char	   *type = source_told(source, answer->content_type, strlen(answer->content_type), sizeof(answer->content_type));
+	char	   *message = pstrdup(answer->message);
+
+	if (!answer->by_http)
+		source_fail(source, answer, answer->error_class, "%s; the answer %s%s", message,
+					body[0] ? "begins with: " : "is empty", body);
+	else
+		source_fail(source, answer, answer->error_class, "%s; the answer %s%s%s%s", message,
+					type[0] ? "is " : "has no content type", type, body[0] ? " and begins with: " : " and is empty", body);
+	pfree(body);
+	pfree(type);
+	pfree(message);
+}
+
+/*
+ * source_take takes over what came by HTTP; false, with the answer's class set,
+ * when nothing came that could be looked at.
+ */
+bool
+source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who)
+{
+	static const char *const classes[] = {
+		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
+		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
+		[HTTP_REDIRECT] = "http_status",
+	};
+
+	answer->by_http = true;
+	answer->body = response->body;
+	answer->len = response->len;
+	answer->started_at = response->started_at;
+	answer->ms = response->ms;
+	answer->date = response->date;
+	strlcpy(answer->content_type, response->content_type, sizeof(answer->content_type));
+	answer->status = response->failure == HTTP_OK ? response->status : 0;
+	if (response->failure == HTTP_OK)
+		return true;
+	source_fail(source, answer, classes[response->failure], "%s: %s", who, response->message);
+	answer->retryable = response->failure == HTTP_NETWORK || response->failure == HTTP_TIMEOUT;
+	return false;
+}
+
+/* source_fail_status is for an answer whose status says that it is none. */
+void
+source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class)
+{
+	char	   *body = show_body(source, answer->body, answer->len);
+	bool		json = strcasestr(answer->content_type, "json") != NULL;
+	bool		typed = answer->content_type[0] != '\0' && body[0] != '\0' && !json;
+
+	source_fail(source, answer, error_class, "%s answered with status %d%s%s%s%s%s", who, answer->status,
+				typed ? " (" : "", typed ? answer->content_type : "", typed ? ")" : "", body[0] ? ": " : "", body);
+	pfree(body);
+}
+
+/* source_read_commands reads an answer of the command protocol; otherwise as source_read. */
+bool
+source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	const char *problem = NULL;
+
+	if (!page_parse(parser, answer->body, answer->len, page, &problem))
+	{
+		source_fail(source, answer, page->too_large ? "too_large" : "protocol", "upstream's answer cannot be read: %s", problem);
+		if (page->too_large)
+			return false;
+		source_show(source, answer);
+		/* A cut or garbled answer; maybe the next one is whole. */
+		answer->retryable = true;
+		return false;
+	}
+	if (page->success)
+		return true;
+	source_fail(source, answer, "upstream", "upstream reported an error: %s", page->upstream_error);
+	if (page->unexplained)
+		source_show(source, answer);
+	answer->cursor_refused = true;
+	return false;
+}
+
 /* source_read makes a page of an answer that came; false with the answer's class set when it is none. */
 bool
 source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
-	const char *problem = NULL;
-	bool		good;
-
-	if (source->kind->read)
-		good = source->kind->read(source, parser, answer, page, &problem);
-	else
-		good = page_parse(parser, answer->body, answer->len, page, &problem);
-	if (good && page->success)
-		return true;
-	if (good)
-	{
-		answer->error_class = "upstream";
-		answer->cursor_refused = true;
-		snprintf(answer->message, sizeof(answer->message), "upstream reported an error: %s",
-				 page->upstream_error ? source_redacted(source, page->upstream_error, strlen(page->upstream_error)) :
-				 "(no message)");
-	}
-	else if (answer->error_class == NULL)
-	{
-		/* A cut or garbled answer; maybe the next one is whole. */
-		answer->error_class = page->too_large ? "too_large" : "protocol";
-		answer->retryable = !page->too_large;
-		snprintf(answer->message, sizeof(answer->message), "upstream's answer cannot be read: %s", problem);
-	}
-	return false;
+	return source->kind->read ? source->kind->read(source, parser, answer, page) :
+		source_read_commands(source, parser, answer, page);
 }
 
 /*
@@ -99,9 +223,19 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 		source->kind->get(source, external_id, answer);
 		return;
 	}
-	answer->error_class = "configuration";
+	source_fail(source, answer, "configuration", "connectors of this kind cannot be asked for one record");
 	answer->not_supported = true;
-	strlcpy(answer->message, "connectors of this kind cannot be asked for one record", sizeof(answer->message));
+}
+
+/*
+ * source_read_one makes a page of what source_get answered: of one record, of
+ * none, or of one that was set aside.  False with the answer's class set when it
+ * is none.
+ */
+bool
+source_read_one(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	return source_read_commands(source, parser, answer, page);
 }
 
 /* source_close also wipes the secrets that the caller's spec has. */

@@ -65,7 +65,7 @@ typedef struct SourceSpec
 typedef struct SourceAnswer
 {
 	const char *error_class;	/* NULL: body is an answer of the command protocol */
-	char		message[640];
+	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
@@ -74,6 +74,9 @@ typedef struct SourceAnswer
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the next answer to a request of its kind, for a page or for one record */
 	size_t		len;
+	bool		by_http;
+	int			status;			/* of HTTP, 0: none */
+	char		content_type[64];	/* as it came; "": none */
 	time_t		date;			/* the upstream's clock, 0 when unknown */
 	TimestampTz started_at;
 	double		ms;
@@ -87,8 +90,8 @@ typedef struct SourceKind
 	void		(*open) (Source *source);
 	void		(*ask) (Source *source, const char *cursor);
 	void		(*answer) (Source *source, SourceAnswer *answer);
-	/* Reads an answer's page; NULL: it is one of the command protocol.  False with a class, or *problem, set. */
-	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem);
+	/* Reads an answer's page; NULL: it is one of the command protocol.  False with the answer's class set. */
+	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
 } SourceKind;
@@ -121,8 +124,16 @@ extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
 extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
+extern bool source_read_one(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_close(Source *source);
 extern PageParser *source_parser(const Source *source);
+extern bool source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+
+extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...) pg_attribute_printf(4, 5);
+extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
+extern void source_show(const Source *source, SourceAnswer *answer);
+extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
+extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
@@ -131,6 +142,7 @@ extern int64 source_pace_wait(const Source *source);
 extern const char *source_secret(Source *source, const char *name, const char **refused);
 extern void source_hide(Source *source, const char *value);
 extern char *source_redacted(const Source *source, const char *text, size_t len);
+extern char *source_told(const Source *source, const char *text, size_t len, size_t max);
 extern bool source_shows_secret(const Source *source, const char *text);
 extern void source_wipe_secrets(SourceSecret *secrets, int n);
 

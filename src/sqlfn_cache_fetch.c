@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "clean.h"
 #include "db.h"
 #include "page.h"
 #include "run_as.h"
@@ -115,40 +116,34 @@ fetch_to_jsonb(const Record *record)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
 
+/* The problem is fit to be told, or ours. */
 static void
 fetch_failed(const CacheKey *key, const char *error_class, const char *problem)
 {
-	int			len;
-
 	ereport(ERROR,
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			 errmsg("could not fetch %s \"%s\": %s", TextDatumGetCString(key->type), TextDatumGetCString(key->external_id),
-					store_sanitize(problem, strlen(problem), 1000, &len)),
+			 errmsg("could not fetch %s \"%s\": %s", clean(TextDatumGetCString(key->type)), clean(TextDatumGetCString(key->external_id)),
+					clean(problem)),
 			 error_class ? errdetail("Error class: %s.", error_class) : 0));
 }
 
 /* The record in an upstream's answer; NULL: the upstream has none. */
 static Jsonb *
-fetch_read_answer(const Source *source, const CacheKey *key, const SourceAnswer *answer)
+fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 {
 	char	   *id = TextDatumGetCString(key->external_id);
-	const char *problem = NULL;
 	UpstreamPage page;
 	int			i;
 
-	if (answer->error_class)
+	if (answer->error_class || !source_read_one(source, source_parser(source), answer, &page))
 		fetch_failed(key, answer->error_class, answer->message);
-	if (!page_parse(source_parser(source), answer->body, answer->len, &page, &problem))
-		fetch_failed(key, "malformed", problem);
-	if (!page.success)
-		fetch_failed(key, "upstream_error", page.upstream_error ? page.upstream_error : "upstream reported an error");
 	if (page.nrecords == 0 && page.nfaults > 0)
 		fetch_failed(key, page.faults[0].error_class, page.faults[0].message);
 	if (page.nrecords == 0)
 		return NULL;
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
-		fetch_failed(key, "malformed", "upstream answered with another record");
+		fetch_failed(key, "protocol", "upstream answered with another record");
 	return fetch_to_jsonb(&page.records[i]);
 }
 

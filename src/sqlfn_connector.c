@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "http.h"
@@ -73,10 +74,8 @@ flohsync_query_problem(PG_FUNCTION_ARGS)
 static void
 test_failed(StringInfo out, const char *problem)
 {
-	int			len;
-
 	appendStringInfoString(out, "{\"ok\": false, \"error\": ");
-	escape_json(out, store_sanitize(problem, strlen(problem), 1000, &len));
+	escape_json(out, clean(problem));
 	appendStringInfoChar(out, '}');
 }
 
@@ -140,7 +139,7 @@ test_type_guarded(const SourceSpec *spec, StringInfo out)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		out->len = start;
-		test_failed(out, edata->message);
+		test_failed(out, source ? source_told(source, edata->message, strlen(edata->message), CLEAN_MAX) : edata->message);
 	}
 	PG_END_TRY();
 	source_close(source);

@@ -6,6 +6,7 @@
 
 #include "compat.h"
 
+#include "clean.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -20,7 +21,7 @@ lock_named(text *name)
 	if (!db_lock_by_name(text, &lock))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no lock \"%s\"", text)));
+				 errmsg("there is no lock \"%s\"", clean(text))));
 	return lock;
 }
 

@@ -12,11 +12,30 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-/* The text of an argument, NULL for a null. */
+#include "clean.h"
+
+/* The text of an argument as it may stand in a message, NULL for a null. */
 static char *
 raise_text(FunctionCallInfo fcinfo, int argument)
 {
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
+	return PG_ARGISNULL(argument) ? NULL : clean(TextDatumGetCString(PG_GETARG_DATUM(argument)));
+}
+
+/* The same, line by line: of what may come from outside, the caller has made one line. */
+static char *
+raise_lines(FunctionCallInfo fcinfo, int argument)
+{
+	char	   *rest;
+	char	   *line;
+	StringInfoData lines;
+
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	rest = TextDatumGetCString(PG_GETARG_DATUM(argument));
+	initStringInfo(&lines);
+	while ((line = strsep(&rest, "\n")) != NULL)
+		appendStringInfo(&lines, "%s%s", lines.len > 0 ? "\n" : "", clean(line));
+	return lines.data;
 }
 
 /* (sqlstate, message, detail, hint); the last two may be null. */
@@ -26,7 +45,7 @@ flohsync_raise(PG_FUNCTION_ARGS)
 {
 	char	   *state = raise_text(fcinfo, 0);
 	char	   *message = raise_text(fcinfo, 1);
-	char	   *detail = raise_text(fcinfo, 2);
+	char	   *detail = raise_lines(fcinfo, 2);
 	char	   *hint = raise_text(fcinfo, 3);
 
 	if (state == NULL || strlen(state) != 5 ||
@@ -35,7 +54,7 @@ flohsync_raise(PG_FUNCTION_ARGS)
 	error_context_stack = NULL;
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),
-			 errmsg_internal("%s", message ? message : "(no message)"),
+			 errmsg_internal("%s", message ? clean(message) : "(no message)"),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
 	PG_RETURN_VOID();

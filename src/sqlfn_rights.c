@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
+#include "clean.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
@@ -76,7 +77,7 @@ flohsync_role_in(PG_FUNCTION_ARGS)
 
 	if (*name == '\0' || strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME), errmsg("\"%s\" is not the name of a role", text)));
+				(errcode(ERRCODE_INVALID_NAME), errmsg("\"%s\" is not the name of a role", clean(text))));
 	PG_RETURN_POINTER(role_make(gone ? InvalidOid : get_role_oid(name, true), name));
 }
 

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "db_lock.h"
 #include "guc.h"
@@ -199,7 +200,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 				 errmsg("run " INT64_FORMAT " %s: %s", run,
 						strcmp(state.status, "held") == 0 ? "is held" :
 						strcmp(state.status, "cancelled") == 0 ? "was cancelled" : "failed",
-						state.error ? state.error : "no message"),
+						state.error ? clean(state.error) : "no message"),
 				 strcmp(state.status, "held") == 0 ?
 				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
 				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "outbox.h"
@@ -98,6 +99,19 @@ webhook_resource_id(Jsonb *body)
 	if (pg_mbstrlen(id) > FLOHSYNC_MAX_NAME_CHARS)
 		webhook_refuse("resourceId", "is longer than 255 characters", hint);
 	return id;
+}
+
+/* As _flohsync.check_resource_type(), but without quoting: what a webhook says is no more to be told than an answer. */
+static char *
+webhook_resource_type(Jsonb *body)
+{
+	static const char hint[] = "It is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".";
+	static const char letters[] = "0123456789_.-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	char	   *type = webhook_text(body, "resourceType", hint);
+
+	if (strspn(type, letters + 13) == 0 || strlen(type) > FLOHSYNC_MAX_TYPE_BYTES || type[strspn(type, letters)] != '\0')
+		webhook_refuse("resourceType", "is not a resource type", hint);
+	return type;
 }
 
 /* When the event happened by the upstream's clock; 0: nobody knows. */
@@ -188,7 +202,7 @@ webhook_take(const Webhook *hook)
 		return webhook_answer("entitlement", webhook_call_handler(hook));
 
 	action = webhook_text(hook->body, "action", hint);
-	r.type = cstring_to_text(webhook_text(hook->body, "resourceType", hint));
+	r.type = cstring_to_text(webhook_resource_type(hook->body));
 	r.id = webhook_resource_id(hook->body);
 	r.event_at = webhook_event_at(hook);
 	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
@@ -220,7 +234,7 @@ webhook_check_enabled(bool enabled, const char *name)
 	if (!enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("connector \"%s\" is disabled", name),
+				 errmsg("connector \"%s\" is disabled", clean(name)),
 				 errhint("Its webhooks are taken again when it is enabled.")));
 }
 

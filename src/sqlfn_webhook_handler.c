@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "run_as.h"
 #include "sqlfn_webhook.h"
@@ -55,7 +56,7 @@ webhook_call_handler(const Webhook *hook)
 	if (none || ownerless)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the entitlement handler %s of role \"%s\" does not exist any more", db_text(0, 1), db_text(0, 2)),
+				 errmsg("the entitlement handler %s of role \"%s\" does not exist any more", db_text(0, 1), clean(db_text(0, 2))),
 				 errhint("Set another one with flohsync.set_entitlement_handler().")));
 	if (!db_bool(0, 9))
 		ereport(ERROR,

@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "filter.h"
 #include "sqlfn_webhook.h"
@@ -387,7 +388,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("record \"%s\" is being added and removed all the time", r->id)));
+			 errmsg("record \"%s\" is being added and removed all the time", clean(r->id))));
 }
 
 bool

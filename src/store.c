@@ -17,13 +17,12 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "db_lock.h"
 #include "ledger.h"
 #include "store.h"
 #include "store_secret.h"
-
-#define STORE_PAYLOAD_BYTES		4096
 
 /* store_text_array makes a text[]; a slice without data is a null. */
 Datum
@@ -89,8 +88,9 @@ store_uuid_array(const pg_uuid_t *ids, int n)
 }
 
 /*
- * store_sanitize returns text that can be stored whatever the bytes were: at
- * most max bytes, cut at a character, what is no UTF-8 replaced by "?".
+ * store_sanitize returns an id that can be stored and compared with others
+ * whatever the bytes were: at most max bytes, cut at a character, what is no
+ * UTF-8 replaced by "?".  For messages there is clean.c.
  */
 const char *
 store_sanitize(const char *data, int len, int max, int *outlen)
@@ -394,7 +394,8 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 		columns[1][i].len = strlen(f->error_class);
 		columns[2][i].data = f->message;
 		columns[2][i].len = strlen(f->message);
-		columns[3][i].data = store_sanitize(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES, &columns[3][i].len);
+		columns[3][i].data = clean_json(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES);
+		columns[3][i].len = strlen(columns[3][i].data);
 	}
 	v[0] = Int64GetDatum(run);
 	v[1] = Int32GetDatum(page);
@@ -441,9 +442,7 @@ void
 store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
 {
 	static DbQuery query = {"select _flohsync.post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
-	int			len;
-	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)),
-	CStringGetTextDatum(store_sanitize(message, strlen(message), STORE_PAYLOAD_BYTES, &len))};
+	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)), CStringGetTextDatum(clean(message))};
 
 	db_execute(&query, v, NULL);
 }
@@ -477,12 +476,7 @@ store_finish_run(int64 run, const char *status, bool complete, const char *reaso
 	for (int i = 0; i < 3; i++)
 	{
 		if (texts[i])
-		{
-			int			len;
-
-			/* Messages may quote an upstream. */
-			v[3 + i] = CStringGetTextDatum(store_sanitize(texts[i], strlen(texts[i]), STORE_PAYLOAD_BYTES, &len));
-		}
+			v[3 + i] = CStringGetTextDatum(clean(texts[i]));
 		else
 			nulls[3 + i] = 'n';
 	}

@@ -10,6 +10,8 @@
 #include "filter.h"
 #include "source.h"
 
+#define STORE_PAYLOAD_BYTES		4096	/* are kept of a record that was set aside */
+
 /* A run as its worker knows it; everything is in the run's memory context. */
 typedef struct RunSetup
 {

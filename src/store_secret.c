@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "crypto_key.h"
 #include "crypto_memory.h"
 #include "db.h"
@@ -382,7 +383,7 @@ store_rotate_secrets(void)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONFIG_FILE_ERROR),
 						 errmsg("secret \"%s\" of connector \"%s\" cannot be decrypted: %s",
-								secret.name, db_text(i, SECRET_COLUMN_COUNT + 2), secret.problem),
+								secret.name, clean(db_text(i, SECRET_COLUMN_COUNT + 2)), secret.problem),
 						 errhint("Name the file of the key before in flohsync.encryption_key_file_previous, or store the secret again with flohsync.set_secret().")));
 			values[1] = CStringGetTextDatum(secret.name);
 			values[2] = Int16GetDatum(SECRET_FORMAT);

@@ -132,7 +132,7 @@ like(hook($_->[0]), qr/^22023: .*$_->[1]/, "refused: $_->[1]")
   [ event('updated', 'u-1', { email => 'x' x 256 }), 'email is longer' ],
   [ event('updated', 'u-1', { attributes => [ 1 ] }), 'attributes is not an object' ], [ event('created', 'new', { attributes => 'x' }), 'attributes is not an object' ],
   [ event('updated', 'u-1', { externalId => 'u-2' }), '"data.externalId" is not the resourceId' ],
-  [ event('updated', 'u-1', {}, resourceType => 'us er'), 'us er. is not a resource type' ], [ event('deleted', 'u-1', undef, resourceType => 'x' x 65), 'is not a resource type' ],
+  [ event('updated', 'u-1', {}, resourceType => 'us er'), '"resourceType" is not a resource type' ], [ event('deleted', 'u-1', undef, resourceType => 'x' x 65), 'is not a resource type' ],
   [ event('updated', 'u-1', {}, resourceType => 5), '"resourceType" is not a text' ],
   [ event('updated', 'u-1', { attributes => { deep => eval { my $v = 1; $v = [$v] for 1 .. 70; $v } } }), 'nested' ],
   [ [ 1 ], 'the body is not a JSON object' ], [ 'text', 'the body is not a JSON object' ];
