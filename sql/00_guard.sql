@@ -19,15 +19,15 @@ BEGIN
       HINT = 'Create a database with ENCODING ''UTF8''.';
   END IF;
 
-  -- A schema that another role made first could be full of traps.
+  -- A schema that another role made first could be full of traps.  Another superuser's, of a dump, is none.
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
                   WHERE n.nspname = 'flohsync'
-                    AND n.nspowner = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user))
+                    AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = n.nspowner AND r.rolsuper))
      OR EXISTS (SELECT FROM pg_catalog.pg_depend d
                  WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'flohsync'::regnamespace
                    AND d.classid <> 'pg_extension'::regclass) THEN
     RAISE object_not_in_prerequisite_state USING
-      MESSAGE = 'schema "flohsync" exists and is not empty, or belongs to another role',
+      MESSAGE = 'schema "flohsync" exists and is not empty, or does not belong to a superuser',
       HINT = 'Rename or drop that schema; CREATE EXTENSION makes its own.';
   END IF;
 
