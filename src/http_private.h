@@ -58,4 +58,7 @@ extern void http_leave(void);
 extern void http_act(HttpClient *client, curl_socket_t fd, int what);
 extern void http_drop_request(HttpClient *client);
 
+/* http_memory.c */
+extern CURLcode http_memory_init(void);
+
 #endif							/* FLOHSYNC_HTTP_PRIVATE_H */
