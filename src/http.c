@@ -216,7 +216,7 @@ http_client_create(void)
 	client->policy = policy;
 	http_enter();
 	if (!initialised)
-		rc = curl_global_init(CURL_GLOBAL_DEFAULT);
+		rc = http_memory_init();
 	if (rc == CURLE_OK)
 	{
 		initialised = true;
@@ -294,7 +294,7 @@ http_drop_request(HttpClient *client)
 	}
 }
 
-/* Among the headers may be a credential.  Of libcurl's own copies of it we know nothing. */
+/* Among the headers may be a credential. */
 static void
 http_free_headers(struct curl_slist *headers)
 {

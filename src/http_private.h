@@ -63,4 +63,7 @@ extern void http_act(HttpClient *client, curl_socket_t fd, int what);
 extern void http_drop_request(HttpClient *client);
 extern void http_trim_buffer(HttpBuffer *b);
 
+/* http_memory.c */
+extern CURLcode http_memory_init(void);
+
 #endif							/* FLOHSYNC_HTTP_PRIVATE_H */

@@ -10,8 +10,18 @@
  */
 #include "postgres.h"
 
+#include "crypto_memory.h"
 #include "rest_link.h"
 #include "rest_reading.h"
+
+/* next_link_text: where a key goes into the address, an upstream may send it back in its links; so these are wiped. */
+char *
+next_link_text(Reading *r, char *text)
+{
+	if (text && r->state->def->auth.query)
+		crypto_wipe_with(CurrentMemoryContext, text, strlen(text));
+	return text;
+}
 
 /*
  * next_text is the text or number that a path finds; NULL: nothing, null or an empty text.
@@ -74,9 +84,9 @@ next_link(Reading *r, bool *failed)
 	char	   *header;
 	bool		malformed = false;
 
-	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
+	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL; i++)
 	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
+		char	   *target = next_link_text(r, rest_link_find(header, r->state->def->pages.rel, &malformed));
 
 		if (target)
 			return next_url(r, target, failed);
@@ -224,7 +234,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_LINK_HEADER:
 			return next_link(r, failed);
 		case REST_PAGES_NEXT_URL:
-			return next_url(r, next_text(r, p->path, false, failed), failed);
+			return next_url(r, next_link_text(r, next_text(r, p->path, false, failed)), failed);
 		case REST_PAGES_CURSOR:
 			return next_cursor(r, failed);
 		case REST_PAGES_OFFSET:

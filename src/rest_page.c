@@ -359,7 +359,7 @@ reading_delta(Reading *r, char **next)
 	r->page->partial = state->def->delta_partial;
 	/* The walk from the start brings all records, and all of them. */
 	r->page->new_whole = state->kept_link == NULL;
-	link = next_text(r, state->def->delta, false, &failed);
+	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
 		const char *error_class;

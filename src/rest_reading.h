@@ -33,6 +33,7 @@ extern void reading_incomplete(Reading *r, const char *format,...) pg_attribute_
 extern int64 reading_whole(Reading *r, const RestPath *path, bool *failed);
 
 /* rest_next.c */
+extern char *next_link_text(Reading *r, char *text);
 extern char *next_text(Reading *r, const RestPath *path, bool json_text, bool *failed);
 extern char *next_position(Reading *r, int64 total, bool *failed);
 

@@ -581,6 +581,8 @@ request_send(RestState *state)
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
 	request.memory = state->source->memory;
+	/* Its links may have the key in them. */
+	request.is_secret = d->auth.query != NULL;
 	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
@@ -652,7 +654,10 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 		return NULL;
 	}
 	if (d->auth.query)
+	{
+		crypto_wipe_with(CurrentMemoryContext, url, strlen(url));
 		url = http_url_drop(url, d->auth.query);
+	}
 	if (state->origin.host && http_same_origin(&origin, &state->origin))
 		return url;
 	with_port = psprintf("%s:%d", origin.host, origin.port);

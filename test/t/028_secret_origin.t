@@ -6,6 +6,7 @@ use warnings;
 
 use Digest::SHA qw(hmac_sha256_hex);
 use Flohsync;
+use MIME::Base64 qw(encode_base64);
 use PostgreSQL::Test::Utils ();
 use Rest;
 use Test::More;
@@ -338,23 +339,25 @@ for my $auth ({ type => 'bearer', token => '{{secret.token}}' }, { type => 'api_
 }
 
 #
-# What is left in memory when a secret was not used: nothing
+# What is left in memory when a secret was used, or was not: nothing
 #
 SKIP:
 {
-	# Its own memory, as the server sees it; the needle is not in the query.
-	my $memory = sub {
-		my @maps = split /\n/, $f->sql("SELECT pg_read_file('/proc/self/maps')");
-		my $all = '';
-		for (@maps)
-		{
-			my ($from, $to, $name) = /^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ \S+\s*(.*)$/ or next;
-			next if $name =~ /\[v/;
-			$all .= pack 'H*', $f->sql("SELECT encode(pg_read_binary_file('/proc/self/mem', x'$from'::bigint, (x'$to'::bigint - x'$from'::bigint)), 'hex')");
-		}
-		return $all;
+	# Its own memory, as the server sees it; the needle is not in the query.  It may move meanwhile.
+	my $region = sub {
+		my ($from, $to) = @_;
+		my $r = $f->try_sql("SELECT encode(pg_read_binary_file('/proc/self/mem', x'$from'::bigint, x'$to'::bigint - x'$from'::bigint), 'hex')");
+		return $r->{ok} ? pack 'H*', $r->{out} : undef;
 	};
-	skip 'no /proc', 4 unless $^O eq 'linux' && -r '/proc/self/maps';
+	my $memory = sub {
+		for (1 .. 20)
+		{
+			my @regions = map { /^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ \S+\s*(?!\[v)/ ? $region->($1, $2) : () } split /\n/, $f->sql("SELECT pg_read_file('/proc/self/maps')");
+			return join '', @regions unless grep { !defined } @regions;
+		}
+		die 'the memory of the session moves all the time';
+	};
+	skip 'no /proc', 16 unless $^O eq 'linux' && -r '/proc/self/maps';
 	my $secret = canary();
 	$f->connector('memory');
 	# From another session, which ends
@@ -364,12 +367,32 @@ SKIP:
 	like($t->{error}, qr/cannot be sent in a header/, 'a secret that cannot be sent');
 	$f->try_sql("SELECT flohsync.cache_get_or_fetch('memory', 'user', 'x')");
 	my $all = $memory->();
-	ok(index($all, 'cannot be sent in a header') >= 0 || length $all > 1_000_000, 'there is memory to look at');
+	ok(index($all, 'listUsers') >= 0, 'there is memory to look at, with what the session had to do with');
 	is(index($all, $secret), -1, 'it is in no memory of the session afterwards');
 	$f->sql("UPDATE flohsync.connector_definition SET config = jsonb_set(config, '{url}', '\"$B/\"') WHERE name = 'memory'");
 	$f->sql("SELECT flohsync.test_connector('memory')");
 	$f->sql('SELECT flohsync.rotate_secrets()');
 	is(index($memory->(), $secret), -1, 'nor is one that was refused, or encrypted anew');
+
+	my %oauth = (type => 'oauth2_client_credentials', token_url => "$A/oauth/token", client_id => 'u', client_secret => '{{secret.token}}');
+	my %used = (
+		command => undef, bearer => { type => 'bearer', token => '{{secret.token}}' }, basic => { type => 'basic', username => 'u', password => '{{secret.token}}' },
+		query => { type => 'api_key', query => 'key', value => '{{secret.token}}' }, 'oauth-basic' => \%oauth, 'oauth-body' => { %oauth, client_auth => 'body' });
+	for my $how (sort keys %used)
+	{
+		my $used = canary();
+		my $name = "used-$how";
+		$used{$how} ? $f->rest($name, 'link', auth => $used{$how}) : $f->connector($name);
+		$f->up('auth', kind => 'token', client => $used{$how}{client_auth} // 'basic', client_id => 'u', client_secret => $used) if $how =~ /oauth/;
+		$f->node->safe_psql('postgres', "SELECT flohsync.set_secret('$name', 'token', '$used')");
+		$f->disconnect('postgres');
+		$t = $f->json("SELECT flohsync.test_connector('$name')");
+		ok($t->{ok}, "$how: a secret that was sent") or diag(json_text($t));
+		$all = $memory->();
+		my @forms = ($used, map { substr $_, 0, 24 } encode_base64("u:$used", ''));
+		is(join(' ', grep { index($all, $_) >= 0 } @forms), '', "$how: it is in no memory of the session afterwards");
+		$f->up('auth', kind => 'none');
+	}
 }
 
 $f->sql("SELECT flohsync.drop_connector('$_')") for qw(rest row1);
