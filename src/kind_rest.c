@@ -40,6 +40,7 @@ rest_open(Source *source)
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->side); i++)
 		state->side[i] = rest_parser(state);
+	state->parent_json = rest_parser(state);
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;

@@ -238,6 +238,8 @@ typedef struct RestState
 	int			parent;			/* the one at */
 	bool		more_parents;
 	bool		parents_checked;
+	JsonParser *parent_json;	/* the tree of parent_parsed's attributes */
+	const RestParent *parent_parsed;
 	/* of the page before */
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */

@@ -433,11 +433,19 @@ definition_exclude(Reader *r, uint32 node, RestDefinition *d)
 	}
 }
 
+static int
+definition_compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
 /* A parent's attributes may be large: only those that a text of the definition names are read. */
 static void
 definition_parent_attributes(Reader *r, RestDefinition *d)
 {
 	static const char head[] = "{{parent.attributes.";
+	int			room = 0;
+	int			kept = 0;
 
 	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
 	{
@@ -446,16 +454,27 @@ definition_parent_attributes(Reader *r, RestDefinition *d)
 		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
 		{
 			char	   *end = strstr(p += strlen(head), "}}");
-			size_t		size = sizeof(char *) * (d->nparent_attributes + 1);
 
 			if (end == NULL)
 				break;
-			d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, size) : palloc(size);
+			if (d->nparent_attributes == room)
+			{
+				room = room * 2 + 8;
+				d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, sizeof(char *) * room) :
+					palloc(sizeof(char *) * room);
+			}
 			d->parent_attributes[d->nparent_attributes++] = pnstrdup(p, end - p);
 		}
 		if (text)
 			pfree(text);
 	}
+	if (d->nparent_attributes == 0)
+		return;
+	qsort(d->parent_attributes, d->nparent_attributes, sizeof(char *), definition_compare);
+	for (int i = 0; i < d->nparent_attributes; i++)
+		if (i == 0 || strcmp(d->parent_attributes[kept - 1], d->parent_attributes[i]) != 0)
+			d->parent_attributes[kept++] = d->parent_attributes[i];
+	d->nparent_attributes = kept;
 }
 
 static void

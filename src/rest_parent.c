@@ -115,6 +115,7 @@ parent_read(RestState *state, const char *from, bool behind)
 	if (state->parent_context)
 		MemoryContextDelete(state->parent_context);
 	state->parent_context = fresh;
+	state->parent_parsed = NULL;
 	state->nparents = n;
 	state->parent = 0;
 	state->more_parents = n == PARENT_BATCH;

@@ -93,10 +93,8 @@ request_epoch(const char *iso)
 }
 
 static const char *
-request_parent_value(const RestState *state, const RestParent *parent, const char *name)
+request_parent_value(RestState *state, const RestParent *parent, const char *name)
 {
-	JsonParser *json;
-
 	if (parent == NULL)
 		return NULL;
 	if (strcmp(name, "external_id") == 0)
@@ -107,10 +105,14 @@ request_parent_value(const RestState *state, const RestParent *parent, const cha
 		return parent->email;
 	if (strncmp(name, "attributes.", 11) != 0 || parent->attributes == NULL)
 		return NULL;
-	json = rest_parser(state);
-	if (!json_parse(json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
-		return NULL;
-	return rest_member_text(json, JSON_ROOT, name + 11);
+	if (state->parent_parsed != parent)
+	{
+		state->parent_parsed = NULL;
+		if (!json_parse(state->parent_json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
+			return NULL;
+		state->parent_parsed = parent;
+	}
+	return rest_member_text(state->parent_json, JSON_ROOT, name + 11);
 }
 
 static const char *
@@ -120,6 +122,7 @@ request_lookup(void *arg, const RestPiece *piece)
 	const SourceSpec *spec = &state->source->spec;
 	const char *refused;
 
+	CHECK_FOR_INTERRUPTS();
 	switch (piece->type)
 	{
 		case REST_CONFIG:

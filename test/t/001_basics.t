@@ -75,7 +75,7 @@ for my $table (sort keys %columns)
 }
 
 # Settings
-for ([ 'databases', '*' ], [ 'enabled', 'on' ], [ 'max_workers', '4' ], [ 'page_size', '500' ], [ 'run_retention', '30d' ],
+for ([ 'databases', '*' ], [ 'enabled', 'on' ], [ 'max_workers', '4' ], [ 'page_memory', '256MB' ], [ 'page_size', '500' ], [ 'run_retention', '30d' ],
 	[ 'timezone', 'UTC' ], [ 'http_max_response_size', '64MB' ], [ 'http_connect_timeout', '5s' ], [ 'http_timeout', '1min' ],
 	[ 'worker_role', undef ], [ 'log_runs', undef ])
 {
