@@ -76,10 +76,12 @@ void		(*outbox_wake) (void) = NULL;
 static Oid
 outbox_relation(const char *name)
 {
-	Oid			oid = get_relname_relid(name, get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false));
+	bool		internal = strncmp(name, "cache_", 6) == 0;
+	const char *schema = internal ? FLOHSYNC_INTERNAL_SCHEMA : FLOHSYNC_SCHEMA;
+	Oid			oid = get_relname_relid(name, get_namespace_oid(schema, false));
 
 	if (!OidIsValid(oid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("_flohsync.%s is missing", name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("%s.%s is missing", schema, name)));
 	return oid;
 }
 
