@@ -76,8 +76,8 @@ void		(*outbox_wake) (void) = NULL;
 static Oid
 outbox_relation(const char *name)
 {
-	bool		internal = strncmp(name, "cache_", 6) == 0;
-	const char *schema = internal ? FLOHSYNC_INTERNAL_SCHEMA : FLOHSYNC_SCHEMA;
+	bool		public = strncmp(name, "connector_definition", 20) == 0;	/* the table and its index */
+	const char *schema = public ? FLOHSYNC_SCHEMA : FLOHSYNC_INTERNAL_SCHEMA;
 	Oid			oid = get_relname_relid(name, get_namespace_oid(schema, false));
 
 	if (!OidIsValid(oid))
