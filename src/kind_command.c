@@ -169,11 +169,6 @@ command_excerpt(const Source *source, const char *body, size_t len, char *out, s
 static void
 command_answer(Source *source, SourceAnswer *answer)
 {
-	static const char *const classes[] = {
-		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
-		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
-		[HTTP_REDIRECT] = "http_status",
-	};
 	CommandState *state = source->state;
 	HttpResponse response;
 
@@ -194,8 +189,8 @@ command_answer(Source *source, SourceAnswer *answer)
 	answer->date = response.date;
 	if (response.failure != HTTP_OK)
 	{
-		answer->error_class = classes[response.failure];
-		answer->retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
+		answer->error_class = http_failure_class(response.failure);
+		answer->retryable = http_failure_passes(response.failure);
 		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
 				 source_redacted(source, response.message, strlen(response.message)));
 	}

@@ -385,7 +385,13 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 		crypto_wipe(token, strlen(token));
 		return true;
 	}
-	if (response->status >= 200 && response->status <= 299)
+	if (response->status >= 200 && response->status <= 299 && !is_json)
+	{
+		/* Cut, or of somebody else who listens there at the moment. */
+		rest_problem(state, "bad_answer", "the token endpoint's answer is not JSON");
+		state->problem.retryable = true;
+	}
+	else if (response->status >= 200 && response->status <= 299)
 		rest_problem(state, "auth", "the token endpoint's answer holds no token");
 	else
 	{
@@ -450,10 +456,10 @@ auth_get_token(RestState *state)
 	crypto_wipe(form.data, form.len);
 	if (response.failure != HTTP_OK)
 	{
-		rest_problem(state, response.failure == HTTP_NETWORK ? "network" : response.failure == HTTP_TIMEOUT ? "timeout" :
-					 response.failure == HTTP_TLS ? "tls" : response.failure == HTTP_BLOCKED ? "blocked_address" : "auth",
-					 "token endpoint: %s", response.message);
-		state->problem.retryable = response.failure == HTTP_NETWORK || response.failure == HTTP_TIMEOUT;
+		bool		refused = response.failure == HTTP_REDIRECT || response.failure == HTTP_TOO_LARGE || response.failure == HTTP_BAD_URL;
+
+		rest_problem(state, refused ? "auth" : http_failure_class(response.failure), "token endpoint: %s", response.message);
+		state->problem.retryable = http_failure_passes(response.failure);
 		return false;
 	}
 	return auth_read_token(state, &response, key);

@@ -102,11 +102,6 @@ limits_excerpt(RestState *state, const HttpResponse *response, char *out, size_t
 void
 rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 {
-	static const char *const classes[] = {
-		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
-		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
-		[HTTP_REDIRECT] = "http_status",
-	};
 	const RestDefinition *d = state->def;
 	int			status = response->status;
 	bool		used_up;
@@ -117,8 +112,8 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	state->status = response->failure == HTTP_OK ? status : 0;
 	if (response->failure != HTTP_OK)
 	{
-		answer->error_class = classes[response->failure];
-		answer->retryable = response->failure == HTTP_NETWORK || response->failure == HTTP_TIMEOUT;
+		answer->error_class = http_failure_class(response->failure);
+		answer->retryable = http_failure_passes(response->failure);
 		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
 				 source_redacted(state->source, response->message, strlen(response->message)));
 		return;
