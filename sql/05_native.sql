@@ -27,6 +27,10 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_clean'
 COMMENT ON FUNCTION _flohsync.clean(text) IS
   'A text as it may stand in a message: one line without control characters and marks that change the direction of writing, at most 4096 bytes';
 
+CREATE FUNCTION _flohsync.stage(_stage text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_stage';
+COMMENT ON FUNCTION _flohsync.stage(text) IS 'Shows others at once what a worker''s run is at; does nothing elsewhere';
+
 CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';

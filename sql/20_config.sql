@@ -49,6 +49,8 @@ CREATE TABLE flohsync.connector_sync_config (
   watermark                      timestamptz,
   last_full_pass_at              timestamptz,
   last_success_at                timestamptz,
+  last_complete_at               timestamptz,
+  incomplete_reason              text,
   retry_at                       timestamptz,
   retries                        integer NOT NULL DEFAULT 0,
   parked                         boolean NOT NULL DEFAULT false,
@@ -162,6 +164,8 @@ COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the n
 COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that got all it asked for, by the upstream''s clock where that is behind ours';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass saw everything that it asked for';
+COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run did not see everything; null when it did';
 COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
 COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
@@ -391,6 +395,21 @@ SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
 COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
 
+CREATE FUNCTION _flohsync.standing(_c flohsync.connector_sync_config) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN jsonb_build_object(
+    'heldRun', (SELECT jsonb_build_object('runId', r.id, 'message', r.error, 'since', _flohsync.iso(r.finished_at))
+                  FROM flohsync.sync_run r
+                 WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type AND r.status = 'held'
+                 ORDER BY r.id DESC LIMIT 1),
+    'incompleteReason', _c.incomplete_reason, 'lastCompletePassAt', _flohsync.iso(_c.last_complete_at));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'What somebody has to know of a configuration whatever its last run says: a held run, a pass that was not complete';
+
 CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -410,7 +429,8 @@ RETURN pg_catalog.jsonb_build_object(
   'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
   'lastSyncStats', (_c).last_sync_stats,
   'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
-  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at));
+  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at))
+  || _flohsync.standing(_c);
 COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
 CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]

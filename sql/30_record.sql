@@ -136,6 +136,7 @@ DECLARE
   _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(mark_stale.resource_type);
   _full timestamptz;
+  _seen bytea;
   _ids uuid[];
   _caching boolean := _flohsync.caching();
   _keys text[];
@@ -145,10 +146,13 @@ BEGIN
   END IF;
   SELECT c.last_full_pass_at INTO _full FROM flohsync.connector_sync_config c
    WHERE c.connector_id = _connector AND c.resource_type = _type;
+  -- A run that has seen a record unchanged has not written it.
+  _seen := _flohsync.seen_since(_connector, _type, not_seen_since, 0);
   WITH unseen AS MATERIALIZED (
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type
        AND x.stale_since IS NULL AND greatest(x.observed_at, _full) < not_seen_since
+       AND NOT _flohsync.ledger_has(_seen, x.num)
      ORDER BY x.external_id FOR NO KEY UPDATE
   ), staled AS (
     UPDATE flohsync.resource_record r

@@ -60,11 +60,13 @@ CREATE TABLE flohsync.sync_run (
   error_class       text,
   stats             jsonb,
   cancel_requested  boolean NOT NULL DEFAULT false,
+  restart           boolean NOT NULL DEFAULT false,
   pass_id           bigint,
   pass_started_at   timestamptz,
   pass_pages        integer,
   modified_since    timestamptz,
   fingerprint       text,
+  decided_under     text,
   staled            bigint NOT NULL DEFAULT 0,
   removed           bigint NOT NULL DEFAULT 0,
   crashes           integer NOT NULL DEFAULT 0,
@@ -78,6 +80,7 @@ CREATE TABLE flohsync.sync_run (
 CREATE UNIQUE INDEX sync_run_open ON flohsync.sync_run (connector_id, resource_type)
  WHERE status IN ('queued', 'running');
 CREATE INDEX sync_run_history ON flohsync.sync_run (connector_id, resource_type, id DESC);
+CREATE INDEX sync_run_held ON flohsync.sync_run (connector_id, resource_type, id) WHERE status = 'held';
 CREATE INDEX sync_run_pass ON flohsync.sync_run (pass_id);
 COMMENT ON TABLE flohsync.sync_run IS 'Queue and history of runs';
 COMMENT ON COLUMN flohsync.sync_run.id IS 'Identity of the run';
@@ -98,11 +101,13 @@ COMMENT ON COLUMN flohsync.sync_run.error IS 'What went wrong, or why the run is
 COMMENT ON COLUMN flohsync.sync_run.error_class IS 'Kind of the error, for machines';
 COMMENT ON COLUMN flohsync.sync_run.stats IS 'Statistics of the run';
 COMMENT ON COLUMN flohsync.sync_run.cancel_requested IS 'Somebody asked the run to stop';
+COMMENT ON COLUMN flohsync.sync_run.restart IS 'Somebody asked for a new pass, whatever an earlier run left';
 COMMENT ON COLUMN flohsync.sync_run.pass_id IS 'First run of the pass that this run is part of';
 COMMENT ON COLUMN flohsync.sync_run.pass_started_at IS 'When the pass began';
 COMMENT ON COLUMN flohsync.sync_run.pass_pages IS 'Pages of the pass at the end of the run';
 COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'What an incremental pass asks for';
 COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Of all that makes a pass what it is; a failed pass goes on only under the same';
+COMMENT ON COLUMN flohsync.sync_run.decided_under IS 'Of the connector, the strategy and the filters that the configuration had when the run began; under others a held run is not approved';
 COMMENT ON COLUMN flohsync.sync_run.staled IS 'Records that the run marked stale';
 COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purged';
 COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died without having got further';
@@ -145,6 +150,7 @@ CREATE TABLE flohsync.sync_run_page (
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN changed SET STORAGE EXTERNAL;
+CREATE INDEX sync_run_page_seen ON flohsync.sync_run_page (run_id) WHERE seen IS NOT NULL;
 CREATE INDEX sync_run_page_changed ON flohsync.sync_run_page (run_id) WHERE changed IS NOT NULL;
 COMMENT ON TABLE flohsync.sync_run_page IS 'One row per applied page: the ledger of a pass';
 COMMENT ON COLUMN flohsync.sync_run_page.run_id IS 'Run that applied the page';
@@ -167,7 +173,7 @@ COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id came ag
 COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 characters';
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream said there is in all';
-COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'While the pass is open: the num of every record seen, as ranges (ledger.c)';
+COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'Until a later full pass is complete: the num of every record seen, as ranges (ledger.c)';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
@@ -267,6 +273,28 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Drops what a pass has seen, once nothing needs it';
 
+CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.sync_run_page p SET seen = NULL, deleted = NULL
+    FROM flohsync.sync_run r
+   WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id <= _run
+     AND r.status NOT IN ('queued', 'running', 'held') AND p.run_id = r.id AND p.seen IS NOT NULL;
+END;
+COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS 'Drops what the runs of a configuration up to one have seen, once a complete pass has seen everything';
+
+CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT _flohsync.ledger_union(coalesce(pg_catalog.array_agg(p.seen), '{}'))
+    FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
+   WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run;
+END;
+COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
+  'What pages fetched since a time, of runs after one, have seen, complete or not, made for ledger_has';
+
 CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -296,6 +324,14 @@ BEGIN ATOMIC
    WHERE pg_catalog.jsonb_typeof(e.value) = 'number';
 END;
 COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
+
+CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
+  (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text, 'UTF8')), 'hex');
+COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
+  'Of all that decides which records a configuration is about';
 
 CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE

@@ -112,7 +112,7 @@ BEGIN
     SELECT * INTO prev FROM flohsync.sync_run x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
      ORDER BY x.id DESC LIMIT 1;
-    IF prev.status = 'error' THEN
+    IF prev.status = 'error' AND NOT r.restart THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
          AND prev.finished_at > clock_timestamp() - interval '7 days'
          AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
@@ -120,8 +120,6 @@ BEGIN
         pass_started_at := prev.pass_started_at;
         modified_since := prev.modified_since;
         resumed := true;
-      ELSE
-        PERFORM _flohsync.forget_pass(prev.pass_id);
       END IF;
     END IF;
   ELSE
@@ -143,7 +141,7 @@ BEGIN
      SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
          strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
          modified_since = start_run.modified_since, fingerprint = start_run.fingerprint,
-         crashes = r.crashes, crash_page = r.crash_page
+         decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes, crash_page = r.crash_page
    WHERE x.id = _run;
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false WHERE x.id = c.id;
 
@@ -233,9 +231,72 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
 
--- _settle_pass does what a pass as a whole says about records: the missing
--- ones go stale, if the pass is complete and under the safeguard.
-CREATE FUNCTION _flohsync.settle_pass(_run bigint, _complete boolean,
+-- What a pass says is gone: what a complete full pass did not see, and what the
+-- upstream said is deleted.  Whatever a later run has seen, complete or not, is
+-- there: only a held pass has later ones.
+CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  seen bytea;
+  later bytea;
+  gone text[];
+  gone_pages integer[];
+  gone_nums bigint[];
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  active := 0;
+  ids := '{}';
+  later := _flohsync.seen_since(r.connector_id, r.resource_type, '-infinity', _run);
+
+  -- What the upstream said is deleted and did not list again later in the pass.
+  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.num) INTO gone, gone_pages, gone_nums
+    FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
+            FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
+           WHERE l.deleted IS NOT NULL
+           ORDER BY e.id, l.page DESC) g
+    JOIN flohsync.resource_record x
+      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
+   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at AND NOT _flohsync.ledger_has(later, x.num);
+  IF gone IS NOT NULL THEN
+    SELECT array_agg(g.external_id) INTO gone
+      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
+              FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL) l,
+           unnest(gone, gone_pages, l.last) AS g(external_id, page, last_page)
+     WHERE g.last_page <= g.page;
+  END IF;
+
+  IF r.strategy = 'full' AND _complete THEN
+    -- Without a whole ledger, nothing can be said to be missing.
+    IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
+                HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
+    END IF;
+    SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
+      FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
+    -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
+    SELECT count(*), coalesce(array_agg(x.id) FILTER (
+             WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
+                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}')
+      INTO active, ids
+      FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+  ELSIF gone IS NOT NULL THEN
+    SELECT count(*), coalesce(array_agg(x.id) FILTER (WHERE x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}') INTO active, ids
+      FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
+  'Records that are not stale and that the pass of a run says are gone, and how many are not stale in all (where that was asked)';
+
+-- settle_pass does what a pass as a whole says about records: the missing ones
+-- go stale, if the pass is complete and under the safeguard.
+CREATE FUNCTION _flohsync.settle_pass(_run bigint, _complete boolean, _except text[] DEFAULT NULL,
   OUT held boolean, OUT staled bigint, OUT active bigint, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -244,10 +305,7 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config;
-  seen bytea;
-  gone text[];
-  gone_pages integer[];
-  gone_nums bigint[];
+  gone record;
   ids uuid[];
   caching boolean;
   keys text[];
@@ -260,63 +318,34 @@ BEGIN
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
   held := false;
-  staled := 0;
   full_pass := r.strategy = 'full' AND _complete;
-
-  -- What the upstream said is deleted and did not list again later in the pass.
-  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.num) INTO gone, gone_pages, gone_nums
-    FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
-            FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
-           WHERE l.deleted IS NOT NULL
-           ORDER BY e.id, l.page DESC) g
-    JOIN flohsync.resource_record x
-      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
-   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at;
-  IF gone IS NOT NULL THEN
-    SELECT array_agg(g.external_id) INTO gone
-      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
-              FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL) l,
-           unnest(gone, gone_pages, l.last) AS g(external_id, page, last_page)
-     WHERE g.last_page <= g.page;
-  END IF;
-
+  -- This pass says what an older, held one wanted to.
   IF full_pass THEN
-    -- Without a whole ledger, nothing can be said to be missing.
-    IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
-                HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
-    END IF;
-    -- This pass says what an older, held one wanted to.
     PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
-    SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
-      FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
-    -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-                                         OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)))
-      INTO active, staled
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
-  ELSIF gone IS NOT NULL THEN
-    SELECT count(*) INTO active FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
-    staled := cardinality(gone);
   END IF;
+  gone := _flohsync.gone_records(_run, _complete);
+  active := gone.active;
+  staled := cardinality(gone.ids);
 
   -- A held run that comes back here was approved: only then is the guard open.
   max_fraction := (c.safeguards ->> 'maxStaleFraction')::numeric;
   min_records := coalesce((c.safeguards ->> 'minRecords')::numeric, 0);
-  IF staled > 0 AND r.status <> 'held' AND staled > max_fraction * active AND staled > min_records THEN
-    held := true;
-    message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
-                      staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+  IF staled > 0 AND r.status <> 'held' THEN
+    IF full_pass AND NOT EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l WHERE l.records > 0) THEN
+      held := true;
+      message := format('the upstream gave no record at all: would mark all %s active records stale', staled);
+    ELSIF staled > max_fraction * active AND staled > min_records THEN
+      held := true;
+      message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
+                        staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+    END IF;
+  END IF;
+  IF held THEN
     IF c.deactivate_users THEN
       SELECT concat(message, '; ', count(DISTINCT u.id), ' users have such a record') INTO message
-        FROM flohsync.resource_record x
+        FROM unnest(gone.ids) x(id)
         JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-        JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true)
-       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-              OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)));
+        JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true);
     END IF;
     staled := 0;
     RETURN;
@@ -324,45 +353,32 @@ BEGIN
 
   IF staled > 0 THEN
     caching := _flohsync.caching();
-    IF full_pass THEN
-      WITH missing AS MATERIALIZED (
-        SELECT x.id FROM flohsync.resource_record x
-         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)))
-         ORDER BY x.external_id FOR NO KEY UPDATE
-      ), done AS (
-        UPDATE flohsync.resource_record x
-           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-          FROM missing m WHERE x.id = m.id
-        RETURNING x.id, x.external_id)
-      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
-    ELSE
-      WITH missing AS MATERIALIZED (
-        SELECT x.id FROM flohsync.resource_record x
-         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND x.external_id IN (SELECT g.id FROM unnest(gone) g(id))
-         ORDER BY x.external_id FOR NO KEY UPDATE
-      ), done AS (
-        UPDATE flohsync.resource_record x
-           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-          FROM missing m WHERE x.id = m.id
-        RETURNING x.id, x.external_id)
-      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
-    END IF;
+    WITH missing AS MATERIALIZED (
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.id IN (SELECT g.id FROM unnest(gone.ids) g(id)) AND x.stale_since IS NULL
+         AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
+       ORDER BY x.external_id FOR NO KEY UPDATE
+    ), done AS (
+      UPDATE flohsync.resource_record x
+         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+        FROM missing m WHERE x.id = m.id
+      RETURNING x.id, x.external_id)
+    SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     staled := coalesce(cardinality(ids), 0);
     PERFORM _flohsync.invalidate(r.connector_id, r.resource_type, keys);
     PERFORM _flohsync.note_changes(r.connector_id, r.resource_type, ids, 'staled');
     UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
-  IF full_pass THEN
+  -- Whoever is spared was not confirmed by this pass.
+  IF full_pass AND _except IS NULL THEN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
      WHERE x.id = c.id;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean) IS 'Marks what a pass did not see stale, unless the safeguard holds the run';
+COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
+  'Marks stale what a pass says is gone, but for some external ids, unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
@@ -377,7 +393,6 @@ BEGIN
     UPDATE flohsync.sync_run x
        SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
      WHERE x.id = h.id;
-    PERFORM _flohsync.forget_pass(h.pass_id);
   END LOOP;
 END
 $$;
@@ -451,8 +466,9 @@ BEGIN
   IF _status IN ('success', 'held') THEN
     PERFORM _flohsync.trigger_summary(_run, r.stats);
   END IF;
-  IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
-    PERFORM _flohsync.forget_pass(r.pass_id);
+  -- What a run has seen is kept until a complete pass has seen everything.
+  IF _status = 'success' AND _complete AND r.strategy = 'full' THEN
+    PERFORM _flohsync.forget_seen(r.connector_id, r.resource_type, _run);
   END IF;
   -- A schedule's run is tried again three times, where a later try may go better.
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
@@ -463,6 +479,8 @@ BEGIN
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = 'crash_loop',
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
+         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') THEN r.finished_at ELSE c.last_complete_at END,
+         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete THEN coalesce(_reason, _error) END,
          totals = _flohsync.sum(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,

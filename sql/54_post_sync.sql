@@ -774,6 +774,7 @@ BEGIN
   broken := false;
   held := false;
   FOREACH _stage IN ARRAY ARRAY['match', 'create', 'deactivate', 'map'] LOOP
+    PERFORM _flohsync.stage(CASE _stage WHEN 'match' THEN 'matching' WHEN 'create' THEN 'creating' WHEN 'map' THEN 'mapping' ELSE 'deactivating' END);
     FOR _attempt IN 1 .. 3 LOOP
       BEGIN
         _done := true;

@@ -30,6 +30,8 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_last_run_timestamp_seconds', j.labels, extract(epoch FROM j.last_sync_at) FROM job j
   UNION ALL SELECT 'flohsync_last_success_timestamp_seconds', j.labels, extract(epoch FROM j.last_success_at) FROM job j
   UNION ALL SELECT 'flohsync_last_full_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_full_pass_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_complete_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_complete_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_pass_incomplete', j.labels, (j.incomplete_reason IS NOT NULL)::int FROM job j
   UNION ALL SELECT 'flohsync_last_run_failed', j.labels, (j.last_sync_status = 'error')::int FROM job j
   UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000 FROM job j
   UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || _flohsync.metric_label('status', s.status),
@@ -73,6 +75,8 @@ BEGIN ATOMIC
     (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),
     (11, 'flohsync_last_success_timestamp_seconds', 'gauge', 'End of the last run that succeeded'),
     (12, 'flohsync_last_full_pass_timestamp_seconds', 'gauge', 'Start of the last complete full pass'),
+    (25, 'flohsync_last_complete_pass_timestamp_seconds', 'gauge', 'End of the last run whose pass was complete'),
+    (26, 'flohsync_last_pass_incomplete', 'gauge', 'Whether the pass of the last run was not complete'),
     (13, 'flohsync_last_run_failed', 'gauge', 'Whether the last run failed or is held'),
     (14, 'flohsync_last_run_duration_seconds', 'gauge', 'Duration of the last run'),
     (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, going on, or held for a decision'),

@@ -64,6 +64,12 @@
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#define compat_may_connect(d, r)	(object_aclcheck(DatabaseRelationId, (d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#else
+#define compat_may_connect(d, r)	(pg_database_aclcheck((d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#endif
+
+#if PG_VERSION_NUM >= 160000
 #define compat_may_execute(f, r)	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #else
 #define compat_may_execute(f, r)	(pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)

@@ -296,6 +296,7 @@ run_settle(Run *run)
 
 	INSTR_TIME_SET_CURRENT(t);
 	MemoryContextSwitchTo(run->context);
+	run_report_stage("settling");
 	db_retry(run_settle_work, &work);
 	if (run->status != NULL)
 		return;
@@ -307,6 +308,7 @@ run_settle(Run *run)
 	{
 		PurgeWork	purge = {.run = run};
 
+		run_report_stage("purging");
 		do
 			db_retry(run_purge_work, &purge);
 		while (purge.n >= RUN_PURGE_BATCH);
@@ -432,6 +434,21 @@ run_caught(Run *run)
 	}
 }
 
+/* The run that this process does; 0: none. */
+static int64 current_run = 0;
+
+/* run_report_stage shows others at once what the run is at (view sync_progress); does nothing outside of a run. */
+void
+run_report_stage(const char *stage)
+{
+	char		doing[NAMEDATALEN];
+
+	if (current_run == 0)
+		return;
+	snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT ": %s", current_run, stage);
+	pgstat_report_appname(doing);
+}
+
 /*
  * run_execute does a run.  Raises only when not even the end of the run could
  * be written; the run is then found and gone on with later.
@@ -459,6 +476,8 @@ run_execute(int64 id)
 		started = run_start(run);
 		if (started)
 		{
+			current_run = id;
+			run_report_stage("fetching");
 			pass_walk(run);
 			if (run->status == NULL)
 				run_settle(run);
@@ -466,10 +485,12 @@ run_execute(int64 id)
 	}
 	PG_CATCH();
 	{
+		current_run = 0;
 		run_caught(run);
 		started = true;
 	}
 	PG_END_TRY();
+	current_run = 0;
 	error_context_stack = callback.previous;
 
 	source_close(run->source);

@@ -168,11 +168,11 @@ for my $value ("a\r\nX-Evil: 1", "a\nb", "a\x{7f}", "a\x01b", "\r")
 $f->sql("SELECT flohsync.update_connector('c', '{\"config\": " . json_text({ url => $f->url, commands => ['listUsers'] }) . "}')");
 my $asked = $f->up('log', last => 0)->{requests};
 # Past the trigger that refuses it, the code that sends refuses it as well.
-my $unguarded = 'SET session_replication_role = replica; ';
+sub unguarded { return $f->sql("SET session_replication_role = replica; $_[0]; RESET session_replication_role") }
 is($f->try_sql("UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))")->{state}, '22023', 'no statement stores it');
-$f->sql($unguarded . "UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))");
+unguarded("UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))");
 like($f->json("SELECT flohsync.test_connector('c')")->{error}, qr/not sent.*control characters/, 'what is in the table by other ways is not sent either');
-$f->sql($unguarded . "UPDATE flohsync.connector_definition SET config = jsonb_build_object('commands', '[\"listUsers\"]'::jsonb, 'url', E'http://127.0.0.1:$port/ HTTP/1.1\\r\\nX-Evil: 1')");
+unguarded("UPDATE flohsync.connector_definition SET config = jsonb_build_object('commands', '[\"listUsers\"]'::jsonb, 'url', E'http://127.0.0.1:$port/ HTTP/1.1\\r\\nX-Evil: 1')");
 like($f->json("SELECT flohsync.test_connector('c')")->{error}, qr/not sent.*control characters/, 'nor as an address');
 is($f->up('log', last => 0)->{requests}, $asked, 'nothing came');
 

@@ -238,7 +238,7 @@ for my $auth ({ type => 'bearer', token => '{{secret.token}}' }, { type => 'api_
 # Whatever config and definition seem to say, the address of the request counts: this one comes out of the secret itself.
 {
 	$f->rest('guard', 'link', auth => { type => 'bearer', token => '{{secret.token}}' }, %get, secrets => { token => host($B) });
-	$f->sql('SET session_replication_role = replica; UPDATE flohsync.connector_definition SET definition = jsonb_set(definition, \'{base_url}\', \'"http://{{secret.token}}/rest/link"\') WHERE name = \'guard\'');
+	$f->sql('SET session_replication_role = replica; UPDATE flohsync.connector_definition SET definition = jsonb_set(definition, \'{base_url}\', \'"http://{{secret.token}}/rest/link"\') WHERE name = \'guard\'; RESET session_replication_role');
 	is($f->sql("SELECT array_length(origins, 1) FROM flohsync.connector_definition WHERE name = 'guard'"), '', 'an address that nobody can tell: it has no origin');
 	refuses('guard', qr/is not sent to http:\/\/\S+, for which it was not set/, 'an address that nobody can tell');
 }
