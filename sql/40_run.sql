@@ -8,6 +8,37 @@
 -- A pass is one walk over the upstream.  A run that fails keeps its cursor;
 -- the next run of the configuration gets the same pass_id and goes on, so the
 -- ledger of the pass is all pages of all runs with that pass_id.
+--
+-- In which order a transaction locks what it needs.  Each function takes what it
+-- needs of this from the top down; what it does not need it leaves out.
+--
+--    1  the lock of the runs            who decides about a held run; a worker's session has it
+--    2  the lock of the connector       hold_connector, lock_config: shared for all but drop_connector
+--    3  the connector's row             who changes connector or configurations: NO KEY UPDATE
+--    4  the lock of the queue           trigger_sync
+--    5  the configuration's row         NO KEY UPDATE for who changes it, KEY SHARE for who must not
+--                                       lose it, UPDATE for who deletes it
+--    6  the row of the run, held runs   only when the configuration's row is held
+--    7  the lock of the matching        exclusive or shared; of several configurations in the order of their ids
+--    8  the lock of users' changes
+--    9  records                         many in the order of their external ids, or SKIP LOCKED
+--   10  matches                         many in the order of their ids, or under the exclusive lock of the matching
+--   11  the lock of addresses
+--   12  users, profiles, identities
+--   13  workflow jobs and their runs
+--   14  the row of the run              to note what was done: the last thing of the transaction
+--
+-- - Notes for others (record_change, departure, user_change, cache_outbox, sync_error)
+--   are only ever inserted, so that nobody waits for them; who takes them away
+--   passes over those that somebody holds.
+-- - Rows of runs and configurations are locked no more than their keys need
+--   (NO KEY UPDATE), so that a page, or a request that is not committed, does not
+--   keep anybody waiting.
+-- - Nobody waits for the lock of the runs; who needs it tries again while he
+--   holds nothing.
+-- - What this leaves: the matches and the profiles of one person, who is known to
+--   two configurations, may be met in two orders.  Then the server ends one of
+--   two transactions, and a worker does its own again (db.c).
 
 CREATE TABLE flohsync.sync_run (
   id                bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -81,6 +112,7 @@ COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'What post-sync processing did,
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';
 COMMENT ON COLUMN flohsync.sync_run.notes IS 'What it noted';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run');
 
 CREATE TABLE flohsync.sync_run_page (
   run_id         bigint NOT NULL REFERENCES flohsync.sync_run ON DELETE CASCADE,
@@ -108,6 +140,7 @@ CREATE TABLE flohsync.sync_run_page (
   changed        uuid[],
   incomplete     text,
   link           text,
+  unread         boolean NOT NULL DEFAULT false,
   PRIMARY KEY (run_id, page)
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
@@ -138,7 +171,9 @@ COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'While the pass is open: the nu
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
+COMMENT ON COLUMN flohsync.sync_run_page.unread IS 'Whether that is because something was not read, so that it has to be asked for again: the watermark stays';
 COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Link of a list of changes with which the next incremental pass begins; empty: it begins without one';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -166,14 +201,42 @@ COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
 COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook; null: see the run';
 COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
+SELECT _flohsync.allow('reader', 'flohsync.sync_error');
+
+CREATE FUNCTION _flohsync.passes(_state text) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN _state = '55P03' OR pg_catalog.left(_state, 2) IN ('08', '40', '53', '57', '58');
+COMMENT ON FUNCTION _flohsync.passes(text) IS
+  'Whether an error is one that passes by itself: somebody else''s lock or transaction, a connection, a lack of something, a shutdown';
+
+CREATE FUNCTION _flohsync.lock_queue(_connector uuid, _type text, _wait boolean) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  key text := concat_ws('/', _connector, _type);
+BEGIN
+  IF _wait THEN
+    PERFORM _flohsync.lock('queue', key, false);
+    RETURN true;
+  END IF;
+  RETURN _flohsync.try_lock('queue', key, false);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.lock_queue(uuid, text, boolean) IS
+  'Whoever queues a run of a configuration holds this until the row is there for all; false when somebody does and is not to be waited for';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for _ledger_has';
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
-COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what _ledger_union returned';
+COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what ledger_union returned';
+CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
+COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some nums the largest number of a page that has seen it, 0 when none has';
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE

@@ -37,18 +37,32 @@ COMMENT ON COLUMN flohsync.sync_progress.errored IS 'Records set aside';
 COMMENT ON COLUMN flohsync.sync_progress.cursor IS 'Cursor of the page to come';
 COMMENT ON COLUMN flohsync.sync_progress.pass_id IS 'First run of the pass';
 COMMENT ON COLUMN flohsync.sync_progress.pass_started_at IS 'When the pass began';
+SELECT _flohsync.allow('reader', 'flohsync.sync_progress');
 
-CREATE VIEW flohsync.jobs WITH (security_barrier) AS
+-- A view's functions run with the rights of who reads it, who may not see what other sessions do.
+CREATE FUNCTION flohsync.processes()
+RETURNS TABLE (pid integer, kind text, database name, started_at timestamptz, doing text, state text, wait_event_type text, wait_event text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT a.pid, a.backend_type, a.datname, a.backend_start, a.application_name, a.state, a.wait_event_type, a.wait_event
+    FROM pg_catalog.pg_stat_activity a
+   WHERE a.backend_type LIKE 'flohsync %';
+END;
+COMMENT ON FUNCTION flohsync.processes() IS 'Processes of flohsync in this cluster; the view workers shows them';
+SELECT _flohsync.allow('reader', 'flohsync.processes()');
+
+CREATE VIEW flohsync.jobs AS
 SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
-       CASE WHEN d.enabled THEN _flohsync.next_due(c) END AS next_run_at,
+       CASE WHEN d.enabled AND c.enabled AND NOT c.parked THEN least(c.next_run_at, c.next_full_run_at, c.retry_at) END AS next_run_at,
        CASE WHEN NOT d.enabled THEN 'the connector is disabled'
             WHEN NOT c.enabled THEN 'the configuration is disabled'
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
             WHEN c.parked THEN 'runs crashed their worker; trigger_sync() starts the schedules again'
             WHEN pg_catalog.current_setting('flohsync.enabled', true) = 'off' THEN 'flohsync.enabled is off'
-            WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
+            WHEN NOT EXISTS (SELECT FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
             WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
        END AS remark,
@@ -75,12 +89,10 @@ COMMENT ON COLUMN flohsync.jobs.last_run_id IS 'Last run';
 COMMENT ON COLUMN flohsync.jobs.last_run_at IS 'When it started';
 COMMENT ON COLUMN flohsync.jobs.last_status IS 'How it stands';
 COMMENT ON COLUMN flohsync.jobs.last_error IS 'What went wrong';
+SELECT _flohsync.allow('reader', 'flohsync.jobs');
 
-CREATE VIEW flohsync.workers WITH (security_barrier) AS
-SELECT a.pid, a.backend_type AS kind, a.datname AS database, a.backend_start AS started_at,
-       a.application_name AS doing, a.state, a.wait_event_type, a.wait_event
-  FROM pg_catalog.pg_stat_activity a
- WHERE a.backend_type LIKE 'flohsync %';
+CREATE VIEW flohsync.workers AS
+SELECT p.pid, p.kind, p.database, p.started_at, p.doing, p.state, p.wait_event_type, p.wait_event FROM flohsync.processes() p;
 COMMENT ON VIEW flohsync.workers IS 'Processes of flohsync in this cluster';
 COMMENT ON COLUMN flohsync.workers.pid IS 'Process id';
 COMMENT ON COLUMN flohsync.workers.kind IS 'flohsync launcher, flohsync worker or flohsync invalidator';
@@ -90,9 +102,10 @@ COMMENT ON COLUMN flohsync.workers.doing IS 'What it is working on';
 COMMENT ON COLUMN flohsync.workers.state IS 'State of its backend';
 COMMENT ON COLUMN flohsync.workers.wait_event_type IS 'Kind of what it waits for';
 COMMENT ON COLUMN flohsync.workers.wait_event IS 'What it waits for';
+SELECT _flohsync.allow('reader', 'flohsync.workers');
 
 CREATE FUNCTION flohsync.sync_status(connector text, resource_type text) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.jsonb_build_object(
@@ -108,3 +121,4 @@ BEGIN ATOMIC
    WHERE c.connector_id = _flohsync.connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.sync_status(text, text) IS 'How the last run went and what is going on; null when there is no configuration';
+SELECT _flohsync.allow('reader', 'flohsync.sync_status(text, text)');

@@ -18,9 +18,9 @@ BEGIN ATOMIC
       FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
   SELECT 'flohsync_info', _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
   UNION ALL SELECT 'flohsync_launcher_up', NULL,
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
   UNION ALL SELECT 'flohsync_workers', NULL,
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync worker')
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync worker')
   UNION ALL SELECT 'flohsync_workers_limit', NULL, pg_catalog.current_setting('flohsync.max_workers', true)::numeric
   UNION ALL SELECT 'flohsync_enabled', NULL, (pg_catalog.current_setting('flohsync.enabled', true) IS DISTINCT FROM 'off')::int
   UNION ALL SELECT 'flohsync_scheduled', j.labels, (j.scheduled AND NOT j.parked)::int FROM job j
@@ -57,7 +57,7 @@ END;
 COMMENT ON FUNCTION _flohsync.metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
 
 CREATE FUNCTION flohsync.metrics() RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH family (position, name, type, help) AS (VALUES
@@ -105,3 +105,4 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync.metrics() IS
   'Figures of this database in the text format of Prometheus; counters are of all runs ever, whatever the history keeps';
+SELECT _flohsync.allow('reader', 'flohsync.metrics()');

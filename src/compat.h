@@ -83,4 +83,13 @@
 #define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), (n), 0)
 #endif
 
+/* The executor is run to the end, or not, without being told since 18. */
+#if PG_VERSION_NUM >= 180000
+#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count
+#else
+#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count, execute_once
+#endif
+
 #endif							/* FLOHSYNC_COMPAT_H */

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "clean.h"
+#include "flohsync.h"
 #include "guc.h"
 #include "http.h"
 #include "http_private.h"
@@ -111,6 +112,7 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 		http_drop_request(client);
 		client->buffers[client->current].len = 0;
 		client->header_bytes = 0;
+		client->nheaders = 0;
 		http_enter();
 		curl_easy_setopt(e, CURLOPT_URL, to);
 		curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
@@ -174,6 +176,20 @@ http_wait(HttpClient *client)
 	return rc;
 }
 
+/* Says which limit an answer has passed. */
+static void
+http_say_too_large(const HttpClient *client, char *message, size_t size)
+{
+	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES)
+		snprintf(message, size, "the headers of the answer are larger than %d kB", FLOHSYNC_MAX_HEADER_BYTES / 1024);
+	else if (client->nheaders > FLOHSYNC_MAX_HEADERS)
+		snprintf(message, size, "the answer has more than %d headers", FLOHSYNC_MAX_HEADERS);
+	else if (client->max_bytes == (size_t) flohsync_http_max_response_size * 1024)
+		snprintf(message, size, "the answer is larger than flohsync.http_max_response_size (%d kB)", flohsync_http_max_response_size);
+	else
+		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
+}
+
 /* http_finish waits for the answer to the request under way. */
 void
 http_finish(HttpClient *client, HttpResponse *response)
@@ -184,6 +200,9 @@ http_finish(HttpClient *client, HttpResponse *response)
 	char		redirect[sizeof(response->message)] = "";
 
 	Assert(client->underway);
+	http_trim_buffer(&client->buffers[1 - client->current]);
+	if (client->memory)
+		client->memory_left = memory_left(client->memory);
 	do
 		rc = http_wait(client);
 	while (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect)));
@@ -194,6 +213,12 @@ http_finish(HttpClient *client, HttpResponse *response)
 	{
 		http_drop_request(client);
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	if (client->memory_exceeded)
+	{
+		http_drop_request(client);
+		http_trim_buffer(b);
+		memory_exceeded(client->memory);
 	}
 	{
 		long		status = 0;
@@ -221,11 +246,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 		case HTTP_OK:
 			break;
 		case HTTP_TOO_LARGE:
-			snprintf(response->message, sizeof(response->message),
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? "the headers of the answer are larger than %d kB" :
-					 "the answer is larger than flohsync.http_max_response_size (%d kB)",
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? HTTP_MAX_HEADER_BYTES / 1024 :
-					 flohsync_http_max_response_size);
+			http_say_too_large(client, response->message, sizeof(response->message));
 			break;
 		case HTTP_BLOCKED:
 			strlcpy(response->message, client->blocked, sizeof(response->message));

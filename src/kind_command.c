@@ -9,17 +9,18 @@
 #include "postgres.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-#include "crypto.h"
+#include "crypto_memory.h"
 #include "http.h"
 #include "source.h"
 
 typedef struct CommandState
 {
 	HttpClient *client;
-	char	  **headers;		/* the connector's, and bearer */
+	char	  **headers;		/* the connector's, and the token */
 	int			nheaders;
-	char	   *bearer;			/* NULL: no token is set */
+	const char *refused;		/* why nothing is sent, or NULL */
 	char	   *waiting;		/* body of a request that may not be sent yet, or NULL */
 } CommandState;
 
@@ -54,7 +55,7 @@ static void
 command_headers(Source *source, CommandState *state)
 {
 	const SourceSpec *spec = &source->spec;
-	const char *token = source_secret(source, "token");
+	const char *token = source_secret(source, "token", &state->refused);
 
 	state->headers = MemoryContextAlloc(source->context, (spec->nheaders + 1) * sizeof(char *));
 	for (int i = 0; i < spec->nheaders; i++)
@@ -69,10 +70,7 @@ command_headers(Source *source, CommandState *state)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
 					 errmsg("secret \"token\" cannot be sent in a header: it holds white space or characters that are not ASCII")));
-	state->bearer = MemoryContextAlloc(source->context, strlen(BEARER) + strlen(token) + 1);
-	strcpy(state->bearer, BEARER);
-	strcat(state->bearer, token);
-	state->headers[state->nheaders++] = state->bearer;
+	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 
 static void
@@ -81,6 +79,8 @@ command_open(Source *source)
 	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
 
 	command_headers(source, state);
+	if (state->refused == NULL)
+		state->refused = source_may_send(source, source->spec.url);
 	source->requests_per_minute = source->spec.requests_per_minute;
 	state->client = http_client_create();
 	source->state = state;
@@ -94,8 +94,6 @@ command_close(Source *source)
 	if (state == NULL)
 		return;
 	http_client_close(state->client);
-	if (state->bearer)
-		crypto_wipe(state->bearer, strlen(state->bearer));
 }
 
 static void
@@ -109,6 +107,7 @@ command_send(Source *source, char *body)
 	request.nheaders = state->nheaders;
 	request.body = body;
 	request.body_len = strlen(body);
+	request.memory = source->memory;
 	http_start(state->client, &request);
 	source_pace_sent(source);
 	pfree(body);
@@ -118,9 +117,13 @@ static void
 command_ask(Source *source, const char *cursor)
 {
 	CommandState *state = source->state;
-	MemoryContext old = MemoryContextSwitchTo(source->context);
-	char	   *body = source_request(&source->spec, cursor);
+	MemoryContext old;
+	char	   *body;
 
+	if (state->refused)
+		return;
+	old = MemoryContextSwitchTo(source->context);
+	body = source_request(&source->spec, cursor);
 	MemoryContextSwitchTo(old);
 	if (state->waiting)
 		pfree(state->waiting);
@@ -165,12 +168,25 @@ command_status_class(int status)
 	return "http_status";
 }
 
+/* Is nothing sent?  Then that is the answer. */
+static bool
+command_refused(Source *source, const CommandState *state, SourceAnswer *answer)
+{
+	if (state->refused == NULL)
+		return false;
+	answer->started_at = GetCurrentTimestamp();
+	source_fail(source, answer, "configuration", "%s", state->refused);
+	return true;
+}
+
 static void
 command_answer(Source *source, SourceAnswer *answer)
 {
 	CommandState *state = source->state;
 	HttpResponse response;
 
+	if (command_refused(source, state, answer))
+		return;
 	if (state->waiting)
 	{
 		char	   *body = state->waiting;
@@ -202,11 +218,13 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 		answer->not_supported = true;
 		return;
 	}
+	if (command_refused(source, source->state, answer))
+		return;
 	command_send(source, source_get_request(&source->spec, external_id));
 	command_answer(source, answer);
 	if (answer->error_class == NULL)
 		source_one_record(source, answer);
-	else if ((answer->status == 404 || answer->status == 410) && source_none_found(answer->body, answer->len))
+	else if ((answer->status == 404 || answer->status == 410) && source_none_found(source, answer->body, answer->len))
 	{
 		answer->error_class = NULL;
 		answer->message[0] = '\0';

@@ -39,7 +39,8 @@ rest_open(Source *source)
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->side); i++)
-		state->side[i] = json_parser_create();
+		state->side[i] = rest_parser(state);
+	state->parent_json = rest_parser(state);
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;
@@ -65,6 +66,16 @@ rest_close(Source *source)
 	http_client_close(state->one_client);
 	http_client_close(state->token_client);
 	rest_wipe_token(state);
+}
+
+/* rest_parser is a JSON parser, in the current context, for what comes from the upstream. */
+JsonParser *
+rest_parser(const RestState *state)
+{
+	JsonParser *json = json_parser_create();
+
+	json->memory = state->source->memory;
+	return json;
 }
 
 /* Takes the engine's cursor apart. */

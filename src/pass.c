@@ -49,22 +49,43 @@ pass_ask(Run *run, const char *cursor)
 	run->timings.fetch_us += run_microseconds(&t);
 }
 
+typedef struct CursorEntry
+{
+	uint64		hash;			/* of a cursor */
+	char		status;			/* of simplehash.h */
+} CursorEntry;
+
+#define SH_PREFIX			cursors
+#define SH_ELEMENT_TYPE		CursorEntry
+#define SH_KEY_TYPE			uint64
+#define SH_KEY				hash
+#define SH_HASH_KEY(t, k)	((uint32) (k))
+#define SH_EQUAL(t, a, b)	((a) == (b))
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* pass_know_cursors begins with the cursors that earlier runs of the pass went through. */
+void
+pass_know_cursors(Run *run, const uint64 *hashes, int n)
+{
+	bool		found;
+
+	run->cursors = cursors_create(run->context, n + 64, NULL);
+	for (int i = 0; i < n; i++)
+		(void) cursors_insert(run->cursors, hashes[i], &found);
+}
+
 /* Notes a cursor; false when the pass has been there before. */
 static bool
 pass_new_cursor(Run *run, const char *cursor)
 {
 	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+	bool		found;
 
-	for (int i = 0; i < run->ncursors; i++)
-		if (run->cursors[i] == hash)
-			return false;
-	if (run->ncursors >= run->cursors_room)
-	{
-		run->cursors_room = run->cursors_room * 2 + 64;
-		run->cursors = repalloc(run->cursors, sizeof(uint64) * run->cursors_room);
-	}
-	run->cursors[run->ncursors++] = hash;
-	return true;
+	(void) cursors_insert(run->cursors, hash, &found);
+	return !found;
 }
 
 static int
@@ -89,25 +110,42 @@ pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
+typedef struct RestartWork
+{
+	Run		   *run;
+	bool		forget_link;
+} RestartWork;
+
+static void
+pass_restart_work(void *arg)
+{
+	RestartWork *work = arg;
+
+	run_begin(work->run, "restarting a pass");
+	work->run->setup.pass_started_at = store_restart_pass(work->run->id, work->forget_link);
+	db_commit();
+}
+
 /* The upstream does not take the cursor any more: begin the pass anew. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
 {
+	RestartWork work = {run, forget_link};
+
 	ereport(LOG,
 			(errmsg("upstream refuses the cursor; the pass begins again")));
-	db_begin("restarting a pass");
-	run->setup.pass_started_at = store_restart_pass(run->id, forget_link);
-	db_commit();
+	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
 	run->complete = true;
+	run->unread = false;
 	run->setup.resumed = false;
 	run->setup.cursor = NULL;
 	run->setup.last_page = 0;
 	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
 	run->setup.total_estimate = -1;
 	run->page = 1;
-	run->ncursors = 0;
+	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
 
@@ -179,6 +217,25 @@ pass_compare_position(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void
+pass_capped(Run *run)
+{
+	run->unread = true;
+	run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+}
+
+/*
+ * pass_everything: did the pass ask for everything?  Then what the upstream says
+ * of its total is about this list, and a list that has moved may have lost more
+ * than what changed lately.  Where only changes were asked for, the next such
+ * pass, or a full one, makes up for it.
+ */
+static bool
+pass_everything(const Run *run)
+{
+	return run->setup.spec.modified_since == NULL && run->setup.spec.kept_link == NULL;
+}
+
 /* Keeps the first max records in the order of the answer. */
 static int
 pass_cut(Record *records, int n, int64 max)
@@ -226,7 +283,7 @@ pass_make_merger(Run *run)
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	if (run->merger == NULL)
-		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	MemoryContextSwitchTo(old);
 }
 
@@ -244,7 +301,9 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	ApplyChanges changes = {0};
 
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
-	memcpy(records, page->records, sizeof(Record) * n);
+	run->scope.heaviest = page->heaviest;
+	if (n > 0)
+		memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
 	entry->counts.filtered += n - in_scope;
 	if (only_changes)
@@ -254,7 +313,7 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	{
 		n = pass_cut(records, n, run->setup.filter.max_records - passed);
 		if (n < in_scope || (passed + n >= run->setup.filter.max_records && goes_on))
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		entry->counts.filtered += in_scope - n;
 	}
 	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
@@ -293,7 +352,7 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole};
+	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole, .heaviest = page->heaviest};
 	UpstreamPage merged;
 	Merge	   *merge;
 	int			unknown = 0;
@@ -337,7 +396,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 				t;
 
 	INSTR_TIME_SET_CURRENT(t0);
-	db_begin("applying a page");
+	run_begin(run, "applying a page");
 	guard = store_guard_run(&run->setup);
 	run->timings.commit_us += run_microseconds(&t0);
 	switch (guard)
@@ -351,7 +410,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 			run_fail(run, "configuration", "the configuration was deleted during the run");
 			break;
 		case RUN_FILTER_CHANGED:
-			run_incomplete(run, "the filter rules were changed during the run");
+			run_unread(run, "the filter rules were changed during the run");
 			break;
 	}
 	if (run->status != NULL)
@@ -395,6 +454,7 @@ typedef struct PageWork
 	const UpstreamPage *page;
 	PageEntry  *entry;
 	bool		was_complete;
+	bool		was_unread;
 	bool		applied;
 } PageWork;
 
@@ -404,13 +464,14 @@ pass_page_work(void *arg)
 	PageWork   *work = arg;
 
 	work->run->complete = work->was_complete;
+	work->run->unread = work->was_unread;
 	work->applied = pass_apply_once(work->run, work->answer, work->page, work->entry);
 }
 
 static bool
 pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	PageWork	work = {run, answer, page, entry, run->complete, false};
+	PageWork	work = {run, answer, page, entry, run->complete, run->unread, false};
 
 	db_retry(pass_page_work, &work);
 	return work.applied;
@@ -423,8 +484,11 @@ pass_judge(Run *run)
 	if (run->setup.unidentified > 0)
 		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
 	if (run->setup.total_estimate >= 0 && run->setup.received < run->setup.total_estimate - run->setup.total_estimate / 10)
+	{
+		run->unread |= pass_everything(run);
 		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
 					   run->setup.total_estimate, run->setup.received);
+	}
 }
 
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
@@ -437,7 +501,7 @@ pass_walk(Run *run)
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
 	{
 		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		pass_judge(run);
 		return;
 	}
@@ -453,6 +517,7 @@ pass_walk(Run *run)
 
 		MemoryContextReset(run->page_context);
 		MemoryContextSwitchTo(run->page_context);
+		memory_page(&run->memory, run->page);
 		if (!pass_fetch(run, &answer, &page, &again))
 		{
 			if (again)
@@ -482,12 +547,14 @@ pass_walk(Run *run)
 		entry.fetch_ms = answer.ms;
 		entry.total_estimate = page.total_estimate;
 		entry.incomplete = page.incomplete;
+		entry.unread = page.unread || (page.incomplete && pass_everything(run));
 		entry.link = page.keep_link;
 		if (!pass_apply(run, &answer, &page, &entry))
 			return;
 
 		run->setup.received += page.received;
 		run->setup.unidentified += entry.counts.unidentified;
+		run->unread |= entry.unread;
 		if (page.incomplete)
 			run_incomplete(run, "%s", page.incomplete);
 		/* A total that shrinks on the way does not excuse what did not come. */

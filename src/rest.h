@@ -168,7 +168,8 @@ typedef struct RestDefinition
 	/* for_each */
 	char	   *parent_type;	/* NULL: one list */
 	bool		own_ids;
-	bool		parent_attributes;	/* placeholders want them */
+	char	  **parent_attributes;	/* those that placeholders name */
+	int			nparent_attributes;
 	/* map */
 	RestPaths	external_id;
 	RestPaths	display_name;
@@ -192,7 +193,7 @@ typedef struct RestParent
 	char	   *external_id;
 	char	   *display_name;
 	char	   *email;
-	char	   *attributes;		/* JSON text */
+	char	   *attributes;		/* JSON text: those that placeholders name, if they are of use there */
 } RestParent;
 
 /* What went wrong before there was an answer. */
@@ -237,6 +238,8 @@ typedef struct RestState
 	int			parent;			/* the one at */
 	bool		more_parents;
 	bool		parents_checked;
+	JsonParser *parent_json;	/* the tree of parent_parsed's attributes */
+	const RestParent *parent_parsed;
 	/* of the page before */
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
@@ -254,6 +257,7 @@ typedef struct RestState
 
 extern RestDefinition *rest_definition_compile(const char *definition, const char *resource_type);
 
+extern JsonParser *rest_parser(const RestState *state);
 extern void rest_problem(RestState *state, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern char *rest_text(const JsonParser *json, uint32 node);
 extern char *rest_member_text(const JsonParser *json, uint32 object, const char *key);
@@ -276,8 +280,8 @@ extern const RestParent *rest_parent(const RestState *state);
 
 extern void rest_jsonpath_compile(RestPath *path);
 extern void rest_jsonpath_keep(const char *json, int len);
-extern bool rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side);
-extern bool rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side);
+extern bool rest_jsonpath_says(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
+extern bool rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);

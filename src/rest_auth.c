@@ -11,6 +11,9 @@
  * it is not where the definition says.  So of a successful answer a message has
  * the error of RFC 6749 (5.2), the names of the members, or a web page; of any
  * other answer the beginning.
+ *
+ * Clear texts are wiped with the memory context of the request: so a text that
+ * one is put into gets its whole room before.
  */
 #include "postgres.h"
 
@@ -22,12 +25,12 @@
 #include "utils/timestamp.h"
 
 #include "crypto.h"
+#include "crypto_memory.h"
 #include "rest.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
 #define TOKEN_DEFAULT_S		300
-#define TOKEN_MAX_BYTES		65536
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
 #define TOKEN_MEMBERS		10		/* names of so many are told */
@@ -102,13 +105,12 @@ auth_base64(CryptoBase64 kind, const void *data, size_t len)
 static char *
 auth_basic(RestState *state, const char *user, const char *password)
 {
-	char	   *pair = psprintf("%s:%s", user, password);
-	char	   *header = psprintf("Authorization: Basic %s", auth_base64(CRYPTO_BASE64, pair, strlen(pair)));
+	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
+	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
-	source_hide(state->source, strrchr(header, ' ') + 1);
-	crypto_wipe(pair, strlen(pair));
-	pfree(pair);
-	return header;
+	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
+	source_hide(state->source, encoded);
+	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
 }
 
 static void
@@ -205,10 +207,17 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
 		return NULL;
 	}
-	input = psprintf("%s.%s", input, auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
 	/* Of no use without its signature; and the beginning is that of any other, too. */
 	source_hide(state->source, strrchr(input, '.') + 1);
 	return input;
+}
+
+/* So much room a text takes in a form, with what stands between. */
+static size_t
+auth_room(const char *text)
+{
+	return text ? 3 * strlen(text) + 32 : 32;
 }
 
 static void
@@ -248,6 +257,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			   *sub,
 			   *aud,
 			   *key;
+	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
+	size_t		room = 0;
 	StringInfoData user;
 	StringInfoData password;
 
@@ -257,6 +268,18 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
 		!auth_optional(state, auth->key, &key))
 		return false;
+	for (int i = 0; i < auth->extra.n; i++)
+	{
+		extra[i] = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
+			rest_render_plain(state, auth->extra.params[i].value);
+		if (extra[i] == NULL)
+			return false;
+		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
+	}
+	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
+		auth_room(aud) + auth_room(key) + auth_room(auth->token_path->text) + 1000;
+	enlargeStringInfo(form, (int) room);
+	enlargeStringInfo(material, (int) (2 * room));
 	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
 	auth_depends(material, url);
 	auth_depends(material, id);
@@ -278,14 +301,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_form(form, "grant_type", "client_credentials");
 	auth_form(form, "scope", scope);
 	for (int i = 0; i < auth->extra.n; i++)
-	{
-		char	   *value = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
-			rest_render_plain(state, auth->extra.params[i].value);
-
-		if (value == NULL)
-			return false;
-		auth_form(form, auth->extra.params[i].name, value);
-	}
+		auth_form(form, auth->extra.params[i].name, extra[i]);
 	auth_depends(material, form->data);
 	switch (auth->client_auth)
 	{
@@ -293,8 +309,10 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			/* RFC 6749, 2.3.1: encoded as in a form, first. */
 			initStringInfo(&user);
 			initStringInfo(&password);
+			enlargeStringInfo(&password, (int) auth_room(secret));
 			http_url_encode(&user, id);
 			http_url_encode(&password, secret);
+			crypto_wipe_with(CurrentMemoryContext, password.data, password.len);
 			*header = auth_basic(state, user.data, password.data);
 			break;
 		case REST_CLIENT_BODY:
@@ -307,6 +325,20 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			break;
 	}
 	return true;
+}
+
+/* The form does not grow where it is: see the head of this file. */
+static void
+auth_form_jwt(StringInfo form, const char *name, const char *jwt)
+{
+	StringInfoData whole;
+
+	initStringInfo(&whole);
+	enlargeStringInfo(&whole, form->len + (int) (auth_room(name) + auth_room(jwt)));
+	appendBinaryStringInfo(&whole, form->data, form->len);
+	auth_form(&whole, name, jwt);
+	crypto_wipe_with(CurrentMemoryContext, whole.data, whole.len);
+	*form = whole;
 }
 
 /* Adds the JWT that goes with a request for a token. */
@@ -332,7 +364,7 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 		jwt = auth_jwt(state, id, id, aud ? aud : url, NULL, true);
 		if (jwt == NULL)
 			return false;
-		auth_form(form, "client_assertion", jwt);
+		auth_form_jwt(form, "client_assertion", jwt);
 		return true;
 	}
 	jwt = auth_jwt(state, iss, sub, aud || auth->bearer ? aud : url, scope, false);
@@ -341,10 +373,10 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 	if (auth->bearer)
 	{
 		resetStringInfo(form);
-		*header = psprintf("Authorization: Bearer %s", jwt);
+		*header = crypto_join(CurrentMemoryContext, "Authorization: Bearer ", jwt, "");
 	}
 	else
-		auth_form(form, "assertion", jwt);
+		auth_form_jwt(form, "assertion", jwt);
 	return true;
 }
 
@@ -361,8 +393,8 @@ auth_life(const char *text)
 
 	if (text == NULL)
 		return TOKEN_DEFAULT_S;
-	if (sscanf(text, "%d-%d-%dT%d:%d:%d", &y, &mon, &d, &h, &min, &s) == 6 &&
-		y > 1970 && y < 10000 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) == 6 &&
+		y > 1970 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
 		return (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s - (int64) time(NULL);
 	if (text[0] >= '0' && text[0] <= '9')
 		return (int64) Min(strtod(text, NULL), (double) TOKEN_MAX_S);
@@ -437,7 +469,7 @@ static bool
 auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
 {
 	const RestAuth *auth = &state->def->auth;
-	JsonParser *json = json_parser_create();
+	JsonParser *json = rest_parser(state);
 	char	   *token = NULL;
 	char	   *error;
 	bool		good = response->status >= 200 && response->status <= 299;
@@ -447,12 +479,20 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	if (good && json)
 	{
 		token = auth_find(state, auth->token_path, json);
+		if (token)
+			crypto_wipe_with(CurrentMemoryContext, token, strlen(token));
 		for (const char *p = token; p && *p; p++)
 			if (*p <= ' ' || *p > '~')
 			{
 				token = NULL;
 				break;
 			}
+	}
+	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
+	{
+		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		crypto_wipe(token, strlen(token));
+		return false;
 	}
 	if (token && token[0] != '\0')
 	{
@@ -464,7 +504,6 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(key, token, state->token_until);
-		crypto_wipe(token, strlen(token));
 		return true;
 	}
 	if (good)
@@ -491,13 +530,14 @@ auth_get_token(RestState *state)
 {
 	char	   *url = rest_base_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
-	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = TOKEN_MAX_BYTES};
+	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
 	TokenSlot  *slot;
 	SourceAnswer answer = {0};
 	unsigned char key[CRYPTO_SHA256_BYTES];
+	const char *refused;
 
 	if (url == NULL)
 		return false;
@@ -505,6 +545,7 @@ auth_get_token(RestState *state)
 	initStringInfo(&material);
 	if (!auth_token_request(state, url, &form, &headers[1], &material))
 		return false;
+	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
 	slot = auth_slot(key);
@@ -519,6 +560,12 @@ auth_get_token(RestState *state)
 	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
+	refused = source_may_send(state->source, url);
+	if (refused)
+	{
+		rest_problem(state, "configuration", "%s", refused);
+		return false;
+	}
 	if (headers[1])
 		request.nheaders++;
 	request.body = form.data;
@@ -581,7 +628,13 @@ auth_header(RestState *state, char **header, char *line)
 	return true;
 }
 
-/* rest_authorize puts the credentials on a request; false with the problem noted. */
+static char *
+auth_line(const char *name, const char *prefix, const char *value)
+{
+	return crypto_join(CurrentMemoryContext, psprintf("%s: ", name), prefix, value);
+}
+
+/* rest_authorize puts the credentials on a request, whose address is whole before; false with the problem noted. */
 bool
 rest_authorize(RestState *state, StringInfo url, char **header)
 {
@@ -601,20 +654,22 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				b = a ? rest_render_plain(state, auth->password) : NULL;
 				if (b == NULL)
 					return false;
-				state->authorization = MemoryContextStrdup(state->source->context, auth_basic(state, a, b));
+				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b), "", "");
 			}
 			*header = state->authorization;
 			return true;
 		case REST_AUTH_BEARER:
 			a = rest_render_plain(state, auth->token);
-			return a != NULL && auth_header(state, header, psprintf("Authorization: Bearer %s", a));
+			return a != NULL && auth_header(state, header, auth_line("Authorization", "Bearer ", a));
 		case REST_AUTH_API_KEY:
 			a = rest_render_plain(state, auth->value);
 			if (a == NULL || !auth_optional(state, auth->prefix, &b))
 				return false;
 			if (auth->header)
-				return auth_header(state, header, psprintf("%s: %s%s", auth->header, b ? b : "", a));
+				return auth_header(state, header, auth_line(auth->header, b ? b : "", a));
+			enlargeStringInfo(url, (int) (auth_room(auth->query) + auth_room(a)));
 			http_url_add(url, auth->query, a);
+			crypto_wipe_with(CurrentMemoryContext, url->data, url->len);
 			return true;
 		case REST_AUTH_CLIENT_CREDENTIALS:
 		case REST_AUTH_JWT:
@@ -622,7 +677,7 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				rest_wipe_token(state);
 			if (state->token == NULL && !auth_get_token(state))
 				return false;
-			return auth_header(state, header, psprintf("Authorization: Bearer %s", state->token));
+			return auth_header(state, header, auth_line("Authorization", "Bearer ", state->token));
 	}
 	return true;
 }

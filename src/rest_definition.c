@@ -212,7 +212,8 @@ definition_statuses(Reader *r, uint32 object, const char *key, int *n, const int
 	{
 		*n = notherwise;
 		list = palloc(sizeof(int) * (notherwise + 1));
-		memcpy(list, otherwise, sizeof(int) * notherwise);
+		if (notherwise > 0)
+			memcpy(list, otherwise, sizeof(int) * notherwise);
 		return list;
 	}
 	list = palloc(sizeof(int) * (nodes[node].count + 1));
@@ -432,6 +433,50 @@ definition_exclude(Reader *r, uint32 node, RestDefinition *d)
 	}
 }
 
+static int
+definition_compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* A parent's attributes may be large: only those that a text of the definition names are read. */
+static void
+definition_parent_attributes(Reader *r, RestDefinition *d)
+{
+	static const char head[] = "{{parent.attributes.";
+	int			room = 0;
+	int			kept = 0;
+
+	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
+	{
+		char	   *text = r->json->nodes[i].type == JSON_STRING ? rest_text(r->json, i) : NULL;
+
+		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
+		{
+			char	   *end = strstr(p += strlen(head), "}}");
+
+			if (end == NULL)
+				break;
+			if (d->nparent_attributes == room)
+			{
+				room = room * 2 + 8;
+				d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, sizeof(char *) * room) :
+					palloc(sizeof(char *) * room);
+			}
+			d->parent_attributes[d->nparent_attributes++] = pnstrdup(p, end - p);
+		}
+		if (text)
+			pfree(text);
+	}
+	if (d->nparent_attributes == 0)
+		return;
+	qsort(d->parent_attributes, d->nparent_attributes, sizeof(char *), definition_compare);
+	for (int i = 0; i < d->nparent_attributes; i++)
+		if (i == 0 || strcmp(d->parent_attributes[kept - 1], d->parent_attributes[i]) != 0)
+			d->parent_attributes[kept++] = d->parent_attributes[i];
+	d->nparent_attributes = kept;
+}
+
 static void
 definition_resource(Reader *r, uint32 node, RestDefinition *d)
 {
@@ -496,8 +541,8 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	definition_exclude(r, definition_member(r, map, "exclude"), d);
 	if (d->external_id.n == 0)
 		definition_error("its map has no externalId");
-	d->parent_attributes = d->parent_type != NULL &&
-		strstr(r->json->text, "{{parent.attributes.") != NULL;
+	if (d->parent_type != NULL)
+		definition_parent_attributes(r, d);
 }
 
 /* rest_definition_compile; for a type that the definition does not have, path and get_path stay NULL. */

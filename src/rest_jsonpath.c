@@ -6,6 +6,10 @@
  * transaction, and an error of theirs leaves nothing behind but memory.
  * That of a path counts as "nothing found".  Any other, such as that of a value
  * which jsonb does not take, says nothing about what is there: that is a failure.
+ *
+ * How much memory that takes is up to PostgreSQL, so whether there is as much is
+ * looked at before: as for the value, and for one or two more of what is found.
+ * "**" finds a value once for each level that it is below.
  */
 #include "postgres.h"
 
@@ -17,7 +21,11 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "flohsync.h"
 #include "rest.h"
+
+/* A text that weighs no more than this is not weighed, unless a path may find it many times. */
+#define JSONPATH_LITTLE		(1024 * 1024)
 
 /* rest_jsonpath_compile raises an error for what is no jsonpath. */
 void
@@ -144,15 +152,38 @@ jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant wan
 	return fcinfo->isnull ? NULL : jsonpath_text(DatumGetJsonbP(result), want, context);
 }
 
+static void
+jsonpath_expect(RestState *state, const RestPath *path, const JsonParser *json, uint32 node)
+{
+	size_t		weight = (size_t) (json->nodes[node].end - json->nodes[node].start) * JSON_MOST_WEIGHT;
+	double		found = 2;
+	uint32		depth = FLOHSYNC_MAX_NESTING;
+	int			levels = 0;
+
+	for (const char *p = path->text; (p = strstr(p, "**")) != NULL; p += 2)
+		levels++;
+	/* Mostly the least that is known says that it is little. */
+	if (levels <= 1 && weight <= JSONPATH_LITTLE)
+		return;
+	weight = json_weight(json, node, &depth);
+	for (int i = 0; i < levels; i++)
+		found *= Max(depth, 1);
+	memory_expect(state->source->memory, (Size) Min(weight * (1 + found), (double) (SIZE_MAX / 2)));
+}
+
 /*
  * Puts the array of what a path finds into side's tree, whose text is in the
  * current context.  False when it is not known what it finds.
  */
 static bool
-jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want, JsonParser *side)
+jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, uint32 node, JsonpathWant want, JsonParser *side)
 {
 	MemoryContext context = CurrentMemoryContext;
+	const char *json = tree->text + tree->nodes[node].start;
+	int			len = tree->nodes[node].end - tree->nodes[node].start;
 	char	   *volatile text = NULL;
+
+	jsonpath_expect(state, path, tree, node);
 
 	PG_TRY();
 	{
@@ -186,16 +217,16 @@ jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want
 
 /* rest_jsonpath_query: all that a path finds. */
 bool
-rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side)
+rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side)
 {
-	return jsonpath_into(path, json, len, JSONPATH_ALL, side);
+	return jsonpath_into(state, path, json, node, JSONPATH_ALL, side);
 }
 
 /* rest_jsonpath_says: does a path find anything that is neither null nor false? */
 bool
-rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side)
+rest_jsonpath_says(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side)
 {
-	return jsonpath_into(path, json, len, JSONPATH_TRUE, side) && side->nodes[JSON_ROOT].child != 0;
+	return jsonpath_into(state, path, json, node, JSONPATH_TRUE, side) && side->nodes[JSON_ROOT].child != 0;
 }
 
 /*
@@ -207,7 +238,6 @@ PageValue
 rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
 {
 	PageValue	value = {json, 0, false};
-	const JsonNode *at = &json->nodes[node];
 
 	if (path->native)
 	{
@@ -215,7 +245,7 @@ rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 		return value;
 	}
 	value.json = side;
-	if (!jsonpath_into(path, json->text + at->start, at->end - at->start, JSONPATH_FIRST, side))
+	if (!jsonpath_into(state, path, json, node, JSONPATH_FIRST, side))
 	{
 		value.failed = true;
 		return value;

@@ -50,10 +50,10 @@ limits_reset_ms(RestState *state, const HttpResponse *response)
 static bool
 limits_body_says(RestState *state, const HttpResponse *response)
 {
-	JsonParser *json = json_parser_create();
+	JsonParser *json = rest_parser(state);
 	PageValue	value;
 
-	if (state->def->throttle_body == NULL ||
+	if (state->def->throttle_body == NULL || response->len > FLOHSYNC_MAX_ERROR_BODY ||
 		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
 		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		return false;

@@ -10,8 +10,18 @@
  */
 #include "postgres.h"
 
+#include "crypto_memory.h"
 #include "rest_link.h"
 #include "rest_reading.h"
+
+/* next_link_text: where a key goes into the address, an upstream may send it back in its links; so these are wiped. */
+char *
+next_link_text(Reading *r, char *text)
+{
+	if (text && r->state->def->auth.query)
+		crypto_wipe_with(CurrentMemoryContext, text, strlen(text));
+	return text;
+}
 
 /*
  * next_text is the text or number that a path finds; NULL: nothing, null or an empty text.
@@ -31,6 +41,12 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
 	{
 		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		return NULL;
+	}
+	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
+	{
+		*failed = !reading_failed(r, "too_large", "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
 	text = rest_text(value.json, value.node);
@@ -68,9 +84,9 @@ next_link(Reading *r, bool *failed)
 	char	   *header;
 	bool		malformed = false;
 
-	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
+	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL; i++)
 	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
+		char	   *target = next_link_text(r, rest_link_find(header, r->state->def->pages.rel, &malformed));
 
 		if (target)
 			return next_url(r, target, failed);
@@ -85,7 +101,8 @@ static bool
 next_says_no(const PageValue *more)
 {
 	const JsonNode *node = &more->json->nodes[more->node];
-	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
+	char	   *text = (node->type == JSON_STRING || node->type == JSON_NUMBER) && node->end - node->start <= NUMBER_MAX_BYTES ?
+		rest_text(more->json, more->node) : NULL;
 
 	return node->type == JSON_FALSE ||
 		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
@@ -138,7 +155,10 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	if (state->at.inner == NULL)
 		state->total = state->total_pages = -1;
 	else if (!state->reading)
+	{
+		r->page->unread = true;
 		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
 		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
@@ -149,12 +169,19 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	state->total_pages = Max(state->total_pages, total_pages);
 }
 
+/* A number of a position that we made; one that was stored by somebody else can be added to as well. */
+static int64
+next_number(const char *text)
+{
+	return Max(Min(strtoll(text, NULL, 10), PG_INT64_MAX / 2), PG_INT64_MIN / 2);
+}
+
 static char *
 next_offset(Reading *r, int64 total)
 {
 	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
-	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
+	int64		offset = state->at.inner ? next_number(state->at.inner) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
 
@@ -175,8 +202,8 @@ next_page(Reading *r, int64 total, bool *failed)
 	const RestPagination *p = &state->def->pages;
 	const char *inner = state->at.inner;
 	const char *colon = inner ? strchr(inner, ':') : NULL;
-	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
-	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
+	int64		page = inner ? next_number(inner) : p->base;
+	int64		passed = (colon ? next_number(colon + 1) : 0) + r->n;
 	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 	int64		done = page - p->base + 1;
@@ -207,7 +234,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_LINK_HEADER:
 			return next_link(r, failed);
 		case REST_PAGES_NEXT_URL:
-			return next_url(r, next_text(r, p->path, false, failed), failed);
+			return next_url(r, next_link_text(r, next_text(r, p->path, false, failed)), failed);
 		case REST_PAGES_CURSOR:
 			return next_cursor(r, failed);
 		case REST_PAGES_OFFSET:

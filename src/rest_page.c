@@ -67,6 +67,7 @@ reading_add(Reading *r, uint32 node)
 {
 	if (r->n == r->room)
 	{
+		memory_take(r->state->source->memory, sizeof(uint32) * (r->room + 256));
 		r->room = r->room * 2 + 256;
 		r->nodes = r->nodes ? repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
 			MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * r->room);
@@ -107,7 +108,7 @@ reading_whole(Reading *r, const RestPath *path, bool *failed)
 		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
-	if (value.node != 0)
+	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
 		text = rest_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
@@ -142,9 +143,8 @@ reading_select(Reading *r, int64 total)
 	{
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
 			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
-		r->tree = json_parser_create();
-		if (!rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
-								 r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
+		r->tree = rest_parser(r->state);
+		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
 			return reading_unknown(r, d->records);
 		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
 			reading_item(r, i);
@@ -214,8 +214,7 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 		return false;
 	if (path->native)
 		return rest_path_walk(path, path->nsteps, json, node, map_gone_item, json);
-	return clean && rest_jsonpath_says(path, json->text + json->nodes[node].start,
-									   json->nodes[node].end - json->nodes[node].start, state->side[0]);
+	return clean && rest_jsonpath_says(state, path, json, node, state->side[0]);
 }
 
 /* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
@@ -280,6 +279,16 @@ map_record(Reading *r, uint32 node)
 	bool		clean = page_is_clean(r->parser, r->tree, node);
 	PageMapped	m = {r->tree, node};
 
+	/* What is too large to be stored is not taken apart. */
+	if (!page_may_store(r->tree, node))
+	{
+		m.external_id = m.display_name = m.email = m.attributes = (PageValue) {r->tree, 0, false};
+		m.external_id = map_find(state, &d->external_id, r->tree, node, false, 0);
+		if (d->parent_type && !d->own_ids)
+			m.id_prefix = map_prefix(rest_parent(state)->external_id);
+		page_mapped_add(r->parser, r->page, &m);
+		return;
+	}
 	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
 	m.gone = map_is_gone(state, r->tree, node, clean);
 	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
@@ -350,7 +359,7 @@ reading_delta(Reading *r, char **next)
 	r->page->partial = state->def->delta_partial;
 	/* The walk from the start brings all records, and all of them. */
 	r->page->new_whole = state->kept_link == NULL;
-	link = next_text(r, state->def->delta, false, &failed);
+	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
 		const char *error_class;
@@ -363,7 +372,10 @@ reading_delta(Reading *r, char **next)
 		*next = NULL;
 	}
 	else if (*next == NULL && !failed)
+	{
+		r->page->unread = true;
 		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+	}
 	return !failed;
 }
 
@@ -405,6 +417,7 @@ reading_next_parent(Reading *r, char *next)
 		parent = NULL;
 	if (parent)
 		return rest_position_text(state, parent->external_id, next);
+	r->page->unread |= state->at.left_out || (state->at.only_missing && state->missing);
 	if (state->at.left_out)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
 	else if (state->at.only_missing && state->missing)
@@ -449,6 +462,8 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if (r.json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
+		if (page->too_large)
+			return reading_failed(&r, "too_large", "upstream's answer cannot be read: %s", problem);
 		reading_none(&r, "upstream's answer cannot be read:", problem);
 		answer->retryable = true;
 		return false;
@@ -461,7 +476,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	if (failed || !reading_select(&r, total))
 		return false;
 	if (!page_mapped_room(parser, page, r.n, &problem))
-		return reading_failed(&r, "bad_answer", "%s", problem);
+		return reading_failed(&r, "too_large", "%s", problem);
 	next = next_position(&r, total, &failed);
 	if (failed || !reading_delta(&r, &next))
 		return false;
@@ -519,7 +534,7 @@ bool
 rest_read_one(RestState *state, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
-	PageParser *parser = page_parser_create(NULL, 0);
+	PageParser *parser = page_parser_create(NULL, 0, state->source->memory);
 	UpstreamPage page;
 	const char *problem;
 	Reading		r = {state, parser, &page, answer};
@@ -534,11 +549,14 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
 	page_exclude(parser, d->exclude, d->nexclude);
 	/* The record stays in the tree it is found in while its parts use the others. */
-	record = rest_find(state, d->get_record, r.json, JSON_ROOT, json_parser_create());
+	record = rest_find(state, d->get_record, r.json, JSON_ROOT, rest_parser(state));
 	if (record.failed)
 		return reading_unknown(&r, d->get_record);
 	if (record.node == 0 && !one_is_none(d->get_record, r.json))
 		return reading_none(&r, "the answer has no record at", d->get_record->text);
+	if (record.node != 0 && !page_may_store(record.json, record.node))
+		return reading_failed(&r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
+							  FLOHSYNC_MAX_RECORD_BYTES);
 	initStringInfo(&out);
 	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))

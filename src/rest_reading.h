@@ -7,6 +7,9 @@
 
 #include "rest.h"
 
+/* Longer texts are no number of records or pages, and no yes or no. */
+#define NUMBER_MAX_BYTES	64
+
 typedef struct Reading
 {
 	RestState  *state;
@@ -30,6 +33,7 @@ extern void reading_incomplete(Reading *r, const char *format,...) pg_attribute_
 extern int64 reading_whole(Reading *r, const RestPath *path, bool *failed);
 
 /* rest_next.c */
+extern char *next_link_text(Reading *r, char *text);
 extern char *next_text(Reading *r, const RestPath *path, bool json_text, bool *failed);
 extern char *next_position(Reading *r, int64 total, bool *failed);
 

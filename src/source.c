@@ -35,6 +35,12 @@ source_open(const SourceSpec *spec)
 
 	source->context = context;
 	source->spec = *spec;
+	source->memory = spec->memory;
+	if (source->memory == NULL)
+	{
+		source->memory = MemoryContextAlloc(context, sizeof(PageMemory));
+		memory_begin(source->memory, context);
+	}
 	source->kind = strcmp(spec->kind, source_kind_sql.name) == 0 ? &source_kind_sql :
 		strcmp(spec->kind, source_kind_rest.name) == 0 ? &source_kind_rest : &source_kind_command;
 	source->kind->open(source);
@@ -168,15 +174,17 @@ source_fail_status(const Source *source, SourceAnswer *answer, const char *who, 
 	pfree(body);
 }
 
-/* An answer of the command protocol. */
-static bool
+/* source_read_commands reads an answer of the command protocol; otherwise as source_read. */
+bool
 source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	const char *problem = NULL;
 
 	if (!page_parse(parser, answer->body, answer->len, page, &problem))
 	{
-		source_fail(source, answer, "protocol", "upstream's answer cannot be read: %s", problem);
+		source_fail(source, answer, page->too_large ? "too_large" : "protocol", "upstream's answer cannot be read: %s", problem);
+		if (page->too_large)
+			return false;
 		source_show(source, answer);
 		/* A cut or garbled answer; maybe the next one is whole. */
 		answer->retryable = true;
@@ -243,6 +251,17 @@ source_close(Source *source)
 	MemoryContextDelete(source->context);
 }
 
+/* source_parser is a page parser that lives, and is counted, with the source. */
+PageParser *
+source_parser(const Source *source)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	PageParser *parser = page_parser_create(NULL, 0, source->memory);
+
+	MemoryContextSwitchTo(old);
+	return parser;
+}
+
 static void
 source_member(StringInfo out, const char *key, const char *text)
 {
@@ -285,10 +304,11 @@ source_get_request(const SourceSpec *spec, const char *external_id)
 }
 
 static JsonParser *
-source_parse(const char *body, size_t len)
+source_parse(PageMemory *memory, const char *body, size_t len)
 {
 	JsonParser *json = json_parser_create();
 
+	json->memory = memory;
 	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
 }
 
@@ -309,9 +329,9 @@ source_names_cursor(const char *body, size_t len)
  * not the record, rather than of a web server that does not know the address?
  */
 bool
-source_none_found(const char *body, size_t len)
+source_none_found(const Source *source, const char *body, size_t len)
 {
-	JsonParser *json = source_parse(body, len);
+	JsonParser *json = len <= FLOHSYNC_MAX_ERROR_BODY ? source_parse(source->memory, body, len) : NULL;
 	uint32		success;
 
 	if (json == NULL || json->nodes[JSON_ROOT].type != JSON_OBJECT)
@@ -328,7 +348,7 @@ void
 source_one_record(Source *source, SourceAnswer *answer)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
-	JsonParser *json = source_parse(answer->body, answer->len);
+	JsonParser *json = source_parse(source->memory, answer->body, answer->len);
 	uint32		payload;
 	uint32		record = 0;
 	StringInfoData out;
@@ -344,6 +364,7 @@ source_one_record(Source *source, SourceAnswer *answer)
 	{
 		const JsonNode *node = &json->nodes[record];
 
+		memory_take(source->memory, (Size) (node->end - node->start) * 2);
 		initStringInfo(&out);
 		appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 		if (node->type != JSON_NULL)
@@ -352,5 +373,7 @@ source_one_record(Source *source, SourceAnswer *answer)
 		answer->body = out.data;
 		answer->len = out.len;
 	}
+	if (json != NULL)
+		json_parser_trim(json, 0);
 	MemoryContextSwitchTo(old);
 }

@@ -20,20 +20,29 @@
 #define SECRET_MAX_HIDDEN	16
 #define SECRET_LOOK_AT		16384	/* so much of a text is looked at, and told at most */
 
-/* source_secret is the clear text of a secret, NULL when it is not set; raises F0000 when it cannot be decrypted. */
+/*
+ * source_secret is the clear text of a secret, for a request; NULL when it is
+ * not set, or must not be used: then *refused says why.  Raises F0000 when it
+ * cannot be decrypted.
+ */
 const char *
-source_secret(const Source *source, const char *name)
+source_secret(Source *source, const char *name, const char **refused)
 {
+	*refused = NULL;
 	for (int i = 0; i < source->spec.nsecrets; i++)
 	{
-		const SourceSecret *secret = &source->spec.secrets[i];
+		SourceSecret *secret = &source->spec.secrets[i];
 
 		if (strcmp(secret->name, name) != 0)
 			continue;
+		*refused = secret->refused;
+		if (secret->refused)
+			return NULL;
 		if (secret->value == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
 					 errmsg("secret \"%s\" cannot be decrypted: %s", name, secret->problem)));
+		secret->used = true;
 		return secret->value;
 	}
 	return NULL;

@@ -2,13 +2,10 @@
  * sqlfn_cache_fetch.c
  *	  Where cache_get_or_fetch gets a record that is not in the cache.
  *
- * From the caller's function, run with his rights; else from the upstream, if
- * it can be asked for one record; else from the synced records.  Whatever it
- * is, it sees what is committed now: a snapshot taken before the lease could
- * show what an invalidation, delivered before the lease, was about.
- *
- * A connector's address and the records are read with the rights of the
- * extension's owner; its queries run with the caller's.
+ * From the caller's function, run with the caller's rights; else from the
+ * upstream, if it can be asked for one record; else from the synced records.
+ * Whatever it is, it sees what is committed now: a snapshot taken before the
+ * lease could show what an invalidation, delivered before the lease, was about.
  */
 #include "postgres.h"
 
@@ -23,7 +20,6 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -33,12 +29,12 @@
 #include "clean.h"
 #include "db.h"
 #include "page.h"
+#include "run_as.h"
 #include "sqlfn_cache.h"
 #include "store.h"
 
-/* The owner of one of our functions is the owner of the extension. */
-void
-owner_rights_begin(OwnerRights *rights, Oid function)
+static Oid
+function_owner(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Oid			owner;
@@ -47,17 +43,7 @@ owner_rights_begin(OwnerRights *rights, Oid function)
 		elog(ERROR, "cache lookup failed for function %u", function);
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
-	GetUserIdAndSecContext(&rights->user, &rights->context);
-	SetUserIdAndSecContext(owner, rights->context | SECURITY_LOCAL_USERID_CHANGE);
-	rights->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-void
-owner_rights_end(OwnerRights *rights)
-{
-	AtEOXact_GUC(false, rights->guc_level);
-	SetUserIdAndSecContext(rights->user, rights->context);
+	return owner;
 }
 
 /* fetch_check raises unless a function is one that can fetch, and the caller may call it. */
@@ -80,26 +66,25 @@ fetch_check(Oid fetcher)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("%s cannot be a fetcher", format_procedure(fetcher)),
 				 errhint("A fetcher takes (connector uuid, resource_type text, external_id text) and returns jsonb.")));
-	if (!compat_may_execute(fetcher, GetUserId()))
+	if (!compat_may_execute(fetcher, run_as_caller()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(fetcher));
 }
 
+/*
+ * A superuser's rights are lent to code that is a superuser's, which they could
+ * call themselves; other code gets none that its owner has not (run_as.c).
+ */
 static Jsonb *
 fetch_by_function(const CacheKey *key, Oid fetcher)
 {
-	LOCAL_FCINFO(fcinfo, 3);
-	FmgrInfo	function;
-	Datum		value;
+	Oid			caller = run_as_caller();
+	Oid			code_owner = function_owner(fetcher);
+	Oid			role = superuser_arg(caller) && superuser_arg(code_owner) ? caller : run_as_role(caller, code_owner);
+	Datum		args[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
+	bool		isnull;
+	Datum		value = run_as_call(role, fetcher, 3, args, &isnull);
 
-	fmgr_info(fetcher, &function);
-	InitFunctionCallInfoData(*fcinfo, &function, 3, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = UUIDPGetDatum(&key->connector);
-	fcinfo->args[1].value = key->type;
-	fcinfo->args[2].value = key->external_id;
-	for (int i = 0; i < 3; i++)
-		fcinfo->args[i].isnull = false;
-	value = FunctionCallInvoke(fcinfo);
-	return fcinfo->isnull ? NULL : DatumGetJsonbPCopy(value);
+	return isnull ? NULL : DatumGetJsonbPCopy(value);
 }
 
 static void
@@ -150,7 +135,7 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 	UpstreamPage page;
 	int			i;
 
-	if (answer->error_class || !source_read_one(source, page_parser_create(NULL, 0), answer, &page))
+	if (answer->error_class || !source_read_one(source, source_parser(source), answer, &page))
 		fetch_failed(key, answer->error_class, answer->message);
 	if (page.nrecords == 0 && page.nfaults > 0)
 		fetch_failed(key, page.faults[0].error_class, page.faults[0].message);
@@ -164,11 +149,10 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 
 /* False: the upstream cannot be asked for one record. */
 static bool
-fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
+fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {
 	char	   *connector = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector)));
 	SourceSpec	spec;
-	OwnerRights rights;
 	Source	   *volatile source = NULL;
 	SourceAnswer answer;
 	volatile bool supported = true;
@@ -176,9 +160,7 @@ fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
-	owner_rights_begin(&rights, function);
 	found = store_source_spec(connector, TextDatumGetCString(key->type), &spec, context);
-	owner_rights_end(&rights);
 	SPI_finish();
 	if (!found)
 		fetch_failed(key, NULL, "the connector does not exist any more");
@@ -201,7 +183,7 @@ fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
 }
 
 static Jsonb *
-fetch_synced(Oid function, const CacheKey *key)
+fetch_synced(const CacheKey *key)
 {
 	static DbQuery query = {
 		"select pg_catalog.jsonb_build_object('externalId', r.external_id, 'displayName', r.display_name, 'email', r.email, 'attributes', r.attributes)"
@@ -211,11 +193,9 @@ fetch_synced(Oid function, const CacheKey *key)
 	};
 	Datum		v[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
 	MemoryContext context = CurrentMemoryContext;
-	OwnerRights rights;
 	Jsonb	   *value = NULL;
 
 	SPI_connect();
-	owner_rights_begin(&rights, function);
 	if (db_execute(&query, v, NULL) == 1)
 	{
 		bool		isnull;
@@ -225,22 +205,21 @@ fetch_synced(Oid function, const CacheKey *key)
 		value = DatumGetJsonbPCopy(found);
 		MemoryContextSwitchTo(old);
 	}
-	owner_rights_end(&rights);
 	SPI_finish();
 	return value;
 }
 
-/* fetch_record gets a record from where it comes from; function is one of ours. */
+/* fetch_record gets a record from where it comes from. */
 Jsonb *
-fetch_record(Oid function, const CacheKey *key, Oid fetcher)
+fetch_record(const CacheKey *key, Oid fetcher)
 {
 	Jsonb	   *value = NULL;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(fetcher))
 		value = fetch_by_function(key, fetcher);
-	else if (!fetch_from_upstream(function, key, &value))
-		value = fetch_synced(function, key);
+	else if (!fetch_from_upstream(key, &value))
+		value = fetch_synced(key);
 	PopActiveSnapshot();
 	return value;
 }

@@ -35,6 +35,30 @@ flohsync_url_problem(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }
 
+PG_FUNCTION_INFO_V1(flohsync_origins);
+PGDLLEXPORT Datum
+flohsync_origins(PG_FUNCTION_ARGS)
+{
+	char	   *texts[2] = {NULL, NULL};
+	char	  **origins;
+	Datum	   *elements;
+	int			n = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		Jsonb	   *json = PG_ARGISNULL(1 + i) ? NULL : PG_GETARG_JSONB_P(1 + i);
+
+		if (json)
+			texts[i] = JsonbToCString(NULL, &json->root, VARSIZE(json));
+	}
+	if (!PG_ARGISNULL(0))
+		n = source_origins(text_to_cstring(PG_GETARG_TEXT_PP(0)), texts[0], texts[1], &origins);
+	elements = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(origins[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 PG_FUNCTION_INFO_V1(flohsync_query_problem);
 PGDLLEXPORT Datum
 flohsync_query_problem(PG_FUNCTION_ARGS)
@@ -66,7 +90,7 @@ test_type(Source *source, StringInfo out)
 	source_ask(source, NULL);
 	source_answer(source, &answer);
 	if (answer.error_class == NULL)
-		source_read(source, page_parser_create(NULL, 0), &answer, &page);
+		source_read(source, source_parser(source), &answer, &page);
 	problem = answer.error_class ? answer.message : NULL;
 	if (problem)
 		test_failed(out, problem);

@@ -20,7 +20,9 @@
 
 #include "clean.h"
 #include "db.h"
+#include "db_lock.h"
 #include "guc.h"
+#include "memory_page.h"
 #include "shmem.h"
 #include "wait.h"
 #include "worker.h"
@@ -45,10 +47,9 @@ PG_FUNCTION_INFO_V1(flohsync_try_run_lock);
 PGDLLEXPORT Datum
 flohsync_try_run_lock(PG_FUNCTION_ARGS)
 {
-	char	   *connector = uuid_text(PG_GETARG_DATUM(0));
-	char	   *type = text_to_cstring(PG_GETARG_TEXT_PP(1));
-
-	PG_RETURN_BOOL(db_lock_run(connector, type, false));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(db_lock_run(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), false));
 }
 
 /*
@@ -65,10 +66,16 @@ flohsync_interrupt_run(PG_FUNCTION_ARGS)
 		" and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())",
 		3, {INT4OID, OIDOID, OIDOID}
 	};
-	uint64		key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	Datum		v[3] = {Int32GetDatum(DB_RUN_LOCK_CLASS), ObjectIdGetDatum((uint32) (key >> 32)), ObjectIdGetDatum((uint32) key)};
+	uint64		key;
+	Datum		v[3];
 	bool		sent = false;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	v[0] = Int32GetDatum(DB_LOCK_RUN);
+	v[1] = ObjectIdGetDatum((uint32) (key >> 32));
+	v[2] = ObjectIdGetDatum((uint32) key);
 	SPI_connect();
 	if (db_execute(&query, v, NULL) == 1)
 	{
@@ -196,7 +203,8 @@ flohsync_sync(PG_FUNCTION_ARGS)
 						state.error ? clean(state.error) : "no message"),
 				 strcmp(state.status, "held") == 0 ?
 				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
-				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0));
+				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,
+				 state.error_class && strcmp(state.error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
 	isnull = state.stats == 0;
 	out = HeapTupleGetDatum(heap_form_tuple(desc, &state.stats, &isnull));
 	PG_RETURN_DATUM(out);

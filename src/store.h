@@ -34,6 +34,7 @@ typedef struct RunSetup
 	char	  **hash_ignore;
 	int			nhash_ignore;
 	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
+	bool		unread;			/* something that an earlier page stands for has to be asked for again */
 	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
 } RunSetup;
@@ -78,7 +79,8 @@ typedef struct PageEntry
 	int64		total_estimate; /* -1: unknown */
 	const Slice *deleted;
 	int			ndeleted;
-	const char *incomplete;		/* as of UpstreamPage */
+	const char *incomplete;		/* these two as of UpstreamPage */
+	bool		unread;
 	const char *link;
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
@@ -112,7 +114,7 @@ typedef struct SettleResult
 	char	   *message;
 } SettleResult;
 
-/* All but the last five need db_begin; the last five manage on the caller's transaction. */
+/* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern RunCandidate *store_open_runs(int *n);
 extern bool store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
 extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
@@ -136,6 +138,7 @@ extern TimestampTz store_next_due(void);
 extern void store_purge_history(int retention_s);
 extern void store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change);
 extern void store_synced_groups(Datum connector, Datum ids);
+extern void store_hold_connector(Datum connector);
 
 /* The five columns of an alias's filter_rules that store_get_filter reads. */
 #define STORE_FILTER_COLUMNS(alias) \

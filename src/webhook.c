@@ -78,6 +78,7 @@ webhook_keys(Slice secret, const unsigned char *made_up, WebhookKey *keys)
 {
 	Slice		encoded = secret;
 	unsigned char *decoded;
+	size_t		room;
 	ssize_t		len;
 	bool		prefixed = secret.len > 6 && memcmp(secret.data, "whsec_", 6) == 0;
 
@@ -87,10 +88,22 @@ webhook_keys(Slice secret, const unsigned char *made_up, WebhookKey *keys)
 	keys[0] = (WebhookKey) {secret.data, secret.len, true};
 	if (prefixed)
 		encoded = (Slice) {secret.data + 6, secret.len - 6};
-	decoded = palloc(CRYPTO_BASE64_ROOM((size_t) encoded.len));
+	room = CRYPTO_BASE64_ROOM((size_t) encoded.len);
+	decoded = palloc(room);
 	len = crypto_base64_decode(CRYPTO_BASE64, encoded.data, encoded.len, decoded);
 	if (len >= (prefixed ? 1 : WEBHOOK_MIN_KEY))
 		keys[1] = (WebhookKey) {decoded, len, true};
+	else
+		crypto_wipe(decoded, room);
+}
+
+/* Of the keys, these are copies. */
+static void
+webhook_wipe_keys(WebhookKey *keys)
+{
+	for (int k = 1; k < WEBHOOK_KEYS; k += 2)
+		if (keys[k].real)
+			crypto_wipe((void *) keys[k].data, keys[k].len);
 }
 
 /* Is the signature that of a real key? */
@@ -169,6 +182,7 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES];
 	char	   *text = NULL;
 	bool		any = false;
+	bool		signed_all = true;
 	bool		found;
 
 	*sent_at = 0;
@@ -200,9 +214,11 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	for (int k = 0; k < WEBHOOK_KEYS; k++)
 	{
 		any |= keys[k].real;
-		if (!crypto_hmac_sha256(keys[k].data, keys[k].len, body.data, body.len, macs[k]))
-			return "OpenSSL has no HMAC-SHA256";
+		signed_all = crypto_hmac_sha256(keys[k].data, keys[k].len, body.data, body.len, macs[k]) && signed_all;
 	}
+	webhook_wipe_keys(keys);
+	if (!signed_all)
+		return "OpenSSL has no HMAC-SHA256";
 	found = standard ? webhook_find_standard(h->signatures, macs, keys) : webhook_find_hex(h->hex, macs, keys);
 	if (!found)
 		return any ? "no secret of the connector has made the signature" : "there is no such connector, or it has no secret \"webhook\"";

@@ -198,7 +198,7 @@ fuzz_mapped(const uint8_t *data, size_t size)
 
 	if (parser == NULL)
 	{
-		parser = page_parser_create(NULL, 0);
+		parser = page_parser_create(NULL, 0, NULL);
 		page_exclude(parser, exclude, lengthof(exclude));
 	}
 	json = page_mapped_begin(parser, (const char *) data, size, 1, &page, &problem);

@@ -250,7 +250,7 @@ is(counts(), '100 0', 'nothing is removed');
 
 # Held, and not complete: approved, it marks only what the upstream said is deleted.
 $f->sql(q{create table public.partly_deletes ();
-	grant select on public.partly_deletes to flohsync_worker;
+	grant select on public.partly_deletes to flohsync_nobody;
 	create function public.partly(command jsonb) returns jsonb language sql stable as $$
 	select jsonb_build_object('success', true, 'payload', jsonb_build_object(
 		'resources', (select jsonb_agg(jsonb_build_object('externalId', 'p' || g)) from generate_series(1, 60) g),

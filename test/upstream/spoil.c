@@ -39,6 +39,31 @@ uploaded(answer *a, const fault *f)
 	set_type(a, fault_text(f, "content_type", NULL));
 }
 
+/* A large body made of little: head, a unit many times, tail. */
+static void
+repeated(answer *a, const fault *f)
+{
+	const char *unit = fault_text(f, "unit", "");
+	const char *number = strstr(unit, "%d");
+	long long	count = fault_int(f, "count", 1);
+
+	a->body.n = 0;
+	buf_str(&a->body, fault_text(f, "head", ""));
+	for (long long i = 0; i < count; i++)
+	{
+		if (number == NULL)
+			buf_str(&a->body, unit);
+		else
+		{
+			buf_put(&a->body, unit, (size_t) (number - unit));
+			buf_int(&a->body, i);
+			buf_str(&a->body, number + 2);
+		}
+	}
+	buf_str(&a->body, fault_text(f, "tail", ""));
+	set_type(a, fault_text(f, "content_type", NULL));
+}
+
 static void
 html(answer *a)
 {
@@ -114,6 +139,8 @@ spoil_answer(const struck *s, call *c, const request *q)
 			html(a);
 		else if (is(f, "body"))
 			uploaded(a, f);
+		else if (is(f, "repeated"))
+			repeated(a, f);
 		else if (is(f, "echo"))
 			echo(c, f);
 		else if (is(f, "success_false"))
