@@ -1,21 +1,29 @@
 # flohsync: a PostgreSQL extension.  "make" builds, "make install" installs,
 # "make test" runs the tests on clusters of its own; README.md has the rest.
+#
+#	make WERROR=1	a warning is an error
+#	make HARDENING=	without our own hardening flags
+#	make sanitize	builds with the address and undefined-behaviour sanitizers,
+#			in build/sanitize; "test/run sanitize" tests that
+
+# Where this file is; the current folder may be another one (a VPATH build).
+TOP := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
 
 EXTENSION = flohsync
-FLOHSYNC_VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" flohsync.control)
+FLOHSYNC_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(TOP)/flohsync.control)
 MODULE_big = flohsync
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
+OBJS = $(patsubst $(TOP)/%.c,%.o,$(wildcard $(TOP)/src/*.c))
 DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
-INSTALL_SQL = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
-INSTALL_JSON = $(wildcard sql/*.json sql/templates/*.json)
+INSTALL_SQL = $(sort $(wildcard $(TOP)/sql/[0-9][0-9]_*.sql))
+INSTALL_JSON = $(wildcard $(TOP)/sql/*.json $(TOP)/sql/templates/*.json)
 DATA = sql/flohsync.definition.schema.json
-EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream
+EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build
 
 PG_CONFIG ?= pg_config
 # Up to PostgreSQL 15, PGDLLEXPORT is empty unless we say what it means.
 PG_CPPFLAGS = -DFLOHSYNC_VERSION=\"$(FLOHSYNC_VERSION)\" \
 	-D'PGDLLEXPORT=__attribute__((visibility("default")))'
-PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wall -Wextra -Werror \
+PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wall -Wextra $(if $(WERROR),-Werror) \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-declaration-after-statement
 SHLIB_LINK = -lcurl -lhiredis -lssl -lcrypto
@@ -25,26 +33,60 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h) flohsync.control
+# Only sources are looked for there: what was built in the source folder, with
+# other flags perhaps, is none of ours.
+override VPATH :=
+vpath %.c $(TOP)
+vpath %.control $(TOP)
+
+# PostgreSQL's flags and headers may be made for another compiler.
+ifneq ($(findstring clang,$(shell $(CC) --version 2>/dev/null)),)
+override CFLAGS += -Wno-ignored-optimization-argument -Wno-ignored-attributes -Wno-unknown-warning-option
+endif
+
+HARDENING = yes
+ifdef SANITIZE
+override CPPFLAGS += -U_FORTIFY_SOURCE
+override CFLAGS += -O1 -g -fsanitize=address,undefined,float-cast-overflow -fno-omit-frame-pointer
+override LDFLAGS += -fsanitize=address,undefined,float-cast-overflow
+else ifneq ($(HARDENING),)
+# Each only if the compiler has it, and PostgreSQL's own flags do not.
+HARDENING_CFLAGS := $(shell $(TOP)/script/cc-flags "-fstack-protector-strong -fstack-clash-protection \
+	-fcf-protection -mbranch-protection=standard -Wformat=2 -D_FORTIFY_SOURCE=3 -D_FORTIFY_SOURCE=2" \
+	-- $(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_SL) -c)
+HARDENING_LDFLAGS := $(shell $(TOP)/script/cc-flags "-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack" \
+	-- $(CC) $(CFLAGS) $(CFLAGS_SL) -shared $(LDFLAGS))
+override CFLAGS += $(HARDENING_CFLAGS)
+override LDFLAGS += $(HARDENING_LDFLAGS)
+endif
+
+$(OBJS): $(wildcard $(TOP)/src/*.h) $(TOP)/flohsync.control | $(CURDIR)/src
 
 # One script from topic files, in the order of their names.  A line
 # "--:include FILE" stands for the text of that file.
-sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON)
-	awk '$$1 == "--:include" { while ((got = (getline line < ("sql/" $$2))) > 0) print line; \
-		close("sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
+sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) | $(CURDIR)/sql
+	awk '$$1 == "--:include" { while ((got = (getline line < ("$(TOP)/sql/" $$2))) > 0) print line; \
+		close("$(TOP)/sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
 	mv $@.tmp $@
 
+$(CURDIR)/src $(CURDIR)/sql:
+	mkdir -p $@
+
+sanitize:
+	mkdir -p build/sanitize
+	$(MAKE) -C build/sanitize -f $(abspath $(TOP))/Makefile PG_CONFIG='$(PG_CONFIG)' SANITIZE=1
+
 upstream: test/upstream/upstream
-test/upstream/upstream: $(wildcard test/upstream/*.c test/upstream/*.h)
-	$(MAKE) -C test/upstream
+test/upstream/upstream: $(wildcard $(TOP)/test/upstream/*.c $(TOP)/test/upstream/*.h)
+	$(MAKE) -C $(TOP)/test/upstream
 
 test:
-	test/run
+	$(TOP)/test/run
 
 demo:
-	demo/run
+	$(TOP)/demo/run
 
 bench:
-	bench/run
+	$(TOP)/bench/run
 
-.PHONY: upstream test demo bench
+.PHONY: sanitize upstream test demo bench

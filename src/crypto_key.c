@@ -2,42 +2,19 @@
  * crypto_key.c
  *	  The keys that secrets are encrypted with, from their files.
  *
- * A file is read when a key is needed, so that one that was changed is the
- * one that counts.  It must be a regular file and no link, of the server's own
- * user and for nobody else to read, or of root and for nobody but its group
- * (as PostgreSQL has it for TLS keys), and hold 64 hex digits.  Nothing is
- * raised: the reason why a key is not there is kept with it.
+ * A file is read when a key is needed (guc_file.c), and holds 64 hex digits.
+ * Nothing is raised: the reason why a key is not there is kept with it.
  *
  * The id of a key tells rows of different keys apart, and nothing of the key.
  */
 #include "postgres.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "guc.h"
+#include "guc_file.h"
 #include "crypto_key.h"
 
 #define KEY_DIGITS		(2 * CRYPTO_KEY_BYTES)
 #define KEY_FILE_SIZE	(KEY_DIGITS + 2)	/* and the end of the line */
-
-static const char *
-key_file_problem(const struct stat *st)
-{
-	bool		is_root = st->st_uid == 0;
-
-	if (!S_ISREG(st->st_mode))
-		return "it is not a regular file";
-	if (st->st_uid != geteuid() && !is_root)
-		return "it belongs neither to the user of the server nor to root";
-	if (st->st_mode & (is_root && geteuid() != 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO))
-		return "others than its owner may use it; its mode must be 0600";
-	if (st->st_size < KEY_DIGITS || st->st_size > KEY_FILE_SIZE)
-		return "it does not hold 64 hex digits";
-	return NULL;
-}
 
 /* Why the text of a file is no key, or NULL. */
 static const char *
@@ -46,6 +23,8 @@ key_parse(const char *text, size_t len, CryptoKey *key)
 	static const char label[] = "flohsync key id";
 	unsigned char mac[CRYPTO_HMAC_BYTES];
 
+	if (len > KEY_FILE_SIZE)
+		return "it does not hold 64 hex digits";
 	while (len > KEY_DIGITS && (text[len - 1] == '\n' || text[len - 1] == '\r'))
 		len--;
 	if (len != KEY_DIGITS || !crypto_hex_decode(text, len, key->bytes))
@@ -60,10 +39,8 @@ static void
 key_load(const char *setting, const char *path, CryptoKey *key)
 {
 	char		text[KEY_FILE_SIZE + 1];
-	struct stat st;
 	const char *problem;
-	ssize_t		n = 0;
-	int			fd;
+	ssize_t		n;
 
 	memset(key, 0, sizeof(*key));
 	if (path == NULL || path[0] == '\0')
@@ -71,21 +48,9 @@ key_load(const char *setting, const char *path, CryptoKey *key)
 		snprintf(key->problem, sizeof(key->problem), "%s is not set", setting);
 		return;
 	}
-	/* Not blocking: it may be a pipe that nobody writes to. */
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0)
-		problem = errno == ELOOP ? "it is a symbolic link" : strerror(errno);
-	else if (fstat(fd, &st) != 0)
-		problem = strerror(errno);
-	else
-		problem = key_file_problem(&st);
+	n = guc_file_read(path, text, sizeof(text), &problem);
 	if (problem == NULL)
-	{
-		n = read(fd, text, sizeof(text));
-		problem = n < 0 ? strerror(errno) : key_parse(text, n, key);
-	}
-	if (fd >= 0)
-		close(fd);
+		problem = key_parse(text, n, key);
 	crypto_wipe(text, sizeof(text));
 	key->loaded = problem == NULL;
 	if (problem != NULL)

@@ -10,12 +10,11 @@
 #include <limits.h>
 
 #include "miscadmin.h"
-#include "pgtime.h"
 #include "utils/guc.h"
 
 #include "flohsync.h"
 #include "guc.h"
-#include "guc_redis.h"
+#include "guc_check.h"
 
 char	   *flohsync_databases;
 static char *flohsync_acting_user;	/* read by SQL only */
@@ -45,52 +44,21 @@ int			flohsync_page_size;
 char	   *flohsync_redis_ca_file;
 int			flohsync_redis_connect_timeout;
 int			flohsync_redis_timeout;
+char	   *flohsync_redis_password_file;
 char	   *flohsync_redis_url;
 int			flohsync_retry_delay;
 int			flohsync_run_retention;
 char	   *flohsync_timezone;
 char	   *flohsync_worker_role;
 
-static bool
-guc_check_timezone(char **newval, void **extra, GucSource source)
-{
-	if (pg_tzset(*newval) == NULL)
-	{
-		GUC_check_errdetail("Time zone \"%s\" is not known.", *newval);
-		return false;
-	}
-	return true;
-}
-
-/*
- * An address holds a password: what PostgreSQL would say by itself of a wrong
- * value quotes it.  The rest is checked where it is used (guc_redis.c).
- */
-static bool
-guc_check_redis_url(char **newval, void **extra, GucSource source)
-{
-	RedisAddress address;
-	const char *problem;
-
-	if (**newval == '\0')
-		return true;
-	problem = guc_parse_redis_url(*newval, &address);
-	if (problem == NULL)
-		return true;
-	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
-	GUC_check_errmsg("invalid value for parameter \"flohsync.redis_url\"");
-	GUC_check_errdetail("%s", problem);
-	GUC_check_errhint("Addresses look like redis://user:password@host:6379/0, rediss://host:6380/0 or unix:///path/to/socket?db=0.");
-	return false;
-}
-
 void
 guc_init(void)
 {
+	guc_check_begin();
 	DefineCustomStringVariable("flohsync.acting_user",
 							   "Id of the application's user on whose behalf the session resolves matches.",
 							   NULL, &flohsync_acting_user, "",
-							   PGC_USERSET, 0, NULL, NULL, NULL);
+							   PGC_USERSET, 0, guc_check_acting_user, NULL, NULL);
 	DefineCustomIntVariable("flohsync.cache_holdoff",
 							"How long nothing is stored for a key that was invalidated, for upstreams whose replicas lag.",
 							NULL, &flohsync_cache_holdoff, 0, 0, 3600000,
@@ -122,7 +90,7 @@ guc_init(void)
 	DefineCustomStringVariable("flohsync.databases",
 							   "Databases in which scheduled runs happen: * or a comma-separated list.",
 							   NULL, &flohsync_databases, "*",
-							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_LIST_INPUT, guc_check_databases, NULL, NULL);
 	DefineCustomBoolVariable("flohsync.enabled",
 							 "Whether workers run anything; can be set for one database.",
 							 NULL, &flohsync_enabled, true,
@@ -131,16 +99,16 @@ guc_init(void)
 							   "File with the key that secrets are encrypted with: 64 hex digits.",
 							   "Only the server's user may be able to read it.",
 							   &flohsync_encryption_key_file, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, guc_check_encryption_key_file, NULL, NULL);
 	DefineCustomStringVariable("flohsync.encryption_key_file_previous",
 							   "File with the key before, until rotate_secrets() has been called.",
 							   NULL, &flohsync_encryption_key_file_previous, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, guc_check_encryption_key_file_previous, NULL, NULL);
 	DefineCustomStringVariable("flohsync.http_allowed_networks",
 							   "Private networks that connectors may reach, as a comma-separated list of CIDR blocks.",
 							   "Public addresses can always be reached; loopback, private and other special ones only if listed here.",
 							   &flohsync_http_allowed_networks, "",
-							   PGC_SUSET, GUC_LIST_INPUT | GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SUSET, GUC_LIST_INPUT | GUC_SUPERUSER_ONLY, guc_check_http_allowed_networks, NULL, NULL);
 	DefineCustomIntVariable("flohsync.http_connect_timeout",
 							"Time to wait for a connection to an upstream.",
 							NULL, &flohsync_http_connect_timeout, 5, 1, 3600,
@@ -197,11 +165,16 @@ guc_init(void)
 	DefineCustomStringVariable("flohsync.redis_ca_file",
 							   "File with the certificates that Redis' own is checked against; empty: those of the system.",
 							   NULL, &flohsync_redis_ca_file, "",
-							   PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SUSET, GUC_SUPERUSER_ONLY, guc_check_redis_ca_file, NULL, NULL);
 	DefineCustomIntVariable("flohsync.redis_connect_timeout",
 							"Time to wait for a connection to Redis.",
 							NULL, &flohsync_redis_connect_timeout, 100, 1, 60000,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("flohsync.redis_password_file",
+							   "File whose first line is Redis' password, where flohsync.redis_url holds none.",
+							   "Only the server's user may be able to read it.",
+							   &flohsync_redis_password_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, guc_check_redis_password_file, NULL, NULL);
 	DefineCustomIntVariable("flohsync.redis_timeout",
 							"Time to wait for an answer of Redis.",
 							NULL, &flohsync_redis_timeout, 50, 1, 60000,
@@ -226,6 +199,7 @@ guc_init(void)
 	DefineCustomStringVariable("flohsync.worker_role",
 							   "Role as which workers connect; not a superuser.",
 							   NULL, &flohsync_worker_role, "flohsync_worker",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+							   PGC_SIGHUP, 0, guc_check_worker_role, NULL, NULL);
+	guc_check_end();
 	MarkGUCPrefixReserved("flohsync");
 }

@@ -32,8 +32,8 @@ extern int	flohsync_page_size;
 extern char *flohsync_redis_ca_file;
 extern int	flohsync_redis_connect_timeout; /* ms */
 extern int	flohsync_redis_timeout; /* ms */
+extern char *flohsync_redis_password_file;
 extern char *flohsync_redis_url;
-extern int	flohsync_retry_delay;
 extern int	flohsync_retry_delay;	/* ms */
 extern int	flohsync_run_retention; /* s */
 extern char *flohsync_timezone;

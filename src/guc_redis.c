@@ -2,11 +2,11 @@
  * guc_redis.c
  *	  What flohsync.redis_url says:
  *
- *		redis://[[user]:password@]host[:port][/database]	(rediss: with TLS)
- *		unix://[[user]:password@]/path/to/socket[?db=database]
+ *		redis://[user[:password]@]host[:port][/database]	(rediss: with TLS)
+ *		unix://[user[:password]@]/path/to/socket[?db=database]
  *
- * Users and passwords are percent-encoded.  What is said of a wrong address
- * never quotes it.
+ * Users and passwords are percent-encoded; the password may be in a file instead
+ * (flohsync.redis_password_file).  What is said of a wrong address never quotes it.
  */
 #ifdef FLOHSYNC_STANDALONE
 #include "shim.h"
@@ -90,12 +90,12 @@ url_login(const char **rest, RedisAddress *address)
 	if (at == NULL || (address->local && **rest == '/'))
 		return NULL;
 	colon = memchr(*rest, ':', at - *rest);
-	if (colon == NULL)
-		return "A login needs a password: user:password@ or :password@.";
-	if (!url_decode(*rest, colon - *rest, address->user, sizeof(address->user)) ||
-		!url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password)))
+	if (at == *rest)
+		return "There is no user before the sign \"@\".";
+	if (!url_decode(*rest, (colon ? colon : at) - *rest, address->user, sizeof(address->user)) ||
+		(colon && !url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password))))
 		return "User or password is too long, or not percent-encoded.";
-	address->has_password = true;
+	address->has_password = colon != NULL;
 	*rest = at + 1;
 	return NULL;
 }

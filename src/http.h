@@ -31,6 +31,7 @@ typedef enum HttpFailure
 	HTTP_OK,					/* an answer came, with whatever status */
 	HTTP_NETWORK,				/* worth another attempt */
 	HTTP_TIMEOUT,				/* likewise */
+	HTTP_PROTOCOL,				/* likewise: what came is not of HTTP */
 	HTTP_TLS,
 	HTTP_BLOCKED,				/* the address is not allowed */
 	HTTP_TOO_LARGE,
@@ -60,6 +61,8 @@ extern void http_start(HttpClient *client, const HttpRequest *request);
 extern void http_finish(HttpClient *client, HttpResponse *response);
 extern char *http_header(HttpClient *client, const char *name, int index);
 
+extern const char *http_failure_class(HttpFailure failure);
+extern bool http_failure_passes(HttpFailure failure);
 extern int64 http_retry_after_ms(const char *header, time_t now);
 
 /* http_url.c */

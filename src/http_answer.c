@@ -39,6 +39,24 @@ http_ended(HttpClient *client, CURLcode *result)
 	return ended;
 }
 
+/* Has anything of this request gone out, or of the one that it was redirected from? */
+static bool
+http_was_sent(HttpClient *client)
+{
+	long		bytes = 0;
+
+	http_enter();
+	(void) curl_easy_getinfo(client->easy, CURLINFO_REQUEST_SIZE, &bytes);
+	http_leave();
+	return bytes > 0 || client->redirects > 0;
+}
+
+/*
+ * http_judge sorts libcurl's codes.  A fault of the configuration is only what
+ * was wrong before anything was sent: codes that sound like one also come for
+ * answers that make no sense, such as one that is not of HTTP at all
+ * (CURLE_UNSUPPORTED_PROTOCOL: a version 0.9 that we do not allow).
+ */
 static HttpFailure
 http_judge(HttpClient *client, CURLcode rc)
 {
@@ -61,15 +79,41 @@ http_judge(HttpClient *client, CURLcode rc)
 		case CURLE_SSL_INVALIDCERTSTATUS:
 		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
 		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_CLIENTCERT:
 			return HTTP_TLS;
 		case CURLE_URL_MALFORMAT:
 		case CURLE_UNSUPPORTED_PROTOCOL:
-			return HTTP_BAD_URL;
+			return http_was_sent(client) ? HTTP_PROTOCOL : HTTP_BAD_URL;
+		case CURLE_WEIRD_SERVER_REPLY:
+		case CURLE_BAD_CONTENT_ENCODING:
+		case CURLE_HTTP2:
+		case CURLE_HTTP2_STREAM:
+			return HTTP_PROTOCOL;
 		case CURLE_FILESIZE_EXCEEDED:
 			return HTTP_TOO_LARGE;
 		default:
 			return HTTP_NETWORK;
 	}
+}
+
+/* http_failure_class is the error class that a run gets from a failure. */
+const char *
+http_failure_class(HttpFailure failure)
+{
+	static const char *const classes[] = {
+		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_PROTOCOL] = "protocol", [HTTP_TLS] = "tls",
+		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_REDIRECT] = "http_status",
+		[HTTP_BAD_URL] = "configuration",
+	};
+
+	return classes[failure];
+}
+
+/* http_failure_passes: may the same request fare better a moment later? */
+bool
+http_failure_passes(HttpFailure failure)
+{
+	return failure == HTTP_NETWORK || failure == HTTP_TIMEOUT || failure == HTTP_PROTOCOL;
 }
 
 /*

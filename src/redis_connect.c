@@ -16,6 +16,7 @@
 #include "storage/fd.h"
 
 #include "guc.h"
+#include "guc_file.h"
 #include "redis.h"
 #include "redis_private.h"
 
@@ -228,6 +229,48 @@ redis_greet(const RedisAddress *address)
 	return false;
 }
 
+/* The password of an address that holds none, from the first line of flohsync.redis_password_file. */
+static bool
+redis_read_password(RedisAddress *address)
+{
+	char		text[sizeof(address->password) + 1];
+	const char *problem = NULL;
+	char		message[200];
+	ssize_t		n;
+	size_t		len = 0;
+
+	if (address->has_password)
+		return true;
+	if (flohsync_redis_password_file[0] == '\0')
+		return address->user[0] == '\0' ||
+			redis_set_problem("flohsync.redis_url names a user without a password, and flohsync.redis_password_file is not set");
+	n = guc_file_read(flohsync_redis_password_file, text, sizeof(text), &problem);
+	if (problem == NULL)
+	{
+		while (len < n && text[len] != '\n')
+			len++;
+		if (len > 0 && len < n && text[len - 1] == '\r')
+			len--;
+		if (len == 0)
+			problem = "its first line is empty";
+		else if (len >= sizeof(address->password))
+			problem = "its first line is too long";
+		else if (memchr(text, '\0', len) != NULL)
+			problem = "its first line is no text";
+	}
+	if (problem == NULL)
+	{
+		memcpy(address->password, text, len);
+		address->password[len] = '\0';
+		address->has_password = true;
+	}
+	explicit_bzero(text, sizeof(text));
+	if (problem == NULL)
+		return true;
+	snprintf(message, sizeof(message), "the file of flohsync.redis_password_file cannot be used: %s", problem);
+	return redis_set_problem(message);
+}
+
 /* redis_open_anew connects, and greets; false: see redis_problem(). */
 bool
 redis_open_anew(long connect_ms)
@@ -237,16 +280,19 @@ redis_open_anew(long connect_ms)
 	const char *problem = guc_parse_redis_url(flohsync_redis_url, (RedisAddress *) &address);
 
 	redis_drop();
-	if (problem)
-		return redis_set_problem(problem);
 	free(redis.url);
 	redis.url = strdup(flohsync_redis_url);
 	if (redis.url == NULL)
-		return redis_set_problem("out of memory");
+		problem = "out of memory";
+	if (problem)
+	{
+		explicit_bzero((RedisAddress *) &address, sizeof(address));
+		return redis_set_problem(problem);
+	}
 	redis_set_deadline(connect_ms);
 	PG_TRY();
 	{
-		good = redis_connect((RedisAddress *) &address);
+		good = redis_read_password((RedisAddress *) &address) && redis_connect((RedisAddress *) &address);
 		if (good && address.tls)
 			good = redis_start_tls((RedisAddress *) &address);
 		if (good)

@@ -514,7 +514,10 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		if (error)
 			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
 	}
-	rest_problem(state, "auth", "%s", answer->message);
+	/* Cut, or of somebody else who listens there at the moment. */
+	rest_problem(state, good && json == NULL ? "bad_answer" : "auth", "%s", answer->message);
+	if (good && json == NULL)
+		state->problem.retryable = true;
 	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
 	{
 		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";

@@ -140,12 +140,6 @@ source_show(const Source *source, SourceAnswer *answer)
 bool
 source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who)
 {
-	static const char *const classes[] = {
-		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_TLS] = "tls",
-		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_BAD_URL] = "configuration",
-		[HTTP_REDIRECT] = "http_status",
-	};
-
 	answer->by_http = true;
 	answer->body = response->body;
 	answer->len = response->len;
@@ -156,8 +150,8 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 	answer->status = response->failure == HTTP_OK ? response->status : 0;
 	if (response->failure == HTTP_OK)
 		return true;
-	source_fail(source, answer, classes[response->failure], "%s: %s", who, response->message);
-	answer->retryable = response->failure == HTTP_NETWORK || response->failure == HTTP_TIMEOUT;
+	source_fail(source, answer, http_failure_class(response->failure), "%s: %s", who, response->message);
+	answer->retryable = http_failure_passes(response->failure);
 	return false;
 }
 

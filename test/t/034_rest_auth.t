@@ -176,7 +176,7 @@ for ([ 'no token in the answer', 'body', body => '{"token_type": "Bearer"}' ], [
 {
 	my ($name, $kind, @args) = @$_;
 	$f->fault($kind, type => 'token', times => -1, @args);
-	$f->ends_with($c, 'user', 'auth', qr/./, "token endpoint: $name");
+	$f->ends_with($c, 'user', $name eq 'no JSON' ? 'bad_answer' : 'auth', qr/./, "token endpoint: $name");
 	$f->up('heal');
 }
 my $other = $f->another(records => 'user=5');
