@@ -473,6 +473,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	char	   *token = NULL;
 	char	   *error;
 	bool		good = response->status >= 200 && response->status <= 299;
+	bool		fit = true;
 
 	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) || (json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		json = NULL;
@@ -481,12 +482,8 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		token = auth_find(state, auth->token_path, json);
 		if (token)
 			crypto_wipe_with(CurrentMemoryContext, token, strlen(token));
-		for (const char *p = token; p && *p; p++)
-			if (*p <= ' ' || *p > '~')
-			{
-				token = NULL;
-				break;
-			}
+		for (const char *p = token; p && *p && fit; p++)
+			fit = *p > ' ' && *p <= '~';
 	}
 	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
 	{
@@ -494,7 +491,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		crypto_wipe(token, strlen(token));
 		return false;
 	}
-	if (token && token[0] != '\0')
+	if (token && token[0] != '\0' && fit)
 	{
 		int64		life = auth_life(auth_find(state, auth->expires_path, json));
 
@@ -506,7 +503,9 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 			auth_keep(key, token, state->token_until);
 		return true;
 	}
-	if (good)
+	if (!fit)
+		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+	else if (good)
 		auth_no_token(state, answer, json);
 	else
 	{

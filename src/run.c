@@ -378,7 +378,8 @@ run_finish(Run *run)
 
 	for (int attempt = 1; !run_finish_once(&work, attempt); attempt++)
 		;
-	summary = work.summary;
+	/* Ids may be in it. */
+	summary = work.summary ? clean_json(work.summary, strlen(work.summary), CLEAN_MAX) : NULL;
 	shmem_run_finished();
 	if (flohsync_log_runs && run->setup.connector_name)
 	{
