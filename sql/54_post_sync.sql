@@ -11,8 +11,9 @@
 -- and where that fails halves them until those that fail are alone
 -- (_in_halves).  These are noted, in sync_error and in setback, and the others are
 -- done.  The next run tries them again: apart from the others, so that its one
--- statement for these succeeds, and no more than a hundred of them, those that have
--- waited longest, so that no run becomes slow by what was refused before.
+-- statement for these succeeds, and no more than a hundred of them in a stage,
+-- those that have waited longest, so that no run becomes slow by what was refused
+-- before.
 
 CREATE TABLE _flohsync.setback (
   config_id   uuid NOT NULL REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
@@ -33,8 +34,9 @@ CREATE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _sta
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m ON m.connector_resource_id = s.resource_id
-              WHERE s.config_id = (_c).id AND s.stage = _stage AND m.user_id IS NOT NULL);
-COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS 'Users with whom a stage has failed before';
+              WHERE s.config_id = (_c).id AND s.stage = _stage AND m.user_id IS NOT NULL
+              GROUP BY m.user_id ORDER BY pg_catalog.min(s.tried_at), m.user_id);
+COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS 'Users with whom a stage has failed before, those that were tried longest ago first';
 
 -- One call for some rows: the seam's, or that of the queue of workflow jobs.
 CREATE FUNCTION _flohsync.call_seam(_stage text, _c flohsync.connector_sync_config, _run bigint,
@@ -73,18 +75,19 @@ COMMENT ON FUNCTION _flohsync.call_seam(text, flohsync.connector_sync_config, bi
 CREATE FUNCTION _flohsync.in_halves(_stage text, _c flohsync.connector_sync_config, _run bigint,
   _n int, _known int, _users uuid[], _emails text[], _names text[], _values jsonb[],
   OUT positions int[], OUT users uuid[], OUT problems text[], OUT jobs bigint,
-  OUT failed int[], OUT states text[], OUT messages text[], OUT untried int[])
+  OUT failed int[], OUT states text[], OUT messages text[], OUT untried int[], OUT passed_over int[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+  again constant int := 100;      -- so many of those known to have failed are tried in a run
   few constant int := 5;          -- so many single rows that fail make one suspicious,
   many constant int := 20;        -- where there are more than these
   too_many constant int := 1000;  -- so many that fail, but for those known to, end it
   new constant int := _n - _known;
   -- Ranges of rows that are to be tried, the last one first; of the rows, those known to have failed are the last ones.
   lows int[] := ARRAY[1, new + 1];
-  highs int[] := ARRAY[new, _n];
+  highs int[] := ARRAY[new, least(_n, new + again)];
   low int;
   high int;
   probes int;
@@ -149,10 +152,11 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = one, MESSAGE = _flohsync.clean(messages[cardinality(messages)]);
   END IF;
   untried := ARRAY(SELECT g.i FROM unnest(lows, highs) r(low, high) CROSS JOIN LATERAL generate_series(r.low, r.high) g(i));
+  passed_over := ARRAY(SELECT generate_series(new + again + 1, _n));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[], text[], jsonb[]) IS
-  'Does a stage for n rows, of which the last are known to have failed before: what call_seam() says, the rows that failed and why, and those not tried because too many did';
+  'Does a stage for n rows, of which the last are known to have failed before, longest ago first: what call_seam() says, the rows that failed and why, those not tried because too many did, and those whose turn to be tried again it is not';
 
 -- Who calls for one record of a webhook does not hold the matching alone: the record is noted elsewhere then.
 CREATE FUNCTION _flohsync.note_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
@@ -246,9 +250,9 @@ BEGIN
   IF records = '{}' THEN
     RETURN;
   END IF;
-  SELECT array_agg(w.user_id ORDER BY w.known, w.user_id), array_agg(w.id ORDER BY w.known, w.user_id), count(*) FILTER (WHERE w.known)
+  SELECT array_agg(w.user_id ORDER BY w.tried_at NULLS FIRST, w.user_id), array_agg(w.id ORDER BY w.tried_at NULLS FIRST, w.user_id), count(w.tried_at)
     INTO wanted, firsts, known
-    FROM (SELECT b.user_id, (array_agg(b.id ORDER BY b.id))[1] AS id, bool_or(s.resource_id IS NOT NULL) AS known
+    FROM (SELECT b.user_id, (array_agg(b.id ORDER BY b.id))[1] AS id, min(s.tried_at) AS tried_at
             FROM unnest(records, users) AS b(id, user_id)
             LEFT JOIN _flohsync.setback s ON s.config_id = _c.id AND s.stage = 'reactivate' AND s.resource_id = b.id
            GROUP BY b.user_id) w;
@@ -262,7 +266,7 @@ BEGIN
   -- Whom it failed with is not gone: his records stay his.
   SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.user_id), '{}') INTO records, users
     FROM unnest(records, users) AS b(id, user_id)
-    JOIN (SELECT unnest(did.users) UNION SELECT wanted[f.nr] FROM unnest(did.failed || did.untried) AS f(nr)) AS d(id) ON d.id = b.user_id;
+    JOIN (SELECT unnest(did.users) UNION SELECT wanted[f.nr] FROM unnest(did.failed || did.untried || did.passed_over) AS f(nr)) AS d(id) ON d.id = b.user_id;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.reactivate(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record) IS
@@ -359,6 +363,7 @@ DECLARE
   users uuid[];
   patches jsonb[];
   known uuid[];
+  n int := 0;
   did record;
 BEGIN
   updated := 0;
@@ -419,11 +424,10 @@ BEGIN
   END IF;
   known := _flohsync.known_setbacks(_c, 'map');
   IF known <> '{}' THEN
-    SELECT array_agg(u.id ORDER BY u.id = ANY (known), u.id), array_agg(u.patch ORDER BY u.id = ANY (known), u.id) INTO users, patches
-      FROM unnest(users, patches) AS u(id, patch);
+    SELECT array_agg(u.id ORDER BY k.place NULLS FIRST, u.id), array_agg(u.patch ORDER BY k.place NULLS FIRST, u.id), count(k.place) INTO users, patches, n
+      FROM unnest(users, patches) AS u(id, patch) LEFT JOIN unnest(known) WITH ORDINALITY AS k(id, place) ON k.id = u.id;
   END IF;
-  did := _flohsync.in_halves('map', _c, _run, cardinality(users), (SELECT count(*)::int FROM unnest(users) u(id) WHERE u.id = ANY (known)),
-                             users, NULL, NULL, patches);
+  did := _flohsync.in_halves('map', _c, _run, cardinality(users), n, users, NULL, NULL, patches);
   updated := cardinality(did.users);
   refused := cardinality(did.failed);
   errors := _flohsync.note_user_setbacks('map', _c, _run, _record, ARRAY(SELECT users[f.nr] FROM unnest(did.failed) WITH ORDINALITY AS f(nr, i) ORDER BY f.i),
@@ -518,10 +522,10 @@ BEGIN
   IF matches IS NULL THEN
     RETURN;
   END IF;
-  SELECT array_agg(e.email ORDER BY e.known, e.position), array_agg(e.name ORDER BY e.known, e.position), array_agg(e.position ORDER BY e.known, e.position),
-         count(*) FILTER (WHERE e.known)
+  SELECT array_agg(e.email ORDER BY e.tried_at NULLS FIRST, e.position), array_agg(e.name ORDER BY e.tried_at NULLS FIRST, e.position),
+         array_agg(e.position ORDER BY e.tried_at NULLS FIRST, e.position), count(e.tried_at)
     INTO wanted_emails, wanted_names, positions, known
-    FROM (SELECT w.email, w.name, w.position::int, s.resource_id IS NOT NULL AS known
+    FROM (SELECT w.email, w.name, w.position::int, s.tried_at
             FROM unnest(resources, emails, names, problems) WITH ORDINALITY AS w(id, email, name, problem, position)
             LEFT JOIN _flohsync.setback s ON s.config_id = _c.id AND s.stage = 'create' AND s.resource_id = w.id
            WHERE w.problem IS NULL) e;
@@ -540,8 +544,8 @@ BEGIN
       LEFT JOIN unnest(did.positions, did.users, did.problems) AS n("position", user_id, problem) ON n."position" = w.nth;
     untried := ARRAY(SELECT positions[f.nr] FROM unnest(did.untried) AS f(nr));
     complete := untried = '{}';
-    -- These have an error of their own already.
-    excused := ARRAY(SELECT positions[f.nr] FROM unnest(did.failed) AS f(nr));
+    -- These have an error of their own, in this run or another.
+    excused := ARRAY(SELECT positions[f.nr] FROM unnest(did.failed || did.passed_over) AS f(nr));
   END IF;
 
   SELECT count(*) INTO created FROM unnest(users) u(id) WHERE u.id IS NOT NULL;
@@ -619,7 +623,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   known uuid[] := _flohsync.known_setbacks(_c, 'deactivate');
-  users uuid[] := ARRAY(SELECT l.id FROM _flohsync.leavers(_c, _ids) l(id) ORDER BY l.id = ANY (known), l.id);
+  users uuid[] := ARRAY(SELECT l.id FROM _flohsync.leavers(_c, _ids) l(id) LEFT JOIN unnest(known) WITH ORDINALITY AS k(id, place) ON k.id = l.id
+                         ORDER BY k.place NULLS FIRST, l.id);
   max_fraction numeric := (_c.safeguards ->> 'maxDeactivateFraction')::numeric;
   min_records numeric := coalesce((_c.safeguards ->> 'minRecords')::numeric, 0);
   -- Those that failed before were let through once.
@@ -652,8 +657,8 @@ BEGIN
   errors := _flohsync.note_user_setbacks('deactivate', _c, _run, NULL, ARRAY(SELECT users[f.nr] FROM unnest(did.failed) WITH ORDINALITY AS f(nr, i) ORDER BY f.i),
                                          did.states, did.messages);
   complete := did.untried = '{}';
-  PERFORM _flohsync.settle_departures(CASE WHEN complete AND refused = 0 THEN users ELSE ARRAY(
-    SELECT u.id FROM unnest(users) WITH ORDINALITY AS u(id, nr) WHERE u.nr <> ALL (did.failed || did.untried)) END);
+  PERFORM _flohsync.settle_departures(CASE WHEN complete AND refused = 0 AND did.passed_over = '{}' THEN users ELSE ARRAY(
+    SELECT u.id FROM unnest(users) WITH ORDINALITY AS u(id, nr) WHERE u.nr <> ALL (did.failed || did.untried || did.passed_over)) END);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.deactivate(flohsync.connector_sync_config, uuid[], bigint, boolean) IS
@@ -714,7 +719,7 @@ BEGIN
   SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs FROM _flohsync.record_change r
    WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type;
   setbacks := ARRAY(SELECT s.resource_id FROM _flohsync.setback s WHERE s.config_id = _c.id
-                     ORDER BY s.tried_at LIMIT CASE WHEN _p.config_id IS NOT NULL THEN 100 END);
+                     ORDER BY s.tried_at LIMIT 100);
   IF _p.config_id IS NULL THEN
     RETURN;
   END IF;

@@ -390,7 +390,8 @@ BEGIN
   PERFORM _flohsync.check_action(action, ARRAY['link', 'skip'], user_id);
   SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
    WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
-  PERFORM _flohsync.lock('matching', c.id::text, true)
+  -- Who resolves one match after the other may come to these in any order.
+  PERFORM _flohsync.lock('matching', c.id::text, false)
      FROM (SELECT y.id FROM flohsync.connector_sync_config y
             WHERE y.connector_id = _connector
               AND EXISTS (SELECT FROM flohsync.connector_sync_match x

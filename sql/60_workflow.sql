@@ -115,21 +115,21 @@ BEGIN
   jobs := 0;
   refused := 0;
   errors := '[]';
-  SELECT array_agg(f.record ORDER BY f.known, f.external_id), count(*) FILTER (WHERE f.known) INTO records, known
-    FROM (SELECT x.external_id, e.known,
+  SELECT array_agg(f.record ORDER BY f.tried_at NULLS FIRST, f.external_id), count(f.tried_at) INTO records, known
+    FROM (SELECT x.external_id, e.tried_at,
                  _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
                    -- What several changes come to is what the record is now.
                    CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (e.changes) THEN 'staled' WHEN 'added' = ANY (e.changes) THEN 'added'
                         WHEN 'staled' = ANY (e.changes) OR 'restored' = ANY (e.changes) THEN 'restored' ELSE 'updated' END,
                    m.user_id, m.match_status) AS record
-            FROM (SELECT y.resource_id, array_agg(DISTINCT y.change) AS changes, bool_or(y.known) AS known
-                    FROM (SELECT g.resource_id, g.change, false AS known
+            FROM (SELECT y.resource_id, array_agg(DISTINCT y.change) AS changes, min(y.tried_at) AS tried_at
+                    FROM (SELECT g.resource_id, g.change, NULL::timestamptz AS tried_at
                             FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
                            WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
                           UNION ALL
-                          SELECT q.resource_id, q.change, false FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'again'
+                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'again'
                           UNION ALL
-                          SELECT s.resource_id, s.change, true FROM _flohsync.setback s
+                          SELECT s.resource_id, s.change, s.tried_at FROM _flohsync.setback s
                            WHERE s.config_id = _c.id AND s.stage = 'workflow' AND s.resource_id = ANY (_setbacks)) y
                    GROUP BY y.resource_id) e
             JOIN flohsync.resource_record x ON x.id = e.resource_id

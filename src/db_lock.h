@@ -35,8 +35,8 @@ typedef enum DbLock
 	DB_LOCK_QUEUE = 0x710F,
 
 	/*
-	 * The matches of a configuration: exclusive for who looks at many of them
-	 * (post-sync, match_users), shared for who changes one or a few.
+	 * The matches of a configuration: exclusive for who changes many of them
+	 * (post-sync, match_users, bulk_resolve_matches), shared for who changes one.
 	 */
 	DB_LOCK_MATCHING = 0x7110,
 
