@@ -22,8 +22,6 @@
 #include "store.h"
 #include "store_secret.h"
 
-#define STORE_PAYLOAD_BYTES		4096
-
 /* store_text_array makes a text[]; a slice without data is a null. */
 Datum
 store_text_array(const Slice *slices, int n)
