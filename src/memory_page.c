@@ -128,6 +128,13 @@ memory_expect(PageMemory *memory, Size more)
 		memory_exceeded(memory);
 }
 
+/* memory_keep is how large a buffer may be that is kept from page to page. */
+Size
+memory_keep(void)
+{
+	return memory_limit() / 16;
+}
+
 /*
  * memory_record_limit is how much a single record may take where PostgreSQL makes
  * a value of it: beside it there are the page, its tree and its arrays.

@@ -25,6 +25,7 @@ extern void memory_take(PageMemory *memory, Size more);
 extern void memory_expect(PageMemory *memory, Size more);
 FLOHSYNC_NORETURN(extern void memory_exceeded(PageMemory *memory));
 extern Size memory_record_limit(void);
+extern Size memory_keep(void);
 extern const char *memory_hint(void);
 
 /* Bytes that malloc gave, or that were freed: they are in no context. */

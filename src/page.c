@@ -259,11 +259,11 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 	parser->heaviest = 0;
 	*problem = NULL;
 	canonical_arena_reset(&parser->texts);
-	canonical_trim(parser->canonical, KEEP_BYTES);
-	if (len > KEEP_NODES)
-		json_parser_trim(json, Max(len, KEEP_NODES));
-	else
-		json_parser_trim(json, KEEP_NODES);
+	canonical_trim(parser->canonical, memory_keep());
+	/* Mostly a value has 20 bytes; more than twice as many nodes may be needed elsewhere. */
+	json_parser_trim(json, Max(len / 10, memory_keep() / sizeof(JsonNode)));
+	if (parser->attributes)
+		json_parser_trim(parser->attributes, memory_keep() / sizeof(JsonNode));
 	if (len >= INT_MAX)
 		return page_too_large(parser, page, problem, "the answer is larger than %d bytes", INT_MAX - 1);
 	parser->utf8 = page_is_utf8(body, len);

@@ -20,9 +20,6 @@
 /* Levels around a record: answer, payload, resources. */
 #define LEVELS_ABOVE_RECORD		3
 
-#define KEEP_NODES				(1024 * 1024)
-#define KEEP_BYTES				(16 * 1024 * 1024)
-
 struct PageParser
 {
 	MemoryContext context;

@@ -326,8 +326,14 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 static void
 pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
+	Size		bytes = 0;
+
 	if (page->nfaults == 0)
 		return;
+	/* Of each, what is stored of it is copied, and put into arrays. */
+	for (int i = 0; i < page->nfaults; i++)
+		bytes += Min(page->faults[i].payload.len, STORE_PAYLOAD_BYTES) + Min(page->faults[i].external_id.len, STORE_PAYLOAD_BYTES) + 200;
+	memory_expect(&run->memory, bytes * 2);
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
 	for (int i = 0; i < page->nfaults; i++)
 	{

@@ -456,6 +456,9 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		page_exclude(parser, d->exclude, d->nexclude);
 	state->page_started = true;
 	rest_jsonpath_keep(NULL, 0);
+	/* What a large record has left behind is room that this page may need. */
+	for (int i = 0; i < lengthof(state->side); i++)
+		json_parser_trim(state->side[i], memory_keep() / lengthof(state->side) / sizeof(JsonNode));
 	if (state->nothing)
 		return reading_nothing(&r);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);

@@ -150,6 +150,9 @@ extern void store_hold_connector(Datum connector);
 	"case when " alias ".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".hash_ignore)) end"
 extern void store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
 
+/* So much is kept of a record that was set aside, and of a message. */
+#define STORE_PAYLOAD_BYTES		4096
+
 extern Datum store_uuid_array(const pg_uuid_t *ids, int n);
 extern Datum store_text_array(const Slice *slices, int n);
 extern const char *store_sanitize(const char *data, int len, int max, int *outlen);

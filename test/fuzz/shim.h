@@ -33,6 +33,7 @@ typedef struct PageMemory
 #define memory_take(memory, more)	((void) (memory), (void) (more))
 #define memory_expect(memory, more)	((void) (memory), (void) (more))
 #define memory_record_limit()	((size_t) 128 * 1024 * 1024)
+#define memory_keep()	((size_t) 16 * 1024 * 1024)
 
 #define ERROR	21
 #define ERRCODE_INVALID_TEXT_REPRESENTATION		1
