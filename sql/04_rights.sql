@@ -1,8 +1,9 @@
 -- Who called, who may do what, and roles as tables keep them.
 --
 -- Everything in the two schemas belongs to flohsync_owner.  Public functions
--- are SECURITY DEFINER, so inside them current_user is that role; whom they act
--- for is the caller (src/run_as.c), and what the caller may do is decided here.
+-- run as that role, so inside them it is current_user; whom they act for is the
+-- caller, and what the caller may do is decided here.  Functions that need to
+-- know the caller come in two halves (src/run_as.c, src/sqlfn_rights.c).
 --
 -- Who may call a function or read a table is declared right behind it, with
 -- _flohsync.allow().  grant_reader() and grant_manager() give what is declared,
@@ -11,13 +12,12 @@
 CREATE FUNCTION _flohsync.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller';
 COMMENT ON FUNCTION _flohsync.caller() IS
-  'The role outside of all SECURITY DEFINER functions; 42501 in a security-restricted operation, where nobody counts as the caller';
+  'The role that called the public function whose inner half asks, which runs as the owner; 42501 anywhere else';
 
 CREATE FUNCTION _flohsync.caller_name() RETURNS name
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid = _flohsync.caller());
-COMMENT ON FUNCTION _flohsync.caller_name() IS 'Name of the role outside of all SECURITY DEFINER functions';
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller_name';
+COMMENT ON FUNCTION _flohsync.caller_name() IS
+  'Name of the role that called the public function, to be noted; also in one that runs as the worker; 42501 anywhere else';
 
 CREATE FUNCTION _flohsync.acting_role() RETURNS oid
 LANGUAGE sql STABLE

@@ -125,6 +125,8 @@ CREATE FUNCTION _flohsync.grant_worker(_role regrole) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  inner_half regprocedure;
 BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA flohsync, _flohsync TO %s', _role);
@@ -141,7 +143,12 @@ BEGIN
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state, _flohsync.app_user TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA _flohsync TO %s', _role);
-  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text) FROM %s', _role);
+  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text), _flohsync.caller() FROM %s', _role);
+  -- What runs as the owner on behalf of a caller is not for code behind the seam.
+  FOR inner_half IN SELECT p.oid FROM pg_proc p JOIN pg_proc o ON o.prosrc = 'flohsync_as_owner' AND o.proname = p.proname AND o.proargtypes = p.proargtypes
+                     WHERE p.pronamespace = '_flohsync'::regnamespace LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', inner_half, _role);
+  END LOOP;
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._user_create(text[], text[]), flohsync._user_deactivate(uuid[], bigint),
                   flohsync._user_reactivate(uuid[]), flohsync._profile_update(uuid[], jsonb[], text), flohsync.match_stats(text, text) TO %s', _role);
   -- An application grants what its users need to this role; its view is read as its owner.

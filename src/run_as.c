@@ -28,7 +28,8 @@
  * in C notes who calls, takes the rights that the inner half in _flohsync runs
  * with, and calls that (sqlfn_rights.c).
  *
- * An error gives back what was in force before, with the (sub)transaction.
+ * An error gives back what was in force before, with the (sub)transaction; who
+ * called is forgotten until the public function that is going on has ended.
  */
 #include "postgres.h"
 
@@ -51,7 +52,7 @@
 /* In the security context while code of others runs; PostgreSQL keeps it there, also for what that calls. */
 #define RUN_AS_OTHERS		0x40000000
 
-/* Who called the public function that is going on, and which role that runs as. */
+/* Who called the public function that is going on, and the role in which that may ask. */
 static Oid	run_as_called_by = InvalidOid;
 static Oid	run_as_called_as = InvalidOid;
 
@@ -69,7 +70,11 @@ run_as_worker_role(void)
 	return role;
 }
 
-/* run_as_caller is the role that called the public function whose inner half asks. */
+/*
+ * run_as_caller is the role that called the public function whose inner half
+ * asks: one that runs as the owner.  Code of others runs in those that run as
+ * the worker, and must not act for the caller.
+ */
 Oid
 run_as_caller(void)
 {
@@ -78,6 +83,16 @@ run_as_caller(void)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("which role asks for this cannot be told here"),
 				 errhint("Call the function of this name in schema %s.", FLOHSYNC_SCHEMA)));
+	return run_as_called_by;
+}
+
+/* run_as_caller_to_note is the same for both kinds, to write down who did something. */
+Oid
+run_as_caller_to_note(void)
+{
+	if (!OidIsValid(run_as_called_by))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("which role asks for this cannot be told here")));
 	return run_as_called_by;
 }
 
@@ -119,6 +134,9 @@ run_as_begin(RunAs *saved, Oid role)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->context);
 	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | RUN_AS_OTHERS);
+	saved->called_by = run_as_called_by;
+	saved->called_as = run_as_called_as;
+	run_as_called_by = run_as_called_as = InvalidOid;
 	saved->guc_level = NewGUCNestLevel();
 	/* Names mean the same in every session. */
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
@@ -131,6 +149,8 @@ run_as_end(const RunAs *saved)
 {
 	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->user, saved->context);
+	run_as_called_by = saved->called_by;
+	run_as_called_as = saved->called_as;
 }
 
 /* run_as_others: is code of others running, or what it calls? */
@@ -159,14 +179,14 @@ run_as_begin_inner(RunAs *saved, RunAsInner how, Oid owner)
 
 /* run_as_invoke_inner calls the inner half, which can ask who called. */
 Datum
-run_as_invoke_inner(const RunAs *saved, FunctionCallInfo call)
+run_as_invoke_inner(const RunAs *saved, RunAsInner how, FunctionCallInfo call)
 {
 	Oid			called_by = run_as_called_by;
 	Oid			called_as = run_as_called_as;
 	volatile Datum value = (Datum) 0;
 
 	run_as_called_by = saved->user;
-	run_as_called_as = GetUserId();
+	run_as_called_as = how == RUN_AS_OWNER ? GetUserId() : InvalidOid;
 	PG_TRY();
 	{
 		value = FunctionCallInvoke(call);

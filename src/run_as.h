@@ -13,10 +13,13 @@ typedef struct RunAs
 	Oid			user;
 	int			context;
 	int			guc_level;
+	Oid			called_by;
+	Oid			called_as;
 } RunAs;
 
 extern Oid	run_as_worker_role(void);
 extern Oid	run_as_caller(void);
+extern Oid	run_as_caller_to_note(void);
 extern Oid	run_as_role(Oid wanted, Oid code_owner);
 extern void run_as_begin(RunAs *saved, Oid role);
 extern void run_as_end(const RunAs *saved);
@@ -31,7 +34,7 @@ typedef enum RunAsInner
 } RunAsInner;
 
 extern void run_as_begin_inner(RunAs *saved, RunAsInner how, Oid owner);
-extern Datum run_as_invoke_inner(const RunAs *saved, FunctionCallInfo call);
+extern Datum run_as_invoke_inner(const RunAs *saved, RunAsInner how, FunctionCallInfo call);
 extern void run_as_end_inner(const RunAs *saved, RunAsInner how);
 
 extern void run_as_guard_init(void);

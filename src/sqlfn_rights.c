@@ -38,6 +38,16 @@ flohsync_caller(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(run_as_caller());
 }
 
+PG_FUNCTION_INFO_V1(flohsync_caller_name);
+PGDLLEXPORT Datum
+flohsync_caller_name(PG_FUNCTION_ARGS)
+{
+	Name		name = palloc(NAMEDATALEN);
+
+	namestrcpy(name, GetUserNameFromId(run_as_caller_to_note(), false));
+	PG_RETURN_NAME(name);
+}
+
 /*
  * The type
  */
@@ -203,7 +213,7 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 		inner_find(inner, flinfo);
 	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
-	value = run_as_invoke_inner(&saved, call);
+	value = run_as_invoke_inner(&saved, how, call);
 	run_as_end_inner(&saved, how);
 	fcinfo->isnull = call->isnull;
 	return value;

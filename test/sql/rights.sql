@@ -52,7 +52,7 @@ SELECT CASE r.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(r.grantee) END A
  WHERE NOT (pg_get_userbyid(r.grantee) = 'flohsync_worker' AND r.kind = 'routine' AND r.object LIKE '\_flohsync.%')
  GROUP BY r.grantee, r.kind, r.object ORDER BY 1, 2, r.object COLLATE "C";
 SELECT p.oid::regprocedure AS not_for_workers FROM pg_proc p
- WHERE p.pronamespace = '_flohsync'::regnamespace AND NOT has_function_privilege('flohsync_worker', p.oid, 'EXECUTE') ORDER BY 1;
+ WHERE p.pronamespace = '_flohsync'::regnamespace AND NOT has_function_privilege('flohsync_worker', p.oid, 'EXECUTE') ORDER BY p.oid::regprocedure::text COLLATE "C";
 
 -- public functions that run as who calls them: they reach nothing that the caller could not
 SELECT p.oid::regprocedure AS security_invoker, has_function_privilege('regress_manager', p.oid, 'EXECUTE') AS manager FROM pg_proc p

@@ -42,7 +42,7 @@ sub connector { my ($name, $config) = @_; return "select flohsync.create_connect
 #
 sql(<<'SQL');
 create role nobody_at_all login; create role reader login; create role alice login; create role mallory login; create role sender login;
-create role handler login; create role app login; create role rich login;
+create role handler login; create role app login; create role rich login; create role boss superuser login;
 select flohsync.grant_reader('reader'), flohsync.grant_manager('alice'), flohsync.grant_manager('mallory');
 grant usage on schema flohsync to sender, handler;
 grant execute on function flohsync.receive_webhook(text, bytea, jsonb) to sender;
@@ -198,13 +198,13 @@ is(session("select pg_advisory_lock(1), pg_advisory_unlock_all(); create functio
 
 # A superuser's, a predefined role's and our own roles' rights are lent to nobody.
 sql('truncate mischief.seen; update mischief.statement set sql = $$select 1$$');
-session("select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)')");
-sql("select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)'); select flohsync.handle_webhook('alices', '{}')");
+session("select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)'); set role boss; select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)')");
+sql("set role boss; select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)'); select flohsync.handle_webhook('alices', '{}')");
 is(sql("select string_agg(distinct place || ' ' || who, ', ' order by place || ' ' || who) from mischief.seen"), 'fetcher handler, handler handler', 'of a superuser, code runs with the rights of its owner');
 sql('create schema super; grant usage on schema super to public; create table super.seen (who name); grant insert on super.seen to public; create function super.handle(c uuid, b jsonb) returns void language sql as $$ insert into super.seen values (current_user) $$');
 sql("select flohsync.set_entitlement_handler('super.handle(uuid, jsonb)'); select flohsync.handle_webhook('alices', '{}')");
 is(sql('select who from super.seen'), 'flohsync_nobody', 'where that is a superuser, too, with none');
-for my $owner (qw(postgres pg_read_all_data flohsync_owner flohsync_worker flohsync_nobody))
+for my $owner (qw(postgres boss pg_read_all_data flohsync_owner flohsync_worker flohsync_nobody))
 {
 	sql("truncate mischief.seen; update flohsync.connector_sync_config set owner = '$owner' where connector_id = " . of_connector('alices'));
 	$f->sync_ok('alices', 'user', "a configuration of $owner");
@@ -273,6 +273,11 @@ $f->wait_run(sql('select max(id) from flohsync.sync_run'));
 sql("set role alice; select flohsync.trigger_sync('alices', 'user')");
 is(sql('select requested_by from flohsync.sync_run order by id desc limit 1'), 'alice', 'and who takes a role, as that');
 $f->wait_run(sql('select max(id) from flohsync.sync_run'));
+for (qw(caller caller_name))
+{
+	my $stale = session("select flohsync.update_connector('alices', '{}'); set role flohsync_owner; select _flohsync.$_()");
+	is($stale->{state}, '42501', "$_: who called is forgotten when the call has ended") or diag($stale->{out});
+}
 is(sql("select string_agg(p.oid::regprocedure::text, ', ') from pg_proc p where p.pronamespace = '_flohsync'::regnamespace and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where pg_get_userbyid(a.grantee) not in ('flohsync_owner', 'flohsync_worker'))"), '', 'nothing of _flohsync is for anybody else');
 
 #
@@ -374,6 +379,33 @@ can('alice', "set app.doing = '$_'; $calls{$_}", $_) for @order;
 is(sql("select string_agg(distinct done || ' as ' || who || case when restricted then '' else ', not restricted' end, '; ') from app.seen where who <> 'flohsync_worker' or not restricted"), '', 'an application\'s view is looked at as the workers, restricted');
 cmp_ok(sql("select count(distinct done) from app.seen"), '>=', 8, 'often enough to say so');
 is(sql("select string_agg(distinct done, ' ' order by done) from app.seen where done in ('configure_sync', 'reject_run', 'approve_run', 'resolve_match')"), 'approve_run configure_sync reject_run resolve_match', 'also by those that do little else with users');
+# That code tries to act for whoever calls.
+sql(<<'SQL');
+set role app;
+create table app.tried (what text, outcome text); grant insert on app.tried to public;
+create function app.steal(c uuid, t text, i text) returns jsonb language plpgsql as $$ begin insert into app.tried values ('ran as ' || current_user, 'done'); return null; end $$;
+create or replace function app.looked_at(m app.member) returns text language plpgsql as $$
+declare s text;
+begin
+  foreach s in array array[
+    'select _flohsync.caller()', 'select _flohsync.acting_role()', 'select flohsync.cache_get_or_fetch(''alices'', ''user'', ''x'', ''app.steal(uuid, text, text)'')',
+    'select _flohsync.cache_get_or_fetch(''alices'', ''user'', ''x'', ''app.steal(uuid, text, text)'')', 'select _flohsync.set_sync_owner(''alices'', ''user'', ''app'')',
+    'select _flohsync.configure_sync(''stolen'', ''more'', ''{}'')', 'select _flohsync.update_connector(''alices'', ''{"config": {"queries": {"user": "select 1"}}}'')', 'select _flohsync.set_entitlement_handler(null)',
+    'select flohsync.set_sync_owner(''alices'', ''user'', ''app'')', 'update flohsync.connector_sync_config set owner = ''app''', 'update flohsync.connector_definition set author = ''app''',
+    'delete from _flohsync.webhook_handler', 'set role alice', 'select _flohsync.grant_worker(''app'')', 'select flohsync.grant_manager(''app'')', 'grant flohsync_worker to app'] loop
+    begin
+      execute s;
+      insert into app.tried values (s, 'done');
+    exception when others then
+      insert into app.tried values (s, sqlstate);
+    end;
+  end loop;
+  return m.email;
+end $$;
+SQL
+can('alice', connector('people1', $people) . "; select flohsync.configure_sync('people1', 'user', '{}'); select flohsync.upsert_resource('people1', 'user', '{\"externalId\": \"a\", \"email\": \"a\@example.com\"}'); select flohsync.match_users('people1', 'user')", 'looks at the users of an application');
+cmp_ok(sql('select count(distinct what) from app.tried'), '>', 10, 'whose code tries to act for her');
+is(sql("select string_agg(distinct what, '; ') from app.tried where outcome = 'done' or what like 'ran as%'"), '', 'and cannot');
 # In a worker: what it sets is not there for others' queries.
 sql(<<'SQL');
 set role app; create or replace function app.looked_at(m app.member) returns text language plpgsql as $$ begin perform set_config('TimeZone', 'Asia/Tokyo', false), set_config('app.poison', 'yes', false); return m.email; end $$;
