@@ -293,6 +293,10 @@ cannot('mallory', $_->[1], $_->[0], '42501', $_->[2]) for
 sql('grant execute on function flohsync.set_entitlement_handler(regprocedure) to mallory; grant alice to handler');
 sql("set role handler; select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)')");
 cannot('mallory', "select flohsync.set_entitlement_handler($_)", 'change another\'s handler', '42501', qr/runs with the rights of role "handler"/) for "'mallory.closed(uuid, jsonb)'", 'null';
+# Who configures what another wrote is told so.
+can('mallory', connector('swapped', query('', '1')), 'a connector');
+is(as('mallory', "select flohsync.configure_sync('swapped', 'user', '{}')")->{text}, '', 'configures it');
+like(as('alice', "select flohsync.configure_sync('swapped', 'more', '{}')")->{text}, qr/WARNING: .*role "mallory" decided what connector "swapped" runs.*"more" runs with the rights of role "alice"/s, 'alice lends her rights to it, and is told');
 # Somebody else's function under the same name
 can('app', 'create schema shared; grant usage, create on schema shared to public', 'a schema for all');
 my $list = sub { my ($what) = @_; return "create function shared.list(c jsonb) returns jsonb language sql as \$\$ select jsonb_build_object('success', true, 'payload', jsonb_build_object('resources', jsonb_build_array(jsonb_build_object('externalId', $what)))) \$\$" };
@@ -374,8 +378,30 @@ my %calls = (
 );
 my @order = (qw(match_users explain_match list_matches match_stats resolve_match bulk_resolve_matches unlink_match handle_webhook configure_sync upsert_resource upsert_resources mark_stale reject_run approve_run purge_stale sync_status metrics claim_workflow_jobs cancel_sync test_connector cache update_connector set_secret delete_sync_config drop_connector));
 is(join(' ', sort @order), join(' ', sort keys %calls), 'all of them');
+# Traps in a search path, and in the temporary schema, that nobody steps into
+sql(<<'SQL');
+create schema trap; grant usage on schema trap to public;
+create function trap.eq(text, text) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create function trap.eq(uuid, uuid) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create function trap.eq(jsonb, jsonb) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create operator trap.= (leftarg = text, rightarg = text, function = trap.eq); create operator trap.= (leftarg = uuid, rightarg = uuid, function = trap.eq); create operator trap.= (leftarg = jsonb, rightarg = jsonb, function = trap.eq);
+create function trap.clock_timestamp() returns timestamptz language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.clock_timestamp(); end $$;
+create function trap.now() returns timestamptz language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.now(); end $$;
+create function trap.length(text) returns int language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.length($1); end $$;
+create function trap.jsonb_typeof(jsonb) returns text language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.jsonb_typeof($1); end $$;
+create function trap.cardinality(anyarray) returns int language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.cardinality($1); end $$;
+SQL
+my $trap = 'create temp table connector_definition (id uuid, name text); create temp table connector_sync_config (id int); create temp table pg_proc (oid int); create function pg_temp.length(text) returns int language sql as $$ select 0 $$; set search_path = pg_temp, trap, pg_catalog, flohsync, _flohsync;';
 sql('truncate app.seen');
-can('alice', "set app.doing = '$_'; $calls{$_}", $_) for @order;
+my %trapped;
+for (@order)
+{
+	(my $call = $calls{$_}) =~ s/clock_timestamp\(\)/pg_catalog.clock_timestamp()/;
+	my $r = as('alice', "$trap set app.doing = '$_'; $call");
+	ok($r->{ok}, "alice: $_") or diag($r->{text});
+	$trapped{$_} = 1 if $r->{text} =~ /TRAPPED/;
+}
+is(join(' ', sort keys %trapped), '', 'no operator and no function of a caller\'s search path is called');
 is(sql("select string_agg(distinct done || ' as ' || who || case when restricted then '' else ', not restricted' end, '; ') from app.seen where who <> 'flohsync_worker' or not restricted"), '', 'an application\'s view is looked at as the workers, restricted');
 cmp_ok(sql("select count(distinct done) from app.seen"), '>=', 8, 'often enough to say so');
 is(sql("select string_agg(distinct done, ' ' order by done) from app.seen where done in ('configure_sync', 'reject_run', 'approve_run', 'resolve_match')"), 'approve_run configure_sync reject_run resolve_match', 'also by those that do little else with users');
@@ -478,6 +504,21 @@ select (select count(*) from pg_class c, aclexplode(c.relacl) a where c.relnames
   (select count(*) from pg_proc c, aclexplode(c.proacl) a where c.pronamespace::regnamespace::text in ('flohsync', '_flohsync') and a.grantee in (0, 'mallory'::regrole)),
   (select count(*) from pg_namespace n, aclexplode(n.nspacl) a where n.nspname in ('flohsync', '_flohsync') and a.grantee in (0, 'mallory'::regrole));
 SQL
+# Who owns the database, and is no superuser
+sql('create role dbo login; create database owned owner dbo');
+sql('create extension flohsync', 'owned');
+my $db = sub { my ($sql) = @_; return $f->try_sql("SET SESSION AUTHORIZATION dbo; $sql", 'owned') };
+is($db->($_)->{state}, '42501', "the owner of the database cannot: $_") for 'drop extension flohsync', 'drop schema flohsync cascade', 'alter schema _flohsync rename to x', 'create table flohsync.x (x int)', 'alter table flohsync.sync_run disable trigger all',
+  'select * from flohsync.sync_run', "select flohsync.grant_manager('dbo')", 'create event trigger x on ddl_command_end execute function pg_catalog.now()', 'alter function flohsync.metrics() owner to dbo', 'alter event trigger flohsync_seam disable',
+  'alter database owned set flohsync.enabled = off', "alter database owned set flohsync.http_allowed_networks = '0.0.0.0/0'", 'truncate flohsync.sync_run cascade', 'reassign owned by flohsync_owner to dbo';
+$db->($_) for 'grant dbo to flohsync_worker', 'alter database owned set role = dbo', "alter database owned set search_path = 'public'", 'alter database owned set standard_conforming_strings = off', 'alter database owned set row_security = off',
+  "alter database owned set default_transaction_isolation = 'serializable'", 'alter database owned set default_transaction_read_only = on';
+sql("set default_transaction_read_only = off; set transaction read write; select flohsync.grant_manager('alice')", 'owned');
+my $ran = $f->try_sql("SET default_transaction_read_only = off; set session authorization alice; set default_transaction_read_only = off; " . connector('mine', query('', q(session_user || ' ' || current_user || ' ' || current_setting('standard_conforming_strings')))) . "; select flohsync.configure_sync('mine', 'user', '{}'); call flohsync.sync('mine', 'user')", 'owned');
+ok($ran->{ok}, 'what the owner of a database sets for it does not keep workers from their work') or diag($ran->{text});
+is(sql('select external_id from flohsync.resource_record', 'owned'), 'flohsync_worker alice on', 'nor changes whose it is');
+sql('revoke dbo from flohsync_worker');
+$f->disconnect('owned');
 # A view that hides rows is a barrier.
 sql("insert into flohsync.floh_user (iss, sub, email, display_name, confirmed, deleted_at) values ('i', 's1', 'here\@example.com', 'H', true, null), ('i', 's2', 'deleted\@example.com', 'D', true, now()); create role looker; grant usage on schema flohsync to looker; grant select on flohsync.v_user to looker; create schema looker authorization looker", 'second');
 my $looked = $f->try_sql("SET ROLE looker; create function looker.leak(text) returns boolean language plpgsql cost 0.0001 as \$\$ begin raise notice 'leaked %', \$1; return true; end \$\$; select count(*) from flohsync.v_user where looker.leak(email)", 'second');
