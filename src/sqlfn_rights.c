@@ -149,7 +149,7 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
  * nobody else can call.
  *
  *	flohsync_as_owner:  the inner half runs as the owner of the outer one, as if
- *		that were SECURITY DEFINER.  It runs no code of others.
+ *		that were SECURITY DEFINER.  Code of others it runs by run_as_call alone.
  *	flohsync_as_worker: it touches what an application puts behind the seam, and
  *		runs as flohsync.worker_role, restricted.  So the application's code gets
  *		neither the caller's rights nor the owner's.

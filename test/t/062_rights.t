@@ -196,6 +196,19 @@ is(sql('select string_agg(distinct who, $$ $$) from mischief.seen'), 'alice', 'a
 # Nobody else is changed by that: the same statements by somebody who calls nothing of ours
 is(session("select pg_advisory_lock(1), pg_advisory_unlock_all(); create function pg_temp.x() returns int language sql as 'select 1'; select pg_temp.x(); begin; set constraints all deferred; declare c cursor for select 2; fetch c; commit")->{text}, '', 'all of it is allowed elsewhere');
 
+# The text of a query is one SELECT, of whatever shape, and what it is put into cannot be left.
+cannot('alice', connector('trick', json_text({ queries => { user => $_ } })), "store: $_", '22023') for 'select 1; drop table alice.secret', 'select 1;', "select 1) q; delete from flohsync.sync_run; --", 'select 1 /*', 'delete from alice.secret', 'copy alice.secret to program $$true$$',
+  'do $$ begin end $$', 'select x into alice.copied from alice.secret', 'select x from alice.secret for update', 'call flohsync.sync($$a$$, $$b$$)', 'set role postgres', '', '-- nothing', 'explain select 1', 'values (1), (2) for share', "select 'open";
+can('alice', 'create table alice.written (x text)', 'a table');
+for ("with w as (insert into alice.written values ('x') returning x) select x as external_id, x as display_name, x as email, null::jsonb as attributes from w",
+	"select 'a' as external_id, 'b' as display_name, 'c' as email, null::jsonb as attributes) q union all (select x, x, x, null from alice.written", "select a.*, 1 as more from (values ('a', 'b', 'c', null::jsonb)) a(external_id, display_name, email, attributes) -- ) q where false")
+{
+	my $name = 'trick ' . ++$n;
+	my $made = as('alice', connector($name, json_text({ queries => { user => $_ } })) . "; select flohsync.configure_sync('$name', 'user', '{}')");
+	my ($ok, $r) = $made->{ok} ? $f->sync($name, 'user') : (0, $made);
+	is($ok ? 'runs' : 'does not', / -- / ? 'runs' : 'does not', substr $_, 0, 60) or diag($ok ? '' : $r->{text});
+}
+is(sql('select count(*) from alice.written'), 0, 'nothing is written by a query');
 # A superuser's, a predefined role's and our own roles' rights are lent to nobody.
 sql('truncate mischief.seen; update mischief.statement set sql = $$select 1$$');
 session("select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)'); set role boss; select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)')");
@@ -330,7 +343,7 @@ cannot('mallory', $_->[1], $_->[0] . ', by a statement', '42501', $_->[2] // qr/
   [ 'be the author', "update flohsync.connector_definition set author = 'mallory' where name = 'shared'" ],
   [ 'make another the author', "insert into flohsync.connector_definition (name, kind, config, author) values ('forged', 'sql', " . literal($steal) . ", 'alice')" ],
   [ 'make another the owner', "insert into flohsync.connector_sync_config (connector_id, resource_type, owner) values (" . of_connector('stolen') . ", 'x', 'alice')" ],
-  [ 'move a configuration to another connector', 'update flohsync.connector_sync_config set connector_id = ' . of_connector('stolen') . ", resource_type = 'moved' where connector_id = " . of_connector('alices') ],
+  [ 'move a configuration to another connector', 'update flohsync.connector_sync_config set connector_id = ' . of_connector('unconfigured') . ' where connector_id = ' . of_connector('alices') ],
   [ 'move it to another type', "update flohsync.connector_sync_config set resource_type = 'moved' where connector_id = " . of_connector('alices') ],
   [ 'take a configuration', "update flohsync.connector_sync_config set owner = 'mallory' where connector_id = " . of_connector('alices') ],
   [ 'set a handler for another', "insert into _flohsync.webhook_handler (handler, owner, code_owner) values ('mallory.closed(uuid, jsonb)', 'alice', 'mallory')" ];
