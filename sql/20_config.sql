@@ -75,6 +75,8 @@ CREATE FUNCTION _flohsync.guard_owner() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  c flohsync.connector_definition;
 BEGIN
   IF NEW.owner IS NULL THEN
     NEW.owner := _flohsync.role(_flohsync.acting_role());
@@ -93,10 +95,18 @@ BEGIN
       NULL,
       'Only a member of that role can change what it runs, or give it to another one.');
   END IF;
+  SELECT * INTO c FROM flohsync.connector_definition d
+   WHERE d.id = NEW.connector_id AND d.kind = 'sql' AND NOT _flohsync.may_act_as(_flohsync.role_oid(d.author));
+  IF FOUND THEN
+    RAISE WARNING USING
+      MESSAGE = format('role "%s" decided what connector "%s" runs', _flohsync.role_name(c.author), c.name),
+      DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type, _flohsync.role_name(NEW.owner)),
+      HINT = 'Look at the config of the connector; flohsync.delete_sync_config() takes the rights away again.';
+  END IF;
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration, and from changing what another one runs';
+COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration, and from changing what another one runs; warns who lends rights to what another wrote';
 CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 

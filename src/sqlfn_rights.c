@@ -15,14 +15,12 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
 #include "clean.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "nodes/pg_list.h"
-#include "nodes/value.h"
-#include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -152,7 +150,7 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
  * nobody else can call.
  *
  *	flohsync_as_owner:  the inner half runs as the owner of the outer one, as if
- *		that were SECURITY DEFINER.  It runs no code of others.
+ *		that were SECURITY DEFINER.  Code of others it runs by run_as_call alone.
  *	flohsync_as_worker: it touches what an application puts behind the seam, and
  *		runs as flohsync.worker_role, restricted.  So the application's code gets
  *		neither the caller's rights nor the owner's.
@@ -166,51 +164,46 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
 typedef struct InnerHalf
 {
 	Oid			owner;			/* of the outer half */
-	FmgrInfo	function;		/* not looked up while fn_oid is 0 */
+	FmgrInfo	function;
 } InnerHalf;
 
+/* The inner half of a function; an error when it has none. */
 static InnerHalf *
 inner_half(FmgrInfo *flinfo)
 {
-	InnerHalf  *inner = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(InnerHalf));
+	InnerHalf  *inner = MemoryContextAlloc(flinfo->fn_mcxt, sizeof(InnerHalf));
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
+	Form_pg_proc proc;
+	char	   *name;
+	Oid			function;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
-	inner->owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return inner;
-}
-
-/* Looks the inner half up, as who may see it. */
-static void
-inner_find(InnerHalf *inner, FmgrInfo *flinfo)
-{
-	char	   *name = get_func_name(flinfo->fn_oid);
-	Oid		   *types;
-	int			n;
-
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	name = NameStr(proc->proname);
 	if (strncmp(name, AS_WORKER_PREFIX, strlen(AS_WORKER_PREFIX)) == 0)
 		name += strlen(AS_WORKER_PREFIX);
-	(void) get_func_signature(flinfo->fn_oid, &types, &n);
-	fmgr_info_cxt(LookupFuncName(list_make2(makeString(FLOHSYNC_INTERNAL_SCHEMA), makeString(name)), n, types, false),
-				  &inner->function, flinfo->fn_mcxt);
+	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name), PointerGetDatum(&proc->proargtypes),
+							   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false)));
+	if (!OidIsValid(function))
+		elog(ERROR, "function \"%s\" has no inner half", NameStr(proc->proname));
+	inner->owner = proc->proowner;
+	fmgr_info_cxt(function, &inner->function, flinfo->fn_mcxt);
+	ReleaseSysCache(tuple);
+	return inner;
 }
 
 static Datum
 call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 {
-	FmgrInfo   *flinfo = fcinfo->flinfo;
-	InnerHalf  *inner = flinfo->fn_extra;
+	InnerHalf  *inner = fcinfo->flinfo->fn_extra;
 	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
 	RunAs		saved;
 	Datum		value;
 
 	if (inner == NULL)
-		flinfo->fn_extra = inner = inner_half(flinfo);
+		fcinfo->flinfo->fn_extra = inner = inner_half(fcinfo->flinfo);
 	run_as_begin_inner(&saved, how, inner->owner);
-	if (!OidIsValid(inner->function.fn_oid))
-		inner_find(inner, flinfo);
 	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
 	value = run_as_invoke_inner(&saved, how, call);

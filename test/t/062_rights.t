@@ -196,6 +196,19 @@ is(sql('select string_agg(distinct who, $$ $$) from mischief.seen'), 'alice', 'a
 # Nobody else is changed by that: the same statements by somebody who calls nothing of ours
 is(session("select pg_advisory_lock(1), pg_advisory_unlock_all(); create function pg_temp.x() returns int language sql as 'select 1'; select pg_temp.x(); begin; set constraints all deferred; declare c cursor for select 2; fetch c; commit")->{text}, '', 'all of it is allowed elsewhere');
 
+# The text of a query is one SELECT, of whatever shape, and what it is put into cannot be left.
+cannot('alice', connector('trick', json_text({ queries => { user => $_ } })), "store: $_", '22023') for 'select 1; drop table alice.secret', 'select 1;', "select 1) q; delete from flohsync.sync_run; --", 'select 1 /*', 'delete from alice.secret', 'copy alice.secret to program $$true$$',
+  'do $$ begin end $$', 'select x into alice.copied from alice.secret', 'select x from alice.secret for update', 'call flohsync.sync($$a$$, $$b$$)', 'set role postgres', '', '-- nothing', 'explain select 1', 'values (1), (2) for share', "select 'open";
+can('alice', 'create table alice.written (x text)', 'a table');
+for ("with w as (insert into alice.written values ('x') returning x) select x as external_id, x as display_name, x as email, null::jsonb as attributes from w",
+	"select 'a' as external_id, 'b' as display_name, 'c' as email, null::jsonb as attributes) q union all (select x, x, x, null from alice.written", "select a.*, 1 as more from (values ('a', 'b', 'c', null::jsonb)) a(external_id, display_name, email, attributes) -- ) q where false")
+{
+	my $name = 'trick ' . ++$n;
+	my $made = as('alice', connector($name, json_text({ queries => { user => $_ } })) . "; select flohsync.configure_sync('$name', 'user', '{}')");
+	my ($ok, $r) = $made->{ok} ? $f->sync($name, 'user') : (0, $made);
+	is($ok ? 'runs' : 'does not', / -- / ? 'runs' : 'does not', substr $_, 0, 60) or diag($ok ? '' : $r->{text});
+}
+is(sql('select count(*) from alice.written'), 0, 'nothing is written by a query');
 # A superuser's, a predefined role's and our own roles' rights are lent to nobody.
 sql('truncate mischief.seen; update mischief.statement set sql = $$select 1$$');
 session("select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)'); set role boss; select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.fetch(uuid, text, text)')");
@@ -293,6 +306,10 @@ cannot('mallory', $_->[1], $_->[0], '42501', $_->[2]) for
 sql('grant execute on function flohsync.set_entitlement_handler(regprocedure) to mallory; grant alice to handler');
 sql("set role handler; select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)')");
 cannot('mallory', "select flohsync.set_entitlement_handler($_)", 'change another\'s handler', '42501', qr/runs with the rights of role "handler"/) for "'mallory.closed(uuid, jsonb)'", 'null';
+# Who configures what another wrote is told so.
+can('mallory', connector('swapped', query('', '1')), 'a connector');
+is(as('mallory', "select flohsync.configure_sync('swapped', 'user', '{}')")->{text}, '', 'configures it');
+like(as('alice', "select flohsync.configure_sync('swapped', 'more', '{}')")->{text}, qr/WARNING: .*role "mallory" decided what connector "swapped" runs.*"more" runs with the rights of role "alice"/s, 'alice lends her rights to it, and is told');
 # Somebody else's function under the same name
 can('app', 'create schema shared; grant usage, create on schema shared to public', 'a schema for all');
 my $list = sub { my ($what) = @_; return "create function shared.list(c jsonb) returns jsonb language sql as \$\$ select jsonb_build_object('success', true, 'payload', jsonb_build_object('resources', jsonb_build_array(jsonb_build_object('externalId', $what)))) \$\$" };
@@ -326,7 +343,7 @@ cannot('mallory', $_->[1], $_->[0] . ', by a statement', '42501', $_->[2] // qr/
   [ 'be the author', "update flohsync.connector_definition set author = 'mallory' where name = 'shared'" ],
   [ 'make another the author', "insert into flohsync.connector_definition (name, kind, config, author) values ('forged', 'sql', " . literal($steal) . ", 'alice')" ],
   [ 'make another the owner', "insert into flohsync.connector_sync_config (connector_id, resource_type, owner) values (" . of_connector('stolen') . ", 'x', 'alice')" ],
-  [ 'move a configuration to another connector', 'update flohsync.connector_sync_config set connector_id = ' . of_connector('stolen') . ", resource_type = 'moved' where connector_id = " . of_connector('alices') ],
+  [ 'move a configuration to another connector', 'update flohsync.connector_sync_config set connector_id = ' . of_connector('unconfigured') . ' where connector_id = ' . of_connector('alices') ],
   [ 'move it to another type', "update flohsync.connector_sync_config set resource_type = 'moved' where connector_id = " . of_connector('alices') ],
   [ 'take a configuration', "update flohsync.connector_sync_config set owner = 'mallory' where connector_id = " . of_connector('alices') ],
   [ 'set a handler for another', "insert into _flohsync.webhook_handler (handler, owner, code_owner) values ('mallory.closed(uuid, jsonb)', 'alice', 'mallory')" ];
@@ -374,8 +391,30 @@ my %calls = (
 );
 my @order = (qw(match_users explain_match list_matches match_stats resolve_match bulk_resolve_matches unlink_match handle_webhook configure_sync upsert_resource upsert_resources mark_stale reject_run approve_run purge_stale sync_status metrics claim_workflow_jobs cancel_sync test_connector cache update_connector set_secret delete_sync_config drop_connector));
 is(join(' ', sort @order), join(' ', sort keys %calls), 'all of them');
+# Traps in a search path, and in the temporary schema, that nobody steps into
+sql(<<'SQL');
+create schema trap; grant usage on schema trap to public;
+create function trap.eq(text, text) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create function trap.eq(uuid, uuid) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create function trap.eq(jsonb, jsonb) returns boolean language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return $1 operator(pg_catalog.=) $2; end $$;
+create operator trap.= (leftarg = text, rightarg = text, function = trap.eq); create operator trap.= (leftarg = uuid, rightarg = uuid, function = trap.eq); create operator trap.= (leftarg = jsonb, rightarg = jsonb, function = trap.eq);
+create function trap.clock_timestamp() returns timestamptz language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.clock_timestamp(); end $$;
+create function trap.now() returns timestamptz language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.now(); end $$;
+create function trap.length(text) returns int language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.length($1); end $$;
+create function trap.jsonb_typeof(jsonb) returns text language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.jsonb_typeof($1); end $$;
+create function trap.cardinality(anyarray) returns int language plpgsql as $$ begin raise notice 'TRAPPED as %', current_user; return pg_catalog.cardinality($1); end $$;
+SQL
+my $trap = 'create temp table connector_definition (id uuid, name text); create temp table connector_sync_config (id int); create temp table pg_proc (oid int); create function pg_temp.length(text) returns int language sql as $$ select 0 $$; set search_path = pg_temp, trap, pg_catalog, flohsync, _flohsync;';
 sql('truncate app.seen');
-can('alice', "set app.doing = '$_'; $calls{$_}", $_) for @order;
+my %trapped;
+for (@order)
+{
+	(my $call = $calls{$_}) =~ s/clock_timestamp\(\)/pg_catalog.clock_timestamp()/;
+	my $r = as('alice', "$trap set app.doing = '$_'; $call");
+	ok($r->{ok}, "alice: $_") or diag($r->{text});
+	$trapped{$_} = 1 if $r->{text} =~ /TRAPPED/;
+}
+is(join(' ', sort keys %trapped), '', 'no operator and no function of a caller\'s search path is called');
 is(sql("select string_agg(distinct done || ' as ' || who || case when restricted then '' else ', not restricted' end, '; ') from app.seen where who <> 'flohsync_worker' or not restricted"), '', 'an application\'s view is looked at as the workers, restricted');
 cmp_ok(sql("select count(distinct done) from app.seen"), '>=', 8, 'often enough to say so');
 is(sql("select string_agg(distinct done, ' ' order by done) from app.seen where done in ('configure_sync', 'reject_run', 'approve_run', 'resolve_match')"), 'approve_run configure_sync reject_run resolve_match', 'also by those that do little else with users');
@@ -478,6 +517,21 @@ select (select count(*) from pg_class c, aclexplode(c.relacl) a where c.relnames
   (select count(*) from pg_proc c, aclexplode(c.proacl) a where c.pronamespace::regnamespace::text in ('flohsync', '_flohsync') and a.grantee in (0, 'mallory'::regrole)),
   (select count(*) from pg_namespace n, aclexplode(n.nspacl) a where n.nspname in ('flohsync', '_flohsync') and a.grantee in (0, 'mallory'::regrole));
 SQL
+# Who owns the database, and is no superuser
+sql('create role dbo login; create database owned owner dbo');
+sql('create extension flohsync', 'owned');
+my $db = sub { my ($sql) = @_; return $f->try_sql("SET SESSION AUTHORIZATION dbo; $sql", 'owned') };
+is($db->($_)->{state}, '42501', "the owner of the database cannot: $_") for 'drop extension flohsync', 'drop schema flohsync cascade', 'alter schema _flohsync rename to x', 'create table flohsync.x (x int)', 'alter table flohsync.sync_run disable trigger all',
+  'select * from flohsync.sync_run', "select flohsync.grant_manager('dbo')", 'create event trigger x on ddl_command_end execute function pg_catalog.now()', 'alter function flohsync.metrics() owner to dbo', 'alter event trigger flohsync_seam disable',
+  'alter database owned set flohsync.enabled = off', "alter database owned set flohsync.http_allowed_networks = '0.0.0.0/0'", 'truncate flohsync.sync_run cascade', 'reassign owned by flohsync_owner to dbo';
+$db->($_) for 'grant dbo to flohsync_worker', 'alter database owned set role = dbo', "alter database owned set search_path = 'public'", 'alter database owned set standard_conforming_strings = off', 'alter database owned set row_security = off',
+  "alter database owned set default_transaction_isolation = 'serializable'", 'alter database owned set default_transaction_read_only = on';
+sql("set default_transaction_read_only = off; set transaction read write; select flohsync.grant_manager('alice')", 'owned');
+my $ran = $f->try_sql("SET default_transaction_read_only = off; set session authorization alice; set default_transaction_read_only = off; " . connector('mine', query('', q(session_user || ' ' || current_user || ' ' || current_setting('standard_conforming_strings')))) . "; select flohsync.configure_sync('mine', 'user', '{}'); call flohsync.sync('mine', 'user')", 'owned');
+ok($ran->{ok}, 'what the owner of a database sets for it does not keep workers from their work') or diag($ran->{text});
+is(sql('select external_id from flohsync.resource_record', 'owned'), 'flohsync_worker alice on', 'nor changes whose it is');
+sql('revoke dbo from flohsync_worker');
+$f->disconnect('owned');
 # A view that hides rows is a barrier.
 sql("insert into flohsync.floh_user (iss, sub, email, display_name, confirmed, deleted_at) values ('i', 's1', 'here\@example.com', 'H', true, null), ('i', 's2', 'deleted\@example.com', 'D', true, now()); create role looker; grant usage on schema flohsync to looker; grant select on flohsync.v_user to looker; create schema looker authorization looker", 'second');
 my $looked = $f->try_sql("SET ROLE looker; create function looker.leak(text) returns boolean language plpgsql cost 0.0001 as \$\$ begin raise notice 'leaked %', \$1; return true; end \$\$; select count(*) from flohsync.v_user where looker.leak(email)", 'second');
