@@ -19,11 +19,16 @@
  * Nothing here reads a clock, the session's zone or a global, and nothing is
  * kept between calls.
  */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim_time.h"
+#else
 #include "postgres.h"
+
+#include "utils/datetime.h"
+#endif
 
 #include "cron.h"
 #include "port/pg_bitutils.h"
-#include "utils/datetime.h"
 
 #define CRON_WEEKDAYS		7
 #define CRON_MAX_LENGTH		1024

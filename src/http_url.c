@@ -5,7 +5,11 @@
  * libcurl's own reading of an address is used throughout: what is checked here
  * is what a request will be sent to.
  */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim.h"
+#else
 #include "postgres.h"
+#endif
 
 #include <ctype.h>
 

@@ -16,12 +16,16 @@
  * that is missing, and all are tried.  Comparing takes the same time whatever
  * is different.
  */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim_time.h"
+#else
 #include "postgres.h"
 
 #include "compat.h"
 
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
+#endif
 
 #include "crypto.h"
 #include "json.h"

@@ -10,84 +10,9 @@
 #include "rest_link.h"
 #include "rest_path.h"
 #include "rest_template.h"
+#include "keep.h"
 
 jmp_buf    *shim_catch;
-
-#define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
-
-/*
- * What is compiled goes with its memory context, which there is none of here:
- * while an input is kept, everything that is allocated is noted, and freed
- * afterwards.  The linker puts these in front of palloc and the others.
- */
-extern void *__real_palloc(Size size);
-extern void *__real_palloc0(Size size);
-extern void *__real_repalloc(void *pointer, Size size);
-extern void __real_pfree(void *pointer);
-extern void *__wrap_palloc(Size size);
-extern void *__wrap_palloc0(Size size);
-extern void *__wrap_repalloc(void *pointer, Size size);
-extern void __wrap_pfree(void *pointer);
-
-static void *kept[65536];
-static int	nkept = -1;			/* -1: nothing is noted */
-
-static void *
-keep(void *pointer)
-{
-	if (nkept >= 0)
-	{
-		CHECK(nkept < (int) lengthof(kept));
-		kept[nkept++] = pointer;
-	}
-	return pointer;
-}
-
-static void
-forget(void *pointer)
-{
-	for (int i = nkept - 1; i >= 0; i--)
-		if (kept[i] == pointer)
-		{
-			kept[i] = kept[--nkept];
-			return;
-		}
-}
-
-void *
-__wrap_palloc(Size size)
-{
-	return keep(__real_palloc(size));
-}
-
-void *
-__wrap_palloc0(Size size)
-{
-	return keep(__real_palloc0(size));
-}
-
-void *
-__wrap_repalloc(void *pointer, Size size)
-{
-	forget(pointer);
-	return keep(__real_repalloc(pointer, size));
-}
-
-void
-__wrap_pfree(void *pointer)
-{
-	forget(pointer);
-	__real_pfree(pointer);
-}
-
-static void
-free_kept(void)
-{
-	while (nkept > 0)
-		__real_pfree(kept[--nkept]);
-	nkept = -1;
-}
 
 static int	visited;
 
@@ -129,12 +54,12 @@ fuzz_path(const uint8_t *data, size_t size)
 	if (!json_parse(json, (const char *) newline + 1, data + size - newline - 1, 64))
 		return;
 	text = copy(data, newline - data);
-	nkept = 0;
+	keep_begin();
 	path = rest_path_compile(text);
 	free(text);
 	if (!path->native)
 	{
-		free_kept();
+		keep_end();
 		return;
 	}
 	visited = 0;
@@ -142,7 +67,7 @@ fuzz_path(const uint8_t *data, size_t size)
 	first = rest_path_first(path, json, JSON_ROOT, &found);
 	CHECK(found == (visited > 0));
 	CHECK(first == 0 || (found && json->nodes[first].type != JSON_NULL));
-	free_kept();
+	keep_end();
 }
 
 static const char *
@@ -166,7 +91,7 @@ fuzz_text(const uint8_t *data, size_t size, bool link)
 	RestTemplate *t;
 	const RestPiece *missing;
 
-	nkept = 0;
+	keep_begin();
 	t = link ? NULL : rest_template_parse(text);
 	if (link)
 	{
@@ -183,7 +108,7 @@ fuzz_text(const uint8_t *data, size_t size, bool link)
 		CHECK(rest_template_render(t, &out, put, put, lookup, NULL, &missing));
 		CHECK(out.len <= (int) strlen(text));
 	}
-	free_kept();
+	keep_end();
 	free(text);
 }
 
