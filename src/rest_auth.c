@@ -2,9 +2,11 @@
  * rest_auth.c
  *	  Credentials of requests; tokens and the signed JWTs that they are got for.
  *
- * A token lives in the memory of this process until 60 seconds before it
- * expires, under the SHA-256 of everything that it was asked for with: another
- * secret, or another connector, never gets it.  It is hidden (source_hide) from
+ * A token lives in memory that the workers share, or else in that of this
+ * process, until 60 seconds before it expires, under the SHA-256 of everything
+ * that it was asked for with: another secret never gets it.  One that is refused
+ * is not asked for anew where another worker has got one meanwhile: a new one
+ * may make that one void.  It is hidden (source_hide) from
  * the moment it is known, and so is every credential that is made here.
  *
  * What a token endpoint answers may hold a token that we do not know of, when
@@ -27,6 +29,7 @@
 #include "crypto.h"
 #include "crypto_memory.h"
 #include "rest.h"
+#include "shmem_token.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
@@ -77,6 +80,7 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 {
 	TokenSlot  *slot = auth_slot(key);
 
+	shmem_token_put(key, token, until);
 	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
 		if (token_slots[i].token == NULL)
 			slot = &token_slots[i];
@@ -90,6 +94,45 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 	slot->token = MemoryContextStrdup(TopMemoryContext, token);
 	slot->until = until;
 	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
+}
+
+static bool
+auth_is_refused(const RestState *state, const char *token)
+{
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+
+	if (state->refreshed == 0)
+		return false;
+	auth_key(token, digest);
+	return memcmp(digest, state->refused, CRYPTO_SHA256_BYTES) == 0;
+}
+
+/* Takes a token that is there already, unless it is the one that was refused. */
+static bool
+auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	char		shared[SHMEM_TOKEN_BYTES];
+	TimestampTz until;
+	TokenSlot  *slot = auth_slot(key);
+	const char *token = NULL;
+
+	if (shmem_token_get(key, shared, &until))
+		token = shared;
+	else if (slot && slot->until > GetCurrentTimestamp())
+	{
+		token = slot->token;
+		until = slot->until;
+	}
+	if (token && !auth_is_refused(state, token))
+	{
+		state->token = MemoryContextStrdup(state->source->context, token);
+		state->token_until = until;
+		source_hide(state->source, state->token);
+	}
+	else if (slot)
+		auth_forget(slot);
+	crypto_wipe(shared, sizeof(shared));
+	return state->token != NULL;
 }
 
 /* A text in base64url. */
@@ -531,13 +574,12 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 static bool
 auth_get_token(RestState *state)
 {
-	char	   *url = rest_base_url(state, state->def->auth.token_url);
+	char	   *url = rest_fixed_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
 	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
-	TokenSlot  *slot;
 	SourceAnswer answer = {0};
 	unsigned char key[CRYPTO_SHA256_BYTES];
 	const char *refused;
@@ -551,16 +593,8 @@ auth_get_token(RestState *state)
 	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
-	slot = auth_slot(key);
-	if (slot && state->refreshed)
-		auth_forget(slot);
-	else if (slot && slot->until > GetCurrentTimestamp())
-	{
-		state->token = MemoryContextStrdup(state->source->context, slot->token);
-		state->token_until = slot->until;
-		source_hide(state->source, state->token);
+	if (auth_find_token(state, key))
 		return true;
-	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
 	refused = source_may_send(state->source, url);
@@ -589,8 +623,9 @@ auth_get_token(RestState *state)
 	return auth_read_token(state, &response, &answer, key);
 }
 
-static bool
-auth_has_token(const RestState *state)
+/* rest_has_token: are requests made with a token that is got for them? */
+bool
+rest_has_token(const RestState *state)
 {
 	return state->def->auth.type == REST_AUTH_CLIENT_CREDENTIALS || state->def->auth.type == REST_AUTH_JWT;
 }
@@ -606,14 +641,20 @@ rest_wipe_token(RestState *state)
 	state->token = NULL;
 }
 
-/* rest_drop_token: may a request that was refused be sent again with another token?  But once. */
+/*
+ * rest_drop_token: may a request that was refused be sent again with another
+ * token?  But once; and after that one more attempt may be made at the page,
+ * since somebody else may have got a token between ours and its use.
+ */
 bool
 rest_drop_token(RestState *state)
 {
-	if (!auth_has_token(state) || state->refreshed)
+	if (!rest_has_token(state) || state->refreshed >= 1)
 		return false;
+	if (state->token)
+		auth_key(state->token, state->refused);
 	rest_wipe_token(state);
-	state->refreshed = true;
+	state->refreshed++;
 	return true;
 }
 
