@@ -275,14 +275,6 @@ rest_answer(Source *source, SourceAnswer *answer)
 			break;
 	}
 	rest_judge(state, &response, answer);
-	if (answer->status == 401 && rest_has_token(state) && !state->refused_again)
-	{
-		answer->retryable = true;
-		state->refused_again = true;
-		rest_wipe_token(state);
-	}
-	else if (answer->status != 401)
-		state->refused_again = false;
 	if (answer->error_class)
 		rest_special_status(state, answer);
 }

@@ -153,6 +153,7 @@ pass_restart_pass(Run *run, bool forget_link)
 	run->setup.total_estimate = -1;
 	run->page = 1;
 	run->known_pages = 0;
+	run->repeated = 0;
 	if (run->seen_ids)
 		bloom_free(run->seen_ids);
 	run->seen_ids = NULL;
@@ -540,7 +541,12 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 		MemoryContextSwitchTo(old);
 	}
 	for (int i = 0; i < page->nrecords; i++)
-		news |= pass_id_is_new(run, page->records[i].external_id);
+	{
+		bool		is_new = pass_id_is_new(run, page->records[i].external_id);
+
+		news |= is_new;
+		run->repeated += !is_new;
+	}
 	for (int i = 0; i < page->ndeleted; i++)
 		news |= pass_id_is_new(run, page->deleted[i]);
 	for (int i = 0; i < page->nfaults; i++)
@@ -567,9 +573,10 @@ pass_judge(Run *run)
 		run->unread |= pass_everything(run);
 		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT, total, run->setup.received);
 	}
-	/* Then that number says nothing, either, of whether the list was at its end. */
-	else if (total >= 0 && tolerance == 0 && run->setup.received > total)
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT, total, run->setup.received);
+	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
+	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT,
+					   total, run->setup.received - run->repeated);
 }
 
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
@@ -638,6 +645,7 @@ pass_walk(Run *run)
 			return;
 
 		run->setup.received += page.received;
+		run->repeated += page.duplicates;
 		run->setup.unidentified += entry.counts.unidentified;
 		run->unread |= entry.unread;
 		if (page.incomplete)

@@ -245,7 +245,7 @@ typedef struct RestState
 	char	   *unsure;			/* why that is not sure, or NULL */
 	int			refreshed;		/* how often the token was renewed for this request */
 	unsigned char refused[32];	/* digest of the one before */
-	bool		refused_again;	/* the page was refused with the new one, too */
+	unsigned char token_key[32];	/* under which the token is kept */
 	RestProblem problem;
 	/* tokens */
 	char	   *token;			/* in the source's context */
@@ -298,7 +298,6 @@ extern char *rest_follow(RestState *state, const char *reference, const char **e
 
 extern bool rest_authorize(RestState *state, StringInfo url, char **header);
 extern bool rest_drop_token(RestState *state);
-extern bool rest_has_token(const RestState *state);
 extern void rest_wipe_token(RestState *state);
 
 extern bool rest_parents_ready(RestState *state);

@@ -30,9 +30,12 @@
 #include "crypto_memory.h"
 #include "rest.h"
 #include "shmem_token.h"
+#include "wait.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
+#define TOKEN_MAX_REFUSED	4
+#define TOKEN_SHARING_MS	150
 #define TOKEN_DEFAULT_S		300
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
@@ -94,6 +97,17 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 	slot->token = MemoryContextStrdup(TopMemoryContext, token);
 	slot->until = until;
 	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
+}
+
+/* The token that was kept is of no use any more. */
+static void
+auth_forget_all(const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	TokenSlot  *slot = auth_slot(key);
+
+	shmem_token_put(key, NULL, 0);
+	if (slot)
+		auth_forget(slot);
 }
 
 static bool
@@ -299,7 +313,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			   *iss,
 			   *sub,
 			   *aud,
-			   *key;
+			   *key,
+			   *kid;
 	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
 	size_t		room = 0;
 	StringInfoData user;
@@ -309,7 +324,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->client_secret, &secret) ||
 		!auth_optional(state, auth->scope, &scope) || !auth_optional(state, auth->iss, &iss) ||
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
-		!auth_optional(state, auth->key, &key))
+		!auth_optional(state, auth->key, &key) || !auth_optional(state, auth->kid, &kid))
 		return false;
 	for (int i = 0; i < auth->extra.n; i++)
 	{
@@ -320,7 +335,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
 	}
 	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
-		auth_room(aud) + auth_room(key) + auth_room(auth->token_path->text) + 1000;
+		auth_room(aud) + auth_room(key) + auth_room(kid) + auth_room(auth->token_path->text) + 1000;
 	enlargeStringInfo(form, (int) room);
 	enlargeStringInfo(material, (int) (2 * room));
 	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
@@ -333,6 +348,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_depends(material, aud);
 	auth_depends(material, key);
 	auth_depends(material, auth->token_path->text);
+	auth_depends(material, auth->alg);
+	auth_depends(material, kid);
 	if (auth->type == REST_AUTH_JWT)
 	{
 		if (aud == NULL && !auth->bearer)
@@ -547,6 +564,8 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(key, token, state->token_until);
+		else
+			auth_forget_all(key);
 		return true;
 	}
 	if (good)
@@ -593,6 +612,7 @@ auth_get_token(RestState *state)
 	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
+	memcpy(state->token_key, key, sizeof(key));
 	if (auth_find_token(state, key))
 		return true;
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
@@ -623,9 +643,8 @@ auth_get_token(RestState *state)
 	return auth_read_token(state, &response, &answer, key);
 }
 
-/* rest_has_token: are requests made with a token that is got for them? */
-bool
-rest_has_token(const RestState *state)
+static bool
+auth_has_token(const RestState *state)
 {
 	return state->def->auth.type == REST_AUTH_CLIENT_CREDENTIALS || state->def->auth.type == REST_AUTH_JWT;
 }
@@ -643,18 +662,32 @@ rest_wipe_token(RestState *state)
 
 /*
  * rest_drop_token: may a request that was refused be sent again with another
- * token?  But once; and after that one more attempt may be made at the page,
- * since somebody else may have got a token between ours and its use.
+ * token?  With a new one once; and after that only if another worker has got one
+ * meanwhile, which made ours void.  It may have been about to share it.
  */
 bool
 rest_drop_token(RestState *state)
 {
-	if (!rest_has_token(state) || state->refreshed >= 1)
+	if (!auth_has_token(state) || state->token == NULL || state->refreshed >= TOKEN_MAX_REFUSED)
 		return false;
-	if (state->token)
-		auth_key(state->token, state->refused);
+	auth_key(state->token, state->refused);
+	if (++state->refreshed > 1)
+	{
+		char		shared[SHMEM_TOKEN_BYTES];
+		TimestampTz until;
+		bool		another = false;
+
+		for (int i = 0; i < 3 && !another; i++)
+		{
+			if (i > 0)
+				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
+			another = shmem_token_get(state->token_key, shared, &until) && !auth_is_refused(state, shared);
+			crypto_wipe(shared, sizeof(shared));
+		}
+		if (!another)
+			return false;
+	}
 	rest_wipe_token(state);
-	state->refreshed++;
 	return true;
 }
 

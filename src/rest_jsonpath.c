@@ -222,13 +222,13 @@ rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *js
 
 /*
  * rest_says_no is the one rule for what says no, in whatever type an upstream
- * writes its booleans: null, false, 0, the texts "", "0", "false", "no", "f" and
- * "n", and what is empty.  Anything else says yes.
+ * writes its booleans: null, false, 0, and the texts "0", "false", "no", "f" and
+ * "n".  What is empty says neither no nor yes; anything else says yes.
  */
 bool
 rest_says_no(const JsonParser *json, uint32 node)
 {
-	static const char *const words[] = {"", "0", "false", "no", "f", "n"};
+	static const char *const words[] = {"0", "false", "no", "f", "n"};
 	const JsonNode *item = &json->nodes[node];
 	char	   *text;
 
@@ -238,10 +238,9 @@ rest_says_no(const JsonParser *json, uint32 node)
 		case JSON_FALSE:
 			return true;
 		case JSON_TRUE:
-			return false;
 		case JSON_OBJECT:
 		case JSON_ARRAY:
-			return item->child == 0;
+			return false;
 		default:
 			break;
 	}
@@ -258,10 +257,15 @@ rest_says_no(const JsonParser *json, uint32 node)
 static bool
 says_yes_item(void *arg, uint32 node)
 {
-	return !rest_says_no(arg, node);
+	const JsonParser *json = arg;
+	const JsonNode *item = &json->nodes[node];
+	bool		empty = item->type == JSON_STRING ? item->end - item->start == 2 :
+		(item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
+
+	return !empty && !rest_says_no(json, node);
 }
 
-/* rest_says_yes: does a path find anything that does not say no? */
+/* rest_says_yes: does a path find anything that says yes? */
 bool
 rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
 {
@@ -270,7 +274,7 @@ rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 n
 	if (!jsonpath_into(state, path, json, node, JSONPATH_ALL, side))
 		return false;
 	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0; i = side->nodes[i].next)
-		if (!rest_says_no(side, i))
+		if (says_yes_item(side, i))
 			return true;
 	return false;
 }

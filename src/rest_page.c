@@ -490,7 +490,7 @@ reading_count(Reading *r, int64 total)
 		state->received = -1;
 	state->counting = true;
 	if (state->received >= 0)
-		state->received += r->n;
+		state->received += r->n - r->page->duplicates;
 	state->list_total = Max(state->list_total, total);
 }
 

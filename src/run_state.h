@@ -30,7 +30,8 @@ typedef struct Run
 	bool		restarted;		/* the pass was begun anew on the way */
 	int			empty_pages;	/* in a row */
 	int			known_pages;	/* in a row, with nothing but what had come before */
-	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until there is a second page */
+	int64		repeated;		/* records that had come before in the list, as far as is known */
+	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until a page says that there is another */
 	int			nwhole;			/* records asked for one by one (pass_whole.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */

@@ -84,7 +84,7 @@ shmem_token_get(const unsigned char *key, char *token, TimestampTz *until)
 	return found;
 }
 
-/* shmem_token_put keeps the token of a key, in the place of an older one, or of the one that expires first. */
+/* shmem_token_put keeps the token of a key, in the place of an older one, or of the one that expires first; NULL: none. */
 void
 shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
 {
@@ -94,16 +94,17 @@ shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	t = token_of(key);
-	if (t == NULL)
+	if (t == NULL && token != NULL)
 	{
 		t = &shared->tokens[0];
 		for (int i = 1; i < SHARED_TOKENS; i++)
 			if (shared->tokens[i].until < t->until)
 				t = &shared->tokens[i];
 	}
-	explicit_bzero(t, sizeof(*t));
+	if (t)
+		explicit_bzero(t, sizeof(*t));
 	/* One that does not fit is not shared, and the older one is of no use. */
-	if (strlen(token) < SHMEM_TOKEN_BYTES)
+	if (token && strlen(token) < SHMEM_TOKEN_BYTES)
 	{
 		memcpy(t->key, key, SHMEM_TOKEN_KEY);
 		strcpy(t->token, token);
