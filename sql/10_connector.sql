@@ -249,10 +249,14 @@ BEGIN
       PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
     END IF;
     IF _config ? 'limits' THEN
-      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute']);
+      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
       v := _config -> 'limits' -> 'requests_per_minute';
       IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
         PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+      END IF;
+      v := _config -> 'limits' -> 'total_tolerance';
+      IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
+        PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
       END IF;
     END IF;
   ELSE

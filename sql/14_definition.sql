@@ -102,10 +102,15 @@ CREATE FUNCTION _flohsync.jsonpath_problem(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  _plain text;
 BEGIN
   -- As PostgreSQL writes it back, a variable is a $ before a quoted name.
-  IF regexp_replace(_path::jsonpath::text, '"(\\.|[^"\\])*"', '""', 'g') ~ '\$""' THEN
+  _plain := regexp_replace(_path::jsonpath::text, '"(\\.|[^"\\])*"', '""', 'g');
+  IF _plain ~ '\$""' THEN
     RETURN 'a jsonpath cannot use variables here';
+  ELSIF strpos(_plain, '$') = 0 THEN
+    RETURN 'a jsonpath without "$" names nothing in an answer';
   END IF;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
@@ -242,7 +247,10 @@ BEGIN
       WHEN jsonb_array_length(_value) > (s ->> 'maxItems')::int THEN format('it has more than %s elements', s ->> 'maxItems') END
   END;
   IF problem IS NOT NULL THEN
-    RETURN NEXT ROW(_pointer, coalesce(said, problem), s ->> 'x-hint', false)::_flohsync.fault;
+    RETURN NEXT ROW(_pointer, coalesce(said, problem),
+                    coalesce(s ->> 'x-hint', CASE WHEN s ->> 'x-check' = 'jsonpath' AND strpos(t, '$') = 0 AND t <> '' THEN
+                      CASE WHEN t ~ '^[A-Za-z_][A-Za-z0-9_]*([.\[]|$)' THEN format('A path begins with "$": write %s.', _flohsync.excerpt('$.' || t))
+                           ELSE 'A path begins with "$", which is the answer or the record: "$.id".' END END), false)::_flohsync.fault;
   END IF;
 
   IF kind = 'string' THEN

@@ -114,7 +114,12 @@ BEGIN
      ORDER BY x.id DESC LIMIT 1;
     IF prev.status = 'error' AND NOT r.restart THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
-         AND prev.finished_at > clock_timestamp() - interval '7 days'
+         AND prev.pass_started_at > clock_timestamp() - interval '7 days'
+         -- Where a page keeps failing, those before it are read again at times.
+         AND (SELECT count(*) < 5 FROM flohsync.sync_run x
+               WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.pass_id = prev.pass_id AND x.pages = 0
+                 AND x.id > (SELECT max(y.id) FROM flohsync.sync_run y
+                              WHERE y.connector_id = r.connector_id AND y.resource_type = r.resource_type AND y.pass_id = prev.pass_id AND y.pages > 0))
          AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
         pass_id := prev.pass_id;
         pass_started_at := prev.pass_started_at;

@@ -116,6 +116,28 @@ http_failure_passes(HttpFailure failure)
 	return failure == HTTP_NETWORK || failure == HTTP_TIMEOUT || failure == HTTP_PROTOCOL;
 }
 
+/* Sends the request again, to an address, within the time that it has; false: that could not be done. */
+static bool
+http_send_again(HttpClient *client, const char *url)
+{
+	CURL	   *e = client->easy;
+	int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
+
+	http_drop_request(client);
+	client->buffers[client->current].len = 0;
+	client->header_bytes = 0;
+	client->nheaders = 0;
+	http_enter();
+	if (url)
+		curl_easy_setopt(e, CURLOPT_URL, url);
+	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
+	client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+	http_leave();
+	if (client->underway)
+		http_act(client, CURL_SOCKET_TIMEOUT, 0);
+	return client->underway;
+}
+
 /*
  * http_redirect sends the request again, to where the answer says, and returns
  * true; false when the answer is no redirect.  When it is one that is not
@@ -149,26 +171,27 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 		snprintf(problem, size, "status %ld redirects a request that is not a GET, and is not followed", status);
 	else if (++client->redirects > HTTP_MAX_REDIRECTS)
 		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
-	else
-	{
-		int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
-
-		http_drop_request(client);
-		client->buffers[client->current].len = 0;
-		client->header_bytes = 0;
-		client->nheaders = 0;
-		http_enter();
-		curl_easy_setopt(e, CURLOPT_URL, to);
-		curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
-		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
-		http_leave();
-		if (client->underway)
-			http_act(client, CURL_SOCKET_TIMEOUT, 0);
-		else
-			snprintf(problem, size, "it redirects, and that could not be followed");
-	}
+	else if (!http_send_again(client, to))
+		snprintf(problem, size, "it redirects, and that could not be followed");
 	pfree(to);
 	return client->underway && problem[0] == '\0';
+}
+
+/*
+ * http_not_encoded: some servers name an encoding that is none, such as UTF-8,
+ * for what they send as it is.  Then the request is sent again, once, without
+ * offering one, and what comes is taken as it comes.
+ */
+static bool
+http_not_encoded(HttpClient *client, CURLcode rc)
+{
+	if (rc != CURLE_BAD_CONTENT_ENCODING || client->plain || client->buffers[client->current].len > 0)
+		return false;
+	client->plain = true;
+	http_enter();
+	rc = curl_easy_setopt(client->easy, CURLOPT_ACCEPT_ENCODING, NULL);
+	http_leave();
+	return rc == CURLE_OK && http_send_again(client, NULL);
 }
 
 /* Waits for the end of the transfer under way. */
@@ -249,7 +272,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 		client->memory_left = memory_left(client->memory);
 	do
 		rc = http_wait(client);
-	while (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect)));
+	while (http_not_encoded(client, rc) || (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
 
 	memset(response, 0, offsetof(HttpResponse, status));
 	response->failure = redirect[0] ? HTTP_REDIRECT : http_judge(client, rc);
@@ -343,7 +366,15 @@ http_retry_after_ms(const char *header, time_t now)
 
 		for (; *p >= '0' && *p <= '9'; p++)
 			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
-		return *p == '\0' ? seconds * 1000 : -1;
+		seconds *= 1000;
+		/* Decimals are none of the RFC's, but some upstreams write them. */
+		if (*p == '.' && p[1] >= '0' && p[1] <= '9')
+		{
+			for (int unit = 100; *++p >= '0' && *p <= '9'; unit /= 10)
+				seconds += (*p - '0') * unit;
+			seconds++;
+		}
+		return *p == '\0' ? seconds : -1;
 	}
 	if (header[0] == '\0' || header[0] == '-')
 		return -1;

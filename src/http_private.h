@@ -41,6 +41,7 @@ struct HttpClient
 	size_t		memory_left;	/* so much more the buffer may take */
 	bool		memory_exceeded;
 	size_t		header_bytes;
+	bool		plain;			/* no encoding is offered any more, as it was answered with one that is none */
 	bool		is_secret;		/* this one or one before: see HttpRequest */
 	int			nheaders;		/* lines of headers */
 	bool		too_large;

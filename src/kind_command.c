@@ -82,6 +82,7 @@ command_open(Source *source)
 	if (state->refused == NULL)
 		state->refused = source_may_send(source, source->spec.url);
 	source->requests_per_minute = source->spec.requests_per_minute;
+	source->total_tolerance = source->spec.total_tolerance < 0 ? SOURCE_TOTAL_TOLERANCE : source->spec.total_tolerance;
 	state->client = http_client_create();
 	source->state = state;
 }
@@ -196,8 +197,13 @@ command_answer(Source *source, SourceAnswer *answer)
 		command_send(source, body);
 	}
 	http_finish(state->client, &response);
-	if (!source_take(source, answer, &response, "upstream") || (response.status >= 200 && response.status <= 299))
+	if (!source_take(source, answer, &response, "upstream") || source_status_is_whole(source, answer))
 		return;
+	if (answer->error_class)
+	{
+		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
+		return;
+	}
 	source_fail_status(source, answer, "upstream", command_status_class(response.status));
 	answer->retryable = command_status_retryable(response.status);
 	answer->cursor_refused = response.status == 400 || response.status == 404 ||

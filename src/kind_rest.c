@@ -12,8 +12,9 @@
  *
  * The cursor of the engine is the next URL, the upstream's cursor, an offset or
  * "page:records so far"; in a list for each of some parents it is the array of
- * the parent's id, that (or null), true once a parent was left out, and true
- * while the upstream has had no list for any parent.
+ * the parent's id, that (or null), true once a parent was left out, true while
+ * the upstream has had no list for any parent, and of the parents whose list
+ * could not be had the number and the first few.
  */
 #include "postgres.h"
 
@@ -51,6 +52,7 @@ rest_open(Source *source)
 	source->retry_max_ms = state->def->max_ms;
 	source->max_pages = state->def->max_pages;
 	source->requests_per_minute = state->def->requests_per_minute;
+	source->total_tolerance = state->def->total_is_estimate ? SOURCE_TOTAL_TOLERANCE : 0;
 	MemoryContextSwitchTo(old);
 	source->state = state;
 }
@@ -110,6 +112,13 @@ rest_take_cursor(RestState *state, const char *cursor)
 	state->at.left_out = node != 0 && nodes[node].type == JSON_TRUE;
 	node = node != 0 ? nodes[node].next : 0;
 	state->at.only_missing = node != 0 && nodes[node].type == JSON_TRUE;
+	node = node != 0 ? nodes[node].next : 0;
+	if (node == 0)
+		return;
+	state->at.nfailed = Max(atoi(rest_text(json, node)), 0);
+	node = nodes[node].next;
+	for (int i = 0; i < REST_FAILED_NAMES && node != 0; i++, node = nodes[node].next)
+		state->at.failed[i] = rest_text(json, node);
 }
 
 /* Goes to the parent that the position names, or to one behind it if that has gone. */
@@ -154,7 +163,9 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	old = MemoryContextSwitchTo(state->request_context);
 	memset(&state->problem, 0, sizeof(state->problem));
 	state->external_id = external_id ? pstrdup(external_id) : NULL;
-	state->sent = state->nothing = state->missing = state->refreshed = false;
+	state->sent = state->nothing = state->missing = state->ended = false;
+	state->refreshed = 0;
+	state->unsure = NULL;
 	if (external_id == NULL && state->def->path == NULL)
 		rest_problem(state, "configuration", "the connector's definition has no resource type \"%s\"",
 					 source->spec.resource_type);
@@ -224,7 +235,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	}
 	/* The kept link, or what it led to, is not taken any more. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
-		rest_status_in(state->status, d->reset_status, d->nreset_status))
+		(answer->cursor_refused || rest_status_in(state->status, d->reset_status, d->nreset_status)))
 	{
 		state->kept_link = NULL;
 		answer->start_again = true;
@@ -296,6 +307,7 @@ const SourceKind source_kind_rest = {
 	.ask = rest_ask,
 	.answer = rest_answer,
 	.read = rest_read,
+	.give_up = rest_give_up,
 	.get = rest_get,
 	.close = rest_close,
 };

@@ -77,6 +77,8 @@ sql_open(Source *source)
 	initStringInfo(&state->body);
 	state->too_large = palloc(sizeof(char *) * FLOHSYNC_MAX_PAGE_RECORDS);
 	state->total = -1;
+	/* What we count ourselves is exact. */
+	source->total_tolerance = source->spec.query ? 0 : SOURCE_TOTAL_TOLERANCE;
 	source->state = state;
 	MemoryContextSwitchTo(old);
 }

@@ -70,6 +70,8 @@ typedef struct UpstreamPage
 	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */
+	bool		may_end;		/* the upstream said that it ends here: the next page is only asked for to be sure */
+	const char *cut;			/* why there may be another page though nothing tells of it, or NULL */
 	const char *loop;			/* why the upstream is going in circles, or NULL */
 	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
 	bool		unread;			/* because something was not read that has to be asked for again */

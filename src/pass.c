@@ -25,6 +25,7 @@
 
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
+#include "lib/bloomfilter.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -37,6 +38,12 @@
 #define PASS_MAX_PAGES			100000
 #define PASS_MAX_EMPTY_PAGES	100
 #define PASS_MAX_RETRY_MS		60000
+
+/* Pages with records, in a row, of which every one had come before in the list. */
+#define PASS_MAX_KNOWN_PAGES	5
+#define PASS_MAX_KNOWN_CHANGES	100 /* where a page lists changes, of which one record may have many */
+#define PASS_SEEN_IDS			1000000
+#define PASS_SEEN_KB			2048
 
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
@@ -145,6 +152,11 @@ pass_restart_pass(Run *run, bool forget_link)
 	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
 	run->setup.total_estimate = -1;
 	run->page = 1;
+	run->known_pages = 0;
+	run->repeated = 0;
+	if (run->seen_ids)
+		bloom_free(run->seen_ids);
+	run->seen_ids = NULL;
 	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
@@ -191,6 +203,8 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 			return false;
 		}
 		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
+		if (delay < 0 && source_give_up(run->source, answer) && source_read(run->source, run->parser, answer, page))
+			return true;
 		if (delay < 0)
 		{
 			run->retry_after_ms = answer->retry_after_ms;
@@ -442,6 +456,13 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->apply_ms = run_microseconds(&t0) / 1000.0;
 
 	INSTR_TIME_SET_CURRENT(t);
+	/* A definition that has found a second page before is right. */
+	if (page->cut && entry->incomplete == NULL && run->page == 1 && !store_had_pages(run->id))
+	{
+		entry->incomplete = page->cut;
+		entry->unread |= pass_everything(run);
+		run_incomplete(run, "%s", entry->incomplete);
+	}
 	store_add_page(run->id, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
@@ -483,18 +504,85 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 	return work.applied;
 }
 
+static bool
+pass_id_is_new(Run *run, Slice id)
+{
+	bool		known;
+
+	if (id.data == NULL)
+		return true;
+	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
+	if (!known)
+		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
+	return !known;
+}
+
+/*
+ * pass_stands_still: has the upstream sent nothing new for some pages, whatever
+ * its links or cursors say?  What was seen is remembered as far as a filter of
+ * fixed size does, which takes a new id for a known one so rarely that it never
+ * happens for whole pages in a row; and never a known one for new.
+ */
+static bool
+pass_stands_still(Run *run, const UpstreamPage *page)
+{
+	bool		news = false;
+
+	/* The lists of two parents may well have the same records. */
+	if (page->list_start)
+	{
+		if (run->seen_ids)
+			bloom_free(run->seen_ids);
+		run->seen_ids = NULL;
+		run->known_pages = 0;
+		return false;
+	}
+	if (run->seen_ids == NULL && page->next_cursor == NULL)
+		return false;
+	if (run->seen_ids == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(run->context);
+
+		run->seen_ids = bloom_create(PASS_SEEN_IDS, PASS_SEEN_KB, (uint64) run->id);
+		MemoryContextSwitchTo(old);
+	}
+	for (int i = 0; i < page->nrecords; i++)
+	{
+		bool		is_new = pass_id_is_new(run, page->records[i].external_id);
+
+		news |= is_new;
+		run->repeated += !is_new;
+	}
+	for (int i = 0; i < page->ndeleted; i++)
+		news |= pass_id_is_new(run, page->deleted[i]);
+	for (int i = 0; i < page->nfaults; i++)
+		news |= pass_id_is_new(run, page->faults[i].external_id);
+	/* Empty pages are counted by themselves. */
+	if (news)
+		run->known_pages = 0;
+	else if (page->nrecords + page->ndeleted + page->nfaults > 0)
+		run->known_pages++;
+	return run->known_pages >= (page->partial ? PASS_MAX_KNOWN_CHANGES : PASS_MAX_KNOWN_PAGES);
+}
+
 /* pass_judge: does what was received allow to say that the rest is gone? */
 static void
 pass_judge(Run *run)
 {
+	int64		total = run->setup.total_estimate;
+	double		tolerance = run->source->total_tolerance;
+
 	if (run->setup.unidentified > 0)
 		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
-	if (run->setup.total_estimate >= 0 && run->setup.received < run->setup.total_estimate - run->setup.total_estimate / 10)
+	if (total >= 0 && run->setup.received < total - (int64) ((double) total * tolerance))
 	{
 		run->unread |= pass_everything(run);
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
-					   run->setup.total_estimate, run->setup.received);
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT, total, run->setup.received);
 	}
+	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
+	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT,
+					   total, run->setup.received - run->repeated);
 }
 
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
@@ -534,8 +622,12 @@ pass_walk(Run *run)
 			run->skew_s = timestamptz_to_time_t(answer.started_at) - answer.date;
 		run->first_answer = false;
 
+		if (page.may_end && run->page >= max_pages)
+			page.next_cursor = NULL;
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
+		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
+			page.loop = psprintf("upstream sent %d pages in a row without a record that had not come before", run->known_pages);
 		loop |= page.loop != NULL;
 		pass_fetch_whole(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
@@ -559,6 +651,7 @@ pass_walk(Run *run)
 			return;
 
 		run->setup.received += page.received;
+		run->repeated += page.duplicates;
 		run->setup.unidentified += entry.counts.unidentified;
 		run->unread |= entry.unread;
 		if (page.incomplete)

@@ -2,9 +2,11 @@
  * rest_auth.c
  *	  Credentials of requests; tokens and the signed JWTs that they are got for.
  *
- * A token lives in the memory of this process until 60 seconds before it
- * expires, under the SHA-256 of everything that it was asked for with: another
- * secret, or another connector, never gets it.  It is hidden (source_hide) from
+ * A token lives in memory that the workers share, or else in that of this
+ * process, until 60 seconds before it expires, under the SHA-256 of everything
+ * that it was asked for with: another secret never gets it.  One that is refused
+ * is not asked for anew where another worker has got one meanwhile: a new one
+ * may make that one void.  It is hidden (source_hide) from
  * the moment it is known, and so is every credential that is made here.
  *
  * What a token endpoint answers may hold a token that we do not know of, when
@@ -27,9 +29,13 @@
 #include "crypto.h"
 #include "crypto_memory.h"
 #include "rest.h"
+#include "shmem_token.h"
+#include "wait.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
+#define TOKEN_MAX_REFUSED	4
+#define TOKEN_SHARING_MS	150
 #define TOKEN_DEFAULT_S		300
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
@@ -77,6 +83,7 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 {
 	TokenSlot  *slot = auth_slot(key);
 
+	shmem_token_put(key, token, until);
 	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
 		if (token_slots[i].token == NULL)
 			slot = &token_slots[i];
@@ -90,6 +97,56 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 	slot->token = MemoryContextStrdup(TopMemoryContext, token);
 	slot->until = until;
 	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
+}
+
+/* The token that was kept is of no use any more. */
+static void
+auth_forget_all(const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	TokenSlot  *slot = auth_slot(key);
+
+	shmem_token_put(key, NULL, 0);
+	if (slot)
+		auth_forget(slot);
+}
+
+static bool
+auth_is_refused(const RestState *state, const char *token)
+{
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+
+	if (state->refreshed == 0)
+		return false;
+	auth_key(token, digest);
+	return memcmp(digest, state->refused, CRYPTO_SHA256_BYTES) == 0;
+}
+
+/* Takes a token that is there already, unless it is the one that was refused. */
+static bool
+auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	char		shared[SHMEM_TOKEN_BYTES];
+	TimestampTz until;
+	TokenSlot  *slot = auth_slot(key);
+	const char *token = NULL;
+
+	if (shmem_token_get(key, shared, &until))
+		token = shared;
+	else if (slot && slot->until > GetCurrentTimestamp())
+	{
+		token = slot->token;
+		until = slot->until;
+	}
+	if (token && !auth_is_refused(state, token))
+	{
+		state->token = MemoryContextStrdup(state->source->context, token);
+		state->token_until = until;
+		source_hide(state->source, state->token);
+	}
+	else if (slot)
+		auth_forget(slot);
+	crypto_wipe(shared, sizeof(shared));
+	return state->token != NULL;
 }
 
 /* A text in base64url. */
@@ -256,7 +313,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			   *iss,
 			   *sub,
 			   *aud,
-			   *key;
+			   *key,
+			   *kid;
 	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
 	size_t		room = 0;
 	StringInfoData user;
@@ -266,7 +324,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->client_secret, &secret) ||
 		!auth_optional(state, auth->scope, &scope) || !auth_optional(state, auth->iss, &iss) ||
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
-		!auth_optional(state, auth->key, &key))
+		!auth_optional(state, auth->key, &key) || !auth_optional(state, auth->kid, &kid))
 		return false;
 	for (int i = 0; i < auth->extra.n; i++)
 	{
@@ -277,7 +335,7 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
 	}
 	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
-		auth_room(aud) + auth_room(key) + auth_room(auth->token_path->text) + 1000;
+		auth_room(aud) + auth_room(key) + auth_room(kid) + auth_room(auth->token_path->text) + 1000;
 	enlargeStringInfo(form, (int) room);
 	enlargeStringInfo(material, (int) (2 * room));
 	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
@@ -290,6 +348,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_depends(material, aud);
 	auth_depends(material, key);
 	auth_depends(material, auth->token_path->text);
+	auth_depends(material, auth->alg);
+	auth_depends(material, kid);
 	if (auth->type == REST_AUTH_JWT)
 	{
 		if (aud == NULL && !auth->bearer)
@@ -501,6 +561,8 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(key, token, state->token_until);
+		else
+			auth_forget_all(key);
 		return true;
 	}
 	if (!fit)
@@ -530,13 +592,12 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 static bool
 auth_get_token(RestState *state)
 {
-	char	   *url = rest_base_url(state, state->def->auth.token_url);
+	char	   *url = rest_fixed_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
 	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
-	TokenSlot  *slot;
 	SourceAnswer answer = {0};
 	unsigned char key[CRYPTO_SHA256_BYTES];
 	const char *refused;
@@ -550,16 +611,9 @@ auth_get_token(RestState *state)
 	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
-	slot = auth_slot(key);
-	if (slot && state->refreshed)
-		auth_forget(slot);
-	else if (slot && slot->until > GetCurrentTimestamp())
-	{
-		state->token = MemoryContextStrdup(state->source->context, slot->token);
-		state->token_until = slot->until;
-		source_hide(state->source, state->token);
+	memcpy(state->token_key, key, sizeof(key));
+	if (auth_find_token(state, key))
 		return true;
-	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
 	refused = source_may_send(state->source, url);
@@ -605,14 +659,34 @@ rest_wipe_token(RestState *state)
 	state->token = NULL;
 }
 
-/* rest_drop_token: may a request that was refused be sent again with another token?  But once. */
+/*
+ * rest_drop_token: may a request that was refused be sent again with another
+ * token?  With a new one once; and after that only if another worker has got one
+ * meanwhile, which made ours void.  It may have been about to share it.
+ */
 bool
 rest_drop_token(RestState *state)
 {
-	if (!auth_has_token(state) || state->refreshed)
+	if (!auth_has_token(state) || state->token == NULL || state->refreshed >= TOKEN_MAX_REFUSED)
 		return false;
+	auth_key(state->token, state->refused);
+	if (++state->refreshed > 1)
+	{
+		char		shared[SHMEM_TOKEN_BYTES];
+		TimestampTz until;
+		bool		another = false;
+
+		for (int i = 0; i < 3 && !another; i++)
+		{
+			if (i > 0)
+				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
+			another = shmem_token_get(state->token_key, shared, &until) && !auth_is_refused(state, shared);
+			crypto_wipe(shared, sizeof(shared));
+		}
+		if (!another)
+			return false;
+	}
 	rest_wipe_token(state);
-	state->refreshed = true;
 	return true;
 }
 

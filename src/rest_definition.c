@@ -348,6 +348,8 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 	p->rel = definition_text(r, node, "rel");
 	if (p->rel == NULL)
 		p->rel = "next";
+	p->end_status = definition_statuses(r, node, "end_status", &p->nend_status, NULL, 0);
+	p->own_origin = definition_is(r, node, "origin", "base_url");
 	p->path = definition_path(r, node, "path", NULL);
 	p->param = definition_text(r, node, "param");
 	p->in = definition_place(r, node);
@@ -364,7 +366,7 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 		p->stop = definition_is(r, node, "stop", "total") ? REST_STOP_TOTAL :
 			definition_is(r, node, "stop", "total_pages") ? REST_STOP_TOTAL_PAGES : REST_STOP_EMPTY;
 	else
-		p->stop = p->total_pages ? REST_STOP_TOTAL_PAGES : p->total ? REST_STOP_TOTAL : REST_STOP_EMPTY;
+		p->stop = p->total_pages ? REST_STOP_TOTAL_PAGES : p->total && !d->total_is_estimate ? REST_STOP_TOTAL : REST_STOP_EMPTY;
 	if (((p->type == REST_PAGES_NEXT_URL || p->type == REST_PAGES_CURSOR) && p->path == NULL) ||
 		(p->type >= REST_PAGES_CURSOR && p->param == NULL))
 		definition_error("its pagination lacks something");
@@ -524,7 +526,9 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	}
 	d->records = definition_path_of(pnstrdup(records, len));
 	d->missing_is_empty = definition_is(r, list, "missing", "empty");
+	d->error = definition_path(r, list, "error", NULL);
 	d->total = definition_path(r, list, "total", NULL);
+	d->total_is_estimate = definition_bool(r, list, "total_estimate", false);
 	definition_pagination(r, definition_member(r, list, "pagination"), d);
 	definition_incremental(r, definition_member(r, list, "incremental"), d);
 	d->gone = definition_path(r, list, "gone", NULL);

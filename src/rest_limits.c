@@ -51,14 +51,12 @@ static bool
 limits_body_says(RestState *state, const HttpResponse *response)
 {
 	JsonParser *json = rest_parser(state);
-	PageValue	value;
 
 	if (state->def->throttle_body == NULL || response->len > FLOHSYNC_MAX_ERROR_BODY ||
 		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
 		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		return false;
-	value = rest_find(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
-	return value.node != 0 && value.json->nodes[value.node].type != JSON_FALSE;
+	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
 }
 
 static const char *
@@ -94,8 +92,24 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	if (used_up && reset_ms > 0)
 		state->source->not_before = Max(state->source->not_before,
 										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
-	if (status >= 200 && status <= 299)
+	/* Of a list, a part is better than nothing; then it is not complete (rest_page.c). */
+	if (status == 206 && state->external_id == NULL)
 		return;
+	/* No content is that of an empty list, where a list may be missing. */
+	if (status == 204 && state->external_id == NULL && d->missing_is_empty)
+	{
+		state->nothing = state->ended = true;
+		answer->body = "[]";
+		answer->len = 2;
+		return;
+	}
+	if (source_status_is_whole(state->source, answer))
+		return;
+	if (answer->error_class)
+	{
+		answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+		return;
+	}
 	throttled = status == 429 ||
 		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
 		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));

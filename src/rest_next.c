@@ -6,7 +6,8 @@
  * the definition's own sign may tell; anything else in the sign's place is an
  * error.  By position (offset, page) there is no sign but what the upstream says
  * of the length of its list, so whatever tells that the list has moved makes the
- * pass incomplete.
+ * pass incomplete.  And what it says is a claim: where a page as long as was
+ * asked for reaches it, the page behind is asked for once, to be sure.
  */
 #include "postgres.h"
 
@@ -36,6 +37,7 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
+	r->sign |= value.found;
 	if (value.node == 0)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
@@ -88,24 +90,13 @@ next_link(Reading *r, bool *failed)
 	{
 		char	   *target = next_link_text(r, rest_link_find(header, r->state->def->pages.rel, &malformed));
 
+		r->sign = true;
 		if (target)
 			return next_url(r, target, failed);
 	}
 	if (malformed)
 		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
-}
-
-/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
-static bool
-next_says_no(const PageValue *more)
-{
-	const JsonNode *node = &more->json->nodes[more->node];
-	char	   *text = (node->type == JSON_STRING || node->type == JSON_NUMBER) && node->end - node->start <= NUMBER_MAX_BYTES ?
-		rest_text(more->json, more->node) : NULL;
-
-	return node->type == JSON_FALSE ||
-		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
 }
 
 static char *
@@ -122,9 +113,10 @@ next_cursor(Reading *r, bool *failed)
 		*failed = !reading_unknown(r, p->has_more);
 	if (more.node == 0)
 		return cursor;
-	if (more.json->nodes[more.node].type == JSON_FALSE)
+	r->sign = true;
+	if (rest_says_no(more.json, more.node))
 		return NULL;
-	if (cursor == NULL && !next_says_no(&more))
+	if (cursor == NULL)
 	{
 		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
 		*failed = true;
@@ -176,6 +168,26 @@ next_number(const char *text)
 	return Max(Min(strtoll(text, NULL, 10), PG_INT64_MAX / 2), PG_INT64_MIN / 2);
 }
 
+/*
+ * The list is as long as the upstream says.  A page as long as was asked for may
+ * all the same be followed by another; where nothing was asked for, the first
+ * page may be all that was counted.
+ */
+static char *
+next_behind(Reading *r, char *next)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+	bool		full = d->size_param ? r->n >= state->page_size :
+		r->n > 0 && state->at.inner == NULL && d->parent_type == NULL && d->pages.stop == REST_STOP_TOTAL;
+
+	if (!full || state->source->spec.probe)
+		return NULL;
+	state->behind = MemoryContextStrdup(state->source->context, next);
+	r->page->may_end = true;
+	return next;
+}
+
 static char *
 next_offset(Reading *r, int64 total)
 {
@@ -184,15 +196,27 @@ next_offset(Reading *r, int64 total)
 	int64		offset = state->at.inner ? next_number(state->at.inner) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
+	bool		by_total = p->stop == REST_STOP_TOTAL;
+	char	   *next = psprintf(INT64_FORMAT, offset + step);
 
 	next_by_position(r, total, -1);
-	/* Nobody is helped by asking for the same offset again. */
 	if (r->n == 0)
-		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
-	if (p->stop != REST_STOP_TOTAL || total < 0)
-		return psprintf(INT64_FORMAT, offset + step);
-	total = state->total;
-	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
+	{
+		/* What was on such a page may have been filtered out, where the position does not depend on it. */
+		if (by_total && p->step_page_size && passed < state->total)
+			return next;
+		/* Nobody is helped by asking for the same offset again. */
+		return next_after_empty(r, offset - p->base, by_total && !p->step_page_size ? state->total : -1);
+	}
+	if (!by_total || total < 0 || passed < state->total)
+		return next;
+	/* Here are more than it says: so that is no end. */
+	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
+	{
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		return next;
+	}
+	return next_behind(r, next);
 }
 
 static char *
@@ -214,13 +238,25 @@ next_page(Reading *r, int64 total, bool *failed)
 						   state->total_pages, done);
 	if (pages == 0 && r->n > 0)
 		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
-	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
-		return done >= state->total_pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->total_pages)
+		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
+	{
+		if (state->def->size_param && done * state->page_size < state->total)
+			return next;
 		return next_after_empty(r, passed, state->total);
-	if (p->stop == REST_STOP_TOTAL && total >= 0)
-		return passed >= state->total ? NULL : next;
-	return r->n == 0 ? NULL : next;
+	}
+	if (r->n == 0)
+		return NULL;
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and sent more", state->total_pages);
+	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
+		return next_behind(r, next);
+	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
+		return next_behind(r, next);
+	return next;
 }
 
 /* next_position is where the list goes on; NULL: it ends here, or *failed. */

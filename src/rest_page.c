@@ -123,7 +123,9 @@ reading_list(void *arg, uint32 node)
 	Reading    *r = arg;
 	const JsonNode *nodes = r->json->nodes;
 
-	if (nodes[node].type == JSON_ARRAY || (!r->array && nodes[node].type != JSON_NULL))
+	/* An object may be a map of records, or, where none is found in it, an error in place of a list. */
+	if (nodes[node].type == JSON_ARRAY ||
+		(!r->array && nodes[node].type == JSON_OBJECT && (r->n > 0 || nodes[node].child == 0)))
 		r->list_found = true;
 	else if (nodes[node].type != JSON_NULL)
 		r->bad_list = true;
@@ -137,6 +139,15 @@ reading_select(Reading *r, int64 total)
 	const RestDefinition *d = r->state->def;
 
 	r->tree = r->json;
+	if (d->error && !d->error->native && (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		return reading_unknown(r, d->error);
+	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->side[0]))
+	{
+		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
+		source_show(r->state->source, r->answer);
+		r->answer->retryable = true;
+		return false;
+	}
 	if (d->records->native)
 		rest_path_walk(d->records, d->records->nsteps, r->json, JSON_ROOT, reading_item, r);
 	else
@@ -167,14 +178,6 @@ reading_select(Reading *r, int64 total)
 	return true;
 }
 
-static bool
-map_is_empty(const PageValue *value)
-{
-	const JsonNode *node = &value->json->nodes[value->node];
-
-	return value->node == 0 || (node->type == JSON_STRING && node->end - node->start == 2);
-}
-
 /* The first alternative that finds what is neither null nor an empty text. */
 static PageValue
 map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node, bool clean, int side)
@@ -187,21 +190,13 @@ map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node
 		/* What PostgreSQL cannot read is set aside anyway. */
 		if (!paths->paths[i]->native && !clean)
 			continue;
-		value = rest_find(state, paths->paths[i], json, node, state->side[side]);
+		value = rest_find_full(state, paths->paths[i], json, node, state->side[side]);
 		found |= value.found;
-		if (map_is_empty(&value))
+		if (value.node == 0)
 			value = (PageValue) {json, 0, false};
 	}
 	value.found = found;
 	return value;
-}
-
-static bool
-map_gone_item(void *arg, uint32 node)
-{
-	const JsonParser *json = arg;
-
-	return json->nodes[node].type != JSON_NULL && json->nodes[node].type != JSON_FALSE;
 }
 
 /* Does the upstream say that the record is gone? */
@@ -210,11 +205,7 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 {
 	const RestPath *path = state->def->gone;
 
-	if (path == NULL)
-		return false;
-	if (path->native)
-		return rest_path_walk(path, path->nsteps, json, node, map_gone_item, json);
-	return clean && rest_jsonpath_says(state, path, json, node, state->side[0]);
+	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->side[0]);
 }
 
 /* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
@@ -333,7 +324,7 @@ reading_repeats(Reading *r)
 	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
 	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
 	uint64		ids = by_position ? reading_ids(r->page) : 0;
-	bool		repeats = r->n > 0 &&
+	bool		repeats = r->repeats = r->n > 0 &&
 		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
 		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
@@ -395,11 +386,35 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 		escape_json(&out, inner);
 	else
 		appendStringInfoString(&out, "null");
-	if (state->at.only_missing)
+	if (state->at.nfailed > 0)
+	{
+		appendStringInfo(&out, ",%s,%s,%d", state->at.left_out ? "true" : "false", state->at.only_missing ? "true" : "false",
+						 state->at.nfailed);
+		for (int i = 0; i < REST_FAILED_NAMES && state->at.failed[i]; i++)
+		{
+			appendStringInfoChar(&out, ',');
+			escape_json(&out, state->at.failed[i]);
+		}
+		appendStringInfoChar(&out, ']');
+	}
+	else if (state->at.only_missing)
 		appendStringInfoString(&out, state->at.left_out ? ",true,true]" : ",false,true]");
 	else
 		appendStringInfoString(&out, state->at.left_out ? ",true]" : "]");
 	return out.data;
+}
+
+/* The list of a parent has come to its end: was it as long as it should be?  A list that is not for_each is judged as a whole (pass.c). */
+static void
+reading_list_ends(Reading *r)
+{
+	RestState  *state = r->state;
+
+	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 || state->received == state->list_total ||
+		(state->nothing && !state->ended))
+		return;
+	reading_incomplete(r, "upstream said there are " INT64_FORMAT " records for one of the parents, and sent " INT64_FORMAT,
+					   state->list_total, state->received);
 }
 
 /* Goes on to the next parent's list when one has come to its end. */
@@ -411,24 +426,31 @@ reading_next_parent(Reading *r, char *next)
 
 	if (state->def->parent_type == NULL)
 		return next;
+	if (next == NULL)
+		reading_list_ends(r);
 	if (next == NULL && parent != NULL && rest_parent_next(state))
 		parent = rest_parent(state);
 	else if (next == NULL)
 		parent = NULL;
 	if (parent)
 		return rest_position_text(state, parent->external_id, next);
-	r->page->unread |= state->at.left_out || (state->at.only_missing && state->missing);
-	if (state->at.left_out)
+	r->page->unread |= state->at.left_out || state->at.nfailed > 0 || (state->at.only_missing && state->missing);
+	if (state->at.nfailed > 0)
+		r->page->incomplete = rest_failed_text(state);
+	else if (state->cut && !state->went_on)
+		reading_incomplete(r, "%s", REST_CUT_TEXT);
+	if (state->at.left_out && r->page->incomplete == NULL)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
-	else if (state->at.only_missing && state->missing)
+	else if (state->at.only_missing && state->missing && r->page->incomplete == NULL)
 		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
 }
 
-/* An answer without a list: there was nothing to ask for. */
+/* An answer without a list: there was nothing to ask for, or nothing that there has to be. */
 static bool
 reading_nothing(Reading *r)
 {
+	RestState  *state = r->state;
 	const char *problem;
 
 	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, &problem) == NULL ||
@@ -436,8 +458,57 @@ reading_nothing(Reading *r)
 		return reading_failed(r, "bad_answer", "%s", problem);
 	page_mapped_end(r->parser, r->page);
 	r->page->list_start = true;
+	if (state->unsure)
+		reading_incomplete(r, "%s", state->unsure);
+	if (state->def->delta && state->source->spec.incremental)
+	{
+		r->page->unread = true;
+		reading_incomplete(r, "the list of changes ended without a link to go on from next time");
+	}
+	state->behind = NULL;
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
 	r->page->next_cursor = reading_next_parent(r, NULL);
 	return true;
+}
+
+/* Counts the records of the list at hand; what an earlier run has read of it is not known. */
+static void
+reading_count(Reading *r, int64 total)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
+	else if (!state->counting)
+		state->received = -1;
+	state->counting = true;
+	if (state->received >= 0)
+		state->received += r->n - r->page->duplicates;
+	state->list_total = Max(state->list_total, total);
+}
+
+/*
+ * A first page as long as was asked for, and nothing in it that would tell of
+ * another: perhaps the definition looks for the next page in the wrong place.
+ */
+static bool
+reading_is_cut(Reading *r, const char *next, int64 total)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+
+	state->went_on |= next != NULL;
+	return next == NULL && !r->sign && state->at.inner == NULL && d->pages.type <= REST_PAGES_CURSOR &&
+		d->size_param != NULL && r->n >= state->page_size && total != r->n && r->page->keep_link == NULL &&
+		/* With a link of changes, the size is not asked for. */
+		!(d->delta && state->source->spec.incremental);
 }
 
 /* rest_read reads a page; false with the answer's class set. */
@@ -449,6 +520,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	Reading		r = {state, parser, page, answer};
 	const char *problem = NULL;
 	bool		failed = false;
+	bool		behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
 	int64		total;
 	char	   *next;
 
@@ -476,8 +548,13 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
 		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+	if (d->total_is_estimate)
+		total = -1;
 	if (failed || !reading_select(&r, total))
 		return false;
+	if (state->status == 206)
+		reading_incomplete(&r, "upstream answered with status 206: it is a part of what was asked for");
+	state->behind = NULL;
 	if (!page_mapped_room(parser, page, r.n, &problem))
 		return reading_failed(&r, "too_large", "%s", problem);
 	next = next_position(&r, total, &failed);
@@ -491,8 +568,21 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		map_record(&r, r.nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
-	if (reading_repeats(&r))
+	if (reading_repeats(&r) && behind)
+	{
+		/* It does not heed the position, so the page that had all was the only one. */
+		page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
+		page->incomplete = NULL;
+		page->may_end = false;
+		r.n = 0;
+		next = state->behind = NULL;
+	}
+	else if (page->loop == NULL && r.repeats)
 		page->loop = "the upstream sent the same page twice in a row";
+	reading_count(&r, total);
+	if (reading_is_cut(&r, next, total))
+		page->cut = REST_CUT_TEXT;
+	state->cut |= page->cut != NULL;
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);

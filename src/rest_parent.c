@@ -121,6 +121,29 @@ parent_read(RestState *state, const char *from, bool behind)
 	state->more_parents = n == PARENT_BATCH;
 }
 
+/* rest_parent_count is how many parents there are. */
+int64
+rest_parent_count(RestState *state)
+{
+	static DbQuery query = {
+		"select pg_catalog.count(*) from flohsync.resource_record r"
+		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null",
+		2, {TEXTOID, TEXTOID}
+	};
+	MemoryContext old = CurrentMemoryContext;
+	Datum		v[2];
+	int64		n;
+
+	parent_begin(state);
+	v[0] = CStringGetTextDatum(state->source->spec.connector_id);
+	v[1] = CStringGetTextDatum(state->def->parent_type);
+	db_execute(&query, v, NULL);
+	n = db_int64(0, 1, 0);
+	parent_end(state);
+	MemoryContextSwitchTo(old);
+	return n;
+}
+
 /* rest_parent_seek goes to the parent with an id, or the next one; false: there is none. */
 bool
 rest_parent_seek(RestState *state, const char *from)

@@ -24,6 +24,8 @@ typedef struct Reading
 	bool		bad_list;		/* what should be a list is none */
 	bool		list_found;
 	bool		array;			/* reading_list() wants one */
+	bool		repeats;		/* the page before */
+	bool		sign;			/* there was something that tells of a next page, or that there is none */
 } Reading;
 
 /* rest_page.c */

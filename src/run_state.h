@@ -29,6 +29,9 @@ typedef struct Run
 	bool		first_answer;	/* no page of this run has come yet */
 	bool		restarted;		/* the pass was begun anew on the way */
 	int			empty_pages;	/* in a row */
+	int			known_pages;	/* in a row, with nothing but what had come before */
+	int64		repeated;		/* records that had come before in the list, as far as is known */
+	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until a page says that there is another */
 	int			nwhole;			/* records asked for one by one (pass_whole.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */

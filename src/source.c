@@ -168,6 +168,32 @@ source_fail_status(const Source *source, SourceAnswer *answer, const char *who, 
 	pfree(body);
 }
 
+/*
+ * source_status_is_whole: is an answer with this status all that was asked for?
+ * False, too, for one that is an error; then its class stays unset.  A status of
+ * success that says otherwise sets it: 202 has nothing yet, 204 and 205 have
+ * nothing, 206 has a part.
+ */
+bool
+source_status_is_whole(const Source *source, SourceAnswer *answer)
+{
+	switch (answer->status)
+	{
+		case 202:
+			source_fail(source, answer, "http_status", "upstream answered with status 202: what was asked for is not ready");
+			answer->retryable = true;
+			return false;
+		case 204:
+		case 205:
+			source_fail(source, answer, "bad_answer", "upstream answered with status %d: there is no content", answer->status);
+			return false;
+		case 206:
+			source_fail(source, answer, "bad_answer", "upstream answered with status 206: it is a part of what was asked for");
+			return false;
+	}
+	return answer->status >= 200 && answer->status <= 299;
+}
+
 /* source_read_commands reads an answer of the command protocol; otherwise as source_read. */
 bool
 source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
@@ -199,6 +225,24 @@ source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPa
 {
 	return source->kind->read ? source->kind->read(source, parser, answer, page) :
 		source_read_commands(source, parser, answer, page);
+}
+
+/*
+ * source_give_up: no further attempt is made at a page.  True when the list goes
+ * on all the same: the answer is then an empty page, which source_read tells the
+ * consequences of.
+ */
+bool
+source_give_up(Source *source, SourceAnswer *answer)
+{
+	if (source->kind->give_up == NULL || !source->kind->give_up(source, answer))
+		return false;
+	answer->error_class = NULL;
+	answer->message[0] = '\0';
+	answer->retryable = false;
+	answer->body = "[]";
+	answer->len = 2;
+	return true;
 }
 
 /*

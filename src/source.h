@@ -52,6 +52,7 @@ typedef struct SourceSpec
 	char	  **headers;
 	int			nheaders;
 	int			requests_per_minute;	/* 0: as many as it takes */
+	double		total_tolerance;	/* how much of what the upstream says there is may not come; negative: not said */
 	/* kind sql: one of the two */
 	const char *function;
 	const char *query;
@@ -84,6 +85,9 @@ typedef struct SourceAnswer
 
 typedef struct Source Source;
 
+/* Of what an upstream calls an estimate, so much may not come. */
+#define SOURCE_TOTAL_TOLERANCE	0.1
+
 typedef struct SourceKind
 {
 	const char *name;
@@ -92,6 +96,8 @@ typedef struct SourceKind
 	void		(*answer) (Source *source, SourceAnswer *answer);
 	/* Reads an answer's page; NULL: it is one of the command protocol.  False with the answer's class set. */
 	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+	/* A page cannot be had: may the list go on without it?  Then what is read next is an empty page; NULL: never. */
+	bool		(*give_up) (Source *source, const SourceAnswer *answer);
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
 } SourceKind;
@@ -108,6 +114,7 @@ struct Source
 	int			retry_max_ms;
 	int			max_pages;
 	int			requests_per_minute;	/* 0: no limit */
+	double		total_tolerance;	/* 0: what it says of its total is exact */
 	TimestampTz paced_until;	/* by that limit; see source_pace.c */
 	TimestampTz not_before;		/* by what the upstream says, 0: at once */
 	char	  **hidden;			/* see source_hide() */
@@ -122,6 +129,7 @@ extern const SourceKind source_kind_rest;
 extern Source *source_open(const SourceSpec *spec);
 extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
+extern bool source_give_up(Source *source, SourceAnswer *answer);
 extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern bool source_read_one(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
@@ -133,6 +141,7 @@ extern void source_fail(const Source *source, SourceAnswer *answer, const char *
 extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
 extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
+extern bool source_status_is_whole(const Source *source, SourceAnswer *answer);
 extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
 
 extern void source_pace_sent(Source *source);

@@ -188,7 +188,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 		" d.config ->> 'function', d.config -> 'queries' ->> $2, _flohsync.role_oid(case when c.id is null then d.author else c.owner end),"
 		" d.config::pg_catalog.text, d.definition::pg_catalog.text,"
 		" case d.kind when 'command' then (d.config #>> '{limits,requests_per_minute}')::pg_catalog.numeric::pg_catalog.int8 end,"
-		" _flohsync.role_name(case when c.id is null then d.author else c.owner end), _flohsync.role_oid(d.code_owner)"
+		" _flohsync.role_name(case when c.id is null then d.author else c.owner end), _flohsync.role_oid(d.code_owner),"
+		" case d.kind when 'command' then (d.config #>> '{limits,total_tolerance}')::pg_catalog.float8 end"
 		" from flohsync.connector_definition d"
 		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
 		" where d.id = $1::pg_catalog.uuid",
@@ -196,6 +197,7 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	};
 	Datum		v[2] = {CStringGetTextDatum(connector_id), CStringGetTextDatum(resource_type)};
 	Datum		owner;
+	Datum		tolerance;
 	bool		isnull;
 
 	memset(spec, 0, sizeof(*spec));
@@ -216,6 +218,8 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->config = store_get_text(0, 9, context);
 	spec->definition = store_get_text(0, 10, context);
 	spec->requests_per_minute = (int) db_int64(0, 11, 0);
+	tolerance = db_value(0, 14, &isnull);
+	spec->total_tolerance = isnull ? -1 : DatumGetFloat8(tolerance);
 	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
 	store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), spec, context);
@@ -413,6 +417,21 @@ store_pass_overlap(int64 run, MemoryContext context)
 
 	db_execute(&query, &value, NULL);
 	return store_get_text(0, 1, context);
+}
+
+/* store_had_pages: has there been a pass of the same definition and settings, with more than one page? */
+bool
+store_had_pages(int64 run)
+{
+	static DbQuery query = {
+		"select true from flohsync.sync_run r join flohsync.sync_run o on o.connector_id = r.connector_id"
+		" and o.resource_type = r.resource_type and o.fingerprint = r.fingerprint and o.pass_pages > 1"
+		" where r.id = $1 limit 1",
+		1, {INT8OID}
+	};
+	Datum		value = Int64GetDatum(run);
+
+	return db_execute(&query, &value, NULL) > 0;
 }
 
 void

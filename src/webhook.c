@@ -63,17 +63,35 @@ webhook_trim(Slice text)
 void
 webhook_header(WebhookHeaders *h, Slice name, Slice value, bool is_text)
 {
-	Slice	   *which =
-		webhook_same_name(name, "webhook-id") ? &h->id :
-		webhook_same_name(name, "webhook-timestamp") ? &h->timestamp :
-		webhook_same_name(name, "webhook-signature") ? &h->signatures :
-		webhook_same_name(name, "x-webhook-signature") ? &h->hex : NULL;
+	static const struct
+	{
+		const char *name;
+		size_t		offset;
+	}			names[] = {
+		{"webhook-id", offsetof(WebhookHeaders, id)},
+		{"webhook-timestamp", offsetof(WebhookHeaders, timestamp)},
+		{"webhook-signature", offsetof(WebhookHeaders, signatures)},
+		{"x-webhook-signature", offsetof(WebhookHeaders, hex)},
+		/* The names of the service that the scheme comes from. */
+		{"svix-id", offsetof(WebhookHeaders, id)},
+		{"svix-timestamp", offsetof(WebhookHeaders, timestamp)},
+		{"svix-signature", offsetof(WebhookHeaders, signatures)},
+	};
+	Slice	   *which;
+	size_t		i = 0;
 
-	if (which == NULL)
+	while (i < lengthof(names) && !webhook_same_name(name, names[i].name))
+		i++;
+	if (i == lengthof(names))
 		return;
-	if (which->data != NULL || !is_text)
+	which = (Slice *) ((char *) h + names[i].offset);
+	value = webhook_trim(value);
+	/* Some send both names, and then with the same value. */
+	if (!is_text || (h->names & (1 << i)) != 0 ||
+		(which->data != NULL && (which->len != value.len || memcmp(which->data, value.data, value.len) != 0)))
 		h->twice = true;
-	*which = webhook_trim(value);
+	h->names |= 1 << i;
+	*which = value;
 }
 
 /* The keys that a secret can stand for: two, one of them made up where need be. */
