@@ -10,7 +10,9 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#ifndef FLOHSYNC_STANDALONE
 #include "memory_page.h"
+#endif
 
 typedef struct HttpRequest
 {

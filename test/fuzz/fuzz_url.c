@@ -46,7 +46,7 @@ check_good(const char *url)
 	CHECK(http_url_origin(url, &origin));
 	CHECK(strcmp(origin.scheme, "http") == 0 || strcmp(origin.scheme, "https") == 0);
 	CHECK(origin.port >= 0 && origin.port <= 65535);
-	CHECK(origin.host[0] != '\0' && strpbrk(origin.host, "/?#@\\ %") == NULL);
+	CHECK(origin.host[0] != '\0' && strpbrk(origin.host, origin.host[0] == '[' ? "/?#@\\ " : "/?#@\\ %") == NULL);
 	CHECK(http_same_origin(&origin, &origin));
 
 	/* There is no login in it: nobody takes what is before an "@" for the host. */
