@@ -3,6 +3,10 @@
 
 \echo Use "CREATE EXTENSION flohsync" to load this file. \quit
 
+-- Operators and types are PostgreSQL's own, whatever somebody put into a schema
+-- of our name.
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 DO $guard$
 DECLARE
   messages text := current_setting('client_min_messages');
@@ -15,14 +19,15 @@ BEGIN
       HINT = 'Create a database with ENCODING ''UTF8''.';
   END IF;
 
-  -- A schema that another role made first could be full of traps.
+  -- A schema that another role made first could be full of traps.  Another superuser's, of a dump, is none.
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
                   WHERE n.nspname = 'flohsync'
-                    AND n.nspowner = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user))
-     OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = 'flohsync'::pg_catalog.regnamespace)
-     OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'flohsync'::pg_catalog.regnamespace) THEN
+                    AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = n.nspowner AND r.rolsuper))
+     OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'flohsync'::regnamespace
+                   AND d.classid <> 'pg_extension'::regclass) THEN
     RAISE object_not_in_prerequisite_state USING
-      MESSAGE = 'schema "flohsync" exists and is not empty, or belongs to another role',
+      MESSAGE = 'schema "flohsync" exists and is not empty, or does not belong to a superuser',
       HINT = 'Rename or drop that schema; CREATE EXTENSION makes its own.';
   END IF;
 
@@ -33,15 +38,60 @@ BEGIN
       RAISE undefined_object USING
         MESSAGE = format('role "%s" of flohsync.worker_role does not exist', worker);
     END IF;
-    CREATE ROLE flohsync_worker LOGIN NOINHERIT CONNECTION LIMIT 0;
-    COMMENT ON ROLE flohsync_worker IS 'flohsync background workers; nobody logs in as this role';
+    BEGIN
+      CREATE ROLE flohsync_worker LOGIN NOINHERIT CONNECTION LIMIT 0;
+      COMMENT ON ROLE flohsync_worker IS 'flohsync background workers; nobody logs in as this role';
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;  -- in another database at the same time
+    END;
   ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
                  WHERE r.rolname = worker
-                   AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR NOT r.rolcanlogin)) THEN
+                   AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR NOT r.rolcanlogin
+                        OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                                      AND (o.rolsuper OR o.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))))) THEN
     RAISE invalid_role_specification USING
       MESSAGE = format('role "%s" cannot be the role of the flohsync workers', worker),
-      DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION.',
+      DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION, nor be a member of a superuser or of a role that reaches the server''s files.',
       HINT = 'Set flohsync.worker_role to another role.';
+  ELSIF worker = 'flohsync_worker'
+        AND (EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = worker AND r.rolconnlimit <> 0)
+             OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m
+                         WHERE m.roleid = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = worker)
+                           AND pg_catalog.pg_get_userbyid(m.member) <> 'flohsync_owner')) THEN
+    RAISE invalid_role_specification USING
+      MESSAGE = format('role "%s" exists, and others can be it', worker),
+      DETAIL = 'It must have CONNECTION LIMIT 0, and no members.',
+      HINT = 'ALTER ROLE and REVOKE can see to that; or set flohsync.worker_role to another role.';
+  END IF;
+
+  -- Roles that nobody logs in as: the owner of all objects, and one without rights
+  -- for code of others that has no role of its own (src/run_as.c).
+  FOREACH worker IN ARRAY ARRAY['flohsync_owner', 'flohsync_nobody'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
+      BEGIN
+        EXECUTE format('CREATE ROLE %I', worker);
+        EXECUTE format('COMMENT ON ROLE %I IS %L', worker, CASE worker WHEN 'flohsync_owner'
+          THEN 'Owns the objects of flohsync; nobody logs in as this role' ELSE 'Runs code for which flohsync has no other role; has no rights' END);
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;  -- in another database at the same time
+      END;
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
+                   WHERE r.rolname = worker
+                     AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication OR r.rolcanlogin
+                          OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid)
+                          OR EXISTS (SELECT FROM pg_catalog.pg_roles o
+                                      WHERE o.oid <> r.oid AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                                        AND (o.rolsuper OR (o.rolname ~ '^pg_' AND (r.rolname, o.rolname) <> ('flohsync_owner', 'pg_read_all_stats')))))) THEN
+      RAISE invalid_role_specification USING
+        MESSAGE = format('role "%s" exists with rights that it must not have', worker),
+        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no members, and be a member of no superuser or predefined role.',
+        HINT = 'Take these from the role, or rename it.';
+    END IF;
+  END LOOP;
+
+  -- It tells readers which processes of flohsync there are.
+  IF NOT pg_catalog.pg_has_role('flohsync_owner', 'pg_read_all_stats', 'USAGE') THEN
+    GRANT pg_read_all_stats TO flohsync_owner;
   END IF;
 
   IF NOT 'flohsync' = ANY (

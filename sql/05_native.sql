@@ -1,5 +1,9 @@
 -- Helpers in C that the rest of the script stands on.
 
+CREATE FUNCTION _flohsync.raise(_state text, _message text, _detail text DEFAULT NULL, _hint text DEFAULT NULL) RETURNS void
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_raise';
+COMMENT ON FUNCTION _flohsync.raise(text, text, text, text) IS 'Raises an error of an SQLSTATE for the person who called: without CONTEXT';
+
 CREATE FUNCTION _flohsync.new_id() RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
 COMMENT ON FUNCTION _flohsync.new_id() IS 'A uuid of version 7: ids made together are stored together';
@@ -8,9 +12,33 @@ CREATE FUNCTION _flohsync.wake() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
 COMMENT ON FUNCTION _flohsync.wake() IS 'After commit, has a worker look for due runs in this database';
 
+-- Locks that nobody else can take; src/db_lock.h has what each is for, and their order.
+CREATE FUNCTION _flohsync.lock(_class text, _key text, _shared boolean) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_lock';
+COMMENT ON FUNCTION _flohsync.lock(text, text, boolean) IS 'Takes a lock until the end of the transaction: connector, queue, matching, user changes or address';
+
+CREATE FUNCTION _flohsync.try_lock(_class text, _key text, _shared boolean) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_try_lock';
+COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'The same without waiting; false when it cannot be had';
+
+-- Whatever of a message may come from outside (an upstream, a webhook, an id, an error of somebody's function) goes through this.
+CREATE FUNCTION _flohsync.clean(_text text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_clean';
+COMMENT ON FUNCTION _flohsync.clean(text) IS
+  'A text as it may stand in a message: one line without control characters and marks that change the direction of writing, at most 4096 bytes';
+
+CREATE FUNCTION _flohsync.stage(_stage text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_stage';
+COMMENT ON FUNCTION _flohsync.stage(text) IS 'Shows others at once what a worker''s run is at; does nothing elsewhere';
+
 CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
+
+CREATE FUNCTION _flohsync.origins(_kind text, _config jsonb, _definition jsonb) RETURNS text[]
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_origins';
+COMMENT ON FUNCTION _flohsync.origins(text, jsonb, jsonb) IS
+  'All origins to which requests of a connector can go, sorted; an address that is malformed is left out';
 
 CREATE FUNCTION _flohsync.query_problem(_query text) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_query_problem';
@@ -20,11 +48,13 @@ CREATE FUNCTION flohsync.canonical_json(value jsonb) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_canonical_json';
 COMMENT ON FUNCTION flohsync.canonical_json(jsonb) IS
   'Canonical form of a JSON value: RFC 8785, except that integers and numbers a double cannot hold keep their exact digits';
+SELECT _flohsync.allow('reader', 'flohsync.canonical_json(jsonb)');
 
 CREATE FUNCTION flohsync.resource_hash(external_id text, display_name text, email text, attributes jsonb) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_resource_hash';
 COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
+SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb)');
 
 -- Whatever changes a record says so to the cache (70_cache).
 CREATE FUNCTION _flohsync.caching() RETURNS boolean

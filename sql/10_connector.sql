@@ -9,7 +9,10 @@ CREATE TABLE flohsync.connector_definition (
   definition  jsonb CHECK (pg_catalog.jsonb_typeof(definition) = 'object'),
   enabled     boolean NOT NULL DEFAULT true,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+  updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  origins     text[] COLLATE "C" GENERATED ALWAYS AS (_flohsync.origins(kind, config, definition)) STORED,
+  author      _flohsync.role NOT NULL,
+  code_owner  _flohsync.role
 );
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
@@ -21,15 +24,21 @@ COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative defin
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
+COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Where its requests can go, by config and definition: scheme://host, with the port unless it is the scheme''s own';
+COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that decided last what kind sql runs; a type without a configuration runs with its rights';
+COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql when that was decided; of another one it is not run';
+SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
+SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
 CREATE FUNCTION _flohsync.invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RAISE invalid_parameter_value USING
-    MESSAGE = format('invalid value for "%s": %s', _key, _problem),
-    HINT = coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.');
+  PERFORM _flohsync.raise('22023',
+    format('invalid value for "%s": %s', _key, _problem),
+    NULL,
+    coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.'));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
@@ -39,9 +48,10 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RAISE invalid_parameter_value USING
-    MESSAGE = format('unknown key "%s" in %s', _key, _where),
-    HINT = format('Known keys are %s.', array_to_string(_known, ', '));
+  PERFORM _flohsync.raise('22023',
+    format('unknown key "%s" in %s', _key, _where),
+    NULL,
+    format('Known keys are %s.', array_to_string(_known, ', ')));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
@@ -78,16 +88,38 @@ BEGIN
     SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.id = _connector::uuid;
   END IF;
   IF found_id IS NULL THEN
-    SELECT string_agg(s.name, ', ') INTO known
-      FROM (SELECT d.name FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
-    RAISE undefined_object USING
-      MESSAGE = format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
-      HINT = coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().');
+    SELECT string_agg(s.name, ', ') || CASE WHEN max(s.n) > 20 THEN format(' and %s more', max(s.n) - 20) ELSE '' END INTO known
+      FROM (SELECT d.name, count(*) OVER () AS n FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
+    PERFORM _flohsync.raise('42704',
+      format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
+      NULL,
+      coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().'));
   END IF;
   RETURN found_id;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
+
+-- Whoever writes anything of a connector begins with this: who drops it waits for them, and they for him.
+CREATE FUNCTION _flohsync.hold_connector(_connector text) RETURNS uuid
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid;
+BEGIN
+  LOOP
+    _id := _flohsync.connector_id(_connector);
+    PERFORM _flohsync.lock('connector', _id::text, true);
+    -- It may have been dropped meanwhile, or the name is another one's.
+    IF _flohsync.connector_id(_connector) = _id THEN
+      RETURN _id;
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.hold_connector(text) IS
+  'Id of a connector given its name or id, which is not dropped before the end of the transaction; 42704 when there is none';
 
 CREATE FUNCTION _flohsync.check_resource_type(_resource_type text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -217,10 +249,14 @@ BEGIN
       PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
     END IF;
     IF _config ? 'limits' THEN
-      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute']);
+      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
       v := _config -> 'limits' -> 'requests_per_minute';
       IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
         PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+      END IF;
+      v := _config -> 'limits' -> 'total_tolerance';
+      IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
+        PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
       END IF;
     END IF;
   ELSE
@@ -229,13 +265,8 @@ BEGIN
       PERFORM _flohsync.invalid('config', 'a connector of kind sql has either "function" or "queries"');
     END IF;
     IF _config ? 'function' THEN
-      IF jsonb_typeof(_config -> 'function') <> 'string'
-         OR to_regprocedure((_config ->> 'function') || '(jsonb)') IS NULL
-         OR NOT EXISTS (SELECT FROM pg_proc p
-                         WHERE p.oid = to_regprocedure((_config ->> 'function') || '(jsonb)')
-                           AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f') THEN
-        PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
-          'Name it with its schema.');
+      IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
+        PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Name it with its schema.');
       END IF;
     ELSE
       IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
@@ -258,7 +289,48 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
 
-CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION _flohsync.function_of_kind_sql(_name text) RETURNS oid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part text[];
+BEGIN
+  BEGIN
+    part := parse_ident(_name);
+  EXCEPTION WHEN invalid_parameter_value THEN
+    RETURN NULL;
+  END;
+  -- Not to_regprocedure: it takes USAGE on the schema, which is for who runs the function.
+  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE p.proname = part[cardinality(part)] AND n.nspname = CASE cardinality(part) WHEN 2 THEN part[1] WHEN 1 THEN 'pg_catalog' END
+             AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
+             AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f');
+END
+$$;
+COMMENT ON FUNCTION _flohsync.function_of_kind_sql(text) IS 'The function (jsonb) of a name that returns jsonb; null when there is none';
+
+CREATE FUNCTION _flohsync.code_owner(_kind text, _config jsonb) RETURNS _flohsync.role
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT _flohsync.role(p.proowner) FROM pg_catalog.pg_proc p
+         WHERE _kind = 'sql' AND p.oid = _flohsync.function_of_kind_sql(_config ->> 'function'));
+COMMENT ON FUNCTION _flohsync.code_owner(text, jsonb) IS 'Owner of the function of a connector of kind sql; null where there is none';
+
+CREATE FUNCTION _flohsync.check_function(_kind text, _config jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _kind = 'sql' AND _config ? 'function' AND _flohsync.function_of_kind_sql(_config ->> 'function') IS NULL THEN
+    PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
+      'Name it with its schema.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_function(text, jsonb) IS 'Raises 22023 when the function of a connector of kind sql is not there';
+
+CREATE FUNCTION _flohsync.create_connector(name text, kind text, config jsonb, definition jsonb) RETURNS uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -269,30 +341,42 @@ BEGIN
     PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
   END IF;
   PERFORM _flohsync.check_connector(create_connector.kind, create_connector.config, create_connector.definition);
+  PERFORM _flohsync.check_function(create_connector.kind, create_connector.config);
   BEGIN
     INSERT INTO flohsync.connector_definition (name, kind, config, definition)
     VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
     RETURNING id INTO new_id;
   EXCEPTION WHEN unique_violation THEN
-    RAISE duplicate_object USING
-      MESSAGE = format('connector "%s" already exists', create_connector.name),
-      HINT = 'Change it with flohsync.update_connector().';
+    PERFORM _flohsync.raise('42710',
+      format('connector "%s" already exists', create_connector.name),
+      NULL,
+      'Change it with flohsync.update_connector().');
   END;
   RETURN new_id;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
   'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
+SELECT _flohsync.allow('manager', 'flohsync.create_connector(text, text, jsonb, jsonb)');
 
-CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
+CREATE FUNCTION _flohsync.update_connector(connector text, settings jsonb) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d flohsync.connector_definition;
+  _id uuid := _flohsync.hold_connector(connector);
 BEGIN
-  SELECT * INTO STRICT d FROM flohsync.connector_definition x
-   WHERE x.id = _flohsync.connector_id(connector) FOR UPDATE;
+  -- A name is a key: to change it takes the stronger lock, and it is taken at once.
+  IF settings ? 'name' THEN
+    SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = _id FOR UPDATE;
+  ELSE
+    SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = _id FOR NO KEY UPDATE;
+  END IF;
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
   IF settings ? 'name' THEN
     IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
@@ -313,53 +397,75 @@ BEGIN
     d.enabled := (settings ->> 'enabled')::boolean;
   END IF;
   IF settings ? 'config' THEN
-    d.config := settings -> 'config';
+    IF jsonb_typeof(settings -> 'config') <> 'object' THEN
+      PERFORM _flohsync.invalid('config', 'it must be an object');
+    END IF;
+    -- Only the keys given change; a null one goes.
+    SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}') INTO d.config
+      FROM jsonb_each(d.config || (settings -> 'config')) e
+     WHERE e.value <> 'null' OR NOT (settings -> 'config') ? e.key;
   END IF;
   IF settings ? 'definition' THEN
     d.definition := nullif(settings -> 'definition', 'null');
   END IF;
-  IF settings ?| ARRAY['config', 'definition'] THEN
+  IF settings ? 'config' THEN
     PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
-    IF d.kind = 'rest' THEN
-      PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
-         FROM flohsync.connector_sync_config c
-        CROSS JOIN LATERAL _flohsync.strategy_problem(d.definition, c.resource_type, c.strategy) p(problem)
-        WHERE c.connector_id = d.id AND p.problem IS NOT NULL;
-    END IF;
+    PERFORM _flohsync.check_function(d.kind, d.config);
   END IF;
   BEGIN
     UPDATE flohsync.connector_definition x
        SET name = d.name, description = d.description, config = d.config,
-           definition = d.definition, enabled = d.enabled, updated_at = now()
+           definition = d.definition, enabled = d.enabled, updated_at = now(),
+           -- a function that has another owner by now
+           code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
      WHERE x.id = d.id;
   EXCEPTION WHEN unique_violation THEN
-    RAISE duplicate_object USING MESSAGE = format('connector "%s" already exists', d.name);
+    PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
   END;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
     PERFORM _flohsync.invalidate_all(d.id, NULL);
+    PERFORM _flohsync.tell_void_secrets(d.id);
   END IF;
   PERFORM _flohsync.wake();
 END
 $$;
+COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
-  'Changes the given keys (name, description, config, definition, enabled) of a connector';
+  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of the secrets that were set for another address and must be set again';
+SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   _id uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
+  -- Who is at work stops at once; then everybody who holds anything of the connector is waited for.
+  PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
+     FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
+  PERFORM _flohsync.lock('connector', _id::text, false);
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id FOR UPDATE;
+  IF NOT FOUND THEN
+    PERFORM _flohsync.connector_id(connector);
+  END IF;
   FOR _run IN SELECT r.id FROM flohsync.sync_run r
                WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
     PERFORM flohsync.cancel_sync(_run);
   END LOOP;
+  -- A deletion by another connector's webhook holds all matches of its user, in this order.
+  PERFORM FROM flohsync.connector_sync_match m
+    WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id AND o.connector_id <> _id)
+    ORDER BY m.id FOR UPDATE;
   PERFORM _flohsync.look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;
 COMMENT ON FUNCTION flohsync.drop_connector(text) IS
   'Removes a connector with its configurations, records, matches and history';
+SELECT _flohsync.allow('manager', 'flohsync.drop_connector(text)');

@@ -15,6 +15,7 @@ RETURN $json$
 $json$::pg_catalog.jsonb;
 COMMENT ON FUNCTION flohsync.definition_schema() IS
   'The JSON Schema (draft 2020-12) of definitions of connectors of kind rest';
+SELECT _flohsync.allow('reader', 'flohsync.definition_schema()');
 
 CREATE FUNCTION _flohsync.json_types(_types jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -71,7 +72,6 @@ END;
 COMMENT ON FUNCTION _flohsync.placeholder_kind(text) IS 'The kind of a placeholder: config, secret, since, parent or external_id; null when it is none';
 
 CREATE TYPE _flohsync.fault AS (pointer text, message text, hint text, rule boolean);
-REVOKE ALL ON TYPE _flohsync.fault FROM PUBLIC;
 COMMENT ON TYPE _flohsync.fault IS 'A fault of a definition; rule: found by a rule about several keys, not at the key itself';
 
 CREATE FUNCTION _flohsync.placeholder_faults(_text text, _allowed jsonb, _pointer text) RETURNS SETOF _flohsync.fault
@@ -80,9 +80,11 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT DISTINCT _pointer,
          CASE WHEN p.name IS NULL THEN 'a "{{" is not closed'
+              WHEN p.webhook THEN 'secret "' || pg_catalog.substr(p.name, 8) || '" verifies webhooks, and is never sent'
               WHEN p.kind IS NULL THEN 'unknown placeholder {{' || pg_catalog.left(p.name, 60) || '}}'
               ELSE '{{' || p.name || '}} is not allowed here' END,
-         CASE WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
+         CASE WHEN p.webhook THEN 'Store the credential under another name.'
+              WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
               WHEN p.name LIKE 'since|%' AND p.kind IS NULL THEN 'Write {{since}} or {{since|epoch}}.'
               ELSE 'Allowed here: ' || (
                 SELECT pg_catalog.string_agg(CASE a.kind WHEN 'config' THEN '{{config.NAME}}' WHEN 'secret' THEN '{{secret.NAME}}'
@@ -90,9 +92,9 @@ BEGIN ATOMIC
                          ELSE '{{parent.external_id}}, {{parent.attributes.NAME}}' END, ', ' ORDER BY a.i)
                   FROM pg_catalog.jsonb_array_elements_text(_allowed) WITH ORDINALITY a(kind, i)) || '.' END,
          false
-    FROM (SELECT t.name, _flohsync.placeholder_kind(t.name) AS kind
+    FROM (SELECT t.name, _flohsync.placeholder_kind(t.name) AS kind, coalesce(t.name IN ('secret.webhook', 'secret.webhook_previous'), false) AS webhook
             FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM _flohsync.placeholders(_text) d(name)) t(name)) p
-   WHERE p.kind IS NULL OR NOT _allowed ? p.kind;
+   WHERE p.kind IS NULL OR NOT _allowed ? p.kind OR p.webhook;
 END;
 COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
 
@@ -100,10 +102,15 @@ CREATE FUNCTION _flohsync.jsonpath_problem(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  _plain text;
 BEGIN
   -- As PostgreSQL writes it back, a variable is a $ before a quoted name.
-  IF regexp_replace(_path::jsonpath::text, '"(\\.|[^"\\])*"', '""', 'g') ~ '\$""' THEN
+  _plain := regexp_replace(_path::jsonpath::text, '"(\\.|[^"\\])*"', '""', 'g');
+  IF _plain ~ '\$""' THEN
     RETURN 'a jsonpath cannot use variables here';
+  ELSIF strpos(_plain, '$') = 0 THEN
+    RETURN 'a jsonpath without "$" names nothing in an answer';
   END IF;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
@@ -240,7 +247,10 @@ BEGIN
       WHEN jsonb_array_length(_value) > (s ->> 'maxItems')::int THEN format('it has more than %s elements', s ->> 'maxItems') END
   END;
   IF problem IS NOT NULL THEN
-    RETURN NEXT ROW(_pointer, coalesce(said, problem), s ->> 'x-hint', false)::_flohsync.fault;
+    RETURN NEXT ROW(_pointer, coalesce(said, problem),
+                    coalesce(s ->> 'x-hint', CASE WHEN s ->> 'x-check' = 'jsonpath' AND strpos(t, '$') = 0 AND t <> '' THEN
+                      CASE WHEN t ~ '^[A-Za-z_][A-Za-z0-9_]*([.\[]|$)' THEN format('A path begins with "$": write %s.', _flohsync.excerpt('$.' || t))
+                           ELSE 'A path begins with "$", which is the answer or the record: "$.id".' END END), false)::_flohsync.fault;
   END IF;
 
   IF kind = 'string' THEN
@@ -372,7 +382,7 @@ END;
 COMMENT ON FUNCTION _flohsync.definition_rules(jsonb) IS 'Faults of a definition that a schema cannot express';
 
 CREATE FUNCTION flohsync.validate_definition(definition jsonb) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -410,3 +420,4 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.validate_definition(jsonb) IS
   'Every fault of a definition of kind rest, 1000 at most and then how many more there are, as an array of {"pointer", "message", "hint"}; an empty array when there is none; never an error';
+SELECT _flohsync.allow('reader', 'flohsync.validate_definition(jsonb)');

@@ -31,16 +31,19 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  said constant text := format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message');
+  said constant text := _flohsync.clean(format('invalid definition at "%s": %s', _faults -> 0 ->> 'pointer', _faults -> 0 ->> 'message'));
   advice constant text := coalesce(_faults -> 0 ->> 'hint', 'flohsync.validate_definition() lists every fault; doc/definition.md describes the format.');
 BEGIN
   IF jsonb_array_length(_faults) = 1 THEN
-    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice;
+    PERFORM _flohsync.raise('22023', said, NULL, advice);
   ELSIF jsonb_array_length(_faults) > 1 THEN
-    RAISE invalid_parameter_value USING MESSAGE = said, HINT = advice, DETAIL = (
-      SELECT string_agg(format('At "%s": %s', f ->> 'pointer', f ->> 'message'), E'\n' ORDER BY i)
+    PERFORM _flohsync.raise('22023',
+      said,
+      (
+      SELECT string_agg(_flohsync.clean(format('At "%s": %s', f ->> 'pointer', f ->> 'message')), E'\n' ORDER BY i)
              || CASE WHEN jsonb_array_length(_faults) > 21 THEN format(E'\nAnd %s more.', jsonb_array_length(_faults) - 21) ELSE '' END
-        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21);
+        FROM jsonb_array_elements(_faults) WITH ORDINALITY e(f, i) WHERE i BETWEEN 2 AND 21),
+      advice);
   END IF;
 END
 $$;
@@ -128,3 +131,37 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_strategy(jsonb, text, text) IS
   'Raises 22023 when a definition does not have the resource type, or cannot list what changed';
+
+-- The one door through which a connector comes, by a function or by a statement:
+-- what is stored is what the C code may rely on.  Whether a function of kind
+-- sql exists is not asked here: when a dump is restored it may come later.
+CREATE FUNCTION _flohsync.guard_connector() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition);
+  IF TG_OP = 'INSERT' THEN
+    NEW.code_owner := coalesce(NEW.code_owner, _flohsync.code_owner(NEW.kind, NEW.config));
+    NEW.author := coalesce(NEW.author, _flohsync.role(_flohsync.acting_role()));
+    IF NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.author)), true) THEN
+      RAISE insufficient_privilege USING
+        MESSAGE = format('role "%s" cannot be made the author of a connector', _flohsync.role_name(NEW.author)),
+        HINT = 'Only a member of that role can do that.';
+    END IF;
+  END IF;
+  IF TG_OP = 'UPDATE' AND NEW.kind = 'rest' THEN
+    PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+       FROM flohsync.connector_sync_config c
+      CROSS JOIN LATERAL _flohsync.strategy_problem(NEW.definition, c.resource_type, c.strategy) p(problem)
+      WHERE c.connector_id = NEW.id AND p.problem IS NOT NULL;
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023), and notes who decides what it runs';
+CREATE TRIGGER guard_connector_insert BEFORE INSERT ON flohsync.connector_definition
+FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_connector();
+CREATE TRIGGER guard_connector_update BEFORE UPDATE ON flohsync.connector_definition
+FOR EACH ROW WHEN ((NEW.kind, NEW.config, NEW.definition) IS DISTINCT FROM (OLD.kind, OLD.config, OLD.definition))
+EXECUTE FUNCTION _flohsync.guard_connector();

@@ -24,7 +24,7 @@ COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with all that is kno
 
 CREATE FUNCTION flohsync.connector_templates()
 RETURNS TABLE (name text, title text, config jsonb, secrets jsonb, resource_types text[], notes jsonb, sources jsonb)
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql IMMUTABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.value ->> 'name', t.value ->> 'title', t.value -> 'config', t.value -> 'secrets',
@@ -34,9 +34,10 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync.connector_templates() IS
   'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, what is to be known about the vendor, and where that is documented';
+SELECT _flohsync.allow('reader', 'flohsync.connector_templates()');
 
 CREATE FUNCTION flohsync.connector_template(name text) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -45,12 +46,14 @@ BEGIN
   SELECT t.value -> 'definition' INTO found_one
     FROM jsonb_array_elements(_flohsync.templates()) t WHERE t.value ->> 'name' = connector_template.name;
   IF found_one IS NULL THEN
-    RAISE undefined_object USING
-      MESSAGE = format('there is no template %s', coalesce('"' || connector_template.name || '"', 'NULL')),
-      HINT = format('Templates are %s.', (SELECT string_agg(t.name, ', ') FROM flohsync.connector_templates() t));
+    PERFORM _flohsync.raise('42704',
+      format('there is no template %s', coalesce('"' || connector_template.name || '"', 'NULL')),
+      NULL,
+      format('Templates are %s.', (SELECT string_agg(t.name, ', ') FROM flohsync.connector_templates() t)));
   END IF;
   RETURN found_one;
 END
 $$;
 COMMENT ON FUNCTION flohsync.connector_template(text) IS
   'A ready definition for create_connector(): scim, okta, entra, google_workspace, github, keycloak or authifi; 42704 for another name';
+SELECT _flohsync.allow('reader', 'flohsync.connector_template(text)');

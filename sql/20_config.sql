@@ -13,6 +13,7 @@ COMMENT ON COLUMN flohsync.workflow_definition.name IS 'Unique name';
 COMMENT ON COLUMN flohsync.workflow_definition.enabled IS 'When false, jobs of the workflow are not run';
 COMMENT ON COLUMN flohsync.workflow_definition.definition IS 'What the workflow does, opaque to flohsync';
 COMMENT ON COLUMN flohsync.workflow_definition.created_at IS 'When the row was created';
+SELECT _flohsync.allow('reader', 'flohsync.workflow_definition');
 
 CREATE TABLE flohsync.connector_sync_config (
   id                             uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -48,42 +49,65 @@ CREATE TABLE flohsync.connector_sync_config (
   watermark                      timestamptz,
   last_full_pass_at              timestamptz,
   last_success_at                timestamptz,
+  last_complete_at               timestamptz,
+  incomplete_reason              text,
   retry_at                       timestamptz,
   retries                        integer NOT NULL DEFAULT 0,
   parked                         boolean NOT NULL DEFAULT false,
   totals                         jsonb NOT NULL DEFAULT '{}',
   delta_link                     text,
   delta_fingerprint              text,
-  owner                          name NOT NULL DEFAULT current_user,
+  owner                          _flohsync.role NOT NULL,
   created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (connector_id, resource_type)
 );
 -- Queries and functions of kind sql run with the rights of the configuration's
--- owner.  So nobody makes another role the owner, or changes what another role
--- runs, by a function or by writing to the tables.
-CREATE FUNCTION _flohsync.may_act_as(_role name) RETURNS boolean
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN coalesce((SELECT pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER') FROM pg_catalog.pg_roles r WHERE r.rolname = _role),
-                (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user));
-COMMENT ON FUNCTION _flohsync.may_act_as(name) IS 'Whether the current role is a member of a role, or a superuser';
-
+-- owner.  So what decides what runs (owner, connector and type of a
+-- configuration; kind and config of its connector) is changed only by who could
+-- act as the owner before the change and as the one after it, by a function or
+-- by writing to the tables.  What has an owner that is gone does not run.
+--
+-- A type that is not configured has no owner: there they run, for
+-- test_connector() and the cache, with the rights of who wrote them, and not of
+-- who asks.
 CREATE FUNCTION _flohsync.guard_owner() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  c flohsync.connector_definition;
 BEGIN
-  IF NOT _flohsync.may_act_as(NEW.owner) THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('role "%s" cannot be made the owner of a configuration', NEW.owner),
-      HINT = 'Only a member of that role can do that.';
+  IF NEW.owner IS NULL THEN
+    NEW.owner := _flohsync.role(_flohsync.acting_role());
+  END IF;
+  IF TG_OP = 'UPDATE' AND (NEW.owner::text, NEW.connector_id, NEW.resource_type) IS NOT DISTINCT FROM (OLD.owner::text, OLD.connector_id, OLD.resource_type) THEN
+    RETURN NEW;
+  END IF;
+  IF NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
+    PERFORM _flohsync.raise('42501',
+      format('role "%s" cannot be made the owner of a configuration', _flohsync.role_name(NEW.owner)),
+      NULL,
+      'Only a member of that role can do that.');
+  ELSIF TG_OP = 'UPDATE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true) THEN
+    PERFORM _flohsync.raise('42501',
+      format('the configuration runs with the rights of role "%s"', _flohsync.role_name(OLD.owner)),
+      NULL,
+      'Only a member of that role can change what it runs, or give it to another one.');
+  END IF;
+  SELECT * INTO c FROM flohsync.connector_definition d
+   WHERE d.id = NEW.connector_id AND d.kind = 'sql' AND NOT _flohsync.may_act_as(_flohsync.role_oid(d.author));
+  IF FOUND THEN
+    RAISE WARNING USING
+      MESSAGE = format('role "%s" decided what connector "%s" runs', _flohsync.role_name(c.author), c.name),
+      DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type, _flohsync.role_name(NEW.owner)),
+      HINT = 'Look at the config of the connector; flohsync.delete_sync_config() takes the rights away again.';
   END IF;
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration';
-CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner ON flohsync.connector_sync_config
+COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration, and from changing what another one runs; warns who lends rights to what another wrote';
+CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 
 CREATE FUNCTION _flohsync.guard_queries() RETURNS trigger
@@ -93,19 +117,28 @@ AS $$
 DECLARE
   foreign_owner text;
 BEGIN
-  SELECT c.owner INTO foreign_owner FROM flohsync.connector_sync_config c
-   WHERE c.connector_id = OLD.id AND NOT _flohsync.may_act_as(c.owner) LIMIT 1;
+  SELECT _flohsync.role_name(c.owner) INTO foreign_owner FROM flohsync.connector_sync_config c
+   WHERE c.connector_id = OLD.id AND NOT _flohsync.may_act_as(_flohsync.role_oid(c.owner)) LIMIT 1;
   IF foreign_owner IS NOT NULL THEN
-    RAISE insufficient_privilege USING
-      MESSAGE = format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
-      HINT = 'Only a member of that role can change what it runs.';
+    PERFORM _flohsync.raise('42501',
+      format('connector "%s" runs with the rights of role "%s"', OLD.name, foreign_owner),
+      NULL,
+      'Only a member of that role can change what it runs.');
   END IF;
+  IF (NEW.id, NEW.kind, NEW.config, NEW.code_owner::text) IS NOT DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.code_owner::text)
+     AND NEW.author::text = _flohsync.role_gone(OLD.author)::text THEN
+    RETURN NEW;
+  END IF;
+  NEW.author := _flohsync.role(_flohsync.acting_role());
+  NEW.code_owner := _flohsync.code_owner(NEW.kind, NEW.config);
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs';
-CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config ON flohsync.connector_definition
-FOR EACH ROW WHEN ('sql' IN (OLD.kind, NEW.kind) AND (NEW.id, NEW.kind, NEW.config) IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config))
+COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs, and notes who decides that';
+CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config, author, code_owner ON flohsync.connector_definition
+FOR EACH ROW WHEN ((NEW.id, NEW.kind, NEW.config, NEW.author::text, NEW.code_owner::text)
+                   IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.author::text, OLD.code_owner::text)
+                   AND 'sql' IN (OLD.kind, NEW.kind))
 EXECUTE FUNCTION _flohsync.guard_queries();
 
 COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
@@ -138,18 +171,21 @@ COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths
 COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits over which a pass is held for approval; a null one is off';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
-COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run, by the upstream''s clock where that is behind ours';
+COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that got all it asked for, by the upstream''s clock where that is behind ours';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass saw everything that it asked for';
+COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run did not see everything; null when it did';
 COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
 COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
 COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
 COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Link with which the next incremental pass of a connector of kind rest begins';
 COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Of all that the pass was that ended with that link; under another one it is not used';
-COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run';
+COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run; ?name: that role is gone, or its access was revoked, and nothing runs';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
+SELECT _flohsync.allow('reader', 'flohsync.connector_sync_config');
 
 CREATE FUNCTION _flohsync.iso(_at timestamptz) RETURNS text
 LANGUAGE sql STABLE STRICT
@@ -171,6 +207,7 @@ COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers,
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
+SET intervalstyle = postgres
 AS $$
 DECLARE
   part text[] := regexp_match(_text, '^\s*(\d{1,9})\s*([smhdw])\s*$');
@@ -180,15 +217,19 @@ BEGIN
     RETURN part[1]::int * CASE part[2] WHEN 's' THEN interval '1 second' WHEN 'm' THEN interval '1 minute'
                             WHEN 'h' THEN interval '1 hour' WHEN 'd' THEN interval '1 day' ELSE interval '7 days' END;
   END IF;
+  -- A number needs a unit: interval takes the one at the end for seconds.
+  IF _text ~ '(^|\s)[-+]?[0-9]*\.?[0-9]+\s*$' THEN
+    RETURN NULL;
+  END IF;
   BEGIN
     answer := _text::interval;
   EXCEPTION WHEN data_exception THEN
     RETURN NULL;
   END;
-  RETURN CASE WHEN answer >= interval '0' THEN answer END;
+  RETURN CASE WHEN answer >= interval '0' AND isfinite(answer) THEN answer END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval; null when it is none';
+COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is none';
 
 CREATE FUNCTION _flohsync.cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
@@ -206,6 +247,7 @@ CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_c
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
   'First instant after the given one that a cron schedule names in a time zone; null when there is none; 22023 for a bad schedule or zone';
+SELECT _flohsync.allow('reader', 'flohsync.cron_next(text, timestamptz, text)');
 
 CREATE FUNCTION _flohsync.path_problem(_path text) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -251,8 +293,14 @@ BEGIN
         IF jsonb_typeof(v) <> 'string' OR length(v #>> '{}') NOT BETWEEN 1 AND 1000 THEN
           PERFORM _flohsync.invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
         END IF;
-      WHEN 'groupIds', 'emailDomains' THEN
-        PERFORM _flohsync.check_texts('filterRules.' || k, v);
+      WHEN 'groupIds' THEN
+        PERFORM _flohsync.check_texts('filterRules.groupIds', v);
+      WHEN 'emailDomains' THEN
+        PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
+        SELECT jsonb_agg(d.domain ORDER BY d.i) INTO v
+          FROM (SELECT btrim(e.value, E' \t\r\n') AS domain, e.i FROM jsonb_array_elements_text(v) WITH ORDINALITY e(value, i)) d;
+        PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
+        _rules := _rules || jsonb_build_object(k, v);
       WHEN 'memberOfSyncedGroups' THEN
         IF jsonb_typeof(v) <> 'boolean' THEN
           PERFORM _flohsync.invalid('filterRules.memberOfSyncedGroups', 'it must be true or false');
@@ -357,6 +405,21 @@ SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
 COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
 
+CREATE FUNCTION _flohsync.standing(_c flohsync.connector_sync_config) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN jsonb_build_object(
+    'heldRun', (SELECT jsonb_build_object('runId', r.id, 'message', r.error, 'since', _flohsync.iso(r.finished_at))
+                  FROM flohsync.sync_run r
+                 WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type AND r.status = 'held'
+                 ORDER BY r.id DESC LIMIT 1),
+    'incompleteReason', _c.incomplete_reason, 'lastCompletePassAt', _flohsync.iso(_c.last_complete_at));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'What somebody has to know of a configuration whatever its last run says: a held run, a pass that was not complete';
+
 CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -376,18 +439,25 @@ RETURN pg_catalog.jsonb_build_object(
   'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
   'lastSyncStats', (_c).last_sync_stats,
   'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
-  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at));
+  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at))
+  || _flohsync.standing(_c);
 COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
-CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN ARRAY['id', 'connectorId', 'resourceType', 'lastSyncAt', 'lastSyncCursor', 'lastSyncStatus', 'lastSyncError', 'lastSyncStats',
+             'nextRunAt', 'createdAt', 'updatedAt', 'heldRun', 'incompleteReason', 'lastCompletePassAt'];
+COMMENT ON FUNCTION _flohsync.informing_keys() IS 'Keys of a configuration that only inform: configure_sync() passes over them';
+
+CREATE FUNCTION _flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(configure_sync.resource_type);
-  _defaults constant jsonb := '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}';
   c flohsync.connector_sync_config;
   old flohsync.connector_sync_config;
   k text;
@@ -397,22 +467,25 @@ DECLARE
   problem text;
   _definition jsonb; -- of kind rest
 BEGIN
+  -- What sync_config() returns can be given here again.
+  settings := CASE WHEN jsonb_typeof(settings) = 'object' THEN settings - _flohsync.informing_keys() ELSE settings END;
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY[
     'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
     'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
     'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
     'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
-  SELECT d.definition INTO _definition FROM flohsync.connector_definition d
-   WHERE d.id = _connector AND d.kind = 'rest' FOR SHARE;
-  IF FOUND THEN
+  -- Changes of a connector and its configurations come one after the other.
+  SELECT CASE d.kind WHEN 'rest' THEN d.definition END INTO _definition FROM flohsync.connector_definition d
+   WHERE d.id = _connector FOR NO KEY UPDATE;
+  IF _definition IS NOT NULL THEN
     PERFORM _flohsync.check_strategy(_definition, _type, NULL);
   END IF;
 
-  INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, timezone)
-  VALUES (_connector, _type, coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
+  INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, owner, timezone)
+  VALUES (_connector, _type, _flohsync.role(_flohsync.caller()), coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
   ON CONFLICT (connector_id, resource_type) DO NOTHING;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
-   WHERE x.connector_id = _connector AND x.resource_type = _type FOR UPDATE;
+   WHERE x.connector_id = _connector AND x.resource_type = _type FOR NO KEY UPDATE;
   old := c;
 
   FOR k, v IN SELECT * FROM jsonb_each(settings) LOOP
@@ -490,7 +563,7 @@ BEGIN
           PERFORM _flohsync.invalid(k, 'it must be an object or null');
         END IF;
         SELECT d.key, coalesce(_flohsync.field_problem(d.key), f.problem) INTO t, problem
-          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.profile_field(d.key, d.value, c) f
+          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.as_worker_profile_field(d.key, d.value, c) f
          WHERE _flohsync.field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
         IF FOUND THEN
           PERFORM _flohsync.invalid('createUserDefaults.' || t, problem);
@@ -513,7 +586,7 @@ BEGIN
         c.hash_ignore := nullif(nullif(v, 'null'), '[]');
       WHEN k = 'safeguards' THEN
         IF kind = 'null' THEN
-          c.safeguards := _defaults;
+          c.safeguards := '{"maxStaleFraction": null, "maxDeactivateFraction": null, "minRecords": null}';
         ELSE
           PERFORM _flohsync.check_safeguards(v);
           c.safeguards := c.safeguards || v;
@@ -550,24 +623,97 @@ BEGIN
          retry_at = c.retry_at, retries = c.retries, updated_at = clock_timestamp()
    WHERE x.id = c.id
   RETURNING x.* INTO c;
-  -- Other rules: the next post-sync looks at every record.
-  IF (c.user_match_strategy, c.user_match_fallback_strategies, c.issuer_source_path, c.attribute_mappings, c.create_users, c.deactivate_users)
-     IS DISTINCT FROM (old.user_match_strategy, old.user_match_fallback_strategies, old.issuer_source_path, old.attribute_mappings,
-                       old.create_users, old.deactivate_users) THEN
-    DELETE FROM _flohsync.match_progress p WHERE p.config_id = c.id;
-  END IF;
   PERFORM _flohsync.wake();
+  PERFORM _flohsync.remark(c);
   RETURN _flohsync.config_dto(c);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
   'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the key that is wrong';
+SELECT _flohsync.allow('manager', 'flohsync.configure_sync(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.sync_config(connector text, resource_type text) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.config_dto(c) FROM flohsync.connector_sync_config c
    WHERE c.connector_id = _flohsync.connector_id(sync_config.connector) AND c.resource_type = sync_config.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.sync_config(text, text) IS 'The configuration of a resource type; null when there is none';
+SELECT _flohsync.allow('reader', 'flohsync.sync_config(text, text)');
+
+CREATE FUNCTION _flohsync.set_sync_owner(connector text, resource_type text, owner regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(set_sync_owner.resource_type);
+BEGIN
+  UPDATE flohsync.connector_sync_config c
+     SET owner = _flohsync.role(coalesce(set_sync_owner.owner::oid, _flohsync.caller())), updated_at = clock_timestamp()
+   WHERE c.connector_id = _connector AND c.resource_type = _type;
+  IF NOT FOUND THEN
+    PERFORM _flohsync.raise('42704',
+      format('connector "%s" has no configuration for resource type "%s"', connector, _type),
+      NULL,
+      'Make one with flohsync.configure_sync().');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.set_sync_owner(connector text, resource_type text, owner regrole DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
+COMMENT ON FUNCTION flohsync.set_sync_owner(text, text, regrole) IS
+  'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 unless the caller is a member of that role and of the owner before, if that one is still there; 42704 for an unknown connector, configuration or role';
+SELECT _flohsync.allow('manager', 'flohsync.set_sync_owner(text, text, regrole)');
+
+-- Workflows: what they do is an application's; here is what a configuration can name.
+
+CREATE FUNCTION flohsync.configure_workflow(name text, settings jsonb DEFAULT '{}') RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  found_id uuid;
+BEGIN
+  IF configure_workflow.name IS NULL OR configure_workflow.name = '' OR length(configure_workflow.name) > 255 THEN
+    PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
+  END IF;
+  PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['enabled', 'definition']);
+  IF settings ? 'enabled' AND jsonb_typeof(settings -> 'enabled') <> 'boolean' THEN
+    PERFORM _flohsync.invalid('enabled', 'it must be true or false');
+  END IF;
+  IF settings ? 'definition' AND jsonb_typeof(settings -> 'definition') <> 'object' THEN
+    PERFORM _flohsync.invalid('definition', 'it must be an object');
+  END IF;
+  INSERT INTO flohsync.workflow_definition AS w (name, enabled, definition)
+  VALUES (configure_workflow.name, coalesce((settings ->> 'enabled')::boolean, true), coalesce(settings -> 'definition', '{}'))
+  ON CONFLICT ON CONSTRAINT workflow_definition_name_key DO UPDATE
+     SET enabled = coalesce((settings ->> 'enabled')::boolean, w.enabled), definition = coalesce(settings -> 'definition', w.definition)
+  RETURNING w.id INTO found_id;
+  RETURN found_id;
+END
+$$;
+COMMENT ON FUNCTION flohsync.configure_workflow(text, jsonb) IS
+  'Makes a workflow, or changes the given keys (enabled: true or false, default true; definition: an object, opaque to flohsync) of the one of that name; its id; 22023 names the key that is wrong';
+SELECT _flohsync.allow('manager', 'flohsync.configure_workflow(text, jsonb)');
+
+CREATE FUNCTION flohsync.drop_workflow(name text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM flohsync.workflow_definition w WHERE w.name = drop_workflow.name;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION flohsync.drop_workflow(text) IS
+  'Removes a workflow; configurations that name it trigger none, and its jobs and runs stay; false when there was none';
+SELECT _flohsync.allow('manager', 'flohsync.drop_workflow(text)');

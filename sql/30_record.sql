@@ -17,7 +17,6 @@ CREATE TABLE flohsync.resource_record (
   email         varchar(255),
   attributes    jsonb,
   event_at      timestamptz,
-  departure_settled_at timestamptz,
   event_keys    jsonb,
   -- external_id first: the probes of a page walk one stretch of the index.
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
@@ -39,11 +38,11 @@ COMMENT ON COLUMN flohsync.resource_record.sync_hash IS 'resource_hash of the re
 COMMENT ON COLUMN flohsync.resource_record.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed by itself; older observations lose against it';
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
-COMMENT ON COLUMN flohsync.resource_record.departure_settled_at IS 'When it was decided whether the user leaves because the record is stale; holds for that absence (later than stale_since), not for the next';
 COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
 COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'When the last event that named a key happened, in microseconds since 2000; so that an older one that comes late still counts for the others; null: older ones do not count at all';
+SELECT _flohsync.allow('reader', 'flohsync.resource_record');
 
-CREATE VIEW flohsync.connector_resource WITH (security_barrier) AS
+CREATE VIEW flohsync.connector_resource AS
 SELECT r.id, r.connector_id, r.resource_type, r.external_id, r.display_name, r.email,
        r.attributes, r.sync_hash, r.stale_since,
        CASE WHEN r.stale_since IS NULL THEN greatest(r.observed_at, c.last_full_pass_at)
@@ -64,6 +63,7 @@ COMMENT ON COLUMN flohsync.connector_resource.sync_hash IS 'SHA-256 of the canon
 COMMENT ON COLUMN flohsync.connector_resource.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.connector_resource.synced_at IS 'When the record was last confirmed upstream';
 COMMENT ON COLUMN flohsync.connector_resource.created_at IS 'When the row was created';
+SELECT _flohsync.allow('reader', 'flohsync.connector_resource');
 
 CREATE TABLE _flohsync.resource_tombstone (
   external_id   varchar(255) COLLATE "C" NOT NULL,
@@ -95,9 +95,13 @@ AS $$
 BEGIN
   IF OLD.last_full_pass_at IS NOT NULL
      AND EXISTS (SELECT FROM flohsync.connector_definition d WHERE d.id = OLD.connector_id) THEN
-    UPDATE flohsync.resource_record r SET observed_at = OLD.last_full_pass_at
-     WHERE r.connector_id = OLD.connector_id AND r.resource_type = OLD.resource_type
-       AND r.stale_since IS NULL AND r.observed_at < OLD.last_full_pass_at;
+    -- Many records are locked in the order of their ids, by everybody.
+    WITH confirmed AS MATERIALIZED (
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.connector_id = OLD.connector_id AND x.resource_type = OLD.resource_type
+         AND x.stale_since IS NULL AND x.observed_at < OLD.last_full_pass_at
+       ORDER BY x.external_id FOR NO KEY UPDATE)
+    UPDATE flohsync.resource_record r SET observed_at = OLD.last_full_pass_at FROM confirmed o WHERE r.id = o.id;
   END IF;
   RETURN OLD;
 END
@@ -108,28 +112,31 @@ FOR EACH ROW EXECUTE FUNCTION _flohsync.settle_synced_at();
 
 CREATE FUNCTION flohsync.upsert_resource(connector text, resource_type text, record jsonb,
   observed_at timestamptz DEFAULT pg_catalog.clock_timestamp()) RETURNS text
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resource';
 COMMENT ON FUNCTION flohsync.upsert_resource(text, text, jsonb, timestamptz) IS
   'Stores one record: added, updated, unchanged, restored (it was stale) or ignored (older than what is stored); 22023 for a record that cannot be stored';
+SELECT _flohsync.allow('manager', 'flohsync.upsert_resource(text, text, jsonb, timestamptz)');
 
 CREATE FUNCTION flohsync.upsert_resources(connector text, resource_type text, records jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resources';
 COMMENT ON FUNCTION flohsync.upsert_resources(text, text, jsonb) IS
   'Stores an array of records; counts by outcome: added, updated, unchanged, restored, ignored, errored';
+SELECT _flohsync.allow('manager', 'flohsync.upsert_resources(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.mark_stale(connector text, resource_type text, not_seen_since timestamptz) RETURNS bigint
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(mark_stale.resource_type);
   _full timestamptz;
+  _seen bytea;
   _ids uuid[];
   _caching boolean := _flohsync.caching();
   _keys text[];
@@ -139,11 +146,18 @@ BEGIN
   END IF;
   SELECT c.last_full_pass_at INTO _full FROM flohsync.connector_sync_config c
    WHERE c.connector_id = _connector AND c.resource_type = _type;
-  WITH staled AS (
+  -- A run that has seen a record unchanged has not written it.
+  _seen := _flohsync.seen_since(_connector, _type, not_seen_since, 0);
+  WITH unseen AS MATERIALIZED (
+    SELECT x.id FROM flohsync.resource_record x
+     WHERE x.connector_id = _connector AND x.resource_type = _type
+       AND x.stale_since IS NULL AND greatest(x.observed_at, _full) < not_seen_since
+       AND NOT _flohsync.ledger_has(_seen, x.num)
+     ORDER BY x.external_id FOR NO KEY UPDATE
+  ), staled AS (
     UPDATE flohsync.resource_record r
        SET stale_since = clock_timestamp(), observed_at = greatest(r.observed_at, _full)
-     WHERE r.connector_id = _connector AND r.resource_type = _type
-       AND r.stale_since IS NULL AND greatest(r.observed_at, _full) < not_seen_since
+      FROM unseen u WHERE r.id = u.id
     RETURNING r.id, r.external_id)
   SELECT array_agg(s.id), array_agg(s.external_id) FILTER (WHERE _caching) INTO _ids, _keys FROM staled s;
   PERFORM _flohsync.invalidate(_connector, _type, _keys);
@@ -153,18 +167,23 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
+SELECT _flohsync.allow('manager', 'flohsync.mark_stale(text, text, timestamptz)');
 
--- _remove_records removes records that the caller has locked.
+-- _remove_records removes records that the caller has locked, under the lock of their matching.
 CREATE FUNCTION _flohsync.remove_records(_connector uuid, _type text, _ids uuid[], _tell boolean, _run bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   n bigint;
-  gone jsonb;
+  gone jsonb[];
+  did record;
+  c flohsync.connector_sync_config;
   _caching boolean := _flohsync.caching();
   _keys text[];
 BEGIN
+  -- In one order, which that of the deletion is not.
+  PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
   WITH purged AS (
     DELETE FROM flohsync.resource_record r
      USING unnest(_ids) AS old(id)
@@ -175,19 +194,23 @@ BEGIN
     DELETE FROM flohsync.user_external_identity i
      USING purged p JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id
      WHERE i.user_id = m.user_id AND i.connector_id = _connector AND i.external_id = p.external_id AND i.source = 'connector_sync'
-       AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = i.user_id)
+       AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = i.user_id)
     RETURNING 1
   )
-  SELECT count(*), jsonb_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
+  SELECT count(*), array_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
                              ORDER BY p.external_id) FILTER (WHERE _tell),
          array_agg(p.external_id) FILTER (WHERE _caching)
     INTO n, gone, _keys
     FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
   PERFORM _flohsync.invalidate(_connector, _type, _keys);
-  IF gone IS NOT NULL THEN
-    PERFORM _flohsync.queue_record_jobs(c, _run, gone)
-       FROM flohsync.connector_sync_config c
-      WHERE c.connector_id = _connector AND c.resource_type = _type AND _flohsync.tells_records(c);
+  PERFORM _flohsync.forget_departures(_ids);
+  SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _connector AND x.resource_type = _type;
+  IF gone IS NOT NULL AND _flohsync.tells_records(c) THEN
+    did := _flohsync.in_halves('workflow', c, _run, cardinality(gone), 0, NULL, NULL, NULL, gone);
+    -- A record of which the workflow cannot be told goes all the same.
+    PERFORM _flohsync.note_setbacks('workflow', c, _run, NULL, NULL, array_agg(gone[f.nr] ->> 'externalId' ORDER BY f.i),
+                                    array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i))
+       FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS f(nr, state, message, i);
   END IF;
   RETURN n;
 END
@@ -196,25 +219,31 @@ COMMENT ON FUNCTION _flohsync.remove_records(uuid, text, uuid[], boolean, bigint
   'Removes records with what depends on them; workflows are told if they shall be, on behalf of a run or (null) of none';
 
 CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT _flohsync.remove_records(_connector, _type, ARRAY(
+AS $$
+BEGIN
+  RETURN _flohsync.remove_records(_connector, _type, ARRAY(
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type
-       AND x.stale_since < pg_catalog.clock_timestamp() - _retention
+       AND x.stale_since < clock_timestamp() - _retention
+       -- By these a run knows whom it has yet to deactivate.
+       AND (_run IS NULL OR x.id <> ALL (ARRAY(
+             SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
+              WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users AND s.stage = 'deactivate')))
      LIMIT _limit FOR UPDATE SKIP LOCKED), _run IS NOT NULL, _run);
-END;
+END
+$$;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
   'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';
 
-CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION _flohsync.purge_stale(connector text, resource_type text, retention interval) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(purge_stale.resource_type);
   _retention interval := purge_stale.retention;
 BEGIN
@@ -223,14 +252,21 @@ BEGIN
      WHERE c.connector_id = _connector AND c.resource_type = _type;
   END IF;
   IF _retention IS NULL THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', connector, _type),
-      HINT = 'Give the retention, or make a configuration with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
+      NULL,
+      'Give the retention, or make a configuration with flohsync.configure_sync().');
   ELSIF _retention < interval '0' THEN
     PERFORM _flohsync.invalid('retention', 'it must not be negative');
   END IF;
+  PERFORM _flohsync.share_matching(_connector, _type);
   RETURN _flohsync.purge(_connector, _type, _retention, NULL, NULL);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.purge_stale(text, text, interval) IS
   'Removes records that have been stale for longer than the retention (null: the configuration''s); returns their number';
+SELECT _flohsync.allow('manager', 'flohsync.purge_stale(text, text, interval)');

@@ -8,6 +8,37 @@
 -- A pass is one walk over the upstream.  A run that fails keeps its cursor;
 -- the next run of the configuration gets the same pass_id and goes on, so the
 -- ledger of the pass is all pages of all runs with that pass_id.
+--
+-- In which order a transaction locks what it needs.  Each function takes what it
+-- needs of this from the top down; what it does not need it leaves out.
+--
+--    1  the lock of the runs            who decides about a held run; a worker's session has it
+--    2  the lock of the connector       hold_connector, lock_config: shared for all but drop_connector
+--    3  the connector's row             who changes connector or configurations: NO KEY UPDATE
+--    4  the lock of the queue           trigger_sync
+--    5  the configuration's row         NO KEY UPDATE for who changes it, KEY SHARE for who must not
+--                                       lose it, UPDATE for who deletes it
+--    6  the row of the run, held runs   only when the configuration's row is held
+--    7  the lock of the matching        exclusive or shared; of several configurations in the order of their ids
+--    8  the lock of users' changes
+--    9  records                         many in the order of their external ids, or SKIP LOCKED
+--   10  matches                         many in the order of their ids, or under the exclusive lock of the matching
+--   11  the lock of addresses
+--   12  users, profiles, identities
+--   13  workflow jobs and their runs
+--   14  the row of the run              to note what was done: the last thing of the transaction
+--
+-- - Notes for others (record_change, departure, user_change, cache_outbox, sync_error)
+--   are only ever inserted, so that nobody waits for them; who takes them away
+--   passes over those that somebody holds.
+-- - Rows of runs and configurations are locked no more than their keys need
+--   (NO KEY UPDATE), so that a page, or a request that is not committed, does not
+--   keep anybody waiting.
+-- - Nobody waits for the lock of the runs; who needs it tries again while he
+--   holds nothing.
+-- - What this leaves: the matches and the profiles of one person, who is known to
+--   two configurations, may be met in two orders.  Then the server ends one of
+--   two transactions, and a worker does its own again (db.c).
 
 CREATE TABLE flohsync.sync_run (
   id                bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -29,11 +60,13 @@ CREATE TABLE flohsync.sync_run (
   error_class       text,
   stats             jsonb,
   cancel_requested  boolean NOT NULL DEFAULT false,
+  restart           boolean NOT NULL DEFAULT false,
   pass_id           bigint,
   pass_started_at   timestamptz,
   pass_pages        integer,
   modified_since    timestamptz,
   fingerprint       text,
+  decided_under     text,
   staled            bigint NOT NULL DEFAULT 0,
   removed           bigint NOT NULL DEFAULT 0,
   crashes           integer NOT NULL DEFAULT 0,
@@ -47,6 +80,7 @@ CREATE TABLE flohsync.sync_run (
 CREATE UNIQUE INDEX sync_run_open ON flohsync.sync_run (connector_id, resource_type)
  WHERE status IN ('queued', 'running');
 CREATE INDEX sync_run_history ON flohsync.sync_run (connector_id, resource_type, id DESC);
+CREATE INDEX sync_run_held ON flohsync.sync_run (connector_id, resource_type, id) WHERE status = 'held';
 CREATE INDEX sync_run_pass ON flohsync.sync_run (pass_id);
 COMMENT ON TABLE flohsync.sync_run IS 'Queue and history of runs';
 COMMENT ON COLUMN flohsync.sync_run.id IS 'Identity of the run';
@@ -67,11 +101,13 @@ COMMENT ON COLUMN flohsync.sync_run.error IS 'What went wrong, or why the run is
 COMMENT ON COLUMN flohsync.sync_run.error_class IS 'Kind of the error, for machines';
 COMMENT ON COLUMN flohsync.sync_run.stats IS 'Statistics of the run';
 COMMENT ON COLUMN flohsync.sync_run.cancel_requested IS 'Somebody asked the run to stop';
+COMMENT ON COLUMN flohsync.sync_run.restart IS 'Somebody asked for a new pass, whatever an earlier run left';
 COMMENT ON COLUMN flohsync.sync_run.pass_id IS 'First run of the pass that this run is part of';
 COMMENT ON COLUMN flohsync.sync_run.pass_started_at IS 'When the pass began';
 COMMENT ON COLUMN flohsync.sync_run.pass_pages IS 'Pages of the pass at the end of the run';
 COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'What an incremental pass asks for';
 COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Of all that makes a pass what it is; a failed pass goes on only under the same';
+COMMENT ON COLUMN flohsync.sync_run.decided_under IS 'Of the connector, the strategy and the filters that the configuration had when the run began; under others a held run is not approved';
 COMMENT ON COLUMN flohsync.sync_run.staled IS 'Records that the run marked stale';
 COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purged';
 COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died without having got further';
@@ -81,6 +117,7 @@ COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'What post-sync processing did,
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';
 COMMENT ON COLUMN flohsync.sync_run.notes IS 'What it noted';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run');
 
 CREATE TABLE flohsync.sync_run_page (
   run_id         bigint NOT NULL REFERENCES flohsync.sync_run ON DELETE CASCADE,
@@ -108,10 +145,12 @@ CREATE TABLE flohsync.sync_run_page (
   changed        uuid[],
   incomplete     text,
   link           text,
+  unread         boolean NOT NULL DEFAULT false,
   PRIMARY KEY (run_id, page)
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN changed SET STORAGE EXTERNAL;
+CREATE INDEX sync_run_page_seen ON flohsync.sync_run_page (run_id) WHERE seen IS NOT NULL;
 CREATE INDEX sync_run_page_changed ON flohsync.sync_run_page (run_id) WHERE changed IS NOT NULL;
 COMMENT ON TABLE flohsync.sync_run_page IS 'One row per applied page: the ledger of a pass';
 COMMENT ON COLUMN flohsync.sync_run_page.run_id IS 'Run that applied the page';
@@ -134,11 +173,13 @@ COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id came ag
 COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 characters';
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream said there is in all';
-COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'While the pass is open: the num of every record seen, as ranges (ledger.c)';
+COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'Until a later full pass is complete: the num of every record seen, as ranges (ledger.c)';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
+COMMENT ON COLUMN flohsync.sync_run_page.unread IS 'Whether that is because something was not read, so that it has to be asked for again: the watermark stays';
 COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Link of a list of changes with which the next incremental pass begins; empty: it begins without one';
+SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (
   id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -166,14 +207,42 @@ COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
 COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook; null: see the run';
 COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
+SELECT _flohsync.allow('reader', 'flohsync.sync_error');
+
+CREATE FUNCTION _flohsync.passes(_state text) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN _state = '55P03' OR pg_catalog.left(_state, 2) IN ('08', '40', '53', '57', '58');
+COMMENT ON FUNCTION _flohsync.passes(text) IS
+  'Whether an error is one that passes by itself: somebody else''s lock or transaction, a connection, a lack of something, a shutdown';
+
+CREATE FUNCTION _flohsync.lock_queue(_connector uuid, _type text, _wait boolean) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  key text := concat_ws('/', _connector, _type);
+BEGIN
+  IF _wait THEN
+    PERFORM _flohsync.lock('queue', key, false);
+    RETURN true;
+  END IF;
+  RETURN _flohsync.try_lock('queue', key, false);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.lock_queue(uuid, text, boolean) IS
+  'Whoever queues a run of a configuration holds this until the row is there for all; false when somebody does and is not to be waited for';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for _ledger_has';
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
-COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what _ledger_union returned';
+COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what ledger_union returned';
+CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
+COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some nums the largest number of a page that has seen it, 0 when none has';
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE
@@ -204,6 +273,28 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Drops what a pass has seen, once nothing needs it';
 
+CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  UPDATE flohsync.sync_run_page p SET seen = NULL, deleted = NULL
+    FROM flohsync.sync_run r
+   WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id <= _run
+     AND r.status NOT IN ('queued', 'running', 'held') AND p.run_id = r.id AND p.seen IS NOT NULL;
+END;
+COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS 'Drops what the runs of a configuration up to one have seen, once a complete pass has seen everything';
+
+CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT _flohsync.ledger_union(coalesce(pg_catalog.array_agg(p.seen), '{}'))
+    FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
+   WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run;
+END;
+COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
+  'What pages fetched since a time, of runs after one, have seen, complete or not, made for ledger_has';
+
 CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -233,6 +324,14 @@ BEGIN ATOMIC
    WHERE pg_catalog.jsonb_typeof(e.value) = 'number';
 END;
 COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
+
+CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
+  (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text, 'UTF8')), 'hex');
+COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
+  'Of all that decides which records a configuration is about';
 
 CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE

@@ -1,19 +1,40 @@
 -- What a worker calls on the way through a run; it holds the run's lock.
 -- start -> (pages, by store.c) -> settle -> purge -> finish
 
--- Whoever changes a run and then its configuration locks the configuration
--- first, as _enqueue_due does: the other way round they would deadlock.
+-- Whoever changes a run has its configuration locked first (40_run.sql has the order).
 CREATE FUNCTION _flohsync.lock_config(_run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  _connector uuid;
+  _type text;
 BEGIN
-  PERFORM FROM flohsync.sync_run r
-          JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-    WHERE r.id = _run FOR UPDATE OF c;
+  SELECT r.connector_id, r.resource_type INTO _connector, _type FROM flohsync.sync_run r WHERE r.id = _run;
+  PERFORM _flohsync.lock('connector', _connector::text, true);
+  PERFORM FROM flohsync.connector_sync_config c
+    WHERE c.connector_id = _connector AND c.resource_type = _type FOR NO KEY UPDATE;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.lock_config(bigint) IS 'Locks the configuration of a run until the end of the transaction';
+
+CREATE FUNCTION _flohsync.keep_config(_run bigint) RETURNS flohsync.connector_sync_config
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  c flohsync.connector_sync_config;
+BEGIN
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
+  PERFORM _flohsync.lock('connector', r.connector_id::text, true);
+  SELECT * INTO c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type FOR KEY SHARE;
+  RETURN c;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.keep_config(bigint) IS
+  'The configuration of a run, which may be changed and is not deleted before the end of the transaction; null when there is none';
 
 CREATE FUNCTION _flohsync.start_run(_run bigint,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
@@ -21,7 +42,7 @@ CREATE FUNCTION _flohsync.start_run(_run bigint,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
   OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
   OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text,
-  OUT note_changes boolean, OUT incomplete text, OUT kept_link text)
+  OUT note_changes boolean, OUT incomplete text, OUT kept_link text, OUT unread boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,7 +58,7 @@ DECLARE
   class text;
 BEGIN
   PERFORM _flohsync.lock_config(_run);
-  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR UPDATE;
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     outcome := 'gone';
     RETURN;
@@ -57,10 +78,10 @@ BEGIN
     problem := 'run was cancelled';
     class := 'cancelled';
   ELSIF c.id IS NULL THEN
-    problem := format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type);
+    problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
     class := 'configuration';
   ELSIF NOT d.enabled THEN
-    problem := format('connector "%s" is disabled', d.name);
+    problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
     class := 'configuration';
   ELSIF r.crashes >= 3 THEN
     problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
@@ -91,16 +112,19 @@ BEGIN
     SELECT * INTO prev FROM flohsync.sync_run x
      WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
      ORDER BY x.id DESC LIMIT 1;
-    IF prev.status = 'error' THEN
+    IF prev.status = 'error' AND NOT r.restart THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
-         AND prev.finished_at > clock_timestamp() - interval '7 days'
+         AND prev.pass_started_at > clock_timestamp() - interval '7 days'
+         -- Where a page keeps failing, those before it are read again at times.
+         AND (SELECT count(*) < 5 FROM flohsync.sync_run x
+               WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.pass_id = prev.pass_id AND x.pages = 0
+                 AND x.id > (SELECT max(y.id) FROM flohsync.sync_run y
+                              WHERE y.connector_id = r.connector_id AND y.resource_type = r.resource_type AND y.pass_id = prev.pass_id AND y.pages > 0))
          AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
         pass_id := prev.pass_id;
         pass_started_at := prev.pass_started_at;
         modified_since := prev.modified_since;
         resumed := true;
-      ELSE
-        PERFORM _flohsync.forget_pass(prev.pass_id);
       END IF;
     END IF;
   ELSE
@@ -122,7 +146,7 @@ BEGIN
      SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
          strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
          modified_since = start_run.modified_since, fingerprint = start_run.fingerprint,
-         crashes = r.crashes, crash_page = r.crash_page
+         decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes, crash_page = r.crash_page
    WHERE x.id = _run;
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false WHERE x.id = c.id;
 
@@ -134,7 +158,8 @@ BEGIN
          max(l.total_estimate)
     INTO passed, received, unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
 
-  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL LIMIT 1;
+  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL ORDER BY l.page LIMIT 1;
+  SELECT coalesce(bool_or(l.unread), false) INTO unread FROM _flohsync.pass_pages(pass_id) l;
   kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = fingerprint THEN c.delta_link END;
 
   outcome := 'run';
@@ -160,10 +185,8 @@ AS $$
 DECLARE
   r flohsync.sync_run;
 BEGIN
-  IF _forget_link THEN
-    PERFORM _flohsync.lock_config(_run);
-  END IF;
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  PERFORM _flohsync.lock_config(_run);
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
   -- Whoever goes on with this pass must not take it for one that began with the link.
   IF _forget_link THEN
     UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
@@ -213,9 +236,72 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
 
--- _settle_pass does what a pass as a whole says about records: the missing
--- ones go stale, if the pass is complete and under the safeguard.
-CREATE FUNCTION _flohsync.settle_pass(_run bigint, _complete boolean,
+-- What a pass says is gone: what a complete full pass did not see, and what the
+-- upstream said is deleted.  Whatever a later run has seen, complete or not, is
+-- there: only a held pass has later ones.
+CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  seen bytea;
+  later bytea;
+  gone text[];
+  gone_pages integer[];
+  gone_nums bigint[];
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  active := 0;
+  ids := '{}';
+  later := _flohsync.seen_since(r.connector_id, r.resource_type, '-infinity', _run);
+
+  -- What the upstream said is deleted and did not list again later in the pass.
+  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.num) INTO gone, gone_pages, gone_nums
+    FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
+            FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
+           WHERE l.deleted IS NOT NULL
+           ORDER BY e.id, l.page DESC) g
+    JOIN flohsync.resource_record x
+      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
+   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at AND NOT _flohsync.ledger_has(later, x.num);
+  IF gone IS NOT NULL THEN
+    SELECT array_agg(g.external_id) INTO gone
+      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
+              FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL) l,
+           unnest(gone, gone_pages, l.last) AS g(external_id, page, last_page)
+     WHERE g.last_page <= g.page;
+  END IF;
+
+  IF r.strategy = 'full' AND _complete THEN
+    -- Without a whole ledger, nothing can be said to be missing.
+    IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
+                HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
+    END IF;
+    SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
+      FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
+    -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
+    SELECT count(*), coalesce(array_agg(x.id) FILTER (
+             WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
+                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}')
+      INTO active, ids
+      FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+  ELSIF gone IS NOT NULL THEN
+    SELECT count(*), coalesce(array_agg(x.id) FILTER (WHERE x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}') INTO active, ids
+      FROM flohsync.resource_record x
+     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
+  'Records that are not stale and that the pass of a run says are gone, and how many are not stale in all (where that was asked)';
+
+-- settle_pass does what a pass as a whole says about records: the missing ones
+-- go stale, if the pass is complete and under the safeguard.
+CREATE FUNCTION _flohsync.settle_pass(_run bigint, _complete boolean, _except text[] DEFAULT NULL,
   OUT held boolean, OUT staled bigint, OUT active bigint, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -224,8 +310,7 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config;
-  seen bytea;
-  gone text[];
+  gone record;
   ids uuid[];
   caching boolean;
   keys text[];
@@ -233,64 +318,39 @@ DECLARE
   max_fraction numeric;
   min_records numeric;
 BEGIN
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR UPDATE;
+  PERFORM _flohsync.lock_config(_run);
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
   held := false;
-  staled := 0;
   full_pass := r.strategy = 'full' AND _complete;
-
-  -- What the upstream said is deleted and did not list again later in the pass.
-  SELECT array_agg(g.external_id) INTO gone
-    FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
-            FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
-           WHERE l.deleted IS NOT NULL
-           ORDER BY e.id, l.page DESC) g
-    JOIN flohsync.resource_record x
-      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
-   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at
-     AND NOT EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
-                      WHERE l.page > g.page AND _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[l.seen]), x.num));
-
+  -- This pass says what an older, held one wanted to.
   IF full_pass THEN
-    -- Without a whole ledger, nothing can be said to be missing.
-    IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
-                HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      RAISE object_not_in_prerequisite_state USING
-        MESSAGE = format('the ledger of pass %s is not whole', r.pass_id),
-        HINT = 'Run the sync again.';
-    END IF;
-    -- This pass says what an older, held one wanted to.
     PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
-    SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
-      FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
-    -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), count(*) FILTER (WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-                                         OR x.external_id = ANY (gone))
-      INTO active, staled
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
-  ELSIF gone IS NOT NULL THEN
-    SELECT count(*) INTO active FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
-    staled := cardinality(gone);
   END IF;
+  gone := _flohsync.gone_records(_run, _complete);
+  active := gone.active;
+  staled := cardinality(gone.ids);
 
   -- A held run that comes back here was approved: only then is the guard open.
   max_fraction := (c.safeguards ->> 'maxStaleFraction')::numeric;
   min_records := coalesce((c.safeguards ->> 'minRecords')::numeric, 0);
-  IF staled > 0 AND r.status <> 'held' AND staled > max_fraction * active AND staled > min_records THEN
-    held := true;
-    message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
-                      staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+  IF staled > 0 AND r.status <> 'held' THEN
+    IF full_pass AND NOT EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l WHERE l.records > 0) THEN
+      held := true;
+      message := format('the upstream gave no record at all: would mark all %s active records stale', staled);
+    ELSIF staled > max_fraction * active AND staled > min_records THEN
+      held := true;
+      message := format('would mark %s of %s active records stale (%s %%), more than the safeguard of %s %% allows',
+                        staled, active, round(100.0 * staled / active, 1), round(100 * max_fraction, 1));
+    END IF;
+  END IF;
+  IF held THEN
     IF c.deactivate_users THEN
       SELECT concat(message, '; ', count(DISTINCT u.id), ' users have such a record') INTO message
-        FROM flohsync.resource_record x
+        FROM unnest(gone.ids) x(id)
         JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
-        JOIN flohsync.v_user u ON u.id = m.user_id AND coalesce(u.active, true)
-       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-         AND ((full_pass AND (x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num))
-              OR x.external_id = ANY (gone));
+        JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true);
     END IF;
     staled := 0;
     RETURN;
@@ -298,36 +358,32 @@ BEGIN
 
   IF staled > 0 THEN
     caching := _flohsync.caching();
-    IF full_pass THEN
-      WITH done AS (
-        UPDATE flohsync.resource_record x
-           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND (((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num)) OR x.external_id = ANY (gone))
-        RETURNING x.id, x.external_id)
-      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
-    ELSE
-      WITH done AS (
-        UPDATE flohsync.resource_record x
-           SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-         WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
-           AND x.external_id = ANY (gone)
-        RETURNING x.id, x.external_id)
-      SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
-    END IF;
+    WITH missing AS MATERIALIZED (
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.id IN (SELECT g.id FROM unnest(gone.ids) g(id)) AND x.stale_since IS NULL
+         AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
+       ORDER BY x.external_id FOR NO KEY UPDATE
+    ), done AS (
+      UPDATE flohsync.resource_record x
+         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
+        FROM missing m WHERE x.id = m.id
+      RETURNING x.id, x.external_id)
+    SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
     staled := coalesce(cardinality(ids), 0);
     PERFORM _flohsync.invalidate(r.connector_id, r.resource_type, keys);
     PERFORM _flohsync.note_changes(r.connector_id, r.resource_type, ids, 'staled');
     UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
-  IF full_pass THEN
+  -- Whoever is spared was not confirmed by this pass.
+  IF full_pass AND _except IS NULL THEN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
      WHERE x.id = c.id;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean) IS 'Marks what a pass did not see stale, unless the safeguard holds the run';
+COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
+  'Marks stale what a pass says is gone, but for some external ids, unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
@@ -338,11 +394,10 @@ DECLARE
 BEGIN
   FOR h IN SELECT x.id, x.pass_id FROM flohsync.sync_run x
             WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run
-              FOR UPDATE LOOP
+             ORDER BY x.id FOR NO KEY UPDATE LOOP
     UPDATE flohsync.sync_run x
        SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
      WHERE x.id = h.id;
-    PERFORM _flohsync.forget_pass(h.pass_id);
   END LOOP;
 END
 $$;
@@ -354,12 +409,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   n bigint;
+  c flohsync.connector_sync_config := _flohsync.keep_config(_run);
 BEGIN
+  PERFORM _flohsync.share_matching(c.connector_id, c.resource_type);
   -- While it is not known who has to be deactivated, the records that tell it stay.
-  SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n
-    FROM flohsync.sync_run r
-    JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-   WHERE r.id = _run AND NOT (c.deactivate_users AND coalesce(r.post_sync, '{}') ? 'errors');
+  BEGIN
+    SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n
+      FROM flohsync.sync_run r
+     WHERE r.id = _run AND c.id IS NOT NULL
+       AND NOT (c.deactivate_users AND coalesce(jsonb_path_exists(r.post_sync, '$.errors[*] ? (!exists(@.externalId))'), false));
+  EXCEPTION WHEN OTHERS THEN
+    IF _flohsync.passes(SQLSTATE) THEN
+      RAISE;
+    END IF;
+    -- A workflow that nobody can tell of anything: the next run purges them.
+    PERFORM _flohsync.stage_failed(_run, 'purge', SQLSTATE, SQLERRM);
+  END;
   IF n > 0 THEN
     UPDATE flohsync.sync_run r SET removed = r.removed + n WHERE r.id = _run;
   END IF;
@@ -378,6 +443,7 @@ DECLARE
   r flohsync.sync_run;
   last record;
   forget boolean;
+  read_on boolean := _status IN ('success', 'held') AND _watermark IS NOT NULL;
   retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
   again boolean;
 BEGIN
@@ -405,8 +471,9 @@ BEGIN
   IF _status IN ('success', 'held') THEN
     PERFORM _flohsync.trigger_summary(_run, r.stats);
   END IF;
-  IF r.cursor IS NULL AND r.status <> 'held' AND r.pass_id IS NOT NULL THEN
-    PERFORM _flohsync.forget_pass(r.pass_id);
+  -- What a run has seen is kept until a complete pass has seen everything.
+  IF _status = 'success' AND _complete AND r.strategy = 'full' THEN
+    PERFORM _flohsync.forget_seen(r.connector_id, r.resource_type, _run);
   END IF;
   -- A schedule's run is tried again three times, where a later try may go better.
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
@@ -417,20 +484,23 @@ BEGIN
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = 'crash_loop',
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
+         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') THEN r.finished_at ELSE c.last_complete_at END,
+         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete THEN coalesce(_reason, _error) END,
          totals = _flohsync.sum(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
          last_sync_error = _error,
          last_sync_stats = r.stats,
-         delta_link = CASE WHEN forget THEN NULL WHEN _status IN ('success', 'held') AND _complete THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
-         delta_fingerprint = CASE WHEN forget THEN NULL WHEN _status IN ('success', 'held') AND _complete AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
-         watermark = CASE WHEN _status IN ('success', 'held') AND _complete THEN coalesce(_watermark, c.watermark) ELSE c.watermark END
+         -- All that was asked for came, though perhaps not all of it could be told apart.
+         delta_link = CASE WHEN forget THEN NULL WHEN read_on THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
+         delta_fingerprint = CASE WHEN forget THEN NULL WHEN read_on AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
+         watermark = CASE WHEN read_on THEN _watermark ELSE c.watermark END
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification';
+COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification; the watermark is null where the pass did not get all that it asked for';
 
 CREATE FUNCTION _flohsync.enqueue_due() RETURNS integer
 LANGUAGE plpgsql
@@ -444,6 +514,7 @@ DECLARE
   set_back boolean;
   n int := 0;
 BEGIN
+  -- Nothing here is waited for: what somebody holds is for the next time.
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
             WHERE x.enabled AND d.enabled AND NOT x.parked
               AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
@@ -451,10 +522,14 @@ BEGIN
                    OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
                    OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
             ORDER BY _flohsync.next_due(x) NULLS LAST
-              FOR UPDATE OF x SKIP LOCKED LOOP
+              FOR NO KEY UPDATE OF x SKIP LOCKED LOOP
+    CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true) OR NOT _flohsync.lock_queue(c.connector_id, c.resource_type, false);
     -- One bad row must not stop the others.
     BEGIN
-      IF c.next_run_at <= t OR c.next_full_run_at <= t THEN
+      IF EXISTS (SELECT FROM flohsync.sync_run r
+                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status IN ('queued', 'running')) THEN
+        NULL;  -- that run is the one
+      ELSIF c.next_run_at <= t OR c.next_full_run_at <= t THEN
         INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
         VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END, 'schedule')
         ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
@@ -478,8 +553,9 @@ BEGIN
              retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
+      CONTINUE WHEN _flohsync.passes(SQLSTATE);
       UPDATE flohsync.connector_sync_config x
-         SET enabled = false, last_sync_status = 'error', last_sync_error = 'schedule: ' || SQLERRM
+         SET enabled = false, last_sync_status = 'error', last_sync_error = _flohsync.clean('schedule: ' || SQLERRM)
        WHERE x.id = c.id;
     END;
   END LOOP;

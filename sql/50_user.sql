@@ -5,6 +5,10 @@
 -- _profile_update.  An application with its own users replaces these five, with
 -- CREATE OR REPLACE and the same columns and arguments, and nothing else; so
 -- no table outside this file may refer to floh_user.
+--
+-- Rights: the four functions, and the view when flohsync looks at it, run as
+-- flohsync.worker_role, in a worker and for a manager alike.  The application
+-- grants that role what its own objects need.
 
 -- What is compared when e-mail addresses or issuers are.
 CREATE FUNCTION _flohsync.match_key(_text text) RETURNS text
@@ -46,9 +50,9 @@ COMMENT ON COLUMN flohsync.floh_user.deleted_at IS 'When the user was soft-delet
 COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS 'Run that deactivated the user, 0: a webhook; only such a user is reactivated by a sync';
 COMMENT ON COLUMN flohsync.floh_user.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.floh_user.updated_at IS 'When the row was last changed';
+SELECT _flohsync.allow('reader', 'flohsync.floh_user');
 
--- No security_barrier: it would keep joins from using the indexes of the table.
-CREATE VIEW flohsync.v_user AS
+CREATE VIEW flohsync.v_user WITH (security_barrier) AS
 SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
@@ -61,6 +65,38 @@ COMMENT ON COLUMN flohsync.v_user.upstream_id IS 'Id at that issuer';
 COMMENT ON COLUMN flohsync.v_user.sub IS 'Subject of the login';
 COMMENT ON COLUMN flohsync.v_user.confirmed IS 'Whether the user has logged in';
 COMMENT ON COLUMN flohsync.v_user.active IS 'Whether the user may work';
+SELECT _flohsync.allow('reader', 'flohsync.v_user');
+
+-- The same for our own statements.  A security barrier, which v_user is because
+-- it hides rows, keeps joins from using the indexes of the table.
+CREATE VIEW _flohsync.app_user AS
+SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
+  FROM flohsync.floh_user u
+ WHERE u.deleted_at IS NULL;
+COMMENT ON VIEW _flohsync.app_user IS 'v_user, without being a security barrier; follows it when an application replaces it';
+COMMENT ON COLUMN _flohsync.app_user.id IS 'Identity of the user';
+COMMENT ON COLUMN _flohsync.app_user.email IS 'E-mail address';
+COMMENT ON COLUMN _flohsync.app_user.display_name IS 'Human-readable name';
+COMMENT ON COLUMN _flohsync.app_user.upstream_issuer IS 'Issuer behind the login''s issuer';
+COMMENT ON COLUMN _flohsync.app_user.upstream_id IS 'Id at that issuer';
+COMMENT ON COLUMN _flohsync.app_user.sub IS 'Subject of the login';
+COMMENT ON COLUMN _flohsync.app_user.confirmed IS 'Whether the user has logged in';
+COMMENT ON COLUMN _flohsync.app_user.active IS 'Whether the user may work';
+
+-- Whoever creates any view comes here, with their own rights: no name is looked up.
+CREATE FUNCTION _flohsync.seam_changed() RETURNS event_trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d WHERE d.object_identity = 'flohsync.v_user') THEN
+    EXECUTE 'CREATE OR REPLACE VIEW _flohsync.app_user AS ' || pg_get_viewdef('flohsync.v_user'::regclass);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.seam_changed() IS 'Keeps app_user the same as v_user';
+CREATE EVENT TRIGGER flohsync_seam ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION _flohsync.seam_changed();
+COMMENT ON EVENT TRIGGER flohsync_seam IS 'Notices that an application puts its own users behind flohsync.v_user';
 
 CREATE TABLE flohsync.user_profile (
   user_id           uuid PRIMARY KEY REFERENCES flohsync.floh_user ON DELETE CASCADE,
@@ -89,6 +125,7 @@ COMMENT ON COLUMN flohsync.user_profile.manager_id IS 'User to whom this one rep
 COMMENT ON COLUMN flohsync.user_profile.custom_attributes IS 'Values of custom fields';
 COMMENT ON COLUMN flohsync.user_profile.attribute_sources IS 'Which source last wrote which field: manual, oidc, workflow or connector';
 COMMENT ON COLUMN flohsync.user_profile.updated_at IS 'When the row was last changed';
+SELECT _flohsync.allow('reader', 'flohsync.user_profile');
 
 CREATE TABLE flohsync.user_external_identity (
   user_id               uuid NOT NULL,
@@ -127,7 +164,21 @@ COMMENT ON COLUMN flohsync.user_external_identity.external_display_name IS 'Name
 COMMENT ON COLUMN flohsync.user_external_identity.source IS 'connector_sync, workflow or manual';
 COMMENT ON COLUMN flohsync.user_external_identity.attributes IS 'Attributes of the identity';
 COMMENT ON COLUMN flohsync.user_external_identity.verified_at IS 'When the identity was last confirmed';
+SELECT _flohsync.allow('reader', 'flohsync.user_external_identity');
 
+
+-- One creation at a time for an address, whatever its case; few locks for any number of addresses.
+CREATE FUNCTION _flohsync.lock_addresses(_emails text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('address', b.bucket::text, false)
+     FROM (SELECT DISTINCT hashtextextended(_flohsync.match_key(e.email), 0) & 15 AS bucket
+             FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS 'Keeps others from creating users with some e-mail addresses until the end of the transaction';
 
 CREATE FUNCTION flohsync._user_create(_emails text[], _display_names text[])
 RETURNS TABLE ("position" integer, user_id uuid, problem text)
@@ -136,10 +187,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-  -- One creation at a time for an address, whatever its case; few locks for any number of addresses.
-  PERFORM pg_advisory_xact_lock(hashtextextended('flohsync user creation', b.bucket))
-     FROM (SELECT DISTINCT hashtextextended(_flohsync.match_key(e.email), 0) & 15 AS bucket
-             FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
+  PERFORM _flohsync.lock_addresses(_emails);
   RETURN QUERY
   WITH wanted AS (
     SELECT w.position::int, btrim(w.email, E' \t\n\r\f\v') AS email, _flohsync.match_key(w.email) AS key,
@@ -182,9 +230,11 @@ CREATE FUNCTION flohsync._user_deactivate(_users uuid[], _run bigint) RETURNS SE
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+  WITH there AS MATERIALIZED (
+    SELECT x.id FROM flohsync.floh_user x WHERE x.id = ANY (_users) AND x.deleted_at IS NULL ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
      SET deleted_at = pg_catalog.clock_timestamp(), active = false, deactivated_by_run = coalesce(_run, 0), updated_at = pg_catalog.now()
-   WHERE u.id = ANY (_users) AND u.deleted_at IS NULL
+    FROM there t WHERE u.id = t.id
   RETURNING u.id;
 END;
 COMMENT ON FUNCTION flohsync._user_deactivate(uuid[], bigint) IS
@@ -194,9 +244,12 @@ CREATE FUNCTION flohsync._user_reactivate(_users uuid[]) RETURNS SETOF uuid
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+  WITH gone AS MATERIALIZED (
+    SELECT x.id FROM flohsync.floh_user x
+     WHERE x.id = ANY (_users) AND x.deleted_at IS NOT NULL AND x.deactivated_by_run IS NOT NULL ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
      SET deleted_at = NULL, active = true, deactivated_by_run = NULL, updated_at = pg_catalog.now()
-   WHERE u.id = ANY (_users) AND u.deleted_at IS NOT NULL AND u.deactivated_by_run IS NOT NULL
+    FROM gone g WHERE u.id = g.id
   RETURNING u.id;
 END;
 COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS

@@ -5,9 +5,9 @@
 --   sync_run_page.changed   records that a page of a pass added, changed or brought back
 --   record_change           records changed otherwise: singly, staled, or to be looked at again
 --   user_change             users that were added, changed or removed
--- match_progress says up to where that has been dealt with.  No row there means
--- that nothing has: then everything is.  Deleting the row is therefore always
--- right, and is how a changed setting gets its effect.
+-- match_progress says up to where that has been dealt with, and under which
+-- settings.  No row there, or one of other settings, means that nothing has: then
+-- everything is.  Deleting the row is therefore always right.
 
 CREATE TABLE flohsync.connector_sync_match (
   id                    uuid PRIMARY KEY DEFAULT _flohsync.new_id(),
@@ -55,31 +55,50 @@ COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolve
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
 COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_match.updated_at IS 'When the row was last changed';
+SELECT _flohsync.allow('reader', 'flohsync.connector_sync_match');
 
 CREATE TABLE _flohsync.match_progress (
   config_id  uuid PRIMARY KEY REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
+  rules      text NOT NULL,
   users_seen xid8 NOT NULL,
   own_xid    xid8
 );
 COMMENT ON TABLE _flohsync.match_progress IS 'How far matching has dealt with changes; no row: everything is to be done';
 COMMENT ON COLUMN _flohsync.match_progress.config_id IS 'Configuration';
+COMMENT ON COLUMN _flohsync.match_progress.rules IS 'Of the settings under which it did; under others everything is to be done';
 COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been dealt with';
 COMMENT ON COLUMN _flohsync.match_progress.own_xid IS 'So have those of this transaction, in which the matching itself changed users';
 
 CREATE TABLE _flohsync.record_change (
-  resource_id   uuid PRIMARY KEY,
+  seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+  resource_id   uuid NOT NULL,
   connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   resource_type varchar(64) COLLATE "C" NOT NULL,
-  change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'again')),
-  seq           bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+  change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'again'))
 );
 CREATE INDEX record_change_scope ON _flohsync.record_change (connector_id, resource_type);
-COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages';
+CREATE INDEX record_change_record ON _flohsync.record_change (resource_id);
+COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages; a record may be there more than once, because nobody waits to note one';
 COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
 COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
 COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
 COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
 COMMENT ON COLUMN _flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
+
+CREATE TABLE _flohsync.departure (
+  seq          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+  resource_id  uuid NOT NULL,
+  connector_id uuid NOT NULL,
+  settled_at   timestamptz
+);
+CREATE INDEX departure_record ON _flohsync.departure (resource_id, seq);
+CREATE TRIGGER departures_removed AFTER DELETE ON flohsync.connector_definition
+FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.departure');
+COMMENT ON TABLE _flohsync.departure IS 'Whether it has been decided that a user leaves because a record is stale; of several rows of a record the last one counts';
+COMMENT ON COLUMN _flohsync.departure.seq IS 'Tells which came last';
+COMMENT ON COLUMN _flohsync.departure.resource_id IS 'Stale record';
+COMMENT ON COLUMN _flohsync.departure.connector_id IS 'Its connector';
+COMMENT ON COLUMN _flohsync.departure.settled_at IS 'When it was decided; holds for that absence (later than stale_since), not for the next; null: it is open again';
 
 CREATE TABLE _flohsync.user_change (
   xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
@@ -122,6 +141,14 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.is_user_type(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
+
+CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.md5(pg_catalog.jsonb_build_array((_c).user_match_strategy, (_c).user_match_fallback_strategies, (_c).issuer_source_path,
+  (_c).attribute_mappings, (_c).create_users, (_c).deactivate_users)::text);
+COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
+  'Of the settings of a configuration after whose change everybody is to be looked at again';
 
 CREATE FUNCTION _flohsync.tells_records(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
@@ -205,7 +232,7 @@ CREATE FUNCTION _flohsync.read_user_changes() RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended('flohsync user changes', 0));
+  SELECT _flohsync.lock('user changes', '', true);
 END;
 COMMENT ON FUNCTION _flohsync.read_user_changes() IS 'Keeps _forget_user_changes from taking anything away until the end of the transaction';
 
@@ -214,7 +241,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(hashtextextended('flohsync user changes', 0)) THEN
+  IF NOT _flohsync.try_lock('user changes', '', false) THEN
     RETURN;
   END IF;
   -- A configuration that never comes to it must not keep them all: it will do everything then.
@@ -232,46 +259,106 @@ CREATE FUNCTION _flohsync.note_changes(_connector uuid, _type text, _ids uuid[],
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  older bigint[];
 BEGIN
   IF _ids IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c
                                   WHERE c.connector_id = _connector AND c.resource_type = _type
                                     AND (_flohsync.tells_records(c) OR _flohsync.is_user_type(c))) THEN
     RETURN;
   END IF;
-  INSERT INTO _flohsync.record_change AS x (resource_id, connector_id, resource_type, change)
-  SELECT u.id, _connector, _type, _change FROM unnest(_ids) u(id) ORDER BY u.id
-  ON CONFLICT (resource_id) DO UPDATE
-     SET seq = DEFAULT, change = CASE WHEN EXCLUDED.change = 'again' OR (x.change = 'added' AND EXCLUDED.change = 'updated')
-                                      THEN x.change ELSE EXCLUDED.change END;
+  WITH noted AS (
+    INSERT INTO _flohsync.record_change AS x (resource_id, connector_id, resource_type, change)
+    SELECT u.id, _connector, _type, _change FROM unnest(_ids) u(id) ORDER BY u.id
+    RETURNING x.seq, x.resource_id)
+  SELECT array_agg(q.seq) INTO older
+    FROM _flohsync.record_change q JOIN noted n ON n.resource_id = q.resource_id WHERE q.change = _change;
+  PERFORM _flohsync.forget_changes(older);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
+
+-- What somebody else is about to take away, or has made out of date, he sees to himself.
+CREATE FUNCTION _flohsync.forget_changes(_seqs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _seqs IS NOT NULL AND _seqs <> '{}' THEN
+    DELETE FROM _flohsync.record_change q
+     WHERE q.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.record_change x WHERE x.seq = ANY (_seqs) FOR UPDATE SKIP LOCKED));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_changes(bigint[]) IS 'Takes away rows of record_change, but for those that somebody holds';
+
+CREATE FUNCTION _flohsync.note_departures(_ids uuid[], _settled_at timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  older bigint[];
+BEGIN
+  IF _ids IS NULL OR _ids = '{}' THEN
+    RETURN;
+  END IF;
+  WITH noted AS (
+    INSERT INTO _flohsync.departure AS d (resource_id, connector_id, settled_at)
+    SELECT x.id, x.connector_id, _settled_at FROM flohsync.resource_record x WHERE x.id = ANY (_ids)
+    RETURNING d.resource_id)
+  SELECT array_agg(d.seq) INTO older FROM _flohsync.departure d JOIN noted n ON n.resource_id = d.resource_id;
+  IF older IS NOT NULL THEN
+    DELETE FROM _flohsync.departure d
+     WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.seq = ANY (older) FOR UPDATE SKIP LOCKED));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.note_departures(uuid[], timestamptz) IS
+  'Notes of stale records when it was decided what their absence means, or (null) that it is open again';
+
+CREATE FUNCTION _flohsync.forget_departures(_ids uuid[]) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  DELETE FROM _flohsync.departure d
+   WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids) FOR UPDATE SKIP LOCKED));
+END;
+COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS 'Forgets what was decided about the absence of records that are there again, or removed';
+
+CREATE FUNCTION _flohsync.departure_open(_record uuid, _stale_since timestamptz) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN coalesce((SELECT d.settled_at < _stale_since FROM _flohsync.departure d
+                  WHERE d.resource_id = _record ORDER BY d.seq DESC LIMIT 1), true);
+COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS 'Whether it has yet to be decided what the absence of a stale record means';
 
 -- A user who loses a record may have nothing but stale ones left.
 CREATE FUNCTION _flohsync.look_again(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  others uuid[];
 BEGIN
   IF _users IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE c.deactivate_users) THEN
     RETURN;
   END IF;
-  WITH other AS (
-    SELECT x.id, x.connector_id, x.resource_type, x.departure_settled_at
-      FROM (SELECT DISTINCT m.connector_resource_id AS id
-              FROM flohsync.connector_sync_match m
-              JOIN flohsync.connector_sync_config c ON c.connector_id = m.connector_id AND c.resource_type = m.resource_type
-             WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override')
-               AND c.deactivate_users AND c.id IS DISTINCT FROM _but) o
-      JOIN flohsync.resource_record x ON x.id = o.id
-     WHERE x.stale_since IS NOT NULL
-  ), opened AS (
-    UPDATE flohsync.resource_record x SET departure_settled_at = NULL
-      FROM other o WHERE x.id = o.id AND o.departure_settled_at IS NOT NULL
-  )
-  INSERT INTO _flohsync.record_change AS r (resource_id, connector_id, resource_type, change)
-  SELECT o.id, o.connector_id, o.resource_type, 'again' FROM other o ORDER BY o.id
-  ON CONFLICT (resource_id) DO UPDATE SET seq = DEFAULT;
+  SELECT array_agg(x.id ORDER BY x.id) INTO others
+    FROM (SELECT DISTINCT m.connector_resource_id AS id
+            FROM flohsync.connector_sync_match m
+            JOIN flohsync.connector_sync_config c ON c.connector_id = m.connector_id AND c.resource_type = m.resource_type
+           WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override')
+             AND c.deactivate_users AND c.id IS DISTINCT FROM _but) o
+    JOIN flohsync.resource_record x ON x.id = o.id
+   WHERE x.stale_since IS NOT NULL;
+  IF others IS NULL THEN
+    RETURN;
+  END IF;
+  PERFORM _flohsync.note_departures(ARRAY(
+    SELECT x.id FROM flohsync.resource_record x WHERE x.id = ANY (others) AND NOT _flohsync.departure_open(x.id, x.stale_since)), NULL);
+  PERFORM _flohsync.note_changes(o.connector_id, o.resource_type, array_agg(o.id), 'again')
+     FROM flohsync.resource_record o WHERE o.id = ANY (others)
+    GROUP BY o.connector_id, o.resource_type;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.look_again(uuid[], uuid) IS
@@ -348,7 +435,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN string_agg(format(
-           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN flohsync.v_user u ON %s', s.step,
+           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN _flohsync.app_user u ON %s', s.step,
            CASE s.name
              WHEN 'email' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
              WHEN 'email_and_issuer' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
@@ -410,7 +497,7 @@ BEGIN
            m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
            CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN true
                 WHEN m.match_status = 'matched' AND (m.match_strategy IS NULL OR r.stale)
-                  THEN CASE WHEN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
+                  THEN CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
                 ELSE false END AS stays
       FROM rec r
       LEFT JOIN best b ON b.id = r.id
@@ -429,16 +516,16 @@ BEGIN
            CASE WHEN o.stays THEN o.candidates
                 WHEN o.hits > 1 THEN (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
                                                                           'reason', $6[o.step]) ORDER BY u.id)
-                                        FROM flohsync.v_user u
+                                        FROM _flohsync.app_user u
                                        WHERE u.id = ANY (ARRAY(SELECT e.id FROM unnest(o.users) e(id) ORDER BY e.id LIMIT 100)))
                 WHEN o.hits = 1 OR o.back_user IS NOT NULL THEN NULL
                 WHEN o.status IN ('unmatched', 'create_pending') AND o.candidates IS NOT NULL
                   THEN (SELECT jsonb_agg(e.candidate) FROM jsonb_array_elements(o.candidates) e(candidate)
-                          JOIN flohsync.v_user u ON u.id::text = e.candidate ->> 'userId')
+                          JOIN _flohsync.app_user u ON u.id::text = e.candidate ->> 'userId')
                 -- It was somebody's: an operator may want to know, and no second user is made of it.
                 WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
                                                                            'confidence', 'none', 'reason', 'former_link'))
-                                                  FROM flohsync.v_user u WHERE u.id = o.user_id) END AS candidates
+                                                  FROM _flohsync.app_user u WHERE u.id = o.user_id) END AS candidates
       FROM known o
   ), made AS (
     INSERT INTO flohsync.connector_sync_match AS m (connector_id, resource_type, connector_resource_id, external_id, external_display_name,
@@ -499,20 +586,20 @@ CREATE FUNCTION _flohsync.lock_matching(_c flohsync.connector_sync_config) RETUR
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('flohsync matching ' || (_c).id, 0));
+  SELECT _flohsync.lock('matching', (_c).id::text, false);
 END;
 COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
 
-CREATE FUNCTION _flohsync.share_matching(_c flohsync.connector_sync_config) RETURNS void
+CREATE FUNCTION _flohsync.share_matching(_connector uuid, _type text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('flohsync matching ' || _c.id, 0));
+  PERFORM _flohsync.lock('matching', c.id::text, true) FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.share_matching(flohsync.connector_sync_config) IS
-  'For matching a record whose row the transaction has locked: others like it may go on at the same time, a matching of many may not';
+COMMENT ON FUNCTION _flohsync.share_matching(uuid, text) IS
+  'For what is done to one match or a few: others like it may go on at the same time, a matching of many may not; comes before the record or the match is locked';
 
 CREATE FUNCTION _flohsync.config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql STABLE
@@ -525,9 +612,10 @@ BEGIN
   PERFORM _flohsync.check_resource_type(_type);
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _id AND x.resource_type = _type;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no configuration for resource type "%s"', _connector, _type),
-      HINT = 'Make one with flohsync.configure_sync().';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', _connector, _type)),
+      NULL,
+      'Make one with flohsync.configure_sync().');
   END IF;
   RETURN c;
 END

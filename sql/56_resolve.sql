@@ -1,7 +1,7 @@
 -- What an operator does about matches: look, link, skip, create, unlink.
 
 CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.jsonb_build_object(
@@ -21,16 +21,20 @@ BEGIN ATOMIC
    WHERE m.connector_id = (SELECT _flohsync.connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
 END;
 COMMENT ON FUNCTION flohsync.match_stats(text, text) IS 'How many records are matched, unmatched, … and with which confidence';
+SELECT _flohsync.allow('reader', 'flohsync.match_stats(text, text)');
 
-CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
+CREATE FUNCTION _flohsync.match_users(connector text, resource_type text) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  c flohsync.connector_sync_config := _flohsync.config_of(connector, resource_type);
+  c flohsync.connector_sync_config;
   back record;
   n bigint;
 BEGIN
+  PERFORM _flohsync.hold_connector(connector);
+  c := _flohsync.config_of(connector, resource_type);
+  PERFORM FROM flohsync.connector_sync_config x WHERE x.id = c.id FOR KEY SHARE;
   PERFORM _flohsync.lock_matching(c);
   -- Whoever came back would be taken for gone.
   back := _flohsync.reactivate(c, NULL);
@@ -41,11 +45,17 @@ BEGIN
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
        WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
   END IF;
-  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated);
+  RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated)
+         || CASE WHEN back.refused > 0 THEN jsonb_build_object('rowsRefused', back.refused) ELSE '{}' END;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
-  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated; 42704 without a configuration';
+  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated, and with how many that failed; 42704 without a configuration';
+SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -81,7 +91,7 @@ COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page n
 
 CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
@@ -114,8 +124,9 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int) IS
   'A page of matches in the order of their external ids, of one status and with a text in id, name or e-mail address where these are given; pages of 1 to 2000 (50), counted from 1';
+SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int)');
 
-CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
+CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -134,9 +145,10 @@ BEGIN
   SELECT * INTO x FROM flohsync.resource_record r
    WHERE r.external_id = explain_match.external_id AND r.resource_type = c.resource_type AND r.connector_id = c.connector_id;
   IF NOT FOUND THEN
-    RAISE undefined_object USING
-      MESSAGE = format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type),
-      HINT = 'The record has not been synced, or is filtered out, or was purged.';
+    PERFORM _flohsync.raise('42704',
+      _flohsync.clean(format('connector "%s" has no record "%s" of resource type "%s"', connector, explain_match.external_id, c.resource_type)),
+      NULL,
+      'The record has not been synced, or is filtered out, or was purged.');
   END IF;
   SELECT * INTO m FROM flohsync.connector_sync_match y WHERE y.connector_resource_id = x.id;
   EXECUTE format($sql$
@@ -150,7 +162,7 @@ BEGIN
       FROM rec r CROSS JOIN unnest($4) WITH ORDINALITY AS s(name, step)
       LEFT JOIN LATERAL (SELECT count(*) AS n, (jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'displayName', u.display_name,
                                   'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active) ORDER BY u.id)) AS users
-                           FROM hits h JOIN flohsync.v_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
+                           FROM hits h JOIN _flohsync.app_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
   $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names))
   INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names, coalesce(c.issuer_source_path, 'attributes.identityIssuer');
 
@@ -167,9 +179,9 @@ BEGIN
     END IF;
   END LOOP;
   stays := CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN 'an operator decided so'
-                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the user was made from the record, or came back with it'
-                WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = m.user_id)
+                WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the record is stale and its user is gone' END;
   RETURN jsonb_build_object(
     'connectorId', c.connector_id, 'resourceType', c.resource_type, 'externalId', x.external_id,
@@ -177,8 +189,13 @@ BEGIN
     'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN _flohsync.match_dto(m) END, 'stays', stays);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.explain_match(text, text, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
   'Why a record is matched as it is: each strategy with its key and the users it finds, what they come to, the match that is stored and why it stays if it does';
+SELECT _flohsync.allow('reader', 'flohsync.explain_match(text, text, text)');
 
 -- What is done to one match, locked by who calls.
 
@@ -200,11 +217,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- Whoever deletes the user meanwhile waits, and then finds the link.
-  PERFORM FROM flohsync.v_user u WHERE u.id = _user FOR KEY SHARE;
+  PERFORM FROM _flohsync.app_user u WHERE u.id = _user FOR KEY SHARE;
   RETURN FOUND;
 EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_type THEN
   -- An application's view may be one whose rows cannot be locked.
-  RETURN EXISTS (SELECT FROM flohsync.v_user u WHERE u.id = _user);
+  RETURN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = _user);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
@@ -222,8 +239,10 @@ BEGIN
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
   ELSIF _user IS NOT NULL AND NOT _flohsync.hold_user(_user) THEN
-    RAISE undefined_object USING MESSAGE = format('user %s does not exist', _user),
-      HINT = 'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.';
+    PERFORM _flohsync.raise('42704',
+      format('user %s does not exist', _user),
+      NULL,
+      'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.');
   END IF;
 END
 $$;
@@ -236,10 +255,14 @@ AS $$
 DECLARE
   m flohsync.connector_sync_match;
 BEGIN
+  SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match;
+  PERFORM _flohsync.lock('connector', m.connector_id::text, true), _flohsync.share_matching(m.connector_id, m.resource_type);
   SELECT * INTO m FROM flohsync.connector_sync_match x WHERE x.id = _match FOR UPDATE;
   IF NOT FOUND THEN
-    RAISE undefined_object USING MESSAGE = format('match %s does not exist', coalesce(_match::text, 'NULL')),
-      HINT = 'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.';
+    PERFORM _flohsync.raise('42704',
+      format('match %s does not exist', coalesce(_match::text, 'NULL')),
+      NULL,
+      'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.');
   END IF;
   RETURN m;
 END
@@ -296,10 +319,10 @@ BEGIN
   END IF;
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
-    RAISE unique_violation USING
-      MESSAGE = format('no user can be created with e-mail address "%s"', x.email),
-      DETAIL = coalesce(made.problem || '.', 'No user was created.'),
-      HINT = 'Link the record to that user.';
+    PERFORM _flohsync.raise('23505',
+      _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
+      coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
+      'Link the record to that user.');
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
   PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);
@@ -309,7 +332,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.create_for_match(flohsync.connector_sync_match, text) IS
   'Creates an unconfirmed user from the record of a match and links it; 22023 without an e-mail address, 23505 when that is taken';
 
-CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+CREATE FUNCTION _flohsync.resolve_match(match_id uuid, action text, user_id uuid, notes text)
 RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -325,26 +348,37 @@ BEGIN
                      ELSE _flohsync.create_for_match(m, notes) END;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.resolve_match(uuid, text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS flohsync.connector_sync_match
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
   'Settles a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
+SELECT _flohsync.allow('manager', 'flohsync.resolve_match(uuid, text, uuid, text)');
 
-CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
+CREATE FUNCTION _flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT (_flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL)).*;
+  SELECT m.* FROM _flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL) m;
 END;
+COMMENT ON FUNCTION _flohsync.unlink_match(uuid) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
   'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
+SELECT _flohsync.allow('manager', 'flohsync.unlink_match(uuid)');
 
-CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+CREATE FUNCTION _flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid, notes text)
 RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   m flohsync.connector_sync_match;
   updated int := 0;
   missing uuid[];
@@ -356,17 +390,33 @@ BEGIN
   PERFORM _flohsync.check_action(action, ARRAY['link', 'skip'], user_id);
   SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
    WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
+  -- Who resolves one match after the other may come to these in any order.
+  PERFORM _flohsync.lock('matching', c.id::text, false)
+     FROM (SELECT y.id FROM flohsync.connector_sync_config y
+            WHERE y.connector_id = _connector
+              AND EXISTS (SELECT FROM flohsync.connector_sync_match x
+                           WHERE x.id = ANY (match_ids) AND x.connector_id = y.connector_id AND x.resource_type = y.resource_type)
+            ORDER BY y.id) c;
   -- In one order, so that two of these cannot wait for each other.
   FOR m IN SELECT x.* FROM flohsync.connector_sync_match x WHERE x.id = ANY (match_ids) AND x.connector_id = _connector ORDER BY x.id FOR UPDATE LOOP
     BEGIN
       PERFORM _flohsync.set_match(m, CASE action WHEN 'link' THEN 'manual_override' ELSE 'skipped' END, user_id, notes);
       updated := updated + 1;
     EXCEPTION WHEN OTHERS THEN
-      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', SQLERRM));
+      IF _flohsync.passes(SQLSTATE) THEN
+        RAISE;
+      END IF;
+      failed := failed || jsonb_build_array(jsonb_build_object('id', m.id, 'error', _flohsync.clean(SQLERRM)));
     END;
   END LOOP;
   RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);
 END
 $$;
+COMMENT ON FUNCTION _flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+
+CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS
   'Links or skips several matches of a connector: {"updated":n,"notFound":[ids that are not the connector''s],"failed":[{"id","error"}]}; 22023 for an unknown action, no ids or a missing user_id, 42704 for an unknown user';
+SELECT _flohsync.allow('manager', 'flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text)');

@@ -34,6 +34,7 @@ COMMENT ON COLUMN flohsync.workflow_job.claimed_at IS 'When a worker took it las
 COMMENT ON COLUMN flohsync.workflow_job.error IS 'Message of the last failure';
 COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
+SELECT _flohsync.allow('reader', 'flohsync.workflow_job');
 
 CREATE TABLE flohsync.workflow_run (
   id          uuid PRIMARY KEY DEFAULT _flohsync.new_id(),
@@ -52,6 +53,7 @@ COMMENT ON COLUMN flohsync.workflow_run.workflow_id IS 'Workflow';
 COMMENT ON COLUMN flohsync.workflow_run.variables IS 'Variables that it starts with';
 COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, what became of the job: running, done or failed; else written by who does the workflow';
 COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When it was made';
+SELECT _flohsync.allow('reader', 'flohsync.workflow_run');
 
 -- What queues the jobs.
 
@@ -87,42 +89,69 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
 
-CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb) RETURNS bigint
+CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb[]) RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.queue_jobs(_c, _run, (
     SELECT pg_catalog.array_agg(_flohsync.job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
       FROM (SELECT (e.position - 1) / 500 AS nr, pg_catalog.jsonb_agg(e.record ORDER BY e.position) AS records
-              FROM pg_catalog.jsonb_array_elements(_records) WITH ORDINALITY AS e(record, position)
+              FROM pg_catalog.unnest(_records) WITH ORDINALITY AS e(record, position)
              GROUP BY 1) b));
 END;
-COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb) IS 'Queues jobs of at most 500 changed records each';
+COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues jobs of at most 500 changed records each';
 
-CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _queued uuid[]) RETURNS bigint
-LANGUAGE sql
+CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _seqs bigint[], _setbacks uuid[],
+  OUT jobs bigint, OUT refused bigint, OUT errors jsonb)
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET work_mem = '64MB'
-BEGIN ATOMIC
-  SELECT coalesce(_flohsync.queue_record_jobs(_c, _run, pg_catalog.jsonb_agg(
-           _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
-             -- What several changes come to is what the record is now.
-             CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (f.changes) THEN 'staled' WHEN 'added' = ANY (f.changes) THEN 'added'
-                  WHEN 'staled' = ANY (f.changes) OR 'restored' = ANY (f.changes) THEN 'restored' ELSE 'updated' END,
-             m.user_id, m.match_status) ORDER BY x.external_id)), 0)
-    FROM (SELECT e.resource_id, pg_catalog.array_agg(DISTINCT e.change) AS changes
-            FROM (SELECT g.resource_id, g.change
-                    FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
-                   WHERE p.changed IS NOT NULL AND r.connector_id = (_c).connector_id AND r.resource_type = (_c).resource_type
-                  UNION ALL
-                  SELECT q.resource_id, q.change FROM _flohsync.record_change q
-                   WHERE q.resource_id = ANY (_queued) AND q.change <> 'again') e
-           GROUP BY e.resource_id) f
-    JOIN flohsync.resource_record x ON x.id = f.resource_id
-    LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
-END;
-COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, uuid[]) IS
-  'Queues the jobs that tell a workflow of each record changed since it was last told; returns their number';
+AS $$
+DECLARE
+  records jsonb[];
+  known int;
+  did record;
+BEGIN
+  jobs := 0;
+  refused := 0;
+  errors := '[]';
+  SELECT array_agg(f.record ORDER BY f.tried_at NULLS FIRST, f.external_id), count(f.tried_at) INTO records, known
+    FROM (SELECT x.external_id, e.tried_at,
+                 _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
+                   -- What several changes come to is what the record is now.
+                   CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (e.changes) THEN 'staled' WHEN 'added' = ANY (e.changes) THEN 'added'
+                        WHEN 'staled' = ANY (e.changes) OR 'restored' = ANY (e.changes) THEN 'restored' ELSE 'updated' END,
+                   m.user_id, m.match_status) AS record
+            FROM (SELECT y.resource_id, array_agg(DISTINCT y.change) AS changes, min(y.tried_at) AS tried_at
+                    FROM (SELECT g.resource_id, g.change, NULL::timestamptz AS tried_at
+                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
+                           WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
+                          UNION ALL
+                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'again'
+                          UNION ALL
+                          SELECT s.resource_id, s.change, s.tried_at FROM _flohsync.setback s
+                           WHERE s.config_id = _c.id AND s.stage = 'workflow' AND s.resource_id = ANY (_setbacks)) y
+                   GROUP BY y.resource_id) e
+            JOIN flohsync.resource_record x ON x.id = e.resource_id
+            LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id) f;
+  IF records IS NULL THEN
+    RETURN;
+  END IF;
+  did := _flohsync.in_halves('workflow', _c, _run, cardinality(records), known, NULL, NULL, NULL, records);
+  jobs := did.jobs;
+  refused := cardinality(did.failed);
+  SELECT _flohsync.note_setbacks('workflow', _c, _run, NULL, array_agg((f.record ->> 'resourceId')::uuid ORDER BY f.i), array_agg(f.record ->> 'externalId' ORDER BY f.i),
+           array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i), array_agg(f.record ->> 'change' ORDER BY f.i)) INTO errors
+    FROM (SELECT records[u.nr] AS record, u.state, u.message, u.i FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS u(nr, state, message, i)) f;
+  IF did.untried <> '{}' THEN
+    errors := errors || _flohsync.stage_failed(_run, 'workflow', '54000', 'too many rows failed: the others wait for the next run');
+    PERFORM _flohsync.note_changes(_c.connector_id, _c.resource_type, array_agg((records[u.nr] ->> 'resourceId')::uuid), records[u.nr] ->> 'change')
+       FROM unnest(did.untried) AS u(nr) GROUP BY records[u.nr] ->> 'change';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, bigint[], uuid[]) IS
+  'Queues the jobs that tell a workflow of each record changed since it was last told; their number, and the records with which that failed';
 
 CREATE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
 LANGUAGE plpgsql
@@ -213,7 +242,7 @@ FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION _flohsync.w
 -- For a worker outside that does the workflows.
 
 CREATE FUNCTION flohsync.claim_workflow_jobs(max int) RETURNS SETOF flohsync.workflow_job
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -248,6 +277,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
   'Gives at most a number of jobs to the caller, each to one caller; it must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they are given out again';
+SELECT _flohsync.allow('manager', 'flohsync.claim_workflow_jobs(int)');
 
 CREATE FUNCTION _flohsync.claimed_job(_id bigint) RETURNS flohsync.workflow_job
 LANGUAGE plpgsql
@@ -258,11 +288,12 @@ DECLARE
 BEGIN
   SELECT * INTO j FROM flohsync.workflow_job x WHERE x.id = _id FOR UPDATE;
   IF NOT FOUND THEN
-    RAISE undefined_object USING MESSAGE = format('workflow job %s does not exist', coalesce(_id::text, 'NULL'));
+    PERFORM _flohsync.raise('42704', format('workflow job %s does not exist', coalesce(_id::text, 'NULL')));
   ELSIF j.status <> 'running' THEN
-    RAISE object_not_in_prerequisite_state USING
-      MESSAGE = format('workflow job %s is not being worked on', _id), DETAIL = format('Its status is %s.', j.status),
-      HINT = 'Take jobs with flohsync.claim_workflow_jobs().';
+    PERFORM _flohsync.raise('55000',
+      format('workflow job %s is not being worked on', _id),
+      format('Its status is %s.', j.status),
+      'Take jobs with flohsync.claim_workflow_jobs().');
   END IF;
   RETURN j;
 END
@@ -282,7 +313,7 @@ END;
 COMMENT ON FUNCTION _flohsync.end_job(bigint, text, text, timestamptz) IS 'Ends a job, or queues it again for later';
 
 CREATE FUNCTION flohsync.complete_workflow_job(id bigint) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -291,9 +322,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Says that a claimed job is done; 42704 when there is none, 55000 when it is not claimed';
+SELECT _flohsync.allow('manager', 'flohsync.complete_workflow_job(bigint)');
 
 CREATE FUNCTION flohsync.fail_workflow_job(id bigint, error text) RETURNS text
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -307,6 +339,7 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
   'Says that a claimed job failed: it is queued again after 5, then 10 seconds, and fails for good at the third attempt; returns queued or failed';
+SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 
 -- The history of runs and of jobs.
 

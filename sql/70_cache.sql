@@ -71,3 +71,4 @@ COMMENT ON COLUMN flohsync.entitlement_event.id IS 'Identity of the event';
 COMMENT ON COLUMN flohsync.entitlement_event.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.entitlement_event.body IS 'Body of the webhook';
 COMMENT ON COLUMN flohsync.entitlement_event.received_at IS 'When it was received';
+SELECT _flohsync.allow('manager', 'flohsync.entitlement_event');

@@ -26,18 +26,55 @@ CREATE TRIGGER deliveries_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.webhook_delivery');
 
 CREATE TABLE _flohsync.webhook_handler (
-  id      boolean PRIMARY KEY DEFAULT true CHECK (id),
-  handler text NOT NULL,
-  owner   name NOT NULL DEFAULT current_user,
-  set_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+  id         boolean PRIMARY KEY DEFAULT true CHECK (id),
+  handler    text NOT NULL,
+  owner      _flohsync.role NOT NULL,
+  code_owner _flohsync.role NOT NULL,
+  set_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE _flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
 COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'True: there is one row at most';
 COMMENT ON COLUMN _flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or of flohsync.worker_role if that is one, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or with none if that is one, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS 'Owner of the function when it was set; of another one it is not called';
 COMMENT ON COLUMN _flohsync.webhook_handler.set_at IS 'When it was set';
 
-CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+CREATE FUNCTION _flohsync.guard_handler() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true)
+     OR TG_OP <> 'DELETE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
+    PERFORM _flohsync.raise('42501',
+      _flohsync.clean(format('the entitlement handler runs with the rights of role "%s"', _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END))),
+      NULL,
+      'Only a member of that role can set or change it.');
+  END IF;
+  RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.guard_handler() IS 'Keeps a role from changing what another one runs as the entitlement handler';
+CREATE TRIGGER guard_handler BEFORE INSERT OR UPDATE OR DELETE ON _flohsync.webhook_handler
+FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_handler();
+
+CREATE FUNCTION _flohsync.function_of_handler(_handler text) RETURNS oid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  form text[] := regexp_match(_handler, '^(.*)\((uuid, jsonb|text, jsonb|jsonb)\)$');
+  part text[] := parse_ident(form[1]);
+BEGIN
+  -- Not to_regprocedure: it takes USAGE on the schema, which no role here needs.
+  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE n.nspname = part[1] AND p.proname = part[2] AND oidvectortypes(p.proargtypes) = form[2]
+             AND p.prokind = 'f' AND NOT p.proretset);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.function_of_handler(text) IS 'The function that a text of webhook_handler names; null when there is none';
+
+CREATE FUNCTION _flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -53,30 +90,37 @@ BEGIN
      OR oidvectortypes(p.proargtypes) NOT IN ('uuid, jsonb', 'text, jsonb', 'jsonb') THEN
     PERFORM _flohsync.invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
       'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
-  ELSIF NOT has_function_privilege(p.oid, 'EXECUTE') THEN
-    RAISE insufficient_privilege USING MESSAGE = format('permission denied for function %s', p.oid::regprocedure);
+  ELSIF NOT has_function_privilege(_flohsync.caller(), p.oid, 'EXECUTE') THEN
+    PERFORM _flohsync.raise('42501', format('permission denied for function %s', p.oid::regprocedure));
   END IF;
-  INSERT INTO _flohsync.webhook_handler AS h (handler)
-  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) FROM pg_namespace n WHERE n.oid = p.pronamespace
-  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, set_at = EXCLUDED.set_at;
+  INSERT INTO _flohsync.webhook_handler AS h (handler, owner, code_owner)
+  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), _flohsync.role(_flohsync.caller()), _flohsync.role(p.proowner)
+    FROM pg_namespace n WHERE n.oid = p.pronamespace
+  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner, set_at = EXCLUDED.set_at;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS 'What the public function of this name does, as its owner';
+
+CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
-  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; of the workers, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event';
+  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; with none, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and could act as who set the one before';
 
 CREATE FUNCTION flohsync.handle_webhook(connector text, body jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_handle_webhook';
 COMMENT ON FUNCTION flohsync.handle_webhook(text, jsonb) IS
   'Takes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for a body that makes no sense, 55000 for a disabled connector';
+SELECT _flohsync.allow('manager', 'flohsync.handle_webhook(text, jsonb)');
 
 CREATE FUNCTION flohsync.receive_webhook(connector text, body bytea, headers jsonb) RETURNS jsonb
-LANGUAGE c VOLATILE
+LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_receive_webhook';
 COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
   'Verifies a webhook and takes it: the body as it came, the headers as an object of texts; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
+SELECT _flohsync.allow('manager', 'flohsync.receive_webhook(text, bytea, jsonb)');
 
 -- Failures.
 
@@ -93,7 +137,21 @@ COMMENT ON FUNCTION _flohsync.webhook_failed(flohsync.resource_record, text, tex
 
 -- Added, updated or restored.
 
-CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text) RETURNS void
+-- A webhook waits for a matching of many before it locks its record; the message says why it does not have to.
+CREATE FUNCTION _flohsync.await_matching(_connector uuid, _type text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.share_matching(_connector, _type);
+  RETURN NULL;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+  RETURN _flohsync.clean(SQLERRM);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'share_matching() for a webhook, which goes on without it where that cannot be had: null, or why not';
+
+CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text, _hindered text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -109,8 +167,9 @@ BEGIN
     RETURN;
   END IF;
   BEGIN
-    IF _flohsync.is_user_type(c) THEN
-      PERFORM _flohsync.share_matching(c);
+    IF _flohsync.is_user_type(c) AND _hindered IS NOT NULL THEN
+      PERFORM _flohsync.webhook_failed(x, 'match', '55P03', _hindered);
+    ELSIF _flohsync.is_user_type(c) THEN
       -- Nobody is created while a run is held.
       held := c.create_users AND EXISTS (SELECT FROM flohsync.sync_run r
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held');
@@ -124,8 +183,8 @@ BEGIN
   END;
   BEGIN
     IF _flohsync.tells_records(c) THEN
-      PERFORM _flohsync.queue_record_jobs(c, NULL, jsonb_build_array(
-                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)))
+      PERFORM _flohsync.queue_record_jobs(c, NULL, ARRAY[
+                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)])
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
     END IF;
   EXCEPTION WHEN OTHERS THEN
@@ -134,8 +193,8 @@ BEGIN
   END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text) IS
-  'Does what post-sync does, for one record that a webhook changed; failures are recorded, not raised';
+COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text, text) IS
+  'Does what post-sync does, for one record that a webhook changed; failures, and why it did not get the lock of the matching, are recorded, not raised';
 
 -- Out of the scope that the filter rules set: as a complete pass would find it.
 
@@ -196,7 +255,7 @@ BEGIN
   -- The users there were: those who are gone count, and so many of the others are enough to know.
   SELECT count(*) + n - 1 INTO active
     FROM (SELECT FROM flohsync.connector_sync_match m
-            JOIN flohsync.v_user u ON u.id = m.user_id
+            JOIN _flohsync.app_user u ON u.id = m.user_id
            WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
              AND m.match_status IN ('matched', 'manual_override') AND coalesce(u.active, true)
            LIMIT CASE WHEN max_fraction > 0 THEN ceil(n / max_fraction) ELSE 0 END) u;
@@ -209,7 +268,7 @@ COMMENT ON FUNCTION _flohsync.too_many_leavers(flohsync.connector_sync_config) I
 -- _let_go applies the rules about the user of a record that is to be removed:
 -- true when that may be done.  Otherwise it must stay, stale, because the next
 -- post-sync has to look at it.
-CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, OUT removable boolean, OUT deactivated boolean)
+CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -218,7 +277,9 @@ DECLARE
 BEGIN
   removable := true;
   deactivated := false;
-  PERFORM _flohsync.share_matching(_c);
+  IF _hindered IS NOT NULL THEN
+    RAISE lock_not_available USING MESSAGE = _flohsync.clean(_hindered);
+  END IF;
   -- All records of the user in one order: when the last two of them go at once, one sees that it is the last.
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.user_id = (SELECT o.user_id FROM flohsync.connector_sync_match o WHERE o.connector_resource_id = _x.id)
@@ -251,7 +312,7 @@ EXCEPTION WHEN OTHERS THEN
   deactivated := false;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record) IS
+COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record, text) IS
   'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
 
 CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
@@ -265,8 +326,15 @@ DECLARE
   own uuid;
   outcome text := 'none';
   left_by_that boolean := false;
+  of_users boolean;
+  hindered text;
   _observed_at timestamptz;
 BEGIN
+  SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
+  of_users := c.id IS NOT NULL AND _flohsync.is_user_type(c);
+  IF of_users THEN
+    hindered := _flohsync.await_matching(_connector, _type);
+  END IF;
   LOOP
     SELECT * INTO x FROM flohsync.resource_record r
      WHERE r.external_id = _external_id COLLATE "C" AND r.resource_type = _type AND r.connector_id = _connector
@@ -286,10 +354,9 @@ BEGIN
     IF NOT _flohsync.is_news(x, _observed_at, _event_at) THEN
       RETURN 'ignored';
     END IF;
-    SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
     outcome := 'removed';
-    IF c.id IS NOT NULL AND _flohsync.is_user_type(c) THEN
-      verdict := _flohsync.let_go(c, x);
+    IF of_users THEN
+      verdict := _flohsync.let_go(c, x, hindered);
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';

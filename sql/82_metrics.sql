@@ -18,9 +18,9 @@ BEGIN ATOMIC
       FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
   SELECT 'flohsync_info', _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
   UNION ALL SELECT 'flohsync_launcher_up', NULL,
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync launcher')
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
   UNION ALL SELECT 'flohsync_workers', NULL,
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'flohsync worker')
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync worker')
   UNION ALL SELECT 'flohsync_workers_limit', NULL, pg_catalog.current_setting('flohsync.max_workers', true)::numeric
   UNION ALL SELECT 'flohsync_enabled', NULL, (pg_catalog.current_setting('flohsync.enabled', true) IS DISTINCT FROM 'off')::int
   UNION ALL SELECT 'flohsync_scheduled', j.labels, (j.scheduled AND NOT j.parked)::int FROM job j
@@ -30,6 +30,8 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_last_run_timestamp_seconds', j.labels, extract(epoch FROM j.last_sync_at) FROM job j
   UNION ALL SELECT 'flohsync_last_success_timestamp_seconds', j.labels, extract(epoch FROM j.last_success_at) FROM job j
   UNION ALL SELECT 'flohsync_last_full_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_full_pass_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_complete_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_complete_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_pass_incomplete', j.labels, (j.incomplete_reason IS NOT NULL)::int FROM job j
   UNION ALL SELECT 'flohsync_last_run_failed', j.labels, (j.last_sync_status = 'error')::int FROM job j
   UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000 FROM job j
   UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || _flohsync.metric_label('status', s.status),
@@ -57,7 +59,7 @@ END;
 COMMENT ON FUNCTION _flohsync.metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
 
 CREATE FUNCTION flohsync.metrics() RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH family (position, name, type, help) AS (VALUES
@@ -73,6 +75,8 @@ BEGIN ATOMIC
     (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),
     (11, 'flohsync_last_success_timestamp_seconds', 'gauge', 'End of the last run that succeeded'),
     (12, 'flohsync_last_full_pass_timestamp_seconds', 'gauge', 'Start of the last complete full pass'),
+    (25, 'flohsync_last_complete_pass_timestamp_seconds', 'gauge', 'End of the last run whose pass was complete'),
+    (26, 'flohsync_last_pass_incomplete', 'gauge', 'Whether the pass of the last run was not complete'),
     (13, 'flohsync_last_run_failed', 'gauge', 'Whether the last run failed or is held'),
     (14, 'flohsync_last_run_duration_seconds', 'gauge', 'Duration of the last run'),
     (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, going on, or held for a decision'),
@@ -105,3 +109,4 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync.metrics() IS
   'Figures of this database in the text format of Prometheus; counters are of all runs ever, whatever the history keeps';
+SELECT _flohsync.allow('reader', 'flohsync.metrics()');

@@ -17,6 +17,8 @@ SELECT pg_catalog.pg_extension_config_dump('flohsync.floh_user', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_profile', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.user_external_identity', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_match', '');
+SELECT pg_catalog.pg_extension_config_dump('_flohsync.departure', '');
+SELECT pg_catalog.pg_extension_config_dump('_flohsync.departure_seq_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_flohsync.webhook_handler', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.entitlement_event_id_seq', '');

@@ -29,6 +29,8 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -38,6 +40,7 @@
 #include "apply.h"
 #include "db.h"
 #include "lookup.h"
+#include "memory_page.h"
 #include "outbox.h"
 
 #define APPLY_ROUNDS	20
@@ -65,6 +68,8 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 
 	for (int column = 0; column < 5; column++)
 	{
+		Size		bytes = 0;
+
 		for (int i = 0; i < n; i++)
 		{
 			const Record *r = &records[which[i]];
@@ -73,7 +78,10 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 				column == 2 ? r->email :
 				column == 3 ? (scope->parser ? page_stored_attributes(scope->parser, r) : r->attributes) :
 				(Slice) {r->hash, FLOHSYNC_HASH_HEX};
+			bytes += slices[i].len + sizeof(int32) * 2;
 		}
+		/* Beside the array, PostgreSQL makes jsonb of the attributes, one after the other. */
+		memory_expect(scope->memory, bytes + scope->heaviest);
 		v[column] = store_text_array(slices, n);
 	}
 	pfree(slices);
@@ -93,11 +101,13 @@ apply_insert(const ApplyScope *scope, const Record *records, const int *which, i
 {
 	static DbQuery plain = {
 		APPLY_INSERT " returning external_id, num, id",
-		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.generic = true
 	};
 	static DbQuery yielding = {
 		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
-		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.generic = true
 	};
 	Datum		v[10] = {scope->connector, scope->resource_type};
 	char		nulls[10];
@@ -442,68 +452,117 @@ apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *s
 		seen[(*nseen)++] = db_int64(r, 1, 0);
 }
 
-#define APPLY_MAX_GROUPS	2000
-
-static int
-apply_compare_slice(const void *a, const void *b)
+/* Ids of groups, each once: of many users' groups there are few. */
+typedef struct GroupEntry
 {
-	const Slice *x = a;
-	const Slice *y = b;
+	Slice		id;
+	uint32		hash;
+	bool		synced;			/* there is such a group, and it is not stale */
+	char		status;			/* of simplehash.h */
+} GroupEntry;
 
-	return page_compare_ids(x->data, x->len, y->data, y->len);
+static uint32
+apply_hash_slice(Slice slice)
+{
+	return hash_bytes((const unsigned char *) slice.data, slice.len);
+}
+
+#define SH_PREFIX			groupset
+#define SH_ELEMENT_TYPE		GroupEntry
+#define SH_KEY_TYPE			Slice
+#define SH_KEY				id
+#define SH_HASH_KEY(t, k)	apply_hash_slice(k)
+#define SH_EQUAL(t, a, b)	(page_compare_ids((a).data, (a).len, (b).data, (b).len) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(t, e)	((e)->hash)
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+typedef struct GroupSearch
+{
+	groupset_hash *set;
+	PageMemory *memory;
+} GroupSearch;
+
+static bool
+apply_note_group(void *arg, Slice id)
+{
+	GroupSearch *search = arg;
+	bool		found;
+
+	/* Room for when it doubles. */
+	memory_expect(search->memory, (Size) search->set->size * 2 * sizeof(GroupEntry));
+	groupset_insert(search->set, id, &found)->synced = false;
+	return false;
+}
+
+static bool
+apply_group_is_synced(void *arg, Slice id)
+{
+	GroupSearch *search = arg;
+	GroupEntry *entry = groupset_lookup(search->set, id);
+
+	return entry != NULL && entry->synced;
+}
+
+/* Asks which of the groups are synced. */
+static void
+apply_find_groups(const ApplyScope *scope, GroupSearch *search)
+{
+	Size		n = search->set->members;
+	Size		bytes = 0;
+	Slice	   *ids;
+	groupset_iterator it;
+	GroupEntry *entry;
+	uint64		rows;
+	int			k = 0;
+
+	memory_expect(search->memory, n * sizeof(Slice));
+	ids = palloc_extended(n * sizeof(Slice), MCXT_ALLOC_HUGE);
+	groupset_start_iterate(search->set, &it);
+	while ((entry = groupset_iterate(search->set, &it)) != NULL)
+	{
+		bytes += entry->id.len + sizeof(int32) * 2;
+		ids[k++] = entry->id;
+	}
+	/* The array, and as it is planned for what is in it, three copies. */
+	memory_expect(search->memory, bytes * 4);
+	store_synced_groups(scope->connector, store_text_array(ids, k));
+	rows = SPI_processed;
+	for (uint64 r = 0; r < rows; r++)
+	{
+		char	   *id = db_text(r, 1);
+
+		entry = groupset_lookup(search->set, (Slice) {id, (int) strlen(id)});
+		if (entry != NULL)
+			entry->synced = true;
+		pfree(id);
+	}
+	pfree(ids);
 }
 
 /* Keeps the records that are members of a group that is synced and not stale. */
 static int
 apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int n)
 {
-	Slice	   *mine = palloc(sizeof(Slice) * APPLY_MAX_GROUPS);
-	Slice	   *all = NULL;
-	Slice	   *synced;
-	int			nall = 0;
-	int			room = 0;
-	uint64		rows;
+	GroupSearch search = {groupset_create(CurrentMemoryContext, 256, NULL), scope->memory};
 	int			kept = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		int			k = Min(page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS), APPLY_MAX_GROUPS);
-
-		if (nall + k > room)
-		{
-			room = Max(room * 2, nall + k + 1024);
-			all = all ? repalloc(all, sizeof(Slice) * room) : palloc(sizeof(Slice) * room);
-		}
-		if (k > 0)
-			memcpy(all + nall, mine, sizeof(Slice) * k);
-		nall += k;
+		CHECK_FOR_INTERRUPTS();
+		(void) page_group_ids(parser, &records[i], apply_note_group, &search);
 	}
-	if (nall == 0)
-		return 0;
-	/* Many users, few groups. */
-	qsort(all, nall, sizeof(Slice), apply_compare_slice);
-	for (int i = 0; i < nall; i++)
-		if (kept == 0 || apply_compare_slice(&all[kept - 1], &all[i]) != 0)
-			all[kept++] = all[i];
-	store_synced_groups(scope->connector, store_text_array(all, kept));
-	rows = SPI_processed;
-	synced = palloc(sizeof(Slice) * Max(rows, 1));
-	for (uint64 r = 0; r < rows; r++)
+	if (search.set->members > 0)
 	{
-		synced[r].data = db_text(r, 1);
-		synced[r].len = strlen(synced[r].data);
+		apply_find_groups(scope, &search);
+		for (int i = 0; i < n; i++)
+			if (page_group_ids(parser, &records[i], apply_group_is_synced, &search))
+				records[kept++] = records[i];
 	}
-	kept = 0;
-	for (int i = 0; i < n; i++)
-	{
-		int			k = Min(page_group_ids(parser, &records[i], mine, APPLY_MAX_GROUPS), APPLY_MAX_GROUPS);
-		bool		member = false;
-
-		for (int g = 0; g < k && !member; g++)
-			member = bsearch(&mine[g], synced, rows, sizeof(Slice), apply_compare_slice) != NULL;
-		if (member)
-			records[kept++] = records[i];
-	}
+	groupset_destroy(search.set);
 	return kept;
 }
 
@@ -517,8 +576,11 @@ apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser, Record
 		kept = n;
 	else
 		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
 			if (filter_passes(filter, &records[i]))
 				records[kept++] = records[i];
+		}
 	if (filter->member_of_synced_groups)
 		kept = apply_filter_members(scope, parser, records, kept);
 	return kept;

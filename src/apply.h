@@ -27,6 +27,8 @@ typedef struct ApplyScope
 	Jsonb	   *event_keys;		/* which event has named which key last (webhook_keys.c); NULL: the records are whole */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
+	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */
+	Size		heaviest;		/* as of UpstreamPage */
 	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;

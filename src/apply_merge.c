@@ -288,7 +288,9 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 			if (!(record->partial & RECORD_KEEPS_EMAIL))
 				s->email = record->email;
 			has_attributes |= changed.data != NULL;
-			merge_members(&attributes, changed);
+			/* What is too large already is set aside, and need not become larger. */
+			if (attributes.len <= FLOHSYNC_MAX_RECORD_BYTES)
+				merge_members(&attributes, changed);
 		}
 		appendStringInfoChar(&attributes, '}');
 		if (known_only && !s->there)
@@ -314,7 +316,8 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	if (!page_parse_records(m->merger, text.data, text.len, merged, &problem))
 		elog(ERROR, "records that were put together cannot be read: %s", problem);
 	faults = palloc(sizeof(RecordFault) * (merged->nfaults + nunknown + 1));
-	memcpy(faults, merged->faults, sizeof(RecordFault) * merged->nfaults);
+	if (merged->nfaults > 0)
+		memcpy(faults, merged->faults, sizeof(RecordFault) * merged->nfaults);
 	memcpy(faults + merged->nfaults, unknown, sizeof(RecordFault) * nunknown);
 	merged->faults = faults;
 	merged->nfaults += nunknown;

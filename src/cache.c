@@ -48,6 +48,7 @@
 #include "guc.h"
 #include "json.h"
 #include "json_jsonb.h"
+#include "memory_page.h"
 #include "redis.h"
 #include "shmem_cache.h"
 #include "wait.h"
@@ -190,7 +191,8 @@ cache_parse_harmless(const char *text, size_t len)
 		parser = json_parser_create_limited(CACHE_MAX_NODES);
 		MemoryContextSwitchTo(old);
 	}
-	if (json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) && (parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0)
+	if (json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) && (parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0 &&
+		(len * JSON_MOST_WEIGHT <= memory_record_limit() || json_weight(parser, JSON_ROOT, NULL) <= memory_record_limit()))
 		return parser;
 	json_parser_trim(parser, CACHE_KEEP_NODES);
 	return NULL;

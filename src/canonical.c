@@ -18,6 +18,8 @@
 #include "postgres.h"
 
 #include "utils/memutils.h"
+
+#include "memory_page.h"
 #endif
 
 #include <openssl/evp.h>
@@ -128,12 +130,15 @@ canonical_trim(Canonical *canonical, size_t keep)
 
 /* Makes an array hold at least wanted items. */
 static void *
-grow(struct CanonicalWork *work, void *array, uint32 *size, uint32 wanted, size_t item)
+grow(Canonical *canonical, void *array, uint32 *size, uint32 wanted, size_t item)
 {
-	uint32		larger = Max(*size, 64);
+	struct CanonicalWork *work = canonical->work;
+	size_t		larger = Max(*size, 64);
 
 	while (larger < wanted)
 		larger *= 2;
+	larger = Min(larger, PG_UINT32_MAX);
+	memory_take(canonical->arena.memory, (larger - *size) * item);
 	if (array == NULL)
 		array = MemoryContextAllocHuge(work->context, larger * item);
 	else
@@ -149,6 +154,7 @@ enlarge(Canonical *canonical, size_t more)
 
 	while (size < canonical->len + more + COPY_SLACK)
 		size *= 2;
+	memory_take(canonical->arena.memory, size - canonical->size);
 	if (canonical->data == NULL)
 		canonical->data = MemoryContextAllocHuge(canonical->work->context, size);
 	else
@@ -365,7 +371,7 @@ open_container(Canonical *canonical, const JsonParser *parser, const JsonNode *n
 	Frame	   *frame;
 
 	if (work->nframes >= work->frames_size)
-		work->frames = grow(work, work->frames, &work->frames_size, work->nframes + 1, sizeof(Frame));
+		work->frames = grow(canonical, work->frames, &work->frames_size, work->nframes + 1, sizeof(Frame));
 	frame = &work->frames[work->nframes++];
 	frame->object = node->type == JSON_OBJECT;
 	frame->first = true;
@@ -378,7 +384,7 @@ open_container(Canonical *canonical, const JsonParser *parser, const JsonNode *n
 		return;
 
 	if (node->count * 2 > work->keys_size - work->nkeys)
-		work->keys = grow(work, work->keys, &work->keys_size, work->nkeys + node->count * 2, sizeof(CanonicalKey));
+		work->keys = grow(canonical, work->keys, &work->keys_size, work->nkeys + node->count * 2, sizeof(CanonicalKey));
 	for (uint32 i = node->child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		const JsonNode *name = &nodes[i];
@@ -431,7 +437,7 @@ is_left_out(Canonical *canonical, const Frame *frame, const CanonicalKey *key)
 		if (path->data[offset + key->len] != path->separator)
 			continue;
 		if (work->ntails >= work->tails_size)
-			work->tails = grow(work, work->tails, &work->tails_size, work->ntails + 1, sizeof(Tail));
+			work->tails = grow(canonical, work->tails, &work->tails_size, work->ntails + 1, sizeof(Tail));
 		work->tails[work->ntails].path = work->tails[i].path;
 		work->tails[work->ntails++].offset = offset + key->len + 1;
 	}
@@ -454,7 +460,7 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 	work->ntails = 0;
 	canonical->paths = paths;
 	if (npaths > work->tails_size)
-		work->tails = grow(work, work->tails, &work->tails_size, npaths, sizeof(Tail));
+		work->tails = grow(canonical, work->tails, &work->tails_size, npaths, sizeof(Tail));
 	for (uint32 i = 0; i < npaths; i++)
 	{
 		work->tails[i].path = i;

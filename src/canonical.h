@@ -17,6 +17,7 @@ typedef struct CanonicalArena
 {
 	struct CanonicalChunk *chunks;	/* newest first */
 	struct MemoryContextData *context;
+	struct PageMemory *memory;	/* that it is counted in; NULL: in none */
 } CanonicalArena;
 
 extern char *canonical_arena_alloc(CanonicalArena *arena, size_t size);
@@ -108,7 +109,7 @@ typedef struct Canonical
 	struct CanonicalWork *work;
 } Canonical;
 
-/* Made in the current memory context, where its buffers will live, too. */
+/* Made in the current memory context, where its buffers will live, too; counted in arena.memory, once that is set. */
 extern Canonical *canonical_create(void);
 extern void canonical_reset(Canonical *canonical);
 

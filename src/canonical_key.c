@@ -11,6 +11,8 @@
 #include "postgres.h"
 
 #include "utils/memutils.h"
+
+#include "memory_page.h"
 #endif
 
 #include "canonical.h"
@@ -34,6 +36,7 @@ canonical_arena_alloc(CanonicalArena *arena, size_t size)
 	{
 		size_t		room = Max(size, CHUNK_SIZE);
 
+		memory_take(arena->memory, offsetof(CanonicalChunk, data) + room);
 		chunk = MemoryContextAllocHuge(arena->context, offsetof(CanonicalChunk, data) + room);
 		chunk->next = arena->chunks;
 		chunk->size = room;

@@ -64,6 +64,12 @@
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#define compat_may_connect(d, r)	(object_aclcheck(DatabaseRelationId, (d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#else
+#define compat_may_connect(d, r)	(pg_database_aclcheck((d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#endif
+
+#if PG_VERSION_NUM >= 160000
 #define compat_may_execute(f, r)	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #else
 #define compat_may_execute(f, r)	(pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)
@@ -81,6 +87,15 @@
 #define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), NULL, (n), 0)
 #else
 #define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), (n), 0)
+#endif
+
+/* The executor is run to the end, or not, without being told since 18. */
+#if PG_VERSION_NUM >= 180000
+#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count
+#else
+#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count, execute_once
 #endif
 
 #endif							/* FLOHSYNC_COMPAT_H */

@@ -72,6 +72,16 @@ crypto_sha1(const void *data, size_t len, unsigned char out[CRYPTO_SHA1_BYTES])
 }
 
 bool
+crypto_sha256(const void *data, size_t len, unsigned char out[CRYPTO_SHA256_BYTES])
+{
+	unsigned int outlen = 0;
+	bool		done = EVP_Digest(data, len, out, &outlen, EVP_sha256(), NULL) == 1 && outlen == CRYPTO_SHA256_BYTES;
+
+	ERR_clear_error();
+	return done;
+}
+
+bool
 crypto_hmac_sha256(const void *key, size_t keylen, const void *data, size_t len,
 				   unsigned char out[CRYPTO_HMAC_BYTES])
 {

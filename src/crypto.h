@@ -11,6 +11,7 @@
 #define CRYPTO_SEAL_BYTES		(CRYPTO_NONCE_BYTES + CRYPTO_TAG_BYTES)	/* that a sealed text is longer */
 #define CRYPTO_HMAC_BYTES		32
 #define CRYPTO_SHA1_BYTES		20
+#define CRYPTO_SHA256_BYTES		32
 #define CRYPTO_MAX_SIGNATURE	1024	/* RSA of 8192 bits */
 
 typedef enum CryptoAlgorithm
@@ -35,6 +36,7 @@ extern bool crypto_equal(const void *a, size_t alen, const void *b, size_t blen)
 extern void crypto_wipe(void *data, size_t len);
 
 extern bool crypto_sha1(const void *data, size_t len, unsigned char out[CRYPTO_SHA1_BYTES]);
+extern bool crypto_sha256(const void *data, size_t len, unsigned char out[CRYPTO_SHA256_BYTES]);
 extern bool crypto_hmac_sha256(const void *key, size_t keylen, const void *data, size_t len,
 							   unsigned char out[CRYPTO_HMAC_BYTES]);
 

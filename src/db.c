@@ -1,16 +1,10 @@
 /*
  * db.c
- *	  The only place that starts and ends transactions, and that takes the
- *	  lock of a run.
+ *	  The only place that starts and ends transactions.
  *
  * A worker's transaction begins with the extension guard: the extension is
  * looked up by name and its object is locked, so that DROP EXTENSION waits for
  * the transaction, and the worker leaves in peace when it is gone.
- *
- * The lock of a run is a session lock on (database, connector, resource type)
- * in the space of advisory locks, in a class that no SQL function uses (1 and
- * 2 are taken, see lockfuncs.c).  It dies with its holder; that is what makes
- * it, and not a column, the proof that a run is alive.
  */
 #include "postgres.h"
 
@@ -19,11 +13,9 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -62,6 +54,9 @@ db_guard_extension(void)
  * db_begin starts a worker's transaction, with a snapshot and SPI connected.
  * What is allocated until db_commit goes with it; afterwards the caller's
  * memory context is the current one again.
+ *
+ * Settings are those that the worker began with: what an application's code
+ * behind the seam has set reaches no other transaction.
  */
 void
 db_begin(const char *activity)
@@ -69,6 +64,7 @@ db_begin(const char *activity)
 	db_caller_context = CurrentMemoryContext;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	ResetAllOptions();
 	db_guard_extension();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -165,20 +161,6 @@ db_retry(DbWork work, void *arg)
 		wait_ms(Min(1000, 20L << Min(attempt, 6)), WAIT_RETRY);
 }
 
-/* db_worker_role is the role of flohsync.worker_role; an error when there is none, or it is a superuser. */
-Oid
-db_worker_role(void)
-{
-	Oid			role = get_role_oid(flohsync_worker_role, true);
-
-	if (!OidIsValid(role) || superuser_arg(role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
-				 errmsg("nothing can be done as role \"%s\" of flohsync.worker_role", flohsync_worker_role),
-				 errhint("Set flohsync.worker_role to a role that exists and is not a superuser.")));
-	return role;
-}
-
 /* What makes a plan one for a few rows by their keys, whatever the session's settings. */
 static const char *const by_index_settings[][2] = {
 	{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_hashjoin", "off"},
@@ -191,7 +173,7 @@ db_prepare(DbQuery *query)
 {
 	SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
 										  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
-										  query->by_index ? CURSOR_OPT_GENERIC_PLAN : 0);
+										  query->by_index || query->generic ? CURSOR_OPT_GENERIC_PLAN : 0);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
@@ -266,39 +248,4 @@ db_bool(uint64 row, int column)
 	Datum		value = db_value(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
-}
-
-uint64
-db_run_lock_key(const char *connector, const char *resource_type)
-{
-	return hash_bytes_extended((const unsigned char *) connector, strlen(connector),
-							   hash_bytes_extended((const unsigned char *) resource_type,
-												   strlen(resource_type), 0));
-}
-
-static void
-db_run_lock_tag(LOCKTAG *tag, const char *connector, const char *resource_type)
-{
-	uint64		key = db_run_lock_key(connector, resource_type);
-
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, DB_RUN_LOCK_CLASS);
-}
-
-/* db_lock_run: false when another process has the lock; does not wait. */
-bool
-db_lock_run(const char *connector, const char *resource_type, bool session)
-{
-	LOCKTAG		tag;
-
-	db_run_lock_tag(&tag, connector, resource_type);
-	return LockAcquire(&tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-db_unlock_run(const char *connector, const char *resource_type)
-{
-	LOCKTAG		tag;
-
-	db_run_lock_tag(&tag, connector, resource_type);
-	LockRelease(&tag, ExclusiveLock, true);
 }

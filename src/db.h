@@ -1,6 +1,6 @@
 /*
  * db.h
- *	  Transactions, queries and locks of the workers.  See db.c.
+ *	  Transactions and queries of the workers.  See db.c.
  */
 #ifndef FLOHSYNC_DB_H
 #define FLOHSYNC_DB_H
@@ -11,7 +11,8 @@
  * A statement that is planned once per backend.  custom: planned anew for
  * each call, because a plan made while a table was small is kept for ever
  * otherwise.  by_index: planned once all the same, for a few rows by their
- * key, whatever the planner thinks of the table's size.
+ * key, whatever the planner thinks of the table's size.  generic: planned once,
+ * so that large arrays among the values are not copied into a plan.
  */
 typedef struct DbQuery
 {
@@ -20,6 +21,7 @@ typedef struct DbQuery
 	Oid			types[16];
 	bool		custom;
 	bool		by_index;
+	bool		generic;
 	SPIPlanPtr	plan;
 } DbQuery;
 
@@ -32,19 +34,11 @@ extern void db_abort(void);
 typedef void (*DbWork) (void *arg);
 extern void db_retry(DbWork work, void *arg);
 
-extern Oid	db_worker_role(void);
-
 extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
 
 extern Datum db_value(uint64 row, int column, bool *isnull);
 extern char *db_text(uint64 row, int column);
 extern int64 db_int64(uint64 row, int column, int64 otherwise);
 extern bool db_bool(uint64 row, int column);
-
-extern bool db_lock_run(const char *connector, const char *resource_type, bool session);
-extern void db_unlock_run(const char *connector, const char *resource_type);
-extern uint64 db_run_lock_key(const char *connector, const char *resource_type);
-#define DB_CACHE_LOCK_CLASS	0x710D
-#define DB_RUN_LOCK_CLASS	0x710C	/* pg_locks shows it as a smallint */
 
 #endif							/* FLOHSYNC_DB_H */

@@ -20,6 +20,7 @@
 #include "hooks_log.h"
 #include "launcher.h"
 #include "outbox.h"
+#include "run_as.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -32,6 +33,7 @@ _PG_init(void)
 {
 	guc_init();
 	hooks_log_init();
+	run_as_guard_init();
 	outbox_wake = worker_wake_cache;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;

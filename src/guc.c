@@ -39,6 +39,7 @@ int			flohsync_http_timeout;
 int			flohsync_launcher_naptime;
 bool		flohsync_log_runs;
 int			flohsync_max_workers;
+int			flohsync_page_memory;
 int			flohsync_page_size;
 char	   *flohsync_redis_ca_file;
 int			flohsync_redis_connect_timeout;
@@ -152,6 +153,11 @@ guc_init(void)
 								NULL, &flohsync_max_workers, 4, 1, 64,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	}
+	DefineCustomIntVariable("flohsync.page_memory",
+							"Most memory that reading and storing one page of an upstream may take.",
+							"A page that takes more ends its run with an error.",
+							&flohsync_page_memory, 256 * 1024, 16 * 1024, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("flohsync.page_size",
 							"Number of records to ask an upstream for at a time.",
 							NULL, &flohsync_page_size, 500, 1, FLOHSYNC_MAX_PAGE_RECORDS,

@@ -34,11 +34,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "crypto.h"
+#include "flohsync.h"
 #include "guc.h"
 #include "http.h"
 #include "http_private.h"
 
-#define HTTP_KEEP_BUFFER		(4 * 1024 * 1024)
+#define HTTP_LARGE_BUFFER		(16 * 1024 * 1024)	/* from here on a buffer grows by smaller steps */
 #define HTTP_SLOW_S				30	/* so long under 1 kB/s, or half the time that a request has */
 
 static sigset_t http_saved_mask;
@@ -58,6 +60,25 @@ http_leave(void)
 	sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
 }
 
+/* Makes a buffer larger; what it held is not left behind if that is secret. */
+static bool
+http_grow(HttpClient *client, HttpBuffer *b, size_t size)
+{
+	char	   *bigger = client->is_secret ? malloc(size) : realloc(b->data, size);
+
+	if (bigger == NULL)
+		return false;
+	if (client->is_secret && b->data != NULL)
+	{
+		memcpy(bigger, b->data, b->len);
+		crypto_wipe(b->data, b->size);
+		free(b->data);
+	}
+	b->data = bigger;
+	b->size = size;
+	return true;
+}
+
 static size_t
 http_on_body(char *data, size_t size, size_t count, void *arg)
 {
@@ -72,16 +93,23 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 	}
 	if (b->len + n + 1 > b->size)
 	{
-		size_t		want = Max(b->size * 2, b->len + n + 65536);
-		char	   *bigger = realloc(b->data, want);
+		size_t		extra;
+		size_t		want = Max(b->size < HTTP_LARGE_BUFFER ? b->size * 2 : b->size + b->size / 4, b->len + n + 65536);
 
-		if (bigger == NULL)
+		want = Min(want, client->max_bytes + 1);
+		if (want - b->size > client->memory_left)
+		{
+			client->memory_exceeded = true;
+			return 0;
+		}
+		extra = want - b->size;
+		if (!http_grow(client, b, want))
 		{
 			client->out_of_memory = true;
 			return 0;
 		}
-		b->data = bigger;
-		b->size = want;
+		client->memory_left -= extra;
+		memory_outside((int64) extra);
 	}
 	memcpy(b->data + b->len, data, n);
 	b->len += n;
@@ -96,7 +124,8 @@ http_on_header(char *data, size_t size, size_t count, void *arg)
 	static const char name[] = "retry-after:";
 
 	client->header_bytes += n;
-	if (client->header_bytes > HTTP_MAX_HEADER_BYTES)
+	client->nheaders++;
+	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES || client->nheaders > FLOHSYNC_MAX_HEADERS)
 	{
 		client->too_large = true;
 		return 0;
@@ -187,7 +216,7 @@ http_client_create(void)
 	client->policy = policy;
 	http_enter();
 	if (!initialised)
-		rc = curl_global_init(CURL_GLOBAL_DEFAULT);
+		rc = http_memory_init();
 	if (rc == CURLE_OK)
 	{
 		initialised = true;
@@ -265,6 +294,27 @@ http_drop_request(HttpClient *client)
 	}
 }
 
+/* Among the headers may be a credential. */
+static void
+http_free_headers(struct curl_slist *headers)
+{
+	for (struct curl_slist *h = headers; h != NULL; h = h->next)
+		crypto_wipe(h->data, strlen(h->data));
+	curl_slist_free_all(headers);
+}
+
+/* Gives a large buffer back. */
+void
+http_trim_buffer(HttpBuffer *b)
+{
+	if (b->size > HTTP_KEEP_BUFFER)
+	{
+		memory_outside(-(int64) b->size);
+		free(b->data);
+		memset(b, 0, sizeof(*b));
+	}
+}
+
 void
 http_client_close(HttpClient *client)
 {
@@ -276,13 +326,18 @@ http_client_close(HttpClient *client)
 		curl_easy_cleanup(client->easy);
 	if (client->multi)
 		curl_multi_cleanup(client->multi);
-	curl_slist_free_all(client->headers);
+	http_free_headers(client->headers);
 	http_leave();
 	if (client->has_fd)
 		ReleaseExternalFD();
 	outbound_free(client->policy);
-	free(client->buffers[0].data);
-	free(client->buffers[1].data);
+	for (int i = 0; i < lengthof(client->buffers); i++)
+	{
+		if (client->is_secret)
+			crypto_wipe(client->buffers[i].data, client->buffers[i].size);
+		memory_outside(-(int64) client->buffers[i].size);
+		free(client->buffers[i].data);
+	}
 	free(client);
 }
 
@@ -339,17 +394,20 @@ http_start(HttpClient *client, const HttpRequest *request)
 	http_drop_request(client);
 	client->current = 1 - client->current;
 	b = &client->buffers[client->current];
-	if (b->size > HTTP_KEEP_BUFFER)
-	{
-		free(b->data);
-		memset(b, 0, sizeof(*b));
-	}
+	http_trim_buffer(b);
+	client->is_secret |= request->is_secret;
+	if (client->is_secret && b->data != NULL)
+		crypto_wipe(b->data, b->size);
 	b->len = 0;
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
 	if (request->max_bytes > 0)
 		client->max_bytes = Min(client->max_bytes, request->max_bytes);
+	client->memory = request->memory;
+	/* Until the answer is waited for, the page before it may be there as well. */
+	client->memory_left = SIZE_MAX;
 	client->header_bytes = 0;
-	client->too_large = client->out_of_memory = client->too_many_sockets = false;
+	client->nheaders = 0;
+	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets = false;
 	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
 	client->started_at = GetCurrentTimestamp();
 
@@ -368,7 +426,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 		if (longer)
 			list = longer;
 	}
-	curl_slist_free_all(client->headers);
+	http_free_headers(client->headers);
 	client->headers = list;
 #define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
 	SET(CURLOPT_URL, request->url);

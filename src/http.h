@@ -10,6 +10,8 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#include "memory_page.h"
+
 typedef struct HttpRequest
 {
 	const char *method;			/* NULL: POST with a body, GET without one */
@@ -20,6 +22,8 @@ typedef struct HttpRequest
 	size_t		body_len;
 	int			timeout_ms;		/* 0: flohsync.http_timeout; never more than that */
 	size_t		max_bytes;		/* 0: flohsync.http_max_response_size; never more than that */
+	bool		is_secret;		/* the answer holds a credential: the client wipes its memory */
+	PageMemory *memory;			/* that the answer is counted in; NULL: in none */
 } HttpRequest;
 
 typedef enum HttpFailure
@@ -38,11 +42,12 @@ typedef enum HttpFailure
 typedef struct HttpResponse
 {
 	HttpFailure failure;
-	char		message[512];	/* of a failure */
+	char		message[512];	/* of a failure; clean */
 	int			status;			/* of the final answer */
-	char	   *body;			/* until the request after the next one starts */
+	char	   *body;			/* until the next answer is waited for */
 	size_t		len;
 	char		retry_after[128];	/* header, "" when absent */
+	char		content_type[64];	/* likewise */
 	time_t		date;			/* of the upstream's Date header, 0 when absent */
 	TimestampTz started_at;
 	double		ms;
@@ -71,6 +76,7 @@ typedef struct HttpOrigin
 extern const char *http_url_problem(const char *url);
 extern char *http_url_resolve(const char *base, const char *reference);
 extern bool http_url_origin(const char *url, HttpOrigin *origin);
+extern char *http_url_origin_text(const char *url);
 extern bool http_same_origin(const HttpOrigin *a, const HttpOrigin *b);
 extern void http_url_encode(StringInfo out, const char *value);
 extern void http_url_add(StringInfo url, const char *name, const char *value);

@@ -10,6 +10,8 @@
 
 #include "utils/timestamp.h"
 
+#include "clean.h"
+#include "flohsync.h"
 #include "guc.h"
 #include "http.h"
 #include "http_private.h"
@@ -114,6 +116,28 @@ http_failure_passes(HttpFailure failure)
 	return failure == HTTP_NETWORK || failure == HTTP_TIMEOUT || failure == HTTP_PROTOCOL;
 }
 
+/* Sends the request again, to an address, within the time that it has; false: that could not be done. */
+static bool
+http_send_again(HttpClient *client, const char *url)
+{
+	CURL	   *e = client->easy;
+	int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
+
+	http_drop_request(client);
+	client->buffers[client->current].len = 0;
+	client->header_bytes = 0;
+	client->nheaders = 0;
+	http_enter();
+	if (url)
+		curl_easy_setopt(e, CURLOPT_URL, url);
+	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
+	client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+	http_leave();
+	if (client->underway)
+		http_act(client, CURL_SOCKET_TIMEOUT, 0);
+	return client->underway;
+}
+
 /*
  * http_redirect sends the request again, to where the answer says, and returns
  * true; false when the answer is no redirect.  When it is one that is not
@@ -147,25 +171,27 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 		snprintf(problem, size, "status %ld redirects a request that is not a GET, and is not followed", status);
 	else if (++client->redirects > HTTP_MAX_REDIRECTS)
 		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
-	else
-	{
-		int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
-
-		http_drop_request(client);
-		client->buffers[client->current].len = 0;
-		client->header_bytes = 0;
-		http_enter();
-		curl_easy_setopt(e, CURLOPT_URL, to);
-		curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
-		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
-		http_leave();
-		if (client->underway)
-			http_act(client, CURL_SOCKET_TIMEOUT, 0);
-		else
-			snprintf(problem, size, "it redirects, and that could not be followed");
-	}
+	else if (!http_send_again(client, to))
+		snprintf(problem, size, "it redirects, and that could not be followed");
 	pfree(to);
 	return client->underway && problem[0] == '\0';
+}
+
+/*
+ * http_not_encoded: some servers name an encoding that is none, such as UTF-8,
+ * for what they send as it is.  Then the request is sent again, once, without
+ * offering one, and what comes is taken as it comes.
+ */
+static bool
+http_not_encoded(HttpClient *client, CURLcode rc)
+{
+	if (rc != CURLE_BAD_CONTENT_ENCODING || client->plain || client->buffers[client->current].len > 0)
+		return false;
+	client->plain = true;
+	http_enter();
+	rc = curl_easy_setopt(client->easy, CURLOPT_ACCEPT_ENCODING, NULL);
+	http_leave();
+	return rc == CURLE_OK && http_send_again(client, NULL);
 }
 
 /* Waits for the end of the transfer under way. */
@@ -217,6 +243,20 @@ http_wait(HttpClient *client)
 	return rc;
 }
 
+/* Says which limit an answer has passed. */
+static void
+http_say_too_large(const HttpClient *client, char *message, size_t size)
+{
+	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES)
+		snprintf(message, size, "the headers of the answer are larger than %d kB", FLOHSYNC_MAX_HEADER_BYTES / 1024);
+	else if (client->nheaders > FLOHSYNC_MAX_HEADERS)
+		snprintf(message, size, "the answer has more than %d headers", FLOHSYNC_MAX_HEADERS);
+	else if (client->max_bytes == (size_t) flohsync_http_max_response_size * 1024)
+		snprintf(message, size, "the answer is larger than flohsync.http_max_response_size (%d kB)", flohsync_http_max_response_size);
+	else
+		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
+}
+
 /* http_finish waits for the answer to the request under way. */
 void
 http_finish(HttpClient *client, HttpResponse *response)
@@ -227,9 +267,12 @@ http_finish(HttpClient *client, HttpResponse *response)
 	char		redirect[sizeof(response->message)] = "";
 
 	Assert(client->underway);
+	http_trim_buffer(&client->buffers[1 - client->current]);
+	if (client->memory)
+		client->memory_left = memory_left(client->memory);
 	do
 		rc = http_wait(client);
-	while (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect)));
+	while (http_not_encoded(client, rc) || (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
 
 	memset(response, 0, offsetof(HttpResponse, status));
 	response->failure = redirect[0] ? HTTP_REDIRECT : http_judge(client, rc);
@@ -237,6 +280,12 @@ http_finish(HttpClient *client, HttpResponse *response)
 	{
 		http_drop_request(client);
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	if (client->memory_exceeded)
+	{
+		http_drop_request(client);
+		http_trim_buffer(b);
+		memory_exceeded(client->memory);
 	}
 	{
 		long		status = 0;
@@ -246,6 +295,9 @@ http_finish(HttpClient *client, HttpResponse *response)
 		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
 		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
 			strlcpy(date, header->value, sizeof(date));
+		response->content_type[0] = '\0';
+		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(response->content_type, header->value, sizeof(response->content_type));
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
 		http_leave();
 		response->status = (int) status;
@@ -261,11 +313,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 		case HTTP_OK:
 			break;
 		case HTTP_TOO_LARGE:
-			snprintf(response->message, sizeof(response->message),
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? "the headers of the answer are larger than %d kB" :
-					 "the answer is larger than flohsync.http_max_response_size (%d kB)",
-					 client->header_bytes > HTTP_MAX_HEADER_BYTES ? HTTP_MAX_HEADER_BYTES / 1024 :
-					 flohsync_http_max_response_size);
+			http_say_too_large(client, response->message, sizeof(response->message));
 			break;
 		case HTTP_BLOCKED:
 			strlcpy(response->message, client->blocked, sizeof(response->message));
@@ -277,6 +325,8 @@ http_finish(HttpClient *client, HttpResponse *response)
 			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
 					sizeof(response->message));
 	}
+	/* libcurl quotes certificates, and we where a redirect leads to. */
+	clean_into(response->message, sizeof(response->message), response->message, strlen(response->message));
 }
 
 /*
@@ -316,7 +366,15 @@ http_retry_after_ms(const char *header, time_t now)
 
 		for (; *p >= '0' && *p <= '9'; p++)
 			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
-		return *p == '\0' ? seconds * 1000 : -1;
+		seconds *= 1000;
+		/* Decimals are none of the RFC's, but some upstreams write them. */
+		if (*p == '.' && p[1] >= '0' && p[1] <= '9')
+		{
+			for (int unit = 100; *++p >= '0' && *p <= '9'; unit /= 10)
+				seconds += (*p - '0') * unit;
+			seconds++;
+		}
+		return *p == '\0' ? seconds : -1;
 	}
 	if (header[0] == '\0' || header[0] == '-')
 		return -1;

@@ -10,7 +10,7 @@
 #include "outbound.h"
 #include "wait.h"
 
-#define HTTP_MAX_HEADER_BYTES	65536
+#define HTTP_KEEP_BUFFER		(4 * 1024 * 1024)
 
 typedef struct HttpBuffer
 {
@@ -37,7 +37,13 @@ struct HttpClient
 	HttpBuffer	buffers[2];		/* the other one is still read by the caller */
 	int			current;
 	size_t		max_bytes;
+	PageMemory *memory;
+	size_t		memory_left;	/* so much more the buffer may take */
+	bool		memory_exceeded;
 	size_t		header_bytes;
+	bool		plain;			/* no encoding is offered any more, as it was answered with one that is none */
+	bool		is_secret;		/* this one or one before: see HttpRequest */
+	int			nheaders;		/* lines of headers */
 	bool		too_large;
 	bool		out_of_memory;
 	bool		too_many_sockets;
@@ -56,5 +62,9 @@ extern void http_enter(void);
 extern void http_leave(void);
 extern void http_act(HttpClient *client, curl_socket_t fd, int what);
 extern void http_drop_request(HttpClient *client);
+extern void http_trim_buffer(HttpBuffer *b);
+
+/* http_memory.c */
+extern CURLcode http_memory_init(void);
 
 #endif							/* FLOHSYNC_HTTP_PRIVATE_H */

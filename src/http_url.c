@@ -126,6 +126,22 @@ http_url_resolve(const char *base, const char *reference)
 	return result;
 }
 
+/* The zone of an address of IPv6 is part of the host; libcurl has it apart. */
+static char *
+http_host_with_zone(CURLU *u, char *host)
+{
+	char	   *zone = http_url_part(u, CURLUPART_ZONEID, 0);
+	size_t		len = strlen(host);
+	char	   *both;
+
+	if (zone == NULL || len == 0 || host[len - 1] != ']')
+		return host;
+	both = palloc_extended(len + strlen(zone) + 4, MCXT_ALLOC_NO_OOM);
+	if (both)
+		sprintf(both, "%.*s%%25%s]", (int) len - 1, host, zone);
+	return both;
+}
+
 /* http_url_origin takes an address apart; false when it is none.  The port is always there. */
 bool
 http_url_origin(const char *url, HttpOrigin *origin)
@@ -140,6 +156,8 @@ http_url_origin(const char *url, HttpOrigin *origin)
 	{
 		origin->scheme = http_url_part(u, CURLUPART_SCHEME, 0);
 		origin->host = http_url_part(u, CURLUPART_HOST, 0);
+		if (origin->host)
+			origin->host = http_host_with_zone(u, origin->host);
 		port = http_url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT);
 	}
 	curl_url_cleanup(u);
@@ -153,6 +171,33 @@ bool
 http_same_origin(const HttpOrigin *a, const HttpOrigin *b)
 {
 	return pg_strcasecmp(a->scheme, b->scheme) == 0 && pg_strcasecmp(a->host, b->host) == 0 && a->port == b->port;
+}
+
+/*
+ * http_url_origin_text is an address's origin in the one form that stands for
+ * it: scheme and host in small letters, the port only if it is not the scheme's
+ * own.  palloc'd, NULL when it is no address.  A dot at the end of a host stays:
+ * where names are searched for in several domains, it may be another host.
+ */
+char *
+http_url_origin_text(const char *url)
+{
+	HttpOrigin	origin;
+	char	   *text;
+
+	if (!http_url_origin(url, &origin))
+		return NULL;
+	for (char *p = origin.host; *p; p++)
+		*p = pg_ascii_tolower((unsigned char) *p);
+	for (char *p = origin.scheme; *p; p++)
+		*p = pg_ascii_tolower((unsigned char) *p);
+	if (origin.port == (strcmp(origin.scheme, "https") == 0 ? 443 : 80))
+		text = psprintf("%s://%s", origin.scheme, origin.host);
+	else
+		text = psprintf("%s://%s:%d", origin.scheme, origin.host, origin.port);
+	pfree(origin.scheme);
+	pfree(origin.host);
+	return text;
 }
 
 /* http_url_encode appends a value with all but the unreserved characters encoded (RFC 3986, 2.3). */

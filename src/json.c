@@ -20,7 +20,10 @@
 #else
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/memutils.h"
+
+#include "memory_page.h"
 #endif
 
 #ifdef __SSE2__
@@ -34,6 +37,12 @@
 
 #define JSON_DEFAULT_NODES		0x7FFFFFFF
 #define JSON_MIN_CAPACITY		1024
+
+/* As many values as this are a large arena. */
+#define JSON_LARGE				(1024 * 1024)
+
+/* After so many values, or brackets, interrupts are answered. */
+#define JSON_INTERRUPTS			(1 << 20)
 
 /* With at most this many digits every decimal number survives a double. */
 #define JSON_SAFE_DIGITS		15
@@ -98,10 +107,15 @@ json_fail(JsonScan *scan, Bytes at, const char *error)
 static void
 json_grow(JsonParser *parser, uint32_t wanted)
 {
-	uint32_t	capacity = parser->capacity < JSON_MIN_CAPACITY ? JSON_MIN_CAPACITY : parser->capacity;
+	size_t		had = parser->capacity;
+	size_t		capacity = Max(had, JSON_MIN_CAPACITY);
 
+	/* What is not used counts as well: large arenas grow by smaller steps. */
 	while (capacity < wanted)
-		capacity *= 2;			/* max_nodes is below 2^31, so this ends */
+		capacity = capacity < JSON_LARGE ? capacity * 2 : Max(wanted, capacity + capacity / 4);
+	if (capacity > had)
+		capacity = had + memory_room(parser->memory, (Max(wanted, had) - had) * sizeof(JsonNode),
+									 (capacity - had) * sizeof(JsonNode)) / sizeof(JsonNode);
 	if (parser->nodes == NULL)
 		parser->nodes = MemoryContextAllocHuge(parser->context, (Size) capacity * sizeof(JsonNode));
 	else if (capacity > parser->capacity)
@@ -324,6 +338,7 @@ json_push_bracket(JsonParser *parser, size_t depth, bool object)
 	{
 		size_t		size = parser->brackets_size ? parser->brackets_size * 2 : 64;
 
+		memory_take(parser->memory, size - parser->brackets_size);
 		if (parser->brackets == NULL)
 			parser->brackets = MemoryContextAllocHuge(parser->context, size);
 		else
@@ -346,6 +361,7 @@ json_skip_container(JsonScan *scan, Bytes p)
 	JsonParser *parser = scan->parser;
 	Bytes		end = scan->end;
 	size_t		depth = 0;
+	uint32_t	steps = 0;
 	unsigned	flags;
 	bool		object = false;
 
@@ -354,6 +370,8 @@ json_skip_container(JsonScan *scan, Bytes p)
 		/* p is at a value */
 		if (p >= end)
 			return json_fail(scan, p, NULL);
+		if (unlikely(++steps % JSON_INTERRUPTS == 0))
+			CHECK_FOR_INTERRUPTS();
 		switch (*p)
 		{
 			case '{':
@@ -426,10 +444,26 @@ key:
 		} \
 	} while (0)
 
+/*
+ * Called when node n is at the end of the room; returns the room from there on,
+ * 0 when there are too many values.  It comes by now and then, so that interrupts
+ * are answered where nothing has to grow.
+ */
+static pg_noinline uint32_t
+json_more_room(JsonParser *parser, uint32_t n)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (n >= parser->max_nodes - 2)
+		return 0;
+	if (n > parser->capacity - 2)
+		json_grow(parser, n + 3);
+	return Min(parser->capacity - 2, n + JSON_INTERRUPTS);
+}
+
 bool
 json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 {
-	JsonScan	scan = {(Bytes) text, (Bytes) text + len, parser};
+	JsonScan	scan = {(Bytes) (text ? text : ""), (Bytes) (text ? text : "") + len, parser};
 	Bytes		base = scan.base;
 	Bytes		end = scan.end;
 	Bytes		p = base;
@@ -442,7 +476,7 @@ json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 	uint32_t	depth = 0;
 	unsigned	flags;
 
-	parser->text = text;
+	parser->text = (const char *) base;
 	parser->len = 0;
 	parser->nnodes = 0;
 	parser->error = NULL;
@@ -456,7 +490,7 @@ json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 	if (parser->capacity < len / 16 + 2)
 		json_grow(parser, len / 16 + 2 < parser->max_nodes ? len / 16 + 2 : parser->max_nodes);
 	nodes = parser->nodes;
-	room = parser->capacity - 2;
+	room = Min(parser->capacity - 2, JSON_INTERRUPTS);
 	memset(&nodes[0], 0, sizeof(JsonNode));
 
 	if (len >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0)
@@ -468,14 +502,13 @@ value:
 		goto unexpected;
 	if (unlikely(n > room))
 	{
-		if (n >= parser->max_nodes - 2)
+		room = json_more_room(parser, n);
+		if (room == 0)
 		{
 			json_fail(&scan, p, "too many values");
 			return false;
 		}
-		json_grow(parser, n + 3);
 		nodes = parser->nodes;
-		room = parser->capacity - 2;
 	}
 	nodes[last].next = n;
 	last = n;
@@ -573,14 +606,13 @@ key:
 		goto unexpected;
 	if (unlikely(n > room))
 	{
-		if (n >= parser->max_nodes - 2)
+		room = json_more_room(parser, n);
+		if (room == 0)
 		{
 			json_fail(&scan, p, "too many values");
 			return false;
 		}
-		json_grow(parser, n + 3);
 		nodes = parser->nodes;
-		room = parser->capacity - 2;
 	}
 	nodes[last].next = n;
 	last = n;

@@ -58,6 +58,7 @@ typedef struct JsonParser
 	uint8_t    *brackets;		/* bit stack of skipped containers */
 	size_t		brackets_size;
 	struct MemoryContextData *context;
+	struct PageMemory *memory;	/* that the arena is counted in; NULL: in none */
 } JsonParser;
 
 /* Made in the current memory context, where the arena will live, too. */
@@ -89,6 +90,15 @@ extern bool json_string_equals(const JsonParser *parser, const JsonNode *node,
 /* json_member returns the value of a key, the last one if it comes twice; 0 when absent. */
 extern uint32_t json_member(const JsonParser *parser, uint32_t object,
 							const char *key, uint32_t len);
+
+/*
+ * json_weight is about how much memory jsonb_in, or json_to_jsonb, needs for a
+ * value, and how deep it is nested (depth may be NULL).  A few bytes of JSON may
+ * need hundreds; a text of n bytes weighs no more than n * JSON_MOST_WEIGHT.
+ */
+#define JSON_MOST_WEIGHT	256
+
+extern size_t json_weight(const JsonParser *parser, uint32_t node, uint32_t *depth);
 
 /* json_is_integer: a number literal of digits alone, perhaps with a minus sign. */
 extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);

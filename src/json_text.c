@@ -8,7 +8,19 @@
 #include "postgres.h"
 #endif
 
+#include "flohsync.h"
 #include "json.h"
+
+/*
+ * What jsonb_in was measured to allocate for a value, on PostgreSQL 15: it frees
+ * nothing until it is done.  Each array and object has a state and room for four
+ * elements or members; an element or a member has two or three times its size, as
+ * its container grows by doubling; a string is copied from token to value.
+ */
+#define WEIGHT_OBJECT	700
+#define WEIGHT_ARRAY	320
+#define WEIGHT_VALUE	140
+#define WEIGHT_BYTE		3
 
 typedef const unsigned char *Bytes;
 
@@ -37,6 +49,57 @@ json_put_utf8(char *out, unsigned c)
 	return out;
 }
 
+/* p is at a backslash; writes what the escape stands for, 4 bytes at most, and returns what follows. */
+static Bytes
+json_decode_escape(Bytes p, Bytes end, char *out, size_t *n)
+{
+	int			unit;
+
+	*n = 1;
+	p += 2;
+	switch (p[-1])
+	{
+		case 'b':
+			*out = '\b';
+			return p;
+		case 'f':
+			*out = '\f';
+			return p;
+		case 'n':
+			*out = '\n';
+			return p;
+		case 'r':
+			*out = '\r';
+			return p;
+		case 't':
+			*out = '\t';
+			return p;
+		case 'u':
+			break;
+		default:
+			*out = p[-1];
+			return p;
+	}
+	unit = json_hex4(p);
+	p += 4;
+	if (unit >= 0xD800 && unit <= 0xDFFF)
+	{
+		int			low = -1;
+
+		if (unit <= 0xDBFF && end - p >= 6 && p[0] == '\\' && p[1] == 'u')
+			low = json_hex4(p + 2);
+		if (low >= 0xDC00 && low <= 0xDFFF)
+		{
+			unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+			p += 6;
+		}
+		else
+			unit = 0xFFFD;
+	}
+	*n = json_put_utf8(out, unit == 0 ? 0xFFFD : unit) - out;
+	return p;
+}
+
 uint32_t
 json_string_decode(const JsonParser *parser, const JsonNode *node, char *out)
 {
@@ -51,70 +114,42 @@ json_string_decode(const JsonParser *parser, const JsonNode *node, char *out)
 	}
 	while (p < end)
 	{
-		int			unit;
+		size_t		n;
 
 		if (*p != '\\')
 		{
 			*out++ = *p++;
 			continue;
 		}
-		p += 2;
-		switch (p[-1])
-		{
-			case 'b':
-				*out++ = '\b';
-				continue;
-			case 'f':
-				*out++ = '\f';
-				continue;
-			case 'n':
-				*out++ = '\n';
-				continue;
-			case 'r':
-				*out++ = '\r';
-				continue;
-			case 't':
-				*out++ = '\t';
-				continue;
-			case 'u':
-				break;
-			default:
-				*out++ = p[-1];
-				continue;
-		}
-		unit = json_hex4(p);
-		p += 4;
-		if (unit >= 0xD800 && unit <= 0xDFFF)
-		{
-			int			low = -1;
-
-			if (unit <= 0xDBFF && end - p >= 6 && p[0] == '\\' && p[1] == 'u')
-				low = json_hex4(p + 2);
-			if (low >= 0xDC00 && low <= 0xDFFF)
-			{
-				unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
-				p += 6;
-			}
-			else
-				unit = 0xFFFD;
-		}
-		out = json_put_utf8(out, unit == 0 ? 0xFFFD : unit);
+		p = json_decode_escape(p, end, out, &n);
+		out += n;
 	}
 	return out - start;
 }
 
-/* For a value without escapes of its own, which is all that callers ask for. */
 bool
 json_string_equals(const JsonParser *parser, const JsonNode *node, const char *value, uint32_t len)
 {
-	uint32_t	raw = node->end - node->start - 2;
-	char		buf[256];
+	Bytes		p = (Bytes) parser->text + node->start + 1;
+	Bytes		end = (Bytes) parser->text + node->end - 1;
+	const char *limit = value + len;
 
 	if (likely((node->flags & JSON_F_ESCAPED) == 0))
-		return raw == len && memcmp(parser->text + node->start + 1, value, len) == 0;
-	if (raw > sizeof(buf) || raw < len)
-		return false;
-	return json_string_decode(parser, node, buf) == len && memcmp(buf, value, len) == 0;
+		return end - p == len && (len == 0 || memcmp(p, value, len) == 0);
+	while (p < end)
+	{
+		char		c[4];
+		size_t		n = 1;
+
+		if (*p == '\\')
+			p = json_decode_escape(p, end, c, &n);
+		else
+			c[0] = *p++;
+		if (limit - value < n || memcmp(value, c, n) != 0)
+			return false;
+		value += n;
+	}
+	return value == limit;
 }
 
 uint32_t
@@ -131,6 +166,41 @@ json_member(const JsonParser *parser, uint32_t object, const char *key, uint32_t
 			found = nodes[i].next;
 	}
 	return found;
+}
+
+/* The nodes of a value follow it in the array, in the order of the text. */
+size_t
+json_weight(const JsonParser *parser, uint32_t node, uint32_t *depth)
+{
+	const JsonNode *nodes = parser->nodes;
+	uint32_t	ends[FLOHSYNC_MAX_NESTING * 2 + 1];	/* of the containers around a node */
+	uint32_t	open = 0;
+	uint32_t	deepest = 0;
+	size_t		weight = (size_t) (nodes[node].end - nodes[node].start) * WEIGHT_BYTE;
+
+	for (uint32_t i = node; i < parser->nnodes && nodes[i].start < nodes[node].end; i++)
+	{
+		switch (nodes[i].type)
+		{
+			case JSON_OBJECT:
+				weight += WEIGHT_OBJECT;
+				break;
+			case JSON_ARRAY:
+				weight += WEIGHT_ARRAY;
+				break;
+			default:
+				weight += WEIGHT_VALUE;
+				continue;
+		}
+		while (open > 0 && ends[open - 1] <= nodes[i].start)
+			open--;
+		if (open < lengthof(ends))
+			ends[open++] = nodes[i].end;
+		deepest = Max(deepest, open);
+	}
+	if (depth)
+		*depth = deepest;
+	return weight;
 }
 
 bool

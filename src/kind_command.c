@@ -8,36 +8,58 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
-#include "crypto.h"
+#include "crypto_memory.h"
 #include "http.h"
 #include "source.h"
-
-#define EXCERPT_FROM	16384
 
 typedef struct CommandState
 {
 	HttpClient *client;
-	char	  **headers;		/* the connector's, and bearer */
+	char	  **headers;		/* the connector's, and the token */
 	int			nheaders;
-	char	   *bearer;			/* NULL: no token is set */
+	const char *refused;		/* why nothing is sent, or NULL */
 	char	   *waiting;		/* body of a request that may not be sent yet, or NULL */
-	int			status;			/* of the answer given last, 0 when there was none */
 } CommandState;
 
 #define AUTHORIZATION	"Authorization:"
 #define BEARER			AUTHORIZATION " Bearer "
+
+/* Credentials may stand in clear text in the configuration, which not everybody may read who may read messages. */
+static void
+command_hide_header(Source *source, const char *header)
+{
+	static const char *const names[] = {
+		"authorization:", "cookie:", "apikey:", "api-key:", "x-apikey:", "x-api-key:", "x-auth-token:", "x-access-token:"
+	};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+	{
+		size_t		len = strlen(names[i]);
+		const char *value = header + len;
+
+		if (pg_strncasecmp(header, names[i], len) != 0)
+			continue;
+		value += strspn(value, " \t");
+		/* behind the scheme, if there is one */
+		if (strchr(value, ' ') != NULL && i == 0)
+			value += strcspn(value, " ") + 1;
+		source_hide(source, value);
+	}
+}
 
 /* The headers of a request.  A token takes the place of an Authorization that the configuration gives. */
 static void
 command_headers(Source *source, CommandState *state)
 {
 	const SourceSpec *spec = &source->spec;
-	const char *token = source_secret(source, "token");
+	const char *token = source_secret(source, "token", &state->refused);
 
 	state->headers = MemoryContextAlloc(source->context, (spec->nheaders + 1) * sizeof(char *));
+	for (int i = 0; i < spec->nheaders; i++)
+		command_hide_header(source, spec->headers[i]);
 	for (int i = 0; i < spec->nheaders; i++)
 		if (token == NULL || pg_strncasecmp(spec->headers[i], AUTHORIZATION, strlen(AUTHORIZATION)) != 0)
 			state->headers[state->nheaders++] = spec->headers[i];
@@ -48,10 +70,7 @@ command_headers(Source *source, CommandState *state)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
 					 errmsg("secret \"token\" cannot be sent in a header: it holds white space or characters that are not ASCII")));
-	state->bearer = MemoryContextAlloc(source->context, strlen(BEARER) + strlen(token) + 1);
-	strcpy(state->bearer, BEARER);
-	strcat(state->bearer, token);
-	state->headers[state->nheaders++] = state->bearer;
+	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 
 static void
@@ -60,7 +79,10 @@ command_open(Source *source)
 	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
 
 	command_headers(source, state);
+	if (state->refused == NULL)
+		state->refused = source_may_send(source, source->spec.url);
 	source->requests_per_minute = source->spec.requests_per_minute;
+	source->total_tolerance = source->spec.total_tolerance < 0 ? SOURCE_TOTAL_TOLERANCE : source->spec.total_tolerance;
 	state->client = http_client_create();
 	source->state = state;
 }
@@ -73,8 +95,6 @@ command_close(Source *source)
 	if (state == NULL)
 		return;
 	http_client_close(state->client);
-	if (state->bearer)
-		crypto_wipe(state->bearer, strlen(state->bearer));
 }
 
 static void
@@ -88,6 +108,7 @@ command_send(Source *source, char *body)
 	request.nheaders = state->nheaders;
 	request.body = body;
 	request.body_len = strlen(body);
+	request.memory = source->memory;
 	http_start(state->client, &request);
 	source_pace_sent(source);
 	pfree(body);
@@ -97,9 +118,13 @@ static void
 command_ask(Source *source, const char *cursor)
 {
 	CommandState *state = source->state;
-	MemoryContext old = MemoryContextSwitchTo(source->context);
-	char	   *body = source_request(&source->spec, cursor);
+	MemoryContext old;
+	char	   *body;
 
+	if (state->refused)
+		return;
+	old = MemoryContextSwitchTo(source->context);
+	body = source_request(&source->spec, cursor);
 	MemoryContextSwitchTo(old);
 	if (state->waiting)
 		pfree(state->waiting);
@@ -144,26 +169,15 @@ command_status_class(int status)
 	return "http_status";
 }
 
-/* The first bytes of a body, fit for a message. */
-static void
-command_excerpt(const Source *source, const char *body, size_t len, char *out, size_t size)
+/* Is nothing sent?  Then that is the answer. */
+static bool
+command_refused(Source *source, const CommandState *state, SourceAnswer *answer)
 {
-	char	   *copy = source_redacted(source, body, Min(len, EXCERPT_FROM));
-	size_t		n = 0;
-
-	for (size_t i = 0; copy[i] && n + 1 < size; i++)
-	{
-		unsigned char c = copy[i];
-
-		if (c > 0x7e || (c < 0x20 && c != '\n' && c != '\t' && c != '\r'))
-			out[n++] = '?';
-		else if (c > ' ')
-			out[n++] = c;
-		else if (n > 0 && out[n - 1] != ' ')
-			out[n++] = ' ';
-	}
-	out[n] = '\0';
-	pfree(copy);
+	if (state->refused == NULL)
+		return false;
+	answer->started_at = GetCurrentTimestamp();
+	source_fail(source, answer, "configuration", "%s", state->refused);
+	return true;
 }
 
 static void
@@ -172,6 +186,8 @@ command_answer(Source *source, SourceAnswer *answer)
 	CommandState *state = source->state;
 	HttpResponse response;
 
+	if (command_refused(source, state, answer))
+		return;
 	if (state->waiting)
 	{
 		char	   *body = state->waiting;
@@ -181,54 +197,40 @@ command_answer(Source *source, SourceAnswer *answer)
 		command_send(source, body);
 	}
 	http_finish(state->client, &response);
-	state->status = response.failure == HTTP_OK ? response.status : 0;
-	answer->body = response.body;
-	answer->len = response.len;
-	answer->started_at = response.started_at;
-	answer->ms = response.ms;
-	answer->date = response.date;
-	if (response.failure != HTTP_OK)
+	if (!source_take(source, answer, &response, "upstream") || source_status_is_whole(source, answer))
+		return;
+	if (answer->error_class)
 	{
-		answer->error_class = http_failure_class(response.failure);
-		answer->retryable = http_failure_passes(response.failure);
-		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
-				 source_redacted(source, response.message, strlen(response.message)));
-	}
-	else if (response.status < 200 || response.status > 299)
-	{
-		char		excerpt[201];
-
-		command_excerpt(source, response.body, response.len, excerpt, sizeof(excerpt));
-		answer->error_class = command_status_class(response.status);
-		answer->retryable = command_status_retryable(response.status);
-		answer->cursor_refused = response.status == 400 || response.status == 404 ||
-			response.status == 409 || response.status == 410 || response.status == 422;
-		answer->cursor_expired = answer->cursor_refused && source_names_cursor(response.body, response.len);
 		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
-		snprintf(answer->message, sizeof(answer->message), "upstream answered with status %d%s%s",
-				 response.status, excerpt[0] ? ": " : "", excerpt);
+		return;
 	}
+	source_fail_status(source, answer, "upstream", command_status_class(response.status));
+	answer->retryable = command_status_retryable(response.status);
+	answer->cursor_refused = response.status == 400 || response.status == 404 ||
+		response.status == 409 || response.status == 410 || response.status == 422;
+	answer->cursor_expired = answer->cursor_refused && source_names_cursor(response.body, response.len);
+	answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
 }
 
 static void
 command_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
-	CommandState *state = source->state;
 	static const char none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
 
 	if (source->spec.get_command == NULL)
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the connector has no command for one record of type \"%s\"",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector has no command for one record of type \"%s\"", source->spec.resource_type);
 		return;
 	}
+	if (command_refused(source, source->state, answer))
+		return;
 	command_send(source, source_get_request(&source->spec, external_id));
 	command_answer(source, answer);
 	if (answer->error_class == NULL)
 		source_one_record(source, answer);
-	else if ((state->status == 404 || state->status == 410) && source_none_found(answer->body, answer->len))
+	else if ((answer->status == 404 || answer->status == 410) && source_none_found(source, answer->body, answer->len))
 	{
 		answer->error_class = NULL;
 		answer->message[0] = '\0';

@@ -12,8 +12,9 @@
  *
  * The cursor of the engine is the next URL, the upstream's cursor, an offset or
  * "page:records so far"; in a list for each of some parents it is the array of
- * the parent's id, that (or null), true once a parent was left out, and true
- * while the upstream has had no list for any parent.
+ * the parent's id, that (or null), true once a parent was left out, true while
+ * the upstream has had no list for any parent, and of the parents whose list
+ * could not be had the number and the first few.
  */
 #include "postgres.h"
 
@@ -39,7 +40,8 @@ rest_open(Source *source)
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->side); i++)
-		state->side[i] = json_parser_create();
+		state->side[i] = rest_parser(state);
+	state->parent_json = rest_parser(state);
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;
@@ -50,6 +52,7 @@ rest_open(Source *source)
 	source->retry_max_ms = state->def->max_ms;
 	source->max_pages = state->def->max_pages;
 	source->requests_per_minute = state->def->requests_per_minute;
+	source->total_tolerance = state->def->total_is_estimate ? SOURCE_TOTAL_TOLERANCE : 0;
 	MemoryContextSwitchTo(old);
 	source->state = state;
 }
@@ -65,6 +68,16 @@ rest_close(Source *source)
 	http_client_close(state->one_client);
 	http_client_close(state->token_client);
 	rest_wipe_token(state);
+}
+
+/* rest_parser is a JSON parser, in the current context, for what comes from the upstream. */
+JsonParser *
+rest_parser(const RestState *state)
+{
+	JsonParser *json = json_parser_create();
+
+	json->memory = state->source->memory;
+	return json;
 }
 
 /* Takes the engine's cursor apart. */
@@ -99,6 +112,13 @@ rest_take_cursor(RestState *state, const char *cursor)
 	state->at.left_out = node != 0 && nodes[node].type == JSON_TRUE;
 	node = node != 0 ? nodes[node].next : 0;
 	state->at.only_missing = node != 0 && nodes[node].type == JSON_TRUE;
+	node = node != 0 ? nodes[node].next : 0;
+	if (node == 0)
+		return;
+	state->at.nfailed = Max(atoi(rest_text(json, node)), 0);
+	node = nodes[node].next;
+	for (int i = 0; i < REST_FAILED_NAMES && node != 0; i++, node = nodes[node].next)
+		state->at.failed[i] = rest_text(json, node);
 }
 
 /* Goes to the parent that the position names, or to one behind it if that has gone. */
@@ -143,7 +163,9 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	old = MemoryContextSwitchTo(state->request_context);
 	memset(&state->problem, 0, sizeof(state->problem));
 	state->external_id = external_id ? pstrdup(external_id) : NULL;
-	state->sent = state->nothing = state->missing = state->refreshed = false;
+	state->sent = state->nothing = state->missing = state->ended = false;
+	state->refreshed = 0;
+	state->unsure = NULL;
 	if (external_id == NULL && state->def->path == NULL)
 		rest_problem(state, "configuration", "the connector's definition has no resource type \"%s\"",
 					 source->spec.resource_type);
@@ -180,13 +202,10 @@ rest_wait(RestState *state)
 static void
 rest_answer_problem(RestState *state, SourceAnswer *answer)
 {
-	char	   *message = source_redacted(state->source, state->problem.message, strlen(state->problem.message));
-
-	answer->error_class = state->problem.error_class;
+	source_fail(state->source, answer, state->problem.error_class, "%s", state->problem.message);
 	answer->retryable = state->problem.retryable;
 	answer->retry_after_ms = state->problem.retry_after_ms;
 	answer->started_at = GetCurrentTimestamp();
-	strlcpy(answer->message, message, sizeof(answer->message));
 }
 
 /* A status that the definition, or the kind of list, gives a meaning of its own. */
@@ -216,7 +235,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	}
 	/* The kept link, or what it led to, is not taken any more. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
-		rest_status_in(state->status, d->reset_status, d->nreset_status))
+		(answer->cursor_refused || rest_status_in(state->status, d->reset_status, d->nreset_status)))
 	{
 		state->kept_link = NULL;
 		answer->start_again = true;
@@ -255,11 +274,6 @@ rest_answer(Source *source, SourceAnswer *answer)
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
 			break;
 	}
-	answer->body = response.body;
-	answer->len = response.len;
-	answer->started_at = response.started_at;
-	answer->ms = response.ms;
-	answer->date = response.date;
 	rest_judge(state, &response, answer);
 	if (answer->error_class)
 		rest_special_status(state, answer);
@@ -273,10 +287,9 @@ rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->def->get_path == NULL)
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the definition does not say how one record of type \"%s\" is asked for",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the definition does not say how one record of type \"%s\" is asked for", source->spec.resource_type);
 		return;
 	}
 	rest_begin(source, NULL, external_id);
@@ -294,6 +307,7 @@ const SourceKind source_kind_rest = {
 	.ask = rest_ask,
 	.answer = rest_answer,
 	.read = rest_read,
+	.give_up = rest_give_up,
 	.get = rest_get,
 	.close = rest_close,
 };

@@ -7,36 +7,44 @@
  * is the last external_id of a page, so a run that failed goes on behind it.
  * A function takes the request of the command protocol and returns the answer.
  *
- * Both run with the rights of the configuration's owner, in a restricted
- * context in which they cannot take other rights.  An owner who is a superuser
- * gets the rights of the workers instead.
+ * Both run with the rights of the configuration's owner, or, for a type that
+ * is not configured, of who wrote them into the connector (run_as.c).
  */
 #include "postgres.h"
 
 #include "compat.h"
 
-#include "access/htup_details.h"
+#include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
-#include "utils/acl.h"
+#include "tcop/dest.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "clean.h"
 #include "db.h"
 #include "flohsync.h"
+#include "guc.h"
+#include "run_as.h"
 #include "source.h"
 
 #define SPOOL_BATCH		1000
-#define PAGE_BYTES		(16 * 1024 * 1024)		/* then a page is long enough */
-#define PAGE_MAX_BYTES	(64 * 1024 * 1024)
+/* Then a page is long enough; and so much it may have where it cannot end. */
+#define PAGE_BYTES		Min(16 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 16)
+#define PAGE_MAX_BYTES	Min(64 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 4)
+#define KEEP_BYTES		(4 * 1024 * 1024)
+
+/* Longer ids are not stored. */
+#define ID_BYTES		(FLOHSYNC_MAX_NAME_CHARS * 4)
 
 /* Rows (external_id, record) of a connector's query. */
 #define SQL_RECORDS \
@@ -48,19 +56,16 @@
 typedef struct SqlState
 {
 	char	   *cursor;			/* asked for */
-	Tuplestorestate *spool;		/* rows (external_id text, record text) */
+	Tuplestorestate *spool;		/* rows (external_id text, record text); see sql_receive() */
 	TupleTableSlot *slot;
 	char	   *answered;		/* cursor of the page given last, "" for the first */
 	bool		stepped;		/* the first row has been read */
 	bool		has_row;		/* slot holds the row to come */
 	int64		total;			/* rows of the whole query, -1 unknown */
 	TimestampTz queried_at;
-	StringInfoData body[2];
-	int			current;
-	/* while the owner's rights are on */
-	Oid			saved_user;
-	int			saved_context;
-	int			guc_level;
+	StringInfoData body;
+	char	  **too_large;		/* ids of records of the page that are too large to be in the body; NULL: no usable id */
+	int			ntoo_large;
 } SqlState;
 
 static void
@@ -69,9 +74,11 @@ sql_open(Source *source)
 	MemoryContext old = MemoryContextSwitchTo(source->context);
 	SqlState   *state = palloc0(sizeof(SqlState));
 
-	initStringInfo(&state->body[0]);
-	initStringInfo(&state->body[1]);
+	initStringInfo(&state->body);
+	state->too_large = palloc(sizeof(char *) * FLOHSYNC_MAX_PAGE_RECORDS);
 	state->total = -1;
+	/* What we count ourselves is exact. */
+	source->total_tolerance = source->spec.query ? 0 : SOURCE_TOTAL_TOLERANCE;
 	source->state = state;
 	MemoryContextSwitchTo(old);
 }
@@ -95,73 +102,150 @@ sql_ask(Source *source, const char *cursor)
 	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
 }
 
-static void
-sql_take_rights(Source *source)
+/* Whoever asks, in whatever session: the rights of the configuration's owner. */
+static Oid
+sql_role(Source *source, Oid code_owner)
 {
-	SqlState   *state = source->state;
-	Oid			owner = get_role_oid(source->spec.owner, true);
-
-	if (!OidIsValid(owner))
+	if (!OidIsValid(source->spec.owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which owns the configuration, does not exist", source->spec.owner),
-				 errhint("Set connector_sync_config.owner to a role that exists.")));
-	/* Whoever asks, in whatever session: the owner's rights, and never a superuser's. */
-	if (superuser_arg(owner))
-		owner = db_worker_role();
-	GetUserIdAndSecContext(&state->saved_user, &state->saved_context);
-	SetUserIdAndSecContext(owner, state->saved_context |
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	state->guc_level = NewGUCNestLevel();
-	/* Names mean the same in every session; workers have this path anyway. */
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
+						clean(source->spec.owner_name)),
+				 errhint("Give it to a role with flohsync.set_sync_owner().")));
+	return run_as_role(source->spec.owner, code_owner);
 }
 
-static void
-sql_give_rights_back(Source *source)
-{
-	SqlState   *state = source->state;
-
-	AtEOXact_GUC(false, state->guc_level);
-	SetUserIdAndSecContext(state->saved_user, state->saved_context);
-}
-
-/* The function as schema.name, or an error. */
-static char *
-sql_function_name(const char *function)
+/* The function of a name, and its owner; an error when there is none. */
+static Oid
+sql_find_function(const char *function, Oid *owner)
 {
 	static DbQuery query = {
-		"select pg_catalog.format('%I.%I', n.nspname, p.proname)"
-		" from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
-		" where p.oid = pg_catalog.to_regprocedure($1 || '(jsonb)')",
+		"select p.oid, p.proowner from pg_catalog.pg_proc p"
+		" where p.oid = _flohsync.function_of_kind_sql($1)",
 		1, {TEXTOID}
 	};
 	Datum		value = CStringGetTextDatum(function);
+	bool		isnull;
 
 	if (db_execute(&query, &value, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function %s(jsonb) does not exist", function)));
-	return db_text(0, 1);
+				 errmsg("there is no function %s(jsonb) that returns jsonb", clean(function))));
+	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
+	return DatumGetObjectId(db_value(0, 1, &isnull));
+}
+
+/* Makes room for so many more bytes of the body, by doubling it as a string does by itself. */
+static void
+sql_room(Source *source, Size more)
+{
+	StringInfo	body = &((SqlState *) source->state)->body;
+	Size		size = body->maxlen;
+
+	while (size < body->len + more + 1)
+		size *= 2;
+	if (size == body->maxlen)
+		return;
+	memory_take(source->memory, size - body->maxlen);
+	enlargeStringInfo(body, (int) more);
+}
+
+/* Begins the next body; the one before is not needed any more. */
+static void
+sql_new_body(Source *source)
+{
+	SqlState   *state = source->state;
+
+	for (int i = 0; i < state->ntoo_large; i++)
+		if (state->too_large[i])
+			pfree(state->too_large[i]);
+	state->ntoo_large = 0;
+	if (state->body.maxlen > KEEP_BYTES)
+	{
+		MemoryContext old = MemoryContextSwitchTo(source->context);
+
+		pfree(state->body.data);
+		initStringInfo(&state->body);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&state->body);
 }
 
 static void
-sql_call_function(Source *source, const char *request, StringInfo body)
+sql_call_function(Source *source, const char *request)
 {
-	char	   *statement;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(request);
-	char	   *text;
+	Oid			code_owner;
+	Oid			function = sql_find_function(source->spec.function, &code_owner);
+	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
+	Datum		answer;
+	bool		isnull;
 
-	/* Also the name is looked up with the owner's rights. */
-	sql_take_rights(source);
-	statement = psprintf("select %s($1::pg_catalog.jsonb)::pg_catalog.text", sql_function_name(source->spec.function));
-	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not call the connector's function");
-	text = SPI_processed == 1 ? db_text(0, 1) : NULL;
-	sql_give_rights_back(source);
-	if (text)
-		appendStringInfoString(body, text);
+	/* A function that somebody else put under the name. */
+	if (code_owner != source->spec.code_owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the function %s has another owner than when the connector was given it", clean(source->spec.function)),
+				 errhint("Look at the function, then give it to the connector again with flohsync.update_connector().")));
+	answer = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
+	if (!isnull)
+	{
+		Jsonb	   *value = DatumGetJsonbP(answer);
+		char	   *text;
+		size_t		len;
+
+		/* As text, and that in the body. */
+		memory_expect(source->memory, (Size) VARSIZE(value) * 3);
+		text = JsonbToCString(NULL, &value->root, VARSIZE(value));
+		len = strlen(text);
+		sql_room(source, len);
+		appendBinaryStringInfo(&((SqlState *) source->state)->body, text, (int) len);
+		pfree(text);
+	}
+}
+
+typedef struct SqlReceiver
+{
+	DestReceiver pub;
+	SqlState   *state;
+	TupleDesc	desc;			/* of the spool */
+	MemoryContext row;			/* emptied after each row */
+} SqlReceiver;
+
+/*
+ * Puts a row of the query into the spool.  It will be read when the transaction
+ * is over, so it may not refer to a table; and what cannot be stored anyway need
+ * not be carried: too long an id is none, of too large a record only the id is
+ * there.
+ */
+static bool
+sql_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	SqlReceiver *r = (SqlReceiver *) self;
+	MemoryContext old = MemoryContextSwitchTo(r->row);
+	static const int longest[2] = {ID_BYTES, FLOHSYNC_MAX_RECORD_BYTES};
+	Datum		row[2];
+	bool		isnull[2];
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < 2; i++)
+	{
+		isnull[i] = slot->tts_isnull[i] || toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ > longest[i];
+		row[i] = isnull[i] ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[i]));
+	}
+	tuplestore_putvalues(r->state->spool, r->desc, row, isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(r->row);
+	return true;
+}
+
+static void
+sql_receive_begin(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+sql_receive_end(DestReceiver *self)
+{
 }
 
 /*
@@ -180,7 +264,11 @@ sql_run_query(Source *source)
 	SPIPlanPtr	plan;
 	Portal		portal;
 	TupleDesc	desc;
+	SqlReceiver receiver = {
+		{sql_receive, sql_receive_begin, sql_receive_end, sql_receive_end, DestNone}, state
+	};
 	MemoryContext old;
+	RunAs		saved;
 
 	if (problem)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
@@ -209,31 +297,19 @@ sql_run_query(Source *source)
 	MemoryContextSwitchTo(old);
 
 	state->queried_at = GetCurrentTimestamp();
-	sql_take_rights(source);
+	run_as_begin(&saved, sql_role(source, InvalidOid));
 	plan = SPI_prepare_cursor(statement.data, 2, types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the connector's query: %s", SPI_result_code_string(SPI_result));
 	portal = SPI_cursor_open(NULL, plan, values, nulls, true);
-	for (;;)
-	{
-		SPI_cursor_fetch(portal, true, SPOOL_BATCH);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			Datum		row[2];
-			bool		isnull[2];
-
-			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, row, isnull);
-			old = MemoryContextSwitchTo(source->context);
-			tuplestore_putvalues(state->spool, desc, row, isnull);
-			MemoryContextSwitchTo(old);
-		}
-		SPI_freetuptable(SPI_tuptable);
+	receiver.desc = desc;
+	receiver.row = AllocSetContextCreate(CurrentMemoryContext, "flohsync row", ALLOCSET_DEFAULT_SIZES);
+	/* Each row goes from the executor to the spool: there is never more than one of them in memory. */
+	while (PortalRunFetch(portal, FETCH_FORWARD, SPOOL_BATCH, &receiver.pub) > 0)
 		CHECK_FOR_INTERRUPTS();
-	}
 	SPI_cursor_close(portal);
-	sql_give_rights_back(source);
+	MemoryContextDelete(receiver.row);
+	run_as_end(&saved);
 	state->total = state->cursor == NULL ? tuplestore_tuple_count(state->spool) : -1;
 }
 
@@ -254,9 +330,10 @@ sql_next_row(Source *source)
  * last; of a crowd of those, only as many are taken as a page can have.
  */
 static void
-sql_next_page(Source *source, StringInfo body)
+sql_next_page(Source *source)
 {
 	SqlState   *state = source->state;
+	StringInfo	body = &state->body;
 	int			enough = Min(source->spec.page_size, FLOHSYNC_MAX_PAGE_RECORDS / 2);
 	char	   *last = NULL;
 	int			n = 0;
@@ -269,15 +346,22 @@ sql_next_page(Source *source, StringInfo body)
 		Datum		id = slot_getattr(state->slot, 1, &no_id);
 		Datum		record = slot_getattr(state->slot, 2, &isnull);
 		char	   *id_text = no_id ? NULL : TextDatumGetCString(id);
-		text	   *t = DatumGetTextPP(record);
+		text	   *t = isnull ? NULL : DatumGetTextPP(record);
 
 		if ((n >= enough || body->len >= PAGE_BYTES) && last != NULL && (id_text == NULL || strcmp(id_text, last) != 0))
 			break;
 		if (n < FLOHSYNC_MAX_PAGE_RECORDS && body->len < PAGE_MAX_BYTES)
 		{
-			if (n++ > 0)
-				appendStringInfoChar(body, ',');
-			appendBinaryStringInfo(body, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+			n++;
+			if (t == NULL)
+				state->too_large[state->ntoo_large++] = id_text ? MemoryContextStrdup(source->context, id_text) : NULL;
+			else
+			{
+				sql_room(source, VARSIZE_ANY_EXHDR(t) + 1);
+				if (n > state->ntoo_large + 1)
+					appendStringInfoChar(body, ',');
+				appendBinaryStringInfo(body, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+			}
 		}
 		if (last)
 			pfree(last);
@@ -318,25 +402,21 @@ sql_answer(Source *source, SourceAnswer *answer)
 {
 	SqlState   *state = source->state;
 	TimestampTz start = GetCurrentTimestamp();
-	StringInfo	body;
 
 	answer->started_at = start;
 	/* Asked for the same page again: the spool has moved on, so it is kept. */
 	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
 	{
 		answer->started_at = state->queried_at;
-		answer->body = state->body[state->current].data;
-		answer->len = state->body[state->current].len;
+		answer->body = state->body.data;
+		answer->len = state->body.len;
 		return;
 	}
-	state->current = 1 - state->current;
-	body = &state->body[state->current];
-	resetStringInfo(body);
+	sql_new_body(source);
 	if (source->spec.query == NULL && source->spec.function == NULL)
 	{
-		answer->error_class = "configuration";
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector has no query for resource type \"%s\"", source->spec.resource_type);
+		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
+					source->spec.resource_type);
 		return;
 	}
 	if (source->spec.query == NULL || state->spool == NULL)
@@ -345,7 +425,7 @@ sql_answer(Source *source, SourceAnswer *answer)
 		if (source->spec.query)
 			sql_run_query(source);
 		else
-			sql_call_function(source, source_request(&source->spec, state->cursor), body);
+			sql_call_function(source, source_request(&source->spec, state->cursor));
 		sql_end(source);
 	}
 	if (source->spec.query)
@@ -353,63 +433,96 @@ sql_answer(Source *source, SourceAnswer *answer)
 		if (!state->stepped)
 			sql_next_row(source);
 		state->stepped = true;
-		sql_next_page(source, body);
+		sql_next_page(source);
 		if (state->answered)
 			pfree(state->answered);
 		state->answered = MemoryContextStrdup(source->context, state->cursor ? state->cursor : "");
 		answer->started_at = state->queried_at;
 	}
-	answer->body = body->data;
-	answer->len = body->len;
+	answer->body = state->body.data;
+	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - start) / 1000.0;
 }
 
-/* The query's rows of one id, as an answer. */
-static void
-sql_query_one(Source *source, const char *external_id, StringInfo body)
+static bool
+sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
+	SqlState   *state = source->state;
+
+	if (!source_read_commands(source, parser, answer, page))
+		return false;
+	for (int i = 0; i < state->ntoo_large; i++)
+	{
+		char	   *id = state->too_large[i];
+
+		page_fault(parser, page, (Slice) {id, id ? (int) strlen(id) : 0}, "record_too_large", (Slice) {"", 0});
+	}
+	return true;
+}
+
+/* The query's rows of one id, as an answer; false: the record is too large. */
+static bool
+sql_query_one(Source *source, const char *external_id)
+{
+	SqlState   *state = source->state;
 	const char *problem = source_query_problem(source->spec.query);
 	char	   *statement;
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(external_id);
-	char	   *record;
+	text	   *record = NULL;
+	bool		isnull;
+	RunAs		saved;
 
 	if (problem)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
 	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
 						 source->spec.query);
-	sql_take_rights(source);
+	run_as_begin(&saved, sql_role(source, InvalidOid));
 	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not run the connector's query");
-	record = SPI_processed == 1 ? db_text(0, 2) : NULL;
-	sql_give_rights_back(source);
-	appendStringInfo(body, "{\"success\":true,\"payload\":{\"resources\":[%s]}}", record ? record : "");
+	if (SPI_processed == 1)
+	{
+		value = db_value(0, 2, &isnull);
+		record = isnull ? NULL : DatumGetTextPP(value);
+	}
+	run_as_end(&saved);
+	if (record && VARSIZE_ANY_EXHDR(record) > FLOHSYNC_MAX_RECORD_BYTES)
+		return false;
+	appendStringInfoString(&state->body, "{\"success\":true,\"payload\":{\"resources\":[");
+	if (record)
+	{
+		sql_room(source, VARSIZE_ANY_EXHDR(record));
+		appendBinaryStringInfo(&state->body, VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record));
+	}
+	appendStringInfoString(&state->body, "]}}");
+	return true;
 }
 
 static void
 sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
 	SqlState   *state = source->state;
-	StringInfo	body = &state->body[state->current];
+	bool		good = true;
 
 	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
 	{
-		answer->error_class = "configuration";
+		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
+					source->spec.resource_type);
 		answer->not_supported = true;
-		snprintf(answer->message, sizeof(answer->message),
-				 "the connector cannot be asked for one record of type \"%s\"", source->spec.resource_type);
 		return;
 	}
 	answer->started_at = GetCurrentTimestamp();
-	resetStringInfo(body);
+	sql_new_body(source);
 	sql_begin(source);
 	if (source->spec.query)
-		sql_query_one(source, external_id, body);
+		good = sql_query_one(source, external_id);
 	else
-		sql_call_function(source, source_get_request(&source->spec, external_id), body);
+		sql_call_function(source, source_get_request(&source->spec, external_id));
 	sql_end(source);
-	answer->body = body->data;
-	answer->len = body->len;
+	if (!good)
+		source_fail(source, answer, "too_large", "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
+	answer->body = state->body.data;
+	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;
 	if (source->spec.query == NULL)
 		source_one_record(source, answer);
@@ -420,6 +533,7 @@ const SourceKind source_kind_sql = {
 	.open = sql_open,
 	.ask = sql_ask,
 	.answer = sql_answer,
+	.read = sql_read,
 	.get = sql_get,
 	.close = sql_close,
 };

@@ -46,8 +46,6 @@
 #include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -56,6 +54,7 @@
 #include "utils/snapmgr.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "flohsync.h"
 #include "outbox.h"
 #include "shmem_cache.h"
@@ -361,12 +360,6 @@ outbox_touch(void)
 	shmem_cache_write_begin();
 }
 
-static void
-outbox_lock_tag(LOCKTAG *tag)
-{
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, 0, DB_CACHE_LOCK_CLASS);
-}
-
 /* The last transaction of ours that went by "there is no cache". */
 static LocalTransactionId outbox_without = InvalidLocalTransactionId;
 
@@ -378,11 +371,9 @@ bool
 outbox_begin(void)
 {
 	pg_uuid_t	nobody = {{0}};
-	LOCKTAG		tag;
 	OutboxView	view;
 
-	outbox_lock_tag(&tag);
-	(void) LockAcquire(&tag, ShareLock, false, false);
+	db_lock_wait(DB_LOCK_CACHE, CACHE_LOCK_STATE, true);
 	/* Not before we have the lock. */
 	outbox_look(&nobody, outbox_nothing(), outbox_nothing(), &view);
 	if (view.server == 0)

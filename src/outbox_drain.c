@@ -11,14 +11,13 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "outbox.h"
 #include "shmem_cache.h"
 #include "wait.h"
@@ -181,14 +180,12 @@ outbox_activate(uint64 server)
 		3, {INT8OID, INT8OID, INT4OID}
 	};
 	Datum		v[3] = {Int64GetDatum((int64) server), Int64GetDatum(outbox_random()), Int32GetDatum((int32) compat_timeline())};
-	LOCKTAG		tag;
 	bool		locked = outbox_server() != 0;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, DB_CACHE_LOCK_CLASS);
 	/* Nobody queues behind us: who writes must not wait for who reads. */
 	for (int i = 0; i < ACTIVATE_ATTEMPTS && !locked; i++)
 	{
-		locked = LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+		locked = db_lock_try(DB_LOCK_CACHE, CACHE_LOCK_STATE, false);
 		if (!locked)
 			wait_ms(ACTIVATE_WAIT_MS, WAIT_RETRY);
 	}

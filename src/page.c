@@ -26,15 +26,26 @@
 #include "page_private.h"
 
 PageParser *
-page_parser_create(const char *const *hash_ignore, int nhash_ignore)
+page_parser_create(const char *const *hash_ignore, int nhash_ignore, PageMemory *memory)
 {
 	static const char prefix[] = "attributes.";
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "flohsync page parser", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
 	PageParser *parser = palloc0(sizeof(PageParser));
 
-	parser->context = CurrentMemoryContext;
-	parser->texts.context = CurrentMemoryContext;
+	if (memory == NULL)
+	{
+		memory = palloc(sizeof(PageMemory));
+		memory_begin(memory, context);
+	}
+	parser->memory = memory;
+	parser->context = context;
+	parser->texts.context = context;
+	parser->texts.memory = memory;
 	parser->json = json_parser_create_limited(INT_MAX);
+	parser->json->memory = memory;
 	parser->canonical = canonical_create();
+	parser->canonical->arena.memory = memory;
 	parser->canonical->limit = 2 * FLOHSYNC_MAX_RECORD_BYTES;
 	parser->ignore = palloc0(sizeof(CanonicalPath) * (nhash_ignore + 1));
 	for (int i = 0; i < nhash_ignore; i++)
@@ -49,7 +60,35 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore)
 		parser->ignore[parser->nignore].data = pstrdup(path);
 		parser->ignore[parser->nignore++].len = strlen(path);
 	}
+	(void) MemoryContextSwitchTo(old);
 	return parser;
+}
+
+PageMemory *
+page_memory(const PageParser *parser)
+{
+	return parser->memory;
+}
+
+void
+page_settle(PageParser *parser)
+{
+	json_parser_trim(parser->json, 0);
+	canonical_trim(parser->canonical, 0);
+}
+
+/* Says which limit was passed; false. */
+bool
+page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(parser->problem, sizeof(parser->problem), format, args);
+	va_end(args);
+	*problem = parser->problem;
+	page->too_large = true;
+	return false;
 }
 
 void *
@@ -60,6 +99,7 @@ page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t i
 	if (array != NULL)
 		pfree(array);
 	*size = 0;
+	memory_take(parser->memory, Max(wanted, 64) * item);
 	array = MemoryContextAllocHuge(parser->context, Max(wanted, 64) * item);
 	*size = Max(wanted, 64);
 	return array;
@@ -79,6 +119,7 @@ page_room_records(PageParser *parser, size_t wanted)
 	parser->records = parser->sorted = NULL;
 	parser->keys = NULL;
 	parser->records_size = 0;
+	memory_take(parser->memory, wanted * 2 * (sizeof(Record) + sizeof(CanonicalKey)));
 	parser->records = MemoryContextAllocHuge(parser->context, wanted * sizeof(Record));
 	parser->sorted = MemoryContextAllocHuge(parser->context, wanted * sizeof(Record));
 	parser->keys = MemoryContextAllocHuge(parser->context, wanted * 2 * sizeof(CanonicalKey));
@@ -147,6 +188,7 @@ page_sort_records(PageParser *parser, UpstreamPage *page)
 	bool		ascending = true;
 
 	page->records = records;
+	page->heaviest = parser->heaviest;
 	for (int i = 0; i < n; i++)
 	{
 		Slice		id = records[i].external_id;
@@ -177,6 +219,7 @@ page_read_list(PageParser *parser, UpstreamPage *page, uint32 first)
 
 	for (uint32 i = first; i != 0; i = nodes[i].next)
 	{
+		CHECK_FOR_INTERRUPTS();
 		page_read_record(parser, page, i, page->received);
 		page->received++;
 	}
@@ -213,18 +256,16 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 
 	memset(page, 0, sizeof(UpstreamPage));
 	page->total_estimate = -1;
+	parser->heaviest = 0;
 	*problem = NULL;
 	canonical_arena_reset(&parser->texts);
-	canonical_trim(parser->canonical, KEEP_BYTES);
-	if (len > KEEP_NODES)
-		json_parser_trim(json, Max(len, KEEP_NODES));
-	else
-		json_parser_trim(json, KEEP_NODES);
+	canonical_trim(parser->canonical, memory_keep());
+	/* Mostly a value has 20 bytes; more than twice as many nodes may be needed elsewhere. */
+	json_parser_trim(json, Max(len / 10, memory_keep() / sizeof(JsonNode)));
+	if (parser->attributes)
+		json_parser_trim(parser->attributes, memory_keep() / sizeof(JsonNode));
 	if (len >= INT_MAX)
-	{
-		*problem = "the answer is too long";
-		return false;
-	}
+		return page_too_large(parser, page, problem, "the answer is larger than %d bytes", INT_MAX - 1);
 	parser->utf8 = page_is_utf8(body, len);
 	if (!json_parse(json, body, len, max_depth))
 	{
@@ -267,33 +308,37 @@ page_error_text(PageParser *parser, uint32 node)
 		return NULL;
 	if (!page_node_is_utf8(parser, parser->json, &nodes[node]))
 		return NULL;
-	return page_cstring(parser, &nodes[node], MAX_ERROR_BYTES);
+	return page_cstring(parser, &nodes[node], FLOHSYNC_MAX_ERROR_BYTES);
 }
 
 static bool
-page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index)
+page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index, const char **problem)
 {
 	const JsonNode *node = &parser->json->nodes[index];
-	char	   *cursor;
-	Slice		raw;
+	Slice		raw = page_raw(parser->json, node);
+	Slice		text;
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
-	raw = page_raw(parser->json, node);
+	*problem = "payload.nextCursor is neither a text nor an integer";
 	if (node->type == JSON_STRING)
 	{
 		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, parser->json, node))
 			return false;
-		cursor = page_cstring(parser, node, INT_MAX);
-		if (*cursor != '\0')
-			page->next_cursor = cursor;
-		return true;
+		text = page_text(parser, parser->json, node);
 	}
-	if (!json_is_integer(parser->json, node))
+	else if (json_is_integer(parser->json, node))
+		text = raw;
+	else
 		return false;
-	page->next_cursor = canonical_arena_alloc(&parser->texts, raw.len + 1);
-	memcpy(page->next_cursor, raw.data, raw.len);
-	page->next_cursor[raw.len] = '\0';
+	if (text.len > FLOHSYNC_MAX_CURSOR_BYTES)
+		return page_too_large(parser, page, problem, "payload.nextCursor has %d bytes, more than %d", text.len, FLOHSYNC_MAX_CURSOR_BYTES);
+	*problem = NULL;
+	if (text.len == 0)
+		return true;
+	page->next_cursor = canonical_arena_alloc(&parser->texts, text.len + 1);
+	memcpy(page->next_cursor, text.data, text.len);
+	page->next_cursor[text.len] = '\0';
 	return true;
 }
 
@@ -321,7 +366,6 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 	uint32		resources;
 	uint32		deleted;
 
-	json->max_nodes = MAX_PAGE_NODES;
 	if (!page_begin(parser, body, len, LEVELS_ABOVE_RECORD + FLOHSYNC_MAX_NESTING, page, problem))
 		return false;
 	nodes = json->nodes;
@@ -337,7 +381,8 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 		page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "error", 5));
 		if (page->upstream_error == NULL)
 			page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "message", 7));
-		if (page->upstream_error == NULL)
+		page->unexplained = page->upstream_error == NULL;
+		if (page->unexplained)
 			page->upstream_error = success == 0 ? "the answer does not say \"success\": true"
 				: "the upstream reported a failure and gave no reason";
 		return true;
@@ -356,12 +401,8 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 		return false;
 	}
 	if (nodes[resources].count > FLOHSYNC_MAX_PAGE_RECORDS)
-	{
-		snprintf(parser->problem, sizeof(parser->problem), "the page has %u records, more than %d",
-				 nodes[resources].count, FLOHSYNC_MAX_PAGE_RECORDS);
-		*problem = parser->problem;
-		return false;
-	}
+		return page_too_large(parser, page, problem, "the page has %u records, more than %d",
+							  nodes[resources].count, FLOHSYNC_MAX_PAGE_RECORDS);
 	deleted = json_member(json, payload, "deleted", 7);
 	if (deleted != 0 && nodes[deleted].type == JSON_NULL)
 		deleted = 0;
@@ -370,11 +411,11 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 		*problem = "payload.deleted is not an array";
 		return false;
 	}
-	if (!page_read_cursor(parser, page, json_member(json, payload, "nextCursor", 10)))
-	{
-		*problem = "payload.nextCursor is neither a text nor an integer";
+	if (nodes[deleted].count > FLOHSYNC_MAX_PAGE_DELETED)
+		return page_too_large(parser, page, problem, "payload.deleted has %u entries, more than %d",
+							  nodes[deleted].count, FLOHSYNC_MAX_PAGE_DELETED);
+	if (!page_read_cursor(parser, page, json_member(json, payload, "nextCursor", 10), problem))
 		return false;
-	}
 	page->total_estimate = page_estimate(parser, json_member(json, payload, "totalEstimate", 13));
 
 	page_room_records(parser, nodes[resources].count + 1);
@@ -400,10 +441,12 @@ page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPag
 	while (start < len && strchr(" \t\r\n", body[start]) != NULL && body[start] != '\0')
 		start++;
 	list = start < len && body[start] == '[';
-	parser->json->max_nodes = PG_INT32_MAX;
 	if (!page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + (list ? 1 : 0), page, problem))
 		return false;
 	root = &parser->json->nodes[JSON_ROOT];
+	if (list && root->count > FLOHSYNC_MAX_UPSERT_RECORDS)
+		return page_too_large(parser, page, problem, "there are %u, more than %d",
+							  root->count, FLOHSYNC_MAX_UPSERT_RECORDS);
 	page_room_records(parser, list ? root->count + 1 : 2);
 	parser->faults = page_room(parser, parser->faults, &parser->faults_size,
 							   list ? root->count : 1, sizeof(RecordFault));
@@ -413,29 +456,36 @@ page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPag
 	return true;
 }
 
-int
-page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
+bool
+page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visitor, void *arg)
 {
 	JsonParser *json = parser->json;
 	uint32		attributes = record->attributes_node;
 	const JsonNode *nodes;
 	uint32		groups;
-	int			n = 0;
 
 	if (attributes == 0)
 	{
 		if (record->attributes.data == NULL)
-			return 0;
+			return false;
 		/* Attributes that were put together have no tree any more. */
-		json = json_parser_create();
+		if (parser->attributes == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(parser->context);
+
+			parser->attributes = json_parser_create_limited(INT_MAX);
+			parser->attributes->memory = parser->memory;
+			(void) MemoryContextSwitchTo(old);
+		}
+		json = parser->attributes;
 		if (!json_parse(json, record->attributes.data, record->attributes.len, FLOHSYNC_MAX_NESTING))
-			return 0;
+			return false;
 		attributes = JSON_ROOT;
 	}
 	nodes = json->nodes;
 	groups = json_member(json, attributes, "groups", 6);
 	if (groups == 0 || nodes[groups].type != JSON_ARRAY)
-		return 0;
+		return false;
 	for (uint32 i = nodes[groups].child; i != 0; i = nodes[i].next)
 	{
 		Slice		id = {NULL, 0};
@@ -447,12 +497,8 @@ page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max)
 		}
 		else
 			page_id(parser, json, i, &id);
-		if (id.data == NULL)
-			continue;
-		if (n < max)
-			ids[n] = id;
-		n++;
+		if (id.data != NULL && visitor(arg, id))
+			return true;
 	}
-	return n;
+	return false;
 }
-

@@ -9,6 +9,8 @@
 #include "flohsync.h"
 #include "json.h"
 
+struct PageMemory;
+
 /* A byte string; data is NULL for an absent value, and is not NUL-terminated. */
 typedef struct Slice
 {
@@ -30,6 +32,7 @@ typedef struct Record
 
 #define RECORD_KEEPS_NAME	0x01
 #define RECORD_KEEPS_EMAIL	0x02
+#define RECORD_UNDONE		0x80	/* while a page is read: it was deleted after that */
 
 /* A record that was set aside. */
 typedef struct RecordFault
@@ -44,7 +47,9 @@ typedef struct RecordFault
 typedef struct UpstreamPage
 {
 	bool		success;		/* payload usable; false: see upstream_error */
+	bool		too_large;		/* the problem is a limit that was passed: asking again does not help */
 	char	   *upstream_error; /* text of a success:false answer, NUL-terminated, at most 1 kB */
+	bool		unexplained;	/* that text is ours: the answer gives no reason */
 	Record	   *records;		/* sorted by external_id bytes, no duplicates */
 	int			nrecords;
 	RecordFault *faults;
@@ -54,6 +59,7 @@ typedef struct UpstreamPage
 	int			received;		/* length of payload.resources */
 	int			duplicates;		/* records dropped because the id came again in the page */
 	int			truncated;		/* display names that were cut */
+	size_t		heaviest;		/* so much PostgreSQL takes to make jsonb of the heaviest attributes, at most */
 	char	   *next_cursor;	/* NUL-terminated; NULL at the end (absent, null or "") */
 	int64		total_estimate; /* -1 when absent */
 	/* of kind rest */
@@ -64,20 +70,24 @@ typedef struct UpstreamPage
 	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */
+	bool		may_end;		/* the upstream said that it ends here: the next page is only asked for to be sure */
+	const char *cut;			/* why there may be another page though nothing tells of it, or NULL */
 	const char *loop;			/* why the upstream is going in circles, or NULL */
 	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
+	bool		unread;			/* because something was not read that has to be asked for again */
 	const char *keep_link;		/* where the next incremental pass begins, or NULL */
 } UpstreamPage;
 
 typedef struct PageParser PageParser;
 
 /*
- * A parser lives in the memory context that is current when it is made, keeps
+ * A parser lives below the memory context that is current when it is made, keeps
  * its arena between pages, and is freed with that context.  hash_ignore: dot
  * paths below attributes that are left out of the hash ("lastLogin",
- * "a.b.c"; a leading "attributes." is accepted and dropped).
+ * "a.b.c"; a leading "attributes." is accepted and dropped).  What it takes is
+ * counted in memory; NULL: by itself.
  */
-extern PageParser *page_parser_create(const char *const *hash_ignore, int nhash_ignore);
+extern PageParser *page_parser_create(const char *const *hash_ignore, int nhash_ignore, struct PageMemory *memory);
 
 /*
  * page_parse reads an answer of the command protocol
@@ -96,12 +106,23 @@ extern bool page_parse(PageParser *parser, const char *body, size_t len,
 extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
 							   UpstreamPage *page, const char **problem);
 
+/* page_fault sets one more record of a page aside, which came in another way; payload is what there is of it. */
+extern void page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char *error_class, Slice payload);
+
+/* page_settle gives back what only the reading needed: what a page says stays. */
+extern void page_settle(PageParser *parser);
+
+/* page_memory is where a parser is counted. */
+extern struct PageMemory *page_memory(const PageParser *parser);
+
 /*
- * page_group_ids lists what attributes.groups of a record names: text or
- * integer ids, or objects with "id" or "externalId".  Returns their number;
- * at most max are stored.
+ * page_group_ids goes through what attributes.groups of a record names: text or
+ * integer ids, or objects with "id" or "externalId".  The visitor ends it by true;
+ * then so does page_group_ids.
  */
-extern int	page_group_ids(PageParser *parser, const Record *record, Slice *ids, int max);
+typedef bool (*PageGroupVisitor) (void *arg, Slice id);
+
+extern bool page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visitor, void *arg);
 
 /*
  * A page whose records are not those of the command protocol is read by whoever
@@ -136,6 +157,9 @@ extern JsonParser *page_mapped_begin(PageParser *parser, const char *body, size_
 extern bool page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const char **problem);
 extern void page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found);
 extern void page_mapped_end(PageParser *parser, UpstreamPage *page);
+
+/* page_may_store: is a value no larger than a record may be?  Taking others apart is of no use. */
+extern bool page_may_store(const JsonParser *json, uint32 node);
 
 /* page_is_clean: may a value be given to others as text? */
 extern bool page_is_clean(const PageParser *parser, const JsonParser *json, uint32 node);

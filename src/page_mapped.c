@@ -20,7 +20,8 @@ page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 	CanonicalPath *all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
 
 	/* Those that are not stored come first. */
-	memcpy(all, paths, sizeof(CanonicalPath) * n);
+	if (n > 0)
+		memcpy(all, paths, sizeof(CanonicalPath) * n);
 	memcpy(all + n, parser->ignore, sizeof(CanonicalPath) * parser->nignore);
 	pfree(parser->ignore);
 	parser->ignore = all;
@@ -31,7 +32,6 @@ page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 JsonParser *
 page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page, const char **problem)
 {
-	parser->json->max_nodes = MAX_PAGE_NODES;
 	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ? parser->json : NULL;
 }
 
@@ -39,21 +39,17 @@ bool
 page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const char **problem)
 {
 	if (records > FLOHSYNC_MAX_PAGE_RECORDS)
-	{
-		snprintf(parser->problem, sizeof(parser->problem), "the page has %u records, more than %d",
-				 records, FLOHSYNC_MAX_PAGE_RECORDS);
-		*problem = parser->problem;
-		return false;
-	}
+		return page_too_large(parser, page, problem, "the page has %u records, more than %d",
+							  records, FLOHSYNC_MAX_PAGE_RECORDS);
 	page_room_records(parser, records + 1);
 	parser->deleted = page_room(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
+	parser->deleted_at = page_room(parser, parser->deleted_at, &parser->deleted_at_size, records, sizeof(uint32));
 	parser->faults = page_room(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page->deleted = parser->deleted;
 	return true;
 }
 
-/* A deletion undoes what the page said of the record before. */
 static void
 page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
@@ -69,53 +65,113 @@ page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found
 					   error_class, page_class_message(error_class));
 		return;
 	}
-	for (int i = page->nrecords - 1; i >= 0; i--)
-	{
-		Slice		id = parser->records[i].external_id;
-
-		if (page_compare_ids(id.data, id.len, record.external_id.data, record.external_id.len) == 0)
-		{
-			memmove(&parser->records[i], &parser->records[i + 1], sizeof(Record) * (--page->nrecords - i));
-			page->duplicates++;
-		}
-	}
 	page->gone++;
+	parser->deleted_at[page->ndeleted] = position;
 	parser->deleted[page->ndeleted++] = record.external_id;
 }
 
-/* A record after its deletion undoes that. */
-static void
-page_mapped_back(PageParser *parser, UpstreamPage *page)
+/* How many keys from one on are the same. */
+static int
+page_mapped_same(const CanonicalKey *keys, int n, int from)
 {
-	Slice		id = parser->records[page->nrecords - 1].external_id;
+	int			i = from + 1;
 
-	for (int i = page->ndeleted - 1; i >= 0; i--)
-		if (page_compare_ids(id.data, id.len, parser->deleted[i].data, parser->deleted[i].len) == 0)
-			parser->deleted[i] = parser->deleted[--page->ndeleted];
+	while (i < n && canonical_key_compare(&keys[from], &keys[i]) == 0)
+		i++;
+	return i - from;
+}
+
+/*
+ * A deletion undoes what the page said of the record before, and a record after
+ * its deletion undoes that.  Both are sorted by their ids, so that what is said
+ * of one stands together.
+ */
+static void
+page_mapped_undo(PageParser *parser, UpstreamPage *page)
+{
+	Record	   *records = parser->records;
+	int			n = page->nrecords;
+	int			ngone = page->ndeleted;
+	CanonicalKey *of_records = parser->keys;
+	CanonicalKey *of_gone = parser->keys + n;	/* records and deletions are no more than there is room for records */
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Slice		id = records[i].external_id;
+
+		canonical_key_init(&of_records[i], id.data, id.len, id.data + id.len, false, i);
+	}
+	for (int i = 0; i < ngone; i++)
+	{
+		Slice		id = parser->deleted[i];
+
+		canonical_key_init(&of_gone[i], id.data, id.len, id.data + id.len, false, i);
+	}
+	canonical_key_sort(of_records, of_gone + ngone, n);
+	canonical_key_sort(of_gone, of_gone + ngone, ngone);
+	for (int r = 0, g = 0, same; g < ngone; g += same)
+	{
+		uint32		last = 0;
+		bool		back = false;
+
+		/* Of one deletion that comes twice, one is enough. */
+		same = page_mapped_same(of_gone, ngone, g);
+		for (int i = g; i < g + same; i++)
+		{
+			last = Max(last, parser->deleted_at[of_gone[i].ref]);
+			if (i > g)
+				parser->deleted[of_gone[i].ref].data = NULL;
+		}
+		while (r < n && canonical_key_compare(&of_records[r], &of_gone[g]) < 0)
+			r++;
+		for (; r < n && canonical_key_compare(&of_records[r], &of_gone[g]) == 0; r++)
+		{
+			Record	   *record = &records[of_records[r].ref];
+
+			if (record->position > last)
+				back = true;
+			else
+				record->partial |= RECORD_UNDONE;
+		}
+		if (back)
+			parser->deleted[of_gone[g].ref].data = NULL;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (records[i].partial & RECORD_UNDONE)
+			page->duplicates++;
+		else
+			records[kept++] = records[i];
+	}
+	page->nrecords = kept;
+	kept = 0;
+	for (int i = 0; i < ngone; i++)
+		if (parser->deleted[i].data != NULL)
+			parser->deleted[kept++] = parser->deleted[i];
+	page->ndeleted = kept;
 }
 
 void
 page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
 {
 	uint32		position = page->received++;
-	int			before = page->nrecords;
 
+	CHECK_FOR_INTERRUPTS();
 	if (found->json->nodes[found->record].type != JSON_OBJECT)
 		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
 					   "record_type", page_class_message("record_type"));
 	else if (found->gone)
 		page_mapped_gone(parser, page, found, position);
 	else
-	{
 		page_add_record(parser, page, found, position);
-		if (page->ndeleted > 0 && page->nrecords > before)
-			page_mapped_back(parser, page);
-	}
 }
 
 void
 page_mapped_end(PageParser *parser, UpstreamPage *page)
 {
+	if (page->ndeleted > 0)
+		page_mapped_undo(parser, page);
 	page_sort_records(parser, page);
 	page->success = true;
 }

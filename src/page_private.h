@@ -9,25 +9,23 @@
 #include "json.h"
 #include "mb/pg_wchar.h"
 
+#ifndef FLOHSYNC_STANDALONE
+#include "memory_page.h"
+#endif
+
 /* Contract, section 3. */
 #define MAX_ID_CHARS			255
 #define MAX_EMAIL_CHARS			255
 
-/* The tree of a 64 MB body of short values would take 768 MB. */
-#define MAX_PAGE_NODES			(16 * 1024 * 1024)
-
-#define MAX_ERROR_BYTES			1024
-
 /* Levels around a record: answer, payload, resources. */
 #define LEVELS_ABOVE_RECORD		3
-
-#define KEEP_NODES				(1024 * 1024)
-#define KEEP_BYTES				(16 * 1024 * 1024)
 
 struct PageParser
 {
 	MemoryContext context;
+	PageMemory *memory;
 	JsonParser *json;
+	JsonParser *attributes;		/* of a record whose tree is gone; NULL: not needed so far */
 	Canonical  *canonical;
 	CanonicalArena texts;		/* strings that had escapes */
 	CanonicalPath *ignore;
@@ -41,6 +39,9 @@ struct PageParser
 	size_t		faults_size;
 	Slice	   *deleted;
 	size_t		deleted_size;
+	uint32	   *deleted_at;		/* of a mapped page: their places */
+	size_t		deleted_at_size;
+	size_t		heaviest;		/* of the page, so far */
 	bool		utf8;			/* the whole body is valid */
 	char		problem[256];
 };
@@ -85,6 +86,7 @@ page_text(PageParser *parser, const JsonParser *json, const JsonNode *node)
 /* page.c */
 extern void *page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item);
 extern void page_room_records(PageParser *parser, size_t wanted);
+extern bool page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, const char *format,...) pg_attribute_printf(4, 5);
 extern void page_sort_records(PageParser *parser, UpstreamPage *page);
 extern bool page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 					   UpstreamPage *page, const char **problem);

@@ -95,6 +95,7 @@ page_class_message(const char *error_class)
 		{"nesting_too_deep", "values are nested more than 64 levels deep"},
 		{"number_out_of_range", "a number has more than 4000 characters or an exponent over 400"},
 		{"record_too_large", "the record is larger than 8 MB, or is with its numbers written out"},
+		{"too_many_values", "the record has so many values that storing it would take more than half of flohsync.page_memory"},
 	};
 
 	for (size_t i = 0; i < lengthof(messages); i++)
@@ -116,6 +117,45 @@ page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, u
 	fault->message = message;
 	fault->payload = page_raw(json, &json->nodes[index]);
 	fault->position = position;
+}
+
+/* Like page_room, but what is in it stays. */
+void
+page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char *error_class, Slice payload)
+{
+	if (page->nfaults == parser->faults_size)
+	{
+		size_t		more = Max(parser->faults_size, 64);
+
+		memory_take(parser->memory, more * sizeof(RecordFault));
+		parser->faults = repalloc_huge(parser->faults, (parser->faults_size + more) * sizeof(RecordFault));
+		parser->faults_size += more;
+		page->faults = parser->faults;
+	}
+	page->faults[page->nfaults++] = (RecordFault) {
+		external_id, error_class, page_class_message(error_class), payload, page->received++
+	};
+}
+
+/* Is a value too much to be made jsonb?  Only a large text can be. */
+static bool
+page_is_heavy(const JsonParser *json, uint32 node, size_t *weight)
+{
+	size_t		bytes = json->nodes[node].end - json->nodes[node].start;
+
+	*weight = bytes * JSON_MOST_WEIGHT;
+	if (likely(*weight <= memory_record_limit() / 16))
+		return false;
+	*weight = json_weight(json, node, NULL);
+	return *weight > memory_record_limit();
+}
+
+bool
+page_may_store(const JsonParser *json, uint32 node)
+{
+	size_t		weight;
+
+	return json->nodes[node].end - json->nodes[node].start <= FLOHSYNC_MAX_RECORD_BYTES && !page_is_heavy(json, node, &weight);
 }
 
 /* An id with what stands before it. */
@@ -140,6 +180,7 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	const JsonNode *node = &found->json->nodes[found->record];
 	const JsonNode *value;
 	const char *error_class;
+	size_t		weight;
 	int			kept;
 
 	/* First, because it tells which stored row the entry is about. */
@@ -159,6 +200,8 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 			return page_escape_class(page_raw(found->json, node));
 		return "number_out_of_range";
 	}
+	if (unlikely(page_is_heavy(found->json, found->record, &weight)))
+		return "too_many_values";
 	if (error_class != NULL)
 		return error_class;
 
@@ -196,6 +239,9 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 		/* Of another tree: what is not in it would not be hashed. */
 		if (value->flags & JSON_F_BAD_DEPTH)
 			return "nesting_too_deep";
+		if (found->attributes.json != found->json && page_is_heavy(found->attributes.json, found->attributes.node, &weight))
+			return "too_many_values";
+		parser->heaviest = Max(parser->heaviest, weight);
 		record->attributes = page_raw(found->attributes.json, value);
 		record->attributes_node = found->attributes.node;
 	}

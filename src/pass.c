@@ -25,6 +25,7 @@
 
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
+#include "lib/bloomfilter.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -38,6 +39,12 @@
 #define PASS_MAX_EMPTY_PAGES	100
 #define PASS_MAX_RETRY_MS		60000
 
+/* Pages with records, in a row, of which every one had come before in the list. */
+#define PASS_MAX_KNOWN_PAGES	5
+#define PASS_MAX_KNOWN_CHANGES	100 /* where a page lists changes, of which one record may have many */
+#define PASS_SEEN_IDS			1000000
+#define PASS_SEEN_KB			2048
+
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
 pass_ask(Run *run, const char *cursor)
@@ -49,22 +56,43 @@ pass_ask(Run *run, const char *cursor)
 	run->timings.fetch_us += run_microseconds(&t);
 }
 
+typedef struct CursorEntry
+{
+	uint64		hash;			/* of a cursor */
+	char		status;			/* of simplehash.h */
+} CursorEntry;
+
+#define SH_PREFIX			cursors
+#define SH_ELEMENT_TYPE		CursorEntry
+#define SH_KEY_TYPE			uint64
+#define SH_KEY				hash
+#define SH_HASH_KEY(t, k)	((uint32) (k))
+#define SH_EQUAL(t, a, b)	((a) == (b))
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* pass_know_cursors begins with the cursors that earlier runs of the pass went through. */
+void
+pass_know_cursors(Run *run, const uint64 *hashes, int n)
+{
+	bool		found;
+
+	run->cursors = cursors_create(run->context, n + 64, NULL);
+	for (int i = 0; i < n; i++)
+		(void) cursors_insert(run->cursors, hashes[i], &found);
+}
+
 /* Notes a cursor; false when the pass has been there before. */
 static bool
 pass_new_cursor(Run *run, const char *cursor)
 {
 	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+	bool		found;
 
-	for (int i = 0; i < run->ncursors; i++)
-		if (run->cursors[i] == hash)
-			return false;
-	if (run->ncursors >= run->cursors_room)
-	{
-		run->cursors_room = run->cursors_room * 2 + 64;
-		run->cursors = repalloc(run->cursors, sizeof(uint64) * run->cursors_room);
-	}
-	run->cursors[run->ncursors++] = hash;
-	return true;
+	(void) cursors_insert(run->cursors, hash, &found);
+	return !found;
 }
 
 static int
@@ -89,25 +117,47 @@ pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
+typedef struct RestartWork
+{
+	Run		   *run;
+	bool		forget_link;
+} RestartWork;
+
+static void
+pass_restart_work(void *arg)
+{
+	RestartWork *work = arg;
+
+	run_begin(work->run, "restarting a pass");
+	work->run->setup.pass_started_at = store_restart_pass(work->run->id, work->forget_link);
+	db_commit();
+}
+
 /* The upstream does not take the cursor any more: begin the pass anew. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
 {
+	RestartWork work = {run, forget_link};
+
 	ereport(LOG,
 			(errmsg("upstream refuses the cursor; the pass begins again")));
-	db_begin("restarting a pass");
-	run->setup.pass_started_at = store_restart_pass(run->id, forget_link);
-	db_commit();
+	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
 	run->complete = true;
+	run->unread = false;
 	run->setup.resumed = false;
 	run->setup.cursor = NULL;
 	run->setup.last_page = 0;
 	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
 	run->setup.total_estimate = -1;
 	run->page = 1;
-	run->ncursors = 0;
+	run->known_pages = 0;
+	run->repeated = 0;
+	if (run->seen_ids)
+		bloom_free(run->seen_ids);
+	run->seen_ids = NULL;
+	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
 
@@ -153,6 +203,8 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 			return false;
 		}
 		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
+		if (delay < 0 && source_give_up(run->source, answer) && source_read(run->source, run->parser, answer, page))
+			return true;
 		if (delay < 0)
 		{
 			run->retry_after_ms = answer->retry_after_ms;
@@ -177,6 +229,25 @@ pass_compare_position(const void *a, const void *b)
 	uint32		y = (*(const Record *const *) b)->position;
 
 	return (x > y) - (x < y);
+}
+
+static void
+pass_capped(Run *run)
+{
+	run->unread = true;
+	run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+}
+
+/*
+ * pass_everything: did the pass ask for everything?  Then what the upstream says
+ * of its total is about this list, and a list that has moved may have lost more
+ * than what changed lately.  Where only changes were asked for, the next such
+ * pass, or a full one, makes up for it.
+ */
+static bool
+pass_everything(const Run *run)
+{
+	return run->setup.spec.modified_since == NULL && run->setup.spec.kept_link == NULL;
 }
 
 /* Keeps the first max records in the order of the answer. */
@@ -226,7 +297,7 @@ pass_make_merger(Run *run)
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	if (run->merger == NULL)
-		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	MemoryContextSwitchTo(old);
 }
 
@@ -244,7 +315,9 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	ApplyChanges changes = {0};
 
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
-	memcpy(records, page->records, sizeof(Record) * n);
+	run->scope.heaviest = page->heaviest;
+	if (n > 0)
+		memcpy(records, page->records, sizeof(Record) * n);
 	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
 	entry->counts.filtered += n - in_scope;
 	if (only_changes)
@@ -254,7 +327,7 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	{
 		n = pass_cut(records, n, run->setup.filter.max_records - passed);
 		if (n < in_scope || (passed + n >= run->setup.filter.max_records && goes_on))
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		entry->counts.filtered += in_scope - n;
 	}
 	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
@@ -267,9 +340,22 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 static void
 pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
+	Size		bytes = 0;
+
 	if (page->nfaults == 0)
 		return;
+	/* Of each, what is stored of it is copied, and put into arrays. */
+	for (int i = 0; i < page->nfaults; i++)
+		bytes += Min(page->faults[i].payload.len, STORE_PAYLOAD_BYTES) + Min(page->faults[i].external_id.len, STORE_PAYLOAD_BYTES) + 200;
+	memory_expect(&run->memory, bytes * 2);
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+	for (int i = 0; i < page->nfaults; i++)
+	{
+		Slice	   *payload = &page->faults[i].payload;
+
+		payload->data = source_redacted(run->source, payload->data, Min(payload->len, STORE_PAYLOAD_BYTES));
+		payload->len = strlen(payload->data);
+	}
 	store_add_faults(run->id, entry->page, page->faults, page->nfaults);
 	entry->counts.errored += page->nfaults;
 	for (int i = 0; i < page->nfaults; i++)
@@ -286,7 +372,7 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole};
+	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole, .heaviest = page->heaviest};
 	UpstreamPage merged;
 	Merge	   *merge;
 	int			unknown = 0;
@@ -330,7 +416,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 				t;
 
 	INSTR_TIME_SET_CURRENT(t0);
-	db_begin("applying a page");
+	run_begin(run, "applying a page");
 	guard = store_guard_run(&run->setup);
 	run->timings.commit_us += run_microseconds(&t0);
 	switch (guard)
@@ -344,7 +430,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 			run_fail(run, "configuration", "the configuration was deleted during the run");
 			break;
 		case RUN_FILTER_CHANGED:
-			run_incomplete(run, "the filter rules were changed during the run");
+			run_unread(run, "the filter rules were changed during the run");
 			break;
 	}
 	if (run->status != NULL)
@@ -370,6 +456,13 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->apply_ms = run_microseconds(&t0) / 1000.0;
 
 	INSTR_TIME_SET_CURRENT(t);
+	/* A definition that has found a second page before is right. */
+	if (page->cut && entry->incomplete == NULL && run->page == 1 && !store_had_pages(run->id))
+	{
+		entry->incomplete = page->cut;
+		entry->unread |= pass_everything(run);
+		run_incomplete(run, "%s", entry->incomplete);
+	}
 	store_add_page(run->id, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
@@ -388,6 +481,7 @@ typedef struct PageWork
 	const UpstreamPage *page;
 	PageEntry  *entry;
 	bool		was_complete;
+	bool		was_unread;
 	bool		applied;
 } PageWork;
 
@@ -397,27 +491,98 @@ pass_page_work(void *arg)
 	PageWork   *work = arg;
 
 	work->run->complete = work->was_complete;
+	work->run->unread = work->was_unread;
 	work->applied = pass_apply_once(work->run, work->answer, work->page, work->entry);
 }
 
 static bool
 pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	PageWork	work = {run, answer, page, entry, run->complete, false};
+	PageWork	work = {run, answer, page, entry, run->complete, run->unread, false};
 
 	db_retry(pass_page_work, &work);
 	return work.applied;
+}
+
+static bool
+pass_id_is_new(Run *run, Slice id)
+{
+	bool		known;
+
+	if (id.data == NULL)
+		return true;
+	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
+	if (!known)
+		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
+	return !known;
+}
+
+/*
+ * pass_stands_still: has the upstream sent nothing new for some pages, whatever
+ * its links or cursors say?  What was seen is remembered as far as a filter of
+ * fixed size does, which takes a new id for a known one so rarely that it never
+ * happens for whole pages in a row; and never a known one for new.
+ */
+static bool
+pass_stands_still(Run *run, const UpstreamPage *page)
+{
+	bool		news = false;
+
+	/* The lists of two parents may well have the same records. */
+	if (page->list_start)
+	{
+		if (run->seen_ids)
+			bloom_free(run->seen_ids);
+		run->seen_ids = NULL;
+		run->known_pages = 0;
+		return false;
+	}
+	if (run->seen_ids == NULL && page->next_cursor == NULL)
+		return false;
+	if (run->seen_ids == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(run->context);
+
+		run->seen_ids = bloom_create(PASS_SEEN_IDS, PASS_SEEN_KB, (uint64) run->id);
+		MemoryContextSwitchTo(old);
+	}
+	for (int i = 0; i < page->nrecords; i++)
+	{
+		bool		is_new = pass_id_is_new(run, page->records[i].external_id);
+
+		news |= is_new;
+		run->repeated += !is_new;
+	}
+	for (int i = 0; i < page->ndeleted; i++)
+		news |= pass_id_is_new(run, page->deleted[i]);
+	for (int i = 0; i < page->nfaults; i++)
+		news |= pass_id_is_new(run, page->faults[i].external_id);
+	/* Empty pages are counted by themselves. */
+	if (news)
+		run->known_pages = 0;
+	else if (page->nrecords + page->ndeleted + page->nfaults > 0)
+		run->known_pages++;
+	return run->known_pages >= (page->partial ? PASS_MAX_KNOWN_CHANGES : PASS_MAX_KNOWN_PAGES);
 }
 
 /* pass_judge: does what was received allow to say that the rest is gone? */
 static void
 pass_judge(Run *run)
 {
+	int64		total = run->setup.total_estimate;
+	double		tolerance = run->source->total_tolerance;
+
 	if (run->setup.unidentified > 0)
 		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
-	if (run->setup.total_estimate >= 0 && run->setup.received < run->setup.total_estimate - run->setup.total_estimate / 10)
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT,
-					   run->setup.total_estimate, run->setup.received);
+	if (total >= 0 && run->setup.received < total - (int64) ((double) total * tolerance))
+	{
+		run->unread |= pass_everything(run);
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT, total, run->setup.received);
+	}
+	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
+	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT,
+					   total, run->setup.received - run->repeated);
 }
 
 /* pass_walk walks over the upstream; afterwards run->status is set on failure. */
@@ -430,7 +595,7 @@ pass_walk(Run *run)
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
 	{
 		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
-			run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+			pass_capped(run);
 		pass_judge(run);
 		return;
 	}
@@ -446,6 +611,7 @@ pass_walk(Run *run)
 
 		MemoryContextReset(run->page_context);
 		MemoryContextSwitchTo(run->page_context);
+		memory_page(&run->memory, run->page);
 		if (!pass_fetch(run, &answer, &page, &again))
 		{
 			if (again)
@@ -456,8 +622,12 @@ pass_walk(Run *run)
 			run->skew_s = timestamptz_to_time_t(answer.started_at) - answer.date;
 		run->first_answer = false;
 
+		if (page.may_end && run->page >= max_pages)
+			page.next_cursor = NULL;
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
+		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
+			page.loop = psprintf("upstream sent %d pages in a row without a record that had not come before", run->known_pages);
 		loop |= page.loop != NULL;
 		pass_fetch_whole(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
@@ -475,12 +645,15 @@ pass_walk(Run *run)
 		entry.fetch_ms = answer.ms;
 		entry.total_estimate = page.total_estimate;
 		entry.incomplete = page.incomplete;
+		entry.unread = page.unread || (page.incomplete && pass_everything(run));
 		entry.link = page.keep_link;
 		if (!pass_apply(run, &answer, &page, &entry))
 			return;
 
 		run->setup.received += page.received;
+		run->repeated += page.duplicates;
 		run->setup.unidentified += entry.counts.unidentified;
+		run->unread |= entry.unread;
 		if (page.incomplete)
 			run_incomplete(run, "%s", page.incomplete);
 		/* A total that shrinks on the way does not excuse what did not come. */
@@ -492,10 +665,10 @@ pass_walk(Run *run)
 		}
 		if (loop)
 		{
-			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%.*s\" on page %d",
-					 100, source_redacted(run->source, page.next_cursor,
-										  /* what is behind the "?" of an address may be secret */
-										  strcspn(page.next_cursor, "?")), run->page);
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%s\" on page %d",
+					 source_told(run->source, page.next_cursor,
+								 /* what is behind the "?" of an address may be secret */
+								 strcspn(page.next_cursor, "?"), 100), run->page);
 			return;
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)

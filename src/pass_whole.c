@@ -52,13 +52,12 @@ whole_same(const Record *records, int n, int from)
  * had.  That the upstream does not know it says nothing: a replica may lag.
  */
 static bool
-whole_ask(Run *run, const Record *part, Record *record)
+whole_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 {
 	char	   *id = pnstrdup(part->external_id.data, part->external_id.len);
 	SourceAnswer answer;
 	UpstreamPage page;
 	PageParser *parser;
-	const char *problem;
 	char	   *body;
 
 	for (int attempt = 1;; attempt++)
@@ -77,14 +76,23 @@ whole_ask(Run *run, const Record *part, Record *record)
 		return false;
 	}
 	/* The answer goes with the next request. */
+	memory_take(&run->memory, answer.len + 1);
 	body = MemoryContextAllocHuge(CurrentMemoryContext, answer.len + 1);
 	memcpy(body, answer.body, answer.len);
 	body[answer.len] = '\0';
-	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
-	if (!page_parse(parser, body, answer.len, &page, &problem) || !page.success || page.nfaults > 0 || page.nrecords != 1)
+	answer.body = body;
+	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
+	if (!source_read_one(run->source, parser, &answer, &page))
+	{
+		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		return false;
+	}
+	if (page.nfaults > 0 || page.nrecords != 1)
 		return false;
 	*record = page.records[0];
-	/* Its tree is this parser's. */
+	*heaviest = Max(*heaviest, page.heaviest);
+	/* Its tree goes now. */
+	page_settle(parser);
 	record->attributes_node = 0;
 	record->position = part->position;
 	return whole_compare(record, part) == 0;
@@ -118,7 +126,7 @@ pass_fetch_whole(Run *run, UpstreamPage *page)
 		if (!known[i] && run->nwhole < WHOLE_MAX)
 		{
 			run->nwhole++;
-			if (whole_ask(run, &page->records[i], &page->whole[page->nwhole]))
+			if (whole_ask(run, &page->records[i], &page->whole[page->nwhole], &page->heaviest))
 			{
 				page->nwhole++;
 				page->duplicates += n - 1;

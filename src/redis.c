@@ -33,6 +33,7 @@
 #include "portability/instr_time.h"
 #include "storage/fd.h"
 
+#include "clean.h"
 #include "guc.h"
 #include "redis.h"
 #include "redis_private.h"
@@ -65,7 +66,7 @@ redis_set_deadline(long ms)
 bool
 redis_set_problem(const char *problem)
 {
-	strlcpy(redis.problem, problem, sizeof(redis.problem));
+	clean_into(redis.problem, sizeof(redis.problem), problem, strlen(problem));
 	return false;
 }
 
@@ -458,12 +459,7 @@ redis_fail(const RedisReply *reply)
 	if (reply->type != REDIS_IS_ERROR)
 		strlcpy(text, "its answer is not what was asked for", sizeof(text));
 	else
-	{
 		snprintf(text, sizeof(text), "it answers with the error %.*s", (int) Min(len, 40), reply->str);
-		for (char *c = text; *c; c++)
-			if (*c < ' ' || *c > '~')
-				*c = '?';
-	}
 	redis_drop();
 	return redis_set_problem(text);
 }

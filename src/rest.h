@@ -9,6 +9,7 @@
  *	  rest_jsonpath.c     paths that PostgreSQL evaluates
  *	  rest_page.c         an answer becomes a page
  *	  rest_next.c         where the list goes on behind it
+ *	  rest_give_up.c      pages that the list goes on without
  *	  rest_limits.c       statuses, throttling, waiting
  *	  kind_rest.c         the way of a request
  */
@@ -23,6 +24,14 @@
 
 /* Levels around a record; deeper ones are set aside like too deep ones inside. */
 #define REST_LEVELS_ABOVE_RECORD	4
+
+/* Of parents whose list could not be had so many are named, and so many may be, if they are not the greater part. */
+#define REST_FAILED_NAMES			3
+#define REST_FAILED_MOST			10
+
+#define REST_CUT_TEXT \
+	"the first page is as long as was asked for, and nothing in it tells of another, or that there is none: " \
+	"perhaps the definition looks for the next page in the wrong place"
 
 typedef enum RestPlace
 {
@@ -111,6 +120,9 @@ typedef struct RestPagination
 	RestPath   *total;
 	RestPath   *total_pages;
 	RestStop	stop;
+	int		   *end_status;		/* of the page behind the last one */
+	int			nend_status;
+	bool		own_origin;		/* of a link, only path and query count */
 } RestPagination;
 
 typedef struct RestDefinition
@@ -147,7 +159,9 @@ typedef struct RestDefinition
 	RestPath   *records;		/* without the last [*] if elements */
 	bool		elements;
 	bool		missing_is_empty;
+	RestPath   *error;			/* what tells that an answer is none, or NULL */
 	RestPath   *total;
+	bool		total_is_estimate;
 	RestPagination pages;
 	RestPath   *gone;
 	/* incremental */
@@ -168,7 +182,8 @@ typedef struct RestDefinition
 	/* for_each */
 	char	   *parent_type;	/* NULL: one list */
 	bool		own_ids;
-	bool		parent_attributes;	/* placeholders want them */
+	char	  **parent_attributes;	/* those that placeholders name */
+	int			nparent_attributes;
 	/* map */
 	RestPaths	external_id;
 	RestPaths	display_name;
@@ -185,6 +200,8 @@ typedef struct RestPosition
 	char	   *inner;			/* a URL, cursor, offset or page; NULL: the first page */
 	bool		left_out;		/* a parent was left out so far */
 	bool		only_missing;	/* of no parent so far the upstream had a list */
+	int			nfailed;		/* parents whose list could not be had */
+	char	   *failed[REST_FAILED_NAMES];	/* the first of them, with the reason */
 } RestPosition;
 
 typedef struct RestParent
@@ -192,7 +209,7 @@ typedef struct RestParent
 	char	   *external_id;
 	char	   *display_name;
 	char	   *email;
-	char	   *attributes;		/* JSON text */
+	char	   *attributes;		/* JSON text: those that placeholders name, if they are of use there */
 } RestParent;
 
 /* What went wrong before there was an answer. */
@@ -201,7 +218,7 @@ typedef struct RestProblem
 	const char *error_class;	/* NULL: nothing */
 	bool		retryable;
 	int64		retry_after_ms;
-	char		message[512];
+	char		message[1024];	/* fit to be told */
 } RestProblem;
 
 typedef struct RestState
@@ -224,7 +241,11 @@ typedef struct RestState
 	bool		sent;
 	bool		nothing;		/* there is nothing to ask for: an empty page */
 	bool		missing;		/* because the upstream has no list for the parent */
-	bool		refreshed;		/* the token was renewed for this request */
+	bool		ended;			/* because the page is behind the end of its list */
+	char	   *unsure;			/* why that is not sure, or NULL */
+	int			refreshed;		/* how often the token was renewed for this request */
+	unsigned char refused[32];	/* digest of the one before */
+	unsigned char token_key[32];	/* under which the token is kept */
 	RestProblem problem;
 	/* tokens */
 	char	   *token;			/* in the source's context */
@@ -237,6 +258,8 @@ typedef struct RestState
 	int			parent;			/* the one at */
 	bool		more_parents;
 	bool		parents_checked;
+	JsonParser *parent_json;	/* the tree of parent_parsed's attributes */
+	const RestParent *parent_parsed;
 	/* of the page before */
 	uint64		last_body;
 	size_t		last_len;		/* 0: none, or without records */
@@ -246,6 +269,12 @@ typedef struct RestState
 	bool		reading;		/* a page has been read */
 	int64		total;			/* the largest */
 	int64		total_pages;
+	bool		counting;		/* a page has been counted */
+	int64		received;		/* records of the list; -1: not all of them are known to this run */
+	int64		list_total;		/* the largest, with whatever pages; -1: not known */
+	char	   *behind;			/* the position at which the upstream should have no more, and is asked to be sure; or NULL */
+	bool		went_on;		/* a page had a sign of a next one */
+	bool		cut;			/* a list may have been cut: its first page was full, and had no such sign */
 	/* of the answer at hand */
 	int			status;
 	/* values of PostgreSQL's paths */
@@ -254,12 +283,14 @@ typedef struct RestState
 
 extern RestDefinition *rest_definition_compile(const char *definition, const char *resource_type);
 
+extern JsonParser *rest_parser(const RestState *state);
 extern void rest_problem(RestState *state, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern char *rest_text(const JsonParser *json, uint32 node);
 extern char *rest_member_text(const JsonParser *json, uint32 object, const char *key);
 
 extern char *rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values);
 extern char *rest_render_plain(RestState *state, const RestTemplate *t);
+extern char *rest_fixed_url(RestState *state, const RestTemplate *t);
 extern char *rest_base_url(RestState *state, const RestTemplate *t);
 extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
@@ -272,19 +303,24 @@ extern void rest_wipe_token(RestState *state);
 extern bool rest_parents_ready(RestState *state);
 extern bool rest_parent_seek(RestState *state, const char *from);
 extern bool rest_parent_next(RestState *state);
+extern int64 rest_parent_count(RestState *state);
 extern const RestParent *rest_parent(const RestState *state);
 
 extern void rest_jsonpath_compile(RestPath *path);
 extern void rest_jsonpath_keep(const char *json, int len);
-extern bool rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side);
-extern bool rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side);
+extern bool rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
+extern PageValue rest_find_full(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
+extern bool rest_says_no(const JsonParser *json, uint32 node);
+extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 
-extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem);
+extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 
 extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);
+extern bool rest_give_up(Source *source, const SourceAnswer *answer);
+extern char *rest_failed_text(const RestState *state);
 
 extern char *rest_position_text(const RestState *state, const char *parent, const char *inner);
 

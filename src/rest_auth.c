@@ -2,54 +2,67 @@
  * rest_auth.c
  *	  Credentials of requests; tokens and the signed JWTs that they are got for.
  *
- * A token lives in the memory of this process until 60 seconds before it
- * expires, under a digest of everything that it was asked for with: another
- * secret, or another connector, never gets it.  It is hidden (source_hide) from
- * the moment it is known.
+ * A token lives in memory that the workers share, or else in that of this
+ * process, until 60 seconds before it expires, under the SHA-256 of everything
+ * that it was asked for with: another secret never gets it.  One that is refused
+ * is not asked for anew where another worker has got one meanwhile: a new one
+ * may make that one void.  It is hidden (source_hide) from
+ * the moment it is known, and so is every credential that is made here.
  *
- * What a token endpoint answers is never put in a message, but for the error
- * code of RFC 6749 (5.2).
+ * What a token endpoint answers may hold a token that we do not know of, when
+ * it is not where the definition says.  So of a successful answer a message has
+ * the error of RFC 6749 (5.2), the names of the members, or a web page; of any
+ * other answer the beginning.
+ *
+ * Clear texts are wiped with the memory context of the request: so a text that
+ * one is put into gets its whole room before.
  */
 #include "postgres.h"
 
 #include <time.h>
 
-#include "common/hashfn.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "crypto.h"
+#include "crypto_memory.h"
 #include "rest.h"
+#include "shmem_token.h"
+#include "wait.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
+#define TOKEN_MAX_REFUSED	4
+#define TOKEN_SHARING_MS	150
 #define TOKEN_DEFAULT_S		300
-#define TOKEN_MAX_BYTES		65536
 #define TOKEN_MAX_S			(10 * 365 * 86400)
+
+#define TOKEN_MEMBERS		10		/* names of so many are told */
+#define TOKEN_ERROR_BYTES	500
 
 typedef struct TokenSlot
 {
-	uint64		key[2];			/* 0, 0: free */
-	char	   *token;
+	unsigned char key[CRYPTO_SHA256_BYTES];
+	char	   *token;			/* NULL: free */
 	TimestampTz until;
 } TokenSlot;
 
 static TokenSlot token_slots[TOKEN_SLOTS];
 
 static void
-auth_key(const char *material, uint64 key[2])
+auth_key(const char *material, unsigned char key[CRYPTO_SHA256_BYTES])
 {
-	key[0] = hash_bytes_extended((const unsigned char *) material, strlen(material), 0x666c6f68);
-	key[1] = hash_bytes_extended((const unsigned char *) material, strlen(material), 0x73796e63) | 1;
+	if (!crypto_sha256(material, strlen(material), key))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-256")));
 }
 
 static TokenSlot *
-auth_slot(const uint64 key[2])
+auth_slot(const unsigned char key[CRYPTO_SHA256_BYTES])
 {
 	for (int i = 0; i < TOKEN_SLOTS; i++)
-		if (token_slots[i].key[0] == key[0] && token_slots[i].key[1] == key[1])
+		if (token_slots[i].token != NULL && memcmp(token_slots[i].key, key, CRYPTO_SHA256_BYTES) == 0)
 			return &token_slots[i];
 	return NULL;
 }
@@ -66,10 +79,11 @@ auth_forget(TokenSlot *slot)
 }
 
 static void
-auth_keep(const uint64 key[2], const char *token, TimestampTz until)
+auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
 {
 	TokenSlot  *slot = auth_slot(key);
 
+	shmem_token_put(key, token, until);
 	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
 		if (token_slots[i].token == NULL)
 			slot = &token_slots[i];
@@ -82,7 +96,57 @@ auth_keep(const uint64 key[2], const char *token, TimestampTz until)
 	auth_forget(slot);
 	slot->token = MemoryContextStrdup(TopMemoryContext, token);
 	slot->until = until;
-	memcpy(slot->key, key, sizeof(slot->key));
+	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
+}
+
+/* The token that was kept is of no use any more. */
+static void
+auth_forget_all(const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	TokenSlot  *slot = auth_slot(key);
+
+	shmem_token_put(key, NULL, 0);
+	if (slot)
+		auth_forget(slot);
+}
+
+static bool
+auth_is_refused(const RestState *state, const char *token)
+{
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+
+	if (state->refreshed == 0)
+		return false;
+	auth_key(token, digest);
+	return memcmp(digest, state->refused, CRYPTO_SHA256_BYTES) == 0;
+}
+
+/* Takes a token that is there already, unless it is the one that was refused. */
+static bool
+auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	char		shared[SHMEM_TOKEN_BYTES];
+	TimestampTz until;
+	TokenSlot  *slot = auth_slot(key);
+	const char *token = NULL;
+
+	if (shmem_token_get(key, shared, &until))
+		token = shared;
+	else if (slot && slot->until > GetCurrentTimestamp())
+	{
+		token = slot->token;
+		until = slot->until;
+	}
+	if (token && !auth_is_refused(state, token))
+	{
+		state->token = MemoryContextStrdup(state->source->context, token);
+		state->token_until = until;
+		source_hide(state->source, state->token);
+	}
+	else if (slot)
+		auth_forget(slot);
+	crypto_wipe(shared, sizeof(shared));
+	return state->token != NULL;
 }
 
 /* A text in base64url. */
@@ -96,14 +160,14 @@ auth_base64(CryptoBase64 kind, const void *data, size_t len)
 }
 
 static char *
-auth_basic(const char *user, const char *password)
+auth_basic(RestState *state, const char *user, const char *password)
 {
-	char	   *pair = psprintf("%s:%s", user, password);
-	char	   *header = psprintf("Authorization: Basic %s", auth_base64(CRYPTO_BASE64, pair, strlen(pair)));
+	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
+	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
-	crypto_wipe(pair, strlen(pair));
-	pfree(pair);
-	return header;
+	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
+	source_hide(state->source, encoded);
+	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
 }
 
 static void
@@ -200,7 +264,17 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
 		return NULL;
 	}
-	return psprintf("%s.%s", input, auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	/* Of no use without its signature; and the beginning is that of any other, too. */
+	source_hide(state->source, strrchr(input, '.') + 1);
+	return input;
+}
+
+/* So much room a text takes in a form, with what stands between. */
+static size_t
+auth_room(const char *text)
+{
+	return text ? 3 * strlen(text) + 32 : 32;
 }
 
 static void
@@ -213,6 +287,16 @@ auth_form(StringInfo form, const char *name, const char *value)
 	http_url_encode(form, name);
 	appendStringInfoChar(form, '=');
 	http_url_encode(form, value);
+}
+
+/* Adds a part of what a token depends on, so that no two lists of parts come to the same. */
+static void
+auth_depends(StringInfo material, const char *part)
+{
+	if (part == NULL)
+		appendStringInfoChar(material, '-');
+	else
+		appendStringInfo(material, "%zu:%s", strlen(part), part);
 }
 
 /*
@@ -229,7 +313,10 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			   *iss,
 			   *sub,
 			   *aud,
-			   *key;
+			   *key,
+			   *kid;
+	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
+	size_t		room = 0;
 	StringInfoData user;
 	StringInfoData password;
 
@@ -237,11 +324,32 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->client_secret, &secret) ||
 		!auth_optional(state, auth->scope, &scope) || !auth_optional(state, auth->iss, &iss) ||
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
-		!auth_optional(state, auth->key, &key))
+		!auth_optional(state, auth->key, &key) || !auth_optional(state, auth->kid, &kid))
 		return false;
-	appendStringInfo(material, "%s\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n%d\n%d\n%s", url, id ? id : "", secret ? secret : "", scope ? scope : "",
-					 iss ? iss : "", sub ? sub : "", aud ? aud : "", key ? key : "", auth->client_auth, auth->bearer,
-					 auth->token_path->text);
+	for (int i = 0; i < auth->extra.n; i++)
+	{
+		extra[i] = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
+			rest_render_plain(state, auth->extra.params[i].value);
+		if (extra[i] == NULL)
+			return false;
+		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
+	}
+	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
+		auth_room(aud) + auth_room(key) + auth_room(kid) + auth_room(auth->token_path->text) + 1000;
+	enlargeStringInfo(form, (int) room);
+	enlargeStringInfo(material, (int) (2 * room));
+	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
+	auth_depends(material, url);
+	auth_depends(material, id);
+	auth_depends(material, secret);
+	auth_depends(material, scope);
+	auth_depends(material, iss);
+	auth_depends(material, sub);
+	auth_depends(material, aud);
+	auth_depends(material, key);
+	auth_depends(material, auth->token_path->text);
+	auth_depends(material, auth->alg);
+	auth_depends(material, kid);
 	if (auth->type == REST_AUTH_JWT)
 	{
 		if (aud == NULL && !auth->bearer)
@@ -253,24 +361,19 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 	auth_form(form, "grant_type", "client_credentials");
 	auth_form(form, "scope", scope);
 	for (int i = 0; i < auth->extra.n; i++)
-	{
-		char	   *value = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
-			rest_render_plain(state, auth->extra.params[i].value);
-
-		if (value == NULL)
-			return false;
-		auth_form(form, auth->extra.params[i].name, value);
-	}
-	appendStringInfo(material, "\n%s", form->data);
+		auth_form(form, auth->extra.params[i].name, extra[i]);
+	auth_depends(material, form->data);
 	switch (auth->client_auth)
 	{
 		case REST_CLIENT_BASIC:
 			/* RFC 6749, 2.3.1: encoded as in a form, first. */
 			initStringInfo(&user);
 			initStringInfo(&password);
+			enlargeStringInfo(&password, (int) auth_room(secret));
 			http_url_encode(&user, id);
 			http_url_encode(&password, secret);
-			*header = auth_basic(user.data, password.data);
+			crypto_wipe_with(CurrentMemoryContext, password.data, password.len);
+			*header = auth_basic(state, user.data, password.data);
 			break;
 		case REST_CLIENT_BODY:
 			auth_form(form, "client_id", id);
@@ -282,6 +385,20 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			break;
 	}
 	return true;
+}
+
+/* The form does not grow where it is: see the head of this file. */
+static void
+auth_form_jwt(StringInfo form, const char *name, const char *jwt)
+{
+	StringInfoData whole;
+
+	initStringInfo(&whole);
+	enlargeStringInfo(&whole, form->len + (int) (auth_room(name) + auth_room(jwt)));
+	appendBinaryStringInfo(&whole, form->data, form->len);
+	auth_form(&whole, name, jwt);
+	crypto_wipe_with(CurrentMemoryContext, whole.data, whole.len);
+	*form = whole;
 }
 
 /* Adds the JWT that goes with a request for a token. */
@@ -307,7 +424,7 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 		jwt = auth_jwt(state, id, id, aud ? aud : url, NULL, true);
 		if (jwt == NULL)
 			return false;
-		auth_form(form, "client_assertion", jwt);
+		auth_form_jwt(form, "client_assertion", jwt);
 		return true;
 	}
 	jwt = auth_jwt(state, iss, sub, aud || auth->bearer ? aud : url, scope, false);
@@ -316,10 +433,10 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 	if (auth->bearer)
 	{
 		resetStringInfo(form);
-		*header = psprintf("Authorization: Bearer %s", jwt);
+		*header = crypto_join(CurrentMemoryContext, "Authorization: Bearer ", jwt, "");
 	}
 	else
-		auth_form(form, "assertion", jwt);
+		auth_form_jwt(form, "assertion", jwt);
 	return true;
 }
 
@@ -336,8 +453,8 @@ auth_life(const char *text)
 
 	if (text == NULL)
 		return TOKEN_DEFAULT_S;
-	if (sscanf(text, "%d-%d-%dT%d:%d:%d", &y, &mon, &d, &h, &min, &s) == 6 &&
-		y > 1970 && y < 10000 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) == 6 &&
+		y > 1970 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
 		return (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s - (int64) time(NULL);
 	if (text[0] >= '0' && text[0] <= '9')
 		return (int64) Min(strtod(text, NULL), (double) TOKEN_MAX_S);
@@ -352,27 +469,89 @@ auth_find(RestState *state, const RestPath *path, JsonParser *json)
 	return value.node ? rest_text(value.json, value.node) : NULL;
 }
 
+/* What RFC 6749 (5.2) has in an error, fit to be told; NULL: the answer has none. */
+static char *
+auth_error(RestState *state, const JsonParser *json)
+{
+	bool		object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
+	char	   *code = object ? rest_member_text(json, JSON_ROOT, "error") : NULL;
+	char	   *description = object ? rest_member_text(json, JSON_ROOT, "error_description") : NULL;
+	char	   *error = code ? code : description;
+
+	if (code && description)
+		error = psprintf("%s: %s", code, description);
+	return error ? source_told(state->source, error, strlen(error), TOKEN_ERROR_BYTES) : NULL;
+}
+
+/* Names of the members of an object, as a text. */
+static char *
+auth_members(const JsonParser *json)
+{
+	const JsonNode *nodes = json->nodes;
+	StringInfoData names;
+	int			n = 0;
+
+	initStringInfo(&names);
+	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS; i = nodes[nodes[i].next].next)
+	{
+		char	   *name = rest_text(json, i);
+
+		if (name)
+			appendStringInfo(&names, "%s\"%.40s\"", n++ ? ", " : "", name);
+	}
+	return names.data;
+}
+
+/* Says why a successful answer is of no use. */
+static void
+auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
+{
+	char	   *error = auth_error(state, json);
+	const char *path = state->def->auth.token_path->text;
+	static const char none[] = "the token endpoint's answer holds no token at";
+
+	if (error)
+		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
+	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
+		source_fail(state->source, answer, "auth", "%s %s, but %s", none, path, auth_members(json));
+	else if (json)
+		source_fail(state->source, answer, "auth", "%s %s", none, path);
+	else
+		source_fail(state->source, answer, "auth", "%s %s: it is not JSON", none, path);
+	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
+		source_show(state->source, answer);
+	else if (json == NULL && answer->content_type[0] != '\0')
+		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
+}
+
 /* A token from an answer; false with the problem noted. */
 static bool
-auth_read_token(RestState *state, const HttpResponse *response, const uint64 key[2])
+auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
 {
 	const RestAuth *auth = &state->def->auth;
-	JsonParser *json = json_parser_create();
+	JsonParser *json = rest_parser(state);
 	char	   *token = NULL;
-	bool		is_json = json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) &&
-		(json->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0;
+	char	   *error;
+	bool		good = response->status >= 200 && response->status <= 299;
+	bool		fit = true;
 
-	if (response->status >= 200 && response->status <= 299 && is_json)
+	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) || (json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		json = NULL;
+	if (good && json)
 	{
 		token = auth_find(state, auth->token_path, json);
-		for (const char *p = token; p && *p; p++)
-			if (*p <= ' ' || *p > '~')
-			{
-				token = NULL;
-				break;
-			}
+		if (token)
+			crypto_wipe_with(CurrentMemoryContext, token, strlen(token));
+		for (const char *p = token; p && *p && fit; p++)
+			fit = *p > ' ' && *p <= '~';
 	}
-	if (token && token[0] != '\0')
+	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
+	{
+		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		crypto_wipe(token, strlen(token));
+		return false;
+	}
+	if (token && token[0] != '\0' && fit)
 	{
 		int64		life = auth_life(auth_find(state, auth->expires_path, json));
 
@@ -382,32 +561,30 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(key, token, state->token_until);
-		crypto_wipe(token, strlen(token));
+		else
+			auth_forget_all(key);
 		return true;
 	}
-	if (response->status >= 200 && response->status <= 299 && !is_json)
-	{
-		/* Cut, or of somebody else who listens there at the moment. */
-		rest_problem(state, "bad_answer", "the token endpoint's answer is not JSON");
-		state->problem.retryable = true;
-	}
-	else if (response->status >= 200 && response->status <= 299)
-		rest_problem(state, "auth", "the token endpoint's answer holds no token");
+	if (!fit)
+		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+	else if (good)
+		auth_no_token(state, answer, json);
 	else
 	{
-		char	   *code = is_json ? rest_member_text(json, JSON_ROOT, "error") : NULL;
-		bool		plain = code != NULL && strlen(code) < 64;
-
-		for (const char *p = code; plain && *p; p++)
-			plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_';
-		rest_problem(state, "auth", "the token endpoint answered with status %d%s%s", response->status,
-					 plain ? ": " : "", plain ? code : "");
-		if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
-		{
-			state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
-			state->problem.retryable = true;
-			state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
-		}
+		source_fail_status(state->source, answer, "the token endpoint", "auth");
+		error = auth_error(state, json);
+		if (error)
+			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
+	}
+	/* Cut, or of somebody else who listens there at the moment. */
+	rest_problem(state, good && json == NULL ? "bad_answer" : "auth", "%s", answer->message);
+	if (good && json == NULL)
+		state->problem.retryable = true;
+	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
+	{
+		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
+		state->problem.retryable = true;
+		state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
 	}
 	return false;
 }
@@ -415,14 +592,15 @@ auth_read_token(RestState *state, const HttpResponse *response, const uint64 key
 static bool
 auth_get_token(RestState *state)
 {
-	char	   *url = rest_base_url(state, state->def->auth.token_url);
+	char	   *url = rest_fixed_url(state, state->def->auth.token_url);
 	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
-	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = TOKEN_MAX_BYTES};
+	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
 	HttpResponse response;
 	StringInfoData form;
 	StringInfoData material;
-	TokenSlot  *slot;
-	uint64		key[2];
+	SourceAnswer answer = {0};
+	unsigned char key[CRYPTO_SHA256_BYTES];
+	const char *refused;
 
 	if (url == NULL)
 		return false;
@@ -430,20 +608,20 @@ auth_get_token(RestState *state)
 	initStringInfo(&material);
 	if (!auth_token_request(state, url, &form, &headers[1], &material))
 		return false;
+	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
-	slot = auth_slot(key);
-	if (slot && state->refreshed)
-		auth_forget(slot);
-	else if (slot && slot->until > GetCurrentTimestamp())
-	{
-		state->token = MemoryContextStrdup(state->source->context, slot->token);
-		state->token_until = slot->until;
-		source_hide(state->source, state->token);
+	memcpy(state->token_key, key, sizeof(key));
+	if (auth_find_token(state, key))
 		return true;
-	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
+	refused = source_may_send(state->source, url);
+	if (refused)
+	{
+		rest_problem(state, "configuration", "%s", refused);
+		return false;
+	}
 	if (headers[1])
 		request.nheaders++;
 	request.body = form.data;
@@ -454,15 +632,14 @@ auth_get_token(RestState *state)
 	http_start(state->token_client, &request);
 	http_finish(state->token_client, &response);
 	crypto_wipe(form.data, form.len);
-	if (response.failure != HTTP_OK)
+	if (!source_take(state->source, &answer, &response, "token endpoint"))
 	{
-		bool		refused = response.failure == HTTP_REDIRECT || response.failure == HTTP_TOO_LARGE || response.failure == HTTP_BAD_URL;
-
-		rest_problem(state, refused ? "auth" : http_failure_class(response.failure), "token endpoint: %s", response.message);
-		state->problem.retryable = http_failure_passes(response.failure);
+		rest_problem(state, response.failure == HTTP_TOO_LARGE || response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
+					 "auth" : answer.error_class, "%s", answer.message);
+		state->problem.retryable = answer.retryable;
 		return false;
 	}
-	return auth_read_token(state, &response, key);
+	return auth_read_token(state, &response, &answer, key);
 }
 
 static bool
@@ -482,14 +659,34 @@ rest_wipe_token(RestState *state)
 	state->token = NULL;
 }
 
-/* rest_drop_token: may a request that was refused be sent again with another token?  But once. */
+/*
+ * rest_drop_token: may a request that was refused be sent again with another
+ * token?  With a new one once; and after that only if another worker has got one
+ * meanwhile, which made ours void.  It may have been about to share it.
+ */
 bool
 rest_drop_token(RestState *state)
 {
-	if (!auth_has_token(state) || state->refreshed)
+	if (!auth_has_token(state) || state->token == NULL || state->refreshed >= TOKEN_MAX_REFUSED)
 		return false;
+	auth_key(state->token, state->refused);
+	if (++state->refreshed > 1)
+	{
+		char		shared[SHMEM_TOKEN_BYTES];
+		TimestampTz until;
+		bool		another = false;
+
+		for (int i = 0; i < 3 && !another; i++)
+		{
+			if (i > 0)
+				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
+			another = shmem_token_get(state->token_key, shared, &until) && !auth_is_refused(state, shared);
+			crypto_wipe(shared, sizeof(shared));
+		}
+		if (!another)
+			return false;
+	}
 	rest_wipe_token(state);
-	state->refreshed = true;
 	return true;
 }
 
@@ -507,7 +704,13 @@ auth_header(RestState *state, char **header, char *line)
 	return true;
 }
 
-/* rest_authorize puts the credentials on a request; false with the problem noted. */
+static char *
+auth_line(const char *name, const char *prefix, const char *value)
+{
+	return crypto_join(CurrentMemoryContext, psprintf("%s: ", name), prefix, value);
+}
+
+/* rest_authorize puts the credentials on a request, whose address is whole before; false with the problem noted. */
 bool
 rest_authorize(RestState *state, StringInfo url, char **header)
 {
@@ -527,21 +730,22 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				b = a ? rest_render_plain(state, auth->password) : NULL;
 				if (b == NULL)
 					return false;
-				state->authorization = MemoryContextStrdup(state->source->context, auth_basic(a, b));
-				source_hide(state->source, strrchr(state->authorization, ' ') + 1);
+				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b), "", "");
 			}
 			*header = state->authorization;
 			return true;
 		case REST_AUTH_BEARER:
 			a = rest_render_plain(state, auth->token);
-			return a != NULL && auth_header(state, header, psprintf("Authorization: Bearer %s", a));
+			return a != NULL && auth_header(state, header, auth_line("Authorization", "Bearer ", a));
 		case REST_AUTH_API_KEY:
 			a = rest_render_plain(state, auth->value);
 			if (a == NULL || !auth_optional(state, auth->prefix, &b))
 				return false;
 			if (auth->header)
-				return auth_header(state, header, psprintf("%s: %s%s", auth->header, b ? b : "", a));
+				return auth_header(state, header, auth_line(auth->header, b ? b : "", a));
+			enlargeStringInfo(url, (int) (auth_room(auth->query) + auth_room(a)));
 			http_url_add(url, auth->query, a);
+			crypto_wipe_with(CurrentMemoryContext, url->data, url->len);
 			return true;
 		case REST_AUTH_CLIENT_CREDENTIALS:
 		case REST_AUTH_JWT:
@@ -549,7 +753,7 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				rest_wipe_token(state);
 			if (state->token == NULL && !auth_get_token(state))
 				return false;
-			return auth_header(state, header, psprintf("Authorization: Bearer %s", state->token));
+			return auth_header(state, header, auth_line("Authorization", "Bearer ", state->token));
 	}
 	return true;
 }

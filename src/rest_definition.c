@@ -212,7 +212,8 @@ definition_statuses(Reader *r, uint32 object, const char *key, int *n, const int
 	{
 		*n = notherwise;
 		list = palloc(sizeof(int) * (notherwise + 1));
-		memcpy(list, otherwise, sizeof(int) * notherwise);
+		if (notherwise > 0)
+			memcpy(list, otherwise, sizeof(int) * notherwise);
 		return list;
 	}
 	list = palloc(sizeof(int) * (nodes[node].count + 1));
@@ -347,6 +348,8 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 	p->rel = definition_text(r, node, "rel");
 	if (p->rel == NULL)
 		p->rel = "next";
+	p->end_status = definition_statuses(r, node, "end_status", &p->nend_status, NULL, 0);
+	p->own_origin = definition_is(r, node, "origin", "base_url");
 	p->path = definition_path(r, node, "path", NULL);
 	p->param = definition_text(r, node, "param");
 	p->in = definition_place(r, node);
@@ -363,7 +366,7 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 		p->stop = definition_is(r, node, "stop", "total") ? REST_STOP_TOTAL :
 			definition_is(r, node, "stop", "total_pages") ? REST_STOP_TOTAL_PAGES : REST_STOP_EMPTY;
 	else
-		p->stop = p->total_pages ? REST_STOP_TOTAL_PAGES : p->total ? REST_STOP_TOTAL : REST_STOP_EMPTY;
+		p->stop = p->total_pages ? REST_STOP_TOTAL_PAGES : p->total && !d->total_is_estimate ? REST_STOP_TOTAL : REST_STOP_EMPTY;
 	if (((p->type == REST_PAGES_NEXT_URL || p->type == REST_PAGES_CURSOR) && p->path == NULL) ||
 		(p->type >= REST_PAGES_CURSOR && p->param == NULL))
 		definition_error("its pagination lacks something");
@@ -432,6 +435,50 @@ definition_exclude(Reader *r, uint32 node, RestDefinition *d)
 	}
 }
 
+static int
+definition_compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* A parent's attributes may be large: only those that a text of the definition names are read. */
+static void
+definition_parent_attributes(Reader *r, RestDefinition *d)
+{
+	static const char head[] = "{{parent.attributes.";
+	int			room = 0;
+	int			kept = 0;
+
+	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
+	{
+		char	   *text = r->json->nodes[i].type == JSON_STRING ? rest_text(r->json, i) : NULL;
+
+		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
+		{
+			char	   *end = strstr(p += strlen(head), "}}");
+
+			if (end == NULL)
+				break;
+			if (d->nparent_attributes == room)
+			{
+				room = room * 2 + 8;
+				d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, sizeof(char *) * room) :
+					palloc(sizeof(char *) * room);
+			}
+			d->parent_attributes[d->nparent_attributes++] = pnstrdup(p, end - p);
+		}
+		if (text)
+			pfree(text);
+	}
+	if (d->nparent_attributes == 0)
+		return;
+	qsort(d->parent_attributes, d->nparent_attributes, sizeof(char *), definition_compare);
+	for (int i = 0; i < d->nparent_attributes; i++)
+		if (i == 0 || strcmp(d->parent_attributes[kept - 1], d->parent_attributes[i]) != 0)
+			d->parent_attributes[kept++] = d->parent_attributes[i];
+	d->nparent_attributes = kept;
+}
+
 static void
 definition_resource(Reader *r, uint32 node, RestDefinition *d)
 {
@@ -479,7 +526,9 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	}
 	d->records = definition_path_of(pnstrdup(records, len));
 	d->missing_is_empty = definition_is(r, list, "missing", "empty");
+	d->error = definition_path(r, list, "error", NULL);
 	d->total = definition_path(r, list, "total", NULL);
+	d->total_is_estimate = definition_bool(r, list, "total_estimate", false);
 	definition_pagination(r, definition_member(r, list, "pagination"), d);
 	definition_incremental(r, definition_member(r, list, "incremental"), d);
 	d->gone = definition_path(r, list, "gone", NULL);
@@ -496,8 +545,8 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	definition_exclude(r, definition_member(r, map, "exclude"), d);
 	if (d->external_id.n == 0)
 		definition_error("its map has no externalId");
-	d->parent_attributes = d->parent_type != NULL &&
-		strstr(r->json->text, "{{parent.attributes.") != NULL;
+	if (d->parent_type != NULL)
+		definition_parent_attributes(r, d);
 }
 
 /* rest_definition_compile; for a type that the definition does not have, path and get_path stay NULL. */

@@ -6,6 +6,10 @@
  * transaction, and an error of theirs leaves nothing behind but memory.
  * That of a path counts as "nothing found".  Any other, such as that of a value
  * which jsonb does not take, says nothing about what is there: that is a failure.
+ *
+ * How much memory that takes is up to PostgreSQL, so whether there is as much is
+ * looked at before: as for the value, and for one or two more of what is found.
+ * "**" finds a value once for each level that it is below.
  */
 #include "postgres.h"
 
@@ -17,7 +21,11 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
-#include "rest.h"
+#include "flohsync.h"
+#include "rest_reading.h"
+
+/* A text that weighs no more than this is not weighed, unless a path may find it many times. */
+#define JSONPATH_LITTLE		(1024 * 1024)
 
 /* rest_jsonpath_compile raises an error for what is no jsonpath. */
 void
@@ -43,7 +51,7 @@ typedef enum JsonpathWant
 {
 	JSONPATH_ALL,
 	JSONPATH_FIRST,				/* the first item that is not null, or a null */
-	JSONPATH_TRUE				/* true if there is an item that is neither null nor false */
+	JSONPATH_FULL				/* the same, and no empty text */
 } JsonpathWant;
 
 static void
@@ -113,11 +121,9 @@ jsonpath_text(Jsonb *found, JsonpathWant want, MemoryContext context)
 	for (uint32 i = 0; i < n && item == NULL; i++)
 	{
 		item = getIthJsonbValueFromContainer(&found->root, i);
-		if (item->type == jbvNull || (want == JSONPATH_TRUE && item->type == jbvBool && !item->val.boolean))
+		if (item->type == jbvNull || (want == JSONPATH_FULL && item->type == jbvString && item->val.string.len == 0))
 			item = NULL;
 	}
-	if (want == JSONPATH_TRUE)
-		return item ? "[true]" : "[]";
 	if (item == NULL)
 		return "[null]";
 	first = JsonbValueToJsonb(item);
@@ -144,15 +150,38 @@ jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant wan
 	return fcinfo->isnull ? NULL : jsonpath_text(DatumGetJsonbP(result), want, context);
 }
 
+static void
+jsonpath_expect(RestState *state, const RestPath *path, const JsonParser *json, uint32 node)
+{
+	size_t		weight = (size_t) (json->nodes[node].end - json->nodes[node].start) * JSON_MOST_WEIGHT;
+	double		found = 2;
+	uint32		depth = FLOHSYNC_MAX_NESTING;
+	int			levels = 0;
+
+	for (const char *p = path->text; (p = strstr(p, "**")) != NULL; p += 2)
+		levels++;
+	/* Mostly the least that is known says that it is little. */
+	if (levels <= 1 && weight <= JSONPATH_LITTLE)
+		return;
+	weight = json_weight(json, node, &depth);
+	for (int i = 0; i < levels; i++)
+		found *= Max(depth, 1);
+	memory_expect(state->source->memory, (Size) Min(weight * (1 + found), (double) (SIZE_MAX / 2)));
+}
+
 /*
  * Puts the array of what a path finds into side's tree, whose text is in the
  * current context.  False when it is not known what it finds.
  */
 static bool
-jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want, JsonParser *side)
+jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, uint32 node, JsonpathWant want, JsonParser *side)
 {
 	MemoryContext context = CurrentMemoryContext;
+	const char *json = tree->text + tree->nodes[node].start;
+	int			len = tree->nodes[node].end - tree->nodes[node].start;
 	char	   *volatile text = NULL;
+
+	jsonpath_expect(state, path, tree, node);
 
 	PG_TRY();
 	{
@@ -186,36 +215,83 @@ jsonpath_into(const RestPath *path, const char *json, int len, JsonpathWant want
 
 /* rest_jsonpath_query: all that a path finds. */
 bool
-rest_jsonpath_query(const RestPath *path, const char *json, int len, JsonParser *side)
+rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side)
 {
-	return jsonpath_into(path, json, len, JSONPATH_ALL, side);
-}
-
-/* rest_jsonpath_says: does a path find anything that is neither null nor false? */
-bool
-rest_jsonpath_says(const RestPath *path, const char *json, int len, JsonParser *side)
-{
-	return jsonpath_into(path, json, len, JSONPATH_TRUE, side) && side->nodes[JSON_ROOT].child != 0;
+	return jsonpath_into(state, path, json, node, JSONPATH_ALL, side);
 }
 
 /*
- * rest_find is the first item that a path finds and that is not null; found
- * also tells of a null, failed of a path that could not be evaluated.  What
- * PostgreSQL finds is in side's tree.
+ * rest_says_no is the one rule for what says no, in whatever type an upstream
+ * writes its booleans: null, false, 0, and the texts "0", "false", "no", "f" and
+ * "n".  What is empty says neither no nor yes; anything else says yes.
  */
-PageValue
-rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+bool
+rest_says_no(const JsonParser *json, uint32 node)
+{
+	static const char *const words[] = {"0", "false", "no", "f", "n"};
+	const JsonNode *item = &json->nodes[node];
+	char	   *text;
+
+	switch (item->type)
+	{
+		case JSON_NULL:
+		case JSON_FALSE:
+			return true;
+		case JSON_TRUE:
+		case JSON_OBJECT:
+		case JSON_ARRAY:
+			return false;
+		default:
+			break;
+	}
+	if (item->end - item->start > NUMBER_MAX_BYTES || (text = rest_text(json, node)) == NULL)
+		return false;
+	if (item->type == JSON_NUMBER)
+		return strtod(text, NULL) == 0 && text[strcspn(text, "123456789eE")] == '\0';
+	for (size_t i = 0; i < lengthof(words); i++)
+		if (pg_strcasecmp(text, words[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool
+says_yes_item(void *arg, uint32 node)
+{
+	const JsonParser *json = arg;
+	const JsonNode *item = &json->nodes[node];
+	bool		empty = item->type == JSON_STRING ? item->end - item->start == 2 :
+		(item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
+
+	return !empty && !rest_says_no(json, node);
+}
+
+/* rest_says_yes: does a path find anything that says yes? */
+bool
+rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+{
+	if (path->native)
+		return rest_path_walk(path, path->nsteps, json, node, says_yes_item, json);
+	if (!jsonpath_into(state, path, json, node, JSONPATH_ALL, side))
+		return false;
+	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0; i = side->nodes[i].next)
+		if (says_yes_item(side, i))
+			return true;
+	return false;
+}
+
+/* The first item that a path finds and that is not null; if full, no empty text either. */
+static PageValue
+jsonpath_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, bool full, JsonParser *side)
 {
 	PageValue	value = {json, 0, false};
-	const JsonNode *at = &json->nodes[node];
 
 	if (path->native)
 	{
-		value.node = rest_path_first(path, json, node, &value.found);
+		value.node = rest_path_first(path, json, node, full, &value.found);
 		return value;
 	}
 	value.json = side;
-	if (!jsonpath_into(path, json->text + at->start, at->end - at->start, JSONPATH_FIRST, side))
+	if (!jsonpath_into(state, path, json, node, full ? JSONPATH_FULL : JSONPATH_FIRST, side))
 	{
 		value.failed = true;
 		return value;
@@ -227,4 +303,22 @@ rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 			value.node = i;
 	}
 	return value;
+}
+
+/*
+ * rest_find is the first item that a path finds and that is not null; found
+ * also tells of a null, failed of a path that could not be evaluated.  What
+ * PostgreSQL finds is in side's tree.
+ */
+PageValue
+rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+{
+	return jsonpath_find(state, path, json, node, false, side);
+}
+
+/* rest_find_full: likewise, and no empty text. */
+PageValue
+rest_find_full(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+{
+	return jsonpath_find(state, path, json, node, true, side);
 }

@@ -9,8 +9,6 @@
 #include "guc.h"
 #include "rest.h"
 
-#define LIMITS_EXCERPT_FROM		16384
-
 bool
 rest_status_in(int status, const int *list, int n)
 {
@@ -52,15 +50,13 @@ limits_reset_ms(RestState *state, const HttpResponse *response)
 static bool
 limits_body_says(RestState *state, const HttpResponse *response)
 {
-	JsonParser *json = json_parser_create();
-	PageValue	value;
+	JsonParser *json = rest_parser(state);
 
-	if (state->def->throttle_body == NULL ||
+	if (state->def->throttle_body == NULL || response->len > FLOHSYNC_MAX_ERROR_BODY ||
 		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
 		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		return false;
-	value = rest_find(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
-	return value.node != 0 && value.json->nodes[value.node].type != JSON_FALSE;
+	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
 }
 
 static const char *
@@ -78,26 +74,6 @@ limits_class(int status)
 	return "http_status";
 }
 
-/* The first bytes of a body, fit for a message. */
-static void
-limits_excerpt(RestState *state, const HttpResponse *response, char *out, size_t size)
-{
-	char	   *text = source_redacted(state->source, response->body, Min(response->len, LIMITS_EXCERPT_FROM));
-	size_t		n = 0;
-
-	for (const unsigned char *p = (unsigned char *) text; *p && n + 1 < size; p++)
-	{
-		if (*p > 0x7e || (*p < 0x20 && *p != '\n' && *p != '\t' && *p != '\r'))
-			out[n++] = '?';
-		else if (*p > ' ')
-			out[n++] = *p;
-		else if (n > 0 && out[n - 1] != ' ')
-			out[n++] = ' ';
-	}
-	out[n] = '\0';
-	pfree(text);
-}
-
 /* rest_judge: what an answer's status and headers mean; error_class stays NULL for one with a page. */
 void
 rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
@@ -107,28 +83,37 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	bool		used_up;
 	bool		throttled;
 	int64		reset_ms;
-	char		excerpt[201];
 
 	state->status = response->failure == HTTP_OK ? status : 0;
-	if (response->failure != HTTP_OK)
-	{
-		answer->error_class = http_failure_class(response->failure);
-		answer->retryable = http_failure_passes(response->failure);
-		snprintf(answer->message, sizeof(answer->message), "upstream: %s",
-				 source_redacted(state->source, response->message, strlen(response->message)));
+	if (!source_take(state->source, answer, response, "upstream"))
 		return;
-	}
 	used_up = limits_number(state, d->remaining_header) == 0;
 	reset_ms = limits_reset_ms(state, response);
 	if (used_up && reset_ms > 0)
 		state->source->not_before = Max(state->source->not_before,
 										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
-	if (status >= 200 && status <= 299)
+	/* Of a list, a part is better than nothing; then it is not complete (rest_page.c). */
+	if (status == 206 && state->external_id == NULL)
 		return;
+	/* No content is that of an empty list, where a list may be missing. */
+	if (status == 204 && state->external_id == NULL && d->missing_is_empty)
+	{
+		state->nothing = state->ended = true;
+		answer->body = "[]";
+		answer->len = 2;
+		return;
+	}
+	if (source_status_is_whole(state->source, answer))
+		return;
+	if (answer->error_class)
+	{
+		answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+		return;
+	}
 	throttled = status == 429 ||
 		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
 		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));
-	answer->error_class = throttled ? "throttled" : limits_class(status);
+	source_fail_status(state->source, answer, "upstream", throttled ? "throttled" : limits_class(status));
 	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
 	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
 	if (throttled && answer->retry_after_ms < 0)
@@ -136,7 +121,4 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	answer->cursor_refused = status == 400 || status == 404 || status == 409 || status == 410 || status == 422;
 	answer->cursor_expired = answer->cursor_refused &&
 		source_names_cursor(response->body, response->len);
-	limits_excerpt(state, response, excerpt, sizeof(excerpt));
-	snprintf(answer->message, sizeof(answer->message), "upstream answered with status %d%s%s",
-			 status, excerpt[0] ? ": " : "", excerpt);
 }

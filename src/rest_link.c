@@ -25,15 +25,18 @@ link_space(const char *p)
 static const char *
 link_value(const char *p, char *out, bool *malformed)
 {
-	if (*p == '"')
+	char		quote = *p;
+
+	/* Single quotes are none of the RFC's, but some upstreams write them. */
+	if (quote == '"' || quote == '\'')
 	{
-		for (p++; *p != '\0' && *p != '"'; p++)
+		for (p++; *p != '\0' && *p != quote; p++)
 		{
 			if (*p == '\\' && p[1] != '\0')
 				p++;
 			*out++ = *p;
 		}
-		if (*p == '"')
+		if (*p == quote)
 			p++;
 		else
 			*malformed = true;

@@ -6,12 +6,23 @@
  * the definition's own sign may tell; anything else in the sign's place is an
  * error.  By position (offset, page) there is no sign but what the upstream says
  * of the length of its list, so whatever tells that the list has moved makes the
- * pass incomplete.
+ * pass incomplete.  And what it says is a claim: where a page as long as was
+ * asked for reaches it, the page behind is asked for once, to be sure.
  */
 #include "postgres.h"
 
+#include "crypto_memory.h"
 #include "rest_link.h"
 #include "rest_reading.h"
+
+/* next_link_text: where a key goes into the address, an upstream may send it back in its links; so these are wiped. */
+char *
+next_link_text(Reading *r, char *text)
+{
+	if (text && r->state->def->auth.query)
+		crypto_wipe_with(CurrentMemoryContext, text, strlen(text));
+	return text;
+}
 
 /*
  * next_text is the text or number that a path finds; NULL: nothing, null or an empty text.
@@ -26,11 +37,18 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
+	r->sign |= value.found;
 	if (value.node == 0)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
 	{
 		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		return NULL;
+	}
+	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
+	{
+		*failed = !reading_failed(r, "too_large", "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
 	text = rest_text(value.json, value.node);
@@ -68,27 +86,17 @@ next_link(Reading *r, bool *failed)
 	char	   *header;
 	bool		malformed = false;
 
-	for (int i = 0; (header = http_header(r->state->client, "Link", i)) != NULL; i++)
+	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL; i++)
 	{
-		char	   *target = rest_link_find(header, r->state->def->pages.rel, &malformed);
+		char	   *target = next_link_text(r, rest_link_find(header, r->state->def->pages.rel, &malformed));
 
+		r->sign = true;
 		if (target)
 			return next_url(r, target, failed);
 	}
 	if (malformed)
 		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
-}
-
-/* Does what has_more finds say that there is no more?  Anything but a plain no may mean yes. */
-static bool
-next_says_no(const PageValue *more)
-{
-	const JsonNode *node = &more->json->nodes[more->node];
-	char	   *text = node->type == JSON_STRING || node->type == JSON_NUMBER ? rest_text(more->json, more->node) : NULL;
-
-	return node->type == JSON_FALSE ||
-		(text && (pg_strcasecmp(text, "false") == 0 || strcmp(text, "0") == 0));
 }
 
 static char *
@@ -105,9 +113,10 @@ next_cursor(Reading *r, bool *failed)
 		*failed = !reading_unknown(r, p->has_more);
 	if (more.node == 0)
 		return cursor;
-	if (more.json->nodes[more.node].type == JSON_FALSE)
+	r->sign = true;
+	if (rest_says_no(more.json, more.node))
 		return NULL;
-	if (cursor == NULL && !next_says_no(&more))
+	if (cursor == NULL)
 	{
 		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
 		*failed = true;
@@ -138,7 +147,10 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	if (state->at.inner == NULL)
 		state->total = state->total_pages = -1;
 	else if (!state->reading)
+	{
+		r->page->unread = true;
 		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
 		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
@@ -149,23 +161,62 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	state->total_pages = Max(state->total_pages, total_pages);
 }
 
+/* A number of a position that we made; one that was stored by somebody else can be added to as well. */
+static int64
+next_number(const char *text)
+{
+	return Max(Min(strtoll(text, NULL, 10), PG_INT64_MAX / 2), PG_INT64_MIN / 2);
+}
+
+/*
+ * The list is as long as the upstream says.  A page as long as was asked for may
+ * all the same be followed by another; where nothing was asked for, the first
+ * page may be all that was counted.
+ */
+static char *
+next_behind(Reading *r, char *next)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+	bool		full = d->size_param ? r->n >= state->page_size :
+		r->n > 0 && state->at.inner == NULL && d->parent_type == NULL && d->pages.stop == REST_STOP_TOTAL;
+
+	if (!full || state->source->spec.probe)
+		return NULL;
+	state->behind = MemoryContextStrdup(state->source->context, next);
+	r->page->may_end = true;
+	return next;
+}
+
 static char *
 next_offset(Reading *r, int64 total)
 {
 	RestState  *state = r->state;
 	const RestPagination *p = &state->def->pages;
-	int64		offset = state->at.inner ? strtoll(state->at.inner, NULL, 10) : p->base;
+	int64		offset = state->at.inner ? next_number(state->at.inner) : p->base;
 	int64		step = p->step_page_size ? state->page_size : r->n;
 	int64		passed = offset - p->base + step;
+	bool		by_total = p->stop == REST_STOP_TOTAL;
+	char	   *next = psprintf(INT64_FORMAT, offset + step);
 
 	next_by_position(r, total, -1);
-	/* Nobody is helped by asking for the same offset again. */
 	if (r->n == 0)
-		return next_after_empty(r, offset - p->base, p->stop == REST_STOP_TOTAL ? state->total : -1);
-	if (p->stop != REST_STOP_TOTAL || total < 0)
-		return psprintf(INT64_FORMAT, offset + step);
-	total = state->total;
-	return passed >= total ? NULL : psprintf(INT64_FORMAT, offset + step);
+	{
+		/* What was on such a page may have been filtered out, where the position does not depend on it. */
+		if (by_total && p->step_page_size && passed < state->total)
+			return next;
+		/* Nobody is helped by asking for the same offset again. */
+		return next_after_empty(r, offset - p->base, by_total && !p->step_page_size ? state->total : -1);
+	}
+	if (!by_total || total < 0 || passed < state->total)
+		return next;
+	/* Here are more than it says: so that is no end. */
+	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
+	{
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		return next;
+	}
+	return next_behind(r, next);
 }
 
 static char *
@@ -175,8 +226,8 @@ next_page(Reading *r, int64 total, bool *failed)
 	const RestPagination *p = &state->def->pages;
 	const char *inner = state->at.inner;
 	const char *colon = inner ? strchr(inner, ':') : NULL;
-	int64		page = inner ? strtoll(inner, NULL, 10) : p->base;
-	int64		passed = (colon ? strtoll(colon + 1, NULL, 10) : 0) + r->n;
+	int64		page = inner ? next_number(inner) : p->base;
+	int64		passed = (colon ? next_number(colon + 1) : 0) + r->n;
 	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 	int64		done = page - p->base + 1;
@@ -187,13 +238,25 @@ next_page(Reading *r, int64 total, bool *failed)
 						   state->total_pages, done);
 	if (pages == 0 && r->n > 0)
 		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
-	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0)
-		return done >= state->total_pages ? NULL : next;
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->total_pages)
+		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
+	{
+		if (state->def->size_param && done * state->page_size < state->total)
+			return next;
 		return next_after_empty(r, passed, state->total);
-	if (p->stop == REST_STOP_TOTAL && total >= 0)
-		return passed >= state->total ? NULL : next;
-	return r->n == 0 ? NULL : next;
+	}
+	if (r->n == 0)
+		return NULL;
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and sent more", state->total_pages);
+	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
+		return next_behind(r, next);
+	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
+		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
+		return next_behind(r, next);
+	return next;
 }
 
 /* next_position is where the list goes on; NULL: it ends here, or *failed. */
@@ -207,7 +270,7 @@ next_position(Reading *r, int64 total, bool *failed)
 		case REST_PAGES_LINK_HEADER:
 			return next_link(r, failed);
 		case REST_PAGES_NEXT_URL:
-			return next_url(r, next_text(r, p->path, false, failed), failed);
+			return next_url(r, next_link_text(r, next_text(r, p->path, false, failed)), failed);
 		case REST_PAGES_CURSOR:
 			return next_cursor(r, failed);
 		case REST_PAGES_OFFSET:

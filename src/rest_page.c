@@ -22,17 +22,21 @@ bool
 reading_failed(Reading *r, const char *error_class, const char *format,...)
 {
 	va_list		args;
-	char	   *message;
 
 	va_start(args, format);
-	vsnprintf(r->answer->message, sizeof(r->answer->message), format, args);
+	source_say(r->state->source, r->answer->message, sizeof(r->answer->message), format, args);
 	va_end(args);
-	/* What an answer says may be in it, such as the host of a link. */
-	message = source_redacted(r->state->source, r->answer->message, strlen(r->answer->message));
-	strlcpy(r->answer->message, message, sizeof(r->answer->message));
-	pfree(message);
 	r->answer->error_class = error_class;
 	r->answer->retryable = false;
+	return false;
+}
+
+/* reading_none: the answer is not what was asked for, so the message also shows what it is; false. */
+static bool
+reading_none(Reading *r, const char *problem, const char *path)
+{
+	reading_failed(r, "bad_answer", "%s%s%s", problem, path ? " " : "", path ? path : "");
+	source_show(r->state->source, r->answer);
 	return false;
 }
 
@@ -63,6 +67,7 @@ reading_add(Reading *r, uint32 node)
 {
 	if (r->n == r->room)
 	{
+		memory_take(r->state->source->memory, sizeof(uint32) * (r->room + 256));
 		r->room = r->room * 2 + 256;
 		r->nodes = r->nodes ? repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
 			MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * r->room);
@@ -103,7 +108,7 @@ reading_whole(Reading *r, const RestPath *path, bool *failed)
 		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
-	if (value.node != 0)
+	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
 		text = rest_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
@@ -118,7 +123,9 @@ reading_list(void *arg, uint32 node)
 	Reading    *r = arg;
 	const JsonNode *nodes = r->json->nodes;
 
-	if (nodes[node].type == JSON_ARRAY || (!r->array && nodes[node].type != JSON_NULL))
+	/* An object may be a map of records, or, where none is found in it, an error in place of a list. */
+	if (nodes[node].type == JSON_ARRAY ||
+		(!r->array && nodes[node].type == JSON_OBJECT && (r->n > 0 || nodes[node].child == 0)))
 		r->list_found = true;
 	else if (nodes[node].type != JSON_NULL)
 		r->bad_list = true;
@@ -132,15 +139,23 @@ reading_select(Reading *r, int64 total)
 	const RestDefinition *d = r->state->def;
 
 	r->tree = r->json;
+	if (d->error && !d->error->native && (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		return reading_unknown(r, d->error);
+	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->side[0]))
+	{
+		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
+		source_show(r->state->source, r->answer);
+		r->answer->retryable = true;
+		return false;
+	}
 	if (d->records->native)
 		rest_path_walk(d->records, d->records->nsteps, r->json, JSON_ROOT, reading_item, r);
 	else
 	{
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
 			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
-		r->tree = json_parser_create();
-		if (!rest_jsonpath_query(d->records, r->json->text + r->json->nodes[JSON_ROOT].start,
-								 r->json->nodes[JSON_ROOT].end - r->json->nodes[JSON_ROOT].start, r->tree))
+		r->tree = rest_parser(r->state);
+		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
 			return reading_unknown(r, d->records);
 		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
 			reading_item(r, i);
@@ -156,19 +171,11 @@ reading_select(Reading *r, int64 total)
 			r->list_found = r->n > 0;
 	}
 	if (r->bad_list)
-		return reading_failed(r, "bad_answer", "the answer has something else where the list of records should be (%s)", d->records->text);
+		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
 	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
 	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
-		return reading_failed(r, "bad_answer", "the answer has no list of records at %s", d->records->text);
+		return reading_none(r, "the answer has no list of records at", d->records->text);
 	return true;
-}
-
-static bool
-map_is_empty(const PageValue *value)
-{
-	const JsonNode *node = &value->json->nodes[value->node];
-
-	return value->node == 0 || (node->type == JSON_STRING && node->end - node->start == 2);
 }
 
 /* The first alternative that finds what is neither null nor an empty text. */
@@ -183,21 +190,13 @@ map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node
 		/* What PostgreSQL cannot read is set aside anyway. */
 		if (!paths->paths[i]->native && !clean)
 			continue;
-		value = rest_find(state, paths->paths[i], json, node, state->side[side]);
+		value = rest_find_full(state, paths->paths[i], json, node, state->side[side]);
 		found |= value.found;
-		if (map_is_empty(&value))
+		if (value.node == 0)
 			value = (PageValue) {json, 0, false};
 	}
 	value.found = found;
 	return value;
-}
-
-static bool
-map_gone_item(void *arg, uint32 node)
-{
-	const JsonParser *json = arg;
-
-	return json->nodes[node].type != JSON_NULL && json->nodes[node].type != JSON_FALSE;
 }
 
 /* Does the upstream say that the record is gone? */
@@ -206,12 +205,7 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 {
 	const RestPath *path = state->def->gone;
 
-	if (path == NULL)
-		return false;
-	if (path->native)
-		return rest_path_walk(path, path->nsteps, json, node, map_gone_item, json);
-	return clean && rest_jsonpath_says(path, json->text + json->nodes[node].start,
-									   json->nodes[node].end - json->nodes[node].start, state->side[0]);
+	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->side[0]);
 }
 
 /* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
@@ -276,6 +270,16 @@ map_record(Reading *r, uint32 node)
 	bool		clean = page_is_clean(r->parser, r->tree, node);
 	PageMapped	m = {r->tree, node};
 
+	/* What is too large to be stored is not taken apart. */
+	if (!page_may_store(r->tree, node))
+	{
+		m.external_id = m.display_name = m.email = m.attributes = (PageValue) {r->tree, 0, false};
+		m.external_id = map_find(state, &d->external_id, r->tree, node, false, 0);
+		if (d->parent_type && !d->own_ids)
+			m.id_prefix = map_prefix(rest_parent(state)->external_id);
+		page_mapped_add(r->parser, r->page, &m);
+		return;
+	}
 	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
 	m.gone = map_is_gone(state, r->tree, node, clean);
 	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
@@ -320,7 +324,7 @@ reading_repeats(Reading *r)
 	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
 	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
 	uint64		ids = by_position ? reading_ids(r->page) : 0;
-	bool		repeats = r->n > 0 &&
+	bool		repeats = r->repeats = r->n > 0 &&
 		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
 		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
@@ -346,7 +350,7 @@ reading_delta(Reading *r, char **next)
 	r->page->partial = state->def->delta_partial;
 	/* The walk from the start brings all records, and all of them. */
 	r->page->new_whole = state->kept_link == NULL;
-	link = next_text(r, state->def->delta, false, &failed);
+	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
 		const char *error_class;
@@ -359,7 +363,10 @@ reading_delta(Reading *r, char **next)
 		*next = NULL;
 	}
 	else if (*next == NULL && !failed)
+	{
+		r->page->unread = true;
 		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+	}
 	return !failed;
 }
 
@@ -379,11 +386,35 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 		escape_json(&out, inner);
 	else
 		appendStringInfoString(&out, "null");
-	if (state->at.only_missing)
+	if (state->at.nfailed > 0)
+	{
+		appendStringInfo(&out, ",%s,%s,%d", state->at.left_out ? "true" : "false", state->at.only_missing ? "true" : "false",
+						 state->at.nfailed);
+		for (int i = 0; i < REST_FAILED_NAMES && state->at.failed[i]; i++)
+		{
+			appendStringInfoChar(&out, ',');
+			escape_json(&out, state->at.failed[i]);
+		}
+		appendStringInfoChar(&out, ']');
+	}
+	else if (state->at.only_missing)
 		appendStringInfoString(&out, state->at.left_out ? ",true,true]" : ",false,true]");
 	else
 		appendStringInfoString(&out, state->at.left_out ? ",true]" : "]");
 	return out.data;
+}
+
+/* The list of a parent has come to its end: was it as long as it should be?  A list that is not for_each is judged as a whole (pass.c). */
+static void
+reading_list_ends(Reading *r)
+{
+	RestState  *state = r->state;
+
+	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 || state->received == state->list_total ||
+		(state->nothing && !state->ended))
+		return;
+	reading_incomplete(r, "upstream said there are " INT64_FORMAT " records for one of the parents, and sent " INT64_FORMAT,
+					   state->list_total, state->received);
 }
 
 /* Goes on to the next parent's list when one has come to its end. */
@@ -395,40 +426,101 @@ reading_next_parent(Reading *r, char *next)
 
 	if (state->def->parent_type == NULL)
 		return next;
+	if (next == NULL)
+		reading_list_ends(r);
 	if (next == NULL && parent != NULL && rest_parent_next(state))
 		parent = rest_parent(state);
 	else if (next == NULL)
 		parent = NULL;
 	if (parent)
 		return rest_position_text(state, parent->external_id, next);
-	if (state->at.left_out)
+	r->page->unread |= state->at.left_out || state->at.nfailed > 0 || (state->at.only_missing && state->missing);
+	if (state->at.nfailed > 0)
+		r->page->incomplete = rest_failed_text(state);
+	else if (state->cut && !state->went_on)
+		reading_incomplete(r, "%s", REST_CUT_TEXT);
+	if (state->at.left_out && r->page->incomplete == NULL)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
-	else if (state->at.only_missing && state->missing)
+	else if (state->at.only_missing && state->missing && r->page->incomplete == NULL)
 		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
 }
 
-/* An answer without a list: there was nothing to ask for. */
+/* An answer without a list: there was nothing to ask for, or nothing that there has to be. */
 static bool
-reading_nothing(Reading *r, const char **problem)
+reading_nothing(Reading *r)
 {
-	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, problem) == NULL ||
-		!page_mapped_room(r->parser, r->page, 0, problem))
-		return false;
+	RestState  *state = r->state;
+	const char *problem;
+
+	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, &problem) == NULL ||
+		!page_mapped_room(r->parser, r->page, 0, &problem))
+		return reading_failed(r, "bad_answer", "%s", problem);
 	page_mapped_end(r->parser, r->page);
 	r->page->list_start = true;
+	if (state->unsure)
+		reading_incomplete(r, "%s", state->unsure);
+	if (state->def->delta && state->source->spec.incremental)
+	{
+		r->page->unread = true;
+		reading_incomplete(r, "the list of changes ended without a link to go on from next time");
+	}
+	state->behind = NULL;
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
 	r->page->next_cursor = reading_next_parent(r, NULL);
 	return true;
 }
 
-/* rest_read reads a page; false with the answer's class, or *problem, set. */
+/* Counts the records of the list at hand; what an earlier run has read of it is not known. */
+static void
+reading_count(Reading *r, int64 total)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
+	else if (!state->counting)
+		state->received = -1;
+	state->counting = true;
+	if (state->received >= 0)
+		state->received += r->n - r->page->duplicates;
+	state->list_total = Max(state->list_total, total);
+}
+
+/*
+ * A first page as long as was asked for, and nothing in it that would tell of
+ * another: perhaps the definition looks for the next page in the wrong place.
+ */
+static bool
+reading_is_cut(Reading *r, const char *next, int64 total)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+
+	state->went_on |= next != NULL;
+	return next == NULL && !r->sign && state->at.inner == NULL && d->pages.type <= REST_PAGES_CURSOR &&
+		d->size_param != NULL && r->n >= state->page_size && total != r->n && r->page->keep_link == NULL &&
+		/* With a link of changes, the size is not asked for. */
+		!(d->delta && state->source->spec.incremental);
+}
+
+/* rest_read reads a page; false with the answer's class set. */
 bool
-rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page, const char **problem)
+rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	RestState  *state = source->state;
 	const RestDefinition *d = state->def;
 	Reading		r = {state, parser, page, answer};
+	const char *problem = NULL;
 	bool		failed = false;
+	bool		behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
 	int64		total;
 	char	   *next;
 
@@ -436,25 +528,35 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		page_exclude(parser, d->exclude, d->nexclude);
 	state->page_started = true;
 	rest_jsonpath_keep(NULL, 0);
+	/* What a large record has left behind is room that this page may need. */
+	for (int i = 0; i < lengthof(state->side); i++)
+		json_parser_trim(state->side[i], memory_keep() / lengthof(state->side) / sizeof(JsonNode));
 	if (state->nothing)
-		return reading_nothing(&r, problem);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, problem);
+		return reading_nothing(&r);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
 	if (r.json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
-		reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", *problem);
+		if (page->too_large)
+			return reading_failed(&r, "too_large", "upstream's answer cannot be read: %s", problem);
+		reading_none(&r, "upstream's answer cannot be read:", problem);
 		answer->retryable = true;
 		return false;
 	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
-		return reading_failed(&r, "bad_answer", "the answer is neither a JSON object nor an array");
+		return reading_none(&r, "the answer is neither a JSON object nor an array", NULL);
 	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
 		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+	if (d->total_is_estimate)
+		total = -1;
 	if (failed || !reading_select(&r, total))
 		return false;
-	if (!page_mapped_room(parser, page, r.n, problem))
-		return reading_failed(&r, "bad_answer", "%s", *problem);
+	if (state->status == 206)
+		reading_incomplete(&r, "upstream answered with status 206: it is a part of what was asked for");
+	state->behind = NULL;
+	if (!page_mapped_room(parser, page, r.n, &problem))
+		return reading_failed(&r, "too_large", "%s", problem);
 	next = next_position(&r, total, &failed);
 	if (failed || !reading_delta(&r, &next))
 		return false;
@@ -466,8 +568,21 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		map_record(&r, r.nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
-	if (reading_repeats(&r))
+	if (reading_repeats(&r) && behind)
+	{
+		/* It does not heed the position, so the page that had all was the only one. */
+		page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
+		page->incomplete = NULL;
+		page->may_end = false;
+		r.n = 0;
+		next = state->behind = NULL;
+	}
+	else if (page->loop == NULL && r.repeats)
 		page->loop = "the upstream sent the same page twice in a row";
+	reading_count(&r, total);
+	if (reading_is_cut(&r, next, total))
+		page->cut = REST_CUT_TEXT;
+	state->cut |= page->cut != NULL;
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);
@@ -512,7 +627,7 @@ bool
 rest_read_one(RestState *state, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
-	PageParser *parser = page_parser_create(NULL, 0);
+	PageParser *parser = page_parser_create(NULL, 0, state->source->memory);
 	UpstreamPage page;
 	const char *problem;
 	Reading		r = {state, parser, &page, answer};
@@ -522,16 +637,19 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 	rest_jsonpath_keep(NULL, 0);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
 	if (r.json == NULL)
-		return reading_failed(&r, "bad_answer", "upstream's answer cannot be read: %s", problem);
+		return reading_none(&r, "upstream's answer cannot be read:", problem);
 	if (!page_is_clean(parser, r.json, JSON_ROOT))
 		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
 	page_exclude(parser, d->exclude, d->nexclude);
 	/* The record stays in the tree it is found in while its parts use the others. */
-	record = rest_find(state, d->get_record, r.json, JSON_ROOT, json_parser_create());
+	record = rest_find(state, d->get_record, r.json, JSON_ROOT, rest_parser(state));
 	if (record.failed)
 		return reading_unknown(&r, d->get_record);
 	if (record.node == 0 && !one_is_none(d->get_record, r.json))
-		return reading_failed(&r, "bad_answer", "the answer has no record at %s", d->get_record->text);
+		return reading_none(&r, "the answer has no record at", d->get_record->text);
+	if (record.node != 0 && !page_may_store(record.json, record.node))
+		return reading_failed(&r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
+							  FLOHSYNC_MAX_RECORD_BYTES);
 	initStringInfo(&out);
 	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
 	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))
@@ -541,6 +659,9 @@ rest_read_one(RestState *state, SourceAnswer *answer)
 		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
 		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
 
+		/* An error with status 200, perhaps. */
+		if (id.node == 0)
+			return reading_none(&r, "the answer has no record with an id at", d->external_id.paths[0]->text);
 		appendStringInfoChar(&out, '{');
 		one_member(&out, "externalId", &id);
 		one_member(&out, "displayName", &name);

@@ -8,11 +8,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
 #include "db.h"
+#include "flohsync.h"
 #include "rest.h"
 
 #define PARENT_BATCH	200
@@ -68,15 +70,19 @@ parent_read(RestState *state, const char *from, bool behind)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text,"
-		" case when $5 then r.attributes::pg_catalog.text end"
+		/* What is longer than an address is of no use in one. */
+		" (select pg_catalog.jsonb_object_agg(k.name, r.attributes -> k.name) from pg_catalog.unnest($5) k(name)"
+		" where pg_catalog.jsonb_typeof(r.attributes -> k.name) in ('string', 'number', 'boolean')"
+		" and pg_catalog.octet_length(r.attributes ->> k.name) <= " CppAsString2(FLOHSYNC_MAX_LINK_BYTES) ")::pg_catalog.text"
 		" from flohsync.resource_record r"
 		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null"
 		" and ($3 is null or r.external_id > $3 or (not $4 and r.external_id = $3))"
 		" order by r.external_id limit 200",
-		5, {TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID}, .custom = true
+		5, {TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID}, .custom = true
 	};
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext fresh = AllocSetContextCreate(state->source->context, "flohsync parents", ALLOCSET_DEFAULT_SIZES);
+	Datum	   *names;
 	Datum		v[5];
 	char		nulls[5] = {' ', ' ', from ? ' ' : 'n', ' ', ' '};
 	int			n;
@@ -86,7 +92,10 @@ parent_read(RestState *state, const char *from, bool behind)
 	v[1] = CStringGetTextDatum(state->def->parent_type);
 	v[2] = from ? CStringGetTextDatum(from) : (Datum) 0;
 	v[3] = BoolGetDatum(behind);
-	v[4] = BoolGetDatum(state->def->parent_attributes);
+	names = palloc(sizeof(Datum) * Max(state->def->nparent_attributes, 1));
+	for (int i = 0; i < state->def->nparent_attributes; i++)
+		names[i] = CStringGetTextDatum(state->def->parent_attributes[i]);
+	v[4] = PointerGetDatum(construct_array(names, state->def->nparent_attributes, TEXTOID, -1, false, TYPALIGN_INT));
 	n = (int) db_execute(&query, v, nulls);
 	state->parents = MemoryContextAllocZero(fresh, sizeof(RestParent) * (n + 1));
 	for (int i = 0; i < n; i++)
@@ -106,9 +115,33 @@ parent_read(RestState *state, const char *from, bool behind)
 	if (state->parent_context)
 		MemoryContextDelete(state->parent_context);
 	state->parent_context = fresh;
+	state->parent_parsed = NULL;
 	state->nparents = n;
 	state->parent = 0;
 	state->more_parents = n == PARENT_BATCH;
+}
+
+/* rest_parent_count is how many parents there are. */
+int64
+rest_parent_count(RestState *state)
+{
+	static DbQuery query = {
+		"select pg_catalog.count(*) from flohsync.resource_record r"
+		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null",
+		2, {TEXTOID, TEXTOID}
+	};
+	MemoryContext old = CurrentMemoryContext;
+	Datum		v[2];
+	int64		n;
+
+	parent_begin(state);
+	v[0] = CStringGetTextDatum(state->source->spec.connector_id);
+	v[1] = CStringGetTextDatum(state->def->parent_type);
+	db_execute(&query, v, NULL);
+	n = db_int64(0, 1, 0);
+	parent_end(state);
+	MemoryContextSwitchTo(old);
+	return n;
 }
 
 /* rest_parent_seek goes to the parent with an id, or the next one; false: there is none. */

@@ -404,6 +404,7 @@ typedef struct First
 {
 	const JsonParser *json;
 	uint32_t	node;
+	bool		full;			/* an empty text does not count */
 	bool		found;
 } First;
 
@@ -413,7 +414,9 @@ path_first_item(void *arg, uint32_t node)
 	First	   *first = arg;
 
 	first->found = true;
-	if (first->json->nodes[node].type == JSON_NULL)
+	if (first->json->nodes[node].type == JSON_NULL ||
+		(first->full && first->json->nodes[node].type == JSON_STRING &&
+		 first->json->nodes[node].end - first->json->nodes[node].start == 2))
 		return false;
 	first->node = node;
 	return true;
@@ -421,12 +424,13 @@ path_first_item(void *arg, uint32_t node)
 
 /*
  * rest_path_first is the first item that a native path finds and that is not
- * null, 0 when there is none; found tells whether there was any, null or not.
+ * null (nor, if full, an empty text), 0 when there is none; found tells whether
+ * there was any at all.
  */
 uint32_t
-rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool *found)
+rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool full, bool *found)
 {
-	First		first = {json, 0, false};
+	First		first = {json, 0, full, false};
 
 	path_walk(path->steps, path->nsteps, json, node, true, path_first_item, &first);
 	*found = first.found;

@@ -37,6 +37,6 @@ extern RestPath *rest_path_compile(const char *text);
 extern int	rest_path_list(const RestPath *path, bool *array);
 extern bool rest_path_walk(const RestPath *path, int nsteps, const JsonParser *json, uint32_t node,
 						   RestVisitor visitor, void *arg);
-extern uint32_t rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool *found);
+extern uint32_t rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool full, bool *found);
 
 #endif							/* FLOHSYNC_REST_PATH_H */

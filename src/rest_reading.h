@@ -7,6 +7,9 @@
 
 #include "rest.h"
 
+/* Longer texts are no number of records or pages, and no yes or no. */
+#define NUMBER_MAX_BYTES	64
+
 typedef struct Reading
 {
 	RestState  *state;
@@ -21,6 +24,8 @@ typedef struct Reading
 	bool		bad_list;		/* what should be a list is none */
 	bool		list_found;
 	bool		array;			/* reading_list() wants one */
+	bool		repeats;		/* the page before */
+	bool		sign;			/* there was something that tells of a next page, or that there is none */
 } Reading;
 
 /* rest_page.c */
@@ -30,6 +35,7 @@ extern void reading_incomplete(Reading *r, const char *format,...) pg_attribute_
 extern int64 reading_whole(Reading *r, const RestPath *path, bool *failed);
 
 /* rest_next.c */
+extern char *next_link_text(Reading *r, char *text);
 extern char *next_text(Reading *r, const RestPath *path, bool json_text, bool *failed);
 extern char *next_position(Reading *r, int64 total, bool *failed);
 

@@ -18,10 +18,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "crypto_memory.h"
 #include "guc.h"
 #include "rest.h"
-
-#define REQUEST_MAX_URL		8000
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void
@@ -30,7 +29,7 @@ rest_problem(RestState *state, const char *error_class, const char *format,...)
 	va_list		args;
 
 	va_start(args, format);
-	vsnprintf(state->problem.message, sizeof(state->problem.message), format, args);
+	source_say(state->source, state->problem.message, sizeof(state->problem.message), format, args);
 	va_end(args);
 	state->problem.error_class = error_class;
 	state->problem.retryable = false;
@@ -88,16 +87,14 @@ request_epoch(const char *iso)
 				min,
 				s;
 
-	if (sscanf(iso, "%d-%d-%dT%d:%d:%d", &y, &mon, &d, &h, &min, &s) != 6)
+	if (sscanf(iso, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) != 6)
 		return NULL;
 	return psprintf(INT64_FORMAT, (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s);
 }
 
 static const char *
-request_parent_value(const RestParent *parent, const char *name)
+request_parent_value(RestState *state, const RestParent *parent, const char *name)
 {
-	JsonParser *json;
-
 	if (parent == NULL)
 		return NULL;
 	if (strcmp(name, "external_id") == 0)
@@ -108,10 +105,14 @@ request_parent_value(const RestParent *parent, const char *name)
 		return parent->email;
 	if (strncmp(name, "attributes.", 11) != 0 || parent->attributes == NULL)
 		return NULL;
-	json = json_parser_create();
-	if (!json_parse(json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
-		return NULL;
-	return rest_member_text(json, JSON_ROOT, name + 11);
+	if (state->parent_parsed != parent)
+	{
+		state->parent_parsed = NULL;
+		if (!json_parse(state->parent_json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
+			return NULL;
+		state->parent_parsed = parent;
+	}
+	return rest_member_text(state->parent_json, JSON_ROOT, name + 11);
 }
 
 static const char *
@@ -119,19 +120,21 @@ request_lookup(void *arg, const RestPiece *piece)
 {
 	RestState  *state = arg;
 	const SourceSpec *spec = &state->source->spec;
+	const char *refused;
 
+	CHECK_FOR_INTERRUPTS();
 	switch (piece->type)
 	{
 		case REST_CONFIG:
 			return rest_member_text(state->config, JSON_ROOT, piece->text);
 		case REST_SECRET:
-			return source_secret(state->source, piece->text);
+			return source_secret(state->source, piece->text, &refused);
 		case REST_SINCE:
 			return spec->modified_since;
 		case REST_SINCE_EPOCH:
 			return spec->modified_since ? request_epoch(spec->modified_since) : NULL;
 		case REST_PARENT:
-			return request_parent_value(rest_parent(state), piece->text);
+			return request_parent_value(state, rest_parent(state), piece->text);
 		case REST_EXTERNAL_ID:
 			return state->external_id;
 		default:
@@ -139,16 +142,48 @@ request_lookup(void *arg, const RestPiece *piece)
 	}
 }
 
-/* Appends a template's text; false, with the problem noted, when that cannot be done. */
+/* At most so many bytes a template's text has, however it is encoded. */
+static size_t
+request_room(RestState *state, const RestTemplate *t)
+{
+	size_t		room = 1;
+
+	for (int i = 0; i < t->npieces; i++)
+	{
+		const RestPiece *piece = &t->pieces[i];
+		const char *value = piece->type == REST_LITERAL ? piece->text : request_lookup(state, piece);
+
+		room += value ? 3 * strlen(value) : 0;
+	}
+	return room;
+}
+
+/*
+ * Appends a template's text, which is all that comes: where a secret is in it,
+ * it is wiped with the current memory context, and neither grows nor goes
+ * before.  False, with the problem noted, when that cannot be done.
+ */
 static bool
 request_render(RestState *state, const RestTemplate *t, StringInfo out, RestEncoder literals, RestEncoder values)
 {
 	const RestPiece *missing;
+	const char *refused;
+	bool		done;
 
-	if (rest_template_render(t, out, literals, values, request_lookup, state, &missing))
+	if (t->secret)
+		enlargeStringInfo(out, (int) request_room(state, t));
+	done = rest_template_render(t, out, literals, values, request_lookup, state, &missing);
+	if (t->secret)
+		crypto_wipe_with(CurrentMemoryContext, out->data, out->len + 1);
+	if (done)
 		return true;
-	if (missing->type == REST_SECRET && request_lookup(state, missing) == NULL)
-		rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
+	if (missing->type == REST_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
+	{
+		if (refused)
+			rest_problem(state, "configuration", "%s", refused);
+		else
+			rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
+	}
 	else if (missing->type == REST_CONFIG && request_lookup(state, missing) == NULL)
 		rest_problem(state, "configuration", "the connector's config has no \"%s\"", missing->text);
 	else if (missing->type == REST_PARENT && request_lookup(state, missing) == NULL)
@@ -182,23 +217,32 @@ request_value(RestState *state, const RestParam *param)
 	return param->fixed ? param->fixed : rest_render_plain(state, param->value);
 }
 
-/* rest_base_url is the text of base_url or token_url, checked. */
+/* rest_fixed_url is the text of base_url or token_url, checked, and as it is written. */
 char *
-rest_base_url(RestState *state, const RestTemplate *t)
+rest_fixed_url(RestState *state, const RestTemplate *t)
 {
 	char	   *url = rest_render_plain(state, t);
 	const char *problem;
 
 	if (url == NULL)
 		return NULL;
-	problem = strlen(url) > REQUEST_MAX_URL ? "it is too long" :
+	problem = strlen(url) > FLOHSYNC_MAX_LINK_BYTES ? "it is too long" :
 		strpbrk(url, "?#\\") ? "it must not have a query, a fragment or a backslash" : http_url_problem(url);
 	if (problem)
 	{
 		rest_problem(state, "configuration", "a URL of the definition cannot be used: %s", problem);
 		return NULL;
 	}
-	for (size_t len = strlen(url); len > 0 && url[len - 1] == '/';)
+	return url;
+}
+
+/* rest_base_url is the text of base_url, which a path follows. */
+char *
+rest_base_url(RestState *state, const RestTemplate *t)
+{
+	char	   *url = rest_fixed_url(state, t);
+
+	for (size_t len = url ? strlen(url) : 0; len > 0 && url[len - 1] == '/';)
 		url[--len] = '\0';
 	return url;
 }
@@ -487,6 +531,7 @@ request_send(RestState *state)
 	char	  **headers = palloc0(sizeof(char *) * (d->headers.n + 3));
 	HttpRequest request = {.headers = headers};
 	char	   *extra = NULL;
+	const char *refused;
 	StringInfoData url;
 
 	initStringInfo(&url);
@@ -521,11 +566,20 @@ request_send(RestState *state)
 	if (headers[request.nheaders])
 		request.nheaders++;
 
-	if (url.len > REQUEST_MAX_URL || http_url_problem(url.data) != NULL)
+	if (url.len > FLOHSYNC_MAX_LINK_BYTES || http_url_problem(url.data) != NULL)
 	{
-		rest_problem(state, url.len > REQUEST_MAX_URL && request_for_parent(state) ? "parent" : "configuration",
-					 "the URL of the request cannot be used: %s",
-					 url.len > REQUEST_MAX_URL ? "it is too long" : http_url_problem(url.data));
+		if (url.len > FLOHSYNC_MAX_LINK_BYTES)
+			rest_problem(state, request_for_parent(state) ? "parent" : state->at.inner ? "too_large" : "configuration",
+						 "the URL of the request has %d bytes%s, more than %d", url.len,
+						 state->at.inner && !request_for_parent(state) ? " with the upstream's cursor" : "", FLOHSYNC_MAX_LINK_BYTES);
+		else
+			rest_problem(state, "configuration", "the URL of the request cannot be used: %s", http_url_problem(url.data));
+		return false;
+	}
+	refused = source_may_send(state->source, url.data);
+	if (refused)
+	{
+		rest_problem(state, "configuration", "%s", refused);
 		return false;
 	}
 	request.url = url.data;
@@ -538,6 +592,9 @@ request_send(RestState *state)
 	}
 	request.timeout_ms = d->timeout_ms;
 	request.max_bytes = d->max_response_bytes;
+	request.memory = state->source->memory;
+	/* Its links may have the key in them. */
+	request.is_secret = d->auth.query != NULL;
 	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
@@ -579,6 +636,61 @@ rest_send(RestState *state)
 }
 
 /*
+ * A link as upstreams write it: blanks around it mean nothing, and what may not
+ * stand in an address as it is gets encoded, as browsers do.  Control characters
+ * and backslashes stay, and are refused.
+ */
+static char *
+follow_spelled(RestState *state, const char *reference)
+{
+	size_t		len;
+	StringInfoData out;
+
+	reference += strspn(reference, " ");
+	len = strlen(reference);
+	while (len > 0 && reference[len - 1] == ' ')
+		len--;
+	initStringInfo(&out);
+	enlargeStringInfo(&out, (int) Min(3 * len + 1, 4 * FLOHSYNC_MAX_LINK_BYTES));
+	for (size_t i = 0; i < len; i++)
+	{
+		char		one[2] = {reference[i], '\0'};
+
+		if ((unsigned char) *one >= 0x80 || strchr(" \"<>^`{|}", *one) != NULL)
+			http_url_encode(&out, one);
+		else
+			appendStringInfoChar(&out, *one);
+	}
+	if (state->def->auth.query)
+		crypto_wipe_with(CurrentMemoryContext, out.data, out.len);
+	return out.data;
+}
+
+/* The same path and query at the origin of base_url; NULL: there is none yet. */
+static char *
+follow_at_home(RestState *state, const char *url)
+{
+	const char *rest = strstr(url, "://");
+
+	if (rest == NULL || state->origin.host == NULL)
+		return NULL;
+	rest += 3;
+	rest += strcspn(rest, "/?");
+	return psprintf("%s://%s:%d%s%s", state->origin.scheme, state->origin.host, state->origin.port, *rest == '/' ? "" : "/", rest);
+}
+
+/* Is an origin one of http.allow_hosts, whatever its scheme? */
+static bool
+follow_is_allowed(const RestDefinition *d, const HttpOrigin *origin, const char *with_port)
+{
+	for (int i = 0; i < d->nallow_hosts; i++)
+		if (pg_strcasecmp(d->allow_hosts[i], with_port) == 0 ||
+			(pg_strcasecmp(d->allow_hosts[i], origin->host) == 0 && origin->port == (strcmp(origin->scheme, "http") == 0 ? 80 : 443)))
+			return true;
+	return false;
+}
+
+/*
  * rest_follow is an address that an answer gives, relative to that of the
  * request, in the current context.  NULL, with a class and the problem noted,
  * when it is none or leads to another server than the credentials are for.
@@ -587,29 +699,53 @@ char *
 rest_follow(RestState *state, const char *reference, const char **error_class)
 {
 	const RestDefinition *d = state->def;
-	char	   *url = http_url_resolve(state->url, reference);
+	size_t		len = strlen(reference);
+	char	   *url = len > FLOHSYNC_MAX_LINK_BYTES ? NULL : http_url_resolve(state->url, follow_spelled(state, reference));
 	HttpOrigin	origin;
 	char	   *with_port;
+	bool		allowed;
 
+	if (url)
+		len = strlen(url);
+	if (len > FLOHSYNC_MAX_LINK_BYTES)
+	{
+		*error_class = "too_large";
+		rest_problem(state, *error_class, "the upstream's link to the next page has %zu bytes, more than %d", len, FLOHSYNC_MAX_LINK_BYTES);
+		return NULL;
+	}
 	*error_class = "bad_answer";
 	/* It is stored, so it must be valid text. */
-	if (url == NULL || strlen(url) > REQUEST_MAX_URL || !http_url_origin(url, &origin) ||
+	if (url == NULL || !http_url_origin(url, &origin) ||
 		pg_encoding_verifymbstr(PG_UTF8, url, (int) strlen(url)) != (int) strlen(url))
 	{
 		rest_problem(state, *error_class, "the upstream's link to the next page cannot be used");
 		return NULL;
 	}
 	if (d->auth.query)
+	{
+		crypto_wipe_with(CurrentMemoryContext, url, strlen(url));
 		url = http_url_drop(url, d->auth.query);
+	}
 	if (state->origin.host && http_same_origin(&origin, &state->origin))
 		return url;
+	if (d->pages.own_origin)
+	{
+		url = follow_at_home(state, url);
+		if (url && d->auth.query)
+			crypto_wipe_with(CurrentMemoryContext, url, strlen(url));
+		return url;
+	}
 	with_port = psprintf("%s:%d", origin.host, origin.port);
-	for (int i = 0; i < d->nallow_hosts; i++)
-		if (pg_strcasecmp(origin.scheme, "https") == 0 &&
-			(pg_strcasecmp(d->allow_hosts[i], with_port) == 0 ||
-			 (pg_strcasecmp(d->allow_hosts[i], origin.host) == 0 && origin.port == 443)))
-			return url;
+	allowed = follow_is_allowed(d, &origin, with_port);
+	if (allowed && pg_strcasecmp(origin.scheme, "https") == 0)
+		return url;
 	*error_class = "blocked_address";
+	if (allowed)
+	{
+		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, and hosts of http.allow_hosts are asked by https only; pagination.origin \"base_url\" keeps to the origin of base_url",
+					 origin.scheme, with_port);
+		return NULL;
+	}
 	rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts",
 				 origin.scheme, with_port);
 	return NULL;

@@ -24,13 +24,16 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
+#include "db_lock.h"
 #include "guc.h"
 #include "run.h"
 #include "run_state.h"
 #include "shmem.h"
 
 #define RUN_PURGE_BATCH			5000
+#define RUN_FINISH_ATTEMPTS		100
 
 /* Microseconds since an instant. */
 int64
@@ -48,12 +51,13 @@ void
 run_fail(Run *run, const char *error_class, const char *format,...)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->context);
-	char		message[1024];
+	char		message[CLEAN_MAX];
 	va_list		args;
 
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
+	clean_into(message, sizeof(message), message, strlen(message));
 	run->status = strcmp(error_class, "cancelled") == 0 ? "cancelled" : "error";
 	run->error_class = error_class;
 	run->error = pstrdup(message);
@@ -74,8 +78,36 @@ run_incomplete(Run *run, const char *format,...)
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
+	clean_into(message, sizeof(message), message, strlen(message));
 	run->complete = false;
 	run->reason = MemoryContextStrdup(run->context, message);
+}
+
+/* run_unread: the same, where something that was asked for did not come, or does not count: it has to be asked for again. */
+void
+run_unread(Run *run, const char *reason)
+{
+	run->unread = true;
+	run_incomplete(run, "%s", reason);
+}
+
+/*
+ * run_begin starts a transaction of a run that has begun.  Somebody else's code
+ * in this process, a connector's query or what is behind the seam, may have let
+ * go of our locks; then another worker may do the run by now.
+ */
+void
+run_begin(Run *run, const char *activity)
+{
+	db_begin(activity);
+	if (run->setup.connector_id == NULL)
+		return;
+	if (!db_keep_run(run->setup.connector_id, run->setup.resource_type))
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another worker goes on with flohsync run " INT64_FORMAT, run->id),
+				 errhint("What a connector runs must not call pg_advisory_unlock_all().")));
+	db_lock_wait(DB_LOCK_CONNECTOR, db_lock_key(run->setup.connector_id), true);
 }
 
 static void
@@ -87,30 +119,49 @@ run_error_context(void *arg)
 		errcontext("flohsync run " INT64_FORMAT, run->id);
 	else
 		errcontext("flohsync run " INT64_FORMAT " of connector \"%s\", resource type \"%s\", page %d",
-				   run->id, run->setup.connector_name, run->setup.resource_type, run->page);
+				   run->id, clean(run->setup.connector_name), run->setup.resource_type, run->page);
+}
+
+typedef struct StartWork
+{
+	Run		   *run;
+	StartOutcome outcome;
+} StartWork;
+
+static void
+run_start_work(void *arg)
+{
+	StartWork  *work = arg;
+	Run		   *run = work->run;
+
+	memset(&run->setup, 0, sizeof(run->setup));
+	db_begin("starting a run");
+	work->outcome = store_start_run(run->id, &run->setup, run->context);
+	if (work->outcome == START_RUN)
+	{
+		MemoryContext old = MemoryContextSwitchTo(run->context);
+		uint64	   *hashes;
+		int			n;
+
+		filter_prepare(&run->setup.filter);
+		n = store_load_seen_cursors(run->setup.pass_id, &hashes, run->context);
+		pass_know_cursors(run, hashes, n);
+		pfree(hashes);
+		MemoryContextSwitchTo(old);
+	}
+	db_commit();
 }
 
 /* run_start: false when there is nothing to do. */
 static bool
 run_start(Run *run)
 {
-	StartOutcome outcome;
+	StartWork	work = {.run = run};
 
-	db_begin("starting a run");
-	outcome = store_start_run(run->id, &run->setup, run->context);
-	if (outcome == START_RUN)
+	db_retry(run_start_work, &work);
+	if (work.outcome != START_RUN)
 	{
-		MemoryContext old = MemoryContextSwitchTo(run->context);
-
-		filter_prepare(&run->setup.filter);
-		MemoryContextSwitchTo(old);
-		run->ncursors = store_load_seen_cursors(run->setup.pass_id, &run->cursors, run->context);
-		run->cursors_room = run->ncursors + 64;
-	}
-	db_commit();
-	if (outcome != START_RUN)
-	{
-		if (outcome == START_REFUSED)
+		if (work.outcome == START_REFUSED)
 			shmem_run_finished();
 		return false;
 	}
@@ -118,11 +169,14 @@ run_start(Run *run)
 	run->setup.spec.page_size = flohsync_page_size;
 	run->scope.connector = DirectFunctionCall1(uuid_in, CStringGetDatum(run->setup.connector_id));
 	run->scope.resource_type = CStringGetTextDatum(run->setup.resource_type);
-	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore);
+	memory_begin(&run->memory, TopMemoryContext);
+	run->setup.spec.memory = run->scope.memory = &run->memory;
+	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	run->source = source_open(&run->setup.spec);
 	run->page = run->setup.last_page + 1;
 	run->first_answer = true;
 	run->complete = true;
+	run->unread = run->setup.unread;
 	if (run->setup.incomplete)
 		run_incomplete(run, "%s", run->setup.incomplete);
 	return true;
@@ -142,7 +196,7 @@ run_settle_work(void *arg)
 	RunGuard	guard;
 	char	   *overlap;
 
-	db_begin("settling a pass");
+	run_begin(run, "settling a pass");
 	guard = store_guard_run(&run->setup);
 	if (guard == RUN_CONFIG_GONE)
 		run_fail(run, "configuration", "the configuration was deleted during the run");
@@ -151,10 +205,10 @@ run_settle_work(void *arg)
 	else
 	{
 		if (guard == RUN_FILTER_CHANGED)
-			run_incomplete(run, "the filter rules were changed during the run");
-		overlap = run->complete ? store_pass_overlap(run->id, run->context) : NULL;
+			run_unread(run, "the filter rules were changed during the run");
+		overlap = run->unread ? NULL : store_pass_overlap(run->id, run->context);
 		if (overlap)
-			run_incomplete(run, "%s", overlap);
+			run_unread(run, overlap);
 		store_settle_pass(run->id, run->complete, &work->result, run->context);
 	}
 	db_commit();
@@ -173,7 +227,7 @@ run_post_sync_work(void *arg)
 {
 	SettleWork *work = arg;
 
-	db_begin("post-sync processing");
+	run_begin(work->run, "post-sync processing");
 	store_post_sync(work->run->id, strcmp(work->run->status, "held") == 0, &work->result, work->run->context);
 	db_commit();
 }
@@ -204,9 +258,9 @@ run_post_sync(Run *run)
 		FlushErrorState();
 		db_abort();
 		ereport(LOG,
-				(errmsg("post-sync processing failed: %s", edata->message),
-				 edata->context ? errdetail_internal("%s", edata->context) : 0));
-		db_begin("recording a failure");
+				(errmsg("post-sync processing failed: %s", clean(edata->message)),
+				 edata->context ? errdetail_internal("%s", clean(edata->context)) : 0));
+		run_begin(run, "recording a failure");
 		store_post_sync_failed(run->id, edata->sqlerrcode, edata->message);
 		db_commit();
 		work.result.held = false;
@@ -215,6 +269,22 @@ run_post_sync(Run *run)
 	if (work.result.held)
 		run_hold(run, work.result.message);
 	run->timings.post_sync_us += run_microseconds(&t);
+}
+
+typedef struct PurgeWork
+{
+	Run		   *run;
+	int64		n;
+} PurgeWork;
+
+static void
+run_purge_work(void *arg)
+{
+	PurgeWork  *work = arg;
+
+	run_begin(work->run, "purging stale records");
+	work->n = store_purge_run(work->run->id, RUN_PURGE_BATCH);
+	db_commit();
 }
 
 /* run_settle ends a pass that came through: what it did not see goes stale, and old stale records go. */
@@ -226,6 +296,7 @@ run_settle(Run *run)
 
 	INSTR_TIME_SET_CURRENT(t);
 	MemoryContextSwitchTo(run->context);
+	run_report_stage("settling");
 	db_retry(run_settle_work, &work);
 	if (run->status != NULL)
 		return;
@@ -235,14 +306,12 @@ run_settle(Run *run)
 	run_post_sync(run);
 	if (strcmp(run->status, "success") == 0 && run->complete)
 	{
-		int64		n;
+		PurgeWork	purge = {.run = run};
 
+		run_report_stage("purging");
 		do
-		{
-			db_begin("purging stale records");
-			n = store_purge_run(run->id, RUN_PURGE_BATCH);
-			db_commit();
-		} while (n >= RUN_PURGE_BATCH);
+			db_retry(run_purge_work, &purge);
+		while (purge.n >= RUN_PURGE_BATCH);
 	}
 	run->timings.settle_us += run_microseconds(&t);
 }
@@ -260,16 +329,45 @@ run_finish_work(void *arg)
 	Run		   *run = work->run;
 	TimestampTz watermark = 0;
 
-	/* Changes made upstream while its clock is behind ours must not fall before the watermark. */
-	if (run->setup.pass_started_at != 0)
+	/*
+	 * The next incremental pass asks for what has changed since.  A pass may be
+	 * incomplete, because of a record that cannot be told from others, say, and
+	 * still have got all that was asked for.  Changes made upstream while its
+	 * clock is behind ours must not fall before the watermark.
+	 */
+	if (run->setup.pass_started_at != 0 && !run->unread)
 		watermark = run->setup.pass_started_at - (run->skew_s > 2 ? run->skew_s * USECS_PER_SEC : 0);
 	MemoryContextSwitchTo(run->context);
-	db_begin("finishing a run");
-	store_set_timings(run->id, &run->timings);
+	run_begin(run, "finishing a run");
 	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class, watermark,
 					 run->retry_after_ms);
+	/* The configuration is locked by now, and the run after it. */
+	store_set_timings(run->id, &run->timings);
 	work->summary = store_run_summary(run->id, run->context);
 	db_commit();
+}
+
+/* Who has the run stop comes too late: its end is written all the same.  False when it has to be tried again. */
+static bool
+run_finish_once(FinishWork *work, int attempt)
+{
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		db_retry(run_finish_work, work);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_QUERY_CANCELED || attempt >= RUN_FINISH_ATTEMPTS)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(work->run->context);
+		FlushErrorState();
+		db_abort();
+		done = false;
+	}
+	PG_END_TRY();
+	return done;
 }
 
 static void
@@ -278,22 +376,31 @@ run_finish(Run *run)
 	FinishWork	work = {.run = run};
 	const char *summary;
 
-	db_retry(run_finish_work, &work);
-	summary = work.summary;
+	for (int attempt = 1; !run_finish_once(&work, attempt); attempt++)
+		;
+	/* Ids may be in it. */
+	summary = work.summary ? clean_json(work.summary, strlen(work.summary), CLEAN_MAX) : NULL;
 	shmem_run_finished();
 	if (flohsync_log_runs && run->setup.connector_name)
 	{
 		if (run->error)
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s", run->setup.connector_name,
-							run->setup.resource_type, run->id, run->status, run->error),
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s", clean(run->setup.connector_name),
+							run->setup.resource_type, run->id, run->status, clean(run->error)),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
 		else
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s", run->setup.connector_name,
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s", clean(run->setup.connector_name),
 							run->setup.resource_type, run->id, run->status),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
 	}
+}
+
+/* A text of an error that was raised: it may quote what an upstream, or somebody's function, said. */
+static char *
+run_told(Run *run, const char *text)
+{
+	return run->source ? source_told(run->source, text, strlen(text), CLEAN_MAX) : clean(text);
 }
 
 /* Turns an error that was raised into the end of the run. */
@@ -311,19 +418,36 @@ run_caught(Run *run)
 		run_fail(run, "cancelled", "run was cancelled");
 	else
 	{
+		const char *message = edata->message ? edata->message : "unknown error";
 		const char *detail = edata->detail;
 
 		/* A connector's query does not know about the search_path of who wrote it. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
 			detail = "a connector's query must name tables with their schema";
-		run_fail(run, ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
+		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
+				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
 				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
-				 "%s%s%s", edata->message ? edata->message : "unknown error",
-				 detail ? ": " : "", detail ? detail : "");
+				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
 		ereport(LOG,
-				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, edata->message),
-				 edata->context ? errdetail_internal("%s", edata->context) : 0, errhidecontext(true)));
+				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),
+				 edata->context ? errdetail_internal("%s", run_told(run, edata->context)) : 0, 
+				 edata->hint ? errhint("%s", run_told(run, edata->hint)) : 0, errhidecontext(true)));
 	}
+}
+
+/* The run that this process does; 0: none. */
+static int64 current_run = 0;
+
+/* run_report_stage shows others at once what the run is at (view sync_progress); does nothing outside of a run. */
+void
+run_report_stage(const char *stage)
+{
+	char		doing[NAMEDATALEN];
+
+	if (current_run == 0)
+		return;
+	snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT ": %s", current_run, stage);
+	pgstat_report_appname(doing);
 }
 
 /*
@@ -353,6 +477,8 @@ run_execute(int64 id)
 		started = run_start(run);
 		if (started)
 		{
+			current_run = id;
+			run_report_stage("fetching");
 			pass_walk(run);
 			if (run->status == NULL)
 				run_settle(run);
@@ -360,10 +486,12 @@ run_execute(int64 id)
 	}
 	PG_CATCH();
 	{
+		current_run = 0;
 		run_caught(run);
 		started = true;
 	}
 	PG_END_TRY();
+	current_run = 0;
 	error_context_stack = callback.previous;
 
 	source_close(run->source);

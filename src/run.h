@@ -6,5 +6,6 @@
 #define FLOHSYNC_RUN_H
 
 extern void run_execute(int64 run);
+extern void run_report_stage(const char *stage);
 
 #endif							/* FLOHSYNC_RUN_H */

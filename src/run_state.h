@@ -8,6 +8,7 @@
 #include "portability/instr_time.h"
 
 #include "apply.h"
+#include "memory_page.h"
 #include "page.h"
 #include "source.h"
 #include "store.h"
@@ -18,6 +19,7 @@ typedef struct Run
 	MemoryContext context;		/* of the whole run */
 	MemoryContext page_context; /* reset for each page */
 	RunSetup	setup;
+	PageMemory	memory;			/* of the page being worked on: all that this process takes */
 	Source	   *source;
 	PageParser *parser;
 	PageParser *merger;			/* of records put together (apply_merge.c); NULL until there are any */
@@ -27,10 +29,11 @@ typedef struct Run
 	bool		first_answer;	/* no page of this run has come yet */
 	bool		restarted;		/* the pass was begun anew on the way */
 	int			empty_pages;	/* in a row */
+	int			known_pages;	/* in a row, with nothing but what had come before */
+	int64		repeated;		/* records that had come before in the list, as far as is known */
+	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until a page says that there is another */
 	int			nwhole;			/* records asked for one by one (pass_whole.c) */
-	uint64	   *cursors;		/* hashes of those that the pass has been through */
-	int			ncursors;
-	int			cursors_room;
+	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */
 	/* how it ended */
 	const char *status;			/* NULL while it goes on */
@@ -39,12 +42,16 @@ typedef struct Run
 	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
 	char	   *reason;			/* why not complete */
+	bool		unread;			/* part of what was asked for is to be asked for again: the watermark stays */
 } Run;
 
 extern void run_fail(Run *run, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf(2, 3);
+extern void run_unread(Run *run, const char *reason);
+extern void run_begin(Run *run, const char *activity);
 extern int64 run_microseconds(instr_time *since);
 
+extern void pass_know_cursors(Run *run, const uint64 *hashes, int n);
 extern void pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
 

@@ -34,6 +34,7 @@
 #include "guc.h"
 #include "shmem.h"
 #include "shmem_cache.h"
+#include "shmem_token.h"
 #include "wait.h"
 
 #define MAX_DATABASES		1024
@@ -96,8 +97,8 @@ shmem_request(void)
 {
 	if (prev_request_hook)
 		prev_request_hook();
-	RequestAddinShmemSpace(add_size(shmem_size(), shmem_cache_size()));
-	RequestNamedLWLockTranche("flohsync", 2);
+	RequestAddinShmemSpace(add_size(add_size(shmem_size(), shmem_cache_size()), shmem_token_size()));
+	RequestNamedLWLockTranche("flohsync", 3);
 }
 
 static void
@@ -120,6 +121,7 @@ shmem_startup(void)
 		ConditionVariableInit(&shared->run_finished);
 	}
 	shmem_cache_startup(&GetNamedLWLockTranche("flohsync")[1].lock);
+	shmem_token_startup(&GetNamedLWLockTranche("flohsync")[2].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -3,7 +3,8 @@
  *	  SQL-callable: the cache of single records.
  *
  * These look at tables with scans of their own (outbox.c) and check no rights
- * but EXECUTE, which nobody has who was not given it.
+ * but EXECUTE, which nobody has who was not given it.  They are SECURITY
+ * DEFINER: what they ask of tables they ask as the owner of these.
  */
 #include "postgres.h"
 
@@ -28,6 +29,7 @@
 #include "flohsync.h"
 #include "guc.h"
 #include "redis.h"
+#include "run_as.h"
 #include "shmem_cache.h"
 #include "sqlfn_cache.h"
 #include "wait.h"
@@ -57,16 +59,13 @@ good_type(const char *type, int len)
 static void
 ask_sql(FunctionCallInfo fcinfo, DbQuery *query, int argument, pg_uuid_t *id)
 {
-	OwnerRights rights;
 	Datum		v = PG_ARGISNULL(argument) ? (Datum) 0 : PG_GETARG_DATUM(argument);
 	bool		isnull;
 
 	SPI_connect();
-	owner_rights_begin(&rights, fcinfo->flinfo->fn_oid);
 	db_execute(query, &v, PG_ARGISNULL(argument) ? "n" : NULL);
 	if (id)
 		*id = *DatumGetUUIDP(db_value(0, 1, &isnull));
-	owner_rights_end(&rights);
 	SPI_finish();
 }
 
@@ -243,19 +242,19 @@ may_put(void)
 										   PointerGetDatum(buildoidvector(types, lengthof(types))),
 										   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)));
 
-	return OidIsValid(function) && compat_may_execute(function, GetUserId());
+	return OidIsValid(function) && compat_may_execute(function, run_as_caller());
 }
 
 /* Fetches with a lease, and stores. */
 static Jsonb *
-fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *view, const CacheLease *lease, Oid fetcher)
+fetch_and_store(const CacheKey *key, const OutboxView *view, const CacheLease *lease, Oid fetcher)
 {
 	Jsonb	   *volatile value = NULL;
 	bool		invalidated = false;
 
 	PG_TRY();
 	{
-		value = fetch_record(fcinfo->flinfo->fn_oid, key, fetcher);
+		value = fetch_record(key, fetcher);
 	}
 	PG_CATCH();
 	{
@@ -271,7 +270,7 @@ fetch_and_store(FunctionCallInfo fcinfo, const CacheKey *key, const OutboxView *
 		cache_give_up(key, lease);
 	/* What we have began before that: once more, and whatever happens then is later still. */
 	if (invalidated)
-		value = fetch_record(fcinfo->flinfo->fn_oid, key, fetcher);
+		value = fetch_record(key, fetcher);
 	return value;
 }
 
@@ -295,12 +294,12 @@ flohsync_cache_get_or_fetch(PG_FUNCTION_ARGS)
 		if (cache_read(&key, &view, &value, store ? &lease : NULL) == CACHE_HIT)
 			PG_RETURN_JSONB_P(value);
 		if (lease.held || (store && flohsync_cache_without_lease))
-			value = fetch_and_store(fcinfo, &key, &view, &lease, fetcher);
+			value = fetch_and_store(&key, &view, &lease, fetcher);
 		else
-			value = fetch_record(fcinfo->flinfo->fn_oid, &key, fetcher);
+			value = fetch_record(&key, fetcher);
 	}
 	else
-		value = fetch_record(fcinfo->flinfo->fn_oid, &key, fetcher);
+		value = fetch_record(&key, fetcher);
 	if (value == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(value);
@@ -311,6 +310,10 @@ PG_FUNCTION_INFO_V1(flohsync_connectors_changed);
 PGDLLEXPORT Datum
 flohsync_connectors_changed(PG_FUNCTION_ARGS)
 {
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function connectors_changed() is for triggers")));
 	outbox_touch();
 	return PointerGetDatum(NULL);
 }

@@ -2,13 +2,10 @@
  * sqlfn_cache_fetch.c
  *	  Where cache_get_or_fetch gets a record that is not in the cache.
  *
- * From the caller's function, run with his rights; else from the upstream, if
- * it can be asked for one record; else from the synced records.  Whatever it
- * is, it sees what is committed now: a snapshot taken before the lease could
- * show what an invalidation, delivered before the lease, was about.
- *
- * A connector's address and the records are read with the rights of the
- * extension's owner; its queries run with the caller's.
+ * From the caller's function, run with the caller's rights; else from the
+ * upstream, if it can be asked for one record; else from the synced records.
+ * Whatever it is, it sees what is committed now: a snapshot taken before the
+ * lease could show what an invalidation, delivered before the lease, was about.
  */
 #include "postgres.h"
 
@@ -23,21 +20,21 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "clean.h"
 #include "db.h"
 #include "page.h"
+#include "run_as.h"
 #include "sqlfn_cache.h"
 #include "store.h"
 
-/* The owner of one of our functions is the owner of the extension. */
-void
-owner_rights_begin(OwnerRights *rights, Oid function)
+static Oid
+function_owner(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Oid			owner;
@@ -46,17 +43,7 @@ owner_rights_begin(OwnerRights *rights, Oid function)
 		elog(ERROR, "cache lookup failed for function %u", function);
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
-	GetUserIdAndSecContext(&rights->user, &rights->context);
-	SetUserIdAndSecContext(owner, rights->context | SECURITY_LOCAL_USERID_CHANGE);
-	rights->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-void
-owner_rights_end(OwnerRights *rights)
-{
-	AtEOXact_GUC(false, rights->guc_level);
-	SetUserIdAndSecContext(rights->user, rights->context);
+	return owner;
 }
 
 /* fetch_check raises unless a function is one that can fetch, and the caller may call it. */
@@ -79,26 +66,25 @@ fetch_check(Oid fetcher)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("%s cannot be a fetcher", format_procedure(fetcher)),
 				 errhint("A fetcher takes (connector uuid, resource_type text, external_id text) and returns jsonb.")));
-	if (!compat_may_execute(fetcher, GetUserId()))
+	if (!compat_may_execute(fetcher, run_as_caller()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(fetcher));
 }
 
+/*
+ * A superuser's rights are lent to code that is a superuser's, which they could
+ * call themselves; other code gets none that its owner has not (run_as.c).
+ */
 static Jsonb *
 fetch_by_function(const CacheKey *key, Oid fetcher)
 {
-	LOCAL_FCINFO(fcinfo, 3);
-	FmgrInfo	function;
-	Datum		value;
+	Oid			caller = run_as_caller();
+	Oid			code_owner = function_owner(fetcher);
+	Oid			role = superuser_arg(caller) && superuser_arg(code_owner) ? caller : run_as_role(caller, code_owner);
+	Datum		args[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
+	bool		isnull;
+	Datum		value = run_as_call(role, fetcher, 3, args, &isnull);
 
-	fmgr_info(fetcher, &function);
-	InitFunctionCallInfoData(*fcinfo, &function, 3, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = UUIDPGetDatum(&key->connector);
-	fcinfo->args[1].value = key->type;
-	fcinfo->args[2].value = key->external_id;
-	for (int i = 0; i < 3; i++)
-		fcinfo->args[i].isnull = false;
-	value = FunctionCallInvoke(fcinfo);
-	return fcinfo->isnull ? NULL : DatumGetJsonbPCopy(value);
+	return isnull ? NULL : DatumGetJsonbPCopy(value);
 }
 
 static void
@@ -130,50 +116,43 @@ fetch_to_jsonb(const Record *record)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
 
+/* The problem is fit to be told, or ours. */
 static void
 fetch_failed(const CacheKey *key, const char *error_class, const char *problem)
 {
-	int			len;
-
 	ereport(ERROR,
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			 errmsg("could not fetch %s \"%s\": %s", TextDatumGetCString(key->type), TextDatumGetCString(key->external_id),
-					store_sanitize(problem, strlen(problem), 1000, &len)),
+			 errmsg("could not fetch %s \"%s\": %s", clean(TextDatumGetCString(key->type)), clean(TextDatumGetCString(key->external_id)),
+					clean(problem)),
 			 error_class ? errdetail("Error class: %s.", error_class) : 0));
 }
 
 /* The record in an upstream's answer; NULL: the upstream has none. */
 static Jsonb *
-fetch_read_answer(const CacheKey *key, const SourceAnswer *answer)
+fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 {
 	char	   *id = TextDatumGetCString(key->external_id);
-	const char *problem = NULL;
 	UpstreamPage page;
 	int			i;
 
-	if (answer->error_class)
+	if (answer->error_class || !source_read_one(source, source_parser(source), answer, &page))
 		fetch_failed(key, answer->error_class, answer->message);
-	if (!page_parse(page_parser_create(NULL, 0), answer->body, answer->len, &page, &problem))
-		fetch_failed(key, "malformed", problem);
-	if (!page.success)
-		fetch_failed(key, "upstream_error", page.upstream_error ? page.upstream_error : "upstream reported an error");
 	if (page.nrecords == 0 && page.nfaults > 0)
 		fetch_failed(key, page.faults[0].error_class, page.faults[0].message);
 	if (page.nrecords == 0)
 		return NULL;
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
-		fetch_failed(key, "malformed", "upstream answered with another record");
+		fetch_failed(key, "protocol", "upstream answered with another record");
 	return fetch_to_jsonb(&page.records[i]);
 }
 
 /* False: the upstream cannot be asked for one record. */
 static bool
-fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
+fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {
 	char	   *connector = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector)));
 	SourceSpec	spec;
-	OwnerRights rights;
 	Source	   *volatile source = NULL;
 	SourceAnswer answer;
 	volatile bool supported = true;
@@ -181,9 +160,7 @@ fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
-	owner_rights_begin(&rights, function);
 	found = store_source_spec(connector, TextDatumGetCString(key->type), &spec, context);
-	owner_rights_end(&rights);
 	SPI_finish();
 	if (!found)
 		fetch_failed(key, NULL, "the connector does not exist any more");
@@ -195,7 +172,7 @@ fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
 		source_get(source, TextDatumGetCString(key->external_id), &answer);
 		supported = !answer.not_supported;
 		if (supported)
-			*value = fetch_read_answer(key, &answer);
+			*value = fetch_read_answer(source, key, &answer);
 	}
 	PG_FINALLY();
 	{
@@ -206,7 +183,7 @@ fetch_from_upstream(Oid function, const CacheKey *key, Jsonb **value)
 }
 
 static Jsonb *
-fetch_synced(Oid function, const CacheKey *key)
+fetch_synced(const CacheKey *key)
 {
 	static DbQuery query = {
 		"select pg_catalog.jsonb_build_object('externalId', r.external_id, 'displayName', r.display_name, 'email', r.email, 'attributes', r.attributes)"
@@ -216,11 +193,9 @@ fetch_synced(Oid function, const CacheKey *key)
 	};
 	Datum		v[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
 	MemoryContext context = CurrentMemoryContext;
-	OwnerRights rights;
 	Jsonb	   *value = NULL;
 
 	SPI_connect();
-	owner_rights_begin(&rights, function);
 	if (db_execute(&query, v, NULL) == 1)
 	{
 		bool		isnull;
@@ -230,22 +205,21 @@ fetch_synced(Oid function, const CacheKey *key)
 		value = DatumGetJsonbPCopy(found);
 		MemoryContextSwitchTo(old);
 	}
-	owner_rights_end(&rights);
 	SPI_finish();
 	return value;
 }
 
-/* fetch_record gets a record from where it comes from; function is one of ours. */
+/* fetch_record gets a record from where it comes from. */
 Jsonb *
-fetch_record(Oid function, const CacheKey *key, Oid fetcher)
+fetch_record(const CacheKey *key, Oid fetcher)
 {
 	Jsonb	   *value = NULL;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(fetcher))
 		value = fetch_by_function(key, fetcher);
-	else if (!fetch_from_upstream(function, key, &value))
-		value = fetch_synced(function, key);
+	else if (!fetch_from_upstream(key, &value))
+		value = fetch_synced(key);
 	PopActiveSnapshot();
 	return value;
 }

@@ -17,11 +17,16 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "http.h"
 #include "page.h"
 #include "store.h"
+
+#define TEST_ATTRIBUTES_BYTES	20000
+#define TEST_FAULTS				3
+#define TEST_PAYLOAD_BYTES		200
 
 PG_FUNCTION_INFO_V1(flohsync_url_problem);
 PGDLLEXPORT Datum
@@ -32,6 +37,30 @@ flohsync_url_problem(PG_FUNCTION_ARGS)
 	if (problem == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_origins);
+PGDLLEXPORT Datum
+flohsync_origins(PG_FUNCTION_ARGS)
+{
+	char	   *texts[2] = {NULL, NULL};
+	char	  **origins;
+	Datum	   *elements;
+	int			n = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		Jsonb	   *json = PG_ARGISNULL(1 + i) ? NULL : PG_GETARG_JSONB_P(1 + i);
+
+		if (json)
+			texts[i] = JsonbToCString(NULL, &json->root, VARSIZE(json));
+	}
+	if (!PG_ARGISNULL(0))
+		n = source_origins(text_to_cstring(PG_GETARG_TEXT_PP(0)), texts[0], texts[1], &origins);
+	elements = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(origins[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 PG_FUNCTION_INFO_V1(flohsync_query_problem);
@@ -49,17 +78,64 @@ flohsync_query_problem(PG_FUNCTION_ARGS)
 static void
 test_failed(StringInfo out, const char *problem)
 {
-	int			len;
-
 	appendStringInfoString(out, "{\"ok\": false, \"error\": ");
-	escape_json(out, store_sanitize(problem, strlen(problem), 1000, &len));
+	escape_json(out, clean(problem));
 	appendStringInfoChar(out, '}');
+}
+
+static void
+test_text(const Source *source, StringInfo out, const char *key, Slice text)
+{
+	if (text.data == NULL)
+		return;
+	appendStringInfo(out, ", \"%s\": ", key);
+	escape_json(out, source_told(source, text.data, text.len, CLEAN_MAX));
+}
+
+/* Shows what a record becomes; attributes as far as they are not large, and without what is secret. */
+static void
+test_record(const Source *source, PageParser *parser, const Record *record, StringInfo out)
+{
+	Slice		attributes = page_stored_attributes(parser, record);
+	JsonParser *json = json_parser_create();
+	char	   *text;
+
+	appendStringInfoString(out, ", \"record\": {\"externalId\": ");
+	escape_json(out, source_told(source, record->external_id.data, record->external_id.len, CLEAN_MAX));
+	test_text(source, out, "displayName", record->display_name);
+	test_text(source, out, "email", record->email);
+	if (attributes.data && attributes.len <= TEST_ATTRIBUTES_BYTES)
+	{
+		text = source_redacted(source, attributes.data, attributes.len);
+		if (json_parse(json, text, strlen(text), FLOHSYNC_MAX_NESTING))
+			appendStringInfo(out, ", \"attributes\": %s", text);
+	}
+	appendStringInfoChar(out, '}');
+}
+
+/* Says why records are set aside. */
+static void
+test_faults(const Source *source, const UpstreamPage *page, StringInfo out)
+{
+	appendStringInfoString(out, ", \"faults\": [");
+	for (int i = 0; i < Min(page->nfaults, TEST_FAULTS); i++)
+	{
+		const RecordFault *fault = &page->faults[i];
+
+		appendStringInfo(out, "%s{\"class\": \"%s\", \"message\": ", i ? ", " : "", fault->error_class);
+		escape_json(out, source_told(source, fault->message, strlen(fault->message), CLEAN_MAX));
+		test_text(source, out, "externalId", fault->external_id);
+		test_text(source, out, "begins", (Slice) {fault->payload.data, Min(fault->payload.len, TEST_PAYLOAD_BYTES)});
+		appendStringInfoChar(out, '}');
+	}
+	appendStringInfoChar(out, ']');
 }
 
 /* Asks for one record of a type, and says in JSON how it went; true when well. */
 static bool
 test_type(Source *source, StringInfo out)
 {
+	PageParser *parser = source_parser(source);
 	SourceAnswer answer;
 	UpstreamPage page;
 	const char *problem = NULL;
@@ -67,14 +143,39 @@ test_type(Source *source, StringInfo out)
 	source_ask(source, NULL);
 	source_answer(source, &answer);
 	if (answer.error_class == NULL)
-		source_read(source, page_parser_create(NULL, 0), &answer, &page);
-	problem = answer.error_class ? answer.message : NULL;
+		source_read(source, parser, &answer, &page);
+	if (answer.error_class)
+	{
+		test_failed(out, answer.message);
+		return false;
+	}
+	if (page.nfaults > 0 && page.nrecords == 0)
+		problem = psprintf("no record could be stored: %s", page.faults[0].message);
+	appendStringInfo(out, "{\"ok\": %s", problem ? "false" : "true");
 	if (problem)
-		test_failed(out, problem);
-	else
-		appendStringInfo(out, "{\"ok\": true, \"records\": %d, \"errored\": %d, \"ms\": %d}",
-						 page.received, page.nfaults, (int) answer.ms);
+		test_text(source, out, "error", (Slice) {problem, (int) strlen(problem)});
+	appendStringInfo(out, ", \"records\": %d, \"errored\": %d, \"ms\": %d", page.received, page.nfaults, (int) answer.ms);
+	if (page.cut)
+		appendStringInfo(out, ", \"remark\": \"%s\"", page.cut);
+	if (page.nrecords > 0)
+		test_record(source, parser, &page.records[0], out);
+	if (page.nfaults > 0)
+		test_faults(source, &page, out);
+	appendStringInfoChar(out, '}');
 	return problem == NULL;
+}
+
+/* Of what is said of a type that failed, what is also said of the whole. */
+static void
+test_first(StringInfo out, const char *said)
+{
+	JsonParser *json = json_parser_create();
+	uint32		error;
+
+	if (!json_parse(json, said, strlen(said), FLOHSYNC_MAX_NESTING + 2) || (error = json_member(json, JSON_ROOT, "error", 5)) == 0)
+		elog(ERROR, "the test of a connector says nothing that can be read");
+	appendStringInfo(out, "{\"ok\": false, \"error\": %.*s}", (int) (json->nodes[error].end - json->nodes[error].start),
+					 json->text + json->nodes[error].start);
 }
 
 /*
@@ -116,7 +217,7 @@ test_type_guarded(const SourceSpec *spec, StringInfo out)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		out->len = start;
-		test_failed(out, edata->message);
+		test_failed(out, source ? source_told(source, edata->message, strlen(edata->message), CLEAN_MAX) : edata->message);
 	}
 	PG_END_TRY();
 	source_close(source);
@@ -177,7 +278,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 		if (!test_type_guarded(&specs[i], &types) && ok)
 		{
 			ok = false;
-			appendStringInfoString(&first_error, types.data + start);
+			test_first(&first_error, types.data + start);
 		}
 	}
 	if (n == 0)
@@ -187,7 +288,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	}
 	MemoryContextSwitchTo(caller);
 	answer = ok ? psprintf("{\"ok\": true, \"types\": {%s}}", types.data) :
-		/* {"ok": false, "error": …} of the first type that failed, and all types */
+		/* {"ok": false, "error": …} as of the first type that failed, and all types */
 		psprintf("%.*s, \"types\": {%s}}", first_error.len - 1, first_error.data, types.data);
 	SPI_finish();
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));

@@ -39,7 +39,10 @@ hash_begin(void)
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 		if (parser == NULL)
+		{
 			parser = json_parser_create();
+			parser->max_nodes = MaxAllocSize / sizeof(JsonNode);
+		}
 		canonical = canonical_create();
 		MemoryContextSwitchTo(old);
 	}
@@ -59,9 +62,12 @@ append_jsonb(Jsonb *value)
 	char	   *text = JsonbToCString(NULL, &value->root, VARSIZE(value));
 	char	   *utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
 
+	/* It is JSON, so all that can be wrong is that it has too many values. */
 	if (!json_parse(parser, utf8, strlen(utf8), UINT32_MAX))
-		elog(ERROR, "could not parse a jsonb value's text: %s at byte %zu",
-			 parser->error, parser->error_offset);
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the value has no canonical form"),
+				 errdetail("At byte %zu of its text: %s.", parser->error_offset, parser->error)));
 	canonical_append_node(canonical, parser, JSON_ROOT, NULL, 0);
 	if (utf8 != text)
 		pfree(utf8);

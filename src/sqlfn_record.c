@@ -44,6 +44,7 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	if (isnull)
 		confirmed_at = 0;
 	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull));
+	store_hold_connector(scope->apply.connector);
 }
 
 static void

@@ -8,6 +8,8 @@
 
 #include <signal.h>
 
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -15,16 +17,22 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
+#include "db_lock.h"
 #include "guc.h"
+#include "memory_page.h"
+#include "run.h"
 #include "shmem.h"
 #include "wait.h"
 #include "worker.h"
 
 #define RELAUNCH_AFTER_MS	2000
+#define EXPLAIN_AFTER_MS	700		/* that a run waits for a worker */
 
 PG_FUNCTION_INFO_V1(flohsync_wake);
 PGDLLEXPORT Datum
@@ -44,10 +52,9 @@ PG_FUNCTION_INFO_V1(flohsync_try_run_lock);
 PGDLLEXPORT Datum
 flohsync_try_run_lock(PG_FUNCTION_ARGS)
 {
-	char	   *connector = uuid_text(PG_GETARG_DATUM(0));
-	char	   *type = text_to_cstring(PG_GETARG_TEXT_PP(1));
-
-	PG_RETURN_BOOL(db_lock_run(connector, type, false));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(db_lock_run(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), false));
 }
 
 /*
@@ -64,10 +71,16 @@ flohsync_interrupt_run(PG_FUNCTION_ARGS)
 		" and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())",
 		3, {INT4OID, OIDOID, OIDOID}
 	};
-	uint64		key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	Datum		v[3] = {Int32GetDatum(DB_RUN_LOCK_CLASS), ObjectIdGetDatum((uint32) (key >> 32)), ObjectIdGetDatum((uint32) key)};
+	uint64		key;
+	Datum		v[3];
 	bool		sent = false;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	key = db_run_lock_key(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	v[0] = Int32GetDatum(DB_LOCK_RUN);
+	v[1] = ObjectIdGetDatum((uint32) (key >> 32));
+	v[2] = ObjectIdGetDatum((uint32) key);
 	SPI_connect();
 	if (db_execute(&query, v, NULL) == 1)
 	{
@@ -77,6 +90,39 @@ flohsync_interrupt_run(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	PG_RETURN_BOOL(sent);
+}
+
+PG_FUNCTION_INFO_V1(flohsync_stage);
+PGDLLEXPORT Datum
+flohsync_stage(PG_FUNCTION_ARGS)
+{
+	run_report_stage(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+/* Why no worker takes a run, or NULL; lasting: waiting does not change it. */
+static const char *
+sync_hindrance(bool *lasting)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
+	bool		may_log_in = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	Oid			role = HeapTupleIsValid(tuple) ? ((Form_pg_authid) GETSTRUCT(tuple))->oid : InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	*lasting = true;
+	if (!flohsync_enabled)
+		return "flohsync.enabled is off";
+	if (!OidIsValid(role))
+		return "the role of flohsync.worker_role does not exist";
+	if (!may_log_in)
+		return "the role of flohsync.worker_role may not log in";
+	if (superuser_arg(role))
+		return "the role of flohsync.worker_role is a superuser";
+	if (!compat_may_connect(MyDatabaseId, role))
+		return "the role of flohsync.worker_role may not connect to this database";
+	*lasting = false;
+	return worker_hindrance();
 }
 
 typedef struct RunState
@@ -125,14 +171,16 @@ PG_FUNCTION_INFO_V1(flohsync_sync);
 PGDLLEXPORT Datum
 flohsync_sync(PG_FUNCTION_ARGS)
 {
-	static DbQuery trigger = {"select flohsync.trigger_sync($1, $2)", 2, {TEXTOID, TEXTOID}};
+	static DbQuery trigger = {"select flohsync.trigger_sync($1, $2, $3)", 3, {TEXTOID, TEXTOID, TEXTOID}};
 	CallContext *call = (CallContext *) fcinfo->context;
 	MemoryContext context = CurrentMemoryContext;
-	Datum		v[2];
-	char		nulls[2];
+	Datum		v[3];
+	char		nulls[3];
 	int64		run;
+	const char *told = NULL;
 	RunState	state;
 	TimestampTz queued_since;
+	TimestampTz asked_at;
 	TupleDesc	desc;
 	Datum		out;
 	bool		isnull;
@@ -145,10 +193,12 @@ flohsync_sync(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sync must have an output argument");
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 	{
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-		v[i] = PG_ARGISNULL(i) ? (Datum) 0 : PointerGetDatum(PG_GETARG_TEXT_P_COPY(i));
+		int			argument = i < 2 ? i : 3;
+
+		nulls[i] = PG_ARGISNULL(argument) ? 'n' : ' ';
+		v[i] = PG_ARGISNULL(argument) ? (Datum) 0 : PointerGetDatum(PG_GETARG_TEXT_P_COPY(argument));
 	}
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
@@ -158,7 +208,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	SPI_commit();
 
-	queued_since = GetCurrentTimestamp();
+	asked_at = queued_since = GetCurrentTimestamp();
 	for (;;)
 	{
 		bool		found;
@@ -171,6 +221,22 @@ flohsync_sync(PG_FUNCTION_ARGS)
 			/* All places were taken when we asked; without a launcher nobody else asks again. */
 			worker_wake(MyDatabaseId);
 			queued_since = GetCurrentTimestamp();
+		}
+		if (found && strcmp(state.status, "queued") == 0 &&
+			TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), EXPLAIN_AFTER_MS))
+		{
+			bool		lasting;
+			const char *why = sync_hindrance(&lasting);
+
+			if (why && lasting)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
+						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
+			if (why && why != told)
+				ereport(NOTICE,
+						(errmsg("run " INT64_FORMAT " waits for a worker: %s", run, why)));
+			told = why ? why : told;
 		}
 		PopActiveSnapshot();
 		SPI_commit();
@@ -192,10 +258,11 @@ flohsync_sync(PG_FUNCTION_ARGS)
 				 errmsg("run " INT64_FORMAT " %s: %s", run,
 						strcmp(state.status, "held") == 0 ? "is held" :
 						strcmp(state.status, "cancelled") == 0 ? "was cancelled" : "failed",
-						state.error ? state.error : "no message"),
+						state.error ? clean(state.error) : "no message"),
 				 strcmp(state.status, "held") == 0 ?
 				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
-				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0));
+				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,
+				 state.error_class && strcmp(state.error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
 	isnull = state.stats == 0;
 	out = HeapTupleGetDatum(heap_form_tuple(desc, &state.stats, &isnull));
 	PG_RETURN_DATUM(out);

@@ -1,6 +1,6 @@
 /*
  * sqlfn_secret.c
- *	  SQL-callable: storing, reading and rotating secrets.
+ *	  SQL-callable: storing and rotating secrets.  None gives one out.
  */
 #include "postgres.h"
 
@@ -9,8 +9,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/uuid.h"
 
 #include "crypto.h"
 #include "db.h"
@@ -34,15 +32,65 @@ secret_check_name(const char *name)
 				 errhint("A name is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".")));
 }
 
+static void
+secret_store(Datum connector, const char *name, const char *value)
+{
+	static DbQuery find = {
+		"select d.id from flohsync.connector_definition d where d.name = $1 or d.id = case"
+		" when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end"
+		" order by d.name <> $1 limit 1",
+		1, {TEXTOID}
+	};
+	bool		isnull;
+
+	SPI_connect();
+	if (db_execute(&find, &connector, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("connector does not exist"),
+				 errdetail("What was given for it is not shown, since it may be the secret."),
+				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
+	store_put_secret(db_value(0, 1, &isnull), name, value);
+	SPI_finish();
+}
+
+/*
+ * Stores a value; what is made of it here is wiped on every way out.  What the
+ * caller has of it (the statement, a constant of a plan, a parameter) is his.
+ */
+static void
+secret_store_text(Datum connector, const char *name, Datum value)
+{
+	text	   *given = DatumGetTextPP(value);
+	size_t		len = VARSIZE_ANY_EXHDR(given);
+	char	   *volatile clear = NULL;
+
+	PG_TRY();
+	{
+		if (len == 0 || len > SECRET_MAX_BYTES)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value for \"value\": it must have 1 to %d bytes", SECRET_MAX_BYTES),
+					 errhint("A null value removes a secret.")));
+		clear = text_to_cstring(given);
+		secret_store(connector, name, clear);
+	}
+	PG_FINALLY();
+	{
+		if (clear)
+			crypto_wipe(clear, len);
+		/* A copy, where it was compressed or kept elsewhere. */
+		if ((Pointer) given != DatumGetPointer(value))
+			crypto_wipe(VARDATA_ANY(given), len);
+	}
+	PG_END_TRY();
+}
+
 PG_FUNCTION_INFO_V1(flohsync_set_secret);
 PGDLLEXPORT Datum
 flohsync_set_secret(PG_FUNCTION_ARGS)
 {
-	static DbQuery find = {"select _flohsync.connector_id($1)", 1, {TEXTOID}};
-	Datum		v;
 	char	   *name;
-	char	   *value = NULL;
-	bool		isnull;
 
 	hooks_hide_statement();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -51,50 +99,11 @@ flohsync_set_secret(PG_FUNCTION_ARGS)
 				 errmsg("invalid value for \"%s\": it must not be null", PG_ARGISNULL(0) ? "connector" : "name")));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	secret_check_name(name);
-	if (!PG_ARGISNULL(2))
-	{
-		text	   *given = PG_GETARG_TEXT_PP(2);
-
-		if (VARSIZE_ANY_EXHDR(given) == 0 || VARSIZE_ANY_EXHDR(given) > SECRET_MAX_BYTES)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid value for \"value\": it must have 1 to %d bytes", SECRET_MAX_BYTES),
-					 errhint("A null value removes a secret.")));
-		value = text_to_cstring(given);
-	}
-	SPI_connect();
-	v = PG_GETARG_DATUM(0);
-	db_execute(&find, &v, NULL);
-	v = db_value(0, 1, &isnull);
-	store_put_secret(v, name, value);
-	SPI_finish();
-	if (value)
-		crypto_wipe(value, strlen(value));
+	if (PG_ARGISNULL(2))
+		secret_store(PG_GETARG_DATUM(0), name, NULL);
+	else
+		secret_store_text(PG_GETARG_DATUM(0), name, PG_GETARG_DATUM(2));
 	PG_RETURN_VOID();
-}
-
-PG_FUNCTION_INFO_V1(flohsync_secret);
-PGDLLEXPORT Datum
-flohsync_secret(PG_FUNCTION_ARGS)
-{
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	MemoryContext caller = CurrentMemoryContext;
-	SourceSecret *secrets;
-	text	   *value = NULL;
-	int			n;
-
-	SPI_connect();
-	secrets = store_read_secrets(PG_GETARG_DATUM(0), name, &n, caller);
-	SPI_finish();
-	if (n == 0)
-		PG_RETURN_NULL();
-	if (secrets[0].value == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("secret \"%s\" cannot be decrypted: %s", secrets[0].name, secrets[0].problem)));
-	value = cstring_to_text(secrets[0].value);
-	source_wipe_secrets(secrets, n);
-	PG_RETURN_TEXT_P(value);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_rotate_secrets);

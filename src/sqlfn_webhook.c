@@ -12,10 +12,9 @@
  * not even that it was seen, and may come again.
  *
  * Rights: callers need nothing but EXECUTE.  What is done runs with the rights
- * of flohsync.worker_role, like everything that workers do: an application's
- * triggers on its own users must not get those of the owner of the extension,
- * nor those of the caller.  As with SECURITY DEFINER, an error gives the
- * caller's rights back with the (sub)transaction.
+ * of flohsync.worker_role (run_as.c), like everything that workers do: an
+ * application's triggers on its own users must not get those of the owner of
+ * the tables, nor those of the caller.
  */
 #include "postgres.h"
 
@@ -30,29 +29,16 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
+#include "store.h"
 #include "webhook.h"
 
 /* One in so many deliveries forgets what is too old. */
 #define WEBHOOK_FORGET_EVERY	1000
-
-void
-webhook_take_rights(WebhookRights *saved)
-{
-	Oid			role = db_worker_role();
-
-	GetUserIdAndSecContext(&saved->user, &saved->context);
-	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE);
-}
-
-void
-webhook_give_rights_back(const WebhookRights *saved)
-{
-	SetUserIdAndSecContext(saved->user, saved->context);
-}
 
 /*
  * Bodies
@@ -113,6 +99,19 @@ webhook_resource_id(Jsonb *body)
 	if (pg_mbstrlen(id) > FLOHSYNC_MAX_NAME_CHARS)
 		webhook_refuse("resourceId", "is longer than 255 characters", hint);
 	return id;
+}
+
+/* As _flohsync.check_resource_type(), but without quoting: what a webhook says is no more to be told than an answer. */
+static char *
+webhook_resource_type(Jsonb *body)
+{
+	static const char hint[] = "It is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".";
+	static const char letters[] = "0123456789_.-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	char	   *type = webhook_text(body, "resourceType", hint);
+
+	if (strspn(type, letters + 13) == 0 || strlen(type) > FLOHSYNC_MAX_TYPE_BYTES || type[strspn(type, letters)] != '\0')
+		webhook_refuse("resourceType", "is not a resource type", hint);
+	return type;
 }
 
 /* When the event happened by the upstream's clock; 0: nobody knows. */
@@ -195,6 +194,7 @@ webhook_take(const Webhook *hook)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("webhook cannot be taken: the body is not a JSON object"),
 				 errhint("%s", hint)));
+	store_hold_connector(hook->connector);
 	if (webhook_seen_before(hook))
 		return webhook_answer("duplicate", false);
 	webhook_forget();
@@ -202,7 +202,7 @@ webhook_take(const Webhook *hook)
 		return webhook_answer("entitlement", webhook_call_handler(hook));
 
 	action = webhook_text(hook->body, "action", hint);
-	r.type = cstring_to_text(webhook_text(hook->body, "resourceType", hint));
+	r.type = cstring_to_text(webhook_resource_type(hook->body));
 	r.id = webhook_resource_id(hook->body);
 	r.event_at = webhook_event_at(hook);
 	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
@@ -219,12 +219,12 @@ webhook_take(const Webhook *hook)
 
 /* The answer as a Datum of the caller's memory context; ends what began with SPI_connect. */
 Datum
-webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights)
+webhook_done(const char *answer, MemoryContext caller, const RunAs *saved)
 {
 	char	   *text = MemoryContextStrdup(caller, answer);
 
 	SPI_finish();
-	webhook_give_rights_back(rights);
+	run_as_end(saved);
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 }
 
@@ -234,7 +234,7 @@ webhook_check_enabled(bool enabled, const char *name)
 	if (!enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("connector \"%s\" is disabled", name),
+				 errmsg("connector \"%s\" is disabled", clean(name)),
 				 errhint("Its webhooks are taken again when it is enabled.")));
 }
 
@@ -247,7 +247,7 @@ flohsync_handle_webhook(PG_FUNCTION_ARGS)
 	};
 	Webhook		hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
-	WebhookRights rights;
+	RunAs		saved;
 	Datum		connector;
 	bool		isnull;
 
@@ -258,10 +258,10 @@ flohsync_handle_webhook(PG_FUNCTION_ARGS)
 					 errmsg("no argument of handle_webhook() may be null")));
 	hook.body = PG_GETARG_JSONB_P(1);
 	connector = PG_GETARG_DATUM(0);
-	webhook_take_rights(&rights);
+	run_as_begin(&saved, run_as_worker_role());
 	SPI_connect();
 	db_execute(&query, &connector, NULL);
 	webhook_check_enabled(db_bool(0, 2), db_text(0, 3));
 	hook.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(db_value(0, 1, &isnull)), UUID_LEN));
-	return webhook_done(webhook_take(&hook), caller, &rights);
+	return webhook_done(webhook_take(&hook), caller, &saved);
 }

@@ -10,6 +10,7 @@
 
 #include "filter.h"
 #include "page.h"
+#include "run_as.h"
 #include "upsert.h"
 
 /* A webhook that is believed. */
@@ -33,17 +34,10 @@ typedef struct WebhookRecord
 	bool		filtered;		/* there are filter rules */
 	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
 	bool		told_cache;		/* whoever wrote the record has */
+	char	   *hindered;		/* why it did not get the lock of the matching; NULL: it has, or does not need it */
 	UpsertScope scope;
 } WebhookRecord;
 
-typedef struct WebhookRights
-{
-	Oid			user;
-	int			context;
-} WebhookRights;
-
-extern void webhook_take_rights(WebhookRights *saved);
-extern void webhook_give_rights_back(const WebhookRights *saved);
 extern void webhook_check_enabled(bool enabled, const char *name);
 FLOHSYNC_NORETURN(extern void webhook_refuse(const char *key, const char *problem, const char *hint));
 extern JsonbValue *webhook_member(Jsonb *body, const char *key);
@@ -51,6 +45,6 @@ extern bool webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool webhook_call_handler(const Webhook *hook);
 extern char *webhook_take(const Webhook *hook);
-extern Datum webhook_done(const char *answer, MemoryContext caller, const WebhookRights *rights);
+extern Datum webhook_done(const char *answer, MemoryContext caller, const RunAs *saved);
 
 #endif							/* FLOHSYNC_SQLFN_WEBHOOK_H */

@@ -7,33 +7,40 @@
 #include "compat.h"
 
 #include "catalog/pg_type.h"
-#include "lib/stringinfo.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
+#include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
+#include "run_as.h"
 #include "sqlfn_webhook.h"
 
-/* webhook_call_handler: true when that changed anything. */
+/*
+ * webhook_call_handler: true when that changed anything.
+ *
+ * The function is known by its name, which a dump can carry.  It must still be
+ * owned by who owned it when it was set: another function that somebody put
+ * under that name is not called with the rights of who set it.
+ */
 bool
 webhook_call_handler(const Webhook *hook)
 {
 	static DbQuery query = {
-		"select h.handler, h.owner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), p.pronargs::int4, p.proargtypes[0]::int8, p.proowner::int8"
-		" from _flohsync.webhook_handler h left join pg_catalog.pg_proc p on p.oid = pg_catalog.to_regprocedure(h.handler)"
-		" left join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
+		"select h.handler, _flohsync.role_name(h.owner), _flohsync.role_oid(h.owner), p.oid, p.proowner,"
+		" p.pronargs::int4, p.proargtypes[0], p.prorettype, p.proowner = _flohsync.role_oid(h.code_owner)"
+		" from _flohsync.webhook_handler h"
+		" left join pg_catalog.pg_proc p on p.oid = _flohsync.function_of_handler(h.handler)"
 	};
-	Oid			types[2] = {UUIDOID, JSONBOID};
 	Datum		v[2] = {hook->connector, JsonbPGetDatum(hook->body)};
-	StringInfoData sql;
-	char	   *owner_name;
-	Oid			owner;
-	WebhookRights saved;
-	int			guc_level;
-	bool		changed = true;
+	Datum		owner;
+	Oid			function;
+	Oid			code_owner;
+	int			nargs;
+	bool		returns_boolean;
+	bool		none;
+	bool		ownerless;
 	bool		isnull;
+	Datum		answer;
 
 	if (db_execute(&query, NULL, NULL) == 0)
 	{
@@ -44,34 +51,23 @@ webhook_call_handler(const Webhook *hook)
 		db_execute(&insert, v, NULL);
 		return true;
 	}
-	owner_name = db_text(0, 2);
-	owner = get_role_oid(owner_name, true);
-	if (db_text(0, 3) == NULL || !OidIsValid(owner))
+	owner = db_value(0, 3, &ownerless);
+	function = DatumGetObjectId(db_value(0, 4, &none));
+	if (none || ownerless)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the entitlement handler %s of role \"%s\" does not exist any more", db_text(0, 1), owner_name),
+				 errmsg("the entitlement handler %s of role \"%s\" does not exist any more", db_text(0, 1), clean(db_text(0, 2))),
 				 errhint("Set another one with flohsync.set_entitlement_handler().")));
-	initStringInfo(&sql);
-	if (db_int64(0, 4, 0) == 1)
-		appendStringInfo(&sql, "select %s($2)", db_text(0, 3));
-	else
-		appendStringInfo(&sql, "select %s($1%s, $2)", db_text(0, 3), db_int64(0, 5, 0) == TEXTOID ? "::pg_catalog.text" : "");
-
-	/* Set by a superuser, it has the rights of its owner; of one, too, those of the workers. */
-	if (superuser_arg(owner))
-		owner = (Oid) db_int64(0, 6, 0);
-	GetUserIdAndSecContext(&saved.user, &saved.context);
-	if (!superuser_arg(owner))
-		SetUserIdAndSecContext(owner, saved.context | SECURITY_LOCAL_USERID_CHANGE);
-	guc_level = NewGUCNestLevel();
-	if (SPI_execute_with_args(sql.data, 2, types, v, NULL, false, 0) < 0)
-		elog(ERROR, "could not call the entitlement handler");
-	if (SPI_processed == 1 && SPI_gettypeid(SPI_tuptable->tupdesc, 1) == BOOLOID)
-	{
-		changed = DatumGetBool(db_value(0, 1, &isnull));
-		changed = changed && !isnull;
-	}
-	AtEOXact_GUC(false, guc_level);
-	webhook_give_rights_back(&saved);
-	return changed;
+	if (!db_bool(0, 9))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the entitlement handler %s has another owner than when it was set", db_text(0, 1)),
+				 errhint("Look at the function, then set it again with flohsync.set_entitlement_handler().")));
+	code_owner = DatumGetObjectId(db_value(0, 5, &isnull));
+	nargs = (int) db_int64(0, 6, 0);
+	if (nargs == 2 && DatumGetObjectId(db_value(0, 7, &isnull)) == TEXTOID)
+		v[0] = CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(uuid_out, hook->connector)));
+	returns_boolean = DatumGetObjectId(db_value(0, 8, &isnull)) == BOOLOID;
+	answer = run_as_call(run_as_role(DatumGetObjectId(owner), code_owner), function, nargs, nargs == 1 ? &v[1] : v, &isnull);
+	return !returns_boolean || (!isnull && DatumGetBool(answer));
 }

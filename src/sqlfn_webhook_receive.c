@@ -17,6 +17,7 @@
 #include "flohsync.h"
 #include "json.h"
 #include "json_jsonb.h"
+#include "memory_page.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store_secret.h"
@@ -99,6 +100,10 @@ webhook_read_body(Slice body)
 				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deep." :
 						   root->flags & JSON_F_BAD_ESCAPE ? "A string holds the character U+0000, or half of a surrogate pair." :
 						   "A number has more than 4000 characters or an exponent over 400.")));
+	if (body.len * (Size) JSON_MOST_WEIGHT > memory_record_limit() && json_weight(parser, JSON_ROOT, NULL) > memory_record_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the body of a webhook has so many values that storing it would take more than half of flohsync.page_memory")));
 	return json_to_jsonb(parser);
 }
 
@@ -106,7 +111,7 @@ webhook_read_body(Slice body)
 static const char *
 webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n, TimestampTz now, TimestampTz *sent_at)
 {
-	static const char *const names[WEBHOOK_SECRETS] = {"webhook", "webhook_previous"};
+	static const char *const names[WEBHOOK_SECRETS] = {SOURCE_WEBHOOK_SECRET, SOURCE_WEBHOOK_PREVIOUS};
 	Slice		secrets[WEBHOOK_SECRETS] = {0};
 	const char *problem = NULL;
 	const char *why;
@@ -150,7 +155,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 {
 	Webhook		hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
-	WebhookRights rights;
+	RunAs		saved;
 	WebhookHeaders headers;
 	SourceSecret *secrets;
 	SecretOwner owner;
@@ -172,10 +177,10 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 				 errmsg("the body of a webhook is larger than %d bytes", WEBHOOK_MAX_BODY)));
 	webhook_read_headers(PG_GETARG_JSONB_P(2), &headers);
 
-	webhook_take_rights(&rights);
+	run_as_begin(&saved, run_as_worker_role());
 	SPI_connect();
 	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
-	secrets = store_find_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
+	secrets = store_webhook_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
 	why = webhook_verify_with(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
 	source_wipe_secrets(secrets, nsecrets);
 	if (why)
@@ -184,5 +189,5 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	hook.connector = UUIDPGetDatum(&owner.id);
 	hook.id = hook.sent_at != 0 ? headers.id : webhook_unsigned_id(headers.id, body);
 	hook.body = webhook_read_body(body);
-	return webhook_done(webhook_take(&hook), caller, &rights);
+	return webhook_done(webhook_take(&hook), caller, &saved);
 }

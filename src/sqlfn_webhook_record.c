@@ -3,7 +3,7 @@
  *	  What a webhook says of a record, stored: the part of sqlfn_webhook.c that
  *	  begins when it is known to be about one.
  *
- *	created, updated: lock -> merge -> in scope? -> apply -> post-sync of the record
+ *	created, updated: wait for matching -> lock -> merge -> in scope? -> apply -> post-sync of the record
  *	deleted:          sql/74_webhook
  *
  * - Only keys that are in the data change: the rest is what is stored, which is
@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
 #include "filter.h"
 #include "sqlfn_webhook.h"
@@ -251,13 +252,26 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 static void
 webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
 {
-	static DbQuery query = {"select _flohsync.follow_webhook($1, $2)", 2, {UUIDOID, TEXTOID}};
+	static DbQuery query = {"select _flohsync.follow_webhook($1, $2, $3)", 3, {UUIDOID, TEXTOID, TEXTOID}};
 	const ApplyChanges *changes = &r->scope.changes;
 	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
 	static const char *const kinds[3] = {"added", "updated", "restored"};
-	Datum		v[2] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+	Datum		v[3] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+
+	if (r->hindered)
+		v[2] = CStringGetTextDatum(r->hindered);
+	db_execute(&query, v, r->hindered ? NULL : "  n");
+}
+
+/* Waits for a matching of many, which may want the record, before that is locked. */
+static void
+webhook_await_matching(WebhookRecord *r)
+{
+	static DbQuery query = {"select _flohsync.await_matching($1, $2)", 2, {UUIDOID, TEXTOID}};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 
 	db_execute(&query, v, NULL);
+	r->hindered = db_text(0, 1);
 }
 
 static bool
@@ -304,6 +318,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
 
 	webhook_scope(r);
+	if (r->followed)
+		webhook_await_matching(r);
 	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
 	{
 		UpstreamPage page;
@@ -346,7 +362,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		}
 		/* Older events count from where the record was last seen whole. */
 		if (known)
-			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at, stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at,
+						TIMESTAMP_NOT_FINITE(stored.observed_at) ? stored.observed_at : stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
 													  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.absent = !known;
@@ -371,7 +388,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("record \"%s\" is being added and removed all the time", r->id)));
+			 errmsg("record \"%s\" is being added and removed all the time", clean(r->id))));
 }
 
 bool

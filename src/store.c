@@ -17,12 +17,12 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "clean.h"
 #include "db.h"
+#include "db_lock.h"
 #include "ledger.h"
 #include "store.h"
 #include "store_secret.h"
-
-#define STORE_PAYLOAD_BYTES		4096
 
 /* store_text_array makes a text[]; a slice without data is a null. */
 Datum
@@ -88,8 +88,9 @@ store_uuid_array(const pg_uuid_t *ids, int n)
 }
 
 /*
- * store_sanitize returns text that can be stored whatever the bytes were: at
- * most max bytes, cut at a character, what is no UTF-8 replaced by "?".
+ * store_sanitize returns an id that can be stored and compared with others
+ * whatever the bytes were: at most max bytes, cut at a character, what is no
+ * UTF-8 replaced by "?".  For messages there is clean.c.
  */
 const char *
 store_sanitize(const char *data, int len, int max, int *outlen)
@@ -184,15 +185,20 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	static DbQuery query = {
 		"select d.kind, _flohsync.list_command(d.config, $2), _flohsync.get_command(d.config, $2), d.config ->> 'url',"
 		" array(select h.key || ': ' || h.value from pg_catalog.jsonb_each_text(d.config -> 'headers') h),"
-		" d.config ->> 'function', d.config -> 'queries' ->> $2, coalesce(c.owner, current_user)::pg_catalog.text,"
+		" d.config ->> 'function', d.config -> 'queries' ->> $2, _flohsync.role_oid(case when c.id is null then d.author else c.owner end),"
 		" d.config::pg_catalog.text, d.definition::pg_catalog.text,"
-		" case d.kind when 'command' then (d.config #>> '{limits,requests_per_minute}')::pg_catalog.numeric::pg_catalog.int8 end"
+		" case d.kind when 'command' then (d.config #>> '{limits,requests_per_minute}')::pg_catalog.numeric::pg_catalog.int8 end,"
+		" _flohsync.role_name(case when c.id is null then d.author else c.owner end), _flohsync.role_oid(d.code_owner),"
+		" case d.kind when 'command' then (d.config #>> '{limits,total_tolerance}')::pg_catalog.float8 end"
 		" from flohsync.connector_definition d"
 		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
 		" where d.id = $1::pg_catalog.uuid",
 		2, {TEXTOID, TEXTOID}
 	};
 	Datum		v[2] = {CStringGetTextDatum(connector_id), CStringGetTextDatum(resource_type)};
+	Datum		owner;
+	Datum		tolerance;
+	bool		isnull;
 
 	memset(spec, 0, sizeof(*spec));
 	if (db_execute(&query, v, NULL) == 0)
@@ -204,14 +210,19 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 	spec->nheaders = Max(0, store_get_texts(0, 5, &spec->headers, context));
 	spec->function = store_get_text(0, 6, context);
 	spec->query = store_get_text(0, 7, context);
-	spec->owner = store_get_text(0, 8, context);
+	owner = db_value(0, 8, &isnull);
+	spec->owner = isnull ? InvalidOid : DatumGetObjectId(owner);
+	spec->owner_name = store_get_text(0, 12, context);
+	owner = db_value(0, 13, &isnull);
+	spec->code_owner = isnull ? InvalidOid : DatumGetObjectId(owner);
 	spec->config = store_get_text(0, 9, context);
 	spec->definition = store_get_text(0, 10, context);
 	spec->requests_per_minute = (int) db_int64(0, 11, 0);
+	tolerance = db_value(0, 14, &isnull);
+	spec->total_tolerance = isnull ? -1 : DatumGetFloat8(tolerance);
 	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);
-	spec->secrets = store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), NULL,
-									   &spec->nsecrets, context);
+	store_read_secrets(DirectFunctionCall1(uuid_in, CStringGetDatum(connector_id)), spec, context);
 	return true;
 }
 
@@ -234,7 +245,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" " STORE_HASH_IGNORE("s") ","
-		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link"
+		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread"
 		" from _flohsync.start_run($1) s",
 		1, {INT8OID}
 	};
@@ -270,6 +281,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->note_changes = db_bool(0, 23);
 	s->incomplete = store_get_text(0, 24, context);
 	kept_link = store_get_text(0, 25, context);
+	s->unread = db_bool(0, 26);
 	store_source_spec(s->connector_id, s->resource_type, &s->spec, context);
 	s->spec.filter = s->filter_json;
 	s->spec.modified_since = modified_since;
@@ -322,17 +334,18 @@ store_add_page(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
-		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link)"
-		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16)",
-		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID}
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link, unread)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16, $10[11] = 1)",
+		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID},
+		.generic = true
 	};
-	Datum		counts[10];
+	Datum		counts[11];
 	Datum		v[16];
 	char		nulls[16];
 	const PageCounts *c = &e->counts;
-	int			list[10] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified};
+	int			list[11] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified, e->unread};
 
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 11; i++)
 		counts[i] = Int32GetDatum(list[i]);
 	memset(nulls, ' ', sizeof(nulls));
 	v[0] = Int64GetDatum(run);
@@ -346,7 +359,7 @@ store_add_page(int64 run, const PageEntry *e)
 	v[6] = Int64GetDatum(e->bytes);
 	v[7] = Float4GetDatum((float4) e->fetch_ms);
 	v[8] = Float4GetDatum((float4) e->apply_ms);
-	v[9] = PointerGetDatum(construct_array(counts, 10, INT4OID, 4, true, TYPALIGN_INT));
+	v[9] = PointerGetDatum(construct_array(counts, 11, INT4OID, 4, true, TYPALIGN_INT));
 	nulls[10] = e->total_estimate >= 0 ? ' ' : 'n';
 	v[10] = Int64GetDatum(e->total_estimate);
 	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
@@ -367,7 +380,8 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 	static DbQuery query = {
 		"insert into flohsync.sync_error (run_id, page, external_id, error_class, message, payload)"
 		" select $1, $2, f.* from unnest($3, $4, $5, $6) f",
-		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
+		.generic = true
 	};
 	Slice	   *columns[4];
 	Datum		v[6];
@@ -384,7 +398,8 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 		columns[1][i].len = strlen(f->error_class);
 		columns[2][i].data = f->message;
 		columns[2][i].len = strlen(f->message);
-		columns[3][i].data = store_sanitize(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES, &columns[3][i].len);
+		columns[3][i].data = clean_json(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES);
+		columns[3][i].len = strlen(columns[3][i].data);
 	}
 	v[0] = Int64GetDatum(run);
 	v[1] = Int32GetDatum(page);
@@ -402,6 +417,21 @@ store_pass_overlap(int64 run, MemoryContext context)
 
 	db_execute(&query, &value, NULL);
 	return store_get_text(0, 1, context);
+}
+
+/* store_had_pages: has there been a pass of the same definition and settings, with more than one page? */
+bool
+store_had_pages(int64 run)
+{
+	static DbQuery query = {
+		"select true from flohsync.sync_run r join flohsync.sync_run o on o.connector_id = r.connector_id"
+		" and o.resource_type = r.resource_type and o.fingerprint = r.fingerprint and o.pass_pages > 1"
+		" where r.id = $1 limit 1",
+		1, {INT8OID}
+	};
+	Datum		value = Int64GetDatum(run);
+
+	return db_execute(&query, &value, NULL) > 0;
 }
 
 void
@@ -431,9 +461,7 @@ void
 store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
 {
 	static DbQuery query = {"select _flohsync.post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
-	int			len;
-	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)),
-	CStringGetTextDatum(store_sanitize(message, strlen(message), STORE_PAYLOAD_BYTES, &len))};
+	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)), CStringGetTextDatum(clean(message))};
 
 	db_execute(&query, v, NULL);
 }
@@ -467,12 +495,7 @@ store_finish_run(int64 run, const char *status, bool complete, const char *reaso
 	for (int i = 0; i < 3; i++)
 	{
 		if (texts[i])
-		{
-			int			len;
-
-			/* Messages may quote an upstream. */
-			v[3 + i] = CStringGetTextDatum(store_sanitize(texts[i], strlen(texts[i]), STORE_PAYLOAD_BYTES, &len));
-		}
+			v[3 + i] = CStringGetTextDatum(clean(texts[i]));
 		else
 			nulls[3 + i] = 'n';
 	}
@@ -588,4 +611,24 @@ store_synced_groups(Datum connector, Datum ids)
 	Datum		v[2] = {connector, ids};
 
 	db_execute(&query, v, NULL);
+}
+
+/*
+ * store_hold_connector keeps a connector from being dropped until the end of
+ * the transaction, as _flohsync.hold_connector does; an error when it has been
+ * dropped meanwhile.  Before anything of it is locked.
+ */
+void
+store_hold_connector(Datum connector)
+{
+	static DbQuery query = {"select from flohsync.connector_definition d where d.id = $1", 1, {UUIDOID}};
+	uint64		key = db_lock_key(DatumGetCString(DirectFunctionCall1(uuid_out, connector)));
+
+	if (db_lock_try(DB_LOCK_CONNECTOR, key, true))
+		return;
+	db_lock_wait(DB_LOCK_CONNECTOR, key, true);
+	if (db_execute(&query, &connector, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the connector has been dropped")));
 }

@@ -10,6 +10,8 @@
 #include "filter.h"
 #include "source.h"
 
+#define STORE_PAYLOAD_BYTES		4096	/* are kept of a record that was set aside */
+
 /* A run as its worker knows it; everything is in the run's memory context. */
 typedef struct RunSetup
 {
@@ -32,6 +34,7 @@ typedef struct RunSetup
 	char	  **hash_ignore;
 	int			nhash_ignore;
 	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
+	bool		unread;			/* something that an earlier page stands for has to be asked for again */
 	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
 } RunSetup;
@@ -76,7 +79,8 @@ typedef struct PageEntry
 	int64		total_estimate; /* -1: unknown */
 	const Slice *deleted;
 	int			ndeleted;
-	const char *incomplete;		/* as of UpstreamPage */
+	const char *incomplete;		/* these two as of UpstreamPage */
+	bool		unread;
 	const char *link;
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
@@ -110,7 +114,7 @@ typedef struct SettleResult
 	char	   *message;
 } SettleResult;
 
-/* All but the last five need db_begin; the last five manage on the caller's transaction. */
+/* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern RunCandidate *store_open_runs(int *n);
 extern bool store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
 extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
@@ -119,6 +123,7 @@ extern RunGuard store_guard_run(const RunSetup *setup);
 extern void store_add_page(int64 run, const PageEntry *entry);
 extern void store_add_faults(int64 run, int page, const RecordFault *faults, int n);
 extern char *store_pass_overlap(int64 run, MemoryContext context);
+extern bool store_had_pages(int64 run);
 extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
 extern void store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
 extern void store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
@@ -134,6 +139,7 @@ extern TimestampTz store_next_due(void);
 extern void store_purge_history(int retention_s);
 extern void store_note_changes(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change);
 extern void store_synced_groups(Datum connector, Datum ids);
+extern void store_hold_connector(Datum connector);
 
 /* The five columns of an alias's filter_rules that store_get_filter reads. */
 #define STORE_FILTER_COLUMNS(alias) \
@@ -144,6 +150,9 @@ extern void store_synced_groups(Datum connector, Datum ids);
 #define STORE_HASH_IGNORE(alias) \
 	"case when " alias ".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".hash_ignore)) end"
 extern void store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
+
+/* So much is kept of a record that was set aside, and of a message. */
+#define STORE_PAYLOAD_BYTES		4096
 
 extern Datum store_uuid_array(const pg_uuid_t *ids, int n);
 extern Datum store_text_array(const Slice *slices, int n);

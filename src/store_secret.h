@@ -19,8 +19,8 @@ typedef struct SecretOwner
 } SecretOwner;
 
 extern void store_put_secret(Datum connector, const char *name, const char *value);
-extern SourceSecret *store_read_secrets(Datum connector, const char *only, int *n, MemoryContext context);
-extern SourceSecret *store_find_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n);
+extern void store_read_secrets(Datum connector, SourceSpec *spec, MemoryContext context);
+extern SourceSecret *store_webhook_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n);
 extern int64 store_rotate_secrets(void);
 
 #endif							/* FLOHSYNC_STORE_SECRET_H */

@@ -44,7 +44,7 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		ignore[i] = TextDatumGetCString(elements[i]);
-	scope->parser = page_parser_create(ignore, n);
+	scope->parser = page_parser_create(ignore, n, NULL);
 }
 
 /* upsert_read reads a record, or an array of records. */
@@ -64,5 +64,7 @@ void
 upsert_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
 {
 	scope->apply.changes = &scope->changes;
+	scope->apply.memory = page_memory(scope->parser);
+	scope->apply.heaviest = page->heaviest;
 	apply_records(&scope->apply, page->records, page->nrecords, counts, NULL, NULL, outcomes);
 }

@@ -63,17 +63,35 @@ webhook_trim(Slice text)
 void
 webhook_header(WebhookHeaders *h, Slice name, Slice value, bool is_text)
 {
-	Slice	   *which =
-		webhook_same_name(name, "webhook-id") ? &h->id :
-		webhook_same_name(name, "webhook-timestamp") ? &h->timestamp :
-		webhook_same_name(name, "webhook-signature") ? &h->signatures :
-		webhook_same_name(name, "x-webhook-signature") ? &h->hex : NULL;
+	static const struct
+	{
+		const char *name;
+		size_t		offset;
+	}			names[] = {
+		{"webhook-id", offsetof(WebhookHeaders, id)},
+		{"webhook-timestamp", offsetof(WebhookHeaders, timestamp)},
+		{"webhook-signature", offsetof(WebhookHeaders, signatures)},
+		{"x-webhook-signature", offsetof(WebhookHeaders, hex)},
+		/* The names of the service that the scheme comes from. */
+		{"svix-id", offsetof(WebhookHeaders, id)},
+		{"svix-timestamp", offsetof(WebhookHeaders, timestamp)},
+		{"svix-signature", offsetof(WebhookHeaders, signatures)},
+	};
+	Slice	   *which;
+	size_t		i = 0;
 
-	if (which == NULL)
+	while (i < lengthof(names) && !webhook_same_name(name, names[i].name))
+		i++;
+	if (i == lengthof(names))
 		return;
-	if (which->data != NULL || !is_text)
+	which = (Slice *) ((char *) h + names[i].offset);
+	value = webhook_trim(value);
+	/* Some send both names, and then with the same value. */
+	if (!is_text || (h->names & (1 << i)) != 0 ||
+		(which->data != NULL && (which->len != value.len || memcmp(which->data, value.data, value.len) != 0)))
 		h->twice = true;
-	*which = webhook_trim(value);
+	h->names |= 1 << i;
+	*which = value;
 }
 
 /* The keys that a secret can stand for: two, one of them made up where need be. */
@@ -82,6 +100,7 @@ webhook_keys(Slice secret, const unsigned char *made_up, WebhookKey *keys)
 {
 	Slice		encoded = secret;
 	unsigned char *decoded;
+	size_t		room;
 	ssize_t		len;
 	bool		prefixed = secret.len > 6 && memcmp(secret.data, "whsec_", 6) == 0;
 
@@ -91,10 +110,22 @@ webhook_keys(Slice secret, const unsigned char *made_up, WebhookKey *keys)
 	keys[0] = (WebhookKey) {secret.data, secret.len, true};
 	if (prefixed)
 		encoded = (Slice) {secret.data + 6, secret.len - 6};
-	decoded = palloc(CRYPTO_BASE64_ROOM((size_t) encoded.len));
+	room = CRYPTO_BASE64_ROOM((size_t) encoded.len);
+	decoded = palloc(room);
 	len = crypto_base64_decode(CRYPTO_BASE64, encoded.data, encoded.len, decoded);
 	if (len >= (prefixed ? 1 : WEBHOOK_MIN_KEY))
 		keys[1] = (WebhookKey) {decoded, len, true};
+	else
+		crypto_wipe(decoded, room);
+}
+
+/* Of the keys, these are copies. */
+static void
+webhook_wipe_keys(WebhookKey *keys)
+{
+	for (int k = 1; k < WEBHOOK_KEYS; k += 2)
+		if (keys[k].real)
+			crypto_wipe((void *) keys[k].data, keys[k].len);
 }
 
 /* Is the signature that of a real key? */
@@ -173,6 +204,7 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES];
 	char	   *text = NULL;
 	bool		any = false;
+	bool		signed_all = true;
 	bool		found;
 
 	*sent_at = 0;
@@ -204,9 +236,11 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	for (int k = 0; k < WEBHOOK_KEYS; k++)
 	{
 		any |= keys[k].real;
-		if (!crypto_hmac_sha256(keys[k].data, keys[k].len, body.data, body.len, macs[k]))
-			return "OpenSSL has no HMAC-SHA256";
+		signed_all = crypto_hmac_sha256(keys[k].data, keys[k].len, body.data, body.len, macs[k]) && signed_all;
 	}
+	webhook_wipe_keys(keys);
+	if (!signed_all)
+		return "OpenSSL has no HMAC-SHA256";
 	found = standard ? webhook_find_standard(h->signatures, macs, keys) : webhook_find_hex(h->hex, macs, keys);
 	if (!found)
 		return any ? "no secret of the connector has made the signature" : "there is no such connector, or it has no secret \"webhook\"";

@@ -18,10 +18,11 @@
 /* The headers that count; data is NULL where there is none. */
 typedef struct WebhookHeaders
 {
-	Slice		id;				/* webhook-id */
+	Slice		id;				/* webhook-id or svix-id; the others likewise */
 	Slice		timestamp;		/* webhook-timestamp */
 	Slice		signatures;		/* webhook-signature */
 	Slice		hex;			/* x-webhook-signature */
+	unsigned	names;			/* that came, as bits */
 	bool		twice;			/* one of them came more than once, or was no text */
 } WebhookHeaders;
 

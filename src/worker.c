@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "flohsync.h"
 #include "guc.h"
 #include "outbox.h"
@@ -72,6 +73,7 @@ static void
 worker_pin_settings(void)
 {
 	static const char *const pinned[][2] = {
+		{"role", "none"},
 		{"search_path", "pg_catalog, pg_temp"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
@@ -237,7 +239,7 @@ flohsync_worker_main(Datum arg)
 			MemoryContextSwitchTo(context);
 			db_begin("looking for what is due");
 			/* One at a time, so that runs are queued in the order in which they were due. */
-			if (db_lock_run("", "", false))
+			if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
 				store_enqueue_due();
 			next_due = store_next_due();
 			db_commit();

@@ -16,6 +16,7 @@ typedef enum WorkerLaunch
 
 extern WorkerLaunch worker_launch(Oid database, Oid role, WorkerKind kind);
 extern void worker_wake(Oid database);
+extern const char *worker_hindrance(void);
 extern void worker_wake_cache(void);
 extern void worker_cache_now(void);
 

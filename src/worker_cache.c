@@ -19,13 +19,12 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "db.h"
+#include "db_lock.h"
 #include "guc.h"
 #include "invalidator.h"
 #include "outbox.h"
@@ -39,38 +38,17 @@
 #define WAIT_LOCK_MS	20
 #define RELAUNCH_MS		200
 
-static bool
-worker_cache_lock(uint32 which)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, which, DB_CACHE_LOCK_CLASS);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-static void
-worker_cache_unlock(uint32 which)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, which, DB_CACHE_LOCK_CLASS);
-	LockRelease(&tag, ExclusiveLock, true);
-}
-
-#define CACHE_LOCK_AT_WORK	1
-#define CACHE_LOCK_NEXT		2
-
 /* Takes the lock of the one that works; false when another is already waiting for it. */
 static bool
 worker_cache_take_turn(void)
 {
-	if (worker_cache_lock(CACHE_LOCK_AT_WORK))
+	if (db_lock_try_session(DB_LOCK_CACHE, CACHE_LOCK_AT_WORK))
 		return true;
-	if (!worker_cache_lock(CACHE_LOCK_NEXT))
+	if (!db_lock_try_session(DB_LOCK_CACHE, CACHE_LOCK_NEXT))
 		return false;
-	while (!worker_cache_lock(CACHE_LOCK_AT_WORK))
+	while (!db_lock_try_session(DB_LOCK_CACHE, CACHE_LOCK_AT_WORK))
 		wait_ms(WAIT_LOCK_MS, WAIT_IDLE);
-	worker_cache_unlock(CACHE_LOCK_NEXT);
+	db_unlock_session(DB_LOCK_CACHE, CACHE_LOCK_NEXT);
 	return true;
 }
 

@@ -20,6 +20,7 @@
 /* Of the transaction, and gone with it. */
 static List *wake_databases = NIL;
 static Oid	wake_role = InvalidOid;
+static WorkerLaunch wake_outcome = LAUNCH_DONE;	/* of the last one for runs */
 static bool wake_cache = false;
 
 /* Must not raise: the transaction is committed. */
@@ -39,7 +40,7 @@ wake_at_end(XactEvent event, void *arg)
 				 * takes it up.
 				 */
 				if (OidIsValid(wake_role))
-					(void) worker_launch(lfirst_oid(cell), wake_role, WORKER_RUNS);
+					wake_outcome = worker_launch(lfirst_oid(cell), wake_role, WORKER_RUNS);
 				shmem_wake_database(lfirst_oid(cell), WORKER_RUNS);
 			}
 			if (wake_cache)
@@ -68,6 +69,22 @@ wake_register(void)
 		registered = true;
 	}
 	wake_role = get_role_oid(flohsync_worker_role, true);
+}
+
+/* worker_hindrance: why the last worker that this process wanted for runs did not come, or NULL. */
+const char *
+worker_hindrance(void)
+{
+	switch (wake_outcome)
+	{
+		case LAUNCH_DONE:
+			break;
+		case LAUNCH_ALL_BUSY:
+			return "all workers are busy (flohsync.max_workers)";
+		case LAUNCH_NO_PROCESS:
+			return "the server has no process left for it (max_worker_processes)";
+	}
+	return NULL;
 }
 
 /* worker_wake has a worker look for due runs in a database after commit. */

@@ -37,6 +37,7 @@ INSERT INTO cases (base, label, edits) VALUES
   ('small', 'a base that is all config', '[["/base_url", "{{config.base_url}}"]]'),
   ('small', 'scheme and port from config', '[["/base_url", "{{config.scheme}}://{{config.host}}:{{config.port}}/v1/"]]'),
   ('small', 'IPv6', '[["/base_url", "http://[::1]:8080"]]'),
+  ('small', 'secrets that are called nearly like those of webhooks', '[["/auth", {"type": "basic", "username": "{{secret.webhooks}}", "password": "{{secret.webhook_previous_1}}"}]]'),
   ('small', 'basic', '[["/auth", {"type": "basic", "username": "{{config.user}}", "password": "{{secret.password}}"}]]'),
   ('small', 'bearer', '[["/auth", {"type": "bearer", "token": "{{secret.token}}"}]]'),
   ('small', 'no auth', '[["/auth", {"type": "none"}]]'),
@@ -127,6 +128,8 @@ INSERT INTO cases VALUES
   ('small', 'since in a header', '[["/headers", {"X-A": "{{since}}"}]]', '{/headers/X-A}', true),
   -- auth
   ('small', 'auth as text', '[["/auth", "bearer"]]', '{/auth}', true),
+  ('small', 'a secret of webhooks as a token', '[["/auth", {"type": "bearer", "token": "{{secret.webhook}}"}]]', '{/auth/token}', true),
+  ('small', 'a secret of webhooks among others', '[["/auth", {"type": "basic", "username": "{{secret.webhook_previous}}", "password": "{{secret.p}}"}], ["/headers", {"X-A": "{{secret.x}}{{secret.webhook}}"}]]', '{/auth/username,/headers/X-A}', true),
   ('small', 'auth without type', '[["/auth", {"token": "{{secret.t}}"}]]', '{/auth/type}', true),
   ('small', 'unknown auth', '[["/auth", {"type": "digest"}]]', '{/auth/type}', true),
   ('small', 'ldap_bind', '[["/auth", {"type": "ldap_bind", "dn": "cn=x"}]]', '{/auth/type}', true),

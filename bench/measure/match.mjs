@@ -25,7 +25,7 @@ async function people(records) {
   await admin.close();
   const db = await Database.connect('people');
   await db.run('create extension flohsync');
-  await db.run('create table directory (id text primary key, name text, email text, attributes jsonb); grant select on directory to flohsync_worker');
+  await db.run('create table directory (id text primary key, name text, email text, attributes jsonb); grant select on directory to flohsync_nobody');
   await db.rows(RECORDS, [1, records]);
   await db.rows(USERS, [1, records]);
   await db.run(`select flohsync.create_connector('people', 'sql', '{"queries": {"user": "select id as external_id, name as display_name, email, attributes from public.directory order by id"}}')`);

@@ -36,6 +36,13 @@ compare(Slice a, Slice b)
 	return order != 0 ? order : a.len - b.len;
 }
 
+static bool
+check_group(void *arg, Slice id)
+{
+	check_text(id, true, 255);
+	return false;
+}
+
 static void
 check_page(PageParser *parser, const UpstreamPage *page)
 {
@@ -43,7 +50,6 @@ check_page(PageParser *parser, const UpstreamPage *page)
 	for (int i = 0; i < page->nrecords; i++)
 	{
 		const Record *record = &page->records[i];
-		Slice		ids[4];
 
 		check_text(record->external_id, true, 255);
 		CHECK(record->external_id.len > 0);
@@ -56,7 +62,7 @@ check_page(PageParser *parser, const UpstreamPage *page)
 			CHECK(strchr("0123456789abcdef", record->hash[j]) != NULL && record->hash[j] != '\0');
 		if (i > 0)
 			CHECK(compare(page->records[i - 1].external_id, record->external_id) < 0);
-		page_group_ids(parser, record, ids, 4);
+		page_group_ids(parser, record, check_group, NULL);
 	}
 	for (int i = 0; i < page->nfaults; i++)
 	{
@@ -84,8 +90,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (parsers[0] == NULL)
 	{
-		parsers[0] = page_parser_create(NULL, 0);
-		parsers[1] = page_parser_create(ignored, lengthof(ignored));
+		parsers[0] = page_parser_create(NULL, 0, NULL);
+		parsers[1] = page_parser_create(ignored, lengthof(ignored), NULL);
 	}
 	parser = parsers[data[0] >> 1 & 1];
 	good = (data[0] & 1 ? page_parse : page_parse_records) (parser, (const char *) data + 1, size - 1, &page, &problem);

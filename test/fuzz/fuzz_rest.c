@@ -64,7 +64,7 @@ fuzz_path(const uint8_t *data, size_t size)
 	}
 	visited = 0;
 	rest_path_walk(path, path->nsteps, json, JSON_ROOT, visit, json);
-	first = rest_path_first(path, json, JSON_ROOT, &found);
+	first = rest_path_first(path, json, JSON_ROOT, false, &found);
 	CHECK(found == (visited > 0));
 	CHECK(first == 0 || (found && json->nodes[first].type != JSON_NULL));
 	keep_end();
@@ -123,7 +123,7 @@ fuzz_mapped(const uint8_t *data, size_t size)
 
 	if (parser == NULL)
 	{
-		parser = page_parser_create(NULL, 0);
+		parser = page_parser_create(NULL, 0, NULL);
 		page_exclude(parser, exclude, lengthof(exclude));
 	}
 	json = page_mapped_begin(parser, (const char *) data, size, 1, &page, &problem);

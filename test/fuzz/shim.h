@@ -20,6 +20,20 @@ typedef struct MemoryContextData *MemoryContext;
 #define MemoryContextAlloc(context, size)	((void) (context), palloc(size))
 #define MemoryContextAllocHuge(context, size)	((void) (context), palloc(size))
 #define repalloc_huge(pointer, size)	repalloc(pointer, size)
+#define AllocSetContextCreate(parent, name, ...)	((void) (name), (MemoryContext) NULL)
+
+/* Nothing interrupts, and nobody counts; a record may take what it may by default. */
+#define CHECK_FOR_INTERRUPTS()	((void) 0)
+typedef struct PageMemory
+{
+	int			page;
+} PageMemory;
+#define memory_begin(memory, root)	((void) (memory))
+#define memory_room(memory, least, most)	((void) (memory), (void) (least), (size_t) (most))
+#define memory_take(memory, more)	((void) (memory), (void) (more))
+#define memory_expect(memory, more)	((void) (memory), (void) (more))
+#define memory_record_limit()	((size_t) 128 * 1024 * 1024)
+#define memory_keep()	((size_t) 16 * 1024 * 1024)
 
 #define ERROR	21
 #define ERRCODE_INVALID_TEXT_REPRESENTATION		1

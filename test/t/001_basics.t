@@ -75,7 +75,7 @@ for my $table (sort keys %columns)
 }
 
 # Settings
-for ([ 'databases', '*' ], [ 'enabled', 'on' ], [ 'max_workers', '4' ], [ 'page_size', '500' ], [ 'run_retention', '30d' ],
+for ([ 'databases', '*' ], [ 'enabled', 'on' ], [ 'max_workers', '4' ], [ 'page_memory', '256MB' ], [ 'page_size', '500' ], [ 'run_retention', '30d' ],
 	[ 'timezone', 'UTC' ], [ 'http_max_response_size', '64MB' ], [ 'http_connect_timeout', '5s' ], [ 'http_timeout', '1min' ],
 	[ 'worker_role', undef ], [ 'log_runs', undef ])
 {
@@ -193,7 +193,7 @@ is($f->sql("SELECT overlap FROM flohsync.connector_sync_config WHERE resource_ty
 
 # What is wrong is refused, with the key, a hint, and no effect.
 my @refused = (
-	[ bogus => '{"bogus": 1}' ], [ cron_schedule => '{"cron_schedule": "0 0 * * *"}' ], [ id => '{"id": "x"}' ],
+	[ bogus => '{"bogus": 1}' ], [ cron_schedule => '{"cron_schedule": "0 0 * * *"}' ], [ identity => '{"identity": "x"}' ],
 	(map { [ cronSchedule => "{\"cronSchedule\": \"$_\"}" ] } 'often', '* * *', '* * * *', '* * * * * * *', '61 * * * *', '0 24 * * *', '0 0 32 * *', '0 0 * 13 *',
 		'0 0 * * 9', '*/0 * * * *', 'a-b * * * *', '', '@fortnightly', '0 seconds', '-5 seconds', '0 0 * * MON#6', '1,,2 * * * *', '5- * * * *'),
 	[ cronSchedule => '{"cronSchedule": 5}' ], [ fullCronSchedule => '{"fullCronSchedule": "often"}' ],

@@ -34,7 +34,7 @@ for my $case ([ 'records without ids', sub { $f->fault('id', page => 3, record =
 	$f->fault('hang', page => 2);
 	my $run = $f->sql("SELECT flohsync.trigger_sync('end', 'user')");
 	$f->await(hanging => 1);
-	my $holder = $f->start_sql("BEGIN; SELECT 1 FROM flohsync.sync_run WHERE id = $run FOR KEY SHARE; SELECT pg_sleep(60)");
+	my $holder = $f->start_sql("BEGIN; SELECT 1 FROM flohsync.sync_run WHERE id = $run FOR SHARE; SELECT pg_sleep(60)");
 	$f->wait_for("SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
 	$f->up('release');
 	ok($f->wait_for("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%' AND wait_event_type = 'Lock')"), "$name: the worker is about to end the pass");

@@ -313,14 +313,14 @@ is(profile('boss@map.example')->{title}, 'Manager', 'who is linked by an operato
 
 begin({ createUsers => \1, attributeMappings => [ $rules[0] ] });
 one_pass();
-$f->sql("alter function flohsync._profile_update(uuid[], jsonb[], text) rename to _profile_update_kept;
+$f->sql("alter function flohsync._profile_update(uuid[], jsonb[], text) rename to profile_update_kept;
 	create function flohsync._profile_update(uuid[], jsonb[], text) returns setof uuid language plpgsql as 'begin raise exception ''profiles are on fire''; end'");
 person(1, 'fire@fail.example', department => 'Fire');
 is(one_pass(), 'success', 'a stage that fails does not fail the run');
 is($f->sql("select count(*) from flohsync.sync_error where error_class = 'post_sync' and message = 'map: profiles are on fire'"), 1, 'it is recorded');
 is(report()->{errors}[0]{stage}, 'map', 'and in the statistics');
 is(matches(), '1 matched exact fire@fail.example', 'the other stages are done');
-$f->sql("drop function flohsync._profile_update(uuid[], jsonb[], text); alter function _flohsync.profile_update_kept(uuid[], jsonb[], text) rename to _profile_update");
+$f->sql("drop function flohsync._profile_update(uuid[], jsonb[], text); alter function flohsync.profile_update_kept(uuid[], jsonb[], text) rename to _profile_update");
 one_pass();
 is(profile('fire@fail.example')->{department}, 'Fire', 'what failed is done after the next pass, though nothing changed');
 
@@ -329,11 +329,11 @@ user('gone@fail.example');
 person(1, 'gone@fail.example');
 one_pass();
 gone(1);
-$f->sql("alter function flohsync._user_deactivate(uuid[], bigint) rename to _user_deactivate_kept;
+$f->sql("alter function flohsync._user_deactivate(uuid[], bigint) rename to user_deactivate_kept;
 	create function flohsync._user_deactivate(uuid[], bigint) returns setof uuid language plpgsql as 'begin raise exception ''not today''; end'");
 is(one_pass(), 'success', 'a deactivation that fails does not fail the run');
 is(state_of('gone@fail.example') . ' ' . matches(), 'active 1 matched exact gone@fail.example', 'the record that tells of it is kept, whatever the retention');
-$f->sql("drop function flohsync._user_deactivate(uuid[], bigint); alter function _flohsync.user_deactivate_kept(uuid[], bigint) rename to _user_deactivate");
+$f->sql("drop function flohsync._user_deactivate(uuid[], bigint); alter function flohsync.user_deactivate_kept(uuid[], bigint) rename to _user_deactivate");
 one_pass();
 is(state_of('gone@fail.example') . ' ' . (matches() || 'no record'), 'deleted no record', 'after the next pass he is deactivated, and the record purged');
 

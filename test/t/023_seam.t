@@ -14,8 +14,8 @@ create table app.member (
   key uuid primary key default gen_random_uuid(), mail text not null, full_name text, login text, idp text, idp_id text,
   verified boolean not null default true, blocked_by bigint, profile jsonb not null default '{}');
 create table app.directory (id text primary key, name text, mail text, attrs jsonb);
-grant usage on schema app to flohsync_worker;
-grant select on app.directory to flohsync_worker;
+grant usage on schema app to flohsync_worker, flohsync_nobody;
+grant select on app.directory to flohsync_nobody;  -- the configuration is a superuser's
 grant select, insert, update on app.member to flohsync_worker;
 
 create or replace view flohsync.v_user as

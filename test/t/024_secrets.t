@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use Digest::SHA qw(hmac_sha256_hex);
 use Flohsync;
 use MIME::Base64 qw(encode_base64);
 use PostgreSQL::Test::Utils;
@@ -48,10 +49,21 @@ sub settings
 }
 
 sub set_secret { my ($connector, $name, $value) = @_; return 'SELECT flohsync.set_secret(' . join(', ', map { defined $_ ? literal($_) : 'NULL' } $connector, $name, $value) . ')' }
-sub secret { my ($connector, $name) = @_; return $f->sql('SELECT _flohsync.secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')') }
+
+# Nothing gives a secret out but a request that it is sent with: what came with the last one of a test.
+sub sent
+{
+	my ($connector, $db) = @_;
+	$f->clear_log;
+	$f->sql('SELECT flohsync.test_connector(' . literal($connector) . ')', $db);
+	my $headers = (($f->requests)[-1] // {})->{headers};
+	return $headers->{'x-value'} // ($headers->{authorization} // '') =~ s/^Bearer //r;
+}
 
 $f->connector('acme', types => [ 'user', 'group' ]);
 $f->connector('other');
+# One whose secret may hold what no bearer token does
+$f->sql("SELECT flohsync.create_connector('box', 'rest', '{}', '{\"version\": 1, \"base_url\": \"" . $f->url . "rest/link\", \"auth\": {\"type\": \"api_key\", \"header\": \"X-Value\", \"value\": \"{{secret.value}}\"}, \"resources\": {\"user\": {\"list\": {\"path\": \"/users\"}, \"map\": {\"externalId\": \"\$.externalId\"}}}}')");
 
 #
 # The key file
@@ -85,9 +97,9 @@ is($f->sql('SELECT count(*) FROM _flohsync.connector_secret'), 0, 'and nothing w
 
 settings(encryption_key_file => key_file('k', "$key\n"));
 $f->sql(set_secret('acme', 'token', my $token = canary()));
-is(secret('acme', 'token'), $token, 'with a key file a secret is stored, and read again');
+is(sent('acme'), $token, 'with a key file a secret is stored, and read again');
 key_file('k', uc $key);
-is(secret('acme', 'token'), $token, 'the same key in other letters, without an end of line');
+is(sent('acme'), $token, 'the same key in other letters, without an end of line');
 
 #
 # set_secret
@@ -99,22 +111,26 @@ $f->sql(set_secret('acme', 'token', $token));
 isnt($f->sql('SELECT encode(ciphertext, \'hex\') FROM _flohsync.connector_secret'), $before, 'the same secret again makes another ciphertext');
 is($f->sql('SELECT length(ciphertext) FROM _flohsync.connector_secret'), 28 + length $token, 'of nonce, text and tag');
 $f->sql(set_secret('acme', 'webhook', my $long = canary() . 'ü' x 30000));
-is(secret('acme', 'webhook'), $long, 'a long one with letters that are not ASCII');
+my $event = '{"action": "updated", "resourceType": "user", "resourceId": "x", "data": {}}';
+my $receive = "SELECT flohsync.receive_webhook('acme', '$event', '{\"X-Webhook-Signature\": \"" . hmac_sha256_hex($event, $long) . "\"}')";
+like($f->sql($receive), qr/"accepted": true/, 'a long one with letters that are not ASCII');
 $f->sql(set_secret('acme', 'webhook', undef));
-is(secret('acme', 'webhook'), '', 'null removes a secret');
+is($f->sql("SELECT count(*) FROM flohsync.connector_secrets WHERE connector = 'acme' AND name = 'webhook'"), 0, 'null removes a secret');
+$f->fails_like($receive, '28000', qr/not authentic/, 'which is of no use any more');
 $f->sql(set_secret('acme', 'webhook', undef));
 pass('and may do so twice');
-is($f->sql('SELECT _flohsync.secret(gen_random_uuid(), \'token\')'), '', 'a secret of no connector is null');
+is($f->sql("SELECT count(*) FROM pg_proc WHERE pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND proname ~ 'secret' AND prorettype NOT IN ('void'::regtype, 'bigint'::regtype)"), 0, 'no function gives a secret out');
 $f->fails_like(set_secret('acme', 'token', ''), '22023', qr/1 to 65536 bytes.*null value removes/s, 'an empty one is refused');
 $f->fails_like(set_secret('acme', 'token', canary() . 'x' x 65536), '22023', qr/1 to 65536 bytes/, 'a huge one is refused');
 $f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not the name of a secret/, 'a bad name is refused');
 unlike($f->try_sql(set_secret('acme', "$canary a", 'x'))->{text}, qr/ERROR:.*$canary/, 'and not repeated');
 $f->fails_like(set_secret('acme', undef, canary()), '22023', qr/"name".*null/, 'no name is refused');
-$f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector "nobody" does not exist/, 'an unknown connector is refused');
-is(secret('acme', 'token'), $token, 'none of it changed the secret');
+$f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector does not exist.*in this order/s, 'an unknown connector is refused');
+unlike($f->try_sql(set_secret(canary(), 'token', 'acme'))->{text}, qr/$canary/, 'and not repeated: it may be the secret');
+is(sent('acme'), $token, 'none of it changed the secret');
 
 $f->sql('CREATE ROLE visitor LOGIN');
-for my $sql ("SELECT flohsync.set_secret('acme', 'token', 'x')", 'SELECT _flohsync.secret(gen_random_uuid(), \'token\')', 'SELECT flohsync.rotate_secrets()',
+for my $sql ("SELECT flohsync.set_secret('acme', 'token', 'x')", 'SELECT flohsync.rotate_secrets()',
 	'SELECT * FROM _flohsync.connector_secret', 'SELECT * FROM flohsync.connector_secrets', 'SHOW flohsync.encryption_key_file', 'SHOW flohsync.encryption_key_file_previous')
 {
 	$f->fails_like("SET ROLE visitor; $sql", '42501', qr/permission denied|must be superuser/, "nobody else may: $sql");
@@ -188,11 +204,11 @@ $f->sql(set_secret('acme', 'name2', canary()));
 sub unreadable
 {
 	my ($connector, $name, $says, $what) = @_;
-	return $f->fails_like('SELECT _flohsync.secret(' . $f->connector_id($connector) . ', ' . literal($name) . ')', 'F0000', $says, $what);
+	return $f->fails_like('SELECT flohsync.cache_get_or_fetch(' . literal($connector) . ", 'user', 'user-0000001')", 'F0000', qr/secret "$name" cannot be decrypted: (?:.*)$says/, $what);
 }
 $f->sql('CREATE TABLE public.kept AS SELECT * FROM _flohsync.connector_secret');
 my $restore = 'DELETE FROM _flohsync.connector_secret; INSERT INTO _flohsync.connector_secret SELECT * FROM public.kept';
-my $changed = qr/changed, or copied from another connector or name/;
+my $changed = qr/changed, or copied from another connector, name or address/;
 for my $byte (0, 11, 12, 20, length($token) + 27)
 {
 	$f->sql("UPDATE _flohsync.connector_secret SET ciphertext = set_byte(ciphertext, $byte, get_byte(ciphertext, $byte) # 1) WHERE name = 'token'");
@@ -214,12 +230,15 @@ $f->sql($restore);
 $f->sql("UPDATE _flohsync.connector_secret s SET ciphertext = k.ciphertext FROM public.kept k WHERE s.name = 'token' AND k.name = 'name2' AND k.connector_id = s.connector_id");
 unreadable('acme', 'token', $changed, 'nor is that of another name');
 $f->sql($restore);
-$f->sql("UPDATE _flohsync.connector_secret SET format = 2 WHERE name = 'token'");
+$f->sql("UPDATE _flohsync.connector_secret SET format = 3 WHERE name = 'token'");
 unreadable('acme', 'token', qr/of another version/, 'nor one of a format of the future');
+$f->sql("UPDATE _flohsync.connector_secret SET format = 1, kind = NULL, origins = NULL WHERE name = 'token'");
+unreadable('acme', 'token', qr/an earlier version.*set it again with flohsync\.set_secret/, 'nor one of the format that bound it to no address');
+is($f->sql("SELECT usable FROM flohsync.connector_secrets WHERE connector = 'acme' AND name = 'token'"), 'f', 'which the view tells');
 $f->sql($restore);
-is(secret('acme', 'token'), $token, 'back in its place it is one');
+is(sent('acme'), $token, 'back in its place it is one');
 $f->sql("SELECT flohsync.update_connector('acme', '{\"name\": \"acme2\"}')");
-is(secret('acme2', 'token'), $token, 'a connector with another name has its secrets still');
+is(sent('acme2'), $token, 'a connector with another name has its secrets still');
 $f->sql("SELECT flohsync.update_connector('acme2', '{\"name\": \"acme\"}')");
 
 #
@@ -233,7 +252,7 @@ $f->sync_fails('acme', 'user', qr/cannot be decrypted/, 'a run says why');
 my $table = 'SELECT md5(string_agg(s::text, \'\' ORDER BY connector_id, name)) FROM _flohsync.connector_secret s';
 my $as_was = $f->sql($table);
 settings(encryption_key_file_previous => key_file('old', "$key\n"));
-is(secret('acme', 'token'), $token, 'with the key before as the previous one all is read');
+is(sent('acme'), $token, 'with the key before as the previous one all is read');
 $f->sync_ok('acme', 'user', 'and used');
 is($f->sql($table), $as_was, 'and stays as it is');
 $f->sql(set_secret('acme', 'name3', canary()));
@@ -241,7 +260,7 @@ is($f->sql('SELECT count(DISTINCT key_id) FROM flohsync.connector_secrets'), 2, 
 is($f->sql('SELECT flohsync.rotate_secrets()'), 4, 'rotation takes all');
 is($f->sql('SELECT count(DISTINCT key_id) FROM flohsync.connector_secrets'), 1, 'then all are of one key');
 settings(encryption_key_file_previous => '');
-is(secret('acme', 'token') . secret('other', 'token'), "$token$others", 'and read without the previous one');
+is(sent('acme') . sent('other'), "$token$others", 'and read without the previous one');
 unlink "$dir/k";
 unreadable('acme', 'token', qr/No such file/, 'the file is read when it is needed');
 $f->fails_like('SELECT flohsync.rotate_secrets()', 'F0000', qr/No such file/, 'also by rotation');
@@ -292,7 +311,7 @@ for my $make (@statements)
 	my $c = canary();
 	my $file = key_file('value', "$c\n");
 	my $r = $f->try_sql("$log_all SELECT flohsync.set_secret('acme', 'token', rtrim(pg_read_file('$file'), E'\\n'))");
-	is(secret('acme', 'token'), $c, 'a secret from a file') or diag($r->{text});
+	is(sent('acme'), $c, 'a secret from a file') or diag($r->{text});
 	unlink $file;
 }
 
@@ -302,9 +321,9 @@ for my $mode (-x $pgbench ? qw(extended prepared) : ())
 {
 	my $c = canary();
 	append_to_file("$dir/script", ($log_all =~ s/; */;\n/gr) . "SELECT flohsync.set_secret(:c, :n, :v);\nSELECT flohsync.set_secret(:c, :v, :n);\n");
-	run_log([ $pgbench, '-n', '-t', 1, '-M', $mode, '-f', "$dir/script", '-D', 'c=acme', '-D', 'n=token', '-D', "v=$c a", $f->node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
+	run_log([ $pgbench, '-n', '-t', 1, '-M', $mode, '-f', "$dir/script", '-D', 'c=box', '-D', 'n=value', '-D', "v=$c a", $f->node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
 	like($err, qr/not the name of a secret/, "the client hears of an error, with protocol $mode");
-	is(secret('acme', 'token'), "$c a", 'and what was right is stored');
+	is(sent('box'), "$c a", 'and what was right is stored');
 	unlink "$dir/script";
 }
 
@@ -319,7 +338,7 @@ for my $mode (-x $pgbench ? qw(extended prepared) : ())
 	is($f->sql("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%canary%'"), 0, 'in no session');
 	$f->sql('SELECT pg_advisory_unlock(4711)');
 	ok($f->finish($_)->{ok}, 'the statement succeeds') for $holder, $setter;
-	is(secret('acme', 'token'), $c, 'and has stored the secret');
+	is(sent('acme'), $c, 'and has stored the secret');
 }
 # The last statement of an idle session is shown as well, also one that could not be parsed.
 for my $sql (set_secret('acme', 'token', canary()), "SELECT flohsync.set_secret('acme' '" . canary() . "')")
@@ -344,8 +363,8 @@ if (grep { $_ eq 'pg_stat_statements' } @libraries)
 	my $c = canary();
 	$f->sql(set_secret('acme', 'token', $c));
 	$f->sync('acme', 'user');
-	is($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%$canary%'"), 0, 'pg_stat_statements has constants as parameters');
-	cmp_ok($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%set_secret%'"), '>', 0, 'though it has the statement');
+	is($f->sql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%$canary%'"), 0, 'pg_stat_statements does not have it');
+	cmp_ok($f->sql('SELECT count(*) FROM pg_stat_statements'), '>', 0, 'though it has others');
 }
 
 $f->sql(set_secret('acme', 'token', my $last = canary()));
@@ -356,10 +375,10 @@ $f->sql('CHECKPOINT');
 # A dump has the ciphertext, and with the key file it is of use.
 my $dump = "$dir/dump.sql";
 run_log([ 'pg_dump', '-f', $dump, '-d', $f->node->connstr('postgres') ]) or die 'pg_dump';
-like(slurp_file($dump), qr/^COPY flohsync\.connector_secret .*\n(?:.*\n)*?[^\n]+\ttoken\t/m, 'a dump has the secrets');
+like(slurp_file($dump), qr/^COPY _flohsync\.connector_secret .*\n(?:.*\n)*?[^\n]+\ttoken\t/m, 'a dump has the secrets');
 $f->sql('CREATE DATABASE copy');
 $f->node->safe_psql('copy', slurp_file($dump));
-is($f->sql("SELECT _flohsync.secret(id, 'token') FROM flohsync.connector_definition WHERE name = 'acme'", 'copy'), $last, 'that are read in another database with the same key');
+is(sent('acme', 'copy'), $last, 'that are read in another database with the same key');
 $f->disconnect('copy');
 
 sub without_canary
@@ -393,6 +412,6 @@ without_canary('the data folder', split /\n/, `find '$data' -type f ! -path '*/p
 
 $f->node->start;
 is($f->sql("SELECT flohsync.drop_connector('acme')"), '', 'a connector is dropped');
-is($f->sql('SELECT count(*) FROM _flohsync.connector_secret'), 1, 'and its secrets with it');
+is($f->sql("SELECT string_agg(connector, ' ' ORDER BY connector) FROM flohsync.connector_secrets"), 'box other', 'and its secrets with it');
 $f->invariants;
 done_testing();

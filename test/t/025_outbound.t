@@ -167,9 +167,12 @@ for my $value ("a\r\nX-Evil: 1", "a\nb", "a\x{7f}", "a\x01b", "\r")
 # Past the checks, by hand
 $f->sql("SELECT flohsync.update_connector('c', '{\"config\": " . json_text({ url => $f->url, commands => ['listUsers'] }) . "}')");
 my $asked = $f->up('log', last => 0)->{requests};
-$f->sql("UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))");
+# Past the trigger that refuses it, the code that sends refuses it as well.
+sub unguarded { return $f->sql("SET session_replication_role = replica; $_[0]; RESET session_replication_role") }
+is($f->try_sql("UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))")->{state}, '22023', 'no statement stores it');
+unguarded("UPDATE flohsync.connector_definition SET config = config || jsonb_build_object('headers', jsonb_build_object('X-A', E'x\\r\\nX-Evil: 1'))");
 like($f->json("SELECT flohsync.test_connector('c')")->{error}, qr/not sent.*control characters/, 'what is in the table by other ways is not sent either');
-$f->sql("UPDATE flohsync.connector_definition SET config = jsonb_build_object('commands', '[\"listUsers\"]'::jsonb, 'url', E'http://127.0.0.1:$port/ HTTP/1.1\\r\\nX-Evil: 1')");
+unguarded("UPDATE flohsync.connector_definition SET config = jsonb_build_object('commands', '[\"listUsers\"]'::jsonb, 'url', E'http://127.0.0.1:$port/ HTTP/1.1\\r\\nX-Evil: 1')");
 like($f->json("SELECT flohsync.test_connector('c')")->{error}, qr/not sent.*control characters/, 'nor as an address');
 is($f->up('log', last => 0)->{requests}, $asked, 'nothing came');
 
@@ -276,7 +279,7 @@ for my $case (
 	[ [ 'gzip_bomb', bytes => 200 << 20 ], qr/larger than flohsync\.http_max_response_size \(1024 kB\)/, 'a compressed bomb' ],
 	[ ['endless_body'], qr/larger than flohsync\.http_max_response_size/, 'an endless body' ],
 	[ [ 'endless_body', length => 1 ], qr/larger than flohsync\.http_max_response_size/, 'an announced terabyte' ],
-	[ ['header_flood'], qr/headers of the answer are larger than 64 kB|too large|exceed/i, 'endless headers' ],
+	[ ['header_flood'], qr/the answer has more than 500 headers/, 'endless headers' ],
 	[ [ 'raw', body => "no header at all\n{\"success\":true,\"payload\":{\"resources\":[]}}" ], qr/HTTP\/0\.9/, 'an answer of HTTP/0.9' ],
 	[ ['hang'], qr/timed out/i, 'an answer that does not come' ],
 	[ [ 'drip', rate => 1 ], qr/timed out|too slow/i, 'one that comes byte by byte' ])

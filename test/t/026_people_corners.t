@@ -34,7 +34,9 @@ sub let_go
 	$f->sql("select pg_advisory_unlock(hashtext('$GATE'))");
 	return $f->finish($h);
 }
-sub waits_for_it { return $f->wait_for("select exists (select from pg_stat_activity a where cardinality(pg_blocking_pids(a.pid)) > 0 and a.wait_event_type = 'Lock' and a.wait_event <> 'advisory')") }
+# Somebody waits for who waits for the gate.
+sub waits_for_it { return $f->wait_for("select exists (select from pg_stat_activity a join pg_stat_activity h on h.pid = any (pg_blocking_pids(a.pid))
+	where a.wait_event_type = 'Lock' and h.wait_event_type = 'Lock' and h.wait_event = 'advisory')") }
 
 #
 # Who leaves, and comes back

@@ -272,6 +272,8 @@ for my $style (qw(link next))
 	{
 		$definition->{http} = { allow_hosts => $hosts };
 		$f->sql("SELECT flohsync.update_connector('$c', " . Flohsync::jsonb({ definition => $definition }) . ')');
+		# With one more host to go to, it must be set again.
+		$f->secret($c, 'token', 'canary-token');
 		$f->up('options', origin => $other->origin);
 		$f->ends_with($c, 'user', 'blocked_address', qr/./, "$style to another origin" . (@$hosts ? ', allowed, but without TLS' : ''));
 		silent("$style to another origin");

@@ -23,7 +23,7 @@ sub hook
 }
 sub event { my ($action, $id, $data, %more) = @_; return { action => $action, resourceId => $id, resourceType => 'user', defined $data ? (data => $data) : (), %more } }
 sub row { return decode_utf8($f->sql("select concat_ws('|', display_name, email, attributes::text, case when stale_since is not null then 'stale' end) from flohsync.connector_resource where external_id = " . literal($_[0]))) }
-sub count_of { return $f->sql("select count(*) from flohsync.$_[0]") }
+sub count_of { return $f->sql("select count(*) from " . ($_[0] =~ /^(webhook_delivery|resource_tombstone|record_change)$/ ? '_' : '') . "flohsync.$_[0]") }
 sub ago { my ($s) = @_; return $f->sql("select _flohsync.iso(clock_timestamp() - make_interval(secs => $s))") }
 
 #
@@ -132,7 +132,7 @@ like(hook($_->[0]), qr/^22023: .*$_->[1]/, "refused: $_->[1]")
   [ event('updated', 'u-1', { email => 'x' x 256 }), 'email is longer' ],
   [ event('updated', 'u-1', { attributes => [ 1 ] }), 'attributes is not an object' ], [ event('created', 'new', { attributes => 'x' }), 'attributes is not an object' ],
   [ event('updated', 'u-1', { externalId => 'u-2' }), '"data.externalId" is not the resourceId' ],
-  [ event('updated', 'u-1', {}, resourceType => 'us er'), 'us er. is not a resource type' ], [ event('deleted', 'u-1', undef, resourceType => 'x' x 65), 'is not a resource type' ],
+  [ event('updated', 'u-1', {}, resourceType => 'us er'), '"resourceType" is not a resource type' ], [ event('deleted', 'u-1', undef, resourceType => 'x' x 65), 'is not a resource type' ],
   [ event('updated', 'u-1', {}, resourceType => 5), '"resourceType" is not a text' ],
   [ event('updated', 'u-1', { attributes => { deep => eval { my $v = 1; $v = [$v] for 1 .. 70; $v } } }), 'nested' ],
   [ [ 1 ], 'the body is not a JSON object' ], [ 'text', 'the body is not a JSON object' ];
@@ -196,11 +196,11 @@ create function app.body_only(body jsonb) returns void language sql as $$ insert
 create function app.set_of(connector uuid, body jsonb) returns setof int language sql as $$ select 1 $$;
 revoke all on function app.handle(uuid, jsonb) from public;
 alter function app.handle(uuid, jsonb) owner to app_owner;
-grant usage on schema app to flohsync_worker;
-grant insert on app.seen to flohsync_worker;
+grant usage on schema app to flohsync_worker, flohsync_nobody;
+grant insert on app.seen to flohsync_worker, flohsync_nobody;
 SQL
 $f->fails_like("select flohsync.set_entitlement_handler('$_')", '22023', qr/cannot handle entitlement events/, "no handler: $_") for 'app.set_of(uuid, jsonb)', 'pg_catalog.now()', 'pg_catalog.max(int)', 'pg_catalog.jsonb_build_object()', 'pg_catalog.jsonb_concat(jsonb, jsonb)';
-$f->sql("grant execute on function flohsync.set_entitlement_handler(regprocedure), _flohsync.invalid(text, text, text) to app_owner; grant usage on schema flohsync to app_owner; grant select, insert, update, delete on _flohsync.webhook_handler to app_owner");
+$f->sql("grant execute on function flohsync.set_entitlement_handler(regprocedure) to app_owner; grant usage on schema flohsync to app_owner");
 $f->sql("set role app_owner; select flohsync.set_entitlement_handler('app.handle(uuid, jsonb)'); reset role");
 is(hook({ grant => 1 }), 'entitlement changed', 'a handler takes it');
 is(hook({ other => 1 }), 'entitlement same', 'and says whether it changed anything');
@@ -216,7 +216,7 @@ $f->sql("select flohsync.set_entitlement_handler('app.by_name(text, jsonb)')");
 is(hook({ a => 2 }), 'entitlement changed', 'one that takes the connector as a text');
 $f->sql("select flohsync.set_entitlement_handler('app.body_only(jsonb)')");
 is(hook({ a => 3 }), 'entitlement changed', 'or not at all');
-is($f->sql("select string_agg(distinct who::text, ' ') from app.seen where body ? 'a'"), 'flohsync_worker', 'one of a superuser runs as the workers do');
+is($f->sql("select string_agg(distinct who::text, ' ') from app.seen where body ? 'a'"), 'flohsync_nobody', 'one of a superuser runs as a role without rights');
 $f->sql('drop function app.body_only(jsonb)');
 like(hook({ a => 4 }), qr/^42704: the entitlement handler app.body_only\(jsonb\) of role "postgres" does not exist any more/, 'one that is gone');
 is(hook(event('created', 'still', {})), 'created changed', 'records are taken all the same');
@@ -232,7 +232,7 @@ sub as_role { my ($role, $sql) = @_; return $f->try_sql("SET SESSION AUTHORIZATI
 is(as_role('nobody', "select flohsync.handle_webhook('acme', '{}')")->{state}, '42501', 'nobody may call it');
 my $done = as_role('hooks', "select flohsync.handle_webhook('acme', '{\"action\": \"created\", \"resourceType\": \"user\", \"resourceId\": \"by-hooks\", \"data\": {}}') ->> 'changed', current_user");
 is($done->{out}, 'true|hooks', 'who is granted it may, and is himself again afterwards');
-is(as_role('hooks', "select count(*) from flohsync.$_")->{state}, '42501', "and sees nothing of $_") for qw(resource_record webhook_delivery entitlement_event connector_definition);
+is(as_role('hooks', "select count(*) from $_")->{state}, '42501', "and sees nothing of $_") for qw(flohsync.resource_record _flohsync.webhook_delivery flohsync.entitlement_event flohsync.connector_definition);
 is(as_role('hooks', "do \$\$ begin perform flohsync.handle_webhook('acme', '[]'); exception when others then perform count(*) from flohsync.resource_record; end \$\$")->{state}, '42501', 'nor after an error that he catches');
 # A trap that the caller lays in his own schemas is not stepped into.
 is(as_role('hooks', <<'SQL')->{out}, 'true', 'operators and functions of the caller are not found');

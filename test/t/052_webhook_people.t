@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use Flohsync;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $f = Flohsync->new;
@@ -11,7 +12,7 @@ my $nr = 0;
 my $c;
 
 # A directory is a table of its own, which a connector of kind sql reads.
-$f->sql('create table public.people (directory text, id text, name text, mail text, attrs jsonb, primary key (directory, id)); grant select on public.people to flohsync_worker');
+$f->sql('create table public.people (directory text, id text, name text, mail text, attrs jsonb, primary key (directory, id)); grant select on public.people to flohsync_nobody');
 sub begin
 {
 	my (%settings) = @_;
@@ -196,8 +197,8 @@ $f->sync($c, 'user');
 is(told(), 'w added, w updated, w removed', 'the next run has nothing to add');
 
 #
-# A deletion has the record and waits for post-sync, which then wants the record:
-# the server ends post-sync, as who waited last, and all of it begins again.
+# A deletion waits for post-sync before it has the record, which post-sync wants:
+# neither is ended for the other.
 #
 begin(createUsers => JSON::PP::true, deactivateUsers => JSON::PP::true, safeguards => undef);
 $f->sql("insert into public.people values ('$c', 'stays', null, 'stays\@example.com', null), ('$c', 'leaves', null, 'leaves\@example.com', null)");
@@ -221,6 +222,7 @@ is(errors(), '', 'nothing failed of the webhook');
 is($f->sql("select count(*) from flohsync.sync_error where run_id = $run"), 0, 'nor of the run');
 is(state_of('leaves@example.com') . ' ' . state_of('stays@example.com'), 'deleted active', 'who left is deactivated');
 is($f->sql("select count(*) from flohsync.connector_resource where external_id = 'leaves'"), 0, 'his record is gone');
+unlike(slurp_file($f->node->logfile), qr/deadlock detected/, 'there was no deadlock');
 
 #
 # What fails is recorded, fails nothing else, and is made up for
@@ -254,10 +256,12 @@ $f->sql("insert into public.people values ('$c', 'fire', null, 'fire\@example.co
 $f->sync($c, 'user');
 is(match_of('refused raise_exception'), 'matched exact refused@example.com', 'the next run makes up for it');
 # A matching of all goes on for longer than the caller waits.
-my $config = $f->sql("select c.id from flohsync.connector_sync_config c join flohsync.connector_definition d on d.id = c.connector_id where d.name = '$c'");
-$f->sql("select pg_advisory_lock(hashtextextended('flohsync matching $config', 0))");
+$f->sql('select pg_advisory_lock(52)');
+my $matching = $f->start_sql("BEGIN; SELECT flohsync.match_users('$c', 'user'); SELECT pg_advisory_xact_lock(52); COMMIT");
+$f->comes_true("select count(*) = 1 from pg_locks where locktype = 'advisory' and objid = 52 and not granted", 'a matching of all goes on');
 is($f->try_sql("BEGIN; SET LOCAL lock_timeout = '50ms'; select flohsync.handle_webhook('$c', '{\"action\": \"created\", \"resourceId\": \"late\", \"resourceType\": \"user\", \"data\": {\"email\": \"late\@example.com\"}}') ->> 'changed'; COMMIT")->{out}, 'true', 'a webhook that cannot wait is taken');
-$f->sql("select pg_advisory_unlock(hashtextextended('flohsync matching $config', 0))");
+$f->sql('select pg_advisory_unlock(52)');
+$f->finish($matching);
 like(errors(), qr/late: post_sync: match: canceling statement due to lock timeout/, 'that nobody was matched is recorded');
 is(match_of('late'), '', 'and so it is');
 $f->sql("insert into public.people values ('$c', 'late', null, 'late\@example.com', null)");

@@ -11,7 +11,7 @@ use Test::More;
 
 my $redis = RedisServer->new;
 my $f = Flohsync->new(upstream => 0, conf => "flohsync.redis_url = '" . $redis->url . "'\nflohsync.redis_timeout = 5s\nflohsync.redis_connect_timeout = 5s\n");
-$f->sql("create table public.people (id text primary key, name text, email text, attributes jsonb); grant select on public.people to flohsync_worker");
+$f->sql("create table public.people (id text primary key, name text, email text, attributes jsonb); grant select on public.people to flohsync_nobody");
 $f->sql("select flohsync.create_connector('acme', 'sql', '{\"queries\": {\"user\": \"select id as external_id, name as display_name, email, attributes from public.people\"}}')");
 $f->configure('acme', 'user', createUsers => JSON::PP::true, safeguards => undef);
 

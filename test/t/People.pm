@@ -20,7 +20,7 @@ sub begin
 	my ($settings, %opt) = @_;
 	$c = 'hr' . ++$nr;
 	$f->sql("create table if not exists public.people (directory text, id text, name text, mail text, attrs jsonb, primary key (directory, id));
-		grant select on public.people to flohsync_worker");
+		grant select on public.people to flohsync_nobody");
 	$f->sql("select flohsync.create_connector('$c', 'sql', jsonb_build_object('queries', jsonb_build_object('user',
 		'select id as external_id, name as display_name, mail as email, attrs as attributes from public.people where directory = ''$c'' order by id')))");
 	$f->configure($c, 'user', %$settings);

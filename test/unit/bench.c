@@ -94,7 +94,7 @@ main(int argc, char **argv)
 	printf("%-18s %6s %8s %8s %8s %8s %8s\n", "us/record", "bytes", "best", "median", "utf8", "parse", "sha256");
 	for (int shape = 0; shape < NSHAPES; shape++)
 	{
-		PageParser *parser = page_parser_create(NULL, 0);
+		PageParser *parser = page_parser_create(NULL, 0, NULL);
 		JsonParser *json = json_parser_create();
 		Canonical  *canonical = canonical_create();
 		size_t		len;

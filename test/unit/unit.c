@@ -130,7 +130,105 @@ test_parser(void)
 	   (parser->nodes[JSON_ROOT].flags & JSON_F_BAD_ESCAPE), "so is U+0000 in a key");
 	ok(json_parse(parser, "\"\\ud83d\\ude00\"", 14, 64) &&
 	   (parser->nodes[JSON_ROOT].flags & JSON_F_BAD_ESCAPE) == 0, "a pair is not");
+	ok(json_parse(parser, NULL, 0, 64) == false, "no bytes at no address are no JSON");
 	free(deep);
+}
+
+/* Is a text, each character of it written as an escape, the value of a key? */
+static bool
+escaped_equals(const char *value, const char *with)
+{
+	JsonParser *parser = json_parser_create();
+	char	   *json = malloc(strlen(value) * 6 + 10);
+	char	   *out = json;
+
+	*out++ = '{';
+	*out++ = '"';
+	for (const char *p = value; *p; p++)
+		out += sprintf(out, "\\u%04x", (unsigned char) *p);
+	strcpy(out, "\":1}");
+	if (!json_parse(parser, json, strlen(json), 64))
+		return false;
+	return json_member(parser, JSON_ROOT, with, strlen(with)) != 0;
+}
+
+static void
+test_equals(void)
+{
+	char		name[100];
+	char		other[100];
+	int			wrong = 0;
+	JsonParser *parser = json_parser_create();
+	const char *json = "\"\\\\\\\"\\/\\b\\f\\n\\r\\t \\u00e9\\u20ac\\ud83d\\ude00 x\"";
+	const char *text = "\\\"/\b\f\n\r\t \xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80 x";
+
+	/* 42 characters, and 256 bytes, is where it mattered. */
+	for (int n = 0; n < 99; n++)
+	{
+		memset(name, 'k', n);
+		name[n] = '\0';
+		strcpy(other, name);
+		wrong += !escaped_equals(name, name);
+		strcat(other, "k");
+		wrong += escaped_equals(name, other) || escaped_equals(other, name);
+		if (n > 0)
+		{
+			strcpy(other, name);
+			other[n - 1] = 'x';
+			wrong += escaped_equals(name, other);
+		}
+	}
+	is_int(wrong, 0, "keys that are all escapes, of any length");
+	json_parse(parser, json, strlen(json), 64);
+	ok(json_string_equals(parser, &parser->nodes[JSON_ROOT], text, strlen(text)), "a text with every escape");
+	for (int i = 0; i < (int) strlen(text); i++)
+		wrong += json_string_equals(parser, &parser->nodes[JSON_ROOT], text, i);
+	is_int(wrong, 0, "is none of its beginnings");
+}
+
+static size_t
+weight_of(const char *json, uint32_t *depth)
+{
+	JsonParser *parser = json_parser_create();
+
+	return json_parse(parser, json, strlen(json), 64) ? json_weight(parser, JSON_ROOT, depth) : 0;
+}
+
+static void
+test_weight(void)
+{
+	JsonParser *parser = json_parser_create();
+	const char *json = "[[1,{\"a\":[2,3]}],[],{\"b\":[[[4]]]}]";
+	uint32_t	depth;
+	uint32_t	second;
+	uint32_t	third;
+
+	for (int i = 0; i < 2; i++)
+	{
+		const char *unit = i == 0 ? "{}," : "[],";
+		char	   *many = malloc(3 * 10000 + 10);
+
+		strcpy(many, "[");
+		for (int k = 0; k < 10000; k++)
+			memcpy(many + 1 + 3 * k, unit, 3);
+		strcpy(many + 1 + 3 * 10000, "1]");
+		ok(weight_of(many, &depth) > 10000 * 300 && depth == 2, "many small values weigh much");
+		ok(weight_of(many, NULL) <= strlen(many) * JSON_MOST_WEIGHT, "and not more than a text can");
+	}
+	weight_of("[]", &depth);
+	is_int(depth, 1, "the depth of an empty array");
+	weight_of("7", &depth);
+	is_int(depth, 0, "of a number");
+	weight_of(json, &depth);
+	is_int(depth, 5, "of what is nested");
+	/* Only what is in it counts, wherever it stands. */
+	json_parse(parser, json, strlen(json), 64);
+	second = parser->nodes[parser->nodes[JSON_ROOT].child].next;
+	third = parser->nodes[second].next;
+	is_int(json_weight(parser, second, &depth), weight_of("[]", NULL), "an inner value, in the middle");
+	is_int(json_weight(parser, third, &depth), weight_of("{\"b\":[[[4]]]}", NULL), "and the last one");
+	is_int(depth, 4, "with its depth");
+	is_int(json_weight(parser, parser->nodes[JSON_ROOT].child, NULL), weight_of("[1,{\"a\":[2,3]}]", NULL), "and the first one");
 }
 
 static void
@@ -294,6 +392,16 @@ test_rules(void)
 	   "a record over 8 MB is set aside");
 	is(text_of(page.faults[0].external_id), "big", "with its id");
 
+	for (int i = 0; i < 2; i++)
+	{
+		char	   *heavy = palloc(6 * 1000 * 1000);
+
+		/* 128 MB is what a record may take; 6000 leave room, 600,000 do not. */
+		sprintf(heavy, "[{\"externalId\":\"h\",\"attributes\":{\"a\":[%s1]}}]", repeat("{},", i ? 600000 : 6000));
+		ok(page_parse_records(parser, heavy, strlen(heavy), &page, &problem) && page.nfaults == i &&
+		   (!i || strcmp(page.faults[0].error_class, "too_many_values") == 0), "many values in a record");
+		ok(i ? strncmp(page.faults[0].external_id.data, "h", 1) == 0 : page.heaviest > 6000 * 200, "and what they weigh");
+	}
 	{
 		char	   *numbers = palloc(1024 * 1024);
 
@@ -387,7 +495,31 @@ test_page(void)
 	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[1%s]}}", repeat(",1", 9999));
 	ok(page_of(body) && page.nfaults == 10000, "10000 records are taken");
 	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[1%s]}}", repeat(",1", 10000));
-	ok(!page_of(body), "10001 are not");
+	ok(!page_of(body) && page.too_large, "10001 are not");
+	is(problem, "the page has 10001 records, more than 10000", "which is said");
+	body = palloc(4 * 1000 * 1000);
+	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[],\"deleted\":[\"x\"%s]}}", repeat(",\"x\"", 99999));
+	ok(page_of(body) && page.ndeleted == 100000, "100000 deleted ids are taken");
+	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[],\"deleted\":[\"x\"%s]}}", repeat(",0.5", 100000));
+	ok(!page_of(body) && page.too_large, "100001 are not, also if they are none");
+	is(problem, "payload.deleted has 100001 entries, more than 100000", "which is said");
+	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":\"%s\"}}", repeat("\\u0061", 16384));
+	ok(page_of(body) && strlen(page.next_cursor) == 16384, "a cursor of 16384 bytes");
+	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":\"%s\"}}", repeat("a", 16385));
+	ok(!page_of(body) && page.too_large, "one more is too many");
+	is(problem, "payload.nextCursor has 16385 bytes, more than 16384", "which is said");
+	sprintf(body, "{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":%s}}", repeat("7", 16385));
+	ok(!page_of(body) && page.too_large, "also of digits");
+	ok(!page_of("{\"success\":true}") && !page.too_large, "what is no page is none of this");
+	body = palloc(2 * 1000 * 1000 + 100);
+	sprintf(body, "[1%s]", repeat(",1", 1000000));
+	ok(!page_parse_records(parser, body, strlen(body), &page, &problem), "a million and one records at once are not taken");
+	is(problem, "there are 1000001, more than 1000000", "which is said");
+	strcpy(body + strlen(body) - 3, "]");
+	ok(page_parse_records(parser, body, strlen(body), &page, &problem) && page.nfaults == 1000000, "a million are");
+	page_fault(parser, &page, (Slice) {"one more", 8}, "record_too_large", (Slice) {"", 0});
+	ok(page.nfaults == 1000001 && page.received == 1000001 && page.faults[1000000].position == 1000000 && strcmp(page.faults[0].error_class, "record_type") == 0,
+	   "and one more fault has room");
 
 	ok(page_parse_records(parser, " [{\"externalId\":1},{\"externalId\":2}]", 36, &page, &problem) && page.nrecords == 2,
 	   "a bare list of records");
@@ -417,7 +549,7 @@ static void
 test_hash(void)
 {
 	static const char *const ignored[] = {"lastLogin", "attributes.a.b", "x.y.z", "list.seen", ""};
-	PageParser *ignoring = page_parser_create(ignored, lengthof(ignored));
+	PageParser *ignoring = page_parser_create(ignored, lengthof(ignored), NULL);
 	Canonical  *canonical = canonical_create();
 	char		one[65];
 	char		two[65];
@@ -453,7 +585,7 @@ test_hash(void)
 	ok(memcmp(page.records[0].attributes.data, "{}", 2) == 0, "attributes are the bytes that came");
 	{
 		static const char *const urn[] = {"urn:x:2.0:User.seen"};
-		PageParser *dotted = page_parser_create(urn, 1);
+		PageParser *dotted = page_parser_create(urn, 1, NULL);
 
 		hash_of(dotted, "{\"externalId\":\"a\",\"attributes\":{\"urn:x:2.0:User\":{\"seen\":1}}}", one);
 		hash_of(parser, "{\"externalId\":\"a\",\"attributes\":{\"urn:x:2.0:User\":{}}}", two);
@@ -461,27 +593,45 @@ test_hash(void)
 	}
 }
 
+/* Gathers the ids of groups, up to "d". */
+static bool
+gather_group(void *arg, Slice id)
+{
+	char	   *out = arg;
+
+	snprintf(out + strlen(out), 100 - strlen(out), "%.*s ", id.len, id.data);
+	return id.len == 1 && *id.data == 'd';
+}
+
 static void
 test_groups(void)
 {
 	const char *record = "{\"externalId\":\"u\",\"attributes\":{\"groups\":[\"a\",12,{\"id\":\"b\"},{\"externalId\":\"c\"},"
-		"{\"id\":null,\"externalId\":7},{},null,true,\"\\u0064\",[]]}}";
-	Slice		ids[3];
+		"{\"id\":null,\"externalId\":7},{},null,true,\"\\u0064\",[],\"behind\"]}}";
+	char		ids[100] = "";
+	Record		untied;
 
 	page_parse_records(parser, record, strlen(record), &page, &problem);
-	is_int(page_group_ids(parser, &page.records[0], ids, 3), 6, "groups are counted past the room");
-	is(text_of(ids[0]), "a", "a text");
-	is(text_of(ids[1]), "12", "an integer");
-	is(text_of(ids[2]), "b", "an object's id");
+	ok(page_group_ids(parser, &page.records[0], gather_group, ids), "the visitor ends it");
+	is(ids, "a 12 b c 7 d ", "texts, integers, and either id of an object");
+	untied = page.records[0];
+	untied.attributes_node = 0;
+	ids[0] = '\0';
+	ok(page_group_ids(parser, &untied, gather_group, ids) && page_group_ids(parser, &untied, gather_group, ids),
+	   "attributes without their tree, twice");
+	is(ids, "a 12 b c 7 d a 12 b c 7 d ", "say the same");
 	hash_of(parser, "{\"externalId\":\"u\",\"attributes\":{\"groups\":\"a\"}}", (char[65]) {0});
-	is_int(page_group_ids(parser, &page.records[0], ids, 3), 0, "groups that are no list");
+	ids[0] = '\0';
+	ok(!page_group_ids(parser, &page.records[0], gather_group, ids) && ids[0] == '\0', "groups that are no list");
 }
 
 int
 main(void)
 {
-	parser = page_parser_create(NULL, 0);
+	parser = page_parser_create(NULL, 0, NULL);
 	test_parser();
+	test_equals();
+	test_weight();
 	test_canonical();
 	test_rules();
 	test_page();
@@ -490,6 +640,7 @@ main(void)
 	test_crypto();
 	test_outbound();
 	test_rest();
+	test_text();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }

@@ -96,6 +96,15 @@ test_hmac(void)
 }
 
 static void
+test_sha256(void)
+{
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+
+	ok(crypto_sha256("abc", 3, digest), "SHA-256 of FIPS 180-4's example");
+	is(hex_of(digest, sizeof(digest)), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "is what it says");
+}
+
+static void
 test_gcm(void)
 {
 	static const char key0[] = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -351,6 +360,7 @@ void
 test_crypto(void)
 {
 	test_hmac();
+	test_sha256();
 	test_gcm();
 	test_seal();
 	test_encodings();

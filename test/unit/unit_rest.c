@@ -214,6 +214,8 @@ test_templates(void)
 }
 
 /* A page of mapped records: externalId $.id, displayName $.name, attributes $; gone: $.gone. */
+static bool partial_page;
+
 static UpstreamPage *
 map_page(PageParser *page_parser, const char *body)
 {
@@ -223,6 +225,7 @@ map_page(PageParser *page_parser, const char *body)
 
 	if (json == NULL || !page_mapped_room(page_parser, &page, json->nodes[JSON_ROOT].count, &problem))
 		return NULL;
+	page.partial = partial_page;
 	for (uint32 i = json->nodes[JSON_ROOT].child; i != 0; i = json->nodes[i].next)
 	{
 		bool		object = json->nodes[i].type == JSON_OBJECT;
@@ -244,8 +247,8 @@ test_mapped(void)
 {
 	static const CanonicalPath exclude[] = {{"login", 5, 0}, {"a\0b", 3, 0}, {"x.y", 3, 0}};
 	static const char *const ignore[] = {"seen", "c.d"};
-	PageParser *plain = page_parser_create(NULL, 0);
-	PageParser *without = page_parser_create(ignore, lengthof(ignore));
+	PageParser *plain = page_parser_create(NULL, 0, NULL);
+	PageParser *without = page_parser_create(ignore, lengthof(ignore), NULL);
 	UpstreamPage *page;
 	UpstreamPage whole;
 	const char *problem;
@@ -285,6 +288,73 @@ test_mapped(void)
 	is_int(map_page(plain, "[]")->nrecords, 0, "mapped: nothing");
 }
 
+/* Records and deletions of a few ids in all orders, against what a walk over them says. */
+static void
+test_undone(void)
+{
+	PageParser *page_parser = page_parser_create(NULL, 0, NULL);
+	int			wrong = 0;
+
+	for (int round = 0; round < 3000; round++)
+	{
+		char		body[4096] = "[";
+		int			n = round % 24;
+		uint32		random = round * 2654435761u;
+		int			last_gone[4] = {-1, -1, -1, -1};
+		int			last_record[4] = {-1, -1, -1, -1};
+		int			kept[4] = {0};
+		int			records = 0;
+		int			deleted = 0;
+		int			gone = 0;
+		UpstreamPage *page;
+
+		partial_page = round % 2;
+		for (int i = 0; i < n; i++)
+		{
+			int			id;
+			bool		is_gone;
+
+			random = random * 1664525u + 1013904223u;
+			id = random >> 30;
+			is_gone = (random >> 20) % 3 == 0;
+			sprintf(body + strlen(body), "%s{\"id\":\"%.*s\",\"name\":\"%d\"%s}", i ? "," : "", id + 1, "aaaa", i, is_gone ? ",\"gone\":1" : "");
+			if (is_gone)
+			{
+				last_gone[id] = i;
+				kept[id] = 0;
+				gone++;
+			}
+			else
+			{
+				last_record[id] = i;
+				kept[id] = partial_page ? kept[id] + 1 : 1;
+			}
+		}
+		strcat(body, "]");
+		for (int id = 0; id < 4; id++)
+		{
+			records += kept[id];
+			deleted += last_gone[id] > last_record[id];
+		}
+		page = map_page(page_parser, body);
+		wrong += page->nrecords != records || page->ndeleted != deleted || page->gone != gone ||
+			page->nrecords + page->duplicates + page->gone != n;
+		for (int i = 0; i < page->nrecords; i++)
+		{
+			int			id = page->records[i].external_id.len - 1;
+			int			at = atoi(pnstrdup(page->records[i].display_name.data, page->records[i].display_name.len));
+
+			wrong += at != (int) page->records[i].position || at < last_gone[id] || (!partial_page && at != last_record[id]);
+			if (i > 0)
+				wrong += page->records[i - 1].external_id.len > id + 1 || (page->records[i - 1].external_id.len == id + 1 && (int) page->records[i - 1].position >= at);
+		}
+		for (int i = 0; i < page->ndeleted; i++)
+			wrong += last_gone[page->deleted[i].len - 1] < last_record[page->deleted[i].len - 1];
+	}
+	partial_page = false;
+	is_int(wrong, 0, "undone: records and deletions in any order");
+}
+
 void
 test_rest(void)
 {
@@ -292,4 +362,5 @@ test_rest(void)
 	test_links();
 	test_templates();
 	test_mapped();
+	test_undone();
 }

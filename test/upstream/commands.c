@@ -73,7 +73,7 @@ list(call *c, const data_type *type, request *q)
 	journal_request(c, q->command, type->name, p.at.page);
 	faults_match(&s, type->name, p.at.page, false);
 	c->answer.status = MHD_HTTP_OK;
-	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
+	if (s.n > 0 && spoil_answer(&s, c, q))
 		return command_finish(c, &s, 0);
 	if (p.at.epoch < cursor_oldest)
 	{
@@ -110,7 +110,7 @@ single(call *c, const data_type *type, request *q)
 	journal_request(c, q->command, type->name, 0);
 	faults_match(&s, type->name, 0, true);
 	c->answer.status = MHD_HTTP_OK;
-	if (s.n > 0 && spoil_answer(&s, &c->answer, q))
+	if (s.n > 0 && spoil_answer(&s, c, q))
 		return command_finish(c, &s, 0);
 	if (number == 0 || type->records[number - 1].deleted)
 	{

@@ -51,6 +51,8 @@ static const fault_kind kinds[] = {
 	{"status", STRIKE_ANSWER, "code (503), retry_after=any text, html=1, content_type, POST body"},
 	{"html", STRIKE_ANSWER, "code (200)"},
 	{"body", STRIKE_ANSWER, "code (200), content_type, POST body"},
+	{"repeated", STRIKE_ANSWER, "code (200), head, unit (its number for %d), count, tail"},
+	{"echo", STRIKE_ANSWER, "code (200), of=header|uri|body (authorization), json=0, content_type"},
 	{"success_false", STRIKE_ANSWER, "code (200), message"},
 	{"expired_cursor", STRIKE_ANSWER, "code (410), message (expiredCursor); only with a cursor"},
 	{"redirect", STRIKE_ANSWER, "code (302), location (/elsewhere)"},

@@ -80,7 +80,7 @@ extern bool mangles(const struck *s);
 extern void mangle_record(buf *b, const page *p, size_t position, void *struck_faults);
 
 /* spoil.c */
-extern bool spoil_answer(const struck *s, answer *a, const request *q);
+extern bool spoil_answer(const struck *s, call *c, const request *q);
 extern void spoil_body(const struck *s, answer *a);
 
 /* wire.c */

@@ -270,7 +270,7 @@ token_run(call *c)
 	journal_request(c, "token", "token", 0);
 	faults_match(&s, "token", 0, false);
 	c->answer.status = MHD_HTTP_OK;
-	if (s.n > 0 && spoil_answer(&s, &c->answer, &q))
+	if (s.n > 0 && spoil_answer(&s, c, &q))
 		return command_finish(c, &s, 0);
 	wrong = complaint(c);
 	if (wrong == NULL)

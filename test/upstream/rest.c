@@ -119,7 +119,7 @@ single(rest_call *r, const char *id)
 	journal_request(c, "get", r->type->name, 0);
 	faults_match(&r->struck, r->type->name, 0, true);
 	c->answer.status = MHD_HTTP_OK;
-	if (r->struck.n > 0 && spoil_answer(&r->struck, &c->answer, &r->q))
+	if (r->struck.n > 0 && spoil_answer(&r->struck, c, &r->q))
 		return command_finish(c, &r->struck, 0);
 	if (number == 0 || (r->type->records[number - 1].deleted && !rest_option(r, "gone")))
 	{

@@ -660,7 +660,7 @@ rest_list(rest_call *r)
 	}
 	faults_match(s, r->type->name, p->at.page, false);
 	c->answer.status = MHD_HTTP_OK;
-	if (s->n > 0 && spoil_answer(s, &c->answer, &r->q))
+	if (s->n > 0 && spoil_answer(s, c, &r->q))
 		return command_finish(c, s, 0);
 	if (p->at.epoch < cursor_oldest && !p->by_position)
 	{

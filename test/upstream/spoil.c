@@ -39,6 +39,31 @@ uploaded(answer *a, const fault *f)
 	set_type(a, fault_text(f, "content_type", NULL));
 }
 
+/* A large body made of little: head, a unit many times, tail. */
+static void
+repeated(answer *a, const fault *f)
+{
+	const char *unit = fault_text(f, "unit", "");
+	const char *number = strstr(unit, "%d");
+	long long	count = fault_int(f, "count", 1);
+
+	a->body.n = 0;
+	buf_str(&a->body, fault_text(f, "head", ""));
+	for (long long i = 0; i < count; i++)
+	{
+		if (number == NULL)
+			buf_str(&a->body, unit);
+		else
+		{
+			buf_put(&a->body, unit, (size_t) (number - unit));
+			buf_int(&a->body, i);
+			buf_str(&a->body, number + 2);
+		}
+	}
+	buf_str(&a->body, fault_text(f, "tail", ""));
+	set_type(a, fault_text(f, "content_type", NULL));
+}
+
 static void
 html(answer *a)
 {
@@ -67,10 +92,40 @@ status(answer *a, const fault *f)
 		answer_error(a, a->status, message);
 }
 
+/* A part of the request, in an error message. */
+static void
+echo(call *c, const fault *f)
+{
+	answer	   *a = &c->answer;
+	const char *of = fault_text(f, "of", "authorization");
+	const char *text = strcmp(of, "uri") == 0 ? c->uri :
+		MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, of);
+	size_t		n = text ? strlen(text) : 0;
+
+	if (strcmp(of, "body") == 0)
+	{
+		text = c->body.p;
+		n = c->body.n;
+	}
+	a->body.n = 0;
+	if (fault_int(f, "json", 1))
+	{
+		buf_lit(&a->body, "{\"success\":false,\"error\":");
+		buf_json(&a->body, text ? text : "", n);
+		buf_char(&a->body, '}');
+		return;
+	}
+	if (n > 0)
+		buf_put(&a->body, text, n);
+	set_type(a, fault_text(f, "content_type", "text/plain"));
+}
+
 /* Make the whole answer, if one of the faults does; the first one wins. */
 bool
-spoil_answer(const struck *s, answer *a, const request *q)
+spoil_answer(const struck *s, call *c, const request *q)
 {
+	answer	   *a = &c->answer;
+
 	for (int i = 0; i < s->n; i++)
 	{
 		const fault *f = s->fault[i];
@@ -84,6 +139,10 @@ spoil_answer(const struck *s, answer *a, const request *q)
 			html(a);
 		else if (is(f, "body"))
 			uploaded(a, f);
+		else if (is(f, "repeated"))
+			repeated(a, f);
+		else if (is(f, "echo"))
+			echo(c, f);
 		else if (is(f, "success_false"))
 			answer_error(a, a->status, fault_text(f, "message", "the directory is not available"));
 		else if (is(f, "redirect"))

@@ -1,0 +1,114 @@
+/*
+ * shmem_token.c
+ *	  Access tokens that all processes share.
+ *
+ * Where a new token makes the one before it void, workers that each get their own
+ * would take it from each other for ever.  So what one of them got, the others
+ * use.  A token is found under the digest of everything that it was asked for
+ * with, secrets included: who finds it could have got it.
+ *
+ * Only under shared_preload_libraries; without it nothing is kept here, and each
+ * process keeps its own (rest_auth.c).
+ */
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "shmem_token.h"
+
+#define SHARED_TOKENS	64
+
+typedef struct SharedToken
+{
+	unsigned char key[SHMEM_TOKEN_KEY];
+	TimestampTz until;			/* 0: free */
+	char		token[SHMEM_TOKEN_BYTES];
+} SharedToken;
+
+typedef struct SharedTokens
+{
+	LWLock	   *lock;
+	SharedToken tokens[SHARED_TOKENS];
+} SharedTokens;
+
+static SharedTokens *shared = NULL;
+
+Size
+shmem_token_size(void)
+{
+	return MAXALIGN(sizeof(SharedTokens));
+}
+
+/* shmem_token_startup is called with AddinShmemInitLock held. */
+void
+shmem_token_startup(LWLock *lock)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("flohsync tokens", shmem_token_size(), &found);
+	if (found)
+		return;
+	memset(shared, 0, shmem_token_size());
+	shared->lock = lock;
+}
+
+static SharedToken *
+token_of(const unsigned char *key)
+{
+	for (int i = 0; i < SHARED_TOKENS; i++)
+		if (shared->tokens[i].until != 0 && memcmp(shared->tokens[i].key, key, SHMEM_TOKEN_KEY) == 0)
+			return &shared->tokens[i];
+	return NULL;
+}
+
+/* shmem_token_get copies the token of a key into a buffer of SHMEM_TOKEN_BYTES; false: there is none that is good. */
+bool
+shmem_token_get(const unsigned char *key, char *token, TimestampTz *until)
+{
+	SharedToken *t;
+	bool		found;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	t = token_of(key);
+	found = t != NULL && t->until > GetCurrentTimestamp();
+	if (found)
+	{
+		strlcpy(token, t->token, SHMEM_TOKEN_BYTES);
+		*until = t->until;
+	}
+	LWLockRelease(shared->lock);
+	return found;
+}
+
+/* shmem_token_put keeps the token of a key, in the place of an older one, or of the one that expires first; NULL: none. */
+void
+shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
+{
+	SharedToken *t;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	t = token_of(key);
+	if (t == NULL && token != NULL)
+	{
+		t = &shared->tokens[0];
+		for (int i = 1; i < SHARED_TOKENS; i++)
+			if (shared->tokens[i].until < t->until)
+				t = &shared->tokens[i];
+	}
+	if (t)
+		explicit_bzero(t, sizeof(*t));
+	/* One that does not fit is not shared, and the older one is of no use. */
+	if (token && strlen(token) < SHMEM_TOKEN_BYTES)
+	{
+		memcpy(t->key, key, SHMEM_TOKEN_KEY);
+		strcpy(t->token, token);
+		t->until = until;
+	}
+	LWLockRelease(shared->lock);
+}
