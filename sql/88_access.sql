@@ -121,7 +121,7 @@ BEGIN
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state, _flohsync.app_user TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA _flohsync TO %s', _role);
-  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text) FROM %s', _role);
+  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text), _flohsync.make_search_indexes(oid) FROM %s', _role);
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._user_create(text[], text[]), flohsync._user_deactivate(uuid[], bigint),
                   flohsync._user_reactivate(uuid[]), flohsync._profile_update(uuid[], jsonb[], text), flohsync.match_stats(text, text) TO %s', _role);
   -- An application grants what its users need to this role; its view is read as its owner.
