@@ -160,7 +160,6 @@ SELECT _flohsync.allow('reader', 'flohsync.connector_sync_config');
 
 CREATE FUNCTION _flohsync.iso(_at timestamptz) RETURNS text
 LANGUAGE sql STABLE STRICT
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 COMMENT ON FUNCTION _flohsync.iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
 

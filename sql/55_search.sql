@@ -126,8 +126,8 @@ BEGIN
   EXCEPTION WHEN data_exception THEN
     NULL;  -- not base64, not UTF-8, or not JSON
   END;
-  IF coalesce(jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
-              OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64 OR jsonb_array_length(mark) <> 4, true) THEN
+  IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
+              OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64, true) THEN
     PERFORM _flohsync.invalid('after', 'it is not what a list gave as nextAfter', 'Leave it out to begin at the start of the list.');
   END IF;
   external_id := mark ->> 0;
@@ -159,10 +159,11 @@ COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bi
   'Runs a statement that reads a list in the order of its index';
 
 -- The keys of one page, and one more if there is one.  _from and _where say of
--- which rows x the list consists, beside connector and types; _of_scope is how
--- many these are, and without a search the total; total is what is known of it.
+-- which rows x the list consists, beside connector and types; _ordered, that an
+-- index has them in the order of the list.  _of_scope is how many these are, and
+-- without a search the total; total is what is known of it.
 CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _email text, _name text, _index regclass, _connector uuid, _types text[], _search text,
-  _after_id text, _after_type text, _page_size int, _offset bigint, _of_scope bigint, INOUT total bigint,
+  _after_id text, _after_type text, _page_size int, _offset bigint, _ordered boolean, _of_scope bigint, INOUT total bigint,
   OUT external_ids text[], OUT types text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -186,17 +187,22 @@ DECLARE
   dense boolean := total IS NOT NULL;
   bound bigint;
 BEGIN
-  IF _search IS NULL THEN
+  IF _search IS NULL AND _ordered THEN
     total := _of_scope;
     SELECT w.external_ids, w.types INTO external_ids, types
       FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $6 + $7')),
                                _connector, _types, _after_id, _after_type, NULL, wanted, _offset, NULL) w;
     RETURN;
+  ELSIF _search IS NULL THEN
+    total := _of_scope;
+    EXECUTE format(page_sql, scope_sql || after_sql)
+       INTO external_ids, types USING _connector, _types, _after_id, _after_type, NULL::text, wanted, _offset;
+    RETURN;
   ELSIF length(_search) > 1000 THEN
     total := 0;
     RETURN;
   END IF;
-  IF NOT dense AND _of_scope > 100000 THEN
+  IF NOT dense AND _ordered AND _of_scope > 100000 THEN
     SELECT cardinality(w.external_ids) >= sample / 10 INTO dense
       FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $8') || ' WHERE ' || found_sql),
                                _connector, _types, _after_id, _after_type, _search, sample, 0, sample) w;
@@ -226,7 +232,7 @@ BEGIN
      INTO external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, bigint, bigint) IS
+COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, boolean, bigint, bigint) IS
   'The ids and types of a page of a list and of the row behind it, and how many rows the list has';
 
 CREATE FUNCTION _flohsync.count_of(_connector uuid, _type text, _states text[]) RETURNS bigint

@@ -90,7 +90,6 @@ SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object(
   'id', (_m).id, 'connectorId', (_m).connector_id, 'resourceType', (_m).resource_type,
   'connectorResourceId', (_m).connector_resource_id, 'externalId', (_m).external_id,
@@ -143,7 +142,8 @@ BEGIN
   END IF;
   SELECT * INTO _keys FROM _flohsync.list_keys(_from, _where, 'external_email', 'external_display_name',
     _flohsync.search_index('flohsync.connector_sync_match'), _connector, CASE WHEN _of_scope > 0 THEN ARRAY[_type] ELSE '{}' END, _search, NULL, NULL,
-    list_matches.page_size, (list_matches.page - 1)::bigint * list_matches.page_size, _of_scope, NULL);
+    list_matches.page_size, (list_matches.page - 1)::bigint * list_matches.page_size,
+    NOT (coalesce(list_matches.stale, false) AND _of_scope <= 20000), _of_scope, NULL);
   SELECT jsonb_agg(_flohsync.match_dto(m) || jsonb_build_object('staleSince', _flohsync.iso(r.stale_since)) ORDER BY k.position) INTO _data
     FROM unnest(_keys.external_ids[:list_matches.page_size]) WITH ORDINALITY AS k(external_id, position)
    CROSS JOIN LATERAL (SELECT m.* FROM flohsync.connector_sync_match m

@@ -54,7 +54,7 @@ BEGIN
     CASE WHEN stale THEN ' AND x.stale_since IS NOT NULL' WHEN NOT stale THEN ' AND x.stale_since IS NULL' ELSE '' END,
     'email', 'display_name', _flohsync.search_index('flohsync.resource_record'),
     _connector, CASE WHEN _type IS NULL THEN _flohsync.types_of(_connector) ELSE ARRAY[_type] END, _search, _after.external_id, _after.resource_type,
-    _size, CASE WHEN _after.external_id IS NULL THEN (list_resources.page - 1)::bigint * _size ELSE 0 END,
+    _size, CASE WHEN _after.external_id IS NULL THEN (list_resources.page - 1)::bigint * _size ELSE 0 END, true,
     _flohsync.count_of(_connector, _type, CASE WHEN stale THEN '{stale}' WHEN NOT stale THEN '{live}' ELSE '{live,stale}' END::text[]), _after.total);
   _more := cardinality(_keys.external_ids) > _size;
   SELECT jsonb_agg(_flohsync.resource_dto(r) ORDER BY k.position) INTO _data
