@@ -189,7 +189,6 @@ SELECT _flohsync.allow('reader', 'flohsync.connector_sync_config');
 
 CREATE FUNCTION _flohsync.iso(_at timestamptz) RETURNS text
 LANGUAGE sql STABLE STRICT
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 COMMENT ON FUNCTION _flohsync.iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
 
@@ -645,6 +644,19 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION flohsync.sync_config(text, text) IS 'The configuration of a resource type; null when there is none';
 SELECT _flohsync.allow('reader', 'flohsync.sync_config(text, text)');
+
+CREATE FUNCTION flohsync.list_sync_configs(connector text DEFAULT NULL) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT coalesce(pg_catalog.jsonb_agg(_flohsync.config_dto(c) ORDER BY d.name, c.resource_type), '[]')
+    FROM flohsync.connector_sync_config c
+    JOIN flohsync.connector_definition d ON d.id = c.connector_id
+   WHERE list_sync_configs.connector IS NULL OR d.id = (SELECT _flohsync.connector_id(list_sync_configs.connector));
+END;
+COMMENT ON FUNCTION flohsync.list_sync_configs(text) IS
+  'The configurations of a connector, or (null) of all, in the order of connector and resource type; 42704 for an unknown connector';
+SELECT _flohsync.allow('reader', 'flohsync.list_sync_configs(text)');
 
 CREATE FUNCTION _flohsync.set_sync_owner(connector text, resource_type text, owner regrole) RETURNS void
 LANGUAGE plpgsql

@@ -22,9 +22,13 @@ CREATE TABLE flohsync.resource_record (
   CONSTRAINT resource_record_key UNIQUE (external_id, resource_type, connector_id)
   -- Room on every page for a new version of one record of up to 800 bytes: then no index is written.
 ) WITH (fillfactor = 90);
-CREATE INDEX resource_record_scope ON flohsync.resource_record (connector_id, resource_type);
+CREATE INDEX resource_record_list ON flohsync.resource_record (connector_id, resource_type, external_id);
 CREATE INDEX resource_record_stale ON flohsync.resource_record (connector_id, resource_type, stale_since)
  WHERE stale_since IS NOT NULL;
+CREATE INDEX resource_record_stale_list ON flohsync.resource_record (connector_id, resource_type, external_id)
+ WHERE stale_since IS NOT NULL;
+-- Its order is of no use, and would be compared by the rules of a language.
+CREATE INDEX resource_record_email ON flohsync.resource_record USING hash (email);
 COMMENT ON TABLE flohsync.resource_record IS 'Upstream records as last observed; applications read the view connector_resource';
 COMMENT ON COLUMN flohsync.resource_record.id IS 'Identity of the record';
 COMMENT ON COLUMN flohsync.resource_record.num IS 'Short identity, kept in the ledger of a pass';

@@ -33,7 +33,10 @@ CREATE TABLE flohsync.connector_sync_match (
   CONSTRAINT connector_sync_match_key UNIQUE (connector_resource_id, connector_id, resource_type)
 );
 CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id) WHERE user_id IS NOT NULL;
-CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id);
+-- The status is looked at before the row is.
+CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id, match_status);
+CREATE INDEX connector_sync_match_review ON flohsync.connector_sync_match (connector_id, resource_type, match_status, external_id)
+ WHERE match_status <> 'matched';
 CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (_flohsync.match_key(external_email) COLLATE "C");
 CREATE INDEX connector_sync_match_former ON flohsync.connector_sync_match (connector_id, resource_type)
  WHERE match_status IN ('unmatched', 'create_pending') AND candidate_user_ids IS NOT NULL;

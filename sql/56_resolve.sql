@@ -1,26 +1,59 @@
 -- What an operator does about matches: look, link, skip, create, unlink.
 
-CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER
+-- Counted, not kept: that a record goes stale and that its match changes are two transactions' affairs.
+CREATE FUNCTION _flohsync.stale_matches(_connector uuid, _type text, _statuses text[]) RETURNS TABLE (status text, n bigint)
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT pg_catalog.jsonb_build_object(
-           'resourceType', _flohsync.check_resource_type(match_stats.resource_type), 'total', pg_catalog.count(*),
-           'matched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'matched'),
-           'unmatched', pg_catalog.count(*) FILTER (WHERE m.match_status = 'unmatched'),
-           'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_status = 'ambiguous'),
-           'manualOverride', pg_catalog.count(*) FILTER (WHERE m.match_status = 'manual_override'),
-           'skipped', pg_catalog.count(*) FILTER (WHERE m.match_status = 'skipped'),
-           'createPending', pg_catalog.count(*) FILTER (WHERE m.match_status = 'create_pending'),
-           'byConfidence', pg_catalog.jsonb_build_object(
-             'exact', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'exact'),
-             'probable', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'probable'),
-             'ambiguous', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'ambiguous'),
-             'none', pg_catalog.count(*) FILTER (WHERE m.match_confidence = 'none')))
-    FROM flohsync.connector_sync_match m
-   WHERE m.connector_id = (SELECT _flohsync.connector_id(match_stats.connector)) AND m.resource_type = match_stats.resource_type;
-END;
-COMMENT ON FUNCTION flohsync.match_stats(text, text) IS 'How many records are matched, unmatched, … and with which confidence';
+SET jit = off
+AS $$
+BEGIN
+  IF _flohsync.count_of(_connector, _type, '{stale}') > 0 AND _flohsync.count_of(_connector, _type, _statuses) > 0 THEN
+    RETURN QUERY EXECUTE format(
+      'SELECT m.match_status::text, count(*) FROM flohsync.resource_record r
+         JOIN flohsync.connector_sync_match m
+           ON m.connector_id = r.connector_id AND m.resource_type = r.resource_type AND m.external_id = r.external_id
+        WHERE r.connector_id = $1 AND r.resource_type = $2 AND r.stale_since IS NOT NULL AND m.match_status = ANY (%L) GROUP BY 1', _statuses)
+      USING _connector, _type;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.stale_matches(uuid, text, text[]) IS 'How many matches of some statuses are of stale records';
+
+CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  _connector uuid := _flohsync.connector_id(connector);
+  _type text := _flohsync.check_resource_type(match_stats.resource_type);
+BEGIN
+  -- Of those whose records are stale, no operator has to do anything.
+  RETURN (
+    WITH kept AS (
+      SELECT t.state AS status, t.confidence, t.n, 0 AS stale FROM _flohsync.tally t
+       WHERE t.connector_id = _connector AND t.resource_type = _type AND t.confidence IS NOT NULL
+      UNION ALL
+      SELECT s.status, NULL, -s.n, s.n FROM _flohsync.stale_matches(_connector, _type, '{unmatched,ambiguous,create_pending}') s
+    )
+    SELECT jsonb_build_object('resourceType', _type,
+             'total', coalesce(sum(k.n + k.stale), 0), 'stale', coalesce(sum(k.stale), 0),
+             'matched', coalesce(sum(k.n) FILTER (WHERE k.status = 'matched'), 0),
+             'unmatched', coalesce(sum(k.n) FILTER (WHERE k.status = 'unmatched'), 0),
+             'ambiguous', coalesce(sum(k.n) FILTER (WHERE k.status = 'ambiguous'), 0),
+             'manualOverride', coalesce(sum(k.n) FILTER (WHERE k.status = 'manual_override'), 0),
+             'skipped', coalesce(sum(k.n) FILTER (WHERE k.status = 'skipped'), 0),
+             'createPending', coalesce(sum(k.n) FILTER (WHERE k.status = 'create_pending'), 0),
+             'byConfidence', jsonb_build_object(
+               'exact', coalesce(sum(k.n) FILTER (WHERE k.confidence = 'exact'), 0),
+               'probable', coalesce(sum(k.n) FILTER (WHERE k.confidence = 'probable'), 0),
+               'ambiguous', coalesce(sum(k.n) FILTER (WHERE k.confidence = 'ambiguous'), 0),
+               'none', coalesce(sum(k.n) FILTER (WHERE k.confidence = 'none'), 0)))
+      FROM kept k);
+END
+$$;
+COMMENT ON FUNCTION flohsync.match_stats(text, text) IS
+  'How many records are matched, unmatched, … and with which confidence; those of unmatched, ambiguous and createPending that are stale, and so are nobody''s work, are under stale instead, and the statuses and stale add up to total';
 SELECT _flohsync.allow('reader', 'flohsync.match_stats(text, text)');
 
 CREATE FUNCTION _flohsync.match_users(connector text, resource_type text) RETURNS jsonb
@@ -59,7 +92,6 @@ SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object(
   'id', (_m).id, 'connectorId', (_m).connector_id, 'resourceType', (_m).resource_type,
   'connectorResourceId', (_m).connector_resource_id, 'externalId', (_m).external_id,
@@ -69,62 +101,62 @@ RETURN pg_catalog.jsonb_build_object(
   'resolvedAt', _flohsync.iso((_m).resolved_at), 'createdAt', _flohsync.iso((_m).created_at), 'updatedAt', _flohsync.iso((_m).updated_at));
 COMMENT ON FUNCTION _flohsync.match_dto(flohsync.connector_sync_match) IS 'A match as applications see it';
 
-CREATE FUNCTION _flohsync.like(_text text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
-COMMENT ON FUNCTION _flohsync.like(text) IS 'A pattern of LIKE for texts that contain the text';
-
-CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
-LANGUAGE plpgsql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  IF _page IS NULL OR _page < 1 THEN
-    PERFORM _flohsync.invalid('page', 'it must be at least 1', 'Pages are counted from 1.');
-  ELSIF _page_size IS NULL OR _page_size NOT BETWEEN 1 AND 2000 THEN
-    PERFORM _flohsync.invalid('page_size', 'it must be from 1 to 2000', 'The default is 50.');
-  END IF;
-END
-$$;
-COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
-
 CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
-  page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
+  page int DEFAULT 1, page_size int DEFAULT 50, stale boolean DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+  _statuses text[] := '{matched,unmatched,ambiguous,manual_override,skipped,create_pending}';
   _connector uuid := _flohsync.connector_id(connector);
   _type text := _flohsync.check_resource_type(list_matches.resource_type);
   _status text := nullif(list_matches.status, '');
-  _search text := _flohsync.like(nullif(list_matches.search, ''));
-  _total bigint;
+  _search text := _flohsync.search_fold(nullif(list_matches.search, ''));
+  _of_scope bigint;
+  _of_stale bigint;
+  _from text := 'flohsync.connector_sync_match x';
+  _where text := '';
+  _keys record;
   _data jsonb;
 BEGIN
   PERFORM _flohsync.check_page(list_matches.page, list_matches.page_size);
-  IF _status NOT IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending') THEN
+  IF _status <> ALL (_statuses) THEN
     PERFORM _flohsync.invalid('status', format('%L is not a match status', _status),
       'Match statuses are matched, unmatched, ambiguous, manual_override, skipped and create_pending.');
   END IF;
-  SELECT count(*) INTO _total FROM flohsync.connector_sync_match m
-   WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
-     AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search);
-  SELECT coalesce(jsonb_agg(_flohsync.match_dto(m) ORDER BY m.external_id), '[]') INTO _data
-    FROM (SELECT m.* FROM flohsync.connector_sync_match m
-           WHERE m.connector_id = _connector AND m.resource_type = _type AND (_status IS NULL OR m.match_status = _status)
-             AND (_search IS NULL OR m.external_id ILIKE _search COLLATE "default" OR m.external_email ILIKE _search OR m.external_display_name ILIKE _search)
-           ORDER BY m.external_id
-           LIMIT list_matches.page_size OFFSET (list_matches.page - 1)::bigint * list_matches.page_size) m;
-  RETURN jsonb_build_object('data', _data, 'total', _total, 'page', list_matches.page, 'pageSize', list_matches.page_size,
-                            'totalPages', (_total + list_matches.page_size - 1) / list_matches.page_size);
+  IF _status IS NOT NULL THEN
+    _statuses := ARRAY[_status];
+    _where := format(' AND x.match_status = %L', _status);
+  END IF;
+  _of_scope := _flohsync.count_of(_connector, _type, _statuses);
+  IF list_matches.stale IS NOT NULL THEN
+    _of_stale := (SELECT coalesce(sum(s.n), 0) FROM _flohsync.stale_matches(_connector, _type, _statuses) s);
+    _of_scope := CASE WHEN list_matches.stale THEN _of_stale ELSE _of_scope - _of_stale END;
+    IF list_matches.stale THEN
+      _from := 'flohsync.resource_record s JOIN ' || _from || '
+                ON x.connector_id = s.connector_id AND x.resource_type = s.resource_type AND x.external_id = s.external_id';
+      _where := _where || ' AND s.stale_since IS NOT NULL';
+    ELSIF _of_stale > 0 THEN
+      _where := _where || ' AND NOT EXISTS (SELECT FROM flohsync.resource_record s
+                WHERE s.connector_id = x.connector_id AND s.resource_type = x.resource_type AND s.external_id = x.external_id AND s.stale_since IS NOT NULL)';
+    END IF;
+  END IF;
+  SELECT * INTO _keys FROM _flohsync.list_keys(_from, _where, 'external_email', 'external_display_name',
+    _flohsync.search_index('flohsync.connector_sync_match'), _connector, CASE WHEN _of_scope > 0 THEN ARRAY[_type] ELSE '{}' END, _search, NULL, NULL,
+    list_matches.page_size, (list_matches.page - 1)::bigint * list_matches.page_size,
+    NOT (coalesce(list_matches.stale, false) AND _of_scope <= 20000), _of_scope, NULL);
+  SELECT jsonb_agg(_flohsync.match_dto(m) || jsonb_build_object('staleSince', _flohsync.iso(r.stale_since)) ORDER BY k.position) INTO _data
+    FROM unnest(_keys.external_ids[:list_matches.page_size]) WITH ORDINALITY AS k(external_id, position)
+   CROSS JOIN LATERAL (SELECT m.* FROM flohsync.connector_sync_match m
+     WHERE m.connector_id = _connector AND m.resource_type = _type AND m.external_id = k.external_id OFFSET 0) m  -- by index, whatever their number
+   CROSS JOIN LATERAL (SELECT r.stale_since FROM flohsync.resource_record r WHERE r.id = m.connector_resource_id OFFSET 0) r;
+  RETURN _flohsync.page_object(_data, _keys.total, list_matches.page, list_matches.page_size);
 END
 $$;
-COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int) IS
-  'A page of matches in the order of their external ids, of one status and with a text in id, name or e-mail address where these are given; pages of 1 to 2000 (50), counted from 1';
-SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int)');
+COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, boolean) IS
+  'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address whatever the case, and of records that are stale or are not, where these are given; pages of 1 to 2000 (50), counted from 1; staleSince says since when a record is stale';
+SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int, boolean)');
 
 CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE

@@ -87,9 +87,11 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        c.last_success_at
   FROM flohsync.connector_sync_config c
   JOIN flohsync.connector_definition d ON d.id = c.connector_id
+  -- A range, so that it is read in the order of sync_run_history: in that of the ids of all
+  -- runs, a configuration without one would be looked for to the end.
   LEFT JOIN LATERAL (SELECT x.id, x.started_at, x.status, x.error FROM flohsync.sync_run x
-                      WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type
-                      ORDER BY x.id DESC LIMIT 1) r ON true
+                      WHERE x.connector_id BETWEEN c.connector_id AND c.connector_id AND x.resource_type = c.resource_type
+                      ORDER BY x.connector_id, x.id DESC LIMIT 1) r ON true
   LEFT JOIN LATERAL (SELECT x.id, x.finished_at FROM flohsync.sync_run x
                       WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type AND x.status = 'held'
                       ORDER BY x.id DESC LIMIT 1) h ON true;

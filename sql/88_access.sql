@@ -143,7 +143,7 @@ BEGIN
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state, _flohsync.app_user TO %s', _role);
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA _flohsync TO %s', _role);
-  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text), _flohsync.caller() FROM %s', _role);
+  EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text), _flohsync.caller(), _flohsync.make_search_indexes(oid) FROM %s', _role);
   -- What runs as the owner on behalf of a caller is not for code behind the seam.
   FOR inner_half IN SELECT p.oid FROM pg_proc p JOIN pg_proc o ON o.prosrc = 'flohsync_as_owner' AND o.proname = p.proname AND o.proargtypes = p.proargtypes
                      WHERE p.pronamespace = '_flohsync'::regnamespace LOOP

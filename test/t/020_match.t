@@ -257,7 +257,7 @@ is_deeply($f->json("select flohsync.bulk_resolve_matches('op', array['" . id_of(
 #
 
 is_deeply($f->json("select flohsync.match_stats('op', 'user')"),
-	{ resourceType => 'user', total => 7, matched => 2, unmatched => 1, ambiguous => 1, manualOverride => 1, skipped => 2, createPending => 0,
+	{ resourceType => 'user', total => 7, stale => 0, matched => 2, unmatched => 1, ambiguous => 1, manualOverride => 1, skipped => 2, createPending => 0,
 	  byConfidence => { exact => 3, probable => 0, ambiguous => 1, none => 3 } }, 'match_stats');
 sub list { return $f->json("select flohsync.list_matches('op', 'user', $_[0])") }
 my $page = list('page_size => 3, page => 3');
@@ -269,7 +269,7 @@ is(join(' ', map { $_->{externalId} } @{ list("search => 'W_O'")->{data} }), 'ne
 is(join(' ', map { $_->{externalId} } @{ list("search => 'TAKEN\@'")->{data} }), 'taken', 'e-mail addresses are searched');
 is_deeply([ sort keys %{ list("search => 'taken'")->{data}[0] } ],
 	[ sort qw(id connectorId resourceType connectorResourceId externalId externalDisplayName externalEmail userId matchStatus matchConfidence matchStrategy
-		candidateUserIds resolutionNotes resolvedBy resolvedAt createdAt updatedAt) ], 'an item has every key');
+		candidateUserIds resolutionNotes resolvedBy resolvedAt createdAt updatedAt staleSince) ], 'an item has every key');
 $f->fails_like("select flohsync.list_matches('op', 'user', $_)", '22023', qr/page|status/, "list_matches($_)")
   for 'page => 0', 'page_size => 0', 'page_size => 2001', "'lost'", 'page => null';
 my $explained = $f->json("select flohsync.explain_match('op', 'user', 'taken')");

@@ -29,6 +29,8 @@ my %reading = (
 	'workers' => 'select * from flohsync.workers', 'runs' => 'select * from flohsync.sync_run', 'errors' => 'select * from flohsync.sync_error',
 	'sync_config' => "select flohsync.sync_config('c', 'user')", 'sync_status' => "select flohsync.sync_status('c', 'user')",
 	'match_stats' => "select flohsync.match_stats('c', 'user')", 'list_matches' => "select flohsync.list_matches('c', 'user', 'matched', 'user')",
+	'list_resources' => "select flohsync.list_resources('c', search => 'user')", 'get_resource' => "select flohsync.get_resource('c', 'user', 'user-0000001')",
+	'list_sync_configs' => "select flohsync.list_sync_configs()",
 	'explain_match' => "select flohsync.explain_match('c', 'user', 'user-0000001')", 'metrics' => 'select flohsync.metrics()',
 	'cron_next' => "select flohsync.cron_next('0 2 * * MON#2', now(), 'Europe/Zurich')", 'resource_hash' => "select flohsync.resource_hash('a', null, null, '{}')",
 	'validate_definition' => "select flohsync.validate_definition(flohsync.connector_template('okta'))", 'connector_templates' => 'select * from flohsync.connector_templates()',
@@ -46,7 +48,7 @@ my %managing = (
 	'bulk_resolve_matches' => "select flohsync.bulk_resolve_matches('c', array['$match'::uuid], 'skip')", 'claim_workflow_jobs' => 'select * from flohsync.claim_workflow_jobs(1)',
 	'handle_webhook' => "select flohsync.handle_webhook('c', '{\"action\": \"updated\", \"resourceId\": \"x\", \"resourceType\": \"user\", \"data\": {\"displayName\": \"X\"}}')",
 	'cache_invalidate' => "select flohsync.cache_invalidate('c', 'user', 'x')", 'cache_clear' => "select flohsync.cache_clear('c')",
-	'sync' => "call flohsync.sync('c', 'user')",
+	'sync' => "call flohsync.sync('c', 'user')", 'enable_search' => 'select flohsync.enable_search()',
 );
 for my $what (sort keys %reading)
 {

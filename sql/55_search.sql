@@ -1,0 +1,248 @@
+-- Lists: pages of records and matches, in the order of an index, searched or not.
+--
+-- What is searched for is folded, and so is what it is looked for in (src/
+-- sqlfn_search.c).  A search that finds little fetches all of it, with the indexes
+-- of enable_search() without reading the rest; one that finds much walks the list
+-- in its order until a page is full.  Which it is, is not guessed from statistics,
+-- which tables that were just loaded have not, but tried with the first rows.
+
+CREATE FUNCTION _flohsync.search_fold(_text text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_search_fold';
+COMMENT ON FUNCTION _flohsync.search_fold(text) IS 'A text as it is searched: its letters of all languages in lower case, where ICU or the locale knows them';
+
+CREATE FUNCTION _flohsync.search_text(_external_id text, _email text, _display_name text) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_search_text';
+COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS 'What of a record can be searched, folded, in one text; for the indexes of enable_search()';
+
+CREATE FUNCTION _flohsync.search_found(_folded text, _external_id text, _email text, _display_name text) RETURNS boolean
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_search_found';
+COMMENT ON FUNCTION _flohsync.search_found(text, text, text, text) IS 'Whether a folded text is part of one of the others';
+
+CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE i.indrelid = _table AND i.indisvalid AND c.relname LIKE '%\_search');
+COMMENT ON FUNCTION _flohsync.search_index(regclass) IS 'The index of enable_search() on a table; null when there is none';
+
+CREATE FUNCTION _flohsync.make_search_indexes(_opclass oid) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_make_search_indexes';
+COMMENT ON FUNCTION _flohsync.make_search_indexes(oid) IS
+  'Makes the indexes of enable_search() with an operator class of GIN, whatever rights the owner of flohsync has on its schema';
+
+CREATE FUNCTION flohsync.enable_search() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _opclass oid;
+  broken regclass;
+BEGIN
+  -- By what belongs to the extension: its schema can be any.
+  SELECT o.oid INTO _opclass
+    FROM pg_extension e
+    JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_opclass'::regclass AND d.deptype = 'e'
+    JOIN pg_opclass o ON o.oid = d.objid AND o.opcname = 'gin_trgm_ops'
+   WHERE e.extname = 'pg_trgm';
+  IF NOT FOUND THEN
+    RAISE NOTICE USING
+      MESSAGE = 'extension pg_trgm is not there: searches read all records of a type',
+      HINT = 'CREATE EXTENSION pg_trgm, which comes with PostgreSQL, and call flohsync.enable_search() again.';
+    RETURN false;
+  END IF;
+  IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
+    RETURN true;
+  END IF;
+  -- Others who make them wait here, and find them made.
+  LOCK TABLE flohsync.resource_record, flohsync.connector_sync_match IN SHARE ROW EXCLUSIVE MODE;
+  -- What a CREATE INDEX CONCURRENTLY that failed has left behind.
+  FOR broken IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                 WHERE i.indrelid IN ('flohsync.resource_record'::regclass, 'flohsync.connector_sync_match'::regclass)
+                   AND NOT i.indisvalid AND c.relname LIKE '%\_search' LOOP
+    EXECUTE format('DROP INDEX %s', broken);
+  END LOOP;
+  PERFORM _flohsync.make_search_indexes(_opclass);
+  -- Without statistics of what they index they would be used where they do not pay.
+  ANALYZE flohsync.resource_record, flohsync.connector_sync_match;
+  RAISE NOTICE USING
+    MESSAGE = 'searches in list_resources() and list_matches() have indexes now',
+    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not carry them.';
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION flohsync.enable_search() IS
+  'Makes the pg_trgm indexes by which list_resources() and list_matches() search, flohsync.resource_record_search and flohsync.connector_sync_match_search, unless they are there; nothing can be written meanwhile; false where extension pg_trgm is missing. A dump does not carry them: call it again in a restored database. DROP INDEX removes them';
+SELECT _flohsync.allow('manager', 'flohsync.enable_search()');
+
+CREATE FUNCTION _flohsync.like(_text text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
+COMMENT ON FUNCTION _flohsync.like(text) IS 'A pattern of LIKE for texts that contain the text';
+
+CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _page IS NULL OR _page < 1 THEN
+    PERFORM _flohsync.invalid('page', 'it must be at least 1', 'Pages are counted from 1.');
+  ELSIF _page_size IS NULL OR _page_size NOT BETWEEN 1 AND 2000 THEN
+    PERFORM _flohsync.invalid('page_size', 'it must be from 1 to 2000', 'The default is 50.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
+
+CREATE FUNCTION _flohsync.page_object(_data jsonb, _total bigint, _page int, _page_size int) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+RETURN pg_catalog.jsonb_build_object('data', coalesce(_data, '[]'), 'total', _total, 'page', _page, 'pageSize', _page_size,
+                                     'totalPages', (_total + _page_size - 1) / _page_size);
+COMMENT ON FUNCTION _flohsync.page_object(jsonb, bigint, int, int) IS 'A page of a list as applications see it';
+
+-- Where a list is gone on with.  A total that took long to count goes along:
+-- it is that of the first page.
+CREATE FUNCTION _flohsync.page_mark(_external_id text, _type text, _list text, _total bigint) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.translate(pg_catalog.encode(pg_catalog.convert_to(
+         pg_catalog.jsonb_build_array(_external_id, _type, _list, _total)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS 'What list_resources() gives as nextAfter';
+
+CREATE FUNCTION _flohsync.read_page_mark(_mark text, _list text, OUT external_id text, OUT resource_type text, OUT total bigint)
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  mark jsonb;
+BEGIN
+  IF _mark IS NULL THEN
+    RETURN;
+  END IF;
+  BEGIN
+    IF length(_mark) <= 4000 AND _mark ~ '^[A-Za-z0-9_-]+$' THEN
+      mark := convert_from(decode(rpad(translate(_mark, '-_', '+/'), (length(_mark) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
+    END IF;
+  EXCEPTION WHEN data_exception THEN
+    NULL;  -- not base64, not UTF-8, or not JSON
+  END;
+  IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
+              OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64, true) THEN
+    PERFORM _flohsync.invalid('after', 'it is not what a list gave as nextAfter', 'Leave it out to begin at the start of the list.');
+  END IF;
+  external_id := mark ->> 0;
+  resource_type := mark ->> 1;
+  IF mark ->> 2 = _list AND jsonb_typeof(mark -> 3) = 'number' AND mark ->> 3 ~ '^[0-9]{1,18}$' THEN
+    total := (mark ->> 3)::bigint;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS 'The place that a nextAfter stands for, and the total, if it is of the same list; 22023 for anything else';
+
+-- The plan is known; statistics are not.
+CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text, _after_type text, _needle text,
+  _limit bigint, _offset bigint, _bound bigint, OUT external_ids text[], OUT types text[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+BEGIN
+  EXECUTE _sql INTO external_ids, types USING _connector, _types, _after_id, _after_type, _needle, _limit, _offset, _bound;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bigint, bigint, bigint) IS
+  'Runs a statement that reads a list in the order of its index';
+
+-- The keys of one page, and one more if there is one.  _from and _where say of
+-- which rows x the list consists, beside connector and types; _ordered, that an
+-- index has them in the order of the list.  _of_scope is how many these are, and
+-- without a search the total; total is what is known of it.
+CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _email text, _name text, _index regclass, _connector uuid, _types text[], _search text,
+  _after_id text, _after_type text, _page_size int, _offset bigint, _ordered boolean, _of_scope bigint, INOUT total bigint,
+  OUT external_ids text[], OUT types text[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+  wanted constant bigint := _page_size + 1;
+  found_sql constant text := format('_flohsync.search_found($5, x.external_id, x.%I, x.%I)', _email, _name);
+  -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
+  indexed_sql constant text := CASE WHEN _index IS NOT NULL AND length(_search) >= 3 AND strpos(_search, E'\n') = 0
+    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name, _flohsync.like(_search)) ELSE found_sql END;
+  scope_sql constant text := format(' FROM %s WHERE x.connector_id = $1 AND x.resource_type = ANY ($2)%s', _from, _where);
+  page_sql constant text := 'SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type), array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
+    FROM (SELECT x.external_id, x.resource_type %s ORDER BY x.external_id, x.resource_type LIMIT $6 OFFSET $7) p';
+  after_sql constant text := CASE WHEN _after_id IS NOT NULL THEN ' AND (x.external_id, x.resource_type) > ($3, $4)' ELSE '' END;
+  -- One stretch of the index for each type.
+  stretch_sql constant text := format('SELECT x.external_id, x.resource_type, x.%I, x.%I FROM %s WHERE x.connector_id = $1 AND x.resource_type = t.type%s%s ORDER BY x.external_id',
+    _email, _name, _from, _where, CASE WHEN _after_id IS NOT NULL THEN ' AND x.external_id >= $3 AND (x.external_id > $3 OR x.resource_type > $4)' ELSE '' END);
+  walk_sql constant text := 'FROM unnest($2) t(type) CROSS JOIN LATERAL (%s) x';
+  sample constant int := 1000;
+  dense boolean := total IS NOT NULL;
+  bound bigint;
+BEGIN
+  IF _search IS NULL AND _ordered THEN
+    total := _of_scope;
+    SELECT w.external_ids, w.types INTO external_ids, types
+      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $6 + $7')),
+                               _connector, _types, _after_id, _after_type, NULL, wanted, _offset, NULL) w;
+    RETURN;
+  ELSIF _search IS NULL THEN
+    total := _of_scope;
+    EXECUTE format(page_sql, scope_sql || after_sql)
+       INTO external_ids, types USING _connector, _types, _after_id, _after_type, NULL::text, wanted, _offset;
+    RETURN;
+  ELSIF length(_search) > 1000 THEN
+    total := 0;
+    RETURN;
+  END IF;
+  IF NOT dense AND _ordered AND _of_scope > 100000 THEN
+    SELECT cardinality(w.external_ids) >= sample / 10 INTO dense
+      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $8') || ' WHERE ' || found_sql),
+                               _connector, _types, _after_id, _after_type, _search, sample, 0, sample) w;
+  END IF;
+  IF NOT coalesce(dense, false) THEN
+    EXECUTE format('WITH hit AS MATERIALIZED (SELECT x.external_id, x.resource_type%s AND %s)
+                    SELECT h.n, k.ids, k.types FROM (SELECT count(*) FROM hit) h(n) CROSS JOIN LATERAL (%s) k(ids, types)',
+                   scope_sql, indexed_sql, format(page_sql, 'FROM hit x WHERE true' || after_sql))
+       INTO total, external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
+    RETURN;
+  END IF;
+
+  IF total IS NULL THEN
+    EXECUTE format('SELECT count(*)%s AND %s', scope_sql, found_sql) INTO total USING _connector, _types, _after_id, _after_type, _search;
+  END IF;
+  -- So many rows have the page ten times over, if the finds are evenly spread.
+  bound := 10 * (wanted + _offset) * greatest(_of_scope, 1) / greatest(total, 1);
+  IF bound <= 100000 THEN
+    SELECT w.external_ids, w.types INTO external_ids, types
+      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, format('SELECT * FROM (%s LIMIT $8) x WHERE %s ORDER BY x.external_id LIMIT $6 + $7', stretch_sql, found_sql))),
+                               _connector, _types, _after_id, _after_type, _search, wanted, _offset, bound) w;
+    IF cardinality(external_ids) = wanted THEN
+      RETURN;
+    END IF;
+  END IF;
+  EXECUTE format(page_sql, format('%s AND %s%s', scope_sql, indexed_sql, after_sql))
+     INTO external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, boolean, bigint, bigint) IS
+  'The ids and types of a page of a list and of the row behind it, and how many rows the list has';
+
+CREATE FUNCTION _flohsync.count_of(_connector uuid, _type text, _states text[]) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN coalesce(CASE WHEN _type IS NULL
+    THEN (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.state = ANY (_states))
+    ELSE (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.resource_type = _type AND t.state = ANY (_states)) END, 0);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS 'How many records (live, stale) or matches (of a status) a type has, or (null) all types';
