@@ -56,9 +56,8 @@ COMMENT ON COLUMN flohsync.floh_user.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.floh_user.updated_at IS 'When the row was last changed';
 SELECT _flohsync.allow('reader', 'flohsync.floh_user');
 
--- No security barrier: it would keep joins from the indexes, and who may read
--- users may read floh_user, with the rows that are left out here.
-CREATE VIEW flohsync.v_user AS
+-- A security barrier: somebody may have been granted this view alone.
+CREATE VIEW flohsync.v_user WITH (security_barrier) AS
 SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
@@ -73,8 +72,8 @@ COMMENT ON COLUMN flohsync.v_user.confirmed IS 'Whether the user has logged in';
 COMMENT ON COLUMN flohsync.v_user.active IS 'Whether the user may work';
 SELECT _flohsync.allow('reader', 'flohsync.v_user');
 
--- The same for our own statements: an application's view may be a security
--- barrier, which keeps joins from using the indexes of its table.
+-- The same for our own statements.  A security barrier, which v_user is because
+-- it hides rows, keeps joins from using the indexes of the table.
 CREATE VIEW _flohsync.app_user AS
 SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u

@@ -184,11 +184,9 @@ PG_FUNCTION_INFO_V1(flohsync_make_search_indexes);
 PGDLLEXPORT Datum
 flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 {
-	static const char *const statements[] = {
-		"create index if not exists resource_record_search on flohsync.resource_record using gin"
-		" (_flohsync.search_text(external_id, email, display_name) %s) with (gin_pending_list_limit = 1024)",
-		"create index if not exists connector_sync_match_search on flohsync.connector_sync_match using gin"
-		" (_flohsync.search_text(external_id, external_email, external_display_name) %s) with (gin_pending_list_limit = 1024)",
+	static const char *const tables[][2] = {
+		{"resource_record", "external_id, email, display_name"},
+		{"connector_sync_match", "external_id, external_email, external_display_name"},
 	};
 	Oid			opclass = PG_GETARG_OID(0);
 	HeapTuple	tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
@@ -206,13 +204,15 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	run_as_begin(&saved, BOOTSTRAP_SUPERUSERID);
-	for (int i = 0; i < lengthof(statements); i++)
+	for (int i = 0; i < lengthof(tables); i++)
 	{
-		char	   *sql = psprintf(statements[i], name);
+		char	   *sql = psprintf("create index if not exists %s_search on flohsync.%s using gin"
+								   " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
+								   tables[i][0], tables[i][0], tables[i][1], name);
 		int			rc = SPI_execute(sql, false, 0);
 
 		if (rc != SPI_OK_UTILITY)
-			elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(rc));
+			elog(ERROR, "could not make the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
 	}
 	run_as_end(&saved);
 	SPI_finish();

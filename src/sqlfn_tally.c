@@ -84,7 +84,7 @@ tally_text(char *to, int size, Relation rel, HeapTuple tuple, const char *column
 	int			len;
 
 	if (attnum <= 0 || isnull)
-		elog(ERROR, "column \"%s\" cannot be counted by", column);
+		elog(ERROR, "column %d cannot be counted by", attnum);
 	t = DatumGetTextPP(value);
 	len = Min(VARSIZE_ANY_EXHDR(t), size - 1);
 	memcpy(to, VARDATA_ANY(t), len);

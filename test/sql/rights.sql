@@ -67,7 +67,7 @@ SELECT p.oid::regprocedure AS path_not_pinned FROM pg_proc p
    AND (p.prosecdef OR EXISTS (SELECT FROM pg_proc o WHERE o.prosrc IN ('flohsync_as_owner', 'flohsync_as_worker') AND p.pronamespace = '_flohsync'::regnamespace
                                   AND o.oid <> p.oid AND regexp_replace(o.proname, '^as_worker_', '') = p.proname AND o.proargtypes = p.proargtypes))
    AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
--- views that hide rows from their readers are barriers, others are not (of users, readers may see all)
+-- views that hide rows are barriers, others are not
 SELECT c.oid::regclass AS view, coalesce('security_barrier=true' = ANY (c.reloptions), false) AS barrier FROM pg_class c
  WHERE c.relkind = 'v' AND c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) ORDER BY c.oid::regclass::text COLLATE "C";
 -- C functions that are called with nulls: each looks at them itself
