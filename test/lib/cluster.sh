@@ -1,7 +1,7 @@
 # Private clusters and other processes in a scratch folder that goes away.  For bash; source it.
 #
 #	scratch_make NAME          makes $SCRATCH for the server user; sets PG_CONFIG and PATH
-#	as_server COMMAND...       runs a command as the user that runs servers
+#	as_server COMMAND...       runs a command as the user that runs servers; through $ALONE, if that is set
 #	cluster_start DIR LINE...  makes a cluster in DIR/data with these lines of configuration, and starts
 #	                           it; its socket is in DIR; the log is DIR/server.log; superuser postgres
 #	cluster_stop DIR [MODE]    stops it
@@ -29,10 +29,10 @@ fi
 
 as_server() {
 	if [ "$(id -u)" = 0 ]; then
-		HOME=${SCRATCH:-/} USER=$SERVER_USER LOGNAME=$SERVER_USER \
+		HOME=${SCRATCH:-/} USER=$SERVER_USER LOGNAME=$SERVER_USER ${ALONE:+"$ALONE"} \
 			setpriv --reuid="$SERVER_USER" --regid="$SERVER_USER" --init-groups -- "$@"
 	else
-		"$@"
+		${ALONE:+"$ALONE"} "$@"
 	fi
 }
 

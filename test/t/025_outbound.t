@@ -5,9 +5,19 @@ use strict;
 use warnings;
 
 use Flohsync;
+use IO::Select;
+use IO::Socket::IP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
+
+# Names that are none, and whatever a fault would let through, must not leave the machine (test/lib/alone).
+if (!$ENV{FLOHSYNC_ALONE})
+{
+  SKIP: { skip 'it needs a network of its own', 1 }
+	done_testing();
+	exit;
+}
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
@@ -100,7 +110,7 @@ my @others = (
 	(map { spellings($_), spellings6($_) } qw(10.0.0.5 169.254.169.254 192.168.1.1 172.16.0.1)), (map { spellings6($_) } qw(127.0.0.1)),
 	qw(100.100.100.200 192.0.0.192 198.18.0.1 168.63.129.16 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255),
 	map { "[$_]" } qw(:: ::1 0:0:0:0:0:0:0:1 0000::0001 ::1%25lo ::0001%251 fe80::1 fe80::1%25eth0 fe80::1%251 febf::1 fec0::1 fc00::1
-	  fd00::1 fd00:ec2::254 fdff::1 ff02::1 ff02::1%25lo 2001:db8::1 100::1 5f00::1 3fff::1 4000::1 ::ffff:0.0.0.0 ::ffff:0:0 64:ff9b::7f00:1));
+	  fd00::1 fd00:ec2::254 fdff::1 ff02::1 ff02::1%25lo 2001:db8::1 100::1 5f00::1 3fff::1 4000::1 64:ff9b:1::5efe:8.8.8.8 64:ff9b:1::200:5efe:808:808 2002:808:808::5efe:7f00:1 ::ffff:0.0.0.0 ::ffff:0:0 64:ff9b::7f00:1));
 
 $f->up('log', clear => 1);
 my $before = $f->up('log', last => 0)->{requests};
@@ -134,6 +144,57 @@ for my $p (22, 25, 110, 6379, 5432, 6667, $f->node->port)
 	like(comes_to("http://127.0.0.1:$p/"), qr/port $p is not one for HTTP/, "nor is port $p");
 }
 like(comes_to('http://127.0.0.1:0/'), qr/port 0|refused/, 'nor port 0');
+
+#
+# Addresses at which there is somebody: in the test's own network all these are ours.
+#
+
+my %open = map { $_ => 1 } qw(9.9.9.9 2620:fe::9 64:ff9b::909:909);
+my $page = '{"success": true, "payload": {"resources": []}}';
+my $listen = IO::Socket::IP->new(LocalHost => '::', V6Only => 0, LocalPort => 0, Listen => 16) // IO::Socket::IP->new(LocalHost => '0.0.0.0', LocalPort => 0, Listen => 16) // die "listen: $@";
+my $there = $listen->sockport;
+pipe(my $heard, my $tell) or die $!;
+my $server = fork() // die "fork: $!";
+if ($server == 0)
+{
+	my %keep = map { fileno($_) => 1 } $listen, $tell;
+	$keep{$_} or POSIX::close($_) for 3 .. 255;
+	while (my $c = $listen->accept)
+	{
+		my $asked = '';
+		syswrite $tell, '.';
+		while ($asked !~ /\r\n\r\n/ && IO::Select->new($c)->can_read(5) && sysread $c, $asked, 65536, length $asked) { }
+		syswrite $c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " . length($page) . "\r\n\r\n$page";
+		shutdown $c, 1;
+		while (IO::Select->new($c)->can_read(0.2) && sysread $c, my $rest, 65536) { }
+		close $c;
+	}
+	POSIX::_exit(0);
+}
+close $listen;
+close $tell;
+
+sub heard { my $n = ''; while (IO::Select->new($heard)->can_read(0)) { sysread($heard, $n, 4096, length $n) or last } return length $n }
+
+for my $address (split ' ', $ENV{FLOHSYNC_ALONE})
+{
+	my $url = 'http://' . ($address =~ /:/ ? "[$address]" : $address) . ":$there/";
+	allow('127.0.0.0/8, 192.168.0.0/16');
+	my $what = comes_to($url);
+	if ($open{$address})
+	{
+		is($what, 'reached', "$address is everybody's, and reached");
+		cmp_ok(heard(), '>', 0, 'by a request');
+		next;
+	}
+	like($what, qr/is not allowed by/, "$address is not reached, though somebody is there");
+	is(heard(), 0, 'who hears nothing');
+	allow($address);
+	is(comes_to($url), 'reached', 'where it is allowed, it is');
+	cmp_ok(heard(), '>', 0, 'by a request');
+}
+kill 'KILL', $server;
+waitpid $server, 0;
 
 #
 # Addresses that are none
