@@ -246,6 +246,7 @@ typedef struct RestState
 	int			refreshed;		/* how often the token was renewed for this request */
 	unsigned char refused[32];	/* digest of the one before */
 	unsigned char token_key[32];	/* under which the token is kept */
+	bool		token_held;		/* by us, too, where it is shared */
 	RestProblem problem;
 	/* tokens */
 	char	   *token;			/* in the source's context */
@@ -299,6 +300,7 @@ extern char *rest_follow(RestState *state, const char *reference, const char **e
 extern bool rest_authorize(RestState *state, StringInfo url, char **header);
 extern bool rest_drop_token(RestState *state);
 extern void rest_wipe_token(RestState *state);
+extern void rest_leave_token(RestState *state);
 
 extern bool rest_parents_ready(RestState *state);
 extern bool rest_parent_seek(RestState *state, const char *from);
