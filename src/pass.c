@@ -133,6 +133,15 @@ pass_restart_work(void *arg)
 	db_commit();
 }
 
+static void
+pass_forget_ids(Run *run)
+{
+	if (run->seen_ids)
+		bloom_free(run->seen_ids);
+	run->seen_ids = NULL;
+	run->nseen_ids = 0;
+}
+
 /* The upstream does not take the cursor any more: begin the pass anew. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
@@ -154,9 +163,7 @@ pass_restart_pass(Run *run, bool forget_link)
 	run->page = 1;
 	run->known_pages = 0;
 	run->repeated = 0;
-	if (run->seen_ids)
-		bloom_free(run->seen_ids);
-	run->seen_ids = NULL;
+	pass_forget_ids(run);
 	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
@@ -507,7 +514,10 @@ pass_id_is_new(Run *run, Slice id)
 		return true;
 	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
 	if (!known)
+	{
 		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
+		run->nseen_ids++;
+	}
 	return !known;
 }
 
@@ -515,7 +525,8 @@ pass_id_is_new(Run *run, Slice id)
  * pass_stands_still: has the upstream sent nothing new for some pages, whatever
  * its links or cursors say?  What was seen is remembered as far as a filter of
  * fixed size does, which takes a new id for a known one so rarely that it never
- * happens for whole pages in a row; and never a known one for new.
+ * happens for whole pages in a row.  When it is full, a new one is begun: then
+ * known ids count as new once more.
  */
 static bool
 pass_stands_still(Run *run, const UpstreamPage *page)
@@ -525,12 +536,12 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 	/* The lists of two parents may well have the same records. */
 	if (page->list_start)
 	{
-		if (run->seen_ids)
-			bloom_free(run->seen_ids);
-		run->seen_ids = NULL;
+		pass_forget_ids(run);
 		run->known_pages = 0;
 		return false;
 	}
+	if (run->nseen_ids >= PASS_SEEN_IDS)
+		pass_forget_ids(run);
 	if (run->seen_ids == NULL && page->next_cursor == NULL)
 		return false;
 	if (run->seen_ids == NULL)

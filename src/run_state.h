@@ -31,6 +31,7 @@ typedef struct Run
 	int			empty_pages;	/* in a row */
 	int			known_pages;	/* in a row, with nothing but what had come before */
 	int64		repeated;		/* records that had come before in the list, as far as is known */
+	int			nseen_ids;
 	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until a page says that there is another */
 	int			nwhole;			/* records asked for one by one (pass_whole.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
