@@ -4,6 +4,7 @@
  *
  *	  rest_definition.c   a definition, compiled
  *	  rest_request.c      addresses, headers and bodies of requests
+ *	  rest_follow.c       addresses that an answer gives
  *	  rest_auth.c         credentials and tokens
  *	  rest_parent.c       the records that a list is made for each of
  *	  rest_jsonpath.c     paths that PostgreSQL evaluates
