@@ -344,9 +344,16 @@ http_header(HttpClient *client, const char *name, int index)
 	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
 		header = NULL;
 	http_leave();
-	/* Stays where it is until the next request. */
+	/* Stays where it is until the next request.  Of an empty value, libcurl has the line break. */
 	if (header)
-		value = pstrdup(header->value);
+	{
+		const char *start = header->value + strspn(header->value, " \t\r\n");
+		size_t		len = strlen(start);
+
+		while (len > 0 && strchr(" \t\r\n", start[len - 1]) != NULL)
+			len--;
+		value = pnstrdup(start, len);
+	}
 	return value;
 }
 

@@ -67,7 +67,7 @@ rest_close(Source *source)
 	http_client_close(state->client);
 	http_client_close(state->one_client);
 	http_client_close(state->token_client);
-	rest_wipe_token(state);
+	rest_leave_token(state);
 }
 
 /* rest_parser is a JSON parser, in the current context, for what comes from the upstream. */

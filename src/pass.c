@@ -25,7 +25,6 @@
 
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
-#include "lib/bloomfilter.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -38,12 +37,6 @@
 #define PASS_MAX_PAGES			100000
 #define PASS_MAX_EMPTY_PAGES	100
 #define PASS_MAX_RETRY_MS		60000
-
-/* Pages with records, in a row, of which every one had come before in the list. */
-#define PASS_MAX_KNOWN_PAGES	5
-#define PASS_MAX_KNOWN_CHANGES	100 /* where a page lists changes, of which one record may have many */
-#define PASS_SEEN_IDS			1000000
-#define PASS_SEEN_KB			2048
 
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
@@ -154,9 +147,7 @@ pass_restart_pass(Run *run, bool forget_link)
 	run->page = 1;
 	run->known_pages = 0;
 	run->repeated = 0;
-	if (run->seen_ids)
-		bloom_free(run->seen_ids);
-	run->seen_ids = NULL;
+	pass_forget_ids(run);
 	cursors_reset(run->cursors);
 	pass_ask(run, NULL);
 }
@@ -502,67 +493,6 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 
 	db_retry(pass_page_work, &work);
 	return work.applied;
-}
-
-static bool
-pass_id_is_new(Run *run, Slice id)
-{
-	bool		known;
-
-	if (id.data == NULL)
-		return true;
-	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
-	if (!known)
-		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
-	return !known;
-}
-
-/*
- * pass_stands_still: has the upstream sent nothing new for some pages, whatever
- * its links or cursors say?  What was seen is remembered as far as a filter of
- * fixed size does, which takes a new id for a known one so rarely that it never
- * happens for whole pages in a row; and never a known one for new.
- */
-static bool
-pass_stands_still(Run *run, const UpstreamPage *page)
-{
-	bool		news = false;
-
-	/* The lists of two parents may well have the same records. */
-	if (page->list_start)
-	{
-		if (run->seen_ids)
-			bloom_free(run->seen_ids);
-		run->seen_ids = NULL;
-		run->known_pages = 0;
-		return false;
-	}
-	if (run->seen_ids == NULL && page->next_cursor == NULL)
-		return false;
-	if (run->seen_ids == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(run->context);
-
-		run->seen_ids = bloom_create(PASS_SEEN_IDS, PASS_SEEN_KB, (uint64) run->id);
-		MemoryContextSwitchTo(old);
-	}
-	for (int i = 0; i < page->nrecords; i++)
-	{
-		bool		is_new = pass_id_is_new(run, page->records[i].external_id);
-
-		news |= is_new;
-		run->repeated += !is_new;
-	}
-	for (int i = 0; i < page->ndeleted; i++)
-		news |= pass_id_is_new(run, page->deleted[i]);
-	for (int i = 0; i < page->nfaults; i++)
-		news |= pass_id_is_new(run, page->faults[i].external_id);
-	/* Empty pages are counted by themselves. */
-	if (news)
-		run->known_pages = 0;
-	else if (page->nrecords + page->ndeleted + page->nfaults > 0)
-		run->known_pages++;
-	return run->known_pages >= (page->partial ? PASS_MAX_KNOWN_CHANGES : PASS_MAX_KNOWN_PAGES);
 }
 
 /* pass_judge: does what was received allow to say that the rest is gone? */

@@ -4,6 +4,7 @@
  *
  *	  rest_definition.c   a definition, compiled
  *	  rest_request.c      addresses, headers and bodies of requests
+ *	  rest_follow.c       addresses that an answer gives
  *	  rest_auth.c         credentials and tokens
  *	  rest_parent.c       the records that a list is made for each of
  *	  rest_jsonpath.c     paths that PostgreSQL evaluates
@@ -246,6 +247,7 @@ typedef struct RestState
 	int			refreshed;		/* how often the token was renewed for this request */
 	unsigned char refused[32];	/* digest of the one before */
 	unsigned char token_key[32];	/* under which the token is kept */
+	bool		token_held;		/* by us, too, where it is shared */
 	RestProblem problem;
 	/* tokens */
 	char	   *token;			/* in the source's context */
@@ -299,6 +301,7 @@ extern char *rest_follow(RestState *state, const char *reference, const char **e
 extern bool rest_authorize(RestState *state, StringInfo url, char **header);
 extern bool rest_drop_token(RestState *state);
 extern void rest_wipe_token(RestState *state);
+extern void rest_leave_token(RestState *state);
 
 extern bool rest_parents_ready(RestState *state);
 extern bool rest_parent_seek(RestState *state, const char *from);

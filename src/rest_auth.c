@@ -2,8 +2,8 @@
  * rest_auth.c
  *	  Credentials of requests; tokens and the signed JWTs that they are got for.
  *
- * A token lives in memory that the workers share, or else in that of this
- * process, until 60 seconds before it expires, under the SHA-256 of everything
+ * A token lives in memory of this process, and while a run uses it in memory that
+ * all share, until 60 seconds before it expires, under the SHA-256 of everything
  * that it was asked for with: another secret never gets it.  One that is refused
  * is not asked for anew where another worker has got one meanwhile: a new one
  * may make that one void.  It is hidden (source_hide) from
@@ -79,11 +79,11 @@ auth_forget(TokenSlot *slot)
 }
 
 static void
-auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
+auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
 {
 	TokenSlot  *slot = auth_slot(key);
 
-	shmem_token_put(key, token, until);
+	shmem_token_put(key, token, until, &state->token_held);
 	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
 		if (token_slots[i].token == NULL)
 			slot = &token_slots[i];
@@ -101,11 +101,11 @@ auth_keep(const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, Times
 
 /* The token that was kept is of no use any more. */
 static void
-auth_forget_all(const unsigned char key[CRYPTO_SHA256_BYTES])
+auth_forget_all(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 {
 	TokenSlot  *slot = auth_slot(key);
 
-	shmem_token_put(key, NULL, 0);
+	shmem_token_put(key, NULL, 0, &state->token_held);
 	if (slot)
 		auth_forget(slot);
 }
@@ -130,7 +130,7 @@ auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 	TokenSlot  *slot = auth_slot(key);
 	const char *token = NULL;
 
-	if (shmem_token_get(key, shared, &until))
+	if (shmem_token_get(key, shared, &until, &state->token_held))
 		token = shared;
 	else if (slot && slot->until > GetCurrentTimestamp())
 	{
@@ -560,9 +560,9 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		state->token_until = GetCurrentTimestamp() + Max(life - TOKEN_EARLY_S, 0) * USECS_PER_SEC;
 		source_hide(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
-			auth_keep(key, token, state->token_until);
+			auth_keep(state, key, token, state->token_until);
 		else
-			auth_forget_all(key);
+			auth_forget_all(state, key);
 		return true;
 	}
 	if (!fit)
@@ -659,6 +659,16 @@ rest_wipe_token(RestState *state)
 	state->token = NULL;
 }
 
+/* rest_leave_token: this source needs no token any more. */
+void
+rest_leave_token(RestState *state)
+{
+	rest_wipe_token(state);
+	if (state->token_held)
+		shmem_token_release(state->token_key);
+	state->token_held = false;
+}
+
 /*
  * rest_drop_token: may a request that was refused be sent again with another
  * token?  With a new one once; and after that only if another worker has got one
@@ -680,7 +690,7 @@ rest_drop_token(RestState *state)
 		{
 			if (i > 0)
 				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
-			another = shmem_token_get(state->token_key, shared, &until) && !auth_is_refused(state, shared);
+			another = shmem_token_get(state->token_key, shared, &until, &state->token_held) && !auth_is_refused(state, shared);
 			crypto_wipe(shared, sizeof(shared));
 		}
 		if (!another)

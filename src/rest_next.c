@@ -242,7 +242,7 @@ next_page(Reading *r, int64 total, bool *failed)
 		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
 	{
-		if (state->def->size_param && done * state->page_size < state->total)
+		if (state->def->size_param && (double) done * state->page_size < (double) state->total)
 			return next;
 		return next_after_empty(r, passed, state->total);
 	}

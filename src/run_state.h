@@ -31,7 +31,8 @@ typedef struct Run
 	int			empty_pages;	/* in a row */
 	int			known_pages;	/* in a row, with nothing but what had come before */
 	int64		repeated;		/* records that had come before in the list, as far as is known */
-	struct bloom_filter *seen_ids;	/* of the list at hand (pass.c); NULL until a page says that there is another */
+	int			nseen_ids;
+	struct bloom_filter *seen_ids;	/* of the list at hand (pass_still.c); NULL until a page says that there is another */
 	int			nwhole;			/* records asked for one by one (pass_whole.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */
@@ -54,6 +55,9 @@ extern int64 run_microseconds(instr_time *since);
 extern void pass_know_cursors(Run *run, const uint64 *hashes, int n);
 extern void pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
+
+extern void pass_forget_ids(Run *run);
+extern bool pass_stands_still(Run *run, const UpstreamPage *page);
 
 extern bool pass_has_filter(const Filter *filter);
 extern void pass_fetch_whole(Run *run, UpstreamPage *page);

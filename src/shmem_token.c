@@ -5,7 +5,8 @@
  * Where a new token makes the one before it void, workers that each get their own
  * would take it from each other for ever.  So what one of them got, the others
  * use.  A token is found under the digest of everything that it was asked for
- * with, secrets included: who finds it could have got it.
+ * with, secrets included: who finds it could have got it.  It stays for as long
+ * as anybody uses it, and is wiped when the last one lets go.
  *
  * Only under shared_preload_libraries; without it nothing is kept here, and each
  * process keeps its own (rest_auth.c).
@@ -24,6 +25,7 @@ typedef struct SharedToken
 {
 	unsigned char key[SHMEM_TOKEN_KEY];
 	TimestampTz until;			/* 0: free */
+	int			users;
 	char		token[SHMEM_TOKEN_BYTES];
 } SharedToken;
 
@@ -65,20 +67,22 @@ token_of(const unsigned char *key)
 
 /* shmem_token_get copies the token of a key into a buffer of SHMEM_TOKEN_BYTES; false: there is none that is good. */
 bool
-shmem_token_get(const unsigned char *key, char *token, TimestampTz *until)
+shmem_token_get(const unsigned char *key, char *token, TimestampTz *until, bool *held)
 {
 	SharedToken *t;
 	bool		found;
 
 	if (shared == NULL)
 		return false;
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	t = token_of(key);
 	found = t != NULL && t->until > GetCurrentTimestamp();
 	if (found)
 	{
 		strlcpy(token, t->token, SHMEM_TOKEN_BYTES);
 		*until = t->until;
+		t->users += !*held;
+		*held = true;
 	}
 	LWLockRelease(shared->lock);
 	return found;
@@ -86,9 +90,10 @@ shmem_token_get(const unsigned char *key, char *token, TimestampTz *until)
 
 /* shmem_token_put keeps the token of a key, in the place of an older one, or of the one that expires first; NULL: none. */
 void
-shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
+shmem_token_put(const unsigned char *key, const char *token, TimestampTz until, bool *held)
 {
 	SharedToken *t;
+	int			users;
 
 	if (shared == NULL)
 		return;
@@ -101,6 +106,7 @@ shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
 			if (shared->tokens[i].until < t->until)
 				t = &shared->tokens[i];
 	}
+	users = t && t->until != 0 && memcmp(t->key, key, SHMEM_TOKEN_KEY) == 0 ? t->users : 0;
 	if (t)
 		explicit_bzero(t, sizeof(*t));
 	/* One that does not fit is not shared, and the older one is of no use. */
@@ -109,6 +115,23 @@ shmem_token_put(const unsigned char *key, const char *token, TimestampTz until)
 		memcpy(t->key, key, SHMEM_TOKEN_KEY);
 		strcpy(t->token, token);
 		t->until = until;
+		t->users = users + !*held;
+		*held = true;
 	}
+	LWLockRelease(shared->lock);
+}
+
+/* shmem_token_release: the caller does not use the token of a key any more. */
+void
+shmem_token_release(const unsigned char *key)
+{
+	SharedToken *t;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	t = token_of(key);
+	if (t && --t->users <= 0)
+		explicit_bzero(t, sizeof(*t));
 	LWLockRelease(shared->lock);
 }

@@ -13,7 +13,9 @@
 extern Size shmem_token_size(void);
 extern void shmem_token_startup(struct LWLock *lock);
 
-extern bool shmem_token_get(const unsigned char *key, char *token, TimestampTz *until);
-extern void shmem_token_put(const unsigned char *key, const char *token, TimestampTz until);
+/* held: does the caller count as one who uses the token?  Set here; he lets go of it at his end. */
+extern bool shmem_token_get(const unsigned char *key, char *token, TimestampTz *until, bool *held);
+extern void shmem_token_put(const unsigned char *key, const char *token, TimestampTz until, bool *held);
+extern void shmem_token_release(const unsigned char *key);
 
 #endif							/* FLOHSYNC_SHMEM_TOKEN_H */

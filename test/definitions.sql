@@ -63,6 +63,12 @@ INSERT INTO cases (base, label, edits) VALUES
   ('full', 'for_each with ids of their own', '[["/resources/member/for_each/own_ids", true], ["/resources/member/get", {"path": "/members", "params": {"id": "{{external_id}}"}}]]'),
   ('full', 'parent in a body', '[["/resources/member/list/method", "POST"], ["/resources/member/list/body", {"group": "{{parent.external_id}}"}]]'),
   ('small', '1.0 is a whole number', '[["/limits", {"max_pages": 10.0}]]'),
+  ('small', 'an answer that says it failed, a total that is an estimate', '[["/resources/user/list/error", "$.error"], ["/resources/user/list/total", "$.n"], ["/resources/user/list/total_estimate", true]]'),
+  ('small', 'the end and the origin of links', '[["/resources/user/list/pagination", {"type": "next_url", "path": "$.next", "origin": "base_url", "end_status": [404, 500, 204]}]]'),
+  ('small', 'the end of pages', '[["/resources/user/list/pagination", {"type": "page", "param": "p", "end_status": [404.0]}]]'),
+  ('small', 'the end of offsets', '[["/resources/user/list/pagination", {"type": "offset", "param": "o", "end_status": [416]}]]'),
+  ('small', 'the end of cursors', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.c", "param": "c", "end_status": null}]]'),
+  ('small', 'the end of Link headers', '[["/resources/user/list/pagination", {"type": "link_header", "origin": null, "end_status": [400]}]]'),
   ('small', 'a type with all its characters', '[["/resources/A_b.c-9", {"list": {"path": "/x"}, "map": {"externalId": "$.id"}}]]');
 
 -- bad
@@ -161,6 +167,15 @@ INSERT INTO cases VALUES
   ('small', 'jwt_exchange with a bad path', '[["/auth", {"type": "jwt_exchange", "token_url": "https://x.example", "iss": "i", "key": "{{secret.k}}", "token_path": "token"}]]', '{/auth/token_path}', false),
   ('small', 'extra is not text', '[["/auth", {"type": "oauth2_client_credentials", "token_url": "https://x.example", "client_id": "c", "client_secret": "{{secret.s}}", "extra": {"a": 1}}]]', '{/auth/extra/a}', true),
   -- http, limits, retry
+  -- lists
+  ('small', 'an error that is no path', '[["/resources/user/list/error", true]]', '{/resources/user/list/error}', true),
+  ('small', 'an error without a dollar', '[["/resources/user/list/error", "error"]]', '{/resources/user/list/error}', false),
+  ('small', 'a path that is a constant', '[["/resources/user/map/externalId", "\"$id\""]]', '{/resources/user/map/externalId}', false),
+  ('small', 'an estimate that is a path', '[["/resources/user/list/total_estimate", "$.n"]]', '{/resources/user/list/total_estimate}', true),
+  ('small', 'an end that no list has', '[["/resources/user/list/pagination", {"type": "page", "param": "p", "end_status": [200]}]]', '{/resources/user/list/pagination/end_status/0}', true),
+  ('small', 'an end of one page', '[["/resources/user/list/pagination", {"type": "none", "end_status": [404]}]]', '{/resources/user/list/pagination/end_status}', true),
+  ('small', 'another origin', '[["/resources/user/list/pagination", {"type": "link_header", "origin": "https://x.example"}]]', '{/resources/user/list/pagination/origin}', true),
+  ('small', 'an origin of cursors', '[["/resources/user/list/pagination", {"type": "cursor", "path": "$.c", "param": "c", "origin": "base_url"}]]', '{/resources/user/list/pagination/origin}', true),
   ('small', 'timeout too short', '[["/http", {"timeout_ms": 10}]]', '{/http/timeout_ms}', true),
   ('small', 'timeout too long', '[["/http", {"timeout_ms": 600001}]]', '{/http/timeout_ms}', true),
   ('small', 'half a millisecond', '[["/http", {"timeout_ms": 1000.5}]]', '{/http/timeout_ms}', true),
