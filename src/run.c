@@ -403,6 +403,15 @@ run_told(Run *run, const char *text)
 	return run->source ? source_told(run->source, text, strlen(text), CLEAN_MAX) : clean(text);
 }
 
+/* Was it a value that cannot be used, before anything was asked?  Then it is one of those that are stored. */
+static bool
+run_cannot_begin(const Run *run, int sqlerrcode)
+{
+	return run->source == NULL &&
+		(ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		 ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED);
+}
+
 /* Turns an error that was raised into the end of the run. */
 static void
 run_caught(Run *run)
@@ -426,7 +435,8 @@ run_caught(Run *run)
 			detail = "a connector's query must name tables with their schema";
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
 				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
-				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
+				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" :
+				 run_cannot_begin(run, edata->sqlerrcode) ? "configuration" : "database",
 				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
 		ereport(LOG,
 				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),

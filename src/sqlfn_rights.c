@@ -186,7 +186,7 @@ inner_half(FmgrInfo *flinfo)
 	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name), PointerGetDatum(&proc->proargtypes),
 							   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false)));
 	if (!OidIsValid(function))
-		elog(ERROR, "function \"%s\" has no inner half", NameStr(proc->proname));
+		elog(ERROR, "function %u has no inner half", flinfo->fn_oid);
 	inner->owner = proc->proowner;
 	fmgr_info_cxt(function, &inner->function, flinfo->fn_mcxt);
 	ReleaseSysCache(tuple);

@@ -1,8 +1,10 @@
 # Barrage.pm: thousands of statements at a server that must survive them all,
 # and JSON that is nearly right.
 #
-# A shot is { name => ..., kind => ..., lines => [ SQL, ... ] }: they run in a transaction of
-# their own, which is rolled back; with alone => 1, outside of any.  What is made at random
+# A shot is { name => ..., kind => ..., lines => [ SQL, ... ] }: one statement each; they run in a
+# transaction of their own, which is rolled back, after those of before => [ ... ], which are
+# line -1; with alone => 1, outside of any; with impatient => 1, that
+# they take too long is no fault.  What is made at random
 # is made of a seed and the number of the shot, so that each can be had again.
 package Barrage;
 
@@ -10,6 +12,7 @@ use strict;
 use warnings;
 
 use B;
+use Digest::MD5 qw(md5);
 use Exporter 'import';
 use Flohsync;
 use JSON::PP ();
@@ -19,8 +22,8 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw(chance pick seeded json_of jsonb_of mutated raw odd_values);
 
-# Perl's own generator is the same everywhere.
-sub seeded { my ($seed, $n) = @_; srand(($seed * 1_000_003 + $n) % 2**32); return }
+# Perl's own generator is the same everywhere; neighbours shall have nothing in common.
+sub seeded { my ($seed, $n) = @_; srand(unpack 'N', md5("$seed $n")); return }
 sub pick { return $_[ int rand @_ ] }
 sub chance { return rand(100) < $_[0] }
 
@@ -51,7 +54,7 @@ sub fire
 		@left = grep { ($_->{state} // '') ne 'skipped' } @left;
 	}
 	# A loaded machine is slow: only who takes ten times as long has not come to an end.
-	for my $shot (grep { $_->{state} eq '57014' } @shots)
+	for my $shot (grep { $_->{state} eq '57014' && !$_->{impatient} } @shots)
 	{
 		$self->volley($self->{timeout} * 10, $shot);
 		$shot->{late} = $shot->{state} eq '57014';
@@ -63,20 +66,22 @@ sub fire
 sub volley
 {
 	my ($self, $timeout, @shots) = @_;
+	delete $_->{state} for @shots;
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	open my $script, '>', "$dir/script" or die $!;
 	print $script "\\set VERBOSITY sqlstate\nSET client_min_messages = error;\nSET log_min_messages = fatal;\n";
 	for my $i (0 .. $#shots)
 	{
 		my $shot = $shots[$i];
+		my $line = 0;
 		print $script "\\warn \@$i\n";
 		print $script $shot->{alone} ? "SET statement_timeout = '${timeout}s';\n" : "BEGIN;\nSET LOCAL statement_timeout = '${timeout}s';\n";
-		my $line = 0;
-		for (@{ $shot->{lines} })
+		my $before = @{ $shot->{before} // [] };
+		for my $sql (@{ $shot->{before} // [] }, @{ $shot->{lines} })
 		{
-			my $sql = $_;
-			utf8::encode($sql) if utf8::is_utf8($sql);
-			print $script "$sql;\n\\warn \@$i " . $line++ . " :SQLSTATE :LAST_ERROR_MESSAGE\n";
+			my $bytes = $sql;
+			utf8::encode($bytes) if utf8::is_utf8($bytes);
+			print $script "$bytes;\n\\warn \@$i " . ($before-- > 0 ? -1 : $line++) . " :SQLSTATE :LAST_ERROR_MESSAGE\n";
 		}
 		print $script $shot->{alone} ? "RESET statement_timeout; RESET ROLE;\n" : "ROLLBACK;\n";
 		print $script "DEALLOCATE ALL;\n" if $shot->{prepares};
@@ -96,14 +101,13 @@ sub volley
 
 	my $told = PostgreSQL::Test::Utils::slurp_file("$dir/told");
 	my $at = 0;
-	while ($told =~ /^\@(\d+|end)(?: (\d+) (\w{5}) ([^\n]*))?/mg)
+	while ($told =~ /^\@(\d+|end)(?: (-?\d+) (\w{5}) ([^\n]*))?/mg)
 	{
 		my ($i, $line, $state, $message) = ($1, $2, $3, $4);
 		$at = $i eq 'end' ? @shots : $i;
 		next unless defined $state;
 		my $shot = $shots[$i];
-		$shot->{state} = '00000' if $line == 0;
-		@$shot{qw(state message line)} = ($state, $message, $line) if $state ne '00000' && $shot->{state} eq '00000';
+		@$shot{qw(state message line)} = ($state, $message, $line) if ($shot->{state} // '00000') eq '00000';
 	}
 	return if $at == @shots;
 	my $shot = $shots[$at];
@@ -162,7 +166,7 @@ sub survived
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my @faults = $self->faults($allowed, @shots);
 	is(scalar(@faults), 0, 'no shot crashes the server, goes on for ever, or shows what is inside');
-	diag("$_->{why}: $_->{name}: $_->{state} " . substr($_->{message} // '', 0, 300) . "\n  " . substr(join(";\n  ", @{ $_->{lines} }), 0, 3000)) for splice @faults, 0, 10;
+	diag("$_->{why}: $_->{name}: $_->{state} " . substr($_->{message} // '', 0, 300) . "\n  " . substr(join(";\n  ", @{ $_->{before} // [] }, @{ $_->{lines} }), 0, 3000)) for splice @faults, 0, 10;
 	is($self->{f}->sql('SELECT pg_postmaster_start_time()'), $self->{started}, 'the server is the one that was started');
 	my $log = substr PostgreSQL::Test::Utils::slurp_file($self->{f}->node->logfile), $self->{from};
 	my @bad = grep { my $line = $_; $line =~ /PANIC|TRAP:|terminated by signal|was terminated|crash of another server process|(?:Address|Undefined\w*|Leak)Sanitizer|runtime error:|\bXX\d\d\d\b/
