@@ -163,21 +163,45 @@ RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_re
          WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
 COMMENT ON FUNCTION _flohsync.get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
 
+-- What the C code reads of a config must be of its type, also where no trigger looked at it.
+CREATE FUNCTION _flohsync.config_fault(_kind text, _config jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE
+  WHEN _kind = 'command' THEN CASE
+    WHEN pg_catalog.jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN 'it has no "url"'
+    WHEN pg_catalog.jsonb_typeof(_config -> 'headers') <> 'object'
+      OR pg_catalog.jsonb_path_exists(_config, '$.headers.* ? (@.type() != "string")') THEN '"headers" is not an object of texts'
+    WHEN _config #> '{limits,requests_per_minute}' IS NOT NULL
+     AND NOT pg_catalog.jsonb_path_exists(_config, '$.limits.requests_per_minute ? (@.type() == "number" && @ >= 1 && @ <= 100000)')
+      THEN '"requests_per_minute" is not a number from 1 to 100000' END
+  WHEN _kind = 'sql' THEN CASE
+    WHEN pg_catalog.jsonb_typeof(_config -> 'function') <> 'string' THEN '"function" is not a text'
+    WHEN pg_catalog.jsonb_typeof(_config -> 'queries') <> 'object'
+      OR pg_catalog.jsonb_path_exists(_config, '$.queries.* ? (@.type() != "string")') THEN '"queries" is not an object of texts' END
+END;
+COMMENT ON FUNCTION _flohsync.config_fault(text, jsonb) IS 'Which value of a config is not of its type, of those that a run reads; null: none';
+
 CREATE FUNCTION _flohsync.syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+  WITH part AS (
+    SELECT CASE pg_catalog.jsonb_typeof(_config -> 'queries') WHEN 'object' THEN _config -> 'queries' END AS queries,
+           CASE pg_catalog.jsonb_typeof(_definition -> 'resources') WHEN 'object' THEN _definition -> 'resources' END AS resources,
+           CASE pg_catalog.jsonb_typeof(_config -> 'commandNames') WHEN 'object' THEN _config -> 'commandNames' END AS names,
+           CASE pg_catalog.jsonb_typeof(_config -> 'commands') WHEN 'array' THEN _config -> 'commands' END AS commands)
   SELECT t.type FROM (
-    SELECT k.key AS type FROM pg_catalog.jsonb_object_keys(_config -> 'queries') k(key) WHERE _kind = 'sql'
+    SELECT k.key AS type FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.queries) k(key) WHERE _kind = 'sql'
     UNION
-    SELECT k.key FROM pg_catalog.jsonb_object_keys(_definition -> 'resources') k(key) WHERE _kind = 'rest'
+    SELECT k.key FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.resources) k(key) WHERE _kind = 'rest'
     UNION
-    SELECT k.key FROM pg_catalog.jsonb_object_keys(_config -> 'commandNames') k(key) WHERE _kind <> 'rest'
+    SELECT k.key FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.names) k(key) WHERE _kind <> 'rest'
     UNION
     SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
-      FROM pg_catalog.jsonb_array_elements_text(_config -> 'commands') c(name)
+      FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(p.commands) c(name)
      WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
-       AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(_config -> 'commandNames') n WHERE n.value = c.name)
+       AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(p.names) n WHERE n.value = c.name)
   ) t ORDER BY 1;
 END;
 COMMENT ON FUNCTION _flohsync.syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
@@ -232,11 +256,6 @@ BEGIN
                         THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
         IF problem IS NOT NULL THEN
           PERFORM _flohsync.invalid('headers', problem);
-        END IF;
-        IF lower(k) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' THEN
-          RAISE NOTICE USING
-            MESSAGE = format('header "%s" is stored in clear text', k),
-            HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';
         END IF;
       END LOOP;
     END IF;

@@ -139,6 +139,8 @@ CREATE FUNCTION _flohsync.guard_connector() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  k text;
 BEGIN
   PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition);
   IF TG_OP = 'INSERT' THEN
@@ -150,6 +152,12 @@ BEGIN
         HINT = 'Only a member of that role can do that.';
     END IF;
   END IF;
+  FOR k IN SELECT h.key FROM jsonb_object_keys(CASE NEW.kind WHEN 'command' THEN NEW.config -> 'headers' END) h(key)
+            WHERE lower(h.key) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' LOOP
+    RAISE NOTICE USING
+      MESSAGE = format('header "%s" is stored in clear text', k),
+      HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';
+  END LOOP;
   IF TG_OP = 'UPDATE' AND NEW.kind = 'rest' THEN
     PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
        FROM flohsync.connector_sync_config c
@@ -159,7 +167,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023), and notes who decides what it runs';
+COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023), tells of a credential in clear text, and notes who decides what it runs';
 CREATE TRIGGER guard_connector_insert BEFORE INSERT ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_connector();
 CREATE TRIGGER guard_connector_update BEFORE UPDATE ON flohsync.connector_definition

@@ -197,11 +197,14 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT coalesce(pg_catalog.jsonb_object_agg(s.key, s.value), '{}')
-    FROM (SELECT e.key, pg_catalog.sum(e.value::numeric) AS value
-            FROM (SELECT * FROM pg_catalog.jsonb_each_text(_a) UNION ALL SELECT * FROM pg_catalog.jsonb_each_text(_b)) e
+    -- What is no number would keep a run from ending.
+    FROM (SELECT e.key, pg_catalog.sum(_flohsync.number(e.value)) AS value
+            FROM (VALUES (_a), (_b)) o(value)
+           CROSS JOIN LATERAL pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(o.value) WHEN 'object' THEN o.value ELSE '{}' END) e
+           WHERE pg_catalog.jsonb_typeof(e.value) = 'number'
            GROUP BY e.key) s;
 END;
-COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key';
+COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; what is none is left out';
 
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
@@ -274,6 +277,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.check_texts(text, jsonb) IS 'Raises 22023 unless the value is an array of non-empty texts';
+
+CREATE FUNCTION _flohsync.check_fallbacks(_strategies jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_texts('userMatchFallbackStrategies', _strategies);
+  IF jsonb_path_exists(_strategies, '$[*] ? (@ != "email" && @ != "email_and_issuer" && @ != "upstream_identity" && @ != "external_id")') THEN
+    PERFORM _flohsync.invalid('userMatchFallbackStrategies', format('%s names an unknown match strategy', _strategies),
+      'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_fallbacks(jsonb) IS 'Raises 22023 unless the value is an array of match strategies';
 
 CREATE FUNCTION _flohsync.check_filter_rules(_rules jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -533,11 +550,7 @@ BEGIN
         c.user_match_strategy := t;
       WHEN k = 'userMatchFallbackStrategies' THEN
         IF kind <> 'null' THEN
-          PERFORM _flohsync.check_texts(k, v);
-          IF jsonb_path_exists(v, '$[*] ? (@ != "email" && @ != "email_and_issuer" && @ != "upstream_identity" && @ != "external_id")') THEN
-            PERFORM _flohsync.invalid(k, format('%s names an unknown match strategy', v),
-              'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
-          END IF;
+          PERFORM _flohsync.check_fallbacks(v);
         END IF;
         c.user_match_fallback_strategies := nullif(v, 'null');
       WHEN k = 'issuerSourcePath' THEN

@@ -84,7 +84,7 @@ DECLARE
   few constant int := 5;          -- so many single rows that fail make one suspicious,
   many constant int := 20;        -- where there are more than these
   too_many constant int := 1000;  -- so many that fail, but for those known to, end it
-  new constant int := _n - _known;
+  new constant int := greatest(_n - greatest(_known, 0), 0);
   -- Ranges of rows that are to be tried, the last one first; of the rows, those known to have failed are the last ones.
   lows int[] := ARRAY[1, new + 1];
   highs int[] := ARRAY[new, least(_n, new + again)];

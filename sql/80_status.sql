@@ -34,8 +34,8 @@ SELECT r.id AS run_id, d.name AS connector, r.connector_id, r.resource_type, r.s
               extract(epoch FROM pg_catalog.clock_timestamp() - r.started_at) AS own_seconds
          FROM flohsync.sync_run x JOIN flohsync.sync_run_page p ON p.run_id = x.id
         WHERE x.pass_id = r.pass_id) l
-  LEFT JOIN (SELECT pg_catalog.substring(p.doing, '^flohsync run ([0-9]+): ')::bigint AS run_id, pg_catalog.split_part(p.doing, ': ', 2) AS stage
-               FROM flohsync.processes() p WHERE p.database = pg_catalog.current_database() AND p.doing ~ '^flohsync run [0-9]+: ') w ON w.run_id = r.id
+  LEFT JOIN (SELECT pg_catalog.substring(p.doing, '^flohsync run ([0-9]+)')::bigint AS run_id, coalesce(nullif(pg_catalog.split_part(p.doing, ': ', 2), ''), 'fetching') AS stage
+               FROM flohsync.processes() p WHERE p.database = pg_catalog.current_database() AND p.doing ~ '^flohsync run [0-9]+') w ON w.run_id = r.id
  WHERE r.status IN ('queued', 'running');
 COMMENT ON VIEW flohsync.sync_progress IS 'Runs that are queued or going on, with what their pass has done so far';
 COMMENT ON COLUMN flohsync.sync_progress.run_id IS 'Run';

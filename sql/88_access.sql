@@ -150,7 +150,7 @@ BEGIN
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', inner_half, _role);
   END LOOP;
   EXECUTE format('GRANT EXECUTE ON FUNCTION flohsync._user_create(text[], text[]), flohsync._user_deactivate(uuid[], bigint),
-                  flohsync._user_reactivate(uuid[]), flohsync._profile_update(uuid[], jsonb[], text), flohsync.match_stats(text, text) TO %s', _role);
+                  flohsync._user_reactivate(uuid[]), flohsync._profile_update(uuid[], jsonb[], text), flohsync.match_stats(text, text), flohsync.validate_definition(jsonb) TO %s', _role);
   -- An application grants what its users need to this role; its view is read as its owner.
   IF NOT pg_has_role('flohsync_owner', _role, 'USAGE') THEN
     EXECUTE format('GRANT %s TO flohsync_owner', _role);

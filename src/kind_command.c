@@ -78,6 +78,9 @@ command_open(Source *source)
 {
 	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
 
+	if (source->spec.url == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: it has no \"url\"")));
 	command_headers(source, state);
 	if (state->refused == NULL)
 		state->refused = source_may_send(source, source->spec.url);

@@ -36,7 +36,8 @@ rest_open(Source *source)
 	state->def = rest_definition_compile(source->spec.definition, source->spec.resource_type);
 	state->config = json_parser_create();
 	if (!json_parse(state->config, config, strlen(config), FLOHSYNC_MAX_NESTING))
-		elog(ERROR, "config of a connector is not JSON");
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: it is not JSON")));
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->side); i++)
@@ -101,6 +102,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
 		rest_problem(state, "protocol", "the stored cursor cannot be read");
+		state->problem.stored = true;
 		return;
 	}
 	nodes = json->nodes;
@@ -205,6 +207,13 @@ rest_answer_problem(RestState *state, SourceAnswer *answer)
 	source_fail(state->source, answer, state->problem.error_class, "%s", state->problem.message);
 	answer->retryable = state->problem.retryable;
 	answer->retry_after_ms = state->problem.retry_after_ms;
+	/* What is of no use will be of none next time. */
+	answer->cursor_refused = state->problem.stored;
+	if (state->problem.stored && state->at.inner == NULL && state->kept_link)
+	{
+		state->kept_link = NULL;
+		answer->start_again = true;
+	}
 	answer->started_at = GetCurrentTimestamp();
 }
 

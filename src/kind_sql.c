@@ -115,7 +115,7 @@ sql_role(Source *source, Oid code_owner)
 	return run_as_role(source->spec.owner, code_owner);
 }
 
-/* The function of a name, and its owner; an error when there is none. */
+/* The function of a name, and its owner; InvalidOid when there is none. */
 static Oid
 sql_find_function(const char *function, Oid *owner)
 {
@@ -128,9 +128,7 @@ sql_find_function(const char *function, Oid *owner)
 	bool		isnull;
 
 	if (db_execute(&query, &value, NULL) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("there is no function %s(jsonb) that returns jsonb", clean(function))));
+		return InvalidOid;
 	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
 	return DatumGetObjectId(db_value(0, 1, &isnull));
 }
@@ -171,25 +169,31 @@ sql_new_body(Source *source)
 	resetStringInfo(&state->body);
 }
 
-static void
-sql_call_function(Source *source, const char *request)
+/* False when there is no such function; the answer says so. */
+static bool
+sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 {
 	Oid			code_owner;
 	Oid			function = sql_find_function(source->spec.function, &code_owner);
 	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
-	Datum		answer;
+	Datum		result;
 	bool		isnull;
 
+	if (!OidIsValid(function))
+	{
+		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", source->spec.function);
+		return false;
+	}
 	/* A function that somebody else put under the name. */
 	if (code_owner != source->spec.code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the function %s has another owner than when the connector was given it", clean(source->spec.function)),
 				 errhint("Look at the function, then give it to the connector again with flohsync.update_connector().")));
-	answer = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
+	result = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{
-		Jsonb	   *value = DatumGetJsonbP(answer);
+		Jsonb	   *value = DatumGetJsonbP(result);
 		char	   *text;
 		size_t		len;
 
@@ -201,6 +205,7 @@ sql_call_function(Source *source, const char *request)
 		appendBinaryStringInfo(&((SqlState *) source->state)->body, text, (int) len);
 		pfree(text);
 	}
+	return true;
 }
 
 typedef struct SqlReceiver
@@ -425,7 +430,7 @@ sql_answer(Source *source, SourceAnswer *answer)
 		if (source->spec.query)
 			sql_run_query(source);
 		else
-			sql_call_function(source, source_request(&source->spec, state->cursor));
+			(void) sql_call_function(source, source_request(&source->spec, state->cursor), answer);
 		sql_end(source);
 	}
 	if (source->spec.query)
@@ -517,8 +522,10 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	if (source->spec.query)
 		good = sql_query_one(source, external_id);
 	else
-		sql_call_function(source, source_get_request(&source->spec, external_id));
+		(void) sql_call_function(source, source_get_request(&source->spec, external_id), answer);
 	sql_end(source);
+	if (answer->error_class)
+		return;
 	if (!good)
 		source_fail(source, answer, "too_large", "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
 	answer->body = state->body.data;

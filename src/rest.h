@@ -218,6 +218,7 @@ typedef struct RestProblem
 {
 	const char *error_class;	/* NULL: nothing */
 	bool		retryable;
+	bool		stored;			/* it is where the pass goes on from that cannot be used */
 	int64		retry_after_ms;
 	char		message[1024];	/* fit to be told */
 } RestProblem;
@@ -309,7 +310,7 @@ extern bool rest_parent_next(RestState *state);
 extern int64 rest_parent_count(RestState *state);
 extern const RestParent *rest_parent(const RestState *state);
 
-extern void rest_jsonpath_compile(RestPath *path);
+extern const char *rest_jsonpath_compile(RestPath *path);
 extern void rest_jsonpath_keep(const char *json, int len);
 extern bool rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);

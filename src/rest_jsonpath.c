@@ -27,11 +27,55 @@
 /* A text that weighs no more than this is not weighed, unless a path may find it many times. */
 #define JSONPATH_LITTLE		(1024 * 1024)
 
-/* rest_jsonpath_compile raises an error for what is no jsonpath. */
-void
+/* As PostgreSQL writes a path back, a variable is a "$" before a quoted name. */
+static bool
+jsonpath_has_variables(void *compiled)
+{
+	const char *text = DatumGetCString(DirectFunctionCall1(jsonpath_out, PointerGetDatum(compiled)));
+	bool		quoted = false;
+
+	for (const char *p = text; *p; p++)
+	{
+		if (quoted && *p == '\\' && p[1] != '\0')
+			p++;
+		else if (*p == '"')
+			quoted = !quoted;
+		else if (!quoted && p[0] == '$' && p[1] == '"')
+			return true;
+	}
+	return false;
+}
+
+/* rest_jsonpath_compile returns NULL, or what is wrong with the path. */
+const char *
 rest_jsonpath_compile(RestPath *path)
 {
-	path->compiled = DatumGetPointer(DirectFunctionCall1(jsonpath_in, CStringGetDatum(path->text)));
+	MemoryContext context = CurrentMemoryContext;
+	const char *volatile problem = NULL;
+
+	PG_TRY();
+	{
+		path->compiled = DatumGetPointer(DirectFunctionCall1(jsonpath_in, CStringGetDatum(path->text)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		int			category;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+		/* The three that a path can be the cause of. */
+		if (category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR) && category != ERRCODE_DATA_EXCEPTION &&
+			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			PG_RE_THROW();
+		FlushErrorState();
+		problem = edata->message;
+	}
+	PG_END_TRY();
+	if (problem == NULL && jsonpath_has_variables(path->compiled))
+		problem = "a jsonpath cannot use variables here";
+	return problem;
 }
 
 /*

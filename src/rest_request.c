@@ -21,6 +21,8 @@
 #include "guc.h"
 #include "rest.h"
 
+#define REQUEST_MAX_CONFIG	(2000 * 4)
+
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void
 rest_problem(RestState *state, const char *error_class, const char *format,...)
@@ -31,7 +33,7 @@ rest_problem(RestState *state, const char *error_class, const char *format,...)
 	source_say(state->source, state->problem.message, sizeof(state->problem.message), format, args);
 	va_end(args);
 	state->problem.error_class = error_class;
-	state->problem.retryable = false;
+	state->problem.retryable = state->problem.stored = false;
 	state->problem.retry_after_ms = -1;
 }
 
@@ -125,7 +127,12 @@ request_lookup(void *arg, const RestPiece *piece)
 	switch (piece->type)
 	{
 		case REST_CONFIG:
-			return rest_member_text(state->config, JSON_ROOT, piece->text);
+			{
+				char	   *text = rest_member_text(state->config, JSON_ROOT, piece->text);
+
+				/* A longer one was not let into the table. */
+				return text && strlen(text) <= REQUEST_MAX_CONFIG ? text : NULL;
+			}
 		case REST_SECRET:
 			return source_secret(state->source, piece->text, &refused);
 		case REST_SINCE:
@@ -184,7 +191,7 @@ request_render(RestState *state, const RestTemplate *t, StringInfo out, RestEnco
 			rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
 	}
 	else if (missing->type == REST_CONFIG && request_lookup(state, missing) == NULL)
-		rest_problem(state, "configuration", "the connector's config has no \"%s\"", missing->text);
+		rest_problem(state, "configuration", "the connector's config has no \"%s\" that can be used", missing->text);
 	else if (missing->type == REST_PARENT && request_lookup(state, missing) == NULL)
 		rest_problem(state, "parent", "the parent record has no %s", missing->text);
 	else if (missing->type == REST_LITERAL || request_lookup(state, missing) == NULL)
@@ -371,10 +378,12 @@ request_body(RestState *state, const RequestParts *parts)
 	return out.data;
 }
 
-/* The path must come out as it was meant: no segment may lead up. */
+/* The path must come out as it was meant: behind the host, and no segment may lead up. */
 static bool
 request_path_is_safe(const char *path)
 {
+	if (path[0] != '/' || path[1] == '/')
+		return false;
 	for (const char *p = path; *p == '/';)
 	{
 		size_t		len = strcspn(p + 1, "/?");
@@ -462,10 +471,15 @@ request_list_url(RestState *state, bool *bare)
 	if (link)
 	{
 		const char *error_class;
+		char	   *url;
 
 		/* It comes from the tables: also there it may lead only where it might before. */
 		state->url = rest_base_url(state, d->base_url);
-		return state->url ? rest_follow(state, link, &error_class) : NULL;
+		if (state->url == NULL)
+			return NULL;
+		url = rest_follow(state, link, &error_class);
+		state->problem.stored = url == NULL;
+		return url;
 	}
 	return request_path(state, delta ? d->start_path : d->path);
 }

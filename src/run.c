@@ -403,6 +403,15 @@ run_told(Run *run, const char *text)
 	return run->source ? source_told(run->source, text, strlen(text), CLEAN_MAX) : clean(text);
 }
 
+/* Was it a value that cannot be used, before anything was asked?  Then it is one of those that are stored. */
+static bool
+run_cannot_begin(const Run *run, int sqlerrcode)
+{
+	return run->source == NULL &&
+		(ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		 ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED);
+}
+
 /* Turns an error that was raised into the end of the run. */
 static void
 run_caught(Run *run)
@@ -426,7 +435,8 @@ run_caught(Run *run)
 			detail = "a connector's query must name tables with their schema";
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
 				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
-				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" : "database",
+				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" :
+				 run_cannot_begin(run, edata->sqlerrcode) ? "configuration" : "database",
 				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
 		ereport(LOG,
 				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),
@@ -438,7 +448,10 @@ run_caught(Run *run)
 /* The run that this process does; 0: none. */
 static int64 current_run = 0;
 
-/* run_report_stage shows others at once what the run is at (view sync_progress); does nothing outside of a run. */
+/*
+ * run_report_stage shows others at once what the run is at (view sync_progress),
+ * where it is not the fetching of pages; does nothing outside of a run.
+ */
 void
 run_report_stage(const char *stage)
 {
@@ -446,7 +459,10 @@ run_report_stage(const char *stage)
 
 	if (current_run == 0)
 		return;
-	snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT ": %s", current_run, stage);
+	if (strcmp(stage, "fetching") == 0)
+		snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT, current_run);
+	else
+		snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT ": %s", current_run, stage);
 	pgstat_report_appname(doing);
 }
 

@@ -179,12 +179,13 @@ test_first(StringInfo out, const char *said)
 }
 
 /*
- * The same, whatever the upstream does: also an error that its query raises is
- * an answer here.  Only a cancel gets through.
+ * The same, whatever the upstream does: also an error that its query raises, or
+ * a config that cannot be used, is an answer here.  Only a cancel gets through.
  */
 static bool
-test_type_guarded(const SourceSpec *spec, StringInfo out)
+test_type_guarded(const char *connector, const char *type, StringInfo out)
 {
+	SourceSpec	spec;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	Source	   *volatile source = NULL;
@@ -195,7 +196,11 @@ test_type_guarded(const SourceSpec *spec, StringInfo out)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		source = source_open(spec);
+		store_source_spec(connector, type, &spec, context);
+		spec.page_size = 1;
+		spec.probe = true;
+		spec.in_transaction = true;
+		source = source_open(&spec);
 		ok = test_type(source, out);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
@@ -237,7 +242,6 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 		1, {TEXTOID}
 	};
 	MemoryContext caller = CurrentMemoryContext;
-	SourceSpec *specs;
 	char	   *connector;
 	char	  **names;
 	StringInfoData types;
@@ -252,18 +256,10 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	v = PG_GETARG_DATUM(0);
 	SPI_connect();
 	n = (int) db_execute(&query, &v, NULL);
-	specs = palloc0(sizeof(SourceSpec) * Max(n, 1));
 	connector = n > 0 ? db_text(0, 1) : NULL;
 	names = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		names[i] = db_text(i, 2);
-	for (int i = 0; i < n; i++)
-	{
-		store_source_spec(connector, names[i], &specs[i], CurrentMemoryContext);
-		specs[i].page_size = 1;
-		specs[i].probe = true;
-		specs[i].in_transaction = true;
-	}
 
 	initStringInfo(&types);
 	initStringInfo(&first_error);
@@ -272,10 +268,10 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 		int			start;
 
 		appendStringInfoString(&types, i ? ", " : "");
-		escape_json(&types, specs[i].resource_type);
+		escape_json(&types, names[i]);
 		appendStringInfoString(&types, ": ");
 		start = types.len;
-		if (!test_type_guarded(&specs[i], &types) && ok)
+		if (!test_type_guarded(connector, names[i], &types) && ok)
 		{
 			ok = false;
 			test_first(&first_error, types.data + start);

@@ -48,9 +48,12 @@ flohsync_raise(PG_FUNCTION_ARGS)
 	char	   *detail = raise_lines(fcinfo, 2);
 	char	   *hint = raise_text(fcinfo, 3);
 
+	/* An internal error is not for people. */
 	if (state == NULL || strlen(state) != 5 ||
-		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || strncmp(state, "00", 2) == 0)
-		elog(ERROR, "flohsync_raise was given no SQLSTATE");
+		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || strncmp(state, "00", 2) == 0 || strncmp(state, "XX", 2) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no error for people of such an SQLSTATE")));
 	error_context_stack = NULL;
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),

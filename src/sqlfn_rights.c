@@ -203,6 +203,12 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 
 	if (inner == NULL)
 		fcinfo->flinfo->fn_extra = inner = inner_half(fcinfo->flinfo);
+	/* A strict function is never given a null, also when the outer half is not strict. */
+	for (int i = 0; inner->function.fn_strict && i < fcinfo->nargs; i++)
+	{
+		if (fcinfo->args[i].isnull)
+			PG_RETURN_NULL();
+	}
 	run_as_begin_inner(&saved, how, inner->owner);
 	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);

@@ -176,8 +176,9 @@ store_open_runs(int *n)
 
 /*
  * store_source_spec is what source_open needs for a type of a connector,
- * whatever is wanted of it; false when there is no such connector.  The caller
- * has a transaction open, and sets in_transaction and page_size.
+ * whatever is wanted of it; false when there is no such connector.  Raises when
+ * its config cannot be used.  The caller has a transaction open, and sets
+ * in_transaction and page_size.
  */
 bool
 store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context)
@@ -195,12 +196,21 @@ store_source_spec(const char *connector_id, const char *resource_type, SourceSpe
 		" where d.id = $1::pg_catalog.uuid",
 		2, {TEXTOID, TEXTOID}
 	};
+	static DbQuery check = {
+		"select _flohsync.config_fault(d.kind, d.config) from flohsync.connector_definition d where d.id = $1::pg_catalog.uuid", 1, {TEXTOID}
+	};
 	Datum		v[2] = {CStringGetTextDatum(connector_id), CStringGetTextDatum(resource_type)};
 	Datum		owner;
 	Datum		tolerance;
 	bool		isnull;
 
+	char	   *fault;
+
 	memset(spec, 0, sizeof(*spec));
+	/* Before the values are read as what they should be. */
+	fault = db_execute(&check, v, NULL) == 1 ? db_text(0, 1) : NULL;
+	if (fault)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: %s", clean(fault))));
 	if (db_execute(&query, v, NULL) == 0)
 		return false;
 	spec->kind = store_get_text(0, 1, context);
@@ -249,12 +259,16 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" from _flohsync.start_run($1) s",
 		1, {INT8OID}
 	};
+	static DbQuery check = {
+		"select _flohsync.check_stored(r.connector_id, r.resource_type) from flohsync.sync_run r where r.id = $1", 1, {INT8OID}
+	};
 	Datum		value = Int64GetDatum(run);
 	char	   *outcome;
 	char	   *modified_since;
 	char	   *kept_link;
 	bool		isnull;
 
+	db_execute(&check, &value, NULL);
 	db_execute(&query, &value, NULL);
 	outcome = db_text(0, 1);
 	if (strcmp(outcome, "run") != 0)

@@ -27,7 +27,7 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 			 TimestampTz confirmed_at, Datum hash_ignore)
 {
 	Datum	   *elements = NULL;
-	bool	   *nulls;
+	bool	   *nulls = NULL;
 	int			n = 0;
 	const char **ignore;
 	TimestampTz now = GetCurrentTimestamp();
@@ -43,7 +43,7 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 		deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
-		ignore[i] = TextDatumGetCString(elements[i]);
+		ignore[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);
 	scope->parser = page_parser_create(ignore, n, NULL);
 }
 

@@ -259,7 +259,7 @@ is($f->configure('acme', 'user', enabled => JSON::PP::false)->{nextRunAt}, undef
 # Status
 #
 my $status = $f->json("SELECT flohsync.sync_status('acme', 'user')");
-is(join(' ', sort keys %$status), 'lastSyncAt lastSyncError lastSyncStats lastSyncStatus nextRunAt resourceType running', 'sync_status has exactly these keys');
+is(join(' ', sort keys %$status), 'heldRun incompleteReason lastCompletePassAt lastSyncAt lastSyncError lastSyncStats lastSyncStatus nextRunAt resourceType running', 'sync_status has exactly these keys');
 is(json_text([ @$status{qw(resourceType lastSyncStatus lastSyncAt running)} ]), '["user","idle",null,null]', 'before the first run');
 $f->fresh(user => 20);
 $f->configure('globex', 'user', enabled => JSON::PP::false);
