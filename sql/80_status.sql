@@ -78,8 +78,9 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
             WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
        END,
-         pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')),
-         CASE WHEN c.last_sync_at IS NOT NULL AND (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
+         CASE WHEN h.id IS NOT NULL
+              THEN pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
+         CASE WHEN r.status = 'success' AND (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
               THEN CASE WHEN coalesce(c.last_complete_at, c.created_at) < pg_catalog.now() - greatest(interval '1 day', 3 * (c.next_run_at - c.last_sync_at))
                         THEN coalesce('no pass has been complete since ' || pg_catalog.to_char(c.last_complete_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'no pass has ever been complete')
                         ELSE 'the last pass was not complete' END || ': ' || c.incomplete_reason END), '') AS remark,

@@ -147,6 +147,7 @@ is($f->sql("select count(*) from flohsync.resource_record where connector_id = "
 	'though their records were purged in the same run');
 $f->sql("delete from public.people where directory = '$other'");
 $f->sync($other, 'user');
+People::allow_empty($other);
 is(state_of('p2@leave.example'), 'deleted', 'who leaves the last directory is deactivated');
 person(1, 'p1@leave.example');
 $f->sql("insert into public.people values ('$other', '2', 'Second', 'p2\@leave.example', '{}')");
