@@ -46,7 +46,7 @@ create role handler login; create role app login; create role rich login; create
 select flohsync.grant_reader('reader'), flohsync.grant_manager('alice'), flohsync.grant_manager('mallory');
 grant usage on schema flohsync to sender, handler;
 grant execute on function flohsync.receive_webhook(text, bytea, jsonb) to sender;
-grant execute on function flohsync.set_entitlement_handler(regprocedure), flohsync.trigger_sync(text, text, text) to handler;
+grant execute on function flohsync.set_entitlement_handler(regprocedure), flohsync.trigger_sync(text, text, text, boolean) to handler;
 grant create on database postgres to alice, mallory, app, handler, rich;
 set role rich; create schema rich; grant usage on schema rich to public;
 create table rich.secret (x text); insert into rich.secret values ('data of the rich');
@@ -75,7 +75,7 @@ my %refused = (
 	'COMMIT' => 'do $x$ begin commit; end $x$',
 );
 my %allowed = (
-	'its own tables' => 'insert into mischief.deferred select 1 where false', 'settings, for as long as it runs' => q(set search_path = mischief; set standard_conforming_strings = off; set flohsync.acting_user = 'x'; set mischief.was = 'here'),
+	'its own tables' => 'insert into mischief.deferred select 1 where false', 'settings, for as long as it runs' => q(set search_path = mischief; set standard_conforming_strings = off; set flohsync.acting_user = '00000000-0000-0000-0000-000000000001'; set mischief.was = 'here'),
 	'locks of the transaction' => 'select pg_advisory_xact_lock(77)', 'NOTIFY' => 'notify mischief',
 	'a cursor of its own' => q(declare its_own cursor for select mischief.whoami(); do $x$ declare c refcursor := 'its_own'; r record; begin fetch c into r; end $x$),
 );
@@ -163,7 +163,7 @@ begin;
 declare of_the_session cursor for select x from public.of_the_session;
 $sql;
 select 'role', current_user, 'path', current_setting('search_path'), 'setting', current_setting('mischief.was'), current_setting('standard_conforming_strings'),
-  'locks', (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objid <> 77), 'prepared', (select string_agg(name, ' ') from pg_prepared_statements),
+  'locks', (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and objsubid in (1, 2) and objid <> 77), 'prepared', (select string_agg(name, ' ') from pg_prepared_statements),
   'listens', (select string_agg(c, ' ') from pg_listening_channels() c), 'held', (select string_agg(name, ' ') from pg_cursors where is_holdable),
   'temporary', (select count(*) from pg_proc where pronamespace = pg_my_temp_schema()) + (select count(*) from pg_class where relnamespace = pg_my_temp_schema()) + (select count(*) from pg_type where typnamespace = pg_my_temp_schema()),
   'read only', current_setting('transaction_read_only');
@@ -374,7 +374,7 @@ $f->sync_ok('people', 'user', 'matched to them');
 my $member = sql("select id from app.member where email = 'a\@example.com'");
 my $match = sql("select id from flohsync.connector_sync_match where external_id = 'c'");
 sql("insert into flohsync.sync_run (connector_id, resource_type, strategy, trigger, status, complete, pass_id, pass_started_at) values (" . of_connector('people') . ", 'user', 'full', 'manual', 'held', true, currval('flohsync.sync_run_id_seq') + 1, now())") for 1, 2;
-sql("update flohsync.sync_run set pass_id = id where status = 'held'");
+sql("update flohsync.sync_run r set pass_id = r.id, decided_under = _flohsync.decided_under(d, c) from flohsync.connector_sync_config c join flohsync.connector_definition d on d.id = c.connector_id where r.status = 'held' and c.connector_id = r.connector_id and c.resource_type = r.resource_type");
 my @held = split /\n/, sql("select id from flohsync.sync_run where status = 'held' order by id");
 my $record = '{"externalId": "d", "email": "d@example.com"}';
 my %calls = (
@@ -493,7 +493,7 @@ is(sql("select owner || ' ' || author from flohsync.connector_sync_config c join
 #
 # 7. A dump, a second database, and CREATE EXTENSION where somebody was before
 #
-sql("select flohsync.set_entitlement_handler(null); set role handler; select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)'); reset role; revoke execute on function flohsync.trigger_sync(text, text, text) from handler");
+sql("select flohsync.set_entitlement_handler(null); set role handler; select flohsync.set_entitlement_handler('mischief.handle(uuid, jsonb)'); reset role; revoke execute on function flohsync.trigger_sync(text, text, text, boolean) from handler");
 my $state = "select (select jsonb_agg(jsonb_build_array(d.name, c.resource_type, c.owner, d.author, d.code_owner) order by d.name, c.resource_type) from flohsync.connector_sync_config c join flohsync.connector_definition d on d.id = c.connector_id)
   || (select jsonb_agg(jsonb_build_array(h.handler, h.owner, h.code_owner)) from _flohsync.webhook_handler h)
   || (select jsonb_agg(jsonb_build_array(p.oid::regprocedure, a.grantee::regrole) order by p.oid::regprocedure::text, a.grantee) from pg_proc p, aclexplode(p.proacl) a where p.pronamespace in ('flohsync'::regnamespace, '_flohsync'::regnamespace))
