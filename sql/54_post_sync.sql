@@ -97,6 +97,9 @@ DECLARE
   alike boolean := true;
   did record;
 BEGIN
+  IF coalesce(_n, 0) <> coalesce(greatest(cardinality(_users), cardinality(_emails), cardinality(_values)), 0) THEN
+    PERFORM _flohsync.invalid('_n', 'it must be the number of rows');
+  END IF;
   positions := '{}';
   users := '{}';
   problems := '{}';

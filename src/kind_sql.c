@@ -186,10 +186,12 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 	}
 	/* A function that somebody else put under the name. */
 	if (code_owner != source->spec.code_owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the function %s has another owner than when the connector was given it", clean(source->spec.function)),
-				 errhint("Look at the function, then give it to the connector again with flohsync.update_connector().")));
+	{
+		source_fail(source, answer, "configuration",
+					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
+					source->spec.function);
+		return false;
+	}
 	result = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{

@@ -195,10 +195,14 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 	RunAs		saved;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator class %u", opclass);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("operator class with OID %u does not exist", opclass)));
 	form = (Form_pg_opclass) GETSTRUCT(tuple);
 	if (form->opcmethod != GIN_AM_OID)
-		elog(ERROR, "operator class %u is not one of GIN", opclass);
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("operator class with OID %u is not one of GIN", opclass)));
 	name = quote_qualified_identifier(get_namespace_name(form->opcnamespace), NameStr(form->opcname));
 	ReleaseSysCache(tuple);
 

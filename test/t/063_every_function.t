@@ -318,7 +318,7 @@ good('flohsync.resolve_match', $unmatched, "'$_->[0]'::text", $_->[1], "'note'::
 good('flohsync.bulk_resolve_matches', "'c'::text", "ARRAY[$match, $unmatched]", "'skip'::text", 'NULL::uuid', 'NULL::text');
 good('flohsync.unlink_match', $match);
 good('flohsync.explain_match', "'c'::text", "'user'::text", "'user-0000030'::text");
-good('flohsync.list_matches', "'c'::text", "'user'::text", "'matched'::text", "'user'::text", '1', '10');
+good('flohsync.list_matches', "'c'::text", "'user'::text", "'matched'::text", "'user'::text", '1', '10', $_) for 'NULL::boolean', 'false';
 good('flohsync.approve_run', "$held\::int8", "'well'::text", $_) for 'NULL::text[]', "ARRAY['user-0000002']";
 good('flohsync.reject_run', "$held\::int8", "'no'::text");
 good('flohsync.trigger_sync', "'r'::text", "'user'::text", "'full'::text", $_) for 'false', 'true';

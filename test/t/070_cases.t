@@ -268,7 +268,7 @@ my %nothing = (results => []);
 	answers($end, [ 200, { users => 7 } ]);
 	run_is('14, a number', 'bad_answer', '2 0', qr/something else where the list/);
 	answers($end, [ 200, { users => {} } ]);
-	run_is('14, an empty map', 'complete', '0 2', undef, 1);
+	run_is('14, an empty map', 'safeguard', '2 0', qr/no record at all/, 1);
 	connector('14', change => sub { $_[0]{resources}{user} = { list => { path => '/u', records => '$.items ? (@.kind == "x")' }, map => { externalId => '$.id' } } });
 	answers($end, [ 200, { items => [ { id => 1, kind => 'x' } ] } ]);
 	run_is('14, a filter', 'complete', '1 0', undef, 1);
@@ -408,7 +408,7 @@ my %nothing = (results => []);
 	}
 	is($f->sql('SELECT string_agg(DISTINCT status, \' \') FROM flohsync.sync_run WHERE id IN (' . join(', ', @runs) . ')'), 'success', '29: one token at a time for two types at a time');
 	my $tokens = grep { $_ eq '/token' } asked();
-	cmp_ok($tokens, '<=', 4, "29: a token is shared ($tokens were got)");
+	cmp_ok($tokens, '<', 8, "29: a token is shared ($tokens were got)");
 }
 
 #
