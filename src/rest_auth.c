@@ -634,7 +634,7 @@ auth_get_token(RestState *state)
 	crypto_wipe(form.data, form.len);
 	if (!source_take(state->source, &answer, &response, "token endpoint"))
 	{
-		rest_problem(state, response.failure == HTTP_TOO_LARGE || response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
+		rest_problem(state, response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
 					 "auth" : answer.error_class, "%s", answer.message);
 		state->problem.retryable = answer.retryable;
 		return false;
