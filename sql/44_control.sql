@@ -37,6 +37,8 @@ BEGIN
     IF FOUND THEN
       _id := r.id;
       IF r.status = 'queued' AND (trigger_sync.strategy = 'full' OR trigger_sync.restart) THEN
+        -- The configuration before its run, as everywhere.
+        PERFORM FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type FOR NO KEY UPDATE;
         UPDATE flohsync.sync_run q
            SET strategy = CASE trigger_sync.strategy WHEN 'full' THEN 'full' ELSE q.strategy END, restart = q.restart OR trigger_sync.restart
          WHERE q.id = r.id AND q.status = 'queued' RETURNING q.* INTO r;
