@@ -226,9 +226,9 @@ for my $owner (qw(postgres boss pg_read_all_data flohsync_owner flohsync_worker 
 sql("update flohsync.connector_sync_config set owner = 'alice' where connector_id = " . of_connector('alices'));
 # EXECUTE is asked of who has it run.
 can('mallory', "create schema mallory; create function mallory.closed(c uuid, t text, i text) returns jsonb language sql as 'select null::jsonb'; create function mallory.closed(c jsonb) returns jsonb language sql as 'select null::jsonb'; create function mallory.closed(c uuid, b jsonb) returns void language sql as 'select'; grant usage on schema mallory to public; revoke all on all functions in schema mallory from public", 'functions for nobody else');
-cannot('reader', "select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mallory.closed(uuid, text, text)')", 'a fetcher that it may not call');
-cannot('handler', "select flohsync.set_entitlement_handler('mallory.closed(uuid, jsonb)')", 'setting a handler that it may not call');
+cannot('reader', "select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mallory.closed(uuid, text, text)')", 'fetch by what it may not call', '42501', qr/permission denied for function closed/);
 sql('select flohsync.set_entitlement_handler(null)');
+cannot('handler', "select flohsync.set_entitlement_handler('mallory.closed(uuid, jsonb)')", 'set a handler that it may not call', '42501', qr/permission denied for function/);
 sql("grant execute on function mallory.closed(uuid, jsonb) to handler; set role handler; select flohsync.set_entitlement_handler('mallory.closed(uuid, jsonb)'); reset role; revoke execute on function mallory.closed(uuid, jsonb) from handler");
 is(session("select flohsync.handle_webhook('alices', '{}')")->{state}, '42501', 'nor is one called that who set it may not call any more');
 can('alice', connector('closed', json_text({ function => 'mallory.closed' })) . "; select flohsync.configure_sync('closed', 'user', '{}')", 'a function that is there');
@@ -323,6 +323,8 @@ $f->sync_fails('shared', 'user', qr/another owner/, 'still not');
 is(sql('select count(*) from flohsync.resource_record where external_id ~ $$alice.$$'), 0, 'her data are hers');
 can('alice', "select flohsync.update_connector('shared', '{\"config\": {\"function\": \"shared.list\"}}')", 'accepts it');
 $f->sync_ok('shared', 'user', 'then it runs');
+sql("update flohsync.connector_definition set config = '{\"function\": \"mischief.list\"}' where name = 'shared'");
+is(sql("select author || ' ' || code_owner from flohsync.connector_definition where name = 'shared'"), 'postgres handler', 'and by a statement: whose it is is noted');
 sql("select flohsync.set_entitlement_handler(null); set role handler; create function shared.handle(c uuid, b jsonb) returns void language sql as 'select'; select flohsync.set_entitlement_handler('shared.handle(uuid, jsonb)'); set role app; drop function shared.handle(uuid, jsonb); create function shared.handle(c uuid, b jsonb) returns void language sql as 'select'");
 is(session("select flohsync.handle_webhook('alices', '{}')")->{state}, '55000', 'nor another\'s handler');
 sql('select flohsync.set_entitlement_handler(null)');
@@ -535,6 +537,7 @@ $f->disconnect('owned');
 # A view that hides rows is a barrier.
 sql("insert into flohsync.floh_user (iss, sub, email, display_name, confirmed, deleted_at) values ('i', 's1', 'here\@example.com', 'H', true, null), ('i', 's2', 'deleted\@example.com', 'D', true, now()); create role looker; grant usage on schema flohsync to looker; grant select on flohsync.v_user to looker; create schema looker authorization looker", 'second');
 my $looked = $f->try_sql("SET ROLE looker; create function looker.leak(text) returns boolean language plpgsql cost 0.0001 as \$\$ begin raise notice 'leaked %', \$1; return true; end \$\$; select count(*) from flohsync.v_user where looker.leak(email)", 'second');
+is(sql("select 'security_barrier=true' = any (c.reloptions) from pg_class c where c.oid = 'flohsync.v_user'::regclass", 'second'), 't', 'v_user is a security barrier');
 like($looked->{text}, qr/leaked here/, 'a function sees the users that there are');
 unlike($looked->{text}, qr/leaked deleted/, 'and not those that are deleted');
 $f->disconnect('second');
