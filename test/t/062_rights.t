@@ -529,7 +529,7 @@ is($db->($_)->{state}, '42501', "the owner of the database cannot: $_") for 'dro
 ok($db->($_)->{ok}, "but: $_") for 'grant lent to flohsync_worker', 'alter database owned set role = lent', "alter database owned set search_path = 'public'", 'alter database owned set standard_conforming_strings = off', 'alter database owned set row_security = off',
   "alter database owned set default_transaction_isolation = 'serializable'", 'alter database owned set default_transaction_read_only = on';
 sql("set default_transaction_read_only = off; set transaction read write; select flohsync.grant_manager('alice')", 'owned');
-my $ran = $f->try_sql("SET default_transaction_read_only = off; set session authorization alice; set default_transaction_read_only = off; " . connector('mine', query('', q(session_user || ' ' || current_user || ' ' || current_setting('standard_conforming_strings')))) . "; select flohsync.configure_sync('mine', 'user', '{}'); call flohsync.sync('mine', 'user')", 'owned');
+my $ran = $f->try_sql("SET default_transaction_read_only = off; set statement_timeout = '60s'; set session authorization alice; set default_transaction_read_only = off; " . connector('mine', query('', q(session_user || ' ' || current_user || ' ' || current_setting('standard_conforming_strings')))) . "; select flohsync.configure_sync('mine', 'user', '{}'); call flohsync.sync('mine', 'user')", 'owned');
 ok($ran->{ok}, 'what the owner of a database sets for it does not keep workers from their work') or diag($ran->{text});
 is(sql('select external_id from flohsync.resource_record', 'owned'), 'flohsync_worker alice on', 'nor changes whose it is');
 sql('revoke lent from flohsync_worker; drop role lent');
