@@ -32,6 +32,7 @@
 #include <openssl/rsa.h>
 
 #include "crypto.h"
+#include "hex.h"
 
 #define CRYPTO_MIN_RSA_BITS		2048
 #define CRYPTO_P256_BYTES		32
@@ -381,19 +382,15 @@ crypto_hex_decode(const char *text, size_t len, void *out)
 {
 	unsigned char *p = out;
 
-	for (size_t i = 0; i < len; i++)
+	if (len % 2 != 0)
+		return false;
+	for (size_t i = 0; i < len; i += 2)
 	{
-		char		c = text[i];
-		int			digit = c >= '0' && c <= '9' ? c - '0' :
-			c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-			c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+		int			byte = hex_byte(text + i);
 
-		if (digit < 0)
+		if (byte < 0)
 			return false;
-		if (i % 2 == 0)
-			p[i / 2] = digit << 4;
-		else
-			p[i / 2] |= digit;
+		*p++ = byte;
 	}
-	return len % 2 == 0;
+	return true;
 }

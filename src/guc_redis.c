@@ -15,18 +15,10 @@
 #endif
 
 #include "guc_redis.h"
+#include "hex.h"
 
 #define REDIS_PORT			6379
 #define REDIS_MAX_DATABASE	65535
-
-static int
-url_hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* Takes the percent-encoding off; false when it is malformed or too long. */
 static bool
@@ -40,12 +32,12 @@ url_decode(const char *text, size_t len, char *out, size_t size)
 
 		if (c == '%')
 		{
-			if (i + 2 >= len || url_hex(text[i + 1]) < 0 || url_hex(text[i + 2]) < 0)
+			int			byte = i + 2 < len ? hex_byte(text + i + 1) : -1;
+
+			if (byte <= 0)
 				return false;
-			c = (char) (url_hex(text[i + 1]) << 4 | url_hex(text[i + 2]));
+			c = (char) byte;
 			i += 2;
-			if (c == '\0')
-				return false;
 		}
 		if (n + 1 >= size)
 			return false;

@@ -33,8 +33,8 @@
 #include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 
+#include "hex.h"
 #include "hooks_log.h"
-#include "json.h"
 
 static const char secret_function[] = "set_secret";
 static const char shown_instead[] = "flohsync.set_secret(...)";
@@ -68,7 +68,7 @@ log_code(const char *p, int *len)
 		return -1;
 	for (int i = 0; i < digits; i++)
 	{
-		int			digit = json_hex_digit(p[from + i]);
+		int			digit = hex_digit(p[from + i]);
 
 		if (digit < 0)
 			return -1;

@@ -17,6 +17,7 @@
 
 #include "lib/stringinfo.h"
 
+#include "hex.h"
 #include "http.h"
 
 /* A blank or worse in an address is never taken for something else. */
@@ -242,11 +243,9 @@ http_url_names(const char *spelled, size_t len, const char *name)
 
 		if (c == '+')
 			c = ' ';
-		else if (c == '%' && end - spelled >= 2 && isxdigit((unsigned char) spelled[0]) && isxdigit((unsigned char) spelled[1]))
+		else if (c == '%' && end - spelled >= 2 && hex_byte(spelled) >= 0)
 		{
-			char		hex[3] = {spelled[0], spelled[1], '\0'};
-
-			c = (unsigned char) strtol(hex, NULL, 16);
+			c = (unsigned char) hex_byte(spelled);
 			spelled += 2;
 		}
 		/* A name may itself hold a plus sign that is not encoded. */

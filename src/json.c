@@ -145,7 +145,7 @@ json_scan_escape(JsonScan *scan, Bytes p, unsigned *flags)
 	{
 		if (p + i >= scan->end)
 			return json_fail(scan, scan->end, NULL);
-		if (json_hex_digit(p[i]) < 0)
+		if (hex_digit(p[i]) < 0)
 			return json_fail(scan, p, "\\u without four hex digits");
 	}
 	unit = json_hex4(p + 2);

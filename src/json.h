@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <stdbool.h>
 
+#include "hex.h"
+
 typedef enum JsonType
 {
 	JSON_NULL, JSON_TRUE, JSON_FALSE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT
@@ -103,15 +105,6 @@ extern size_t json_weight(const JsonParser *parser, uint32_t node, uint32_t *dep
 /* json_is_integer: a number literal of digits alone, perhaps with a minus sign. */
 extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);
 
-static inline int
-json_hex_digit(unsigned char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The code unit of the four hex digits at p, or -1. */
 static inline int
 json_hex4(const unsigned char *p)
@@ -120,7 +113,7 @@ json_hex4(const unsigned char *p)
 
 	for (int i = 0; i < 4; i++)
 	{
-		int			digit = json_hex_digit(p[i]);
+		int			digit = hex_digit(p[i]);
 
 		if (digit < 0)
 			return -1;

@@ -26,6 +26,7 @@
 #endif
 
 #include "crypto.h"
+#include "hex.h"
 #include "json.h"
 #include "redact.h"
 
@@ -91,8 +92,8 @@ token_escape(RedactToken *tokens, int *n, const unsigned char *p, const unsigned
 		else
 			token_add(tokens, n, width, unit);
 	}
-	else if (*p == 'x' && end - p >= 3 && json_hex_digit(p[1]) >= 0 && json_hex_digit(p[2]) >= 0)
-		token_add_byte(tokens, n, backslashes + 3, json_hex_digit(p[1]) << 4 | json_hex_digit(p[2]));
+	else if (*p == 'x' && end - p >= 3 && hex_byte(p + 1) >= 0)
+		token_add_byte(tokens, n, backslashes + 3, hex_byte(p + 1));
 	else if ((letter = memchr(letters, *p, sizeof(letters) - 1)) != NULL)
 		token_add_byte(tokens, n, backslashes + 1, meanings[letter - letters]);
 	else
@@ -124,7 +125,7 @@ token_entity(RedactToken *tokens, int *n, const unsigned char *p, const unsigned
 	}
 	for (; q < end && q - p < REDACT_WIDEST - 1; q++)
 	{
-		int			digit = json_hex_digit(*q);
+		int			digit = hex_digit(*q);
 
 		if (digit < 0 || digit >= base || (c = c * base + digit) > 0x10FFFF)
 			break;
@@ -154,11 +155,11 @@ token_list(RedactToken *tokens, const unsigned char *p, const unsigned char *end
 				token_add_byte(tokens, &n, 4, p[3]);
 			break;
 		case '%':
-			if (end - p >= 3 && json_hex_digit(p[1]) >= 0 && json_hex_digit(p[2]) >= 0)
-				token_add_byte(tokens, &n, 3, json_hex_digit(p[1]) << 4 | json_hex_digit(p[2]));
+			if (end - p >= 3 && hex_byte(p + 1) >= 0)
+				token_add_byte(tokens, &n, 3, hex_byte(p + 1));
 			/* encoded twice */
-			if (end - p >= 5 && p[1] == '2' && p[2] == '5' && json_hex_digit(p[3]) >= 0 && json_hex_digit(p[4]) >= 0)
-				token_add_byte(tokens, &n, 5, json_hex_digit(p[3]) << 4 | json_hex_digit(p[4]));
+			if (end - p >= 5 && p[1] == '2' && p[2] == '5' && hex_byte(p + 3) >= 0)
+				token_add_byte(tokens, &n, 5, hex_byte(p + 3));
 			break;
 		case '&':
 			token_entity(tokens, &n, p, end);

@@ -4,9 +4,9 @@
  *
  * A token lives in memory of this process, and while a run uses it in memory that
  * all share, until 60 seconds before it expires, under the SHA-256 of everything
- * that it was asked for with: another secret never gets it.  One that is refused
- * is not asked for anew where another worker has got one meanwhile: a new one
- * may make that one void.  It is hidden (source_hide) from
+ * that it was asked for with: another secret never gets it.  One worker asks at a
+ * time, and the others wait for what he gets; one that is refused is not asked for
+ * anew where another worker has got one meanwhile: a new one may make that one void.  It is hidden (source_hide) from
  * the moment it is known, and so is every credential that is made here.
  *
  * What a token endpoint answers may hold a token that we do not know of, when
@@ -21,7 +21,6 @@
 
 #include <time.h>
 
-#include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -30,12 +29,14 @@
 #include "crypto_memory.h"
 #include "rest.h"
 #include "shmem_token.h"
+#include "time_text.h"
 #include "wait.h"
 
 #define TOKEN_SLOTS			8
 #define TOKEN_EARLY_S		60
 #define TOKEN_MAX_REFUSED	4
 #define TOKEN_SHARING_MS	150
+#define TOKEN_TURN_MS		25		/* while another worker asks, it is looked so often */
 #define TOKEN_DEFAULT_S		300
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
@@ -121,9 +122,13 @@ auth_is_refused(const RestState *state, const char *token)
 	return memcmp(digest, state->refused, CRYPTO_SHA256_BYTES) == 0;
 }
 
-/* Takes a token that is there already, unless it is the one that was refused. */
+/*
+ * Takes a token that is there already, unless it is the one that was refused.
+ * One that only this process knows is taken, and shared, when it is this one's
+ * turn: another may be about to make it void.
+ */
 static bool
-auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], bool my_turn)
 {
 	char		shared[SHMEM_TOKEN_BYTES];
 	TimestampTz until;
@@ -132,10 +137,12 @@ auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 
 	if (shmem_token_get(key, shared, &until, &state->token_held))
 		token = shared;
-	else if (slot && slot->until > GetCurrentTimestamp())
+	else if (slot && my_turn && slot->until > GetCurrentTimestamp())
 	{
 		token = slot->token;
 		until = slot->until;
+		if (!auth_is_refused(state, token))
+			shmem_token_put(key, token, until, &state->token_held);
 	}
 	if (token && !auth_is_refused(state, token))
 	{
@@ -143,7 +150,7 @@ auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 		state->token_until = until;
 		source_hide(state->source, state->token);
 	}
-	else if (slot)
+	else if (slot && my_turn)
 		auth_forget(slot);
 	crypto_wipe(shared, sizeof(shared));
 	return state->token != NULL;
@@ -440,25 +447,24 @@ auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 	return true;
 }
 
-/* How long a token is good, in seconds from now. */
+/* How long a token is good, in seconds from now: from that many, or from the time of its end. */
 static int64
 auth_life(const char *text)
 {
-	int			y,
-				mon,
-				d,
-				h,
-				min,
-				s;
+	TimestampTz at;
+	double		seconds;
 
 	if (text == NULL)
 		return TOKEN_DEFAULT_S;
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) == 6 &&
-		y > 1970 && mon >= 1 && mon <= 12 && d >= 1 && d <= 31)
-		return (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s - (int64) time(NULL);
-	if (text[0] >= '0' && text[0] <= '9')
-		return (int64) Min(strtod(text, NULL), (double) TOKEN_MAX_S);
-	return TOKEN_DEFAULT_S;
+	if (time_iso(text, strlen(text), &at))
+		return Min(TIME_UNIX(at) - (int64) time(NULL), TOKEN_MAX_S);
+	if (text[0] < '0' || text[0] > '9')
+		return TOKEN_DEFAULT_S;
+	seconds = strtod(text, NULL);
+	/* No token is good for so many seconds: it is a time since 1970. */
+	if (seconds > TOKEN_MAX_S && time_unix(text, strspn(text, "0123456789"), &at))
+		return Min(TIME_UNIX(at) - (int64) time(NULL), TOKEN_MAX_S);
+	return (int64) Min(seconds, (double) TOKEN_MAX_S);
 }
 
 static char *
@@ -589,6 +595,32 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	return false;
 }
 
+/*
+ * Waits until this worker is the one that asks for a token of a key; true: there
+ * is one already.  Others that ask in vain, one after the other, do not hold it
+ * up for longer than two of them can.
+ */
+static bool
+auth_await_turn(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	int64		one = (state->def->timeout_ms + TOKEN_TURN_MS) * INT64CONST(1000);
+	TimestampTz patience = GetCurrentTimestamp() + 2 * one;
+
+	for (;;)
+	{
+		TimestampTz now;
+
+		if (auth_find_token(state, key, false))
+			return true;
+		now = GetCurrentTimestamp();
+		if (shmem_token_claim(key, now + one) || now >= patience)
+			break;
+		wait_ms(TOKEN_TURN_MS, WAIT_RETRY);
+	}
+	/* It may have come just before the claim. */
+	return auth_find_token(state, key, true);
+}
+
 static bool
 auth_get_token(RestState *state)
 {
@@ -601,6 +633,7 @@ auth_get_token(RestState *state)
 	SourceAnswer answer = {0};
 	unsigned char key[CRYPTO_SHA256_BYTES];
 	const char *refused;
+	bool		got;
 
 	if (url == NULL)
 		return false;
@@ -612,8 +645,11 @@ auth_get_token(RestState *state)
 	auth_key(material.data, key);
 	crypto_wipe(material.data, material.len);
 	memcpy(state->token_key, key, sizeof(key));
-	if (auth_find_token(state, key))
+	if (auth_await_turn(state, key))
+	{
+		shmem_token_unclaim();
 		return true;
+	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
 		return false;
 	refused = source_may_send(state->source, url);
@@ -634,12 +670,15 @@ auth_get_token(RestState *state)
 	crypto_wipe(form.data, form.len);
 	if (!source_take(state->source, &answer, &response, "token endpoint"))
 	{
+		shmem_token_unclaim();
 		rest_problem(state, response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
 					 "auth" : answer.error_class, "%s", answer.message);
 		state->problem.retryable = answer.retryable;
 		return false;
 	}
-	return auth_read_token(state, &response, &answer, key);
+	got = auth_read_token(state, &response, &answer, key);
+	shmem_token_unclaim();
+	return got;
 }
 
 static bool
@@ -664,6 +703,7 @@ void
 rest_leave_token(RestState *state)
 {
 	rest_wipe_token(state);
+	shmem_token_unclaim();
 	if (state->token_held)
 		shmem_token_release(state->token_key);
 	state->token_held = false;

@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -20,6 +19,7 @@
 #include "crypto_memory.h"
 #include "guc.h"
 #include "rest.h"
+#include "time_text.h"
 
 #define REQUEST_MAX_CONFIG	(2000 * 4)
 
@@ -81,16 +81,9 @@ request_path_literal(StringInfo out, const char *value)
 static char *
 request_epoch(const char *iso)
 {
-	int			y,
-				mon,
-				d,
-				h,
-				min,
-				s;
+	TimestampTz at;
 
-	if (sscanf(iso, "%4d-%2d-%2dT%2d:%2d:%2d", &y, &mon, &d, &h, &min, &s) != 6)
-		return NULL;
-	return psprintf(INT64_FORMAT, (int64) (date2j(y, mon, d) - UNIX_EPOCH_JDATE) * 86400 + h * 3600 + min * 60 + s);
+	return time_iso(iso, strlen(iso), &at) ? psprintf(INT64_FORMAT, TIME_UNIX(at)) : NULL;
 }
 
 static const char *

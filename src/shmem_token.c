@@ -8,11 +8,15 @@
  * with, secrets included: who finds it could have got it.  It stays for as long
  * as anybody uses it, and is wiped when the last one lets go.
  *
+ * While there is none, one process asks for it: it has a claim, which ends by
+ * itself at a time, so that one that died holds nobody up.
+ *
  * Only under shared_preload_libraries; without it nothing is kept here, and each
  * process keeps its own (rest_auth.c).
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
@@ -29,10 +33,18 @@ typedef struct SharedToken
 	char		token[SHMEM_TOKEN_BYTES];
 } SharedToken;
 
+typedef struct TokenClaim
+{
+	unsigned char key[SHMEM_TOKEN_KEY];
+	TimestampTz until;			/* 0: free */
+	int			pid;
+} TokenClaim;
+
 typedef struct SharedTokens
 {
 	LWLock	   *lock;
 	SharedToken tokens[SHARED_TOKENS];
+	TokenClaim	claims[SHARED_TOKENS];
 } SharedTokens;
 
 static SharedTokens *shared = NULL;
@@ -133,5 +145,49 @@ shmem_token_release(const unsigned char *key)
 	t = token_of(key);
 	if (t && --t->users <= 0)
 		explicit_bzero(t, sizeof(*t));
+	LWLockRelease(shared->lock);
+}
+
+/* shmem_token_claim: may this process ask for the token of a key, until a time?  Not while another one does. */
+bool
+shmem_token_claim(const unsigned char *key, TimestampTz until)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TokenClaim *mine = NULL;
+	bool		taken = false;
+
+	if (shared == NULL)
+		return true;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < SHARED_TOKENS; i++)
+	{
+		TokenClaim *c = &shared->claims[i];
+
+		if (c->until <= now || c->pid == MyProcPid)
+			mine = mine ? mine : c;
+		else if (memcmp(c->key, key, SHMEM_TOKEN_KEY) == 0)
+			taken = true;
+	}
+	/* Where there is room for no more claims, one more token is got. */
+	if (!taken && mine)
+	{
+		memcpy(mine->key, key, SHMEM_TOKEN_KEY);
+		mine->until = until;
+		mine->pid = MyProcPid;
+	}
+	LWLockRelease(shared->lock);
+	return !taken;
+}
+
+/* shmem_token_unclaim: this process asks for no token any more. */
+void
+shmem_token_unclaim(void)
+{
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < SHARED_TOKENS; i++)
+		if (shared->claims[i].pid == MyProcPid)
+			explicit_bzero(&shared->claims[i], sizeof(TokenClaim));
 	LWLockRelease(shared->lock);
 }

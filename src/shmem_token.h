@@ -18,4 +18,8 @@ extern bool shmem_token_get(const unsigned char *key, char *token, TimestampTz *
 extern void shmem_token_put(const unsigned char *key, const char *token, TimestampTz until, bool *held);
 extern void shmem_token_release(const unsigned char *key);
 
+/* The right to ask for a token, of one process at a time. */
+extern bool shmem_token_claim(const unsigned char *key, TimestampTz until);
+extern void shmem_token_unclaim(void);
+
 #endif							/* FLOHSYNC_SHMEM_TOKEN_H */

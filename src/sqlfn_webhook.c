@@ -35,6 +35,7 @@
 #include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store.h"
+#include "time_text.h"
 #include "webhook.h"
 
 /* One in so many deliveries forgets what is too old. */
@@ -138,7 +139,7 @@ webhook_event_at(const Webhook *hook)
 		}
 		else
 			text = (Slice) {"", 0};
-		if (!(value->type == jbvString && webhook_time(text, &at)) && !webhook_unix_time(text, &at))
+		if (!(value->type == jbvString && time_iso(text.data, text.len, &at)) && !time_unix(text.data, text.len, &at))
 			webhook_refuse(keys[i], "is not a time", "It says when the event happened: a time of ISO 8601, such as \"2026-01-31T12:00:00Z\", or seconds or milliseconds since 1970.");
 		break;
 	}

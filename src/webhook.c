@@ -28,7 +28,7 @@
 #endif
 
 #include "crypto.h"
-#include "json.h"
+#include "time_text.h"
 #include "webhook.h"
 
 #define WEBHOOK_KEYS			(2 * WEBHOOK_SECRETS)
@@ -171,16 +171,7 @@ webhook_find_hex(Slice hex, unsigned char macs[WEBHOOK_KEYS][CRYPTO_HMAC_BYTES],
 		hex = (Slice) {hex.data + 7, hex.len - 7};
 	if (hex.len != 2 * CRYPTO_HMAC_BYTES)
 		return false;
-	for (int i = 0; i < CRYPTO_HMAC_BYTES; i++)
-	{
-		int			high = json_hex_digit(hex.data[2 * i]);
-		int			low = json_hex_digit(hex.data[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		signature[i] = high << 4 | low;
-	}
-	return webhook_signed(signature, macs, keys);
+	return crypto_hex_decode(hex.data, hex.len, signature) && webhook_signed(signature, macs, keys);
 }
 
 /* What of a header of the first scheme goes into the signed text. */
@@ -218,7 +209,7 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	{
 		if (h->id.data == NULL)
 			return "the header webhook-id is missing";
-		if (!webhook_is_token(h->timestamp, 11) || !webhook_unix_time(h->timestamp, sent_at))
+		if (!webhook_is_token(h->timestamp, 11) || !time_unix(h->timestamp.data, h->timestamp.len, sent_at))
 			return "the header webhook-timestamp is missing or malformed";
 		text = palloc((Size) h->id.len + h->timestamp.len + body.len + 2);
 		memcpy(text, h->id.data, h->id.len);
@@ -247,106 +238,4 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	if (standard && (*sent_at > now + WEBHOOK_TOLERANCE_S * USECS_PER_SEC || *sent_at < now - WEBHOOK_TOLERANCE_S * USECS_PER_SEC))
 		return "the timestamp is more than five minutes off";
 	return NULL;
-}
-
-bool
-webhook_unix_time(Slice text, TimestampTz *at)
-{
-	int64		n = 0;
-
-	if (text.len == 0 || text.len > 14)
-		return false;
-	for (int i = 0; i < text.len; i++)
-	{
-		if (text.data[i] < '0' || text.data[i] > '9')
-			return false;
-		n = n * 10 + (text.data[i] - '0');
-	}
-	/* As seconds this would be the year 5138. */
-	n = n >= INT64CONST(100000000000) ? n * 1000 : n * USECS_PER_SEC;
-	*at = n - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	return true;
-}
-
-/* Reads so many digits. */
-static bool
-webhook_digits(Slice *text, int count, int min, int max, int *value)
-{
-	if (text->len < count)
-		return false;
-	*value = 0;
-	for (int i = 0; i < count; i++)
-	{
-		if (text->data[i] < '0' || text->data[i] > '9')
-			return false;
-		*value = *value * 10 + (text->data[i] - '0');
-	}
-	text->data += count;
-	text->len -= count;
-	return *value >= min && *value <= max;
-}
-
-static bool
-webhook_char(Slice *text, const char *any)
-{
-	if (text->len == 0 || strchr(any, text->data[0]) == NULL || text->data[0] == '\0')
-		return false;
-	text->data++;
-	text->len--;
-	return true;
-}
-
-bool
-webhook_time(Slice text, TimestampTz *at)
-{
-	int			year,
-				month,
-				day,
-				hour,
-				minute,
-				second = 0,
-				zone_hour = 0,
-				zone_minute = 0;
-	int64		fraction = 0;
-	int64		unit = USECS_PER_SEC / 10;
-	int			sign = 0;
-
-	if (!webhook_digits(&text, 4, 1, 9999, &year) || !webhook_char(&text, "-") ||
-		!webhook_digits(&text, 2, 1, 12, &month) || !webhook_char(&text, "-") ||
-		!webhook_digits(&text, 2, 1, 31, &day) || day > day_tab[isleap(year)][month - 1] ||
-		!webhook_char(&text, "Tt ") ||
-		!webhook_digits(&text, 2, 0, 23, &hour) || !webhook_char(&text, ":") || !webhook_digits(&text, 2, 0, 59, &minute))
-		return false;
-	if (webhook_char(&text, ":"))
-	{
-		if (!webhook_digits(&text, 2, 0, 60, &second))
-			return false;
-		if (webhook_char(&text, ".,"))
-		{
-			int			digit;
-
-			if (!webhook_digits(&text, 1, 0, 9, &digit))
-				return false;
-			do
-			{
-				fraction += digit * unit;
-				unit /= 10;
-			} while (text.len > 0 && text.data[0] >= '0' && text.data[0] <= '9' && webhook_digits(&text, 1, 0, 9, &digit));
-		}
-	}
-	if (!webhook_char(&text, "Zz") && text.len > 0)
-	{
-		sign = text.data[0] == '-' ? -1 : 1;
-		if (!webhook_char(&text, "+-") || !webhook_digits(&text, 2, 0, 15, &zone_hour))
-			return false;
-		(void) webhook_char(&text, ":");
-		if (text.len > 0 && !webhook_digits(&text, 2, 0, 59, &zone_minute))
-			return false;
-	}
-	if (text.len > 0)
-		return false;
-	*at = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
-		((int64) (hour * 60 + minute) * 60 + second) * USECS_PER_SEC + fraction -
-		sign * (int64) (zone_hour * 60 + zone_minute) * 60 * USECS_PER_SEC;
-	return true;
 }

@@ -36,10 +36,5 @@ extern void webhook_header(WebhookHeaders *headers, Slice name, Slice value, boo
 extern const char *webhook_verify(const WebhookHeaders *headers, Slice body,
 								  const Slice secrets[WEBHOOK_SECRETS], TimestampTz now, TimestampTz *sent_at);
 
-/* webhook_time reads a time of ISO 8601 (UTC unless it says otherwise). */
-extern bool webhook_time(Slice text, TimestampTz *at);
-
-/* webhook_unix_time reads seconds, or milliseconds, since 1970. */
-extern bool webhook_unix_time(Slice text, TimestampTz *at);
 
 #endif							/* FLOHSYNC_WEBHOOK_H */

@@ -18,6 +18,7 @@
 
 #include "crypto.h"
 #include "keep.h"
+#include "time_text.h"
 #include "webhook.h"
 
 jmp_buf    *shim_catch = NULL;
@@ -331,9 +332,9 @@ check_times(const char *text, int len)
 	TimestampTz at = 0;
 	Slice		slice = {text, len};
 
-	if (webhook_time(slice, &at))
+	if (time_iso(slice.data, slice.len, &at))
 		CHECK(at >= (int64) (date2j(1, 1, 1) - 1 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY && at <= (int64) (date2j(9999, 12, 31) + 2 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY);
-	if (webhook_unix_time(slice, &at))
+	if (time_unix(slice.data, slice.len, &at))
 		CHECK(len > 0 && len <= 14 && IS_VALID_TIMESTAMP(at));
 }
 

@@ -45,7 +45,8 @@ sub token_answer
 
 sub serve
 {
-	my ($case, $n) = ('', 0);
+	my ($case, $n, $lists) = ('', 0, 0);
+	local $SIG{CHLD} = 'IGNORE';
 	while (my $socket = $listen->accept)
 	{
 		my $line = <$socket> // '';
@@ -57,7 +58,26 @@ sub serve
 		($case, $n) = ($now, 0) if $now ne $case;
 		note_request("$method $uri " . Time::HiRes::time() . ($head =~ /^accept-encoding:/mi ? '' : ' plain') . "\n");
 		my $answer = slurp("$dir/$case/" . ++$n) // slurp("$dir/$case/rest");
-		$answer = token_answer($uri, $head) if $answer eq 'tokens';
+		if ($answer eq 'tokens')
+		{
+			$answer = token_answer($uri, $head);
+			if ($answer =~ m{^HTTP/1.1 200} && $uri =~ /page=1\b/)
+			{
+				# The first page waits for that of the other type: both runs are under way.
+				spill("$dir/lists", ++$lists);
+				my $both = $lists + $lists % 2;
+				if (!fork())
+				{
+					for (1 .. 600) { last if slurp("$dir/lists") >= $both; Time::HiRes::sleep(0.1) }
+					print $socket $answer;
+					close $socket;
+					require POSIX;
+					POSIX::_exit(0);
+				}
+				close $socket;
+				next;
+			}
+		}
 		$answer =~ s/\r\n/\r\nConnection: close\r\n/;
 		print $socket $answer;
 		close $socket;
@@ -394,6 +414,23 @@ my %nothing = (results => []);
 	run_is('25', 'complete', '1 0', undef, 2);
 	is((asked())[0], '/o/token/', '25: token_url is used as it is written');
 
+	# The end of a token's life, as a time: what is over is not used for the next page.
+	my $end_at = sub {
+		my ($seconds, $offset) = @_;
+		my @t = gmtime(time + $seconds + $offset * 3600);
+		return sprintf('%04d-%02d-%02dT%02d:%02d:%02d%s%02d:00', $t[5] + 1900, $t[4] + 1, @t[ 3, 2, 1, 0 ], $offset < 0 ? '-' : '+', abs $offset);
+	};
+	for my $life ([ 'west of Greenwich', $end_at->(3600, -8), 1 ], [ 'east of it', $end_at->(20, 9), 3 ], [ 'since 1970', time + 20, 3 ], [ 'later since 1970', time + 3600, 1 ])
+	{
+		my ($name, $text, $times) = @$life;
+		connector('25', change => sub { $_[0]{resources}{user}{list}{pagination} = { type => 'page', param => 'page' } });
+		my $token = [ 200, { access_token => 'T', expires_in => $text } ];
+		my @again = $times > 1 ? $token : ();
+		answers($end, $token, [ 200, { items => records(1 .. 100) } ], @again, [ 200, { items => records(101) } ], @again, [ 200, { items => [] } ]);
+		run_is("25, an end $name", 'complete', '101 0');
+		is(scalar(grep { $_ eq '/o/token/' } asked()), $times, "25, an end $name: so many tokens");
+	}
+
 	connector('25', types => [ 'user', 'group' ], change => sub {
 		$_[0]{auth}{token_url} =~ s{/o/token/}{/token};
 		my $list = { path => '/u', records => '$.items[*]', pagination => { type => 'page', param => 'page' } };
@@ -408,7 +445,7 @@ my %nothing = (results => []);
 	}
 	is($f->sql('SELECT string_agg(DISTINCT status, \' \') FROM flohsync.sync_run WHERE id IN (' . join(', ', @runs) . ')'), 'success', '29: one token at a time for two types at a time');
 	my $tokens = grep { $_ eq '/token' } asked();
-	cmp_ok($tokens, '<', 8, "29: a token is shared ($tokens were got)");
+	cmp_ok($tokens, '<=', 4, "29: two runs at a time share one token ($tokens were got)") or diag(slurp("$dir/log"));
 }
 
 #
