@@ -56,6 +56,11 @@ COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
 SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb)');
 
+CREATE FUNCTION _flohsync.record_hash(external_id text, display_name text, email text, attributes jsonb, ignored text[]) RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_record_hash';
+COMMENT ON FUNCTION _flohsync.record_hash(text, text, text, jsonb, text[]) IS
+  'resource_hash of a record, less the attributes that paths name ("a.b" or "attributes.a.b"): sync_hash of a configuration with this hash_ignore';
+
 -- Whatever changes a record says so to the cache (70_cache).
 CREATE FUNCTION _flohsync.caching() RETURNS boolean
 LANGUAGE c VOLATILE

@@ -43,6 +43,7 @@ CREATE TABLE flohsync.connector_sync_config (
   timezone                       text NOT NULL DEFAULT 'UTC',
   overlap                        interval NOT NULL DEFAULT '5 minutes' CHECK (overlap >= '0'),
   hash_ignore                    jsonb,
+  hash_ignore_since              timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   safeguards                     jsonb NOT NULL DEFAULT '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}',
   next_run_at                    timestamptz,
   next_full_run_at               timestamptz,
@@ -110,6 +111,19 @@ COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another
 CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 
+CREATE FUNCTION _flohsync.note_hash_rule() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  NEW.hash_ignore_since := clock_timestamp();
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.note_hash_rule() IS 'Notes when the rule of the hash was changed';
+CREATE TRIGGER note_hash_rule BEFORE UPDATE OF hash_ignore ON flohsync.connector_sync_config
+FOR EACH ROW WHEN (OLD.hash_ignore IS DISTINCT FROM NEW.hash_ignore) EXECUTE FUNCTION _flohsync.note_hash_rule();
+
 CREATE FUNCTION _flohsync.guard_queries() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -168,6 +182,7 @@ COMMENT ON COLUMN flohsync.connector_sync_config.full_cron_schedule IS 'When a f
 COMMENT ON COLUMN flohsync.connector_sync_config.timezone IS 'Time zone of both schedules';
 COMMENT ON COLUMN flohsync.connector_sync_config.overlap IS 'How far an incremental run reaches back behind the watermark';
 COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths left out of the hash';
+COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore_since IS 'When hash_ignore became what it is: until a full pass that began later is complete, records may have the hash of another rule';
 COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits over which a pass is held for approval; a null one is off';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';

@@ -42,7 +42,8 @@ CREATE FUNCTION _flohsync.start_run(_run bigint,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
   OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
   OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text,
-  OUT note_changes boolean, OUT incomplete text, OUT kept_link text, OUT unread boolean)
+  OUT note_changes boolean, OUT incomplete text, OUT kept_link text, OUT unread boolean,
+  OUT rehash boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -170,6 +171,7 @@ BEGIN
   resource_type := r.resource_type;
   filter_rules := c.filter_rules;
   hash_ignore := c.hash_ignore;
+  rehash := c.hash_ignore_since >= coalesce(c.last_full_pass_at, '-infinity');
   owner := c.owner;
   -- Without a row in match_progress post-sync looks at everything anyway.
   note_changes := _flohsync.tells_records(c) OR EXISTS (SELECT FROM _flohsync.match_progress m WHERE m.config_id = c.id);

@@ -17,6 +17,9 @@
  *   (sql/74_webhook).
  *
  * A pass does not touch an unchanged row; that it was seen is in the ledger.
+ * After hash_ignore was changed, the content of rows with another hash is looked
+ * at: where it is the same by the new rule, the row gets the new hash, and counts
+ * as unchanged.
  * Records observed singly are not in any ledger, so their rows do get the new
  * observed_at, and are judged by the true synced_at of the stored row.  They
  * come from a user's transaction, where an insert that meets a concurrent one
@@ -197,6 +200,36 @@ apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n
 	return db_execute(&query, v, nulls);
 }
 
+/* Gives those rows their new hash whose content is the same by the rule of now. */
+static uint64
+apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
+		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else r.event_keys end"
+		" from unnest($1, $2) u(id, hash)"
+		" where r.id = u.id and r.stale_since is null"
+		" and (greatest(r.observed_at, $6) <= $5 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $7, true)"
+		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
+		" returning r.external_id, r.num, r.id",
+		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.by_index = true
+	};
+	Slice	   *hashes = palloc(sizeof(Slice) * n);
+	Datum		v[8] = {apply_ids(prior, which, n), 0, scope->hash_ignore, BoolGetDatum(scope->single),
+		TimestampTzGetDatum(scope->observed_at), TimestampTzGetDatum(scope->confirmed_at),
+		TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
+	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
+		scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
+
+	for (int i = 0; i < n; i++)
+		hashes[i] = (Slice) {records[which[i]].hash, FLOHSYNC_HASH_HEX};
+	v[1] = store_text_array(hashes, n);
+	pfree(hashes);
+	return db_execute(&query, v, nulls);
+}
+
 /* Notes which records a write returned. */
 static void
 apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *written)
@@ -347,6 +380,22 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 					again = true;
 				}
 			}
+		}
+		if (nwhich[1] > 0 && scope->rehash)
+		{
+			int			left = 0;
+
+			apply_returned(records, n, apply_rehash(scope, records, prior, which[1], nwhich[1]), prior, written);
+			for (int k = 0; k < nwhich[1]; k++)
+			{
+				int			i = which[1][k];
+
+				if (written[i])
+					outcome[i] = APPLY_UNCHANGED;
+				else
+					which[1][left++] = i;
+			}
+			nwhich[1] = left;
 		}
 		if (nwhich[1] > 0)
 		{

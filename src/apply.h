@@ -25,6 +25,8 @@ typedef struct ApplyScope
 	bool		absent;			/* single: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
 	TimestampTz event_at;		/* when the upstream says it happened, 0: it does not say */
 	Jsonb	   *event_keys;		/* which event has named which key last (webhook_keys.c); NULL: the records are whole */
+	bool		rehash;			/* stored hashes may be of another rule: what only its rule changed is unchanged */
+	Datum		hash_ignore;	/* rehash: text[], the rule of the records' hashes */
 	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */

@@ -25,10 +25,31 @@
 #include "page.h"
 #include "page_private.h"
 
+CanonicalPath *
+page_ignored(const char *const *paths, int n, int *nignored)
+{
+	static const char prefix[] = "attributes.";
+	CanonicalPath *ignored = palloc0(sizeof(CanonicalPath) * (n + 1));
+
+	*nignored = 0;
+	for (int i = 0; i < n; i++)
+	{
+		const char *path = paths[i];
+
+		if (strncmp(path, prefix, sizeof(prefix) - 1) == 0)
+			path += sizeof(prefix) - 1;
+		if (*path == '\0')
+			continue;
+		ignored[*nignored].separator = '.';
+		ignored[*nignored].data = pstrdup(path);
+		ignored[(*nignored)++].len = strlen(path);
+	}
+	return ignored;
+}
+
 PageParser *
 page_parser_create(const char *const *hash_ignore, int nhash_ignore, PageMemory *memory)
 {
-	static const char prefix[] = "attributes.";
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "flohsync page parser", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	PageParser *parser = palloc0(sizeof(PageParser));
@@ -47,19 +68,7 @@ page_parser_create(const char *const *hash_ignore, int nhash_ignore, PageMemory 
 	parser->canonical = canonical_create();
 	parser->canonical->arena.memory = memory;
 	parser->canonical->limit = 2 * FLOHSYNC_MAX_RECORD_BYTES;
-	parser->ignore = palloc0(sizeof(CanonicalPath) * (nhash_ignore + 1));
-	for (int i = 0; i < nhash_ignore; i++)
-	{
-		const char *path = hash_ignore[i];
-
-		if (strncmp(path, prefix, sizeof(prefix) - 1) == 0)
-			path += sizeof(prefix) - 1;
-		if (*path == '\0')
-			continue;
-		parser->ignore[parser->nignore].separator = '.';
-		parser->ignore[parser->nignore].data = pstrdup(path);
-		parser->ignore[parser->nignore++].len = strlen(path);
-	}
+	parser->ignore = page_ignored(hash_ignore, nhash_ignore, &parser->nignore);
 	(void) MemoryContextSwitchTo(old);
 	return parser;
 }

@@ -89,6 +89,9 @@ typedef struct PageParser PageParser;
  */
 extern PageParser *page_parser_create(const char *const *hash_ignore, int nhash_ignore, struct PageMemory *memory);
 
+/* page_ignored makes of such paths what canonical_append_node() leaves out; in the current memory context. */
+extern CanonicalPath *page_ignored(const char *const *paths, int n, int *nignored);
+
 /*
  * page_parse reads an answer of the command protocol
  * ({"success":true,"payload":{"resources":[...],...}}).  Everything in *page

@@ -152,6 +152,17 @@ run_start_work(void *arg)
 	db_commit();
 }
 
+/* The rule of hashes as a text[]. */
+static Datum
+run_hash_ignore(const RunSetup *setup)
+{
+	Slice	   *paths = palloc(sizeof(Slice) * Max(setup->nhash_ignore, 1));
+
+	for (int i = 0; i < setup->nhash_ignore; i++)
+		paths[i] = (Slice) {setup->hash_ignore[i], strlen(setup->hash_ignore[i])};
+	return store_text_array(paths, setup->nhash_ignore);
+}
+
 /* run_start: false when there is nothing to do. */
 static bool
 run_start(Run *run)
@@ -169,6 +180,9 @@ run_start(Run *run)
 	run->setup.spec.page_size = flohsync_page_size;
 	run->scope.connector = DirectFunctionCall1(uuid_in, CStringGetDatum(run->setup.connector_id));
 	run->scope.resource_type = CStringGetTextDatum(run->setup.resource_type);
+	run->scope.rehash = run->setup.rehash;
+	if (run->setup.rehash)
+		run->scope.hash_ignore = run_hash_ignore(&run->setup);
 	memory_begin(&run->memory, TopMemoryContext);
 	run->setup.spec.memory = run->scope.memory = &run->memory;
 	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);

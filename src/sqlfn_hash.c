@@ -1,7 +1,8 @@
 /*
  * sqlfn_hash.c
  *	  canonical_json(jsonb) and resource_hash(text, text, text, jsonb): the
- *	  hash of the sync path, for SQL.
+ *	  hash of the sync path, for SQL; and record_hash, which leaves out what
+ *	  the configuration says (hash_ignore).
  *
  * They go through the same parser and serializer as a page, fed with what
  * jsonb prints, so that a stored record has the digest that its page had.
@@ -10,9 +11,12 @@
 #include "postgres.h"
 
 #include "canonical.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
+#include "page.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -23,9 +27,11 @@
 
 extern PGDLLEXPORT Datum flohsync_canonical_json(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum flohsync_resource_hash(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum flohsync_record_hash(PG_FUNCTION_ARGS);
 
 PG_FUNCTION_INFO_V1(flohsync_canonical_json);
 PG_FUNCTION_INFO_V1(flohsync_resource_hash);
+PG_FUNCTION_INFO_V1(flohsync_record_hash);
 
 static JsonParser *parser = NULL;
 static Canonical *canonical = NULL;
@@ -57,7 +63,7 @@ hash_end(void)
 }
 
 static void
-append_jsonb(Jsonb *value)
+append_jsonb(Jsonb *value, const CanonicalPath *ignored, int nignored)
 {
 	char	   *text = JsonbToCString(NULL, &value->root, VARSIZE(value));
 	char	   *utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
@@ -68,7 +74,7 @@ append_jsonb(Jsonb *value)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the value has no canonical form"),
 				 errdetail("At byte %zu of its text: %s.", parser->error_offset, parser->error)));
-	canonical_append_node(canonical, parser, JSON_ROOT, NULL, 0);
+	canonical_append_node(canonical, parser, JSON_ROOT, ignored, nignored);
 	if (utf8 != text)
 		pfree(utf8);
 	pfree(text);
@@ -106,7 +112,7 @@ flohsync_canonical_json(PG_FUNCTION_ARGS)
 	text	   *result;
 
 	hash_begin();
-	append_jsonb(value);
+	append_jsonb(value, NULL, 0);
 	if (canonical->len > MaxAllocSize - VARHDRSZ)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -118,8 +124,9 @@ flohsync_canonical_json(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result);
 }
 
-Datum
-flohsync_resource_hash(PG_FUNCTION_ARGS)
+/* The digest of id, name, e-mail and attributes, the first four arguments. */
+static Datum
+hash_of_record(FunctionCallInfo fcinfo, const CanonicalPath *ignored, int nignored)
 {
 	text	   *result;
 
@@ -130,7 +137,7 @@ flohsync_resource_hash(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(3))
 		append_literal("null");
 	else
-		append_jsonb(PG_GETARG_JSONB_P(3));
+		append_jsonb(PG_GETARG_JSONB_P(3), ignored, nignored);
 	append_literal(",\"displayName\":");
 	append_text(fcinfo, 1);
 	append_literal(",\"email\":");
@@ -143,4 +150,32 @@ flohsync_resource_hash(PG_FUNCTION_ARGS)
 	canonical_hash(canonical, VARDATA(result));
 	hash_end();
 	PG_RETURN_TEXT_P(result);
+}
+
+Datum
+flohsync_resource_hash(PG_FUNCTION_ARGS)
+{
+	return hash_of_record(fcinfo, NULL, 0);
+}
+
+Datum
+flohsync_record_hash(PG_FUNCTION_ARGS)
+{
+	CanonicalPath *ignored = NULL;
+	int			nignored = 0;
+
+	if (!PG_ARGISNULL(4))
+	{
+		Datum	   *elements;
+		bool	   *nulls;
+		int			n;
+		const char **paths;
+
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+		paths = palloc(sizeof(char *) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			paths[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);
+		ignored = page_ignored(paths, n, &nignored);
+	}
+	return hash_of_record(fcinfo, ignored, nignored);
 }

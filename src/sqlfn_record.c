@@ -30,7 +30,7 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 {
 	static DbQuery query = {
 		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end, c.last_full_pass_at,"
-		" " STORE_HASH_IGNORE("c")
+		" " STORE_HASH_IGNORE("c") ", " STORE_REHASH("c")
 		" from (select _flohsync.connector_id($1) as id) i left join flohsync.connector_sync_config c"
 		" on c.connector_id = i.id and c.resource_type = $2",
 		2, {TEXTOID, TEXTOID}
@@ -43,7 +43,7 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
 	if (isnull)
 		confirmed_at = 0;
-	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull));
+	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull), db_bool(0, 5));
 	store_hold_connector(scope->apply.connector);
 }
 

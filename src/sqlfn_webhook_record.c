@@ -67,21 +67,23 @@ webhook_scope(WebhookRecord *r)
 		" _flohsync.names_users(c) or _flohsync.tells_records(c) or (select true from flohsync.connector_sync_match m"
 		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
 		" c.last_full_pass_at,"
-		" c.hash_ignore is not null or c.filter_rules is not null"
+		" c.hash_ignore is not null or c.filter_rules is not null, " STORE_REHASH("c")
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
 		2, {UUIDOID, TEXTOID}, .by_index = true
 	};
 	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 	bool		isnull;
 	TimestampTz confirmed_at;
+	bool		rehash;
 
 	db_execute(&query, v, NULL);
 	r->followed = db_bool(0, 2);
+	rehash = db_bool(0, 5);
 	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
 	if (isnull)
 		confirmed_at = 0;
 	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
-				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0);
+				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0, rehash);
 	r->scope.apply.event_at = r->event_at;
 }
 

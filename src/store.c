@@ -255,7 +255,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" " STORE_HASH_IGNORE("s") ","
-		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread"
+		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread, s.rehash"
 		" from _flohsync.start_run($1) s",
 		1, {INT8OID}
 	};
@@ -296,6 +296,7 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 	s->incomplete = store_get_text(0, 24, context);
 	kept_link = store_get_text(0, 25, context);
 	s->unread = db_bool(0, 26);
+	s->rehash = db_bool(0, 27);
 	store_source_spec(s->connector_id, s->resource_type, &s->spec, context);
 	s->spec.filter = s->filter_json;
 	s->spec.modified_since = modified_since;

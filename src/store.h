@@ -35,6 +35,7 @@ typedef struct RunSetup
 	int			nhash_ignore;
 	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
 	bool		unread;			/* something that an earlier page stands for has to be asked for again */
+	bool		rehash;			/* see ApplyScope */
 	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
 } RunSetup;
@@ -147,6 +148,9 @@ extern void store_hold_connector(Datum connector);
 	" case when " alias ".filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'groupIds')) end," \
 	" case when " alias ".filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'emailDomains')) end," \
 	" (" alias ".filter_rules ->> 'memberOfSyncedGroups')::boolean, (" alias ".filter_rules ->> 'maxRecords')::numeric::bigint"
+/* May records have the hash of another rule?  See connector_sync_config.hash_ignore_since. */
+#define STORE_REHASH(alias) \
+	"(" alias ".hash_ignore_since >= coalesce(" alias ".last_full_pass_at, '-infinity'))"
 #define STORE_HASH_IGNORE(alias) \
 	"case when " alias ".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".hash_ignore)) end"
 extern void store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);

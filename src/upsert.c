@@ -20,11 +20,11 @@
 /*
  * upsert_scope prepares for records of a connector (uuid) and a type (text)
  * that were observed at a time.  confirmed_at is the start of the last complete
- * full pass, 0 for none; hash_ignore a text[], 0 for none.
+ * full pass, 0 for none; hash_ignore a text[], 0 for none; rehash as of ApplyScope.
  */
 void
 upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at,
-			 TimestampTz confirmed_at, Datum hash_ignore)
+			 TimestampTz confirmed_at, Datum hash_ignore, bool rehash)
 {
 	Datum	   *elements = NULL;
 	bool	   *nulls = NULL;
@@ -41,6 +41,8 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	scope->apply.confirmed_at = confirmed_at;
 	if (DatumGetPointer(hash_ignore) != NULL)
 		deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	scope->apply.rehash = rehash;
+	scope->apply.hash_ignore = DatumGetPointer(hash_ignore) != NULL ? PointerGetDatum(DatumGetArrayTypePCopy(hash_ignore)) : PointerGetDatum(construct_empty_array(TEXTOID));
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		ignore[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);

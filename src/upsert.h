@@ -17,7 +17,7 @@ typedef struct UpsertScope
 } UpsertScope;
 
 extern void upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at,
-						 TimestampTz confirmed_at, Datum hash_ignore);
+						 TimestampTz confirmed_at, Datum hash_ignore, bool rehash);
 extern void upsert_read(UpsertScope *scope, const char *text, int len, UpstreamPage *page);
 extern void upsert_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes);
 

@@ -342,6 +342,25 @@ stats_are($f->sync_ok('ignoring', 'user', 'ignored attributes change'), 'no upda
 login({ lastLogin => 3, a => { b => 3, c => 2 }, x => 1 });
 stats_are($f->sync_ok('ignoring', 'user', 'another one changes'), 'an update', unchanged => 2, updated => 1);
 is($f->sql("SELECT attributes->>'lastLogin' " . $f->scope('ignoring', 'user') . " AND external_id = 'user-0000001'"), 3, 'it takes the ignored ones with it');
+
+# Another rule is another hash of the same content: no change.
+$f->configure('ignoring', 'user', hashIgnore => [ 'attributes.lastLogin', 'attributes.x' ]);
+my $before = $f->sql("SELECT string_agg(concat_ws(' ', external_id, observed_at, attributes), ',' ORDER BY external_id) FROM flohsync.resource_record");
+stats_are($f->sync_ok('ignoring', 'user', 'another rule'), 'no update', unchanged => 3);
+is($f->sql("SELECT string_agg(concat_ws(' ', external_id, observed_at, attributes), ',' ORDER BY external_id) FROM flohsync.resource_record"), $before, 'nothing but the hash is written');
+stats_are($f->sync_ok('ignoring', 'user', 'the same rule again'), 'no update', unchanged => 3);
+login({ lastLogin => 4, a => { b => 3, c => 2 }, x => 2 });
+stats_are($f->sync_ok('ignoring', 'user', 'what is ignored now changes'), 'no update', unchanged => 3);
+# What was not looked at before may differ: that is a change.
+$f->configure('ignoring', 'user', hashIgnore => undef);
+stats_are($f->sync_ok('ignoring', 'user', 'no rule'), 'the one that differs', unchanged => 2, updated => 1);
+is($f->sql("SELECT count(*) FROM flohsync.resource_record r WHERE r.sync_hash IS DISTINCT FROM flohsync.resource_hash(r.external_id, r.display_name, r.email, r.attributes)"), 0, 'every hash is of the rule of now');
+# One at a time
+$f->configure('ignoring', 'user', hashIgnore => ['attributes.lastLogin']);
+my $one = $f->sql("SELECT jsonb_build_object('externalId', external_id, 'attributes', attributes || '{\"lastLogin\": 9}') " . $f->scope('ignoring', 'user') . " AND external_id = 'user-0000001'");
+is($f->sql("SELECT flohsync.upsert_resource('ignoring', 'user', '$one')"), 'unchanged', 'a record that is told of: unchanged by the new rule');
+$one =~ s/"x": 2/"x": 3/;
+is($f->sql("SELECT flohsync.upsert_resource('ignoring', 'user', '$one')"), 'updated', 'and a change is one');
 $f->sql("SELECT flohsync.drop_connector('ignoring')");
 
 $f->invariants;
