@@ -128,7 +128,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resources';
 COMMENT ON FUNCTION flohsync.upsert_resources(text, text, jsonb) IS
-  'Stores an array of records; counts by outcome: added, updated, unchanged, restored, ignored, errored';
+  'Stores an array of records; counts by outcome: added, updated, unchanged, restored, ignored, errored; those set aside are in sync_error, the first 100 of them in errors: [{index (from 0), externalId, class, message}]';
 SELECT _flohsync.allow('manager', 'flohsync.upsert_resources(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.mark_stale(connector text, resource_type text, not_seen_since timestamptz) RETURNS bigint

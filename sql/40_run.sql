@@ -198,15 +198,15 @@ CREATE INDEX sync_error_webhook ON flohsync.sync_error (created_at) WHERE run_id
 CREATE INDEX sync_error_run ON flohsync.sync_error (run_id);
 COMMENT ON TABLE flohsync.sync_error IS 'Records that were set aside';
 COMMENT ON COLUMN flohsync.sync_error.id IS 'Identity of the error';
-COMMENT ON COLUMN flohsync.sync_error.run_id IS 'Run; null: a webhook';
+COMMENT ON COLUMN flohsync.sync_error.run_id IS 'Run; null: a webhook, or upsert_resources()';
 COMMENT ON COLUMN flohsync.sync_error.page IS 'Page';
 COMMENT ON COLUMN flohsync.sync_error.external_id IS 'Id of the record, where it has one';
 COMMENT ON COLUMN flohsync.sync_error.error_class IS 'Kind of the error, for machines';
 COMMENT ON COLUMN flohsync.sync_error.message IS 'What is wrong with the record';
 COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
-COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook; null: see the run';
-COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook; null: see the run';
+COMMENT ON COLUMN flohsync.sync_error.connector_id IS 'Connector of the webhook or the records; null: see the run';
+COMMENT ON COLUMN flohsync.sync_error.resource_type IS 'Resource type of the webhook or the records; null: see the run';
 SELECT _flohsync.allow('reader', 'flohsync.sync_error');
 
 CREATE FUNCTION _flohsync.passes(_state text) RETURNS boolean

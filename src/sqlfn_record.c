@@ -12,12 +12,15 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "db.h"
 #include "upsert.h"
+
+#define UPSERT_ERRORS	100		/* of the records that upsert_resources() set aside, so many are told */
 
 static const char *const outcome_names[] = {
 	[APPLY_UNDECIDED] = "ignored", [APPLY_ADDED] = "added", [APPLY_UPDATED] = "updated",
@@ -101,6 +104,32 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(outcome_names[outcome]));
 }
 
+/* What an answer says of the records that were set aside, the first of them. */
+static void
+record_tell_faults(StringInfo out, const UpstreamPage *page)
+{
+	appendStringInfoString(out, ", \"errors\": [");
+	for (int i = 0; i < Min(page->nfaults, UPSERT_ERRORS); i++)
+	{
+		const RecordFault *fault = &page->faults[i];
+		int			len;
+
+		appendStringInfo(out, "%s{\"index\": %u, \"externalId\": ", i ? ", " : "", fault->position);
+		if (fault->external_id.data)
+		{
+			const char *id = store_sanitize(fault->external_id.data, fault->external_id.len, STORE_PAYLOAD_BYTES, &len);
+
+			escape_json(out, pnstrdup(id, len));
+		}
+		else
+			appendStringInfoString(out, "null");
+		appendStringInfo(out, ", \"class\": \"%s\", \"message\": ", fault->error_class);
+		escape_json(out, fault->message);
+		appendStringInfoChar(out, '}');
+	}
+	appendStringInfoChar(out, ']');
+}
+
 PG_FUNCTION_INFO_V1(flohsync_upsert_resources);
 PGDLLEXPORT Datum
 flohsync_upsert_resources(PG_FUNCTION_ARGS)
@@ -108,9 +137,8 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	UpsertScope scope;
 	UpstreamPage page;
 	PageCounts	counts = {0};
-	char	   *text;
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext old;
+	Datum		result;
+	StringInfoData text;
 
 	for (int i = 0; i < 3; i++)
 		if (PG_ARGISNULL(i))
@@ -125,12 +153,18 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 				 errmsg("records must be a JSON array of objects")));
 	record_read(&scope, PG_GETARG_JSONB_P(2), &page);
 	record_apply(&scope, &page, &counts, NULL);
-	old = MemoryContextSwitchTo(caller);
-	text = psprintf("{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d}",
-					counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);
-	MemoryContextSwitchTo(old);
+	initStringInfo(&text);
+	appendStringInfo(&text, "{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d",
+					 counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);
+	if (page.nfaults > 0)
+	{
+		record_tell_faults(&text, &page);
+		store_add_upsert_faults(scope.apply.connector, scope.apply.resource_type, page.faults, page.nfaults);
+	}
+	appendStringInfoChar(&text, '}');
+	result = SPI_datumTransfer(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)), false, -1);
 	SPI_finish();
-	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	PG_RETURN_DATUM(result);
 }
 
 /*

@@ -389,17 +389,17 @@ store_add_page(int64 run, const PageEntry *e)
 	db_execute(&query, v, nulls);
 }
 
-void
-store_add_faults(int64 run, int page, const RecordFault *faults, int n)
+/* Notes records that were set aside; v and nulls begin with where: run and page, or connector and type. */
+static void
+store_note_faults(const RecordFault *faults, int n, Datum v[8], const char nulls[8])
 {
 	static DbQuery query = {
-		"insert into flohsync.sync_error (run_id, page, external_id, error_class, message, payload)"
-		" select $1, $2, f.* from unnest($3, $4, $5, $6) f",
-		6, {INT8OID, INT4OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
+		"insert into flohsync.sync_error (run_id, page, connector_id, resource_type, external_id, error_class, message, payload)"
+		" select $1, $2, $3, $4, f.* from unnest($5, $6, $7, $8) f",
+		8, {INT8OID, INT4OID, UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
 		.generic = true
 	};
 	Slice	   *columns[4];
-	Datum		v[6];
 
 	for (int k = 0; k < 4; k++)
 		columns[k] = palloc0(sizeof(Slice) * n);
@@ -416,11 +416,27 @@ store_add_faults(int64 run, int page, const RecordFault *faults, int n)
 		columns[3][i].data = clean_json(f->payload.data, f->payload.len, STORE_PAYLOAD_BYTES);
 		columns[3][i].len = strlen(columns[3][i].data);
 	}
-	v[0] = Int64GetDatum(run);
-	v[1] = Int32GetDatum(page);
 	for (int k = 0; k < 4; k++)
-		v[2 + k] = store_text_array(columns[k], n);
-	db_execute(&query, v, NULL);
+		v[4 + k] = store_text_array(columns[k], n);
+	db_execute(&query, v, nulls);
+}
+
+/* store_add_faults notes the records of a page that were set aside. */
+void
+store_add_faults(int64 run, int page, const RecordFault *faults, int n)
+{
+	Datum		v[8] = {Int64GetDatum(run), Int32GetDatum(page)};
+
+	store_note_faults(faults, n, v, "  nn    ");
+}
+
+/* store_add_upsert_faults notes those of a list that somebody gave us. */
+void
+store_add_upsert_faults(Datum connector, Datum type, const RecordFault *faults, int n)
+{
+	Datum		v[8] = {0, 0, connector, type};
+
+	store_note_faults(faults, n, v, "nn      ");
 }
 
 /* store_pass_overlap tells why a pass may have missed records though all its pages came; NULL: it has not. */

@@ -123,6 +123,7 @@ extern TimestampTz store_restart_pass(int64 run, bool forget_link);
 extern RunGuard store_guard_run(const RunSetup *setup);
 extern void store_add_page(int64 run, const PageEntry *entry);
 extern void store_add_faults(int64 run, int page, const RecordFault *faults, int n);
+extern void store_add_upsert_faults(Datum connector, Datum type, const RecordFault *faults, int n);
 extern char *store_pass_overlap(int64 run, MemoryContext context);
 extern bool store_had_pages(int64 run);
 extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);

@@ -64,7 +64,7 @@ SCRIPT
 	chmod 755 "$inst$bindir/postgres"
 	PG_CONFIG=$inst$bindir/pg_config
 	PATH=$inst$bindir:$PATH
-	export PG_CONFIG
+	export PG_CONFIG FLOHSYNC_SANITIZED=1	# the sanitizers take memory of their own: tests that measure it stand back
 	[[ $("$PG_CONFIG" --pkglibdir) == "$inst"/* ]] || {
 		echo "PostgreSQL's installation cannot be copied: its programs do not find their files by where they are" >&2
 		return 1

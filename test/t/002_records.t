@@ -149,8 +149,20 @@ is(upsert({ externalId => 'dead' }, '2026-06-01 12:01Z'), 'added', 'one observed
 sub upserts { return $f->json("SELECT flohsync.upsert_resources('c', 'list', " . literal($_[0]) . ')') }
 is(json_text(upserts('[{"externalId": "a", "displayName": "A"}, {"externalId": "b"}, {"externalId": "c"}]')),
 	'{"added":3,"errored":0,"ignored":0,"restored":0,"unchanged":0,"updated":0}', 'upsert_resources counts by outcome');
-is(json_text(upserts('[{"externalId": "a", "displayName": "A2"}, {"externalId": "b"}, {"externalId": "d"}, {"displayName": "no id"}]')),
-	'{"added":1,"errored":1,"ignored":0,"restored":0,"unchanged":1,"updated":1}', 'each outcome by itself');
+my $aside = upserts('[{"externalId": "a", "displayName": "A2"}, {"externalId": "b"}, {"externalId": "d"}, {"displayName": "no id"}]');
+my $told = delete $aside->{errors};
+is(json_text($aside), '{"added":1,"errored":1,"ignored":0,"restored":0,"unchanged":1,"updated":1}', 'each outcome by itself');
+is(scalar @$told, 1, 'what was set aside is told');
+is(join(' ', map { $_ // 'null' } @{ $told->[0] }{qw(index externalId class)}), '3 null external_id_missing', 'which, and why');
+like($told->[0]{message}, qr/externalId/, 'in words, too');
+is($f->sql("SELECT concat_ws(' ', run_id IS NULL, connector_id = '$cid', resource_type, error_class, payload) FROM flohsync.sync_error ORDER BY id DESC LIMIT 1"),
+	't t list external_id_missing {"displayName": "no id"}', 'and noted');
+$aside = $f->json("SELECT flohsync.upsert_resources('c', 'list', (SELECT jsonb_agg(jsonb_build_object('externalId', repeat('é', 300) || i, 'email', 5)) FROM generate_series(1, 150) i))");
+is("$aside->{errored} " . @{ $aside->{errors} }, '150 100', 'the first hundred are told');
+is($aside->{errors}[99]{index}, 99, 'in their order');
+is($f->sql("SELECT count(*) FROM flohsync.sync_error WHERE connector_id = '$cid' AND resource_type = 'list'"), 151, 'all of them are noted');
+$f->sql("SELECT flohsync.upsert_resources('c', 'list', '[{\"externalId\": \"f\"}]')");
+is($f->sql("SELECT count(*) FROM flohsync.sync_error WHERE connector_id = '$cid' AND resource_type = 'list'"), 151, 'and no more than them');
 $f->sql("SELECT flohsync.mark_stale('c', 'list', clock_timestamp())");
 is(json_text(upserts('[{"externalId": "a", "displayName": "A2"}]')), '{"added":0,"errored":0,"ignored":0,"restored":1,"unchanged":0,"updated":0}', 'restored');
 is(json_text(upserts('[]')), '{"added":0,"errored":0,"ignored":0,"restored":0,"unchanged":0,"updated":0}', 'an empty list');

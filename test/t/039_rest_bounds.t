@@ -79,7 +79,7 @@ sub peak_of_run
 	my ($run, $peak) = peak_of_run();
 	is($f->run_row($run)->{status}, 'success', 'paths for PostgreSQL: the run succeeds') or diag($f->run_row($run)->{error});
 	is($f->sql('SELECT count(*) ' . $f->scope($c, 'user') . " AND email IS NULL AND display_name = 'N' || external_id AND attributes = jsonb_build_object('deep', true, 'nr', external_id::int)"), 2000, 'paths for PostgreSQL: each record has its own values');
-	cmp_ok($peak, '<', 250_000, 'paths for PostgreSQL: memory does not grow with records and paths') if $peak;
+	cmp_ok($peak, '<', 250_000, 'paths for PostgreSQL: memory does not grow with records and paths') if $peak && !$ENV{FLOHSYNC_SANITIZED};
 }
 
 #
