@@ -143,8 +143,13 @@ webhook_event_at(const Webhook *hook)
 			webhook_refuse(keys[i], "is not a time", "It says when the event happened: a time of ISO 8601, such as \"2026-01-31T12:00:00Z\", or seconds or milliseconds since 1970.");
 		break;
 	}
-	/* One from the future would keep out all that come until then. */
-	return at > hook->received_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC ? 0 : at;
+	/*
+	 * It happened before it came.  One from the future would keep out all that come
+	 * until then, of a clock that is right, whose times may be of whole seconds.
+	 */
+	if (at > hook->received_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC)
+		return 0;
+	return at > hook->received_at ? hook->received_at - hook->received_at % USECS_PER_SEC : at;
 }
 
 /*

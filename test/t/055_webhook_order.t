@@ -115,6 +115,20 @@ is(hook(5, 'scope', { email => 'in@acme.com' }), 'updated changed', 'until it is
 $f->configure('acme', 'user', filterRules => undef);
 
 #
+# A clock that is ahead keeps out none that come later
+#
+for my $ahead (200, 3, 1)
+{
+	my $id = "ahead $ahead";
+	is(hook(-$ahead - time + $now, $id, { displayName => 'ahead' }), 'updated changed', "an event of a clock that is $ahead seconds ahead");
+	is($f->sql("select event_at <= now() from flohsync.resource_record where external_id = '$id'"), 't', 'happened no later than it came');
+	is(hook($now - time, $id, { displayName => 'right' }), 'updated changed', 'one of a clock that is right comes after it');
+	is(row($id), 'right', 'and is newer');
+	is(hook(-$ahead - time + $now, $id, undef, action => 'deleted'), 'deleted changed', 'a deletion of the first clock');
+	is(hook($now - time, $id, { displayName => 'again' }), 'updated changed', 'keeps nothing out, either');
+}
+
+#
 # Very many keys are not remembered: older events do not count then, as long as nothing is known.
 #
 hook(10, 'many', { attributes => { map { ("k$_" => 1) } 1 .. 63 } });
