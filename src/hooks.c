@@ -5,9 +5,9 @@
  * Workers get out of the way of those that need a database for themselves:
  * DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE … TEMPLATE.  These
  * wait five seconds for others to leave and then fail.  The workers in
- * the database are told to go, and none is started there for a while; if the
- * command fails, the launcher takes the runs up again afterwards.  Nothing
- * happens on behalf of a role that could not do the command anyway.
+ * the database are told to go, and none is started there until the command is
+ * done; one that comes before its transaction ends waits for the database's lock.
+ * Nothing happens on behalf of a role that could not do the command anyway.
  */
 #include "postgres.h"
 
@@ -66,6 +66,17 @@ hooks_sets_ours(Node *statement)
 }
 
 static void
+hooks_go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	if (prev_process_utility)
+		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
+	else
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+}
+
+static void
 hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 					  ProcessUtilityContext context, ParamListInfo params,
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
@@ -73,17 +84,28 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 	const char *name = hooks_database_of(statement->utilityStmt);
 	const char *sets_ours = hooks_sets_ours(statement->utilityStmt);
 
-	if (name != NULL)
-	{
-		Oid			database = get_database_oid(name, true);
+	Oid			wanted = name != NULL ? get_database_oid(name, true) : InvalidOid;
 
-		if (OidIsValid(database) && compat_owns_database(database, GetUserId()))
-			shmem_clear_database(database);
+	if (OidIsValid(wanted) && compat_owns_database(wanted, GetUserId()))
+	{
+		bool		drops = nodeTag(statement->utilityStmt) == T_DropdbStmt;
+		TimestampTz held = shmem_clear_database(wanted);
+
+		PG_TRY();
+		{
+			hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
+		}
+		PG_CATCH();
+		{
+			shmem_cleared_database(wanted, held);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		if (!drops)
+			shmem_cleared_database(wanted, held);
 	}
-	if (prev_process_utility)
-		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
 	if (sets_ours != NULL)
 	{
 		Oid			database = get_database_oid(sets_ours, true);

@@ -597,19 +597,21 @@ shmem_wake_database(Oid database, WorkerKind kind)
 
 /*
  * shmem_clear_database tells the workers in a database to go and lets the
- * launcher start none there for a while; what they leave is due afterwards.
+ * launcher start none there for a while, until the time that it returns; what
+ * they leave is due afterwards.
  */
-void
+TimestampTz
 shmem_clear_database(Oid database)
 {
 	DatabaseSlot *d;
+	TimestampTz held = 0;
 
 	if (shared == NULL)
-		return;
+		return 0;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, false)) != NULL)
 	{
-		d->hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLEAR_MS);
+		held = d->hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLEAR_MS);
 		/* A worker that is still on its way finds its slot taken away. */
 		for (int i = 0; i < shared->nworkers; i++)
 		{
@@ -627,6 +629,24 @@ shmem_clear_database(Oid database)
 	}
 	LWLockRelease(shared->lock);
 	shmem_cache_forget(database);
+	return held;
+}
+
+/* shmem_cleared_database: workers may come again, unless somebody else needs the database for himself. */
+void
+shmem_cleared_database(Oid database, TimestampTz held)
+{
+	DatabaseSlot *d;
+
+	if (held == 0)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((d = shmem_find_database(database, false)) != NULL && d->hold_until == held)
+	{
+		d->hold_until = 0;
+		shmem_poke_launcher();
+	}
+	LWLockRelease(shared->lock);
 }
 
 /*

@@ -48,7 +48,8 @@ extern bool shmem_cache_pause(const WorkerTicket *ticket);
 /* of everyone */
 extern void shmem_cache_resume(Oid database);
 extern void shmem_wake_database(Oid database, WorkerKind kind);
-extern void shmem_clear_database(Oid database);
+extern TimestampTz shmem_clear_database(Oid database);
+extern void shmem_cleared_database(Oid database, TimestampTz held);
 extern void shmem_run_finished(void);
 extern void shmem_wait_run_finished(long timeout_ms);
 

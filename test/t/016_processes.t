@@ -178,6 +178,29 @@ soon($begun, 'at once');
 release();
 ok($f->wait_for("SELECT status = 'success' FROM flohsync.sync_run", db => 'renamed2', timeout => 25), 'and the run goes on under the new name');
 is($f->sql('SELECT count(*), count(DISTINCT pass_id) FROM flohsync.sync_run', 'renamed2'), '1|1', 'as one run');
+# Nobody waits longer than the command takes; of a few times, as the machine may be busy.
+{
+	my $quick = 0;
+	for my $try (1 .. 5)
+	{
+		my ($from, $to) = $try % 2 ? qw(renamed2 renamed3) : qw(renamed3 renamed2);
+		$f->sql("SELECT flohsync.trigger_sync('d', 'user')", $from);
+		$f->wait_for("SELECT status = 'success' FROM flohsync.sync_run ORDER BY id DESC LIMIT 1", db => $from, timeout => 25);
+		$f->disconnect($from);
+		$f->sql("ALTER DATABASE $from RENAME TO $to");
+		my $run = $f->sql("SELECT flohsync.trigger_sync('d', 'user')", $to);
+		$f->wait_for("SELECT status = 'success' FROM flohsync.sync_run WHERE id = $run", db => $to, timeout => 25);
+		$quick = $f->sql("SELECT started_at - requested_at < interval '8 s' FROM flohsync.sync_run WHERE id = $run", $to) eq 't';
+		if ($quick && $to eq 'renamed2') { last }
+		$f->disconnect($to);
+	}
+	ok($quick, 'runs go on as soon as the database has its new name');
+	my $failed = $f->try_sql('CREATE DATABASE model2 TEMPLATE renamed2');
+	ok(!$failed->{ok}, 'a command that needs the database for itself fails');
+	my $run = $f->sql("SELECT flohsync.trigger_sync('d', 'user')", 'renamed2');
+	$f->wait_for("SELECT status = 'success' FROM flohsync.sync_run WHERE id = $run", db => 'renamed2', timeout => 25);
+	cmp_ok($f->sql("SELECT extract(epoch FROM started_at - requested_at) FROM flohsync.sync_run WHERE id = $run", 'renamed2'), '<', 25, 'and runs go on');
+}
 $f->disconnect('renamed2');
 
 make_database('model', 1);
