@@ -973,6 +973,9 @@ BEGIN
     END IF;
     PERFORM _flohsync.forget_user_changes();
   END IF;
+  IF report ? 'matchesChanged' THEN
+    report := report || jsonb_build_object('matches', flohsync.match_stats(c.connector_id::text, c.resource_type) - 'resourceType');
+  END IF;
   IF report <> '{}' THEN
     -- An approved run has been here before.
     UPDATE flohsync.sync_run x

@@ -186,6 +186,13 @@ is($answer->{status}, 'success', 'approved');
 is(join(' ', map { state_of("p$_\@leave.example") } 5 .. 10), join(' ', ('deleted') x 6), 'they are deactivated');
 is($answer->{stats}{postSync}{usersDeactivated}, 6, 'as the answer says');
 is(one_pass(), 'success', 'the next pass is not held');
+{
+	my $stats = $f->json("select flohsync.match_stats('$c', 'user')");
+	my $told = $f->last_run($c, 'user')->{stats}{postSync}{matches};
+	delete $stats->{resourceType};
+	cmp_ok($told->{matched}, '>', 3, 'the statistics of the run tell how the matches stand');
+	is(json_text($told), json_text($stats), 'as match_stats does');
+}
 is(state_of('p5@leave.example'), 'active', 'and brings back who is there again');
 gone(11 .. 15);
 is(one_pass(), 'held', 'held again');
