@@ -12,6 +12,7 @@ print $key join '', map { sprintf '%02x', int rand 256 } 1 .. 32;
 close $key;
 chmod 0600, "$dir/key";
 my $f = Flohsync->new(conf => "flohsync.encryption_key_file = '$dir/key'\n");
+my $superuser = $f->sql('select current_user');
 $f->connector('c', types => ['user']);
 $f->sql("insert into flohsync.floh_user (iss, sub, email, display_name, confirmed) values ('https://idp', 's', 'user1\@acme.com', 'U', true)");
 $f->sync_ok('c', 'user', 'first pass');
@@ -103,8 +104,8 @@ $f->sql('grant select, insert, update, delete on all tables in schema flohsync t
 cannot('manager', $_->[1], $_->[0]) for
   [ 'changing a query', "update flohsync.connector_definition set config = " . literal(query('select 2')) . " where name = 'theirs'" ],
   [ 'making another role the owner', "update flohsync.connector_sync_config set owner = 'other' where connector_id = (select id from flohsync.connector_definition where name = 'own')" ],
-  [ 'making a superuser the owner', "update flohsync.connector_sync_config set owner = 'postgres' where connector_id = (select id from flohsync.connector_definition where name = 'own')" ],
-  [ 'a configuration of a superuser', "insert into flohsync.connector_sync_config (connector_id, resource_type, owner) select id, 'x', 'postgres' from flohsync.connector_definition where name = 'own'" ],
+  [ 'making a superuser the owner', "update flohsync.connector_sync_config set owner = '$superuser' where connector_id = (select id from flohsync.connector_definition where name = 'own')" ],
+  [ 'a configuration of a superuser', "insert into flohsync.connector_sync_config (connector_id, resource_type, owner) select id, 'x', '$superuser' from flohsync.connector_definition where name = 'own'" ],
   [ 'moving a configuration to its own connector', "update flohsync.connector_sync_config set connector_id = (select id from flohsync.connector_definition where name = 'own'), resource_type = 'moved' where connector_id = (select id from flohsync.connector_definition where name = 'theirs')" ],
   [ 'having it run another query', "update flohsync.connector_sync_config set resource_type = 'other' where connector_id = (select id from flohsync.connector_definition where name = 'theirs')" ],
   [ 'taking it', "update flohsync.connector_sync_config set owner = 'manager' where connector_id = (select id from flohsync.connector_definition where name = 'theirs')" ],
@@ -129,7 +130,7 @@ $f->sync_ok('theirs', 'user', 'which then runs');
 
 # A superuser's and a predefined role's rights are never lent.
 $f->sql("create role helper login in role pg_read_all_data; grant pg_read_all_data to manager");
-for my $owner (qw(postgres pg_read_all_data flohsync_owner flohsync_worker))
+for my $owner ($superuser, qw(pg_read_all_data flohsync_owner flohsync_worker))
 {
 	$f->sql("update flohsync.connector_sync_config set owner = '$owner' where connector_id = (select id from flohsync.connector_definition where name = 'own')");
 	$f->sync_ok('own', 'user', "a configuration of $owner");
