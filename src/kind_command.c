@@ -209,9 +209,7 @@ command_answer(Source *source, SourceAnswer *answer)
 	}
 	source_fail_status(source, answer, "upstream", command_status_class(response.status));
 	answer->retryable = command_status_retryable(response.status);
-	answer->cursor_refused = response.status == 400 || response.status == 404 ||
-		response.status == 409 || response.status == 410 || response.status == 422;
-	answer->cursor_expired = answer->cursor_refused && source_names_cursor(response.body, response.len);
+	source_cursor_refused(answer, response.status, response.body, response.len);
 	answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
 }
 

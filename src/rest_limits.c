@@ -118,7 +118,5 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
 	if (throttled && answer->retry_after_ms < 0)
 		answer->retry_after_ms = reset_ms;
-	answer->cursor_refused = status == 400 || status == 404 || status == 409 || status == 410 || status == 422;
-	answer->cursor_expired = answer->cursor_refused &&
-		source_names_cursor(response->body, response->len);
+	source_cursor_refused(answer, status, response->body, response->len);
 }

@@ -350,16 +350,22 @@ source_parse(PageMemory *memory, const char *body, size_t len)
 	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
 }
 
-/* source_names_cursor: does an error name the cursor as its cause, in the words of RFC 9865? */
-bool
-source_names_cursor(const char *body, size_t len)
+/*
+ * source_cursor_refused notes whether an answer may be about the cursor: it has a
+ * status that says that the request makes no sense, or names the cursor as its
+ * cause, in the words of RFC 9865.
+ */
+void
+source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len)
 {
+	static const int statuses[] = {400, 404, 405, 409, 410, 414, 416, 422};
 	static const char *const words[] = {"expiredCursor", "invalidCursor"};
 
-	for (size_t i = 0; i < lengthof(words); i++)
-		if (memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL)
-			return true;
-	return false;
+	answer->cursor_refused = answer->cursor_expired = false;
+	for (size_t i = 0; i < lengthof(statuses); i++)
+		answer->cursor_refused |= status == statuses[i];
+	for (size_t i = 0; i < lengthof(words) && answer->cursor_refused; i++)
+		answer->cursor_expired |= memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL;
 }
 
 /*

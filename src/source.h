@@ -164,7 +164,7 @@ extern char *source_may_send(const Source *source, const char *url);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);
-extern bool source_names_cursor(const char *body, size_t len);
+extern void source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len);
 extern bool source_none_found(const Source *source, const char *body, size_t len);
 extern void source_one_record(Source *source, SourceAnswer *answer);
 extern const char *source_query_problem(const char *query);

@@ -453,7 +453,7 @@ my %nothing = (results => []);
 #
 {
 	my @link = map { '@odata.' . $_ } qw(deltaLink);
-	for my $status (400, 404, 409, 410, 422)
+	for my $status (400, 404, 405, 409, 410, 414, 416, 422)
 	{
 		connector('30');
 		$f->configure($c, 'user', strategy => 'incremental');
