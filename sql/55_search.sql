@@ -22,7 +22,8 @@ CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN (SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-         WHERE i.indrelid = _table AND i.indisvalid AND c.relname LIKE '%\_search');
+         WHERE i.indrelid = _table AND i.indisvalid
+           AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = _table));
 COMMENT ON FUNCTION _flohsync.search_index(regclass) IS 'The index of enable_search() on a table; null when there is none';
 
 CREATE FUNCTION _flohsync.make_search_indexes(_opclass oid) RETURNS void
@@ -58,7 +59,8 @@ BEGIN
   -- What a CREATE INDEX CONCURRENTLY that failed has left behind.
   FOR broken IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                  WHERE i.indrelid IN ('flohsync.resource_record'::regclass, 'flohsync.connector_sync_match'::regclass)
-                   AND NOT i.indisvalid AND c.relname LIKE '%\_search' LOOP
+                   AND NOT i.indisvalid
+                   AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = i.indrelid) LOOP
     EXECUTE format('DROP INDEX %s', broken);
   END LOOP;
   PERFORM _flohsync.make_search_indexes(_opclass);

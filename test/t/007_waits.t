@@ -173,8 +173,8 @@ is($f->run_row($run)->{status}, 'success', 'well');
 begin();
 $run = hang();
 # The launcher, or a worker that finds nothing to do, may be in a short transaction of its own.
-is($f->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'flohsync run $run'"), 1, 'the worker says what it is doing');
-is($f->sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'flohsync run $run' AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL)"), 0, 'no transaction, no snapshot');
+$f->comes_true("SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'flohsync run $run'", 'the worker says what it is doing');
+$f->comes_true("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'flohsync run $run' AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL)", 'no transaction, no snapshot');
 is($f->sql("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'flohsync run $run' AND l.locktype NOT IN ('advisory', 'virtualxid')"), 0, 'no lock but the one that means "this run is mine"');
 my $lock = $f->try_sql("BEGIN; SET LOCAL lock_timeout = '1s'; LOCK TABLE flohsync.resource_record, flohsync.sync_run, flohsync.connector_sync_config IN ACCESS EXCLUSIVE MODE; COMMIT");
 ok($lock->{ok}, 'the tables can be locked') or diag($lock->{text});

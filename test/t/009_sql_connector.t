@@ -6,7 +6,7 @@ use Flohsync;
 use Test::More;
 
 my $f = Flohsync->new(upstream => 0, conf => "flohsync.page_size = 500\n");
-my $superuser = $f->sql('SELECT current_user');
+my $superuser = $f->superuser;
 
 $f->sql(<<'SQL');
 CREATE SCHEMA hr;

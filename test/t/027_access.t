@@ -12,7 +12,7 @@ print $key join '', map { sprintf '%02x', int rand 256 } 1 .. 32;
 close $key;
 chmod 0600, "$dir/key";
 my $f = Flohsync->new(conf => "flohsync.encryption_key_file = '$dir/key'\n");
-my $superuser = $f->sql('select current_user');
+my $superuser = $f->superuser;
 $f->connector('c', types => ['user']);
 $f->sql("insert into flohsync.floh_user (iss, sub, email, display_name, confirmed) values ('https://idp', 's', 'user1\@acme.com', 'U', true)");
 $f->sync_ok('c', 'user', 'first pass');

@@ -124,7 +124,10 @@ $f->matches_upstream($c, 'user', 'a token is revoked: all is there');
 $f->fault('status', code => 401, type => 'user', page => 4, times => -1);
 $f->clear_log;
 $run = $f->ends_with($c, 'user', 'auth', qr/401/, 'a new token is refused as well');
-is(token_requests(), 2, 'a new token is refused as well: no third one is asked for');
+# A worker that has just done a run may have one to begin with.
+my @kinds = map { $_->{type} eq 'token' ? 'token' : $_->{page} == 4 ? 'refused' : () } $f->requests;
+shift @kinds if $kinds[0] eq 'token';
+is("@kinds", 'refused token refused', 'a new token is refused as well: no third one is asked for');
 is(scalar(grep { $_->{page} == 4 } $f->requests(type => 'user')), 2, 'a new token is refused as well: two attempts');
 $f->up('heal');
 works('and the next run goes on');

@@ -208,7 +208,7 @@ is($f->sql("select string_agg(concat_ws(' ', who, connector = (select id from fl
 	'app_owner t {"grant": 1}, app_owner t {"other": 1}', 'with the rights of who set it');
 is(count_of('entitlement_event'), 2, 'nothing is recorded then');
 is(hook({ fail => 1 }), 'P0001: no licence', 'its error is the webhook\'s');
-is($f->sql("select current_user || ' ' || count(*) from app.seen"), 'postgres 2', 'nothing of it stays, nor of its rights');
+is($f->sql("select current_user || ' ' || count(*) from app.seen"), $f->superuser . ' 2', 'nothing of it stays, nor of its rights');
 $f->sql("select flohsync.set_entitlement_handler('app.handle(uuid, jsonb)')");
 is(hook({ b => 1 }), 'entitlement same', 'set by a superuser');
 is($f->sql("select who from app.seen where body ? 'b'"), 'app_owner', 'it has the rights of its owner: who can change it gets no others by that');
@@ -218,7 +218,7 @@ $f->sql("select flohsync.set_entitlement_handler('app.body_only(jsonb)')");
 is(hook({ a => 3 }), 'entitlement changed', 'or not at all');
 is($f->sql("select string_agg(distinct who::text, ' ') from app.seen where body ? 'a'"), 'flohsync_nobody', 'one of a superuser runs as a role without rights');
 $f->sql('drop function app.body_only(jsonb)');
-like(hook({ a => 4 }), qr/^42704: the entitlement handler app.body_only\(jsonb\) of role "postgres" does not exist any more/, 'one that is gone');
+like(hook({ a => 4 }), qr/^42704: the entitlement handler app.body_only\(jsonb\) of role "@{[ $f->superuser ]}" does not exist any more/, 'one that is gone');
 is(hook(event('created', 'still', {})), 'created changed', 'records are taken all the same');
 $f->sql('select flohsync.set_entitlement_handler(null)');
 is(hook({ a => 5 }), 'entitlement changed', 'none again');

@@ -16,6 +16,7 @@ print $key '0123456789abcdef' x 4;
 close $key;
 chmod 0600, "$dir/key";
 my $f = Flohsync->new(upstream => 0, conf => "flohsync.encryption_key_file = '$dir/key'\nflohsync.max_workers = 1\n");
+my $superuser = $f->superuser;
 
 # As a superuser, in the session of the test; a role that is set there is set for this alone.
 sub sql { my ($sql, $db) = @_; my $out = $f->sql($sql, $db); $f->sql('reset role', $db) if $sql =~ /set role/; return $out }
@@ -60,7 +61,7 @@ SQL
 # of each is told by a table of theirs.
 my %refused = (
 	'SET ROLE' => 'set role alice', 'RESET ROLE' => 'reset role', 'SET SESSION AUTHORIZATION' => 'set session authorization alice',
-	'set_config of the role' => q(select set_config('role', 'postgres', true)), 'a temporary table' => 'create temp table left_behind (x int)',
+	'set_config of the role' => qq(select set_config('role', '$superuser', true)), 'a temporary table' => 'create temp table left_behind (x int)',
 	'a temporary view' => 'create temp view left_behind as select 1', 'a function in pg_temp' => 'create function pg_temp.left_behind() returns int language sql as $$ select 1 $$',
 	'a type in pg_temp' => "create type pg_temp.left_behind as enum ('a')", 'a function in pg_temp by the search path' => 'set local search_path = pg_temp; create function left_behind() returns int language sql as $$ select 1 $$',
 	'PREPARE' => 'prepare left_behind as select 1', 'a cursor WITH HOLD' => 'declare left_behind cursor with hold for select 1', 'LISTEN' => 'listen left_behind',
@@ -171,7 +172,7 @@ fetch of_the_session;
 commit;
 SQL
 	ok($r->{ok}, "$place: goes on") or diag($r->{text});
-	like($r->{out}, qr/^role\|postgres\|path\|mischief, pg_catalog\|setting\|not here\|on\|locks\|1\|prepared\|of_the_session\|listens\|of_the_session\|held\|\|temporary\|0\|read only\|off$/m, "$place: leaves nothing in the session");
+	like($r->{out}, qr/^role\|\Q$superuser\E\|path\|mischief, pg_catalog\|setting\|not here\|on\|locks\|1\|prepared\|of_the_session\|listens\|of_the_session\|held\|\|temporary\|0\|read only\|off$/m, "$place: leaves nothing in the session");
 	like($r->{out}, qr/^rows of the session$/m, "$place: nor takes anything from it");
 	unlike($r->{text}, qr/(?:FIRED|RAN) as (?!$role\b)/, "$place: nothing of it runs as anybody else");
 	is(sql("select string_agg(distinct who || ' ' || path, ', ') from mischief.seen"), "$role pg_catalog, pg_temp", "$place: runs as $role, with a search path of ours");
@@ -183,7 +184,7 @@ is(sql("select string_agg(distinct substr(outcome, 1, 5), ' ') from mischief.see
 # A cursor that a handler leaves open runs with nobody's rights any more.
 my $left = session("begin; select flohsync.handle_webhook('alices', '{}'); fetch left_open");
 ok(!$left->{ok} && $left->{message} =~ /cursor "left_open" cannot be used here/, 'a cursor that is left open is of no use to who finds it') or diag($left->{text});
-unlike($left->{text}, qr/RAN as postgres/, 'and runs nothing');
+unlike($left->{text}, qr/RAN as \Q$superuser\E/, 'and runs nothing');
 # Nor does code of others see what the session reads by a cursor.
 sql('set role handler; create function mischief.peek(c uuid, t text, i text) returns jsonb language plpgsql as $$ declare c refcursor := \'of_the_session\'; r record; begin fetch c into r; return to_jsonb(r); end $$');
 my $peeked = session("begin; declare of_the_session cursor for select x from public.of_the_session; select flohsync.cache_get_or_fetch('alices', 'user', 'x', 'mischief.peek(uuid, text, text)')");
@@ -198,7 +199,7 @@ is(session("select pg_advisory_lock(1), pg_advisory_unlock_all(); create functio
 
 # The text of a query is one SELECT, of whatever shape, and what it is put into cannot be left.
 cannot('alice', connector('trick', json_text({ queries => { user => $_ } })), "store: $_", '22023') for 'select 1; drop table alice.secret', 'select 1;', "select 1) q; delete from flohsync.sync_run; --", 'select 1 /*', 'delete from alice.secret', 'copy alice.secret to program $$true$$',
-  'do $$ begin end $$', 'select x into alice.copied from alice.secret', 'select x from alice.secret for update', 'call flohsync.sync($$a$$, $$b$$)', 'set role postgres', '', '-- nothing', 'explain select 1', 'values (1), (2) for share', "select 'open";
+  'do $$ begin end $$', 'select x into alice.copied from alice.secret', 'select x from alice.secret for update', 'call flohsync.sync($$a$$, $$b$$)', "set role $superuser", '', '-- nothing', 'explain select 1', 'values (1), (2) for share', "select 'open";
 can('alice', 'create table alice.written (x text)', 'a table');
 for ("with w as (insert into alice.written values ('x') returning x) select x as external_id, x as display_name, x as email, null::jsonb as attributes from w",
 	"select 'a' as external_id, 'b' as display_name, 'c' as email, null::jsonb as attributes) q union all (select x, x, x, null from alice.written", "select a.*, 1 as more from (values ('a', 'b', 'c', null::jsonb)) a(external_id, display_name, email, attributes) -- ) q where false")
@@ -217,7 +218,7 @@ is(sql("select string_agg(distinct place || ' ' || who, ', ' order by place || '
 sql('create schema super; grant usage on schema super to public; create table super.seen (who name); grant insert on super.seen to public; create function super.handle(c uuid, b jsonb) returns void language sql as $$ insert into super.seen values (current_user) $$');
 sql("select flohsync.set_entitlement_handler('super.handle(uuid, jsonb)'); select flohsync.handle_webhook('alices', '{}')");
 is(sql('select who from super.seen'), 'flohsync_nobody', 'where that is a superuser, too, with none');
-for my $owner (qw(postgres boss pg_read_all_data flohsync_owner flohsync_worker flohsync_nobody))
+for my $owner ($superuser, qw(boss pg_read_all_data flohsync_owner flohsync_worker flohsync_nobody))
 {
 	sql("truncate mischief.seen; update flohsync.connector_sync_config set owner = '$owner' where connector_id = " . of_connector('alices'));
 	$f->sync_ok('alices', 'user', "a configuration of $owner");
@@ -300,7 +301,7 @@ cannot('mallory', $_->[1], $_->[0], '42501', $_->[2]) for
   [ 'change a query of another\'s', "select flohsync.update_connector('alices', " . literal(json_text({ config => { queries => { user => 'select 1' } } })) . ')', qr/connector "alices" runs with the rights of role "alice"/ ],
   [ 'take a configuration', "select flohsync.set_sync_owner('alices', 'user')", qr/runs with the rights of role "alice"/ ],
   [ 'make another the owner', "select flohsync.set_sync_owner('stolen', 'user', 'alice')", qr/role "alice" cannot be made the owner/ ],
-  [ 'make a superuser the owner', "select flohsync.set_sync_owner('stolen', 'user', 'postgres')", qr/cannot be made the owner/ ],
+  [ 'make a superuser the owner', "select flohsync.set_sync_owner('stolen', 'user', '$superuser')", qr/cannot be made the owner/ ],
   [ 'make a predefined role the owner', "select flohsync.set_sync_owner('stolen', 'user', 'pg_read_all_data')", qr/cannot be made the owner/ ],
   [ 'make the owner of tables the owner', "select flohsync.set_sync_owner('stolen', 'user', 'flohsync_owner')", qr/cannot be made the owner/ ];
 sql('grant execute on function flohsync.set_entitlement_handler(regprocedure) to mallory; grant alice to handler');
@@ -324,13 +325,13 @@ is(sql('select count(*) from flohsync.resource_record where external_id ~ $$alic
 can('alice', "select flohsync.update_connector('shared', '{\"config\": {\"function\": \"shared.list\"}}')", 'accepts it');
 $f->sync_ok('shared', 'user', 'then it runs');
 sql("update flohsync.connector_definition set config = '{\"function\": \"mischief.list\"}' where name = 'shared'");
-is(sql("select author || ' ' || code_owner from flohsync.connector_definition where name = 'shared'"), 'postgres handler', 'and by a statement: whose it is is noted');
+is(sql("select author || ' ' || code_owner from flohsync.connector_definition where name = 'shared'"), "$superuser handler", 'and by a statement: whose it is is noted');
 sql("select flohsync.set_entitlement_handler(null); set role handler; create function shared.handle(c uuid, b jsonb) returns void language sql as 'select'; select flohsync.set_entitlement_handler('shared.handle(uuid, jsonb)'); set role app; drop function shared.handle(uuid, jsonb); create function shared.handle(c uuid, b jsonb) returns void language sql as 'select'");
 is(session("select flohsync.handle_webhook('alices', '{}')")->{state}, '55000', 'nor another\'s handler');
 sql('select flohsync.set_entitlement_handler(null)');
 # A type that nobody has configured runs with the rights of who wrote the query, and not of who asks.
 can('mallory', 'create table mallory.loot (who name); grant insert on mallory.loot to public; create function mallory.grab() returns text language plpgsql as $$ begin insert into mallory.loot values (current_user); return $q$x$q$; end $$;' . connector('unconfigured', query('', 'mallory.grab()', 'thing')), 'a connector');
-can($_->[0], $_->[1], 'asks for what nobody has configured') for [ 'reader', "select flohsync.cache_get_or_fetch('unconfigured', 'thing', 'x')" ], [ 'alice', "select flohsync.test_connector('unconfigured')" ], [ 'postgres', "select flohsync.test_connector('unconfigured')" ];
+can($_->[0], $_->[1], 'asks for what nobody has configured') for [ 'reader', "select flohsync.cache_get_or_fetch('unconfigured', 'thing', 'x')" ], [ 'alice', "select flohsync.test_connector('unconfigured')" ], [ $superuser, "select flohsync.test_connector('unconfigured')" ];
 is(sql("select string_agg(distinct who, ' ') from mallory.loot"), 'mallory', 'and lends no rights');
 can('alice', "select flohsync.update_connector('unconfigured', " . literal(json_text({ config => decode_json_text(query('', 'mallory.grab()', 'thing')) })) . '); select flohsync.update_connector($$unconfigured$$, $${"description": "by alice"}$$)', 'looks at it');
 is(sql('select author from flohsync.connector_definition where name = $$unconfigured$$'), 'mallory', 'who writes the same has written nothing');
@@ -503,7 +504,7 @@ my $state = "select (select jsonb_agg(jsonb_build_array(d.name, c.resource_type,
 my $before = sql($state);
 my $dump = "$dir/dump";
 $f->node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $f->node->connstr('postgres') ], 'a dump');
-unlike((run_command([ 'pg_restore', '-f', '-', $dump ]))[0], qr/(?:GRANT|REVOKE) [^;]* (?:FROM|TO) (?:postgres|flohsync_owner)\b/, 'which grants nothing to who made the extension');
+unlike((run_command([ 'pg_restore', '-f', '-', $dump ]))[0], qr/(?:GRANT|REVOKE) [^;]* (?:FROM|TO) (?:\Q$superuser\E|flohsync_owner)\b/, 'which grants nothing to who made the extension');
 sql('create role admin superuser login; create database copy owner admin');
 $f->node->command_ok([ 'pg_restore', '-e', '-U', 'admin', '-d', $f->node->connstr('copy'), $dump ], 'is restored by another superuser');
 is(sql($state, 'copy'), $before, 'with the same owners and rights');

@@ -393,6 +393,9 @@ sub wait_flushed
 }
 
 # The same as an assertion.
+# The superuser that the cluster was made with: of whatever name.
+sub superuser { my ($self) = @_; return $self->{superuser} //= $self->sql('SELECT session_user') }
+
 sub comes_true
 {
 	my ($self, $sql, $name, %opt) = @_;
