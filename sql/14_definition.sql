@@ -129,6 +129,8 @@ RETURN CASE
   WHEN _url ~ '@' THEN 'it must not hold a user name or password'
   WHEN _url ~ '[\\{]' THEN 'it holds a backslash or brace'
   WHEN _url ~ '^https?://(/|$)' THEN 'it names no host'
+  WHEN _url ~ '^https?://https?:' THEN 'its scheme is there twice'
+  WHEN _url ~ '^https?://[^/]*:(/|$)' THEN 'it has a colon without a port'
   ELSE _flohsync.url_problem(_url)
 END;
 COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'What is wrong with the base of requests'' URLs; null when nothing is';

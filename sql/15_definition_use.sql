@@ -14,6 +14,35 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.definition_names(jsonb, text) IS 'Names of the {{config.NAME}} or {{secret.NAME}} that a definition uses';
 
+CREATE FUNCTION _flohsync.credential_names(_d flohsync.connector_definition) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT n FROM _flohsync.definition_names((_d).definition, 'secret') n WHERE (_d).kind = 'rest'
+  UNION SELECT 'token' WHERE (_d).kind = 'command'
+  UNION VALUES ('webhook'), ('webhook_previous');
+END;
+COMMENT ON FUNCTION _flohsync.credential_names(flohsync.connector_definition) IS 'Names of the secrets that a connector looks for, those that verify its webhooks among them';
+
+-- A name that is none may be the secret itself: it is not told.
+CREATE FUNCTION _flohsync.remark_secret(_connector uuid, _name text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  d flohsync.connector_definition;
+BEGIN
+  SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = _connector;
+  IF _name NOT IN (SELECT n FROM _flohsync.credential_names(d) n) THEN
+    RAISE NOTICE USING
+      MESSAGE = _flohsync.clean(format('connector "%s" uses no secret of this name', d.name)),
+      DETAIL = 'The name is not shown, since it may be the secret.',
+      HINT = (SELECT format('It looks for %s.', string_agg(n, ', ' ORDER BY n COLLATE "C")) FROM _flohsync.credential_names(d) n);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.remark_secret(uuid, text) IS 'Says so when a secret has a name that the connector does not look for';
+
 CREATE FUNCTION _flohsync.fill(_text text, _config jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
@@ -90,7 +119,9 @@ BEGIN
     problem := _flohsync.base_url_problem(url);
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
-        'Values of config are put into this address as they are.');
+        CASE WHEN url ~ '^https?://https?:' THEN format('Values of config are put into this address as they are: give a host, such as %s, without "https://".',
+                                                        substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
+             ELSE 'Values of config are put into this address as they are.' END);
     END IF;
   END LOOP;
 END

@@ -101,11 +101,11 @@ BEGIN
     SELECT 'warning', 'connector', format('the definition uses secret "%s", which is not set', n), format('Call flohsync.set_secret(%L, %L, …).', d.name, n)
       FROM _flohsync.definition_names(d.definition, 'secret') n
      WHERE NOT EXISTS (SELECT FROM _flohsync.connector_secret s WHERE s.connector_id = d.id AND s.name = n COLLATE "C") ORDER BY n COLLATE "C";
-    RETURN QUERY
-    SELECT 'info', 'connector', format('secret "%s" is set, and the definition does not use it', s.name), NULL::text
-      FROM _flohsync.connector_secret s
-     WHERE s.connector_id = d.id AND s.name !~ '^webhook' AND NOT EXISTS (SELECT FROM _flohsync.definition_names(d.definition, 'secret') n WHERE n = s.name) ORDER BY s.name;
   END IF;
+  RETURN QUERY
+  SELECT 'info', 'connector', format('secret "%s" is set, and the connector does not use it', s.name), NULL::text
+    FROM _flohsync.connector_secret s
+   WHERE s.connector_id = d.id AND s.name NOT IN (SELECT n FROM _flohsync.credential_names(d) n) ORDER BY s.name;
 
   -- Paths that no record has, among those that are here
   SELECT jsonb_agg(s.record) INTO sample

@@ -9,6 +9,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/uuid.h"
 
 #include "crypto.h"
 #include "db.h"
@@ -41,7 +42,9 @@ secret_store(Datum connector, const char *name, const char *value)
 		" order by d.name <> $1 limit 1",
 		1, {TEXTOID}
 	};
+	static DbQuery remark = {"select _flohsync.remark_secret($1, $2)", 2, {UUIDOID, TEXTOID}};
 	bool		isnull;
+	Datum		id;
 
 	SPI_connect();
 	if (db_execute(&find, &connector, NULL) == 0)
@@ -50,7 +53,14 @@ secret_store(Datum connector, const char *name, const char *value)
 				 errmsg("connector does not exist"),
 				 errdetail("What was given for it is not shown, since it may be the secret."),
 				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
-	store_put_secret(db_value(0, 1, &isnull), name, value);
+	id = SPI_datumTransfer(db_value(0, 1, &isnull), false, UUID_LEN);
+	store_put_secret(id, name, value);
+	if (value)
+	{
+		Datum		v[2] = {id, CStringGetTextDatum(name)};
+
+		db_execute(&remark, v, NULL);
+	}
 	SPI_finish();
 }
 

@@ -114,6 +114,22 @@ $f->sql(set_secret('acme', 'webhook', my $long = canary() . 'ü' x 30000));
 my $event = '{"action": "updated", "resourceType": "user", "resourceId": "x", "data": {}}';
 my $receive = "SELECT flohsync.receive_webhook('acme', '$event', '{\"X-Webhook-Signature\": \"" . hmac_sha256_hex($event, $long) . "\"}')";
 like($f->sql($receive), qr/"accepted": true/, 'a long one with letters that are not ASCII');
+# A name that the connector does not look for, or the secret in its place
+{
+	my $kept = $f->sql('SELECT count(*) FROM _flohsync.connector_secret');
+	$f->sql("SELECT flohsync.create_connector('query', 'sql', '{\"queries\": {\"user\": \"SELECT NULL::text AS external_id, NULL::text AS display_name, NULL::text AS email, NULL::jsonb AS attributes\"}}')");
+	for ([ 'acme', 'Token' ], [ 'acme', 'rather.secret' ], [ 'query', 'token' ])
+	{
+		my ($c, $name) = @$_;
+		my $said = $f->try_sql('SET client_min_messages = notice; ' . set_secret($c, $name, 'x'));
+		ok($said->{ok} && $said->{text} =~ /connector "$c" uses no secret of this name.*It looks for @{[ $c eq 'acme' ? 'token, ' : '' ]}webhook, webhook_previous/s, "$c: a name that it does not look for is remarked") or diag($said->{text});
+		unlike($said->{text}, qr/\Q$name\E/, 'and not repeated');
+		$f->sql(set_secret($c, $name, undef));
+	}
+	unlike($f->try_sql('SET client_min_messages = notice; ' . set_secret('acme', 'token', $token))->{text}, qr/NOTICE/, 'one that it looks for is not');
+	$f->sql("SELECT flohsync.drop_connector('query')");
+	is($f->sql('SELECT count(*) FROM _flohsync.connector_secret'), $kept, 'all is as it was');
+}
 $f->sql(set_secret('acme', 'webhook', undef));
 is($f->sql("SELECT count(*) FROM flohsync.connector_secrets WHERE connector = 'acme' AND name = 'webhook'"), 0, 'null removes a secret');
 $f->fails_like($receive, '28000', qr/not authentic/, 'which is of no use any more');

@@ -21,6 +21,13 @@ my ($port) = $out =~ /^(\d+)$/m or BAIL_OUT("no server: $err");
 my $host = "127.0.0.1:$port";
 my $key = qx(openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 2>/dev/null);
 
+# Values that are easily given in another way
+for my $domain ('https://acme.okta.com', 'http://acme.okta.com/', 'acme.okta.com:', 'https:acme.okta.com')
+{
+	$f->fails_like("SELECT flohsync.create_connector('typed', 'rest', " . literal(json_text({ domain => $domain })) . ", flohsync.connector_template('okta'))",
+		'22023', qr/"base_url" becomes "https:\/\/\Q$domain\E": (?:its scheme is there twice.*such as acme\.okta\.com, without "https:\/\/"|it has a colon without a port)/s, "okta, domain $domain: is refused");
+}
+
 # Where the template's addresses are here, the values that it asks for, what the users look like, incremental or not.
 my %vendors = (
 	scim => { config => { base_url => "http://$host/scim/scim/v2" }, secret => 'scim-secret', id => 's3', email => 'u3@acme.example', incremental => '2 1 1 0' },
