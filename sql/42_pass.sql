@@ -110,9 +110,10 @@ BEGIN
                            THEN c.watermark - greatest(c.overlap, _flohsync.duration(
                              d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback'])) END;
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
+    -- By the history's index, as in 80_status: by that of all runs, a first run would be looked for to the end.
     SELECT * INTO prev FROM flohsync.sync_run x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
-     ORDER BY x.id DESC LIMIT 1;
+     WHERE x.connector_id BETWEEN r.connector_id AND r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
+     ORDER BY x.connector_id, x.id DESC LIMIT 1;
     IF prev.status = 'error' AND NOT r.restart THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
          AND prev.pass_started_at > clock_timestamp() - interval '7 days'
@@ -539,8 +540,8 @@ BEGIN
       ELSIF c.retry_at <= t THEN
         INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
         SELECT x.connector_id, x.resource_type, x.strategy, 'retry' FROM flohsync.sync_run x
-         WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type
-         ORDER BY x.id DESC LIMIT 1
+         WHERE x.connector_id BETWEEN c.connector_id AND c.connector_id AND x.resource_type = c.resource_type
+         ORDER BY x.connector_id, x.id DESC LIMIT 1
         ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
         n := n + 1;
       END IF;
