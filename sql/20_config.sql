@@ -54,6 +54,7 @@ CREATE TABLE flohsync.connector_sync_config (
   incomplete_reason              text,
   retry_at                       timestamptz,
   retries                        integer NOT NULL DEFAULT 0,
+  schedule_error                 text,
   parked                         boolean NOT NULL DEFAULT false,
   totals                         jsonb NOT NULL DEFAULT '{}',
   delta_link                     text,
@@ -193,6 +194,7 @@ COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the
 COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run did not see everything; null when it did';
 COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
+COMMENT ON COLUMN flohsync.connector_sync_config.schedule_error IS 'Why the schedules cannot be used; looked at again every five minutes';
 COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
 COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
 COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Link with which the next incremental pass of a connector of kind rest begins';
@@ -647,7 +649,7 @@ BEGIN
          full_cron_schedule = c.full_cron_schedule, timezone = c.timezone, overlap = c.overlap,
          hash_ignore = c.hash_ignore, safeguards = c.safeguards,
          next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at,
-         retry_at = c.retry_at, retries = c.retries, updated_at = clock_timestamp()
+         retry_at = c.retry_at, retries = c.retries, schedule_error = NULL, updated_at = clock_timestamp()
    WHERE x.id = c.id
   RETURNING x.* INTO c;
   PERFORM _flohsync.wake();

@@ -9,14 +9,23 @@ AS $$
 DECLARE
   d flohsync.connector_definition;
   users boolean := _flohsync.is_user_type(_c);
-  first_tick timestamptz := _flohsync.cron_next(_c.cron_schedule, clock_timestamp(), _c.timezone);
-  second_tick timestamptz := _flohsync.cron_next(_c.cron_schedule, first_tick, _c.timezone);
+  first_tick timestamptz;
+  second_tick timestamptz;
+  unusable boolean := false;
   full_schedule text := CASE WHEN _c.strategy = 'full' THEN coalesce(_c.cron_schedule, _c.full_cron_schedule) ELSE _c.full_cron_schedule END;
   sample jsonb;
 BEGIN
   SELECT * INTO d FROM flohsync.connector_definition x WHERE x.id = _c.connector_id;
 
   -- Schedules
+  BEGIN
+    first_tick := _flohsync.cron_next(_c.cron_schedule, clock_timestamp(), _c.timezone);
+    second_tick := _flohsync.cron_next(_c.cron_schedule, first_tick, _c.timezone);
+    PERFORM _flohsync.cron_next(_c.full_cron_schedule, clock_timestamp(), _c.timezone);
+  EXCEPTION WHEN OTHERS THEN
+    unusable := true;
+    RETURN QUERY SELECT 'warning', 'timezone', 'the schedules cannot be used: ' || SQLERRM, 'Until they can nothing is queued by them.';
+  END;
   IF _c.enabled AND _c.cron_schedule IS NULL AND _c.full_cron_schedule IS NULL THEN
     RETURN QUERY SELECT 'warning', 'enabled', 'the configuration is enabled but has no schedule',
       'Set cronSchedule or fullCronSchedule; until then it runs only when it is asked to.';
@@ -26,7 +35,7 @@ BEGIN
   IF NOT d.enabled THEN
     RETURN QUERY SELECT 'warning', 'enabled', format('connector "%s" is disabled', d.name), 'Call flohsync.update_connector() with {"enabled": true}.';
   END IF;
-  IF _c.cron_schedule IS NOT NULL AND first_tick IS NULL THEN
+  IF _c.cron_schedule IS NOT NULL AND first_tick IS NULL AND NOT unusable THEN
     RETURN QUERY SELECT 'warning', 'cronSchedule', 'the schedule names no time that ever comes', 'It has the fields minute, hour, day, month, weekday.';
   END IF;
   IF _c.strategy = 'full' AND _c.full_cron_schedule IS NOT NULL THEN

@@ -514,7 +514,9 @@ DECLARE
   t timestamptz := clock_timestamp();
   -- As cron does: a smaller step is waited for, so that no tick comes twice.
   clock_step constant interval := '3 hours';
+  again constant interval := '5 minutes';
   set_back boolean;
+  problem text;
   n int := 0;
 BEGIN
   -- Nothing here is waited for: what somebody holds is for the next time.
@@ -553,12 +555,23 @@ BEGIN
              next_full_run_at = CASE WHEN x.next_full_run_at > t AND NOT set_back THEN x.next_full_run_at
                                      ELSE _flohsync.cron_next(c.full_cron_schedule, t, c.timezone) END,
              -- whatever is queued now is the next try
-             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END
+             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END,
+             schedule_error = NULL
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
       CONTINUE WHEN _flohsync.passes(SQLSTATE);
+      -- Only a person switches a configuration off: what is wrong, a time zone that the system lost, may come right.
+      problem := _flohsync.clean(SQLERRM);
+      IF problem IS DISTINCT FROM c.schedule_error THEN
+        RAISE WARNING USING
+          MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s', (SELECT d.name FROM flohsync.connector_definition d WHERE d.id = c.connector_id), c.resource_type, problem)),
+          HINT = 'They are looked at again every five minutes.';
+      END IF;
       UPDATE flohsync.connector_sync_config x
-         SET enabled = false, last_sync_status = 'error', last_sync_error = _flohsync.clean('schedule: ' || SQLERRM)
+         SET schedule_error = problem,
+             next_run_at = CASE WHEN x.cron_schedule IS NOT NULL THEN greatest(x.next_run_at, t + again) END,
+             next_full_run_at = CASE WHEN x.full_cron_schedule IS NOT NULL THEN greatest(x.next_full_run_at, t + again) END,
+             retry_at = greatest(x.retry_at, CASE WHEN x.retry_at IS NOT NULL THEN t + again END)
        WHERE x.id = c.id;
     END;
   END LOOP;

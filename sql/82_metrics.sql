@@ -25,6 +25,7 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_enabled', NULL, (pg_catalog.current_setting('flohsync.enabled', true) IS DISTINCT FROM 'off')::int
   UNION ALL SELECT 'flohsync_scheduled', j.labels, (j.scheduled AND NOT j.parked)::int FROM job j
   UNION ALL SELECT 'flohsync_parked', j.labels, j.parked::int FROM job j
+  UNION ALL SELECT 'flohsync_schedule_unusable', j.labels, (j.schedule_error IS NOT NULL)::int FROM job j
   UNION ALL SELECT 'flohsync_retries', j.labels, j.retries FROM job j
   UNION ALL SELECT 'flohsync_next_run_timestamp_seconds', j.labels, extract(epoch FROM j.next_due) FROM job j WHERE j.connector_enabled
   UNION ALL SELECT 'flohsync_last_run_timestamp_seconds', j.labels, extract(epoch FROM j.last_sync_at) FROM job j
@@ -70,6 +71,7 @@ BEGIN ATOMIC
     (5, 'flohsync_enabled', 'gauge', 'Whether workers run anything (flohsync.enabled)'),
     (6, 'flohsync_scheduled', 'gauge', 'Whether schedules of the configuration run'),
     (7, 'flohsync_parked', 'gauge', 'Whether schedules stand still because runs crashed their worker'),
+    (27, 'flohsync_schedule_unusable', 'gauge', 'Whether the schedules cannot be used, as a time zone that is gone'),
     (8, 'flohsync_retries', 'gauge', 'How often a scheduled run that failed has been tried again'),
     (9, 'flohsync_next_run_timestamp_seconds', 'gauge', 'When the next run is due'),
     (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),

@@ -71,6 +71,25 @@ no_more_runs('c', 'flohsync.enabled = off for the database: no runs');
 $f->sql("ALTER DATABASE postgres RESET flohsync.enabled");
 more_runs('c', 'and on again: runs');
 
+# What is wrong with a schedule switches nothing off.
+{
+	my $meddle = sub { $f->sql("SET session_replication_role = replica; UPDATE flohsync.connector_sync_config SET $_[0], next_run_at = now() - interval '1 second'; RESET session_replication_role; SELECT _flohsync.wake()") };
+	my $at = -s $f->node->logfile;
+	$meddle->("timezone = 'Mars/Olympus'");
+	$f->comes_true('SELECT schedule_error IS NOT NULL FROM flohsync.connector_sync_config', 'a time zone that the system lost is noticed');
+	is($f->sql('SELECT enabled FROM flohsync.connector_sync_config'), 't', 'the configuration stays enabled');
+	like($f->sql('SELECT remark FROM flohsync.jobs'), qr/^the schedule cannot be used: .*Mars\/Olympus/, 'the view of jobs says why nothing runs');
+	is($f->sql('SELECT next_run_at FROM flohsync.jobs'), '', 'and that nothing is due');
+	like($f->sql('SELECT flohsync.metrics()'), qr/^flohsync_schedule_unusable\{[^}]*\} 1$/m, 'so does a metric');
+	like($f->sql("SELECT string_agg(message, ' ') FROM flohsync.check_config('c', 'user')"), qr/the schedules cannot be used: .*Mars/, 'and check_config');
+	$meddle->('strategy = strategy') for 1 .. 3;
+	$f->comes_true("SELECT next_run_at > now() + interval '4 minutes' FROM flohsync.connector_sync_config", 'it is looked at again in five minutes');
+	is(scalar(() = PostgreSQL::Test::Utils::slurp_file($f->node->logfile, $at) =~ /WARNING:  schedules of c\/user cannot be used/g), 1, 'the log says so once');
+	$meddle->("timezone = 'UTC'");
+	more_runs('c', 'when it is there again, runs go on');
+	is($f->sql('SELECT schedule_error IS NULL FROM flohsync.connector_sync_config'), 't', 'and nothing is remarked any more');
+}
+
 # A restart
 $f->node->restart;
 more_runs('c', 'after a restart: runs');
