@@ -141,7 +141,7 @@ CREATE TABLE flohsync.user_external_identity (
   source                text NOT NULL CHECK (source IN ('connector_sync', 'workflow', 'manual')),
   attributes            jsonb,
   verified_at           timestamptz,
-  CONSTRAINT user_external_identity_key UNIQUE (external_id, connector_id, user_id)
+  CONSTRAINT user_external_identity_key PRIMARY KEY (external_id, connector_id, user_id)
 );
 CREATE INDEX user_external_identity_user ON flohsync.user_external_identity (user_id);
 CREATE INDEX user_external_identity_email ON flohsync.user_external_identity (external_email);

@@ -111,6 +111,8 @@ CREATE TABLE _flohsync.user_change (
   upstream_id text COLLATE "C"
 );
 CREATE INDEX user_change_xid ON _flohsync.user_change (xid);
+-- For publications of all tables: rows are many and short-lived, a key of their own would cost more.
+ALTER TABLE _flohsync.user_change REPLICA IDENTITY FULL;
 COMMENT ON TABLE _flohsync.user_change IS 'By what the users that were changed can be, or could have been, matched';
 COMMENT ON COLUMN _flohsync.user_change.xid IS 'Transaction that changed the user';
 COMMENT ON COLUMN _flohsync.user_change.user_id IS 'User';

@@ -15,6 +15,11 @@ SELECT p.oid::regprocedure AS routine, p.prokind, coalesce(pg_get_function_resul
   FROM pg_proc p WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace)
  ORDER BY p.pronamespace::regnamespace::text COLLATE "C" DESC, p.proname COLLATE "C", p.oid::regprocedure::text COLLATE "C";
 
+-- every table tells its rows apart, for publications of all tables
+SELECT c.oid::regclass AS relation FROM pg_class c
+ WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relreplident <> 'f'
+   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND c.relreplident = 'd' END);
+
 -- nothing is granted to PUBLIC
 SELECT p.oid::regprocedure AS routine FROM pg_proc p
  WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND has_function_privilege('public', p.oid, 'EXECUTE');
