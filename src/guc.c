@@ -135,7 +135,7 @@ guc_init(void)
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("flohsync.launcher_naptime",
 							"Longest time after which the launcher looks at the list of databases again.",
-							NULL, &flohsync_launcher_naptime, 60, 1, 3600,
+							"After five times as long a worker looks into a database that has nothing due.", &flohsync_launcher_naptime, 60, 1, 3600,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomBoolVariable("flohsync.log_runs",
 							 "Writes a line to the server log at the end of each run.",

@@ -36,6 +36,7 @@
 #include "worker.h"
 
 #define WORKER_LOOK_AGAIN_MS	600000
+#define WORKER_LOOK_ANYWAY_NAPS	5
 #define WORKER_LOCKED_MS		500
 
 /*
@@ -260,6 +261,8 @@ flohsync_worker_main(Datum arg)
 			db_commit();
 		}
 		worker_look_at_outbox(ticket.database);
+		/* Not everything tells us that it is there: what a restore, replication or triggers that are off write. */
+		next_due = Min(next_due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_ANYWAY_NAPS * 1000L * flohsync_launcher_naptime));
 	} while (!shmem_worker_done(&ticket, seq, next_due));
 	proc_exit(0);
 }
