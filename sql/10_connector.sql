@@ -1,5 +1,22 @@
 -- Connectors: where upstreams are and how they are asked.
 
+-- Which database this is: made by CREATE EXTENSION, and not dumped.  A connector
+-- that comes with a dump has the home that it had, and does not act here before
+-- somebody says that this is its home.
+CREATE TABLE _flohsync.home (
+  id   uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+  single boolean NOT NULL DEFAULT true UNIQUE CHECK (single)
+);
+COMMENT ON TABLE _flohsync.home IS 'Which database this is; not in a dump';
+COMMENT ON COLUMN _flohsync.home.id IS 'Made by CREATE EXTENSION';
+COMMENT ON COLUMN _flohsync.home.single IS 'There is one row';
+INSERT INTO _flohsync.home DEFAULT VALUES;
+CREATE FUNCTION _flohsync.home() RETURNS uuid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT h.id FROM _flohsync.home h);
+COMMENT ON FUNCTION _flohsync.home() IS 'Id of this database';
+
 CREATE TABLE flohsync.connector_definition (
   id          uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   name        text NOT NULL UNIQUE CHECK (name <> '' AND pg_catalog.length(name) <= 255),
@@ -12,7 +29,8 @@ CREATE TABLE flohsync.connector_definition (
   updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
   origins     text[] COLLATE "C" GENERATED ALWAYS AS (_flohsync.origins(kind, config, definition)) STORED,
   author      _flohsync.role NOT NULL,
-  code_owner  _flohsync.role
+  code_owner  _flohsync.role,
+  home        uuid NOT NULL DEFAULT _flohsync.home()
 );
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
@@ -27,6 +45,7 @@ COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was 
 COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Where its requests can go, by config and definition: scheme://host, with the port unless it is the scheme''s own';
 COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that decided last what kind sql runs; a type without a configuration runs with its rights';
 COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql when that was decided; of another one it is not run';
+COMMENT ON COLUMN flohsync.connector_definition.home IS 'Database that syncs it, see adopt()';
 SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 

@@ -24,7 +24,7 @@ BEGIN
     PERFORM _flohsync.cron_next(_c.full_cron_schedule, clock_timestamp(), _c.timezone);
   EXCEPTION WHEN OTHERS THEN
     unusable := true;
-    RETURN QUERY SELECT 'warning', 'timezone', 'the schedules cannot be used: ' || SQLERRM, 'Until they can nothing is queued by them.';
+    RETURN QUERY SELECT 'warning', 'timezone', _flohsync.clean('the schedules cannot be used: ' || SQLERRM), 'Until they can nothing is queued by them.';
   END;
   IF _c.enabled AND _c.cron_schedule IS NULL AND _c.full_cron_schedule IS NULL THEN
     RETURN QUERY SELECT 'warning', 'enabled', 'the configuration is enabled but has no schedule',

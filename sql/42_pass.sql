@@ -521,7 +521,7 @@ DECLARE
 BEGIN
   -- Nothing here is waited for: what somebody holds is for the next time.
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
-            WHERE x.enabled AND d.enabled AND NOT x.parked
+            WHERE x.enabled AND d.enabled AND d.home = _flohsync.home() AND NOT x.parked
               AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
                    OR greatest(x.last_sync_at, x.updated_at) > t + clock_step
                    OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)

@@ -15,6 +15,11 @@ BEGIN
   IF pg_is_in_recovery() THEN
     PERFORM _flohsync.raise('25006', 'cannot ask for a run on a standby', NULL, 'Ask the primary.');
   END IF;
+  IF (SELECT d.home <> _flohsync.home() FROM flohsync.connector_definition d WHERE d.id = _connector) THEN
+    PERFORM _flohsync.raise('55000',
+      _flohsync.clean(format('connector "%s" came with a dump of another database', connector)), NULL,
+      'When it is to be synced by this one, call flohsync.adopt().');
+  END IF;
   IF trigger_sync.restart IS NULL THEN
     PERFORM _flohsync.invalid('restart', 'it must be true or false');
   END IF;
@@ -67,6 +72,26 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.trigger_sync(text, text, text, boolean) IS
   'Asks for a run (strategy full or incremental; null: the configuration''s) and returns its id at once; a run that is already queued or running is returned instead of a second one, which a notice says (one in the queue becomes full, or begins anew, when that is asked for); restart: begins a new pass instead of going on with one that failed; 42704 for an unknown connector or configuration, 22023 for a bad strategy';
 SELECT _flohsync.allow('manager', 'flohsync.trigger_sync(text, text, text, boolean)');
+
+CREATE FUNCTION flohsync.adopt() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n bigint;
+BEGIN
+  UPDATE flohsync.connector_definition d SET home = _flohsync.home() WHERE d.home <> _flohsync.home();
+  GET DIAGNOSTICS n = ROW_COUNT;
+  -- A dump has no run that was under way or waited for a decision.
+  UPDATE flohsync.workflow_job j SET run_id = NULL
+   WHERE j.run_id IS NOT NULL AND NOT EXISTS (SELECT FROM flohsync.sync_run r WHERE r.id = j.run_id);
+  PERFORM _flohsync.wake();
+  RETURN n;
+END
+$$;
+COMMENT ON FUNCTION flohsync.adopt() IS
+  'Has this database sync the connectors that came with a dump of another one, and returns how many there are; until then nothing is scheduled or run of them';
+SELECT _flohsync.allow('manager', 'flohsync.adopt()');
 
 CREATE PROCEDURE flohsync.sync(connector text, resource_type text, INOUT stats jsonb DEFAULT NULL, strategy text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_sync';

@@ -7,7 +7,7 @@
 
 CREATE TABLE flohsync.workflow_job (
   id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-  run_id       bigint REFERENCES flohsync.sync_run ON DELETE SET NULL,
+  run_id       bigint,
   workflow_id  uuid REFERENCES flohsync.workflow_definition ON DELETE SET NULL,
   data         jsonb NOT NULL,
   status       text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'running', 'done', 'failed')),
@@ -24,7 +24,7 @@ CREATE INDEX workflow_job_workflow ON flohsync.workflow_job (workflow_id);
 CREATE INDEX workflow_job_run ON flohsync.workflow_job (run_id);
 COMMENT ON TABLE flohsync.workflow_job IS 'Queue of sync-workflow-trigger jobs';
 COMMENT ON COLUMN flohsync.workflow_job.id IS 'Identity of the job';
-COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it';
+COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it; null when the history has it no more';
 COMMENT ON COLUMN flohsync.workflow_job.workflow_id IS 'Workflow to run';
 COMMENT ON COLUMN flohsync.workflow_job.data IS 'Payload of the job';
 COMMENT ON COLUMN flohsync.workflow_job.status IS 'queued, running, done or failed';
@@ -35,6 +35,20 @@ COMMENT ON COLUMN flohsync.workflow_job.error IS 'Message of the last failure';
 COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
 SELECT _flohsync.allow('reader', 'flohsync.workflow_job');
+
+-- No foreign key: a dump carries the jobs of a run that waits for a decision, and not the run.
+CREATE FUNCTION _flohsync.runs_removed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE flohsync.workflow_job j SET run_id = NULL WHERE j.run_id IN (SELECT r.id FROM removed r);
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.runs_removed() IS 'Has jobs forget the runs that are removed';
+CREATE TRIGGER runs_removed AFTER DELETE ON flohsync.sync_run REFERENCING OLD TABLE AS removed
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.runs_removed();
 
 CREATE TABLE flohsync.workflow_run (
   id          uuid PRIMARY KEY DEFAULT _flohsync.new_id(),

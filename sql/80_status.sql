@@ -67,9 +67,10 @@ CREATE VIEW flohsync.jobs AS
 SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
-       CASE WHEN d.enabled AND c.enabled AND NOT c.parked AND c.schedule_error IS NULL THEN least(c.next_run_at, c.next_full_run_at, c.retry_at) END AS next_run_at,
+       CASE WHEN d.enabled AND d.home = (SELECT h.id FROM _flohsync.home h) AND c.enabled AND NOT c.parked AND c.schedule_error IS NULL THEN least(c.next_run_at, c.next_full_run_at, c.retry_at) END AS next_run_at,
        nullif(pg_catalog.concat_ws('; ',
-         CASE WHEN NOT d.enabled THEN 'the connector is disabled'
+         CASE WHEN d.home <> (SELECT h.id FROM _flohsync.home h) THEN 'the connector came with a dump of another database; adopt() has it synced by this one'
+            WHEN NOT d.enabled THEN 'the connector is disabled'
             WHEN NOT c.enabled THEN 'the configuration is disabled'
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
             WHEN c.schedule_error IS NOT NULL THEN 'the schedule cannot be used: ' || c.schedule_error

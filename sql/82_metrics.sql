@@ -14,7 +14,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH job AS (
     SELECT pg_catalog.concat_ws(',', _flohsync.metric_label('connector', d.name), _flohsync.metric_label('resource_type', c.resource_type)) AS labels,
-           c.*, d.enabled AND c.enabled AS scheduled, _flohsync.next_due(c) AS next_due, d.enabled AS connector_enabled
+           c.*, d.enabled AND c.enabled AND d.home = _flohsync.home() AS scheduled, _flohsync.next_due(c) AS next_due, d.enabled AS connector_enabled
       FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
   SELECT 'flohsync_info', _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'flohsync')), 1::numeric
   UNION ALL SELECT 'flohsync_launcher_up', NULL,

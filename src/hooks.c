@@ -1,6 +1,7 @@
 /*
  * hooks.c
- *	  Commands on databases that workers must know of.
+ *	  Commands on databases that workers must know of, and COPY into our tables
+ *	  (hooks_copy.c).
  *
  * Workers get out of the way of those that need a database for themselves:
  * DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE … TEMPLATE.  These
@@ -20,6 +21,7 @@
 #include "tcop/utility.h"
 
 #include "hooks.h"
+#include "hooks_copy.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -77,6 +79,24 @@ hooks_go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
 }
 
 static void
+hooks_restore(Relation rel, PlannedStmt *statement, const char *text, bool read_only_tree,
+			  ProcessUtilityContext context, ParamListInfo params,
+			  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	PG_TRY();
+	{
+		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
+	}
+	PG_CATCH();
+	{
+		hooks_copy_end(rel);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	hooks_copy_end(rel);
+}
+
+static void
 hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 					  ProcessUtilityContext context, ParamListInfo params,
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
@@ -84,6 +104,7 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 	const char *name = hooks_database_of(statement->utilityStmt);
 	const char *sets_ours = hooks_sets_ours(statement->utilityStmt);
 
+	Relation	restored;
 	Oid			wanted = name != NULL ? get_database_oid(name, true) : InvalidOid;
 
 	if (OidIsValid(wanted) && compat_owns_database(wanted, GetUserId()))
@@ -104,6 +125,8 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 		if (!drops)
 			shmem_cleared_database(wanted, held);
 	}
+	else if ((restored = hooks_copy_begin(statement->utilityStmt)) != NULL)
+		hooks_restore(restored, statement, text, read_only_tree, context, params, environment, dest, completion);
 	else
 		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
 	if (sets_ours != NULL)

@@ -156,10 +156,10 @@ PG_FUNCTION_INFO_V1(flohsync_tally_statement);
 PGDLLEXPORT Datum
 flohsync_tally_statement(PG_FUNCTION_ARGS)
 {
-	/* Of a connector that is being removed nothing is to be left behind. */
+	/* Of a connector that is being removed nothing is to be left behind; in a restore, it may come later than its records. */
 	static DbQuery insert = {
 		"insert into _flohsync.tally (connector_id, resource_type, state, confidence, n)"
-		" select $1, $2, $3, nullif($4, ''), $5 where exists (select from flohsync.connector_definition d where d.id = $1)"
+		" select $1, $2, $3, nullif($4, ''), $5 where $5 > 0 or exists (select from flohsync.connector_definition d where d.id = $1)"
 		" returning id",
 		5, {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID}, .by_index = true
 	};

@@ -158,6 +158,7 @@ store_open_runs(int *n)
 {
 	static DbQuery query = {
 		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text, (r.status = 'queued')::int4 from flohsync.sync_run r"
+		" join flohsync.connector_definition d on d.id = r.connector_id and d.home = _flohsync.home()"
 		" where r.status in ('queued', 'running') order by r.requested_at, r.id"
 	};
 	RunCandidate *candidates;
@@ -597,7 +598,7 @@ store_next_due(void)
 {
 	static DbQuery query = {
 		"select pg_catalog.min(_flohsync.next_due(c)) from flohsync.connector_sync_config c"
-		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled"
+		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled and d.home = _flohsync.home()"
 	};
 	bool		isnull;
 	Datum		value;

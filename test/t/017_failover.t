@@ -79,7 +79,7 @@ $s->comes_true("SELECT count(*) >= 2 FROM flohsync.sync_run WHERE id > $n AND tr
 is($s->sql("SELECT count(*) FROM flohsync.sync_run WHERE id > $n AND status = 'error'"), 0, 'nothing fails');
 
 #
-# A dump into another database: nothing fires until it is switched on.
+# A dump into another database: nothing fires until that adopts it.
 #
 $s->configure('c', 'user', enabled => $true, cronSchedule => '0 0 1 1 *');
 $s->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')");
@@ -91,14 +91,16 @@ $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ],
 $s->configure('hand', 'group', enabled => JSON::PP::false);
 $s->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')");
 $s->sql('CREATE DATABASE restored');
-$s->sql('ALTER DATABASE restored SET flohsync.enabled = off');
 $s->clear_log;
 $node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('restored'), $dump ], 'pg_restore');
 my $before = last_id($s, 'restored');
 sleep 2.5;    # two ticks and two looks of the launcher
-is(last_id($s, 'restored'), $before, 'flohsync.enabled = off: nothing is queued in the restored database');
+is(last_id($s, 'restored'), $before, 'nothing is queued in the restored database');
 is(scalar($s->requests), 0, 'and the upstream is left alone');
-is($s->sql("SELECT remark FROM flohsync.jobs WHERE resource_type = 'group'", 'restored'), 'flohsync.enabled is off', 'the view of jobs says why');
+is($s->sql("SELECT remark FROM flohsync.jobs WHERE resource_type = 'group'", 'restored'), 'the connector came with a dump of another database; adopt() has it synced by this one', 'the view of jobs says why');
+like($s->sql('SELECT flohsync.metrics()', 'restored'), qr/^flohsync_scheduled\{[^}]*\} 0$/m, 'and a metric');
+my $refused = $s->try_sql("SELECT flohsync.trigger_sync('hand', 'group')", 'restored');
+like("$refused->{state} $refused->{text}", qr/^55000 .*came with a dump of another database.*flohsync\.adopt\(\)/s, 'so does who asks for a run');
 for my $what ('count(*), sum(hashtext(sync_hash)), min(id::text) FROM flohsync.connector_resource', 'count(*) FROM flohsync.sync_run WHERE status = \'success\'',
 	"string_agg(name || id, ' ' ORDER BY id) FROM flohsync.connector_definition", "flohsync.sync_config('c', 'user') - 'nextRunAt'")
 {
@@ -107,9 +109,10 @@ for my $what ('count(*), sum(hashtext(sync_hash)), min(id::text) FROM flohsync.c
 	ok($got ne '', "there is something: $what");
 	$what =~ /sync_run/ ? cmp_ok($got, '>', 3, "restored: $what") : is($got, $s->sql($query), "restored: $what");
 }
-$s->sql('ALTER DATABASE restored RESET flohsync.enabled');
+is($s->sql('SELECT flohsync.adopt()', 'restored'), $s->sql('SELECT count(*) FROM flohsync.connector_definition'), 'adopt() says how many connectors it adopts');
+is($s->sql('SELECT flohsync.adopt()', 'restored'), 0, 'and the second time that there are none');
 $s->disconnect('restored');
-$s->comes_true("SELECT count(*) > 1 FROM flohsync.sync_run WHERE id > $before AND status = 'success'", 'switched on, it goes on', db => 'restored', timeout => 10);
+$s->comes_true("SELECT count(*) > 1 FROM flohsync.sync_run WHERE id > $before AND status = 'success'", 'adopted, they go on', db => 'restored', timeout => 10);
 $s->sql("SELECT flohsync.configure_sync('hand', 'group', '{\"enabled\": false}')", 'restored');
 $s->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')", db => 'restored');
 $s->invariants('restored');
