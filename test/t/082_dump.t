@@ -121,5 +121,40 @@ $f->comes_true("select count(*) = 1 from flohsync.sync_run where id > (select la
 $f->fails_like("insert into flohsync.resource_record (connector_id, resource_type, external_id, sync_hash, observed_at) values (gen_random_uuid(), 'user', 'x', 'x', now())", '23503', qr/foreign key/, 'a key still holds for what is inserted');
 put_aside($db);
 
+#
+# The commands of the manual
+#
+my $manual = PostgreSQL::Test::Utils::slurp_file('doc/operations.md');
+my %code = map { $_->[0] => [ @$_[ 1 .. $#$_ ] ] } map { my ($name, $rest) = /\A([^\n]*)\n(.*)/s; [ $name, $rest =~ /^```\w+\n(.*?)^```/msg ] } split /^## /m, $manual;
+{
+	local @ENV{qw(PGHOST PGPORT)} = ($node->host, $node->port);
+	my @lines = split /\n/, $code{'Dump and restore'}[0];
+	is(scalar @lines, 4, 'the manual has four lines for a dump and its restore');
+	# The database of the test is another one, in a folder of its own.
+	for my $line (@lines)
+	{
+		my $command = $line =~ s/\bapp\.dump\b/$dir\/manual/r =~ s/\bapp\b/postgres/r;
+		is(system("$command >$dir/out 2>&1"), 0, $line) or diag(PostgreSQL::Test::Utils::slurp_file("$dir/out"));
+	}
+	my $now = contents('app_copy');
+	my %adopted = (%$now, map { $_ => $before->{$_} } qw(flohsync.connector_definition flohsync.workflow_job flohsync.sync_run flohsync.connector_sync_config flohsync.sync_run_id_seq));
+	is_deeply(\%adopted, $before, 'a copy as the manual makes it');
+	put_aside('app_copy');
+}
+is(scalar(@{ $code{'Removing it'} }), 2, 'it tells how to remove the extension');
+$f->sql('create database emptied');
+$f->sql('create extension flohsync', 'emptied');
+$f->sql($code{'Removing it'}[0], 'emptied');
+is($f->sql("select count(*) from pg_namespace where nspname ~ 'flohsync'", 'emptied'), 0, 'nothing of it is left in the database');
+is($f->sql("select (select count(*) from pg_shdepend d join pg_database b on b.oid = d.dbid where b.datname = current_database()) || ' ' || (select count(*) from pg_event_trigger)", 'emptied'), '0 0', 'no rights and no triggers');
+$f->disconnect('emptied');
+$f->sql('drop database emptied with (force); drop function public.handle(uuid, jsonb)');
+$f->sql($code{'Removing it'}[0]);
+$f->disconnect('postgres');
+$f->comes_true("select count(*) = 0 from pg_stat_activity where backend_type like 'flohsync worker%'", 'workers have gone');
+$f->sql("drop table public.people");
+$f->sql($code{'Removing it'}[1]);
+is($f->sql("select count(*) from pg_roles where rolname ~ 'flohsync'"), 0, 'nor of its roles in the cluster');
+
 $f->no_crash;
 done_testing();
