@@ -56,6 +56,13 @@ COMMENT ON FUNCTION flohsync.resource_hash(text, text, text, jsonb) IS
   'SHA-256, 64 lower-case hex digits, of the canonical form of {"attributes":…,"displayName":…,"email":…,"externalId":…}; an absent value counts as null';
 SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb)');
 
+-- Not md5: a server in FIPS mode has none.
+CREATE FUNCTION _flohsync.digest(_text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+RETURN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(_text, 'UTF8')), 'hex');
+COMMENT ON FUNCTION _flohsync.digest(text) IS 'SHA-256 of a text, in hex digits';
+
 CREATE FUNCTION _flohsync.record_hash(external_id text, display_name text, email text, attributes jsonb, ignored text[]) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_record_hash';
 COMMENT ON FUNCTION _flohsync.record_hash(text, text, text, jsonb, text[]) IS

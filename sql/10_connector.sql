@@ -172,13 +172,13 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce(
   _config -> 'commandNames' ->> _resource_type,
-  'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) || 's');
+  'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1) COLLATE "C") || pg_catalog.substr(_resource_type, 2) || 's');
 COMMENT ON FUNCTION _flohsync.list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
 
 CREATE FUNCTION _flohsync.get_command(_config jsonb, _resource_type text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1)) || pg_catalog.substr(_resource_type, 2) AS name) g
+RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1) COLLATE "C") || pg_catalog.substr(_resource_type, 2) AS name) g
          WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
 COMMENT ON FUNCTION _flohsync.get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
 
@@ -217,7 +217,7 @@ BEGIN ATOMIC
     UNION
     SELECT k.key FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.names) k(key) WHERE _kind <> 'rest'
     UNION
-    SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1)) || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
+    SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1) COLLATE "C") || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
       FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(p.commands) c(name)
      WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
        AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(p.names) n WHERE n.value = c.name)
@@ -230,7 +230,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN _name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN pg_catalog.format('header "%s" is malformed', _name)
-  WHEN pg_catalog.lower(_name) IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
+  WHEN pg_catalog.lower(_name COLLATE "C") IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
                                    'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection')
     THEN pg_catalog.format('header "%s" is set by flohsync itself', _name)
 END;

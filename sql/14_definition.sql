@@ -153,7 +153,7 @@ BEGIN
       WHEN _text ~ '[#\\]' THEN 'it holds a fragment or backslash'
       WHEN split_part(_text, '?', 1) ~ '/\.{1,2}(/|$)' THEN 'it has a segment "." or ".."' END
     WHEN 'header' THEN CASE
-      WHEN lower(_text) IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
+      WHEN lower(_text COLLATE "C") IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
       ELSE _flohsync.header_problem(_text) END
     WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters' END
     WHEN 'duration' THEN CASE WHEN _flohsync.duration(_text) IS NULL THEN format('%s is not a duration', _flohsync.excerpt(_text)) END
@@ -168,7 +168,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT coalesce(
     'Did you mean "' || pg_catalog.min(p.key) FILTER (WHERE
-      pg_catalog.regexp_replace(pg_catalog.lower(p.key), '[^a-z]', '', 'g') = pg_catalog.regexp_replace(pg_catalog.lower(pg_catalog.left(_key, 100)), '[^a-z]', '', 'g')) || '"?',
+      pg_catalog.regexp_replace(pg_catalog.lower(p.key COLLATE "C"), '[^a-z]', '', 'g') = pg_catalog.regexp_replace(pg_catalog.lower(pg_catalog.left(_key, 100) COLLATE "C"), '[^a-z]', '', 'g')) || '"?',
     'Known keys are ' || pg_catalog.string_agg(p.key, ', ' ORDER BY p.key COLLATE "C") || '.')
     FROM pg_catalog.jsonb_object_keys(_properties) p(key);
 END;

@@ -184,7 +184,7 @@ BEGIN
     END IF;
   END IF;
   FOR k IN SELECT h.key FROM jsonb_object_keys(CASE NEW.kind WHEN 'command' THEN NEW.config -> 'headers' END) h(key)
-            WHERE lower(h.key) ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' LOOP
+            WHERE lower(h.key COLLATE "C") ~ '^(authorization|cookie|(x-)?api-?key|x-auth-token|x-access-token)$' LOOP
     RAISE NOTICE USING
       MESSAGE = format('header "%s" is stored in clear text', k),
       HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';

@@ -361,7 +361,7 @@ RETURN CASE
                   'user_id', 'upstream_issuer', 'upstream_id', 'deleted_at')
     THEN pg_catalog.format('%L is not a profile field', _field)
   WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
-    THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ')), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1)) || '\2'))
+    THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ') COLLATE "C"), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1) COLLATE "C") || '\2'))
 END;
 COMMENT ON FUNCTION _flohsync.field_problem(text) IS 'What is wrong with the name of a profile field; null when nothing is';
 
@@ -456,6 +456,7 @@ COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'What 
 CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
+SET intervalstyle = postgres
 RETURN pg_catalog.jsonb_build_object(
   'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
   'enabled', (_c).enabled, 'strategy', (_c).strategy, 'cronSchedule', (_c).cron_schedule,
@@ -578,7 +579,7 @@ BEGIN
         c.issuer_source_path := t;
       WHEN k = 'postSyncWorkflowId' THEN
         IF kind <> 'null' AND (kind <> 'string' OR t !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-            OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id::text = lower(t))) THEN
+            OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id::text = lower(t COLLATE "C"))) THEN
           PERFORM _flohsync.invalid(k, format('there is no workflow %s', v));
         END IF;
         c.post_sync_workflow_id := t::uuid;

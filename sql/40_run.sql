@@ -328,15 +328,15 @@ COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s stati
 CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
-  (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text, 'UTF8')), 'hex');
+RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
+  (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text);
 COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
   'Of all that decides which records a configuration is about';
 
 CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.md5(pg_catalog.jsonb_build_array(
+RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
   _strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules, (_c).hash_ignore)::text);
 COMMENT ON FUNCTION _flohsync.fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config) IS
   'Of all that makes a pass what it is';

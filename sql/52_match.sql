@@ -150,7 +150,7 @@ COMMENT ON FUNCTION _flohsync.is_user_type(flohsync.connector_sync_config) IS
 CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.md5(pg_catalog.jsonb_build_array((_c).user_match_strategy, (_c).user_match_fallback_strategies, (_c).issuer_source_path,
+RETURN _flohsync.digest(pg_catalog.jsonb_build_array((_c).user_match_strategy, (_c).user_match_fallback_strategies, (_c).issuer_source_path,
   (_c).attribute_mappings, (_c).create_users, (_c).deactivate_users)::text);
 COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
   'Of the settings of a configuration after whose change everybody is to be looked at again';

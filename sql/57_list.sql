@@ -42,7 +42,7 @@ DECLARE
   _type text := CASE WHEN list_resources.resource_type IS NOT NULL THEN _flohsync.check_resource_type(list_resources.resource_type) END;
   _search text := _flohsync.search_fold(nullif(list_resources.search, ''));
   -- What a total belongs to
-  _list text := md5(jsonb_build_array(_connector, _type, _search, list_resources.stale)::text);
+  _list text := _flohsync.digest(jsonb_build_array(_connector, _type, _search, list_resources.stale)::text);
   _after record := _flohsync.read_page_mark(nullif(list_resources.after, ''), _list);
   _size constant int := list_resources.page_size;
   _keys record;
