@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 
 #include "flohsync.h"
+#include "row_security.h"
 #include "run_as.h"
 
 PG_FUNCTION_INFO_V1(flohsync_caller);
@@ -210,12 +211,21 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 			PG_RETURN_NULL();
 	}
 	run_as_begin_inner(&saved, how, inner->owner);
+	row_security_check(InvalidOid);
 	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
 	value = run_as_invoke_inner(&saved, how, call);
 	run_as_end_inner(&saved, how);
 	fcinfo->isnull = call->isnull;
 	return value;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_check_row_security);
+PGDLLEXPORT Datum
+flohsync_check_row_security(PG_FUNCTION_ARGS)
+{
+	row_security_check(run_as_worker_role());
+	PG_RETURN_VOID();
 }
 
 PG_FUNCTION_INFO_V1(flohsync_as_owner);

@@ -30,6 +30,7 @@
 #include "flohsync.h"
 #include "guc.h"
 #include "outbox.h"
+#include "row_security.h"
 #include "run.h"
 #include "shmem.h"
 #include "store.h"
@@ -125,6 +126,26 @@ worker_check_extension(void)
 	}
 	CommitTransactionCommand();
 	return good;
+}
+
+/* Whether some rows are hidden from the workers; the log says so once while it is so. */
+static bool
+worker_is_blind(void)
+{
+	static bool told = false;
+	const char *table;
+
+	db_begin("looking for row level security");
+	table = row_security_table(InvalidOid);
+	if (table != NULL && !told)
+		ereport(WARNING,
+				(errmsg("flohsync does nothing in database \"%s\": row level security is on for table \"%s\"",
+						get_database_name(MyDatabaseId), table),
+				 errdetail("Rows that it hides would be taken for gone."),
+				 errhint("ALTER TABLE %s DISABLE ROW LEVEL SECURITY.", table)));
+	told = table != NULL;
+	db_commit();
+	return told;
 }
 
 /*
@@ -225,7 +246,7 @@ flohsync_worker_main(Datum arg)
 		next_due = DT_NOEND;
 		if (RecoveryInProgress() || !worker_check_extension())
 			continue;
-		if (!flohsync_enabled)
+		if (!flohsync_enabled || worker_is_blind())
 		{
 			/* Nobody tells us when it is switched on again. */
 			next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_AGAIN_MS);
