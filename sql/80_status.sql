@@ -80,6 +80,8 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
             WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
        END,
+         CASE WHEN r.status = 'queued' AND w.busy >= pg_catalog.current_setting('flohsync.max_workers', true)::bigint
+              THEN pg_catalog.format('waiting for a worker (%s of %s busy)', w.busy, pg_catalog.current_setting('flohsync.max_workers', true)) END,
          CASE WHEN h.id IS NOT NULL
               THEN pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
          CASE WHEN r.status = 'success' AND (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
@@ -90,6 +92,7 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        c.last_success_at
   FROM flohsync.connector_sync_config c
   JOIN flohsync.connector_definition d ON d.id = c.connector_id
+ CROSS JOIN (SELECT pg_catalog.count(*) AS busy FROM flohsync.processes() p WHERE p.kind = 'flohsync worker') w
   -- A range, so that it is read in the order of sync_run_history: in that of the ids of all
   -- runs, a configuration without one would be looked for to the end.
   LEFT JOIN LATERAL (SELECT x.id, x.started_at, x.status, x.error FROM flohsync.sync_run x

@@ -317,6 +317,30 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 	return best != NULL;
 }
 
+/* shmem_others_wait: is another database due, and no slot free for its worker? */
+bool
+shmem_others_wait(Oid database)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		room = false;
+	bool		waiting = false;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers; i++)
+		room |= shared->workers[i].kind == WORKER_RUNS && !shared->workers[i].in_use;
+	for (int i = 0; i < MAX_DATABASES && !room && !waiting; i++)
+	{
+		DatabaseSlot *d = &shared->databases[i];
+
+		waiting = d->listed && OidIsValid(d->database) && d->database != database &&
+			d->next_due[WORKER_RUNS] <= now && d->hold_until <= now;
+	}
+	LWLockRelease(shared->lock);
+	return waiting;
+}
+
 /* shmem_launch_failed makes a database due again, for the launcher later each time. */
 void
 shmem_launch_failed(Oid database, WorkerKind kind)

@@ -274,6 +274,12 @@ flohsync_worker_main(Datum arg)
 			shmem_publish_due(ticket.database, seq, more ? GetCurrentTimestamp() : next_due);
 			worker_do_run(&claimed);
 			seq = shmem_wake_seq(ticket.database, WORKER_RUNS);
+			/* One busy database does not keep the others waiting: its turn comes again. */
+			if (shmem_others_wait(ticket.database))
+			{
+				next_due = GetCurrentTimestamp();
+				break;
+			}
 		}
 		if (flohsync_run_retention > 0)
 		{
