@@ -35,6 +35,10 @@
 #define FLOHSYNC_NORETURN(decl)	decl pg_attribute_noreturn()
 #endif
 
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_TRANSACTION_TIMEOUT	1
+#endif
+
 /* The first argument of CreateWaitEventSet became a resource owner in 17. */
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(n)	CreateWaitEventSet(NULL, (n))

@@ -91,6 +91,15 @@ worker_pin_settings(void)
 		{"idle_in_transaction_session_timeout", "0"},
 		{"lock_timeout", "5s"},
 		{"jit", "off"},
+		{"transform_null_equals", "off"},
+		{"array_nulls", "on"},
+		{"idle_session_timeout", "0"},
+		{"plpgsql.variable_conflict", "error"},
+		{"plpgsql.extra_errors", "none"},
+		{"plpgsql.extra_warnings", "none"},
+#ifdef COMPAT_TRANSACTION_TIMEOUT
+		{"transaction_timeout", "0"},
+#endif
 	};
 
 	for (size_t i = 0; i < lengthof(pinned); i++)
