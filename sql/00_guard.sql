@@ -16,7 +16,7 @@ BEGIN
     RAISE feature_not_supported USING
       MESSAGE = 'flohsync needs a database in UTF8',
       DETAIL = format('The encoding of this database is %s.', current_setting('server_encoding')),
-      HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0 makes one.';
+      HINT = 'CREATE DATABASE name ENCODING ''UTF8'' TEMPLATE template0 makes one.';
   END IF;
 
   -- A schema that another role made first could be full of traps.  Another superuser's, of a dump, is none.
