@@ -63,6 +63,12 @@ COMMENT ON COLUMN flohsync.sync_progress.records_per_s IS 'Records that the run 
 COMMENT ON COLUMN flohsync.sync_progress.eta IS 'When all records will have been received, at that rate; null where the upstream names no total';
 SELECT _flohsync.allow('reader', 'flohsync.sync_progress');
 
+CREATE FUNCTION flohsync.hindrance() RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_hindrance';
+COMMENT ON FUNCTION flohsync.hindrance() IS
+  'Why no worker can take a run in this database, until somebody changes that: flohsync.enabled, the role of flohsync.worker_role, row level security; null: nothing that is known';
+SELECT _flohsync.allow('reader', 'flohsync.hindrance()');
+
 CREATE VIEW flohsync.jobs AS
 SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        d.name AS connector, c.resource_type, c.enabled AND d.enabled AS enabled, c.strategy,
@@ -75,7 +81,7 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
             WHEN c.schedule_error IS NOT NULL THEN 'the schedule cannot be used: ' || c.schedule_error
             WHEN c.parked THEN 'runs crashed their worker; trigger_sync() starts the schedules again'
-            WHEN pg_catalog.current_setting('flohsync.enabled', true) = 'off' THEN 'flohsync.enabled is off'
+            WHEN g.hindrance IS NOT NULL THEN g.hindrance
             WHEN NOT EXISTS (SELECT FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
             WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
@@ -92,6 +98,7 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        c.last_success_at
   FROM flohsync.connector_sync_config c
   JOIN flohsync.connector_definition d ON d.id = c.connector_id
+ CROSS JOIN flohsync.hindrance() g(hindrance)
  CROSS JOIN (SELECT pg_catalog.count(*) AS busy FROM flohsync.processes() p WHERE p.kind = 'flohsync worker') w
   -- A range, so that it is read in the order of sync_run_history: in that of the ids of all
   -- runs, a configuration without one would be looked for to the end.

@@ -26,6 +26,7 @@
 #include "db_lock.h"
 #include "guc.h"
 #include "memory_page.h"
+#include "row_security.h"
 #include "run.h"
 #include "shmem.h"
 #include "wait.h"
@@ -107,6 +108,7 @@ sync_hindrance(bool *lasting)
 	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
 	bool		may_log_in = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
 	Oid			role = HeapTupleIsValid(tuple) ? ((Form_pg_authid) GETSTRUCT(tuple))->oid : InvalidOid;
+	const char *table;
 
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
@@ -121,8 +123,24 @@ sync_hindrance(bool *lasting)
 		return "the role of flohsync.worker_role is a superuser";
 	if (!compat_may_connect(MyDatabaseId, role))
 		return "the role of flohsync.worker_role may not connect to this database";
+	table = row_security_table(role);
+	if (table)
+		return psprintf("row level security is on for table \"%s\"", table);
 	*lasting = false;
 	return worker_hindrance();
+}
+
+PG_FUNCTION_INFO_V1(flohsync_hindrance);
+PGDLLEXPORT Datum
+flohsync_hindrance(PG_FUNCTION_ARGS)
+{
+	bool		lasting;
+	const char *why = sync_hindrance(&lasting);
+
+	/* What passes by itself is of this moment and this session. */
+	if (why == NULL || !lasting)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(why));
 }
 
 typedef struct RunState

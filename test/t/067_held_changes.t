@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use Flohsync;
+use JSON::PP;
 use Test::More;
 
 my $f = Flohsync->new(conf => "flohsync.page_size = 50\n");
@@ -149,6 +150,24 @@ SKIP:
 }
 $f->sql('alter system reset flohsync.enabled; select pg_reload_conf()');
 $f->sync_ok($c, 'user', 'switched on again');
+# What keeps workers from coming is said where one looks.
+for ([ 'alter role flohsync_worker nologin', 'alter role flohsync_worker login', 'the role of flohsync.worker_role may not log in' ],
+	[ 'alter role flohsync_worker rename to renamed_worker', 'alter role renamed_worker rename to flohsync_worker', 'the role of flohsync.worker_role does not exist' ],
+	[ 'alter role flohsync_worker superuser', 'alter role flohsync_worker nosuperuser', 'the role of flohsync.worker_role is a superuser' ],
+	[ 'revoke connect on database postgres from public, flohsync_worker', 'grant connect on database postgres to public', 'the role of flohsync.worker_role may not connect to this database' ])
+{
+	my ($hinder, $undo, $says) = @$_;
+	$f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *');
+	$f->sql($hinder);
+	my $call = $f->try_sql("call flohsync.sync('$c', 'user')");
+	like("$call->{state} $call->{text}", qr/^55000 .*no worker takes run \d+: \Q$says\E/, "$hinder: the call says why");
+	is($f->sql("select remark from flohsync.jobs where connector = '$c'"), $says, 'so does the view of jobs');
+	is($f->sql('select flohsync.hindrance()'), $says, 'and hindrance()');
+	$f->sql($undo);
+	is($f->sql('select flohsync.hindrance()'), '', 'then nothing does');
+	$f->sync_ok($c, 'user', 'and runs go on');
+}
+$f->configure($c, 'user', enabled => JSON::PP::false);
 is($f->sql("call flohsync.sync('$c', 'user', null, 'full')") =~ /unchanged/ ? 1 : 0, 1, 'sync takes a strategy');
 is($f->try_sql("call flohsync.sync('$c', 'user', null, 'sideways')")->{state}, '22023', 'and refuses what is none');
 

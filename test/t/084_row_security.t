@@ -28,6 +28,7 @@ my $at = -s $f->node->logfile;
 $f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '* * * * * *');
 ok($f->node->wait_for_log(qr/flohsync does nothing in database "postgres": row level security is on for table "flohsync.resource_record"/, $at), 'the log says why nothing runs');
 is($f->sql("select count(*) from flohsync.sync_run where trigger = 'schedule'"), 0, 'nothing does');
+is($f->sql('select remark from flohsync.jobs'), 'row level security is on for table "flohsync.resource_record"', 'so does the view of jobs');
 $f->sql('alter table flohsync.resource_record disable row level security');
 $f->sql('select _flohsync.wake()');
 $f->comes_true("select count(*) > 0 from flohsync.sync_run where trigger = 'schedule' and status = 'success'", 'and then it does', timeout => 60);
