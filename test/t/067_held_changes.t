@@ -158,6 +158,8 @@ for ([ 'alter role flohsync_worker nologin', 'alter role flohsync_worker login',
 {
 	my ($hinder, $undo, $says) = @$_;
 	$f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *');
+	# One that is there already would take the run.
+	$f->wait_for("select count(*) = 0 from flohsync.workers where kind = 'flohsync worker'", timeout => 60);
 	$f->sql($hinder);
 	my $call = $f->try_sql("call flohsync.sync('$c', 'user')");
 	like("$call->{state} $call->{text}", qr/^55000 .*no worker takes run \d+: \Q$says\E/, "$hinder: the call says why");
