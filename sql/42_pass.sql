@@ -36,7 +36,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.keep_config(bigint) IS
   'The configuration of a run, which may be changed and is not deleted before the end of the transaction; null when there is none';
 
-CREATE FUNCTION _flohsync.start_run(_run bigint,
+CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
   OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
@@ -71,8 +71,11 @@ BEGIN
   IF r.status = 'running' THEN
     SELECT coalesce(max(l.page), 0) INTO applied FROM _flohsync.pass_pages(r.pass_id) l;
     -- Where the server went down as well, the last pages may be lost: only new ground is progress.
-    r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
-    r.crash_page := greatest(r.crash_page, applied);
+    -- A worker that ended by an error, or was told to, did not crash.
+    IF NOT _left THEN
+      r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
+      r.crash_page := greatest(r.crash_page, applied);
+    END IF;
   END IF;
 
   IF r.cancel_requested THEN
@@ -179,7 +182,7 @@ BEGIN
   list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.start_run(bigint) IS 'Begins or goes on with a run and returns all that its worker needs';
+COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS 'Begins or goes on with a run (_left: whose worker ended by an error) and returns all that its worker needs';
 
 CREATE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql

@@ -136,7 +136,7 @@ run_start_work(void *arg)
 
 	memset(&run->setup, 0, sizeof(run->setup));
 	db_begin("starting a run");
-	work->outcome = store_start_run(run->id, &run->setup, run->context);
+	work->outcome = store_start_run(run->id, run->left, &run->setup, run->context);
 	if (work->outcome == START_RUN)
 	{
 		MemoryContext old = MemoryContextSwitchTo(run->context);
@@ -494,6 +494,7 @@ run_execute(int64 id)
 	volatile bool started = false;
 
 	run->id = id;
+	run->left = shmem_note_run(id);
 	run->context = context;
 	run->page_context = AllocSetContextCreate(context, "flohsync page", ALLOCSET_DEFAULT_SIZES);
 	callback.callback = run_error_context;
@@ -528,6 +529,7 @@ run_execute(int64 id)
 	run->source = NULL;
 	if (started)
 		run_finish(run);
+	(void) shmem_note_run(0);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
 }

@@ -16,6 +16,7 @@
 typedef struct Run
 {
 	int64		id;
+	bool		left;			/* the worker that was at it before ended by an error: that was no crash */
 	MemoryContext context;		/* of the whole run */
 	MemoryContext page_context; /* reset for each page */
 	RunSetup	setup;

@@ -41,6 +41,7 @@
 #define ATTACH_TIMEOUT_MS	30000
 #define RELAUNCH_DELAY_MS	1000
 #define MAX_DELAY_MS		8000
+#define MAX_LEFT_RUNS		64
 #define CLEAR_MS			10000
 #define CACHE_WORKERS		4
 #define CACHE_DELAY_MS		500
@@ -68,7 +69,15 @@ typedef struct WorkerSlot
 	pid_t		pid;			/* 0: launched, not yet there */
 	int			proc;			/* proc number, once it is there */
 	TimestampTz launched_at;
+	int64		run;			/* that it is at; 0: none */
 } WorkerSlot;
+
+/* A run whose worker ended by an error, or was told to: it did not crash. */
+typedef struct LeftRun
+{
+	Oid			database;
+	int64		run;
+} LeftRun;
 
 typedef struct SharedState
 {
@@ -77,6 +86,8 @@ typedef struct SharedState
 	int			nworkers;		/* slots: flohsync.max_workers, and those for the cache */
 	ConditionVariable run_finished;
 	DatabaseSlot databases[MAX_DATABASES];
+	LeftRun		left[MAX_LEFT_RUNS];	/* the last ones */
+	int			nleft;
 	WorkerSlot	workers[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;
 
@@ -386,6 +397,7 @@ shmem_reserve_worker(Oid database, WorkerKind kind, uint32 *generation)
 		w->generation++;
 		w->database = database;
 		w->pid = 0;
+		w->run = 0;
 		w->launched_at = GetCurrentTimestamp();
 		*generation = w->generation;
 		slot = i;
@@ -403,12 +415,44 @@ shmem_release_worker(int slot, uint32 generation)
 	LWLockRelease(shared->lock);
 }
 
+/*
+ * shmem_note_run: this worker is at a run, or (0) at none any more.  True: the
+ * worker that was at it before left it by an error.
+ */
+bool
+shmem_note_run(int64 run)
+{
+	bool		left = false;
+
+	if (my_ticket.slot < 0 || shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->workers[my_ticket.slot].run = run;
+	for (int i = 0; i < MAX_LEFT_RUNS && run != 0; i++)
+	{
+		LeftRun    *l = &shared->left[i];
+
+		if (l->run == run && l->database == my_ticket.database)
+		{
+			left = true;
+			l->run = 0;
+		}
+	}
+	LWLockRelease(shared->lock);
+	return left;
+}
+
 /* A worker that goes without shmem_worker_done left work behind. */
 static void
 shmem_worker_exit(int code, Datum arg)
 {
 	if (my_ticket.slot < 0)
 		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->workers[my_ticket.slot].run != 0)
+		shared->left[shared->nleft++ % MAX_LEFT_RUNS] = (LeftRun) {my_ticket.database, shared->workers[my_ticket.slot].run};
+	shared->workers[my_ticket.slot].run = 0;
+	LWLockRelease(shared->lock);
 	shmem_release_worker(my_ticket.slot, my_ticket.generation);
 	shmem_launch_failed(my_ticket.database, my_ticket.kind);
 	LWLockAcquire(shared->lock, LW_SHARED);

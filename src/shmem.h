@@ -48,6 +48,7 @@ extern bool shmem_cache_pause(const WorkerTicket *ticket);
 /* of everyone */
 extern void shmem_cache_resume(Oid database);
 extern void shmem_wake_database(Oid database, WorkerKind kind);
+extern bool shmem_note_run(int64 run);
 extern bool shmem_others_wait(Oid database);
 extern TimestampTz shmem_clear_database(Oid database);
 extern void shmem_cleared_database(Oid database, TimestampTz held);

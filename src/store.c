@@ -249,7 +249,7 @@ store_get_filter(uint64 row, int column, Filter *filter, MemoryContext context)
 }
 
 StartOutcome
-store_start_run(int64 run, RunSetup *s, MemoryContext context)
+store_start_run(int64 run, bool left, RunSetup *s, MemoryContext context)
 {
 	static DbQuery query = {
 		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.connector_id::pg_catalog.text,"
@@ -257,20 +257,23 @@ store_start_run(int64 run, RunSetup *s, MemoryContext context)
 		" s.filter_rules::pg_catalog.text, " STORE_FILTER_COLUMNS("s") ","
 		" " STORE_HASH_IGNORE("s") ","
 		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread, s.rehash"
-		" from _flohsync.start_run($1) s",
-		1, {INT8OID}
+		" from _flohsync.start_run($1, $2) s",
+		2, {INT8OID, BOOLOID}
 	};
 	static DbQuery check = {
 		"select _flohsync.check_stored(r.connector_id, r.resource_type) from flohsync.sync_run r where r.id = $1", 1, {INT8OID}
 	};
 	Datum		value = Int64GetDatum(run);
+	Datum		v[2];
 	char	   *outcome;
 	char	   *modified_since;
 	char	   *kept_link;
 	bool		isnull;
 
 	db_execute(&check, &value, NULL);
-	db_execute(&query, &value, NULL);
+	v[0] = value;
+	v[1] = BoolGetDatum(left);
+	db_execute(&query, v, NULL);
 	outcome = db_text(0, 1);
 	if (strcmp(outcome, "run") != 0)
 		return strcmp(outcome, "gone") == 0 ? START_GONE : START_REFUSED;

@@ -118,7 +118,7 @@ typedef struct SettleResult
 /* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern RunCandidate *store_open_runs(int *n);
 extern bool store_source_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
-extern StartOutcome store_start_run(int64 run, RunSetup *setup, MemoryContext context);
+extern StartOutcome store_start_run(int64 run, bool left, RunSetup *setup, MemoryContext context);
 extern TimestampTz store_restart_pass(int64 run, bool forget_link);
 extern RunGuard store_guard_run(const RunSetup *setup);
 extern void store_add_page(int64 run, const PageEntry *entry);

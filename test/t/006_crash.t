@@ -110,6 +110,23 @@ $begun = time;
 is($f->sql("SELECT pg_terminate_backend($_)"), 't', 'a worker is terminated') for $f->worker_pid;
 goes_on($run, 'terminated', $begun);
 
+# Whoever is told to go has not crashed, however often and wherever that is.
+begin();
+$f->fault('hang', page => 5, times => -1);
+$run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
+for my $time (1 .. 5)
+{
+	$f->await(hanging => 1);
+	my $p = $f->worker_pid;
+	$f->sql("SELECT pg_terminate_backend($p)");
+	$f->wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $p)", timeout => 30);
+	is($f->run_row($run)->{status}, 'running', "terminated $time times on one page: the run is not given up");
+}
+$f->up('heal');
+$f->up('release');
+ok($f->wait_run($run, timeout => 60), 'and goes on');
+is($f->run_row($run)->{status}, 'success', 'to its end');
+
 #
 # The server stops
 #
