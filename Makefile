@@ -33,6 +33,12 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# On clusters of its own, with what is installed by test/run.
+installcheck: installcheck-suites
+installcheck-suites:
+	$(TOP)/test/run regress isolation
+.PHONY: installcheck-suites
+
 # Only sources are looked for there: what was built in the source folder, with
 # other flags perhaps, is none of ours.
 override VPATH :=

@@ -52,6 +52,7 @@ CREATE TABLE flohsync.connector_sync_config (
   last_success_at                timestamptz,
   last_complete_at               timestamptz,
   incomplete_reason              text,
+  full_incomplete_reason         text,
   retry_at                       timestamptz,
   retries                        integer NOT NULL DEFAULT 0,
   schedule_error                 text,
@@ -190,6 +191,7 @@ COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the n
 COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that got all it asked for, by the upstream''s clock where that is behind ours';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
+COMMENT ON COLUMN flohsync.connector_sync_config.full_incomplete_reason IS 'Why the last full pass was not complete; null: it was. No incremental pass makes up for it';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass saw everything that it asked for';
 COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run did not see everything; null when it did';
 COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';

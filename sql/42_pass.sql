@@ -490,8 +490,13 @@ BEGIN
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = 'crash_loop',
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
-         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') THEN r.finished_at ELSE c.last_complete_at END,
-         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete THEN coalesce(_reason, _error) END,
+         -- What a full pass missed, no incremental one makes up for.
+         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') AND (r.strategy = 'full' OR c.full_incomplete_reason IS NULL)
+                                 THEN r.finished_at ELSE c.last_complete_at END,
+         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete THEN coalesce(_reason, _error)
+                                  WHEN r.strategy <> 'full' THEN c.full_incomplete_reason END,
+         full_incomplete_reason = CASE WHEN _status = 'cancelled' OR r.strategy <> 'full' THEN c.full_incomplete_reason
+                                       WHEN NOT _complete THEN coalesce(_reason, _error) END,
          totals = _flohsync.sum(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,

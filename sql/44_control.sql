@@ -284,6 +284,10 @@ DECLARE
 BEGIN
   SELECT * INTO STRICT d FROM flohsync.connector_definition x WHERE x.id = r.connector_id;
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
+  PERFORM _flohsync.invalid('except_ids', format('there is no record %s', _flohsync.excerpt(e.id)), 'flohsync.held_changes() lists those that the run is about. Nothing was changed.')
+     FROM unnest(approve_run.except_ids) e(id)
+    WHERE NOT EXISTS (SELECT FROM flohsync.resource_record x
+                       WHERE x.external_id = e.id AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id) LIMIT 1;
   IF c.id IS NULL OR r.decided_under IS DISTINCT FROM _flohsync.decided_under(d, c) THEN
     PERFORM _flohsync.raise('55000', format('the configuration has changed since run %s was held', r.id),
       'The connector, the strategy or the filters are others now, and so may be the records that are missing.',
@@ -330,7 +334,7 @@ COMMENT ON FUNCTION _flohsync.approve_run(bigint, text, text[]) IS 'What the pub
 CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL, except_ids text[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.approve_run(bigint, text, text[]) IS
-  'Lets a held run do what the safeguard stopped: looks again which records are missing, and marks them stale, but for those of except_ids and those that any later run has seen; deactivates likewise; 42704 for an unknown run; 55000 for one that is not held, or when the connector, the strategy or the filters have changed since; 55006 while another run goes on';
+  'Lets a held run do what the safeguard stopped: looks again which records are missing, and marks them stale, but for those of except_ids and those that any later run has seen; deactivates likewise; 42704 for an unknown run; 22023 for an id that no record has; 55000 for one that is not held, or when the connector, the strategy or the filters have changed since; 55006 while another run goes on';
 SELECT _flohsync.allow('manager', 'flohsync.approve_run(bigint, text, text[])');
 
 CREATE FUNCTION _flohsync.reject_run(run_id bigint, notes text) RETURNS void

@@ -272,9 +272,9 @@ BEGIN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
   ELSIF _user IS NOT NULL AND NOT _flohsync.hold_user(_user) THEN
     PERFORM _flohsync.raise('42704',
-      format('user %s does not exist', _user),
+      format('user %s does not exist, or is deleted', _user),
       NULL,
-      'Users are listed in flohsync.v_user; a soft-deleted one cannot be linked to.');
+      'Users are listed in flohsync.v_user.');
   END IF;
 END
 $$;
@@ -354,7 +354,9 @@ BEGIN
     PERFORM _flohsync.raise('23505',
       _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
       coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
-      'Link the record to that user.');
+      CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE _flohsync.match_key(u.email) = _flohsync.match_key(x.email))
+           THEN 'Link the record to that user.'
+           ELSE 'A user who is deleted can be linked to once he has been brought back; or skip the record.' END);
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
   PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);

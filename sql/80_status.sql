@@ -66,7 +66,7 @@ SELECT _flohsync.allow('reader', 'flohsync.sync_progress');
 CREATE FUNCTION flohsync.hindrance() RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_hindrance';
 COMMENT ON FUNCTION flohsync.hindrance() IS
-  'Why no worker can take a run in this database, until somebody changes that: flohsync.enabled, the role of flohsync.worker_role, row level security; null: nothing that is known';
+  'Why no worker can take a run in this database, or none of a schedule, until somebody changes that: flohsync.enabled, the role of flohsync.worker_role, row level security, flohsync.databases; null: nothing that is known';
 SELECT _flohsync.allow('reader', 'flohsync.hindrance()');
 
 CREATE VIEW flohsync.jobs AS
@@ -90,10 +90,10 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
               THEN pg_catalog.format('waiting for a worker (%s of %s busy)', w.busy, pg_catalog.current_setting('flohsync.max_workers', true)) END,
          CASE WHEN h.id IS NOT NULL
               THEN pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
-         CASE WHEN r.status = 'success' AND (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
+         CASE WHEN (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
               THEN CASE WHEN coalesce(c.last_complete_at, c.created_at) < pg_catalog.now() - greatest(interval '1 day', 3 * (c.next_run_at - c.last_sync_at))
                         THEN coalesce('no pass has been complete since ' || pg_catalog.to_char(c.last_complete_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'no pass has ever been complete')
-                        ELSE 'the last pass was not complete' END || ': ' || c.incomplete_reason END), '') AS remark,
+                        WHEN r.status = 'success' THEN 'the last pass was not complete' END || ': ' || c.incomplete_reason END), '') AS remark,
        r.id AS last_run_id, r.started_at AS last_run_at, r.status AS last_status, r.error AS last_error,
        c.last_success_at
   FROM flohsync.connector_sync_config c

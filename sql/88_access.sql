@@ -137,7 +137,7 @@ BEGIN
                   _flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
   EXECUTE format('GRANT UPDATE (schedule_error, last_sync_at, last_sync_cursor, last_sync_status, last_sync_error, last_sync_stats,
-                  next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, last_complete_at, incomplete_reason, retry_at, retries, parked, totals,
+                  next_run_at, next_full_run_at, watermark, last_full_pass_at, last_success_at, last_complete_at, incomplete_reason, full_incomplete_reason, retry_at, retries, parked, totals,
                   delta_link, delta_fingerprint) ON flohsync.connector_sync_config TO %s', _role);
   -- To lock a user's row is to be able to write it.
   EXECUTE format('GRANT UPDATE ON _flohsync.cache_state, _flohsync.app_user TO %s', _role);

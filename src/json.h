@@ -102,6 +102,10 @@ extern uint32_t json_member(const JsonParser *parser, uint32_t object,
 
 extern size_t json_weight(const JsonParser *parser, uint32_t node, uint32_t *depth);
 
+/* What says no and yes, see json_text.c. */
+extern bool json_says_no(const JsonParser *parser, uint32_t node);
+extern bool json_says_yes(const JsonParser *parser, uint32_t node);
+
 /* json_is_integer: a number literal of digits alone, perhaps with a minus sign. */
 extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);
 

@@ -218,3 +218,72 @@ json_is_integer(const JsonParser *parser, const JsonNode *node)
 	}
 	return true;
 }
+
+/* A number of zeros: not 1e-400, which is none. */
+static bool
+json_is_zero(Bytes p, Bytes end)
+{
+	bool		any = false;
+
+	for (p += p < end && *p == '-'; p < end; p++)
+	{
+		if (*p != '0' && *p != '.')
+			return false;
+		any |= *p == '0';
+	}
+	return any;
+}
+
+/*
+ * json_says_no is the one rule for what says no, in whatever type an upstream
+ * writes its booleans: null, false, 0, and the texts of these, "no", "off", "f"
+ * and "n".  What is empty says neither no nor yes; anything else says yes.
+ */
+bool
+json_says_no(const JsonParser *parser, uint32_t node)
+{
+	static const char *const words[] = {"false", "no", "off", "f", "n", "null"};
+	const JsonNode *item = &parser->nodes[node];
+	Bytes		p = (Bytes) parser->text + item->start;
+	Bytes		end = (Bytes) parser->text + item->end;
+
+	if (item->type == JSON_NULL || item->type == JSON_FALSE)
+		return true;
+	if (item->type == JSON_NUMBER)
+		return json_is_zero(p, end);
+	if (item->type == JSON_ARRAY && item->child != 0)
+	{
+		for (uint32_t i = item->child; i != 0; i = parser->nodes[i].next)
+			if (!json_says_no(parser, i))
+				return false;
+		return true;
+	}
+	if (item->type != JSON_STRING)
+		return false;
+	for (p++, end--; p < end && *p == ' ';)
+		p++;
+	while (p < end && end[-1] == ' ')
+		end--;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+	{
+		const char *w = words[i];
+		Bytes		q = p;
+
+		while (q < end && *w && (*q | 0x20) == *w)
+			q++, w++;
+		if (q == end && *w == '\0' && q > p)
+			return true;
+	}
+	return json_is_zero(p, end);
+}
+
+/* json_says_yes: it is not empty, and does not say no. */
+bool
+json_says_yes(const JsonParser *parser, uint32_t node)
+{
+	const JsonNode *item = &parser->nodes[node];
+	bool		empty = item->type == JSON_STRING ? item->end - item->start == 2 :
+		(item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
+
+	return !empty && !json_says_no(parser, node);
+}

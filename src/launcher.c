@@ -67,6 +67,15 @@ launcher_wants(List *names, const char *database)
 	return false;
 }
 
+/* launcher_has: is a database on that list?  Only those have schedules. */
+bool
+launcher_has(const char *database)
+{
+	List	   *names = NIL;
+
+	return SplitGUCList(pstrdup(flohsync_databases), ',', &names) && launcher_wants(names, database);
+}
+
 /*
  * Reads the list of databases, and the role for the workers.  Of those that have
  * a place in the cache's shared memory and are gone, it frees that; what is
@@ -181,6 +190,8 @@ flohsync_launcher_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	shmem_launcher_attach();
+	ereport(LOG,
+			(errmsg("flohsync %s is there: its schedules run in the databases \"%s\"", FLOHSYNC_VERSION, flohsync_databases)));
 
 	for (;;)
 	{

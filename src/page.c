@@ -374,6 +374,7 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 	uint32		payload;
 	uint32		resources;
 	uint32		deleted;
+	uint32		error;
 
 	if (!page_begin(parser, body, len, LEVELS_ABOVE_RECORD + FLOHSYNC_MAX_NESTING, page, problem))
 		return false;
@@ -385,14 +386,17 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 	}
 
 	success = json_member(json, JSON_ROOT, "success", 7);
-	if (success == 0 || nodes[success].type != JSON_TRUE)
+	error = json_member(json, JSON_ROOT, "error", 5);
+	/* Of a success with an error, nobody knows what is missing. */
+	if (success == 0 || nodes[success].type != JSON_TRUE || (error != 0 && json_says_yes(json, error)))
 	{
-		page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "error", 5));
+		page->upstream_error = page_error_text(parser, error);
 		if (page->upstream_error == NULL)
 			page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "message", 7));
 		page->unexplained = page->upstream_error == NULL;
 		if (page->unexplained)
-			page->upstream_error = success == 0 ? "the answer does not say \"success\": true"
+			page->upstream_error = success == 0 || (nodes[success].type != JSON_TRUE && nodes[success].type != JSON_FALSE) ?
+				"the answer does not say \"success\": true"
 				: "the upstream reported a failure and gave no reason";
 		return true;
 	}

@@ -30,6 +30,7 @@
 #define REST_FAILED_NAMES			3
 #define REST_FAILED_MOST			10
 
+#define REST_CUT_PARENTS		3		/* so many parents with a list that may be cut make the pass incomplete */
 #define REST_CUT_TEXT \
 	"the first page is as long as was asked for, and nothing in it tells of another, or that there is none: " \
 	"perhaps the definition looks for the next page in the wrong place"
@@ -275,9 +276,11 @@ typedef struct RestState
 	bool		counting;		/* a page has been counted */
 	int64		received;		/* records of the list; -1: not all of them are known to this run */
 	int64		list_total;		/* the largest, with whatever pages; -1: not known */
+	bool		behind_short;	/* though the page before was shorter than was asked for */
+	int			longest;		/* records of the longest page of the pass so far */
 	char	   *behind;			/* the position at which the upstream should have no more, and is asked to be sure; or NULL */
 	bool		went_on;		/* a page had a sign of a next one */
-	bool		cut;			/* a list may have been cut: its first page was full, and had no such sign */
+	int			ncut;			/* lists that may have been cut: their first page was full, and had no such sign */
 	/* of the answer at hand */
 	int			status;
 	/* values of PostgreSQL's paths */
@@ -315,7 +318,6 @@ extern void rest_jsonpath_keep(const char *json, int len);
 extern bool rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 extern PageValue rest_find_full(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
-extern bool rest_says_no(const JsonParser *json, uint32 node);
 extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
@@ -323,6 +325,7 @@ extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 
 extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);
+extern bool rest_leave_parent(RestState *state, int status, const char *error_class);
 extern bool rest_give_up(Source *source, const SourceAnswer *answer);
 extern char *rest_failed_text(const RestState *state);
 

@@ -12,6 +12,8 @@
 #include "crypto_memory.h"
 #include "rest.h"
 
+#define FOLLOW_TOLD_BYTES	200		/* so much of a link that cannot be used is told */
+
 /*
  * A link as upstreams write it: blanks around it mean nothing, and what may not
  * stand in an address as it is gets encoded, as browsers do.  Control characters
@@ -95,7 +97,8 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 	if (url == NULL || !http_url_origin(url, &origin) ||
 		pg_encoding_verifymbstr(PG_UTF8, url, (int) strlen(url)) != (int) strlen(url))
 	{
-		rest_problem(state, *error_class, "the upstream's link to the next page cannot be used");
+		rest_problem(state, *error_class, "the upstream's link to the next page cannot be used: %s",
+					 source_told(state->source, reference, strlen(reference), FOLLOW_TOLD_BYTES));
 		return NULL;
 	}
 	if (d->auth.query)
@@ -123,7 +126,11 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 					 origin.scheme, with_port);
 		return NULL;
 	}
-	rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts",
-				 origin.scheme, with_port);
+	if (state->origin.host && pg_strcasecmp(state->origin.host, origin.host) == 0)
+		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, and base_url to %s://%s:%d; pagination.origin \"base_url\" keeps to that",
+					 origin.scheme, with_port, state->origin.scheme, state->origin.host, state->origin.port);
+	else
+		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
+					 origin.scheme, with_port);
 	return NULL;
 }

@@ -20,7 +20,7 @@
 static bool
 give_up_is_of_list(const SourceAnswer *answer)
 {
-	static const char *const classes[] = {"auth", "not_found", "http_status", "bad_answer", "upstream", "too_large", "timeout", "protocol"};
+	static const char *const classes[] = {"auth", "not_found", "http_status", "bad_answer", "upstream", "too_large", "timeout", "protocol", "blocked_address"};
 
 	if (answer->status == 401)
 		return false;
@@ -30,9 +30,16 @@ give_up_is_of_list(const SourceAnswer *answer)
 	return false;
 }
 
-/* Leaves the rest of the parent's list out; false when too many are. */
+/* Does a status say nothing of what was asked for? */
 static bool
-give_up_parent(RestState *state, const SourceAnswer *answer)
+give_up_is_no_answer(int status)
+{
+	return status >= 500 || status == 407 || status == 408 || status == 423 || status == 425 || status == 451;
+}
+
+/* rest_leave_parent leaves the rest of the parent's list out, because of a status or a class; false when too many are. */
+bool
+rest_leave_parent(RestState *state, int status, const char *error_class)
 {
 	const RestParent *parent = rest_parent(state);
 	char	   *id;
@@ -46,13 +53,12 @@ give_up_parent(RestState *state, const SourceAnswer *answer)
 		MemoryContext old = MemoryContextSwitchTo(state->request_context);
 
 		id = source_told(state->source, parent->external_id, strlen(parent->external_id), FAILED_ID_BYTES);
-		state->at.failed[state->at.nfailed] = answer->status >= 300 || (answer->status >= 202 && answer->status <= 206) ?
-			psprintf("\"%s\" (status %d)", id, answer->status) : psprintf("\"%s\" (%s)", id, answer->error_class);
+		state->at.failed[state->at.nfailed] = status >= 300 || (status >= 202 && status <= 206) ?
+			psprintf("\"%s\" (status %d)", id, status) : psprintf("\"%s\" (%s)", id, error_class);
 		MemoryContextSwitchTo(old);
 	}
 	state->at.nfailed++;
 	state->at.only_missing = false;
-	state->nothing = true;
 	return true;
 }
 
@@ -91,9 +97,12 @@ rest_give_up(Source *source, const SourceAnswer *answer)
 	if (behind && (answer->status == 204 || (answer->status >= 400 && answer->status != 401 && answer->status != 403)))
 	{
 		state->nothing = state->ended = true;
-		if (answer->status >= 500)
+		if (give_up_is_no_answer(answer->status))
 			state->unsure = "the upstream answered for the page behind the end with an error, so it is not sure that there is none: see pagination.end_status";
 		return true;
 	}
-	return state->def->parent_type != NULL && give_up_is_of_list(answer) && give_up_parent(state, answer);
+	if (state->def->parent_type == NULL || !give_up_is_of_list(answer) || !rest_leave_parent(state, answer->status, answer->error_class))
+		return false;
+	state->nothing = true;
+	return true;
 }

@@ -264,49 +264,10 @@ rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *js
 	return jsonpath_into(state, path, json, node, JSONPATH_ALL, side);
 }
 
-/*
- * rest_says_no is the one rule for what says no, in whatever type an upstream
- * writes its booleans: null, false, 0, and the texts "0", "false", "no", "f" and
- * "n".  What is empty says neither no nor yes; anything else says yes.
- */
-bool
-rest_says_no(const JsonParser *json, uint32 node)
-{
-	static const char *const words[] = {"0", "false", "no", "f", "n"};
-	const JsonNode *item = &json->nodes[node];
-	char	   *text;
-
-	switch (item->type)
-	{
-		case JSON_NULL:
-		case JSON_FALSE:
-			return true;
-		case JSON_TRUE:
-		case JSON_OBJECT:
-		case JSON_ARRAY:
-			return false;
-		default:
-			break;
-	}
-	if (item->end - item->start > NUMBER_MAX_BYTES || (text = rest_text(json, node)) == NULL)
-		return false;
-	if (item->type == JSON_NUMBER)
-		return strtod(text, NULL) == 0 && text[strcspn(text, "123456789eE")] == '\0';
-	for (size_t i = 0; i < lengthof(words); i++)
-		if (pg_strcasecmp(text, words[i]) == 0)
-			return true;
-	return false;
-}
-
 static bool
 says_yes_item(void *arg, uint32 node)
 {
-	const JsonParser *json = arg;
-	const JsonNode *item = &json->nodes[node];
-	bool		empty = item->type == JSON_STRING ? item->end - item->start == 2 :
-		(item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
-
-	return !empty && !rest_says_no(json, node);
+	return json_says_yes(arg, node);
 }
 
 /* rest_says_yes: does a path find anything that says yes? */

@@ -96,7 +96,7 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 	if (status == 206 && state->external_id == NULL)
 		return;
 	/* No content is that of an empty list, where a list may be missing. */
-	if (status == 204 && state->external_id == NULL && d->missing_is_empty)
+	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL && d->missing_is_empty)
 	{
 		state->nothing = state->ended = true;
 		answer->body = "[]";

@@ -6,14 +6,16 @@
  * the definition's own sign may tell; anything else in the sign's place is an
  * error.  By position (offset, page) there is no sign but what the upstream says
  * of the length of its list, so whatever tells that the list has moved makes the
- * pass incomplete.  And what it says is a claim: where a page as long as was
- * asked for reaches it, the page behind is asked for once, to be sure.
+ * pass incomplete.  And what it says is a claim: where a page that may be followed
+ * by another reaches it, the page behind is asked for once, to be sure.
  */
 #include "postgres.h"
 
 #include "crypto_memory.h"
 #include "rest_link.h"
 #include "rest_reading.h"
+
+#define LOOK_BEHIND_LEAST	10		/* a page of so many may be as long as the upstream makes them */
 
 /* next_link_text: where a key goes into the address, an upstream may send it back in its links; so these are wiped. */
 char *
@@ -114,7 +116,7 @@ next_cursor(Reading *r, bool *failed)
 	if (more.node == 0)
 		return cursor;
 	r->sign = true;
-	if (rest_says_no(more.json, more.node))
+	if (json_says_no(more.json, more.node))
 		return NULL;
 	if (cursor == NULL)
 	{
@@ -170,20 +172,27 @@ next_number(const char *text)
 
 /*
  * The list is as long as the upstream says.  A page as long as was asked for may
- * all the same be followed by another; where nothing was asked for, the first
- * page may be all that was counted.
+ * all the same be followed by another, and so may one as long as the longest
+ * before; and a first page may be all that was counted.
  */
 static char *
 next_behind(Reading *r, char *next)
 {
 	RestState  *state = r->state;
 	const RestDefinition *d = state->def;
-	bool		full = d->size_param ? r->n >= state->page_size :
-		r->n > 0 && state->at.inner == NULL && d->parent_type == NULL && d->pages.stop == REST_STOP_TOTAL;
+	bool		first = state->at.inner == NULL && d->parent_type == NULL && !state->source->spec.incremental;
+	bool		full;
 
+	/* Fewer may be all that the upstream ever sends at a time. */
+	if (d->size_param)
+		full = r->n >= state->page_size || (r->n > 0 && first) ||
+			(r->n >= LOOK_BEHIND_LEAST && r->n >= state->longest && state->longest > 0);
+	else
+		full = r->n > 0 && state->at.inner == NULL && d->parent_type == NULL && d->pages.stop == REST_STOP_TOTAL;
 	if (!full || state->source->spec.probe)
 		return NULL;
 	state->behind = MemoryContextStrdup(state->source->context, next);
+	state->behind_short = d->size_param && r->n < state->page_size;
 	r->page->may_end = true;
 	return next;
 }

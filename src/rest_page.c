@@ -132,6 +132,19 @@ reading_list(void *arg, uint32 node)
 	return false;
 }
 
+/* What the answer says of its failure, and no more of it: there may be records beside. */
+static void
+reading_show_error(Reading *r)
+{
+	PageValue	value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT, r->state->side[0]);
+	const JsonNode *node = &value.json->nodes[value.node];
+	const char *text = value.json->text + node->start;
+
+	if (value.node != 0)
+		source_fail(r->state->source, r->answer, "upstream", "%s: %s", r->answer->message,
+					source_told(r->state->source, text, node->end - node->start, FLOHSYNC_MAX_ERROR_BYTES));
+}
+
 /* Finds the records of an answer. */
 static bool
 reading_select(Reading *r, int64 total)
@@ -144,7 +157,7 @@ reading_select(Reading *r, int64 total)
 	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->side[0]))
 	{
 		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
-		source_show(r->state->source, r->answer);
+		reading_show_error(r);
 		r->answer->retryable = true;
 		return false;
 	}
@@ -173,6 +186,8 @@ reading_select(Reading *r, int64 total)
 	if (r->bad_list)
 		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
 	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
+	if (!r->list_found && r->behind && (r->state->behind_short || (total >= 0 && total == r->state->total)))
+		return true;			/* some leave it out where it would be empty */
 	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
 		return reading_none(r, "the answer has no list of records at", d->records->text);
 	return true;
@@ -437,7 +452,7 @@ reading_next_parent(Reading *r, char *next)
 	r->page->unread |= state->at.left_out || state->at.nfailed > 0 || (state->at.only_missing && state->missing);
 	if (state->at.nfailed > 0)
 		r->page->incomplete = rest_failed_text(state);
-	else if (state->cut && !state->went_on)
+	else if (state->ncut >= (state->def->parent_type ? REST_CUT_PARENTS : 1) && !state->went_on)
 		reading_incomplete(r, "%s", REST_CUT_TEXT);
 	if (state->at.left_out && r->page->incomplete == NULL)
 		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
@@ -511,6 +526,14 @@ reading_is_cut(Reading *r, const char *next, int64 total)
 		!(d->delta && state->source->spec.incremental);
 }
 
+/* Nothing of a page counts. */
+static void
+reading_empty(UpstreamPage *page)
+{
+	page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
+	page->incomplete = NULL;
+}
+
 /* rest_read reads a page; false with the answer's class set. */
 bool
 rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
@@ -520,10 +543,10 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	Reading		r = {state, parser, page, answer};
 	const char *problem = NULL;
 	bool		failed = false;
-	bool		behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
 	int64		total;
 	char	   *next;
 
+	r.behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
 	if (!state->page_started)
 		page_exclude(parser, d->exclude, d->nexclude);
 	state->page_started = true;
@@ -560,6 +583,8 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	next = next_position(&r, total, &failed);
 	if (failed || !reading_delta(&r, &next))
 		return false;
+	if (page->loop && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+		page->loop = next = NULL;
 	/* It would be stored in clear. */
 	if ((next && source_shows_secret(source, next)) ||
 		(page->keep_link && source_shows_secret(source, page->keep_link)))
@@ -568,21 +593,31 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 		map_record(&r, r.nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
-	if (reading_repeats(&r) && behind)
+	if (reading_repeats(&r) && r.behind)
 	{
 		/* It does not heed the position, so the page that had all was the only one. */
-		page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
-		page->incomplete = NULL;
+		reading_empty(page);
 		page->may_end = false;
 		r.n = 0;
 		next = state->behind = NULL;
 	}
+	else if (page->loop == NULL && r.repeats && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+	{
+		reading_empty(page);
+		r.n = 0;
+		next = NULL;
+	}
 	else if (page->loop == NULL && r.repeats)
 		page->loop = "the upstream sent the same page twice in a row";
 	reading_count(&r, total);
+	state->longest = Max(state->longest, r.n);
 	if (reading_is_cut(&r, next, total))
-		page->cut = REST_CUT_TEXT;
-	state->cut |= page->cut != NULL;
+	{
+		state->ncut++;
+		/* Of the lists of many parents, one or two may well have just as many. */
+		if (d->parent_type == NULL)
+			page->cut = REST_CUT_TEXT;
+	}
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(&r, next);

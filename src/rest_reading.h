@@ -24,6 +24,7 @@ typedef struct Reading
 	bool		bad_list;		/* what should be a list is none */
 	bool		list_found;
 	bool		array;			/* reading_list() wants one */
+	bool		behind;			/* this is the page behind the end, which should have nothing */
 	bool		repeats;		/* the page before */
 	bool		sign;			/* there was something that tells of a next page, or that there is none */
 } Reading;

@@ -156,6 +156,9 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	initStringInfo(&text);
 	appendStringInfo(&text, "{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d",
 					 counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);
+	/* The last one counted. */
+	if (page.duplicates > 0)
+		appendStringInfo(&text, ", \"duplicates\": %d", page.duplicates);
 	if (page.nfaults > 0)
 	{
 		record_tell_faults(&text, &page);

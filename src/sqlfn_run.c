@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -25,6 +26,7 @@
 #include "db.h"
 #include "db_lock.h"
 #include "guc.h"
+#include "launcher.h"
 #include "memory_page.h"
 #include "row_security.h"
 #include "run.h"
@@ -139,6 +141,8 @@ flohsync_hindrance(PG_FUNCTION_ARGS)
 
 	/* What passes by itself is of this moment and this session. */
 	if (why == NULL || !lasting)
+		why = launcher_has(get_database_name(MyDatabaseId)) ? NULL : "this database is not in flohsync.databases: its schedules do not run";
+	if (why == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(why));
 }

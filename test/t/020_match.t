@@ -200,7 +200,7 @@ $f->fails_like(resolve(id_of(0), 'destroy'), '22023', qr/'destroy' is not an act
 $f->fails_like(resolve(id_of(0), undef), '22023', qr/action/, 'no action');
 $f->fails_like(resolve(id_of(0), 'link'), '22023', qr/userId/, 'link without a user');
 $f->fails_like(resolve(id_of(0), 'skip', $user[1]), '22023', qr/userId/, 'skip with a user');
-$f->fails_like(resolve(id_of(0), 'link', $nobody), '42704', qr/user $nobody does not exist/, 'link to a user who does not exist');
+$f->fails_like(resolve(id_of(0), 'link', $nobody), '42704', qr/user $nobody does not exist, or is deleted/, 'link to a user who does not exist');
 $f->fails_like(resolve(id_of(0), 'link', $f->sql("select id from flohsync.floh_user where email = 'left\@x'")), '42704', qr/does not exist/, 'link to a soft-deleted user');
 $f->fails_like(resolve($nobody, 'skip'), '42704', qr/match $nobody does not exist/, 'a match that does not exist');
 $f->fails_like(resolve(undef, 'skip'), '42704', qr/match NULL does not exist/, 'no match');

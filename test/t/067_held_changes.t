@@ -61,7 +61,9 @@ like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/run 
 #
 # approve_run, but for some
 #
-$f->json("select flohsync.approve_run($id, 'all but two', array['user-0000003', 'user-0000004', 'nobody'])");
+my $mistyped = $f->try_sql("select flohsync.approve_run($id, 'all but two', array['user-0000003', 'user-000000O'])");
+like("$mistyped->{state} $mistyped->{text}", qr/^22023 .*there is no record "user-000000O"/, 'an id that no record has is refused');
+$f->json("select flohsync.approve_run($id, 'all but two', array['user-0000003', 'user-0000004'])");
 is($f->counts($c, 'user'), '72 28', 'approved but for two');
 is($f->sql('select count(*) ' . $f->scope($c, 'user') . " and external_id in ('user-0000003', 'user-0000004') and stale_since is null"), 2, 'those two are active');
 like($f->run_row($id)->{notes}, qr/all but two; it was held: /, 'what it was held for stays in the notes');
@@ -150,6 +152,15 @@ SKIP:
 }
 $f->sql('alter system reset flohsync.enabled; select pg_reload_conf()');
 $f->sync_ok($c, 'user', 'switched on again');
+# A database without schedules
+$f->sql("alter system set flohsync.databases = 'other'; select pg_reload_conf()");
+$f->wait_for("select current_setting('flohsync.databases') = 'other'");
+$f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *');
+like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/not in flohsync\.databases/, 'a database that is not in flohsync.databases: the view of jobs says so');
+$f->sync_ok($c, 'user', 'runs by hand go on');
+$f->sql('alter system reset flohsync.databases; select pg_reload_conf()');
+like(PostgreSQL::Test::Utils::slurp_file($f->node->logfile), qr/LOG:  flohsync \S+ is there: its schedules run in the databases "\*"/, 'the log says at start that the launcher is there');
+
 # What keeps workers from coming is said where one looks.
 $f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *');
 for ([ 'alter role flohsync_worker nologin', 'alter role flohsync_worker login', 'the role of flohsync.worker_role may not log in' ],
@@ -185,6 +196,19 @@ my $status = $f->status($c, 'user');
 is($status->{lastCompletePassAt}, undef, 'no pass has been complete');
 like($status->{incompleteReason}, qr/maxRecords|10/, 'with the reason');
 like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/not complete|ever been complete/, 'in the view of jobs too');
+# What a full pass missed, an incremental one does not make up for.
+$f->configure($c, 'user', strategy => 'incremental', filterRules => undef);
+$f->sync_ok($c, 'user', 'an incremental pass');
+is($f->last_run($c, 'user')->{complete}, 1, 'which is complete');
+$status = $f->status($c, 'user');
+is($status->{lastCompletePassAt}, undef, 'there has been no complete full pass');
+like($status->{incompleteReason}, qr/maxRecords|10/, 'and the reason stays');
+like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/not complete|ever been complete/, 'in the view of jobs too');
+$f->configure($c, 'user', strategy => 'full');
+# When passes fail for long, that is as bad.
+$f->sql("update flohsync.connector_sync_config set last_complete_at = now() - interval '90 days', last_sync_at = now(), incomplete_reason = 'upstream is down' where connector_id = " . $f->connector_id($c));
+$f->sql("update flohsync.sync_run set status = 'error', error = 'x' where id = (select max(id) from flohsync.sync_run where connector_id = " . $f->connector_id($c) . ')');
+like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/no pass has been complete since .*upstream is down/, 'no complete pass for long, and the last one failed');
 $f->configure($c, 'user', filterRules => undef);
 $f->sync_ok($c, 'user', 'all of it');
 $status = $f->status($c, 'user');
