@@ -245,7 +245,7 @@ COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to i
 -- What a pass says is gone: what a complete full pass did not see, and what the
 -- upstream said is deleted.  Whatever a later run has seen, complete or not, is
 -- there: only a held pass has later ones.
-CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[])
+CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[], OUT observed timestamptz[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -261,6 +261,7 @@ BEGIN
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   active := 0;
   ids := '{}';
+  observed := '{}';
   later := _flohsync.seen_since(r.connector_id, r.resource_type, '-infinity', _run);
 
   -- What the upstream said is deleted and did not list again later in the pass.
@@ -289,21 +290,26 @@ BEGIN
     SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), coalesce(array_agg(x.id) FILTER (
-             WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
-                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}')
-      INTO active, ids
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+      INTO active, ids, observed
+      FROM (SELECT x.id, x.observed_at,
+                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
+                   OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
+              FROM flohsync.resource_record x
+             WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+            OFFSET 0) m;  -- so that "missing" is computed once
   ELSIF gone IS NOT NULL THEN
-    SELECT count(*), coalesce(array_agg(x.id) FILTER (WHERE x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}') INTO active, ids
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+      INTO active, ids, observed
+      FROM (SELECT x.id, x.observed_at, x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
+              FROM flohsync.resource_record x
+             WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+            OFFSET 0) m;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
-  'Records that are not stale and that the pass of a run says are gone, and how many are not stale in all (where that was asked)';
+  'Records that are not stale and that the pass of a run says are gone, when each was observed, and how many are not stale in all (where that was asked)';
 
 -- settle_pass does what a pass as a whole says about records: the missing ones
 -- go stale, if the pass is complete and under the safeguard.
@@ -365,10 +371,11 @@ BEGIN
   IF staled > 0 THEN
     caching := _flohsync.caching();
     WITH missing AS MATERIALIZED (
-      SELECT x.id FROM flohsync.resource_record x
-       WHERE x.id IN (SELECT g.id FROM unnest(gone.ids) g(id)) AND x.stale_since IS NULL
+      -- Whatever has been observed since that was decided is there.
+      SELECT x.id FROM flohsync.resource_record x JOIN unnest(gone.ids, gone.observed) g(id, observed_at) ON g.id = x.id
+       WHERE x.stale_since IS NULL AND (x.observed_at <= g.observed_at OR x.observed_at < r.pass_started_at)
          AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
-       ORDER BY x.external_id FOR NO KEY UPDATE
+       ORDER BY x.external_id FOR NO KEY UPDATE OF x
     ), done AS (
       UPDATE flohsync.resource_record x
          SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
