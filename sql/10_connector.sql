@@ -488,7 +488,8 @@ BEGIN
   PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
      FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
   PERFORM _flohsync.lock('connector', _id::text, false);
-  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id FOR UPDATE;
+  -- Its row comes last: who has a match of a person who is known here as well may be waiting to note something of ours.
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id;
   IF NOT FOUND THEN
     PERFORM _flohsync.connector_id(connector);
   END IF;
