@@ -192,7 +192,7 @@ DECLARE
   r flohsync.sync_run;
 BEGIN
   PERFORM _flohsync.lock_config(_run);
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   -- Whoever goes on with this pass must not take it for one that began with the link.
   IF _forget_link THEN
     UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
@@ -331,7 +331,7 @@ DECLARE
   min_records numeric;
 BEGIN
   PERFORM _flohsync.lock_config(_run);
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
   held := false;
@@ -399,21 +399,13 @@ COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
   'Marks stale what a pass says is gone, but for some external ids, unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  h record;
-BEGIN
-  FOR h IN SELECT x.id, x.pass_id FROM flohsync.sync_run x
-            WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run
-             ORDER BY x.id FOR NO KEY UPDATE LOOP
-    UPDATE flohsync.sync_run x
-       SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
-     WHERE x.id = h.id;
-  END LOOP;
-END
-$$;
+BEGIN ATOMIC
+  UPDATE flohsync.sync_run x
+     SET status = 'cancelled', notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)), resolved_at = pg_catalog.clock_timestamp()
+   WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
+END;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
 
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
