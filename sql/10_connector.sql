@@ -450,16 +450,19 @@ BEGIN
     PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
     PERFORM _flohsync.check_function(d.kind, d.config);
   END IF;
-  BEGIN
-    UPDATE flohsync.connector_definition x
-       SET name = d.name, description = d.description, config = d.config,
-           definition = d.definition, enabled = d.enabled, updated_at = now(),
-           -- a function that has another owner by now
-           code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
-     WHERE x.id = d.id;
-  EXCEPTION WHEN unique_violation THEN
-    PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
-  END;
+  -- By itself: whoever sets a key, be it to what it is, locks out those who refer to the connector.
+  IF settings ? 'name' THEN
+    BEGIN
+      UPDATE flohsync.connector_definition x SET name = d.name WHERE x.id = d.id;
+    EXCEPTION WHEN unique_violation THEN
+      PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
+    END;
+  END IF;
+  UPDATE flohsync.connector_definition x
+     SET description = d.description, config = d.config, definition = d.definition, enabled = d.enabled, updated_at = now(),
+         -- a function that has another owner by now
+         code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
+   WHERE x.id = d.id;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
     PERFORM _flohsync.invalidate_all(d.id, NULL);
