@@ -450,16 +450,19 @@ BEGIN
     PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
     PERFORM _flohsync.check_function(d.kind, d.config);
   END IF;
-  BEGIN
-    UPDATE flohsync.connector_definition x
-       SET name = d.name, description = d.description, config = d.config,
-           definition = d.definition, enabled = d.enabled, updated_at = now(),
-           -- a function that has another owner by now
-           code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
-     WHERE x.id = d.id;
-  EXCEPTION WHEN unique_violation THEN
-    PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
-  END;
+  -- By itself: whoever sets a key, be it to what it is, locks out those who refer to the connector.
+  IF settings ? 'name' THEN
+    BEGIN
+      UPDATE flohsync.connector_definition x SET name = d.name WHERE x.id = d.id;
+    EXCEPTION WHEN unique_violation THEN
+      PERFORM _flohsync.raise('42710', format('connector "%s" already exists', d.name));
+    END;
+  END IF;
+  UPDATE flohsync.connector_definition x
+     SET description = d.description, config = d.config, definition = d.definition, enabled = d.enabled, updated_at = now(),
+         -- a function that has another owner by now
+         code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
+   WHERE x.id = d.id;
   -- What is cached came from where the connector looked before.
   IF settings ?| ARRAY['config', 'definition'] THEN
     PERFORM _flohsync.invalidate_all(d.id, NULL);
@@ -488,7 +491,8 @@ BEGIN
   PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
      FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
   PERFORM _flohsync.lock('connector', _id::text, false);
-  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id FOR UPDATE;
+  -- Its row comes last: who has a match of a person who is known here as well may be waiting to note something of ours.
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id;
   IF NOT FOUND THEN
     PERFORM _flohsync.connector_id(connector);
   END IF;

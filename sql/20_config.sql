@@ -697,7 +697,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  _connector uuid := _flohsync.connector_id(connector);
+  _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(set_sync_owner.resource_type);
 BEGIN
   UPDATE flohsync.connector_sync_config c

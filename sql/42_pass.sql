@@ -192,7 +192,7 @@ DECLARE
   r flohsync.sync_run;
 BEGIN
   PERFORM _flohsync.lock_config(_run);
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   -- Whoever goes on with this pass must not take it for one that began with the link.
   IF _forget_link THEN
     UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
@@ -245,7 +245,7 @@ COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to i
 -- What a pass says is gone: what a complete full pass did not see, and what the
 -- upstream said is deleted.  Whatever a later run has seen, complete or not, is
 -- there: only a held pass has later ones.
-CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[])
+CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[], OUT observed timestamptz[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -261,6 +261,7 @@ BEGIN
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   active := 0;
   ids := '{}';
+  observed := '{}';
   later := _flohsync.seen_since(r.connector_id, r.resource_type, '-infinity', _run);
 
   -- What the upstream said is deleted and did not list again later in the pass.
@@ -289,21 +290,26 @@ BEGIN
     SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), coalesce(array_agg(x.id) FILTER (
-             WHERE ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
-                OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}')
-      INTO active, ids
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+      INTO active, ids, observed
+      FROM (SELECT x.id, x.observed_at,
+                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
+                   OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
+              FROM flohsync.resource_record x
+             WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+            OFFSET 0) m;  -- so that "missing" is computed once
   ELSIF gone IS NOT NULL THEN
-    SELECT count(*), coalesce(array_agg(x.id) FILTER (WHERE x.external_id IN (SELECT g.id FROM unnest(gone) g(id))), '{}') INTO active, ids
-      FROM flohsync.resource_record x
-     WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL;
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+      INTO active, ids, observed
+      FROM (SELECT x.id, x.observed_at, x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
+              FROM flohsync.resource_record x
+             WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
+            OFFSET 0) m;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
-  'Records that are not stale and that the pass of a run says are gone, and how many are not stale in all (where that was asked)';
+  'Records that are not stale and that the pass of a run says are gone, when each was observed, and how many are not stale in all (where that was asked)';
 
 -- settle_pass does what a pass as a whole says about records: the missing ones
 -- go stale, if the pass is complete and under the safeguard.
@@ -325,7 +331,7 @@ DECLARE
   min_records numeric;
 BEGIN
   PERFORM _flohsync.lock_config(_run);
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
   held := false;
@@ -365,10 +371,11 @@ BEGIN
   IF staled > 0 THEN
     caching := _flohsync.caching();
     WITH missing AS MATERIALIZED (
-      SELECT x.id FROM flohsync.resource_record x
-       WHERE x.id IN (SELECT g.id FROM unnest(gone.ids) g(id)) AND x.stale_since IS NULL
+      -- Whatever has been observed since that was decided is there.
+      SELECT x.id FROM flohsync.resource_record x JOIN unnest(gone.ids, gone.observed) g(id, observed_at) ON g.id = x.id
+       WHERE x.stale_since IS NULL AND (x.observed_at <= g.observed_at OR x.observed_at < r.pass_started_at)
          AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
-       ORDER BY x.external_id FOR NO KEY UPDATE
+       ORDER BY x.external_id FOR NO KEY UPDATE OF x
     ), done AS (
       UPDATE flohsync.resource_record x
          SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
@@ -392,21 +399,13 @@ COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
   'Marks stale what a pass says is gone, but for some external ids, unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
-LANGUAGE plpgsql
+LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  h record;
-BEGIN
-  FOR h IN SELECT x.id, x.pass_id FROM flohsync.sync_run x
-            WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run
-             ORDER BY x.id FOR NO KEY UPDATE LOOP
-    UPDATE flohsync.sync_run x
-       SET status = 'cancelled', notes = concat_ws('; ', x.notes, format('superseded by run %s', _run)), resolved_at = clock_timestamp()
-     WHERE x.id = h.id;
-  END LOOP;
-END
-$$;
+BEGIN ATOMIC
+  UPDATE flohsync.sync_run x
+     SET status = 'cancelled', notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)), resolved_at = pg_catalog.clock_timestamp()
+   WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
+END;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
 
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint

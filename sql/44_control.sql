@@ -157,13 +157,11 @@ DECLARE
   patience timestamptz := clock_timestamp() + interval '10 seconds';
 BEGIN
   LOOP
-    -- The row is locked last: who has the lock of the runs may be waiting for it.
+    -- Who has the lock of the runs may be waiting for the configuration.
     IF locked THEN
       PERFORM _flohsync.lock_config(_run);
-      SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run FOR NO KEY UPDATE;
-    ELSE
-      SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
     END IF;
+    SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
     IF NOT FOUND THEN
       PERFORM _flohsync.raise('42704', format('run %s does not exist', coalesce(_run::text, 'NULL')));
     ELSIF r.status <> 'held' THEN
@@ -188,7 +186,7 @@ BEGIN
   RETURN r;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, locked for a decision about it';
+COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, which nobody else decides about before the end of the transaction';
 
 -- What the approval of a held run would do: the records that would go stale, and
 -- the users who would be deactivated, each with one of their records.

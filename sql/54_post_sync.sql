@@ -971,7 +971,10 @@ BEGIN
           LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
          WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'again');
     END IF;
-    PERFORM _flohsync.forget_user_changes();
+    -- Who approves a run may leave his transaction open: every other post-sync would wait for its end.
+    IF r.status = 'running' THEN
+      PERFORM _flohsync.forget_user_changes();
+    END IF;
   END IF;
   IF report ? 'matchesChanged' THEN
     report := report || jsonb_build_object('matches', flohsync.match_stats(c.connector_id::text, c.resource_type) - 'resourceType');

@@ -14,6 +14,7 @@
 #include "crypto.h"
 #include "db.h"
 #include "hooks_log.h"
+#include "store.h"
 #include "store_secret.h"
 
 #define SECRET_MAX_BYTES	65536
@@ -54,6 +55,7 @@ secret_store(Datum connector, const char *name, const char *value)
 				 errdetail("What was given for it is not shown, since it may be the secret."),
 				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
 	id = SPI_datumTransfer(db_value(0, 1, &isnull), false, UUID_LEN);
+	store_hold_connector(id);
 	store_put_secret(id, name, value);
 	if (value)
 	{
