@@ -43,7 +43,11 @@ link_value(const char *p, char *out, bool *malformed)
 	}
 	else
 		while (*p != '\0' && *p != ';' && *p != ',')
+		{
+			/* Quotes of print, for example. */
+			*malformed |= (unsigned char) *p >= 0x80;
 			*out++ = *p++;
+		}
 	*out = '\0';
 	return p;
 }

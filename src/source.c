@@ -358,7 +358,7 @@ source_parse(PageMemory *memory, const char *body, size_t len)
 void
 source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len)
 {
-	static const int statuses[] = {400, 404, 405, 409, 410, 414, 416, 422};
+	static const int statuses[] = {400, 404, 405, 406, 409, 410, 412, 414, 416, 422};
 	static const char *const words[] = {"expiredCursor", "invalidCursor"};
 
 	answer->cursor_refused = answer->cursor_expired = false;

@@ -251,6 +251,12 @@ my %nothing = (results => []);
 	answers($end, $page, [ 200, records(21, 22), "Link: <http://127.0.0.1:$port/api/u?page=3>; rel='next last'" ], [ 200, records(31, 32) ]);
 	run_is('04', 'complete', '6 0', undef, 3);
 
+	for my $link ("\xe2\x80\xb9http://127.0.0.1:$port/api/u?page=2\xe2\x80\xba; rel=\xe2\x80\x9cnext\xe2\x80\x9d", "<http://127.0.0.1:$port/api/u?page=2>; rel=\xe2\x80\x9cnext\xe2\x80\x9d")
+	{
+		answers($page =~ s/^Link:.*$/Link: $link/mri);
+		run_is('04, typographic', 'bad_answer', '6 0');
+	}
+
 	connector('05');
 	answers($end, saved('05'));
 	run_is('05', 'complete', '2 0', undef, 1);
@@ -474,7 +480,7 @@ my %nothing = (results => []);
 #
 {
 	my @link = map { '@odata.' . $_ } qw(deltaLink);
-	for my $status (400, 404, 405, 409, 410, 414, 416, 422)
+	for my $status (400, 404, 405, 406, 409, 410, 412, 414, 416, 422)
 	{
 		connector('30');
 		$f->configure($c, 'user', strategy => 'incremental');
