@@ -70,6 +70,23 @@ worker_launch(Oid database, Oid role, WorkerKind kind)
 	return LAUNCH_NO_PROCESS;
 }
 
+/* Is the whole cluster set to be read? */
+static bool cluster_read_only = false;
+
+static bool
+worker_must_not_write(void)
+{
+	if (!cluster_read_only)
+		return false;
+	/* Names of databases are in a catalog. */
+	db_begin("finding the cluster read only");
+	ereport(LOG,
+			(errmsg("flohsync does nothing in database \"%s\": the cluster's default_transaction_read_only is on",
+					get_database_name(MyDatabaseId))));
+	db_commit();
+	return true;
+}
+
 /* Settings of the database or the role must not change what our statements mean. */
 static void
 worker_pin_settings(void)
@@ -227,6 +244,8 @@ worker_enter(WorkerTicket *ticket, const char *name)
 
 	if (!shmem_worker_attach(ticket))
 		proc_exit(0);
+	/* Before the connection, which brings along what a database or a role has set. */
+	cluster_read_only = DefaultXactReadOnly;
 	BackgroundWorkerInitializeConnectionByOid(ticket->database, ticket->role, 0);
 	/* Not superuser(): that may look into a catalog, and there is no transaction. */
 	if (compat_session_is_superuser())
@@ -255,7 +274,7 @@ flohsync_worker_main(Datum arg)
 		next_due = DT_NOEND;
 		if (RecoveryInProgress() || !worker_check_extension())
 			continue;
-		if (!flohsync_enabled || worker_is_blind())
+		if (!flohsync_enabled || worker_must_not_write() || worker_is_blind())
 		{
 			/* Nobody tells us when it is switched on again. */
 			next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_AGAIN_MS);

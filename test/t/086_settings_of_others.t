@@ -64,5 +64,17 @@ for (@settings)
 	}
 }
 
+# But a whole cluster that is set to be read only is left alone.
+$f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '* * * * * *');
+$f->comes_true("select count(*) > 0 from flohsync.sync_run where trigger = 'schedule' and status = 'success'", 'a schedule runs', timeout => 60);
+$f->sql("alter system set default_transaction_read_only = on; select pg_reload_conf()");
+ok($f->node->wait_for_log(qr/flohsync does nothing in database "postgres": the cluster's default_transaction_read_only is on/), 'a cluster that is read only: the log says that nothing runs');
+$f->wait_for("select count(*) = 0 from flohsync.workers where kind = 'flohsync worker'", timeout => 60);
+my $runs = $f->sql('select count(*) from flohsync.sync_run');
+sleep 3;
+is($f->sql('select count(*) from flohsync.sync_run'), $runs, 'and nothing does');
+$f->sql("set default_transaction_read_only = off; alter system reset default_transaction_read_only; select pg_reload_conf(); select _flohsync.wake()");
+$f->comes_true("select count(*) > $runs from flohsync.sync_run", 'until it is written to again', timeout => 60);
+
 $f->no_crash;
 done_testing();
