@@ -259,7 +259,7 @@ fuzz_networks(const uint8_t *data, size_t size, char *list)
 		/* Of IPv6, 2000::/3 is public at most, and what NAT64 makes of a public address. */
 		if (six && !is_mapped && allowed(none, data, true))
 			CHECK((data[0] & 0xe0) == 0x20 || (memcmp(data, nat64, 12) == 0 && allowed(none, data + 12, false)));
-		if (six && !is_mapped && data[8] % 0xfd == 0 && memcmp(data + 9, "\0\x5e\xfe", 3) == 0 && !allowed(none, data + 12, false))
+		if (six && !is_mapped && (data[8] & 0xfd) == 0 && memcmp(data + 9, "\0\x5e\xfe", 3) == 0 && !allowed(none, data + 12, false))
 			CHECK(!allowed(none, data, true));
 	}
 	outbound_free(policy);
