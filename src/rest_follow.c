@@ -127,7 +127,7 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 		return NULL;
 	}
 	if (state->origin.host && pg_strcasecmp(state->origin.host, origin.host) == 0)
-		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, and base_url to %s://%s:%d; pagination.origin \"base_url\" keeps to that",
+		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the origin of base_url, %s://%s:%d, nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
 					 origin.scheme, with_port, state->origin.scheme, state->origin.host, state->origin.port);
 	else
 		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
