@@ -335,7 +335,7 @@ good('_flohsync.people', $config, $ids, $ids, "$held\::int8", 'false', 'true', '
 good('_flohsync.reached_by_users', $config, "'3'::xid8", 'NULL::xid8');
 good('_flohsync.page_changes', $page);
 good('_flohsync.fingerprint', "'full'::text", "(SELECT t FROM flohsync.connector_definition t WHERE name = 'c')", $config);
-good("_flohsync.$_->[0]", "$held\::int8", @$_[1 .. $#$_]) for ['start_run'], [ 'post_sync', 'false' ], [ 'settle_pass', 'true', "ARRAY['user-0000002']" ], [ 'purge_run', '10::int8' ], [ 'restart_pass', 'true' ], ['run_stats'], ['pass_overlap'];
+good("_flohsync.$_->[0]", "$held\::int8", @$_[1 .. $#$_]) for [ 'start_run', 'false' ], [ 'post_sync', 'false' ], [ 'settle_pass', 'true', "ARRAY['user-0000002']" ], [ 'purge_run', '10::int8' ], [ 'restart_pass', 'true' ], ['run_stats'], ['pass_overlap'];
 good('_flohsync.follow_webhook', "(${ids})[1]", "'updated'::text", 'NULL::text');
 good('_flohsync.delete_record', "(SELECT id FROM flohsync.connector_definition WHERE name = 'c')", "'user'::text", "'user-0000030'::text", 'now()', "'5 minutes'::interval");
 good('flohsync._profile_update', "ARRAY['$id{user}[0]', '$id{user}[9]']::uuid[]", "ARRAY_FILL(" . jsonb_of({ title => { mode => 'overwrite_always', value => 'x' }, startDate => { mode => 'overwrite_if_empty', value => '2026-01-01' }, own => { mode => 'overwrite_always', value => { a => 1 } } }) . ', ARRAY[2])', "'connector'::text");
