@@ -145,6 +145,43 @@ reading_show_error(Reading *r)
 					source_told(r->state->source, text, node->end - node->start, FLOHSYNC_MAX_ERROR_BYTES));
 }
 
+/* Does the definition look for something inside the values of a map? */
+static bool
+map_looks_inside(const RestDefinition *d)
+{
+	static const char inside[] = "$.value.";
+	const RestPaths *of[] = {&d->external_id, &d->display_name, &d->email, &d->attributes};
+
+	for (size_t k = 0; k < lengthof(of); k++)
+		for (int i = 0; i < of[k]->n; i++)
+			if (strncmp(of[k]->paths[i]->text, inside, sizeof(inside) - 1) == 0)
+				return true;
+	return false;
+}
+
+/*
+ * An object whose members are no records: an error in place of a map of them, as
+ * {"code": 401, "message": "…"}, of which keyvalue() would make two.
+ */
+static bool
+reading_is_no_map(const Reading *r)
+{
+	static const char map[] = ".keyvalue()";
+	const RestDefinition *d = r->state->def;
+	size_t		len = strlen(d->records->text);
+
+	if (r->n == 0 || len < sizeof(map) || strcmp(d->records->text + len - (sizeof(map) - 1), map) != 0 || !map_looks_inside(d))
+		return false;
+	for (uint32 i = 0; i < r->n; i++)
+	{
+		uint32		value = json_member(r->tree, r->nodes[i], "value", 5);
+
+		if (value != 0 && r->tree->nodes[value].type == JSON_OBJECT)
+			return false;
+	}
+	return true;
+}
+
 /* Finds the records of an answer. */
 static bool
 reading_select(Reading *r, int64 total)
@@ -183,7 +220,7 @@ reading_select(Reading *r, int64 total)
 		else
 			r->list_found = r->n > 0;
 	}
-	if (r->bad_list)
+	if (r->bad_list || reading_is_no_map(r))
 		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
 	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
 	if (!r->list_found && r->behind && (r->state->behind_short || (total >= 0 && total == r->state->total)))

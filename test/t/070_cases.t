@@ -314,6 +314,10 @@ my %nothing = (results => []);
 	run_is('14', 'bad_answer', '2 0', qr/something else where the list/);
 	answers($end, [ 200, { users => 7 } ]);
 	run_is('14, a number', 'bad_answer', '2 0', qr/something else where the list/);
+	answers($end, [ 200, { users => { code => 401, message => 'no' } } ]);
+	run_is('14, an error object where a map should be', 'bad_answer', '2 0', qr/something else where the list/);
+	answers($end, [ 200, { users => { 1001 => { name => 'A' }, 1002 => undef } } ]);
+	run_is('14, a map in which one is null', 'complete', '2 0', undef, 1);
 	answers($end, [ 200, { users => {} } ]);
 	run_is('14, an empty map', 'safeguard', '2 0', qr/no record at all/, 1);
 	connector('14', change => sub { $_[0]{resources}{user} = { list => { path => '/u', records => '$.items ? (@.kind == "x")' }, map => { externalId => '$.id' } } });
@@ -555,6 +559,14 @@ my %nothing = (results => []);
 	answers($end, saved('19'));
 	run_is('19', 'complete', '1 0', undef, 2);
 	is($email->(), 'new@example.org', '19: the primary address');
+	for ([ '"TRUE"', '"FALSE"' ], [ 1, 0 ], [ 'true', 'false' ])
+	{
+		my ($yes, $no) = @$_;
+		connector('19', change => $scim_map);
+		answers($end, map { s/"True"/$yes/gr =~ s/"False"/$no/gr =~ s/^Content-Length:.*\r\n//mir } saved('19'));
+		run_is("19, $yes", 'complete', '1 0', undef, 2);
+		is($email->(), 'new@example.org', "19, $yes: the primary address");
+	}
 	connector('21', change => $scim_map);
 	answers($end, saved('21'));
 	run_is('21', 'complete', '1 0', undef, 2);
