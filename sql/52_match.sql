@@ -166,6 +166,7 @@ CREATE FUNCTION _flohsync.user_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off  -- the plan is kept, and may have been made for one user
+SET jit = off              -- which such a plan would be worth
 AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE _flohsync.is_user_type(c)) THEN
@@ -416,6 +417,20 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
 
+-- By their ids, also where nothing is known of the table: the index of a type would do as well then, and reads all of it.
+CREATE FUNCTION _flohsync.type_of_sql(_few boolean) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN _few THEN 'x.connector_id IS NOT DISTINCT FROM $1 AND x.resource_type IS NOT DISTINCT FROM $2'
+            ELSE 'x.connector_id = $1 AND x.resource_type = $2' END;
+COMMENT ON FUNCTION _flohsync.type_of_sql(boolean) IS 'SQL for the records x of connector $1 and type $2; few: of which something else tells better which they are';
+
+CREATE FUNCTION _flohsync.records_of_sql(_few boolean) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN _flohsync.type_of_sql(_few) || CASE WHEN _few THEN ' AND x.id = ANY ($3)' ELSE '' END;
+COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS 'SQL for which records x are meant: those of connector $1 and type $2, or (few) of these the ids $3';
+
 -- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
 CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -426,9 +441,8 @@ BEGIN
   SELECT x.id, x.external_id, x.display_name, x.email, x.stale_since IS NOT NULL AS stale,
          _flohsync.match_key(x.email) COLLATE "C" AS email_key, _flohsync.match_key(%s #>> '{}') COLLATE "C" AS issuer_key
     FROM flohsync.resource_record x
-   WHERE x.connector_id = $1 AND x.resource_type = $2%s$sql$,
-    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
-    CASE WHEN NOT _all THEN ' AND x.id = ANY ($3)' ELSE '' END);
+   WHERE %s$sql$,
+    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')), _flohsync.records_of_sql(NOT _all));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, boolean) IS

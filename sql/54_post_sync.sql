@@ -233,10 +233,10 @@ DECLARE
                                   -- an id that was given to somebody else is not the same record
                                   AND _flohsync.match_key(i.external_email) IS NOT DISTINCT FROM _flohsync.match_key(x.email)
                                   AND i.source = 'connector_sync') g
-           WHERE x.connector_id = $1 AND x.resource_type = $2 AND x.stale_since IS NULL%s
+           WHERE %s AND x.stale_since IS NULL
              AND g.user_id IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = g.user_id)
            ORDER BY x.id, g.user_id) b
-  $sql$, CASE WHEN _ids IS NOT NULL THEN ' AND x.id = ANY ($3)' ELSE '' END);
+  $sql$, _flohsync.records_of_sql(_ids IS NOT NULL));
   wanted uuid[];
   firsts uuid[];
   known int;
@@ -388,7 +388,7 @@ BEGIN
      CROSS JOIN LATERAL (VALUES %s) AS f(position, field, mode, source)
       LEFT JOIN LATERAL _flohsync.profile_field(f.field, f.source, $3) v
         ON NOT (jsonb_typeof(f.source) = 'string' AND octet_length(f.source #>> '{}') <= 2000 AND f.field NOT IN ('startDate', 'managerId'))
-     WHERE x.connector_id = $1 AND x.resource_type = $2 AND x.stale_since IS NULL%s
+     WHERE %s AND x.stale_since IS NULL
        AND m.match_status IN ('matched', 'manual_override')
        AND f.source IS NOT NULL AND f.source <> 'null'
   ), noted AS (
@@ -412,9 +412,9 @@ BEGIN
     FROM patch p
   $sql$, rules, CASE WHEN _ids IS NOT NULL THEN
            -- all records of their users: which one has the last word does not depend on which one changed
-           ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
+           _flohsync.type_of_sql(true) || ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
                             JOIN flohsync.connector_sync_match o ON o.user_id = t.user_id
-                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE '' END);
+                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE _flohsync.type_of_sql(false) END);
   IF _flohsync.are_few(_ids) THEN
     SELECT m.users, m.patches, m.failed INTO users, patches, failed
       FROM _flohsync.map_few(statement, _c.connector_id, _c.resource_type, _c, _run, _ids, _record.connector_id) m;
