@@ -42,6 +42,8 @@ export class Directory {
       directory.pages.command.push(Buffer.from(
         `{"success":true,"payload":{"resources":[${list(commandRecord)}]${to < records ? `,"nextCursor":"${to}"` : ''},"totalEstimate":${records}}}`));
     }
+    // Whoever doubts the total asks for the page behind the end.
+    directory.behind = Buffer.from(`{"schemas":[],"totalResults":${records},"startIndex":${records + 1},"itemsPerPage":0,"Resources":[]}`);
     directory.server = http.createServer((request, response) => directory.answer(request, response));
     await new Promise((resolve) => directory.server.listen(0, '127.0.0.1', resolve));
     directory.url = `http://127.0.0.1:${directory.server.address().port}/`;
@@ -55,7 +57,7 @@ export class Directory {
     };
     if (request.method === 'GET') {
       const start = Number(new URL(request.url, this.url).searchParams.get('startIndex'));
-      return send(this.pages.scim[(start - 1) / PAGE]);
+      return send(this.pages.scim[(start - 1) / PAGE] ?? this.behind);
     }
     let body = '';
     request.on('data', (part) => { body += part; });
