@@ -11,17 +11,21 @@
 
 #include "compat.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
-#include "catalog/namespace.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
-#include "db.h"
 #include "flohsync.h"
 #include "row_security.h"
 
@@ -29,27 +33,40 @@ static Oid	listed_of = InvalidOid;	/* the extension that the list is of */
 static Oid *tables = NULL;
 static int	ntables = 0;
 
+/* By what depends on the extension: a query would cost a new worker as much as all else before its first page. */
 static void
 list_tables(Oid extension)
 {
-	static DbQuery query = {
-		"select c.oid from pg_catalog.pg_class c where c.relkind in ('r', 'p') and c.relnamespace = any ($1)", 1, {OIDARRAYOID}
-	};
-	Datum		schemas[2] = {ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)),
-		ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false))};
-	Datum		value;
-	bool		isnull;
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			room = 64;
 
 	listed_of = InvalidOid;
-	SPI_connect();
-	value = PointerGetDatum(construct_array(schemas, 2, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-	ntables = (int) db_execute(&query, &value, NULL);
 	if (tables)
 		pfree(tables);
-	tables = MemoryContextAlloc(TopMemoryContext, sizeof(Oid) * Max(ntables, 1));
-	for (int i = 0; i < ntables; i++)
-		tables[i] = DatumGetObjectId(db_value(i, 1, &isnull));
-	SPI_finish();
+	tables = MemoryContextAlloc(TopMemoryContext, sizeof(Oid) * room);
+	ntables = 0;
+	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ExtensionRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend d = (Form_pg_depend) GETSTRUCT(tuple);
+		char		kind;
+
+		if (d->classid != RelationRelationId || d->objsubid != 0)
+			continue;
+		kind = get_rel_relkind(d->objid);
+		if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+			continue;
+		if (ntables == room)
+			tables = repalloc(tables, sizeof(Oid) * (room *= 2));
+		tables[ntables++] = d->objid;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
 	listed_of = extension;
 }
 
