@@ -651,10 +651,14 @@ auth_get_token(RestState *state)
 		return true;
 	}
 	if (!auth_add_jwt(state, url, &form, &headers[1]))
+	{
+		shmem_token_unclaim();
 		return false;
+	}
 	refused = source_may_send(state->source, url);
 	if (refused)
 	{
+		shmem_token_unclaim();
 		rest_problem(state, "configuration", "%s", refused);
 		return false;
 	}
