@@ -6,8 +6,9 @@
  * all share, until 60 seconds before it expires, under the SHA-256 of everything
  * that it was asked for with: another secret never gets it.  One worker asks at a
  * time, and the others wait for what he gets; one that is refused is not asked for
- * anew where another worker has got one meanwhile: a new one may make that one void.  It is hidden (source_hide) from
- * the moment it is known, and so is every credential that is made here.
+ * anew where another worker has got one meanwhile: a new one may make that one
+ * void.  It is hidden (source_hide) from the moment it is known, and so is every
+ * credential that is made here.
  *
  * What a token endpoint answers may hold a token that we do not know of, when
  * it is not where the definition says.  So of a successful answer a message has
