@@ -222,12 +222,12 @@ $$;
 COMMENT ON FUNCTION _flohsync.remove_records(uuid, text, uuid[], boolean, bigint) IS
   'Removes records with what depends on them; workflows are told if they shall be, on behalf of a run or (null) of none';
 
-CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
+CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN _flohsync.remove_records(_connector, _type, ARRAY(
+  RETURN ARRAY(
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type
        AND x.stale_since < clock_timestamp() - _retention
@@ -235,8 +235,17 @@ BEGIN
        AND (_run IS NULL OR x.id <> ALL (ARRAY(
              SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
               WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users AND s.stage = 'deactivate')))
-     LIMIT _limit FOR UPDATE SKIP LOCKED), _run IS NOT NULL, _run);
+     LIMIT _limit FOR UPDATE SKIP LOCKED);
 END
+$$;
+COMMENT ON FUNCTION _flohsync.purgeable(uuid, text, interval, bigint, bigint) IS
+  'Locks at most a number of records that have been stale for longer than an interval, and returns their ids';
+
+CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT _flohsync.remove_records(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run), _run IS NOT NULL, _run)
 $$;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
   'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';

@@ -408,6 +408,30 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
 
+CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint, OUT refused bigint, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid;
+BEGIN
+  removed := 0;
+  refused := 0;
+  -- At random: those that can never go must not stand before the others in each run.
+  FOR _id IN SELECT p.id FROM unnest(_flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), NULL, _run)) p(id)
+              ORDER BY random() LIMIT _limit LOOP
+    BEGIN
+      removed := removed + _flohsync.remove_records(c.connector_id, c.resource_type, ARRAY[_id], true, _run);
+    EXCEPTION WHEN integrity_constraint_violation THEN
+      refused := refused + 1;
+      message := _flohsync.clean(SQLERRM);
+    END;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.purge_singly(flohsync.connector_sync_config, bigint, bigint) IS
+  'Purges records one by one, where some of a batch cannot go since a table of others refers to them; tells how many could not, and why';
+
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -415,15 +439,24 @@ AS $$
 DECLARE
   n bigint;
   c flohsync.connector_sync_config := _flohsync.keep_config(_run);
+  singly record;
 BEGIN
   PERFORM _flohsync.share_matching(c.connector_id, c.resource_type);
+  -- What a key of others forbids is met here, not at the commit.
+  SET CONSTRAINTS ALL IMMEDIATE;
   -- While it is not known who has to be deactivated, the records that tell it stay.
   BEGIN
     SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n
       FROM flohsync.sync_run r
      WHERE r.id = _run AND c.id IS NOT NULL
        AND NOT (c.deactivate_users AND coalesce(jsonb_path_exists(r.post_sync, '$.errors[*] ? (!exists(@.externalId))'), false));
-  EXCEPTION WHEN OTHERS THEN
+  EXCEPTION WHEN integrity_constraint_violation THEN
+    singly := _flohsync.purge_singly(c, _run, least(_limit, 1000));
+    n := singly.removed;
+    IF singly.refused > 0 THEN
+      PERFORM _flohsync.stage_failed(_run, 'purge', '23503', format('%s records cannot be purged: %s', singly.refused, singly.message));
+    END IF;
+  WHEN OTHERS THEN
     IF _flohsync.passes(SQLSTATE) THEN
       RAISE;
     END IF;

@@ -27,6 +27,7 @@
 #include "clean.h"
 #include "db.h"
 #include "db_lock.h"
+#include "flohsync.h"
 #include "guc.h"
 #include "run.h"
 #include "run_state.h"
@@ -426,6 +427,28 @@ run_cannot_begin(const Run *run, int sqlerrcode)
 		 ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED);
 }
 
+/* run_foreign_function is the line of an error's context that names a function of others, such as a trigger's, or NULL. */
+static const char *
+run_foreign_function(const char *context)
+{
+	for (const char *line = context; line != NULL && *line != '\0';)
+	{
+		Size		length = strcspn(line, "\n");
+		const char *name = strstr(line, " function ");
+
+		if (strncmp(line, "PL/", 3) == 0 && name != NULL && name < line + length)
+		{
+			name += strlen(" function ");
+			if (strncmp(name, FLOHSYNC_SCHEMA ".", strlen(FLOHSYNC_SCHEMA) + 1) == 0 ||
+				strncmp(name, FLOHSYNC_INTERNAL_SCHEMA ".", strlen(FLOHSYNC_INTERNAL_SCHEMA) + 1) == 0)
+				return NULL;
+			return pnstrdup(line, length);
+		}
+		line += length + (line[length] == '\n' ? 1 : 0);
+	}
+	return NULL;
+}
+
 /* Turns an error that was raised into the end of the run. */
 static void
 run_caught(Run *run)
@@ -447,6 +470,8 @@ run_caught(Run *run)
 		/* A connector's query does not know about the search_path of who wrote it. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
 			detail = "a connector's query must name tables with their schema";
+		if (detail == NULL)
+			detail = run_foreign_function(edata->context);
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
 				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
 				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" :

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
+
 #include "canonical.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"

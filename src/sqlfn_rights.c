@@ -28,8 +28,8 @@
 
 #include "flohsync.h"
 #include "guc.h"
-#include "row_security.h"
 #include "run_as.h"
+#include "table_check.h"
 
 PG_FUNCTION_INFO_V1(flohsync_caller);
 PGDLLEXPORT Datum
@@ -212,7 +212,7 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 			PG_RETURN_NULL();
 	}
 	run_as_begin_inner(&saved, how, inner->owner);
-	row_security_check(InvalidOid);
+	table_check(InvalidOid);
 	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
 	value = run_as_invoke_inner(&saved, how, call);
@@ -221,15 +221,15 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 	return value;
 }
 
-PG_FUNCTION_INFO_V1(flohsync_check_row_security);
+PG_FUNCTION_INFO_V1(flohsync_check_tables);
 PGDLLEXPORT Datum
-flohsync_check_row_security(PG_FUNCTION_ARGS)
+flohsync_check_tables(PG_FUNCTION_ARGS)
 {
 	Oid			role = get_role_oid(flohsync_worker_role, true);
 
 	/* Without that role there are no workers: hindrance() says so. */
 	if (OidIsValid(role))
-		row_security_check(role);
+		table_check(role);
 	PG_RETURN_VOID();
 }
 

@@ -28,9 +28,9 @@
 #include "guc.h"
 #include "launcher.h"
 #include "memory_page.h"
-#include "row_security.h"
 #include "run.h"
 #include "shmem.h"
+#include "table_check.h"
 #include "wait.h"
 #include "worker.h"
 
@@ -110,7 +110,7 @@ sync_hindrance(bool *lasting)
 	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
 	bool		may_log_in = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
 	Oid			role = HeapTupleIsValid(tuple) ? ((Form_pg_authid) GETSTRUCT(tuple))->oid : InvalidOid;
-	const char *table;
+	TableFault	fault;
 
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
@@ -125,9 +125,8 @@ sync_hindrance(bool *lasting)
 		return "the role of flohsync.worker_role is a superuser";
 	if (!compat_may_connect(MyDatabaseId, role))
 		return "the role of flohsync.worker_role may not connect to this database";
-	table = row_security_table(role);
-	if (table)
-		return psprintf("row level security is on for table \"%s\"", table);
+	if (table_fault(role, &fault))
+		return fault.message;
 	*lasting = false;
 	return worker_hindrance();
 }

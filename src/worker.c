@@ -30,10 +30,10 @@
 #include "flohsync.h"
 #include "guc.h"
 #include "outbox.h"
-#include "row_security.h"
 #include "run.h"
 #include "shmem.h"
 #include "store.h"
+#include "table_check.h"
 #include "worker.h"
 
 #define WORKER_LOOK_AGAIN_MS	600000
@@ -154,24 +154,24 @@ worker_check_extension(void)
 	return good;
 }
 
-/* Whether some rows are hidden from the workers; the log says so once while it is so. */
+/* Whether others have changed the tables so that nothing can be done; the log says so once while it is so. */
 static bool
-worker_is_blind(void)
+worker_meets_table_fault(void)
 {
 	static bool told = false;
-	const char *table;
+	TableFault	fault;
+	bool		found;
 
-	db_begin("looking for row level security");
-	table = row_security_table(InvalidOid);
-	if (table != NULL && !told)
+	db_begin("looking at the tables");
+	found = table_fault(InvalidOid, &fault);
+	if (found && !told)
 		ereport(WARNING,
-				(errmsg("flohsync does nothing in database \"%s\": row level security is on for table \"%s\"",
-						get_database_name(MyDatabaseId), table),
-				 errdetail("Rows that it hides would be taken for gone."),
-				 errhint("ALTER TABLE %s DISABLE ROW LEVEL SECURITY.", table)));
-	told = table != NULL;
+				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(MyDatabaseId), fault.message),
+				 errdetail("%s", fault.detail),
+				 errhint("%s", fault.hint)));
+	told = found;
 	db_commit();
-	return told;
+	return found;
 }
 
 /*
@@ -274,7 +274,7 @@ flohsync_worker_main(Datum arg)
 		next_due = DT_NOEND;
 		if (RecoveryInProgress() || !worker_check_extension())
 			continue;
-		if (!flohsync_enabled || worker_must_not_write() || worker_is_blind())
+		if (!flohsync_enabled || worker_must_not_write() || worker_meets_table_fault())
 		{
 			/* Nobody tells us when it is switched on again. */
 			next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_AGAIN_MS);
