@@ -23,6 +23,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
@@ -161,7 +162,7 @@ look_at_triggers(Oid table, Oid internals, bool seam)
 static void
 look_at_tables(Oid extension)
 {
-	Oid			internals = get_namespace_oid("_flohsync", true);
+	Oid			internals = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
 
 	/* What changes while we look makes us look again. */
 	listed_of = InvalidOid;
