@@ -94,6 +94,10 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_keys(jsonb, text, text[]) IS 'Raises 22023 unless the value is an object with known keys only';
 
+CREATE FUNCTION _flohsync.check_tables() RETURNS boolean
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_check_tables';
+COMMENT ON FUNCTION _flohsync.check_tables() IS 'True; raises 55000 when row level security, a rule or a disabled trigger changes what is read or written in a table of ours';
+
 CREATE FUNCTION _flohsync.connector_id(_connector text) RETURNS uuid
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -102,6 +106,7 @@ DECLARE
   found_id uuid;
   known text;
 BEGIN
+  PERFORM _flohsync.check_tables();
   SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.name = _connector;
   IF found_id IS NULL AND _connector ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
     SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.id = _connector::uuid;

@@ -682,10 +682,11 @@ CREATE FUNCTION flohsync.list_sync_configs(connector text DEFAULT NULL) RETURNS 
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.jsonb_agg(_flohsync.config_dto(c) ORDER BY d.name, c.resource_type), '[]')
-    FROM flohsync.connector_sync_config c
-    JOIN flohsync.connector_definition d ON d.id = c.connector_id
-   WHERE list_sync_configs.connector IS NULL OR d.id = (SELECT _flohsync.connector_id(list_sync_configs.connector));
+  SELECT CASE WHEN _flohsync.check_tables() THEN (
+    SELECT coalesce(pg_catalog.jsonb_agg(_flohsync.config_dto(c) ORDER BY d.name, c.resource_type), '[]')
+      FROM flohsync.connector_sync_config c
+      JOIN flohsync.connector_definition d ON d.id = c.connector_id
+     WHERE list_sync_configs.connector IS NULL OR d.id = (SELECT _flohsync.connector_id(list_sync_configs.connector))) END;
 END;
 COMMENT ON FUNCTION flohsync.list_sync_configs(text) IS
   'The configurations of a connector, or (null) of all, in the order of connector and resource type; 42704 for an unknown connector';
@@ -728,6 +729,7 @@ AS $$
 DECLARE
   found_id uuid;
 BEGIN
+  PERFORM _flohsync.check_tables();
   IF configure_workflow.name IS NULL OR configure_workflow.name = '' OR length(configure_workflow.name) > 255 THEN
     PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
   END IF;
@@ -755,6 +757,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  PERFORM _flohsync.check_tables();
   DELETE FROM flohsync.workflow_definition w WHERE w.name = drop_workflow.name;
   RETURN FOUND;
 END

@@ -442,8 +442,6 @@ DECLARE
   singly record;
 BEGIN
   PERFORM _flohsync.share_matching(c.connector_id, c.resource_type);
-  -- What a key of others forbids is met here, not at the commit.
-  SET CONSTRAINTS ALL IMMEDIATE;
   -- While it is not known who has to be deactivated, the records that tell it stay.
   BEGIN
     SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n

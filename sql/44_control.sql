@@ -1,9 +1,5 @@
 -- What users call: ask for runs, wait for them, stop them, decide about held ones.
 
-CREATE FUNCTION _flohsync.check_tables() RETURNS void
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_check_tables';
-COMMENT ON FUNCTION _flohsync.check_tables() IS 'Raises 55000 when row level security, a rule, a trigger of others or a disabled one changes what is read or written in a table of ours';
-
 CREATE FUNCTION _flohsync.trigger_sync(connector text, resource_type text, strategy text, restart boolean) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -19,7 +15,6 @@ BEGIN
   IF pg_is_in_recovery() THEN
     PERFORM _flohsync.raise('25006', 'cannot ask for a run on a standby', NULL, 'Ask the primary.');
   END IF;
-  PERFORM _flohsync.check_tables();
   IF (SELECT d.home <> _flohsync.home() FROM flohsync.connector_definition d WHERE d.id = _connector) THEN
     PERFORM _flohsync.raise('55000',
       _flohsync.clean(format('connector "%s" came with a dump of another database', connector)), NULL,
@@ -85,6 +80,7 @@ AS $$
 DECLARE
   n bigint;
 BEGIN
+  PERFORM _flohsync.check_tables();
   UPDATE flohsync.connector_definition d SET home = _flohsync.home() WHERE d.home <> _flohsync.home();
   GET DIAGNOSTICS n = ROW_COUNT;
   -- A dump has no run that was under way or waited for a decision.

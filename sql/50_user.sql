@@ -225,7 +225,8 @@ BEGIN
               ELSE coalesce(t.problem, 'the e-mail address was taken meanwhile') END
     FROM wanted w
     LEFT JOIN taken t ON t.position = w.position
-    LEFT JOIN made m ON m.email = w.email AND w.nth = 1;
+    -- A trigger of the table may have changed the case.
+    LEFT JOIN made m ON _flohsync.match_key(m.email) = w.key AND w.nth = 1;
 END
 $$;
 COMMENT ON FUNCTION flohsync._user_create(text[], text[]) IS

@@ -262,6 +262,7 @@ AS $$
 DECLARE
   jobs bigint[];
 BEGIN
+  PERFORM _flohsync.check_tables();
   IF claim_workflow_jobs.max IS NULL OR claim_workflow_jobs.max < 1 THEN
     PERFORM _flohsync.invalid('max', 'it must be at least 1');
   END IF;
@@ -300,6 +301,7 @@ AS $$
 DECLARE
   j flohsync.workflow_job;
 BEGIN
+  PERFORM _flohsync.check_tables();
   SELECT * INTO j FROM flohsync.workflow_job x WHERE x.id = _id FOR UPDATE;
   IF NOT FOUND THEN
     PERFORM _flohsync.raise('42704', format('workflow job %s does not exist', coalesce(_id::text, 'NULL')));

@@ -26,6 +26,7 @@ typedef struct DbQuery
 } DbQuery;
 
 extern void db_begin(const char *activity);
+extern void db_constraints_immediate(void);
 extern void db_commit(void);
 extern void db_commit_unsynced(void);
 extern void db_abort(void);

@@ -22,6 +22,7 @@
 #include "outbox.h"
 #include "run_as.h"
 #include "shmem.h"
+#include "table_trigger.h"
 #include "worker.h"
 
 PG_MODULE_MAGIC;
@@ -34,6 +35,7 @@ _PG_init(void)
 	guc_init();
 	hooks_log_init();
 	run_as_guard_init();
+	table_trigger_init();
 	outbox_wake = worker_wake_cache;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;

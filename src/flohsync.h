@@ -10,7 +10,7 @@
  *	4  run   pass   cache   invalidator
  *	3  store   apply   lookup   upsert   outbox
  *	2  http   outbound   redis   redact   crypto   source (kind_*, rest_*)   page   canonical   json   filter   ledger   cron   webhook
- *	1  wait   db   run_as   table_check   shmem   guc   memory   clean
+ *	1  wait   db   run_as   table_check   table_trigger   shmem   guc   memory   clean
  *	0  compat.h   flohsync.h   hex.h   time_text
  */
 #ifndef FLOHSYNC_H

@@ -230,7 +230,7 @@ flohsync_check_tables(PG_FUNCTION_ARGS)
 	/* Without that role there are no workers: hindrance() says so. */
 	if (OidIsValid(role))
 		table_check(role);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_as_owner);

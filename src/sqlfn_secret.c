@@ -16,6 +16,7 @@
 #include "hooks_log.h"
 #include "store.h"
 #include "store_secret.h"
+#include "table_check.h"
 
 #define SECRET_MAX_BYTES	65536
 #define SECRET_MAX_NAME		64
@@ -124,6 +125,8 @@ flohsync_rotate_secrets(PG_FUNCTION_ARGS)
 {
 	int64		n;
 
+	/* A secret that is hidden would be lost with the old key. */
+	table_check(InvalidOid);
 	SPI_connect();
 	n = store_rotate_secrets();
 	SPI_finish();

@@ -3,13 +3,11 @@
  *	  Refuses to work with tables of the extension on which somebody has put
  *	  what changes, without an error, what is read or written there:
  *	  - row level security: rows that it hides would be taken for gone;
- *	  - rules, and triggers for each row that run before the change: they can
- *	    skip or change a row, which would then count as written;
+ *	  - rules, which can skip or change what is written;
  *	  - a disabled trigger of the extension: its counts and checks would be wrong.
  *
  * What cannot do harm unseen is left alone: views, foreign keys, constraints,
- * indexes, triggers after the change or for each statement.  The tables behind
- * the seam may have triggers of the application.
+ * indexes.  Triggers of others are looked at when they run (table_trigger.c).
  *
  * Invariant: no statement of the extension runs in a session or worker that has
  * not asked here since its catalogs last changed.  An answer is kept until one
@@ -56,7 +54,7 @@ static CheckedTable *tables = NULL;
 static int	ntables = 0;
 static bool secured = false;	/* some table has row level security */
 static Oid	faulty_table = InvalidOid;
-static char fault_kind = 0;		/* of that table: 'r'ule, 'b'efore trigger, 'd'isabled trigger, or 0 */
+static char fault_kind = 0;		/* of that table: 'r'ule, 'd'isabled trigger, or 0 */
 static NameData fault_name;
 
 /* Called for each change of a relation in this database; must do no more than note it. */
@@ -135,7 +133,7 @@ look_at_rules(Oid table)
 
 /* A trigger is the extension's when its function is: in a schema where only its owner may make any. */
 static void
-look_at_triggers(Oid table, Oid internals, bool seam)
+look_at_triggers(Oid table, Oid internals)
 {
 	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -147,13 +145,10 @@ look_at_triggers(Oid table, Oid internals, bool seam)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_trigger t = (Form_pg_trigger) GETSTRUCT(tuple);
-		bool		ours = t->tgisinternal || get_func_namespace(t->tgfoid) == internals;
 		bool		fires = t->tgenabled == TRIGGER_FIRES_ON_ORIGIN || t->tgenabled == TRIGGER_FIRES_ALWAYS;
 
-		if (ours && !fires)
+		if (!fires && (t->tgisinternal || get_func_namespace(t->tgfoid) == internals))
 			note_fault(table, 'd', &t->tgname);
-		else if (!ours && !seam && fires && TRIGGER_FOR_ROW(t->tgtype) && TRIGGER_FOR_BEFORE(t->tgtype))
-			note_fault(table, 'b', &t->tgname);
 	}
 	systable_endscan(scan);
 	table_close(triggers, AccessShareLock);
@@ -176,8 +171,7 @@ look_at_tables(Oid extension)
 		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(tables[i].oid));
 		Form_pg_class c;
 		bool		rules,
-					triggers,
-					seam;
+					triggers;
 
 		if (!HeapTupleIsValid(tuple))
 			continue;
@@ -185,12 +179,11 @@ look_at_tables(Oid extension)
 		secured |= tables[i].row_security = c->relrowsecurity;
 		rules = c->relhasrules;
 		triggers = c->relhastriggers;
-		seam = strcmp(NameStr(c->relname), "floh_user") == 0 || strcmp(NameStr(c->relname), "user_profile") == 0;
 		ReleaseSysCache(tuple);
 		if (rules)
 			look_at_rules(tables[i].oid);
 		if (triggers)
-			look_at_triggers(tables[i].oid, internals, seam);
+			look_at_triggers(tables[i].oid, internals);
 	}
 }
 
@@ -230,22 +223,17 @@ table_fault(Oid role, TableFault *fault)
 		return false;
 	table = table_name(faulty_table);
 	name = clean(NameStr(fault_name));
-	switch (fault_kind)
+	if (fault_kind == 'r')
 	{
-		case 'r':
-			fault->message = psprintf("table \"%s\" has the rule \"%s\"", table, name);
-			fault->detail = "It could change or skip what is written there.";
-			fault->hint = psprintf("DROP RULE %s ON %s; a trigger that runs after the change may take its place.", quote_identifier(name), table);
-			break;
-		case 'b':
-			fault->message = psprintf("table \"%s\" has the trigger \"%s\", which runs before the change of a row", table, name);
-			fault->detail = "It could change or skip what is written there.";
-			fault->hint = "Make it a trigger that runs after the change, or for each statement.";
-			break;
-		default:
-			fault->message = psprintf("trigger \"%s\" of table \"%s\" is disabled", name, table);
-			fault->detail = "What flohsync counts and checks would be wrong.";
-			fault->hint = psprintf("ALTER TABLE %s ENABLE TRIGGER %s.", table, quote_identifier(name));
+		fault->message = psprintf("table \"%s\" has the rule \"%s\"", table, name);
+		fault->detail = "It could change or skip what is written there.";
+		fault->hint = psprintf("DROP RULE %s ON %s; a trigger that runs after the change may take its place.", quote_identifier(name), table);
+	}
+	else
+	{
+		fault->message = psprintf("trigger \"%s\" of table \"%s\" is disabled", name, table);
+		fault->detail = "What flohsync counts and checks would be wrong.";
+		fault->hint = psprintf("ALTER TABLE %s ENABLE TRIGGER %s.", table, quote_identifier(name));
 	}
 	return true;
 }

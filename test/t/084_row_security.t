@@ -19,13 +19,19 @@ for my $table (split /\n/, $f->sql("select oid::regclass from pg_class where rel
 	$f->fails_like("call flohsync.sync('$c', 'user')", '55000', qr/row level security is on for table "\Q$table\E".*ALTER TABLE \Q$table\E DISABLE/s, "$table: no run");
 	$f->fails_like("select flohsync.match_users('$c', 'user')", '55000', qr/row level security/, "$table: no matching");
 	$f->sql("alter table $table disable row level security");
+	# Also for the owner, as whom most functions read
+	$f->sql("alter table $table enable row level security; alter table $table force row level security");
+	for my $call ("list_resources('$c')", "upsert_resource('$c', 'user', '{\"externalId\": \"x\"}')", 'list_sync_configs()', "handle_webhook('$c', '{}')", 'claim_workflow_jobs(1)', "drop_connector('$c')", 'rotate_secrets()')
+	{
+		$f->fails_like("select flohsync.$call", '55000', qr/row level security/, "$table, forced: $call");
+	}
+	$f->sql("alter table $table no force row level security; alter table $table disable row level security");
 }
 is($f->counts($c, 'user'), '20 0', 'nothing was done');
 
 # While a run is due
-$f->sql('alter table flohsync.resource_record enable row level security');
 my $at = -s $f->node->logfile;
-$f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '* * * * * *');
+$f->sql(q(begin; update flohsync.connector_sync_config set enabled = true, cron_schedule = '* * * * * *', next_run_at = now(); alter table flohsync.resource_record enable row level security; commit; select _flohsync.wake()));
 ok($f->node->wait_for_log(qr/flohsync does nothing in database "postgres": row level security is on for table "flohsync.resource_record"/, $at), 'the log says why nothing runs');
 is($f->sql("select count(*) from flohsync.sync_run where trigger = 'schedule'"), 0, 'nothing does');
 is($f->sql('select remark from flohsync.jobs'), 'row level security is on for table "flohsync.resource_record"', 'so does the view of jobs');
