@@ -227,17 +227,26 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+/* A row that is not there, for whatever reason, must be an error and no access to memory. */
+static HeapTuple
+db_row(uint64 row)
+{
+	if (SPI_tuptable == NULL || row >= SPI_tuptable->numvals)
+		elog(ERROR, "a statement of flohsync did not return the row that it must");
+	return SPI_tuptable->vals[row];
+}
+
 Datum
 db_value(uint64 row, int column, bool *isnull)
 {
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+	return SPI_getbinval(db_row(row), SPI_tuptable->tupdesc, column, isnull);
 }
 
 /* db_text returns the text form of a value, or NULL. */
 char *
 db_text(uint64 row, int column)
 {
-	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	return SPI_getvalue(db_row(row), SPI_tuptable->tupdesc, column);
 }
 
 int64

@@ -17,6 +17,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -34,6 +35,7 @@
 #include "launcher.h"
 #include "shmem.h"
 #include "shmem_cache.h"
+#include "shmem_hindrance.h"
 #include "wait.h"
 #include "worker.h"
 
@@ -77,11 +79,11 @@ launcher_has(const char *database)
 }
 
 /*
- * Reads the list of databases, and the role for the workers.  Of those that have
+ * Reads the list of databases.  Of those that have
  * a place in the cache's shared memory and are gone, it frees that; what is
  * taken after the list is read does not count.
  */
-static Oid
+static void
 launcher_refresh(void)
 {
 	Relation	relation;
@@ -92,7 +94,6 @@ launcher_refresh(void)
 	int			room = 64;
 	char	   *copy;
 	List	   *names = NIL;
-	Oid			role;
 	int			missing;
 	Oid		   *cached;
 	int			ncached;
@@ -127,7 +128,6 @@ launcher_refresh(void)
 	for (int i = 0; i < ncached; i++)
 		if (OidIsValid(cached[i]))
 			shmem_cache_release(cached[i]);
-	role = get_role_oid(flohsync_worker_role, true);
 	missing = shmem_sync_databases(databases, n);
 	if (missing > 0 && !reported_missing)
 		ereport(WARNING,
@@ -135,7 +135,6 @@ launcher_refresh(void)
 				 errhint("Name those with schedules in flohsync.databases.")));
 	reported_missing = missing > 0;
 	CommitTransactionCommand();
-	return role;
 }
 
 /* Says once when no worker can be started, and once when it works again. */
@@ -180,6 +179,25 @@ launcher_check_clock(TimestampTz now)
 	last_look = now;
 }
 
+/*
+ * Is a database open to workers?  The log says once why it is not.  Without the
+ * extension's roles it is not installed anywhere, and there is nothing to say.
+ */
+static bool
+launcher_may_start(Oid database, Oid *role)
+{
+	const char *why;
+
+	StartTransactionCommand();
+	why = worker_obstacle(database, role);
+	if (why != NULL && OidIsValid(get_role_oid(FLOHSYNC_OWNER_ROLE, true)) && shmem_hindrance_note(database, why, true))
+		ereport(WARNING,
+				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(database), why),
+				 errdetail("The role is \"%s\".", flohsync_worker_role)));
+	CommitTransactionCommand();
+	return why == NULL;
+}
+
 void
 flohsync_launcher_main(Datum arg)
 {
@@ -195,29 +213,38 @@ flohsync_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		Oid			role = launcher_refresh();
+		Oid			role;
 		Oid			database;
 		TimestampTz wake_at;
 		TimestampTz now = GetCurrentTimestamp();
 		long		nap = flohsync_launcher_naptime * 1000L;
 
+		launcher_refresh();
 		if (flohsync_enabled && !was_enabled)
 			shmem_all_due();
 		was_enabled = flohsync_enabled;
 		launcher_check_clock(now);
-		/* Without the role the extension is nowhere installed. */
 		wake_at = DT_NOEND;
 		for (WorkerKind kind = 0; kind < WORKER_KINDS; kind++)
 		{
-			while (OidIsValid(role) && shmem_next_database(kind, now = GetCurrentTimestamp(), &database, &wake_at))
+			while (shmem_next_database(kind, now = GetCurrentTimestamp(), &database, &wake_at))
 			{
-				WorkerLaunch launch = worker_launch(database, role, kind);
+				WorkerLaunch launch;
 
+				if (!launcher_may_start(database, &role))
+				{
+					shmem_launch_failed(database, kind);
+					continue;
+				}
+				launch = worker_launch(database, role, kind);
 				/* A backend may have taken the last slot; the exit of a worker wakes us then. */
 				if (launch == LAUNCH_ALL_BUSY)
 					shmem_wake_database(database, kind);
 				else if (launch == LAUNCH_NO_PROCESS)
+				{
 					shmem_launch_failed(database, kind);
+					(void) shmem_hindrance_note(database, worker_no_process, false);
+				}
 				launcher_report(launch);
 			}
 		}

@@ -34,6 +34,7 @@
 #include "guc.h"
 #include "shmem.h"
 #include "shmem_cache.h"
+#include "shmem_hindrance.h"
 #include "shmem_token.h"
 #include "wait.h"
 
@@ -57,7 +58,6 @@ typedef struct DatabaseSlot
 	TimestampTz cache_hold_until;	/* Redis did not answer: leave it alone until then */
 	int			cache_failures;
 	bool		listed;
-	bool		other_version;	/* it was said that the extension there is of another version */
 } DatabaseSlot;
 
 typedef struct WorkerSlot
@@ -108,8 +108,8 @@ shmem_request(void)
 {
 	if (prev_request_hook)
 		prev_request_hook();
-	RequestAddinShmemSpace(add_size(add_size(shmem_size(), shmem_cache_size()), shmem_token_size()));
-	RequestNamedLWLockTranche("flohsync", 3);
+	RequestAddinShmemSpace(add_size(add_size(shmem_size(), shmem_cache_size()), add_size(shmem_token_size(), shmem_hindrance_size())));
+	RequestNamedLWLockTranche("flohsync", 4);
 }
 
 static void
@@ -133,6 +133,7 @@ shmem_startup(void)
 	}
 	shmem_cache_startup(&GetNamedLWLockTranche("flohsync")[1].lock);
 	shmem_token_startup(&GetNamedLWLockTranche("flohsync")[2].lock);
+	shmem_hindrance_startup(&GetNamedLWLockTranche("flohsync")[3].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -527,28 +528,6 @@ shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
 		shmem_poke_launcher();
 	}
 	LWLockRelease(shared->lock);
-}
-
-/*
- * shmem_note_version notes whether the extension in a database is of another
- * version than the library; true when that is news.
- */
-bool
-shmem_note_version(Oid database, bool other)
-{
-	DatabaseSlot *d;
-	bool		news = other;
-
-	if (shared == NULL)
-		return news;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(database, true)) != NULL)
-	{
-		news = other && !d->other_version;
-		d->other_version = other;
-	}
-	LWLockRelease(shared->lock);
-	return news;
 }
 
 /*

@@ -30,6 +30,7 @@
 #include "memory_page.h"
 #include "run.h"
 #include "shmem.h"
+#include "shmem_hindrance.h"
 #include "table_check.h"
 #include "wait.h"
 #include "worker.h"
@@ -103,44 +104,32 @@ flohsync_stage(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Why no worker takes a run, or NULL; lasting: waiting does not change it. */
+/* Why no worker takes a run as long as nobody changes it, or NULL. */
 static const char *
-sync_hindrance(bool *lasting)
+sync_lasting_hindrance(void)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
-	bool		may_log_in = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	Oid			role = HeapTupleIsValid(tuple) ? ((Form_pg_authid) GETSTRUCT(tuple))->oid : InvalidOid;
+	Oid			role;
+	const char *why;
 	TableFault	fault;
 
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	*lasting = true;
 	if (!flohsync_enabled)
 		return "flohsync.enabled is off";
-	if (!OidIsValid(role))
-		return "the role of flohsync.worker_role does not exist";
-	if (!may_log_in)
-		return "the role of flohsync.worker_role may not log in";
-	if (superuser_arg(role))
-		return "the role of flohsync.worker_role is a superuser";
-	if (!compat_may_connect(MyDatabaseId, role))
-		return "the role of flohsync.worker_role may not connect to this database";
-	if (table_fault(role, &fault))
-		return fault.message;
-	*lasting = false;
-	return worker_hindrance();
+	why = worker_obstacle(MyDatabaseId, &role);
+	if (why == NULL && table_fault(role, &fault))
+		why = fault.message;
+	return why;
 }
 
 PG_FUNCTION_INFO_V1(flohsync_hindrance);
 PGDLLEXPORT Datum
 flohsync_hindrance(PG_FUNCTION_ARGS)
 {
-	bool		lasting;
-	const char *why = sync_hindrance(&lasting);
+	const char *why = sync_lasting_hindrance();
 
-	/* What passes by itself is of this moment and this session. */
-	if (why == NULL || !lasting)
-		why = launcher_has(get_database_name(MyDatabaseId)) ? NULL : "this database is not in flohsync.databases: its schedules do not run";
+	if (why == NULL)
+		why = shmem_hindrance(MyDatabaseId);
+	if (why == NULL && !launcher_has(get_database_name(MyDatabaseId)))
+		why = "this database is not in flohsync.databases: its schedules do not run";
 	if (why == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(why));
@@ -246,18 +235,22 @@ flohsync_sync(PG_FUNCTION_ARGS)
 		if (found && strcmp(state.status, "queued") == 0 &&
 			TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), EXPLAIN_AFTER_MS))
 		{
-			bool		lasting;
-			const char *why = sync_hindrance(&lasting);
+			const char *why = sync_lasting_hindrance();
 
-			if (why && lasting)
+			if (why)
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
 						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
-			if (why && why != told)
+			why = shmem_hindrance(MyDatabaseId);
+			if (why == NULL)
+				why = worker_hindrance();
+			if (why && (told == NULL || strcmp(why, told) != 0))
+			{
+				told = MemoryContextStrdup(context, why);
 				ereport(NOTICE,
-						(errmsg("run " INT64_FORMAT " waits for a worker: %s", run, why)));
-			told = why ? why : told;
+						(errmsg("run " INT64_FORMAT " waits for a worker: %s", run, clean(why))));
+			}
 		}
 		PopActiveSnapshot();
 		SPI_commit();

@@ -35,6 +35,7 @@
 #include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store.h"
+#include "table_check.h"
 #include "time_text.h"
 #include "webhook.h"
 
@@ -265,6 +266,7 @@ flohsync_handle_webhook(PG_FUNCTION_ARGS)
 	hook.body = PG_GETARG_JSONB_P(1);
 	connector = PG_GETARG_DATUM(0);
 	run_as_begin(&saved, run_as_worker_role());
+	table_check(InvalidOid);
 	SPI_connect();
 	db_execute(&query, &connector, NULL);
 	webhook_check_enabled(db_bool(0, 2), db_text(0, 3));

@@ -21,6 +21,7 @@
 #include "outbox.h"
 #include "sqlfn_webhook.h"
 #include "store_secret.h"
+#include "table_check.h"
 #include "webhook.h"
 
 /* One answer for whatever is wrong, so that nobody learns anything from it. */
@@ -178,6 +179,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	webhook_read_headers(PG_GETARG_JSONB_P(2), &headers);
 
 	run_as_begin(&saved, run_as_worker_role());
+	table_check(InvalidOid);
 	SPI_connect();
 	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
 	secrets = store_webhook_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);

@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "clean.h"
 #include "db.h"
 #include "db_lock.h"
 #include "flohsync.h"
@@ -32,6 +33,7 @@
 #include "outbox.h"
 #include "run.h"
 #include "shmem.h"
+#include "shmem_hindrance.h"
 #include "store.h"
 #include "table_check.h"
 #include "worker.h"
@@ -73,16 +75,27 @@ worker_launch(Oid database, Oid role, WorkerKind kind)
 /* Is the whole cluster set to be read? */
 static bool cluster_read_only = false;
 
+/*
+ * Notes why nothing can be done here; the log says it once.  In a transaction,
+ * since names of databases are in a catalog.
+ */
+static void
+worker_is_hindered(const char *why, bool seen_by_all, const char *detail, const char *hint)
+{
+	if (shmem_hindrance_note(MyDatabaseId, why, seen_by_all))
+		ereport(WARNING,
+				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(MyDatabaseId), clean(why)),
+				 detail ? errdetail("%s", clean(detail)) : 0,
+				 hint ? errhint("%s", clean(hint)) : 0));
+}
+
 static bool
 worker_must_not_write(void)
 {
 	if (!cluster_read_only)
 		return false;
-	/* Names of databases are in a catalog. */
 	db_begin("finding the cluster read only");
-	ereport(LOG,
-			(errmsg("flohsync does nothing in database \"%s\": the cluster's default_transaction_read_only is on",
-					get_database_name(MyDatabaseId))));
+	worker_is_hindered("the cluster's default_transaction_read_only is on", false, NULL, NULL);
 	db_commit();
 	return true;
 }
@@ -141,11 +154,9 @@ worker_check_extension(void)
 			const char *version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 			good = strcmp(version, FLOHSYNC_VERSION) == 0;
-			if (shmem_note_version(MyDatabaseId, !good))
-				ereport(LOG,
-						(errmsg("flohsync does nothing in database \"%s\": the extension there has version %s, the library %s",
-								get_database_name(MyDatabaseId), version, FLOHSYNC_VERSION),
-						 errhint("Run ALTER EXTENSION flohsync UPDATE there.")));
+			if (!good)
+				worker_is_hindered(psprintf("the extension there has version %s, the library %s", version, FLOHSYNC_VERSION),
+								   false, NULL, "Run ALTER EXTENSION flohsync UPDATE there.");
 		}
 		SPI_finish();
 		PopActiveSnapshot();
@@ -154,22 +165,16 @@ worker_check_extension(void)
 	return good;
 }
 
-/* Whether others have changed the tables so that nothing can be done; the log says so once while it is so. */
 static bool
 worker_meets_table_fault(void)
 {
-	static bool told = false;
 	TableFault	fault;
 	bool		found;
 
 	db_begin("looking at the tables");
 	found = table_fault(InvalidOid, &fault);
-	if (found && !told)
-		ereport(WARNING,
-				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(MyDatabaseId), fault.message),
-				 errdetail("%s", fault.detail),
-				 errhint("%s", fault.hint)));
-	told = found;
+	if (found)
+		worker_is_hindered(fault.message, true, fault.detail, fault.hint);
 	db_commit();
 	return found;
 }
@@ -203,6 +208,47 @@ worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
 		found = true;
 	}
 	db_commit();
+	return found;
+}
+
+/*
+ * worker_look queues what is due, and claims a run.  When even that fails there
+ * is nothing that a worker can do here: it notes why and leaves; the launcher
+ * sends another one later.
+ */
+static bool
+worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampTz began, MemoryContext context)
+{
+	volatile bool found = false;
+
+	PG_TRY();
+	{
+		db_begin("looking for what is due");
+		/* One at a time, so that runs are queued in the order in which they were due. */
+		if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
+			store_enqueue_due();
+		*next_due = store_next_due();
+		db_commit();
+		/* What is due and could not be queued is locked by somebody. */
+		if (*next_due <= GetCurrentTimestamp())
+			*next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
+		found = worker_claim(claimed, more, context);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		db_abort();
+		StartTransactionCommand();
+		worker_is_hindered(error->message, false, error->context, error->hint);
+		CommitTransactionCommand();
+		proc_exit(0);
+	}
+	PG_END_TRY();
+	shmem_hindrance_forget(MyDatabaseId, began);
 	return found;
 }
 
@@ -270,6 +316,8 @@ flohsync_worker_main(Datum arg)
 
 	do
 	{
+		TimestampTz began = GetCurrentTimestamp();
+
 		seq = shmem_wake_seq(ticket.database, WORKER_RUNS);
 		next_due = DT_NOEND;
 		if (RecoveryInProgress() || !worker_check_extension())
@@ -287,16 +335,7 @@ flohsync_worker_main(Datum arg)
 
 			MemoryContextReset(context);
 			MemoryContextSwitchTo(context);
-			db_begin("looking for what is due");
-			/* One at a time, so that runs are queued in the order in which they were due. */
-			if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
-				store_enqueue_due();
-			next_due = store_next_due();
-			db_commit();
-			/* What is due and could not be queued is locked by somebody. */
-			if (next_due <= GetCurrentTimestamp())
-				next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
-			if (!worker_claim(&claimed, &more, context))
+			if (!worker_look(&claimed, &more, &next_due, began, context))
 				break;
 			/* Others take what else is waiting, and what falls due while we work. */
 			shmem_publish_due(ticket.database, seq, more ? GetCurrentTimestamp() : next_due);

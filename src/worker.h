@@ -16,7 +16,9 @@ typedef enum WorkerLaunch
 
 extern WorkerLaunch worker_launch(Oid database, Oid role, WorkerKind kind);
 extern void worker_wake(Oid database);
+extern const char *const worker_no_process;
 extern const char *worker_hindrance(void);
+extern const char *worker_obstacle(Oid database, Oid *role);
 extern void worker_wake_cache(void);
 extern void worker_cache_now(void);
 

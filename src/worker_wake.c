@@ -23,6 +23,8 @@ static Oid	wake_role = InvalidOid;
 static WorkerLaunch wake_outcome = LAUNCH_DONE;	/* of the last one for runs */
 static bool wake_cache = false;
 
+const char *const worker_no_process = "the server has no process left for it (max_worker_processes)";
+
 /* Must not raise: the transaction is committed. */
 static void
 wake_at_end(XactEvent event, void *arg)
@@ -68,7 +70,9 @@ wake_register(void)
 		RegisterXactCallback(wake_at_end, NULL);
 		registered = true;
 	}
-	wake_role = get_role_oid(flohsync_worker_role, true);
+	/* What cannot work is not started. */
+	if (worker_obstacle(MyDatabaseId, &wake_role) != NULL)
+		wake_role = InvalidOid;
 }
 
 /* worker_hindrance: why the last worker that this process wanted for runs did not come, or NULL. */
@@ -82,7 +86,7 @@ worker_hindrance(void)
 		case LAUNCH_ALL_BUSY:
 			return "all workers are busy (flohsync.max_workers)";
 		case LAUNCH_NO_PROCESS:
-			return "the server has no process left for it (max_worker_processes)";
+			return worker_no_process;
 	}
 	return NULL;
 }

@@ -21,7 +21,7 @@ for my $table (split /\n/, $f->sql("select oid::regclass from pg_class where rel
 	$f->sql("alter table $table disable row level security");
 	# Also for the owner, as whom most functions read
 	$f->sql("alter table $table enable row level security; alter table $table force row level security");
-	for my $call ("list_resources('$c')", "upsert_resource('$c', 'user', '{\"externalId\": \"x\"}')", 'list_sync_configs()', "handle_webhook('$c', '{}')", 'claim_workflow_jobs(1)', "drop_connector('$c')", 'rotate_secrets()')
+	for my $call ("list_resources('$c')", "upsert_resource('$c', 'user', '{\"externalId\": \"x\"}')", 'list_sync_configs()', "handle_webhook('$c', '{}')", "receive_webhook('$c', '{}', '{}')", 'claim_workflow_jobs(1)', "drop_connector('$c')", 'rotate_secrets()')
 	{
 		$f->fails_like("select flohsync.$call", '55000', qr/row level security/, "$table, forced: $call");
 	}
