@@ -168,7 +168,7 @@ is($f->sql("select count(*) from flohsync.user_external_identity i where source 
 		select from flohsync.connector_sync_match m where m.user_id = i.user_id and m.connector_id = i.connector_id and m.external_id = i.external_id)"),
 	$f->sql("select count(*) from flohsync.connector_sync_match where match_status = 'matched'"), 'each matched record is an identity of its user');
 is($f->sql('select count(*) from flohsync.user_external_identity'), $f->sql("select count(*) from flohsync.connector_sync_match where match_status = 'matched'"), 'and no other is');
-my $versions = 'select md5(string_agg(xmin::text || id, \',\' order by id)) from flohsync.connector_sync_match';
+my $versions = 'select hashtextextended(string_agg(xmin::text || id, \',\' order by id), 0)::text from flohsync.connector_sync_match';
 my $before = $f->sql($versions);
 is($f->json("select flohsync.match_users('$_', 'user')")->{changed}, 0, "matching $_ again changes nothing") for sort values %connector;
 is($f->sql($versions), $before, 'and writes nothing');
@@ -194,7 +194,7 @@ sub resolve { my ($id, @args) = @_; return 'select to_jsonb(r) from flohsync.res
 sub identities { return $f->sql("select coalesce(string_agg(user_id::text, ' ' order by user_id), '') from flohsync.user_external_identity where external_id = '$_[0]' and connector_id = " . $f->connector_id('op')) }
 
 my $nobody = '7e9a9a54-0000-4000-8000-000000000000';
-my $all = "select md5(string_agg(m::text, ',' order by id)) || (select count(*) from flohsync.floh_user) || (select count(*) from flohsync.user_external_identity) from flohsync.connector_sync_match m";
+my $all = "select hashtextextended(string_agg(m::text, ',' order by id), 0)::text || (select count(*) from flohsync.floh_user) || (select count(*) from flohsync.user_external_identity) from flohsync.connector_sync_match m";
 $before = $f->sql($all);
 $f->fails_like(resolve(id_of(0), 'destroy'), '22023', qr/'destroy' is not an action/, 'an unknown action');
 $f->fails_like(resolve(id_of(0), undef), '22023', qr/action/, 'no action');

@@ -265,7 +265,7 @@ key_file('k', "$next_key\n");
 unreadable('acme', 'token', qr/its key is [0-9a-f]{16}, that of flohsync.encryption_key_file is [0-9a-f]{16}, and flohsync.encryption_key_file_previous is not set/, 'with another key nothing is read');
 $f->fails_like('SELECT flohsync.rotate_secrets()', 'F0000', qr/secret "\w+" of connector "\w+" cannot be decrypted.*HINT:.*encryption_key_file_previous/s, 'nor rotated');
 $f->sync_fails('acme', 'user', qr/cannot be decrypted/, 'a run says why');
-my $table = 'SELECT md5(string_agg(s::text, \'\' ORDER BY connector_id, name)) FROM _flohsync.connector_secret s';
+my $table = 'SELECT hashtextextended(string_agg(s::text, \'\' ORDER BY connector_id, name), 0)::text FROM _flohsync.connector_secret s';
 my $as_was = $f->sql($table);
 settings(encryption_key_file_previous => key_file('old', "$key\n"));
 is(sent('acme'), $token, 'with the key before as the previous one all is read');

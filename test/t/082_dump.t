@@ -46,7 +46,7 @@ sub contents
 	for (@tables)
 	{
 		my ($table, $where) = split /\|/, $_, 2;
-		$of{$table} = $f->sql("select count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' order by t::text collate \"C\")), '') from (select * from $table $where) t", $db);
+		$of{$table} = $f->sql("select count(*) || ' ' || coalesce(hashtextextended(string_agg(t::text, E'\\n' order by t::text collate \"C\"), 0)::text, '') from (select * from $table $where) t", $db);
 	}
 	$of{$_} = $f->sql("select last_value from $_", $db) for @sequences;
 	return \%of;

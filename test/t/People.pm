@@ -71,7 +71,7 @@ sub matches
 sub state_of { return $f->sql("select case when deleted_at is not null then 'deleted' when active then 'active' else 'inactive' end from flohsync.floh_user where email = '$_[0]'") }
 sub profile { return $f->json("select to_jsonb(p) - 'user_id' - 'updated_at' from flohsync.user_profile p join flohsync.floh_user u on u.id = p.user_id where u.email = '$_[0]'") }
 # What a pass writes, by statistics of the rows themselves.
-sub versions { return $f->sql("select md5(coalesce(string_agg(t.v, ',' order by t.v), '')) from (
+sub versions { return $f->sql("select hashtextextended(coalesce(string_agg(t.v, ',' order by t.v), ''), 0)::text from (
 	select 'm' || id || xmin::text v from flohsync.connector_sync_match union all select 'u' || id || xmin::text from flohsync.floh_user
 	union all select 'p' || user_id || xmin::text from flohsync.user_profile
 	union all select 'i' || user_id || external_id || xmin::text from flohsync.user_external_identity) t") }
