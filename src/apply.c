@@ -41,7 +41,10 @@
 #include "utils/uuid.h"
 
 #include "apply.h"
+#include "bytes.h"
+#include "clean.h"
 #include "db.h"
+#include "db_value.h"
 #include "lookup.h"
 #include "memory_page.h"
 #include "outbox.h"
@@ -58,7 +61,7 @@ apply_ids(const Prior *prior, const int *which, int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = prior[which[i]].id;
-	array = store_uuid_array(ids, n);
+	array = db_uuid_array(ids, n);
 	pfree(ids);
 	return array;
 }
@@ -85,7 +88,7 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 		}
 		/* Beside the array, PostgreSQL makes jsonb of the attributes, one after the other. */
 		memory_expect(scope->memory, bytes + scope->heaviest);
-		v[column] = store_text_array(slices, n);
+		v[column] = db_text_array(slices, n);
 	}
 	pfree(slices);
 }
@@ -225,7 +228,7 @@ apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior,
 
 	for (int i = 0; i < n; i++)
 		hashes[i] = (Slice) {records[which[i]].hash, FLOHSYNC_HASH_HEX};
-	v[1] = store_text_array(hashes, n);
+	v[1] = db_text_array(hashes, n);
 	pfree(hashes);
 	return db_execute(&query, v, nulls);
 }
@@ -305,7 +308,7 @@ apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutc
 	if (changed >= APPLY_MANY && changed > n / 2)
 		outbox_add_all(scope->connector, scope->resource_type);
 	else
-		outbox_add(scope->connector, scope->resource_type, store_text_array(ids, changed));
+		outbox_add(scope->connector, scope->resource_type, db_text_array(ids, changed));
 	pfree(ids);
 }
 
@@ -490,12 +493,12 @@ apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *s
 	{
 		if (faults[i].external_id.data == NULL)
 			continue;
-		ids[known].data = store_sanitize(faults[i].external_id.data, faults[i].external_id.len, 2048, &ids[known].len);
+		ids[known].data = clean_id(faults[i].external_id.data, faults[i].external_id.len, 2048, &ids[known].len);
 		known++;
 	}
 	if (known == 0)
 		return;
-	v[2] = store_text_array(ids, known);
+	v[2] = db_text_array(ids, known);
 	rows = db_execute(&query, v, NULL);
 	for (uint64 r = 0; r < rows && r < (uint64) n; r++)
 		seen[(*nseen)++] = db_int64(r, 1, 0);
@@ -578,7 +581,7 @@ apply_find_groups(const ApplyScope *scope, GroupSearch *search)
 	}
 	/* The array, and as it is planned for what is in it, three copies. */
 	memory_expect(search->memory, bytes * 4);
-	store_synced_groups(scope->connector, store_text_array(ids, k));
+	lookup_synced_groups(scope->connector, db_text_array(ids, k));
 	rows = SPI_processed;
 	for (uint64 r = 0; r < rows; r++)
 	{

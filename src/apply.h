@@ -5,9 +5,26 @@
 #ifndef FLOHSYNC_APPLY_H
 #define FLOHSYNC_APPLY_H
 
+#include "datatype/timestamp.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 
-#include "store.h"
+#include "filter.h"
+#include "page.h"
+
+typedef struct PageCounts
+{
+	int			added;
+	int			updated;
+	int			unchanged;
+	int			restored;
+	int			filtered;
+	int			errored;
+	int			ignored;
+	int			duplicates;
+	int			truncated;
+	int			unidentified;
+} PageCounts;
 
 /* Records that were added, updated and restored, in this order. */
 typedef struct ApplyChanges

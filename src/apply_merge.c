@@ -15,7 +15,9 @@
 #include "utils/memutils.h"
 
 #include "apply.h"
+#include "bytes.h"
 #include "db.h"
+#include "db_value.h"
 #include "page.h"
 
 /* So much, of what is stored and of the page, is put together at a time. */
@@ -60,7 +62,7 @@ merge_ids(const Record *ids, int n)
 
 	for (int i = 0; i < n; i++)
 		slices[i] = ids[i].external_id;
-	array = store_text_array(slices, n);
+	array = db_text_array(slices, n);
 	pfree(slices);
 	return array;
 }

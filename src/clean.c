@@ -19,6 +19,8 @@
 #include "postgres.h"
 #endif
 
+#include "mb/pg_wchar.h"
+
 #include "clean.h"
 
 /*
@@ -137,4 +139,38 @@ char *
 clean_json(const char *text, size_t len, size_t max)
 {
 	return clean_copy(CLEAN_JSON, text, len, max);
+}
+
+/*
+ * clean_id returns an id that can be stored and compared with others
+ * whatever the bytes were: at most max bytes, cut at a character, what is no
+ * UTF-8 replaced by "?".
+ */
+const char *
+clean_id(const char *data, int len, int max, int *outlen)
+{
+	char	   *out = palloc(Min(len, max) + 1);
+	int			n = 0;
+
+	for (int i = 0; i < len && n < max;)
+	{
+		int			l = pg_utf_mblen((const unsigned char *) data + i);
+
+		if (i + l > len || n + l > max)
+			l = i + l > len ? 1 : 0;
+		if (l == 0)
+			break;
+		if (data[i] != '\0' && pg_utf8_islegal((const unsigned char *) data + i, l) && (l > 1 || (signed char) data[i] > 0))
+			memcpy(out + n, data + i, l);
+		else
+		{
+			l = 1;
+			out[n] = '?';
+		}
+		n += l;
+		i += l;
+	}
+	out[n] = '\0';
+	*outlen = n;
+	return out;
 }

@@ -26,4 +26,7 @@ extern char *clean_words(const char *text, size_t len, size_t max);
  */
 extern char *clean_json(const char *text, size_t len, size_t max);
 
+/* clean_id makes an id that can be stored and compared with others, whatever the bytes were. */
+extern const char *clean_id(const char *data, int len, int max, int *outlen);
+
 #endif							/* FLOHSYNC_CLEAN_H */

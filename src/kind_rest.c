@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "json_value.h"
 #include "rest.h"
 
 static const char rest_none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
@@ -107,9 +108,9 @@ rest_take_cursor(RestState *state, const char *cursor)
 	}
 	nodes = json->nodes;
 	node = nodes[JSON_ROOT].child;
-	state->at.parent = rest_text(json, node);
+	state->at.parent = json_value_text(json, node);
 	node = nodes[node].next;
-	state->at.inner = rest_text(json, node);
+	state->at.inner = json_value_text(json, node);
 	node = nodes[node].next;
 	state->at.left_out = node != 0 && nodes[node].type == JSON_TRUE;
 	node = node != 0 ? nodes[node].next : 0;
@@ -117,10 +118,10 @@ rest_take_cursor(RestState *state, const char *cursor)
 	node = node != 0 ? nodes[node].next : 0;
 	if (node == 0)
 		return;
-	state->at.nfailed = Max(atoi(rest_text(json, node)), 0);
+	state->at.nfailed = Max(atoi(json_value_text(json, node)), 0);
 	node = nodes[node].next;
 	for (int i = 0; i < REST_FAILED_NAMES && node != 0; i++, node = nodes[node].next)
-		state->at.failed[i] = rest_text(json, node);
+		state->at.failed[i] = json_value_text(json, node);
 }
 
 /* Goes to the parent that the position names, or to one behind it if that has gone. */

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "bytes.h"
 #include "clean.h"
 #include "db.h"
 #include "flohsync.h"

@@ -43,6 +43,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "bytes.h"
+#include "db.h"
 #include "flohsync.h"
 #include "lookup.h"
 
@@ -408,4 +410,19 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	index_close(l.index, AccessShareLock);
 	table_close(l.relation, AccessShareLock);
 	pfree(l.key);
+}
+
+/* lookup_synced_groups: of a list of ids, those of groups that are here and not stale; in SPI_tuptable. */
+void
+lookup_synced_groups(Datum connector, Datum ids)
+{
+	static DbQuery query = {
+		"select r.external_id::pg_catalog.text from flohsync.resource_record r where r.connector_id = $1"
+		" and r.resource_type = 'group' and r.external_id = any ($2) and r.stale_since is null"
+		" order by r.external_id",
+		2, {UUIDOID, TEXTARRAYOID}, .custom = true
+	};
+	Datum		v[2] = {connector, ids};
+
+	db_execute(&query, v, NULL);
 }

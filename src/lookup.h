@@ -23,4 +23,6 @@ extern int	lookup_deleted(Datum connector, Datum resource_type, const Record *re
 						   TimestampTz observed_at, TimestampTz event_at, int *deleted);
 extern void lookup_records(Datum connector, Datum resource_type, const Record *records, int n, Prior *prior);
 
+extern void lookup_synced_groups(Datum connector, Datum ids);
+
 #endif							/* FLOHSYNC_LOOKUP_H */

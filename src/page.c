@@ -22,6 +22,7 @@
 
 #include <limits.h>
 
+#include "bytes.h"
 #include "page.h"
 #include "page_private.h"
 

@@ -5,18 +5,12 @@
 #ifndef FLOHSYNC_PAGE_H
 #define FLOHSYNC_PAGE_H
 
+#include "bytes.h"
 #include "canonical.h"
 #include "flohsync.h"
 #include "json.h"
 
 struct PageMemory;
-
-/* A byte string; data is NULL for an absent value, and is not NUL-terminated. */
-typedef struct Slice
-{
-	const char *data;
-	int			len;
-} Slice;
 
 typedef struct Record
 {

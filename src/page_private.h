@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_PAGE_PRIVATE_H
 #define FLOHSYNC_PAGE_PRIVATE_H
 
+#include "bytes.h"
 #include "canonical.h"
 #include "json.h"
 #include "mb/pg_wchar.h"

@@ -8,6 +8,7 @@
 #include "postgres.h"
 #endif
 
+#include "bytes.h"
 #include "page.h"
 #include "page_private.h"
 

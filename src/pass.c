@@ -29,9 +29,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "bytes.h"
 #include "db.h"
 #include "guc.h"
+#include "record_faults.h"
+#include "run_pages.h"
 #include "run_state.h"
+#include "store.h"
 #include "wait.h"
 
 #define PASS_MAX_PAGES			100000
@@ -337,17 +341,17 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 		return;
 	/* Of each, what is stored of it is copied, and put into arrays. */
 	for (int i = 0; i < page->nfaults; i++)
-		bytes += Min(page->faults[i].payload.len, STORE_PAYLOAD_BYTES) + Min(page->faults[i].external_id.len, STORE_PAYLOAD_BYTES) + 200;
+		bytes += Min(page->faults[i].payload.len, RECORD_FAULT_BYTES) + Min(page->faults[i].external_id.len, RECORD_FAULT_BYTES) + 200;
 	memory_expect(&run->memory, bytes * 2);
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
 	for (int i = 0; i < page->nfaults; i++)
 	{
 		Slice	   *payload = &page->faults[i].payload;
 
-		payload->data = source_redacted(run->source, payload->data, Min(payload->len, STORE_PAYLOAD_BYTES));
+		payload->data = source_redacted(run->source, payload->data, Min(payload->len, RECORD_FAULT_BYTES));
 		payload->len = strlen(payload->data);
 	}
-	store_add_faults(run->id, entry->page, page->faults, page->nfaults);
+	record_faults_of_page(run->id, entry->page, page->faults, page->nfaults);
 	entry->counts.errored += page->nfaults;
 	for (int i = 0; i < page->nfaults; i++)
 		if (page->faults[i].external_id.data == NULL)
@@ -448,13 +452,13 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 
 	INSTR_TIME_SET_CURRENT(t);
 	/* A definition that has found a second page before is right. */
-	if (page->cut && entry->incomplete == NULL && run->page == 1 && !store_had_pages(run->id))
+	if (page->cut && entry->incomplete == NULL && run->page == 1 && !pages_had_several(run->id))
 	{
 		entry->incomplete = page->cut;
 		entry->unread |= pass_everything(run);
 		run_incomplete(run, "%s", entry->incomplete);
 	}
-	store_add_page(run->id, entry);
+	pages_add(run->id, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
 	db_commit_unsynced();

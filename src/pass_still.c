@@ -6,6 +6,7 @@
 
 #include "lib/bloomfilter.h"
 
+#include "bytes.h"
 #include "run_state.h"
 
 /* Pages with records, in a row, of which every one had come before in the list. */

@@ -16,7 +16,9 @@
 
 #include "utils/memutils.h"
 
+#include "bytes.h"
 #include "db.h"
+#include "run_pages.h"
 #include "run_state.h"
 #include "wait.h"
 

@@ -20,7 +20,7 @@
 #include "http.h"
 #include "page.h"
 #include "rest_path.h"
-#include "rest_template.h"
+#include "template.h"
 #include "source.h"
 
 /* Levels around a record; deeper ones are set aside like too deep ones inside. */
@@ -50,7 +50,7 @@ typedef struct RestPaths
 typedef struct RestParam
 {
 	char	   *name;
-	RestTemplate *value;
+	Template *value;
 	char	   *fixed;			/* a number or boolean, instead */
 } RestParam;
 
@@ -73,24 +73,24 @@ typedef enum RestClientAuth
 typedef struct RestAuth
 {
 	RestAuthType type;
-	RestTemplate *username;
-	RestTemplate *password;
-	RestTemplate *token;
-	RestTemplate *value;
-	RestTemplate *prefix;
+	Template *username;
+	Template *password;
+	Template *token;
+	Template *value;
+	Template *prefix;
 	char	   *header;
 	char	   *query;
-	RestTemplate *token_url;
-	RestTemplate *client_id;
-	RestTemplate *client_secret;
-	RestTemplate *scope;
+	Template *token_url;
+	Template *client_id;
+	Template *client_secret;
+	Template *scope;
 	RestParams	extra;
 	RestClientAuth client_auth;
-	RestTemplate *key;
-	RestTemplate *kid;
-	RestTemplate *aud;
-	RestTemplate *iss;
-	RestTemplate *sub;
+	Template *key;
+	Template *kid;
+	Template *aud;
+	Template *iss;
+	Template *sub;
 	char	   *alg;
 	bool		bearer;			/* the JWT goes in a header, not in a form */
 	RestPath   *token_path;
@@ -129,7 +129,7 @@ typedef struct RestPagination
 
 typedef struct RestDefinition
 {
-	RestTemplate *base_url;
+	Template *base_url;
 	RestParams	headers;
 	RestAuth	auth;
 	int			timeout_ms;
@@ -151,7 +151,7 @@ typedef struct RestDefinition
 	int			nretry_status;
 	/* list */
 	bool		post;
-	RestTemplate *path;
+	Template *path;
 	RestParams	params;
 	char	   *body;			/* JSON text with placeholders, or NULL */
 	char	   *size_param;
@@ -168,15 +168,15 @@ typedef struct RestDefinition
 	RestPath   *gone;
 	/* incremental */
 	char	   *since_param;	/* NULL: not by a parameter */
-	RestTemplate *since;
+	Template *since;
 	RestPlace	since_in;
 	RestPath   *delta;			/* NULL: not by links */
-	RestTemplate *start_path;
+	Template *start_path;
 	int		   *reset_status;
 	int			nreset_status;
 	bool		delta_partial;
 	/* get */
-	RestTemplate *get_path;		/* NULL: there is none */
+	Template *get_path;		/* NULL: there is none */
 	RestParams	get_params;
 	RestPath   *get_record;
 	int		   *not_found;
@@ -291,13 +291,11 @@ extern RestDefinition *rest_definition_compile(const char *definition, const cha
 
 extern JsonParser *rest_parser(const RestState *state);
 extern void rest_problem(RestState *state, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
-extern char *rest_text(const JsonParser *json, uint32 node);
-extern char *rest_member_text(const JsonParser *json, uint32 object, const char *key);
 
-extern char *rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values);
-extern char *rest_render_plain(RestState *state, const RestTemplate *t);
-extern char *rest_fixed_url(RestState *state, const RestTemplate *t);
-extern char *rest_base_url(RestState *state, const RestTemplate *t);
+extern char *rest_render(RestState *state, const Template *t, TemplateEncoder literals, TemplateEncoder values);
+extern char *rest_render_plain(RestState *state, const Template *t);
+extern char *rest_fixed_url(RestState *state, const Template *t);
+extern char *rest_base_url(RestState *state, const Template *t);
 extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
 extern char *rest_follow(RestState *state, const char *reference, const char **error_class);

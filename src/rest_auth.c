@@ -28,8 +28,10 @@
 
 #include "crypto.h"
 #include "crypto_memory.h"
+#include "json_value.h"
 #include "rest.h"
 #include "shmem_token.h"
+#include "template.h"
 #include "time_text.h"
 #include "wait.h"
 
@@ -189,7 +191,7 @@ auth_claim(StringInfo out, const char *name, const char *value)
 
 /* Renders an optional template; false with the problem noted when that fails. */
 static bool
-auth_optional(RestState *state, const RestTemplate *t, char **value)
+auth_optional(RestState *state, const Template *t, char **value)
 {
 	*value = NULL;
 	if (t == NULL)
@@ -473,7 +475,7 @@ auth_find(RestState *state, const RestPath *path, JsonParser *json)
 {
 	PageValue	value = rest_find(state, path, json, JSON_ROOT, state->side[0]);
 
-	return value.node ? rest_text(value.json, value.node) : NULL;
+	return value.node ? json_value_text(value.json, value.node) : NULL;
 }
 
 /* What RFC 6749 (5.2) has in an error, fit to be told; NULL: the answer has none. */
@@ -481,8 +483,8 @@ static char *
 auth_error(RestState *state, const JsonParser *json)
 {
 	bool		object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
-	char	   *code = object ? rest_member_text(json, JSON_ROOT, "error") : NULL;
-	char	   *description = object ? rest_member_text(json, JSON_ROOT, "error_description") : NULL;
+	char	   *code = object ? json_member_text(json, JSON_ROOT, "error") : NULL;
+	char	   *description = object ? json_member_text(json, JSON_ROOT, "error_description") : NULL;
 	char	   *error = code ? code : description;
 
 	if (code && description)
@@ -501,7 +503,7 @@ auth_members(const JsonParser *json)
 	initStringInfo(&names);
 	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS; i = nodes[nodes[i].next].next)
 	{
-		char	   *name = rest_text(json, i);
+		char	   *name = json_value_text(json, i);
 
 		if (name)
 			appendStringInfo(&names, "%s\"%.40s\"", n++ ? ", " : "", name);

@@ -15,7 +15,9 @@
 #include "mb/pg_wchar.h"
 
 #include "clean.h"
+#include "json_value.h"
 #include "rest.h"
+#include "template.h"
 
 /* In bytes, where validate_definition counts characters. */
 #define DEFINITION_MAX_BYTES	(1024 * 1024)
@@ -64,26 +66,6 @@ definition_excerpt(const char *text)
 	return psprintf("\"%.*s%s\"", kept, text, kept < len ? "…" : "");
 }
 
-/* rest_text is a string's characters, or the literal of a number or boolean; palloc'd, NULL for anything else. */
-char *
-rest_text(const JsonParser *json, uint32 node)
-{
-	const JsonNode *value = &json->nodes[node];
-	uint32		len = value->end - value->start;
-	char	   *text;
-
-	if (node == 0 || value->type == JSON_NULL || value->type == JSON_OBJECT || value->type == JSON_ARRAY ||
-		(value->flags & JSON_F_BAD_ESCAPE))
-		return NULL;
-	text = palloc(len + 1);
-	if (value->type == JSON_STRING)
-		len = json_string_decode(json, value, text);
-	else
-		memcpy(text, json->text + value->start, len);
-	text[len] = '\0';
-	return text;
-}
-
 /* A member that is null is as if it were not there. */
 static uint32
 definition_member(Reader *r, uint32 object, const char *key)
@@ -94,14 +76,6 @@ definition_member(Reader *r, uint32 object, const char *key)
 		return 0;
 	node = json_member(r->json, object, key, strlen(key));
 	return node != 0 && r->json->nodes[node].type == JSON_NULL ? 0 : node;
-}
-
-char *
-rest_member_text(const JsonParser *json, uint32 object, const char *key)
-{
-	if (object == 0 || json->nodes[object].type != JSON_OBJECT)
-		return NULL;
-	return rest_text(json, json_member(json, object, key, strlen(key)));
 }
 
 /* A text; NULL when it is absent. */
@@ -117,7 +91,7 @@ definition_text(Reader *r, uint32 object, const char *key)
 		definition_wrong(key, "is not a text");
 	if (value->end - value->start > DEFINITION_MAX_TEXT)
 		definition_wrong(key, "is too long");
-	return rest_text(r->json, node);
+	return json_value_text(r->json, node);
 }
 
 /* A text that names something; NULL when it is absent. */
@@ -194,7 +168,7 @@ definition_list(Reader *r, uint32 object, const char *key, uint32 most)
 static int64
 definition_number(Reader *r, uint32 node, const char *key, int64 min, int64 max)
 {
-	char	   *text = r->json->nodes[node].type == JSON_NUMBER ? rest_text(r->json, node) : NULL;
+	char	   *text = r->json->nodes[node].type == JSON_NUMBER ? json_value_text(r->json, node) : NULL;
 	char	   *end = text;
 	int64		value = 0;
 
@@ -233,30 +207,30 @@ definition_bool(Reader *r, uint32 object, const char *key, bool otherwise)
 }
 
 static bool
-definition_allows(RestPieceType type, Placeholders allowed)
+definition_allows(TemplatePieceType type, Placeholders allowed)
 {
 	switch (type)
 	{
-		case REST_LITERAL:
-		case REST_CONFIG:
+		case TEMPLATE_LITERAL:
+		case TEMPLATE_CONFIG:
 			return true;
-		case REST_SECRET:
+		case TEMPLATE_SECRET:
 			return (allowed & ALLOW_SECRET) != 0;
-		case REST_SINCE:
-		case REST_SINCE_EPOCH:
+		case TEMPLATE_SINCE:
+		case TEMPLATE_SINCE_EPOCH:
 			return (allowed & ALLOW_SINCE) != 0;
-		case REST_PARENT:
+		case TEMPLATE_PARENT:
 			return (allowed & ALLOW_PARENT) != 0;
-		case REST_EXTERNAL_ID:
+		case TEMPLATE_EXTERNAL_ID:
 			return (allowed & ALLOW_EXTERNAL_ID) != 0;
 	}
 	return false;
 }
 
-static RestTemplate *
+static Template *
 definition_template_of(const char *text, Placeholders allowed)
 {
-	RestTemplate *t = rest_template_parse(text);
+	Template *t = template_parse(text);
 
 	if (t == NULL)
 		definition_error(psprintf("a placeholder in %s is malformed", definition_excerpt(text)));
@@ -266,7 +240,7 @@ definition_template_of(const char *text, Placeholders allowed)
 	return t;
 }
 
-static RestTemplate *
+static Template *
 definition_template(Reader *r, uint32 object, const char *key, Placeholders allowed)
 {
 	char	   *text = definition_text(r, object, key);
@@ -314,7 +288,7 @@ definition_paths(Reader *r, uint32 object, const char *key, const char *otherwis
 		{
 			if (nodes[i].type != JSON_STRING)
 				definition_wrong(key, "is not a path");
-			paths.paths[paths.n++] = definition_path_of(rest_text(r->json, i));
+			paths.paths[paths.n++] = definition_path_of(json_value_text(r->json, i));
 		}
 		if (paths.n == 0)
 			definition_wrong(key, "is empty");
@@ -344,11 +318,11 @@ definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool o
 	{
 		RestParam  *param = &list.params[list.n];
 		uint32		value = nodes[i].next;
-		char	   *text = rest_text(r->json, value);
+		char	   *text = json_value_text(r->json, value);
 
 		if (nodes[value].type == JSON_NULL)
 			continue;
-		param->name = rest_text(r->json, i);
+		param->name = json_value_text(r->json, i);
 		if (param->name == NULL || *param->name == '\0' || text == NULL || (only_texts && nodes[value].type != JSON_STRING) ||
 			nodes[value].end - nodes[value].start > DEFINITION_MAX_TEXT)
 			definition_wrong(key, "has a member that cannot be used");
@@ -471,7 +445,7 @@ definition_top(Reader *r, RestDefinition *d)
 	{
 		if (nodes[i].type != JSON_STRING)
 			definition_wrong("allow_hosts", "has something else than a text");
-		d->allow_hosts[d->nallow_hosts++] = rest_text(r->json, i);
+		d->allow_hosts[d->nallow_hosts++] = json_value_text(r->json, i);
 	}
 	d->max_pages = (int) definition_whole(r, limits, "max_pages", 1, 100000, 100000);
 	d->requests_per_minute = (int) definition_whole(r, limits, "requests_per_minute", 1, 100000, 0);
@@ -566,7 +540,7 @@ definition_exclude_name(Reader *r, uint32 node, StringInfo path)
 {
 	if (r->json->nodes[node].type != JSON_STRING)
 		definition_wrong("exclude", "has something else than a name");
-	appendStringInfoString(path, rest_text(r->json, node));
+	appendStringInfoString(path, json_value_text(r->json, node));
 }
 
 /* A name, or names from the outside in; a NUL, which no key holds, stands between them. */
@@ -615,7 +589,7 @@ definition_parent_attributes(Reader *r, RestDefinition *d)
 
 	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
 	{
-		char	   *text = r->json->nodes[i].type == JSON_STRING ? rest_text(r->json, i) : NULL;
+		char	   *text = r->json->nodes[i].type == JSON_STRING ? json_value_text(r->json, i) : NULL;
 
 		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
 		{

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "crypto_memory.h"
+#include "json_value.h"
 #include "rest_link.h"
 #include "rest_reading.h"
 
@@ -53,7 +54,7 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
-	text = rest_text(value.json, value.node);
+	text = json_value_text(value.json, value.node);
 	if (*text == '\0')
 		return NULL;
 	return json_text ? pnstrdup(value.json->text + node->start, node->end - node->start) : text;

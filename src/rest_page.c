@@ -15,6 +15,8 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "bytes.h"
+#include "json_value.h"
 #include "rest_reading.h"
 
 /* reading_failed notes what is wrong with the answer; false. */
@@ -109,7 +111,7 @@ reading_whole(Reading *r, const RestPath *path, bool *failed)
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
 	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
-		text = rest_text(value.json, value.node);
+		text = json_value_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
 	number = strtod(text, &end);

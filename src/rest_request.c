@@ -18,7 +18,9 @@
 
 #include "crypto_memory.h"
 #include "guc.h"
+#include "json_value.h"
 #include "rest.h"
+#include "template.h"
 #include "time_text.h"
 
 #define REQUEST_MAX_CONFIG	(2000 * 4)
@@ -106,11 +108,11 @@ request_parent_value(RestState *state, const RestParent *parent, const char *nam
 			return NULL;
 		state->parent_parsed = parent;
 	}
-	return rest_member_text(state->parent_json, JSON_ROOT, name + 11);
+	return json_member_text(state->parent_json, JSON_ROOT, name + 11);
 }
 
 static const char *
-request_lookup(void *arg, const RestPiece *piece)
+request_lookup(void *arg, const TemplatePiece *piece)
 {
 	RestState  *state = arg;
 	const SourceSpec *spec = &state->source->spec;
@@ -119,22 +121,22 @@ request_lookup(void *arg, const RestPiece *piece)
 	CHECK_FOR_INTERRUPTS();
 	switch (piece->type)
 	{
-		case REST_CONFIG:
+		case TEMPLATE_CONFIG:
 			{
-				char	   *text = rest_member_text(state->config, JSON_ROOT, piece->text);
+				char	   *text = json_member_text(state->config, JSON_ROOT, piece->text);
 
 				/* A longer one was not let into the table. */
 				return text && strlen(text) <= REQUEST_MAX_CONFIG ? text : NULL;
 			}
-		case REST_SECRET:
+		case TEMPLATE_SECRET:
 			return source_secret(state->source, piece->text, &refused);
-		case REST_SINCE:
+		case TEMPLATE_SINCE:
 			return spec->modified_since;
-		case REST_SINCE_EPOCH:
+		case TEMPLATE_SINCE_EPOCH:
 			return spec->modified_since ? request_epoch(spec->modified_since) : NULL;
-		case REST_PARENT:
+		case TEMPLATE_PARENT:
 			return request_parent_value(state, rest_parent(state), piece->text);
-		case REST_EXTERNAL_ID:
+		case TEMPLATE_EXTERNAL_ID:
 			return state->external_id;
 		default:
 			return NULL;
@@ -143,14 +145,14 @@ request_lookup(void *arg, const RestPiece *piece)
 
 /* At most so many bytes a template's text has, however it is encoded. */
 static size_t
-request_room(RestState *state, const RestTemplate *t)
+request_room(RestState *state, const Template *t)
 {
 	size_t		room = 1;
 
 	for (int i = 0; i < t->npieces; i++)
 	{
-		const RestPiece *piece = &t->pieces[i];
-		const char *value = piece->type == REST_LITERAL ? piece->text : request_lookup(state, piece);
+		const TemplatePiece *piece = &t->pieces[i];
+		const char *value = piece->type == TEMPLATE_LITERAL ? piece->text : request_lookup(state, piece);
 
 		room += value ? 3 * strlen(value) : 0;
 	}
@@ -163,31 +165,31 @@ request_room(RestState *state, const RestTemplate *t)
  * before.  False, with the problem noted, when that cannot be done.
  */
 static bool
-request_render(RestState *state, const RestTemplate *t, StringInfo out, RestEncoder literals, RestEncoder values)
+request_render(RestState *state, const Template *t, StringInfo out, TemplateEncoder literals, TemplateEncoder values)
 {
-	const RestPiece *missing;
+	const TemplatePiece *missing;
 	const char *refused;
 	bool		done;
 
 	if (t->secret)
 		enlargeStringInfo(out, (int) request_room(state, t));
-	done = rest_template_render(t, out, literals, values, request_lookup, state, &missing);
+	done = template_render(t, out, literals, values, request_lookup, state, &missing);
 	if (t->secret)
 		crypto_wipe_with(CurrentMemoryContext, out->data, out->len + 1);
 	if (done)
 		return true;
-	if (missing->type == REST_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
+	if (missing->type == TEMPLATE_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
 	{
 		if (refused)
 			rest_problem(state, "configuration", "%s", refused);
 		else
 			rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
 	}
-	else if (missing->type == REST_CONFIG && request_lookup(state, missing) == NULL)
+	else if (missing->type == TEMPLATE_CONFIG && request_lookup(state, missing) == NULL)
 		rest_problem(state, "configuration", "the connector's config has no \"%s\" that can be used", missing->text);
-	else if (missing->type == REST_PARENT && request_lookup(state, missing) == NULL)
+	else if (missing->type == TEMPLATE_PARENT && request_lookup(state, missing) == NULL)
 		rest_problem(state, "parent", "the parent record has no %s", missing->text);
-	else if (missing->type == REST_LITERAL || request_lookup(state, missing) == NULL)
+	else if (missing->type == TEMPLATE_LITERAL || request_lookup(state, missing) == NULL)
 		rest_problem(state, "configuration", "a placeholder of the definition has no value");
 	else
 		rest_problem(state, "configuration", "the value of \"%s\" holds control characters", missing->text ? missing->text : "since");
@@ -196,7 +198,7 @@ request_render(RestState *state, const RestTemplate *t, StringInfo out, RestEnco
 
 /* rest_render is a template's text, palloc'd; NULL with the problem noted when it has none. */
 char *
-rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestEncoder values)
+rest_render(RestState *state, const Template *t, TemplateEncoder literals, TemplateEncoder values)
 {
 	StringInfoData out;
 
@@ -205,7 +207,7 @@ rest_render(RestState *state, const RestTemplate *t, RestEncoder literals, RestE
 }
 
 char *
-rest_render_plain(RestState *state, const RestTemplate *t)
+rest_render_plain(RestState *state, const Template *t)
 {
 	return rest_render(state, t, request_as_it_is, request_as_it_is);
 }
@@ -218,7 +220,7 @@ request_value(RestState *state, const RestParam *param)
 
 /* rest_fixed_url is the text of base_url or token_url, checked, and as it is written. */
 char *
-rest_fixed_url(RestState *state, const RestTemplate *t)
+rest_fixed_url(RestState *state, const Template *t)
 {
 	char	   *url = rest_render_plain(state, t);
 	const char *problem;
@@ -237,7 +239,7 @@ rest_fixed_url(RestState *state, const RestTemplate *t)
 
 /* rest_base_url is the text of base_url, which a path follows. */
 char *
-rest_base_url(RestState *state, const RestTemplate *t)
+rest_base_url(RestState *state, const Template *t)
 {
 	char	   *url = rest_fixed_url(state, t);
 
@@ -289,8 +291,8 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 
 	if (nodes[node].type == JSON_STRING)
 	{
-		char	   *text = rest_text(json, node);
-		RestTemplate *t = text ? rest_template_parse(text) : NULL;
+		char	   *text = json_value_text(json, node);
+		Template *t = text ? template_parse(text) : NULL;
 
 		if (t == NULL)
 			rest_problem(state, "configuration", "the definition's body has a text that cannot be used");
@@ -344,7 +346,7 @@ request_body(RestState *state, const RequestParts *parts)
 	appendStringInfoChar(&out, '{');
 	for (uint32 i = json->nodes[JSON_ROOT].child; i != 0; i = json->nodes[json->nodes[i].next].next)
 	{
-		char	   *name = rest_text(json, i);
+		char	   *name = json_value_text(json, i);
 		bool		ours = name == NULL;
 
 		for (int k = 0; k < parts->n; k++)
@@ -396,7 +398,7 @@ request_for_parent(const RestState *state)
 }
 
 static char *
-request_path(RestState *state, const RestTemplate *path)
+request_path(RestState *state, const Template *path)
 {
 	char	   *base = rest_base_url(state, state->def->base_url);
 	char	   *text = base ? rest_render(state, path, request_path_literal, request_encoded) : NULL;

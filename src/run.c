@@ -24,14 +24,18 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "bytes.h"
 #include "clean.h"
 #include "db.h"
 #include "db_lock.h"
+#include "db_value.h"
 #include "flohsync.h"
 #include "guc.h"
 #include "run.h"
+#include "run_pages.h"
 #include "run_state.h"
 #include "shmem.h"
+#include "store.h"
 
 #define RUN_PURGE_BATCH			5000
 #define RUN_FINISH_ATTEMPTS		100
@@ -145,7 +149,7 @@ run_start_work(void *arg)
 		int			n;
 
 		filter_prepare(&run->setup.filter);
-		n = store_load_seen_cursors(run->setup.pass_id, &hashes, run->context);
+		n = pages_seen_cursors(run->setup.pass_id, &hashes, run->context);
 		pass_know_cursors(run, hashes, n);
 		pfree(hashes);
 		MemoryContextSwitchTo(old);
@@ -161,7 +165,7 @@ run_hash_ignore(const RunSetup *setup)
 
 	for (int i = 0; i < setup->nhash_ignore; i++)
 		paths[i] = (Slice) {setup->hash_ignore[i], strlen(setup->hash_ignore[i])};
-	return store_text_array(paths, setup->nhash_ignore);
+	return db_text_array(paths, setup->nhash_ignore);
 }
 
 /* run_start: false when there is nothing to do. */
@@ -221,7 +225,7 @@ run_settle_work(void *arg)
 	{
 		if (guard == RUN_FILTER_CHANGED)
 			run_unread(run, "the filter rules were changed during the run");
-		overlap = run->unread ? NULL : store_pass_overlap(run->id, run->context);
+		overlap = run->unread ? NULL : pages_overlap(run->id, run->context);
 		if (overlap)
 			run_unread(run, overlap);
 		store_settle_pass(run->id, run->complete, &work->result, run->context);

@@ -10,6 +10,7 @@
 #include "apply.h"
 #include "memory_page.h"
 #include "page.h"
+#include "run_pages.h"
 #include "source.h"
 #include "store.h"
 

@@ -4,7 +4,7 @@
  *
  * An origin is scheme://host, with the port unless it is the scheme's own (RFC
  * 6454).  A secret is bound to the origins that its connector had when it was
- * set (store_secret.c).  Whether it may be used is decided twice: before a
+ * set (source_secret_store.c).  Whether it may be used is decided twice: before a
  * request is put together, from what config and definition say, so that the
  * reason can be told; and, whatever these say, from the address that a request
  * is about to be sent to.
@@ -13,7 +13,10 @@
  */
 #include "postgres.h"
 
-#include "rest.h"
+#include "json_value.h"
+#include "json_value.h"
+#include "source.h"
+#include "template.h"
 
 typedef struct OriginList
 {
@@ -46,9 +49,9 @@ origin_add(OriginList *list, const char *url)
 }
 
 static const char *
-origin_lookup(void *arg, const RestPiece *piece)
+origin_lookup(void *arg, const TemplatePiece *piece)
 {
-	return piece->type == REST_CONFIG ? rest_member_text(arg, JSON_ROOT, piece->text) : NULL;
+	return piece->type == TEMPLATE_CONFIG ? json_member_text(arg, JSON_ROOT, piece->text) : NULL;
 }
 
 static bool
@@ -62,14 +65,14 @@ origin_append(StringInfo out, const char *value)
 static void
 origin_add_template(OriginList *list, const char *text, JsonParser *config)
 {
-	RestTemplate *t = text ? rest_template_parse(text) : NULL;
-	const RestPiece *missing;
+	Template *t = text ? template_parse(text) : NULL;
+	const TemplatePiece *missing;
 	StringInfoData url;
 
 	if (t == NULL)
 		return;
 	initStringInfo(&url);
-	if (rest_template_render(t, &url, origin_append, origin_append, origin_lookup, config, &missing))
+	if (template_render(t, &url, origin_append, origin_append, origin_lookup, config, &missing))
 		origin_add(list, url.data);
 }
 
@@ -92,8 +95,8 @@ origin_add_definition(OriginList *list, const char *text, JsonParser *config)
 	if (json == NULL)
 		return;
 	nodes = json->nodes;
-	origin_add_template(list, rest_member_text(json, JSON_ROOT, "base_url"), config);
-	origin_add_template(list, rest_member_text(json, json_member(json, JSON_ROOT, "auth", 4), "token_url"), config);
+	origin_add_template(list, json_member_text(json, JSON_ROOT, "base_url"), config);
+	origin_add_template(list, json_member_text(json, json_member(json, JSON_ROOT, "auth", 4), "token_url"), config);
 	/* Links may lead to these, and the credentials with them; see rest_follow(). */
 	http = json_member(json, JSON_ROOT, "http", 4);
 	if (http != 0 && nodes[http].type == JSON_OBJECT)
@@ -102,7 +105,7 @@ origin_add_definition(OriginList *list, const char *text, JsonParser *config)
 		return;
 	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
 	{
-		char	   *host = rest_text(json, i);
+		char	   *host = json_value_text(json, i);
 
 		if (host)
 			origin_add(list, psprintf("https://%s", host));
@@ -120,7 +123,7 @@ source_origins(const char *kind, const char *config, const char *definition, cha
 	JsonParser *json = origin_parse(config);
 
 	if (json != NULL && strcmp(kind, source_kind_command.name) == 0)
-		origin_add(&list, rest_member_text(json, JSON_ROOT, "url"));
+		origin_add(&list, json_member_text(json, JSON_ROOT, "url"));
 	else if (json != NULL && strcmp(kind, source_kind_rest.name) == 0)
 		origin_add_definition(&list, definition, json);
 	*origins = list.items;

@@ -26,12 +26,13 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "bytes.h"
 #include "clean.h"
 #include "db.h"
 #include "page.h"
 #include "run_as.h"
+#include "source_spec.h"
 #include "sqlfn_cache.h"
-#include "store.h"
 
 static Oid
 function_owner(Oid function)
@@ -160,7 +161,7 @@ fetch_from_upstream(const CacheKey *key, Jsonb **value)
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
-	found = store_source_spec(connector, TextDatumGetCString(key->type), &spec, context);
+	found = source_read_spec(connector, TextDatumGetCString(key->type), &spec, context);
 	SPI_finish();
 	if (!found)
 		fetch_failed(key, NULL, "the connector does not exist any more");

@@ -17,12 +17,13 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "bytes.h"
 #include "clean.h"
 #include "db.h"
 #include "guc.h"
 #include "http.h"
 #include "page.h"
-#include "store.h"
+#include "source_spec.h"
 
 #define TEST_ATTRIBUTES_BYTES	20000
 #define TEST_FAULTS				3
@@ -196,7 +197,7 @@ test_type_guarded(const char *connector, const char *type, StringInfo out)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		store_source_spec(connector, type, &spec, context);
+		source_read_spec(connector, type, &spec, context);
 		spec.page_size = 1;
 		spec.probe = true;
 		spec.in_transaction = true;

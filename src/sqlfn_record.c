@@ -17,7 +17,12 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "apply.h"
+#include "clean.h"
 #include "db.h"
+#include "record_changes.h"
+#include "record_faults.h"
+#include "record_rules.h"
 #include "upsert.h"
 
 #define UPSERT_ERRORS	100		/* of the records that upsert_resources() set aside, so many are told */
@@ -33,7 +38,7 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 {
 	static DbQuery query = {
 		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end, c.last_full_pass_at,"
-		" " STORE_HASH_IGNORE("c") ", " STORE_REHASH("c")
+		" " RULES_HASH_IGNORE("c") ", " RULES_REHASH("c")
 		" from (select _flohsync.connector_id($1) as id) i left join flohsync.connector_sync_config c"
 		" on c.connector_id = i.id and c.resource_type = $2",
 		2, {TEXTOID, TEXTOID}
@@ -47,7 +52,7 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	if (isnull)
 		confirmed_at = 0;
 	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull), db_bool(0, 5));
-	store_hold_connector(scope->apply.connector);
+	changes_hold_connector(scope->apply.connector);
 }
 
 static void
@@ -69,7 +74,7 @@ record_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOu
 	upsert_apply(scope, page, counts, outcomes);
 	for (int k = 0; k < 3; k++)
 		if (scope->changes.n[k] > 0)
-			store_note_changes(scope->apply.connector, scope->apply.resource_type, scope->changes.ids[k], scope->changes.n[k], kinds[k]);
+			changes_note(scope->apply.connector, scope->apply.resource_type, scope->changes.ids[k], scope->changes.n[k], kinds[k]);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
@@ -117,7 +122,7 @@ record_tell_faults(StringInfo out, const UpstreamPage *page)
 		appendStringInfo(out, "%s{\"index\": %u, \"externalId\": ", i ? ", " : "", fault->position);
 		if (fault->external_id.data)
 		{
-			const char *id = store_sanitize(fault->external_id.data, fault->external_id.len, STORE_PAYLOAD_BYTES, &len);
+			const char *id = clean_id(fault->external_id.data, fault->external_id.len, RECORD_FAULT_BYTES, &len);
 
 			escape_json(out, pnstrdup(id, len));
 		}
@@ -162,7 +167,7 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	if (page.nfaults > 0)
 	{
 		record_tell_faults(&text, &page);
-		store_add_upsert_faults(scope.apply.connector, scope.apply.resource_type, page.faults, page.nfaults);
+		record_faults_of_upsert(scope.apply.connector, scope.apply.resource_type, page.faults, page.nfaults);
 	}
 	appendStringInfoChar(&text, '}');
 	result = SPI_datumTransfer(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)), false, -1);

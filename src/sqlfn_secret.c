@@ -14,8 +14,8 @@
 #include "crypto.h"
 #include "db.h"
 #include "hooks_log.h"
-#include "store.h"
-#include "store_secret.h"
+#include "record_changes.h"
+#include "source_secret_store.h"
 #include "table_check.h"
 
 #define SECRET_MAX_BYTES	65536
@@ -56,8 +56,8 @@ secret_store(Datum connector, const char *name, const char *value)
 				 errdetail("What was given for it is not shown, since it may be the secret."),
 				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
 	id = SPI_datumTransfer(db_value(0, 1, &isnull), false, UUID_LEN);
-	store_hold_connector(id);
-	store_put_secret(id, name, value);
+	changes_hold_connector(id);
+	secrets_put(id, name, value);
 	if (value)
 	{
 		Datum		v[2] = {id, CStringGetTextDatum(name)};
@@ -128,7 +128,7 @@ flohsync_rotate_secrets(PG_FUNCTION_ARGS)
 	/* A secret that is hidden would be lost with the old key. */
 	table_check(InvalidOid);
 	SPI_connect();
-	n = store_rotate_secrets();
+	n = secrets_rotate();
 	SPI_finish();
 	PG_RETURN_INT64(n);
 }

@@ -29,12 +29,14 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "bytes.h"
 #include "clean.h"
 #include "db.h"
+#include "db_value.h"
 #include "guc.h"
 #include "outbox.h"
+#include "record_changes.h"
 #include "sqlfn_webhook.h"
-#include "store.h"
 #include "table_check.h"
 #include "time_text.h"
 #include "webhook.h"
@@ -201,7 +203,7 @@ webhook_take(const Webhook *hook)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("webhook cannot be taken: the body is not a JSON object"),
 				 errhint("%s", hint)));
-	store_hold_connector(hook->connector);
+	changes_hold_connector(hook->connector);
 	if (webhook_seen_before(hook))
 		return webhook_answer("duplicate", false);
 	webhook_forget();
@@ -220,7 +222,7 @@ webhook_take(const Webhook *hook)
 		webhook_refuse("action", "is none that is known", hint);
 	/* Also of a record that is not stored, or newer here: what the cache has may not be what the upstream has. */
 	if (!r.told_cache)
-		outbox_add(hook->connector, PointerGetDatum(r.type), store_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
+		outbox_add(hook->connector, PointerGetDatum(r.type), db_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
 	return webhook_answer(ignored ? "ignored" : action, changed);
 }
 

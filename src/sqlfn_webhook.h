@@ -8,6 +8,7 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "bytes.h"
 #include "filter.h"
 #include "page.h"
 #include "run_as.h"

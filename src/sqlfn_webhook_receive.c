@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "bytes.h"
 #include "crypto.h"
 #include "db.h"
 #include "flohsync.h"
@@ -20,7 +21,7 @@
 #include "memory_page.h"
 #include "outbox.h"
 #include "sqlfn_webhook.h"
-#include "store_secret.h"
+#include "source_secret_store.h"
 #include "table_check.h"
 #include "webhook.h"
 
@@ -182,7 +183,7 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	table_check(InvalidOid);
 	SPI_connect();
 	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
-	secrets = store_webhook_secrets(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
+	secrets = secrets_of_webhook(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
 	why = webhook_verify_with(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
 	source_wipe_secrets(secrets, nsecrets);
 	if (why)

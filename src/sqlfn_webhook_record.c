@@ -21,11 +21,12 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "apply.h"
 #include "clean.h"
 #include "db.h"
 #include "filter.h"
+#include "record_rules.h"
 #include "sqlfn_webhook.h"
-#include "store.h"
 #include "webhook.h"
 #include "webhook_keys.h"
 
@@ -36,7 +37,7 @@ static Datum
 webhook_rules(WebhookRecord *r)
 {
 	static DbQuery query = {
-		"select " STORE_HASH_IGNORE("c") ", c.filter_rules is not null, " STORE_FILTER_COLUMNS("c")
+		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS("c")
 		" from flohsync.connector_sync_config c where c.connector_id = $1 and c.resource_type = $2",
 		2, {UUIDOID, TEXTOID}
 	};
@@ -48,7 +49,7 @@ webhook_rules(WebhookRecord *r)
 	r->filtered = db_bool(0, 2);
 	if (r->filtered)
 	{
-		store_get_filter(0, 3, &r->filter, CurrentMemoryContext);
+		rules_get_filter(0, 3, &r->filter, CurrentMemoryContext);
 		filter_prepare(&r->filter);
 	}
 	return db_value(0, 1, &isnull);
@@ -67,7 +68,7 @@ webhook_scope(WebhookRecord *r)
 		" _flohsync.names_users(c) or _flohsync.tells_records(c) or (select true from flohsync.connector_sync_match m"
 		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
 		" c.last_full_pass_at,"
-		" c.hash_ignore is not null or c.filter_rules is not null, " STORE_REHASH("c")
+		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH("c")
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
 		2, {UUIDOID, TEXTOID}, .by_index = true
 	};

@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "apply.h"
 #include "upsert.h"
 
 /*

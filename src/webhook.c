@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 #endif
 
+#include "bytes.h"
 #include "crypto.h"
 #include "time_text.h"
 #include "webhook.h"

@@ -7,6 +7,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "bytes.h"
 #include "page.h"
 
 #define WEBHOOK_MAX_BODY		(1024 * 1024)

@@ -23,6 +23,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "bytes.h"
 #include "webhook_keys.h"
 
 static const char *const plain_keys[] = {"displayName", "email"};

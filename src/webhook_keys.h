@@ -8,6 +8,7 @@
 #include "utils/jsonb.h"
 
 #include "datatype/timestamp.h"
+#include "bytes.h"
 #include "page.h"
 
 #define WEBHOOK_MAX_KEYS	64

@@ -32,9 +32,9 @@
 #include "guc.h"
 #include "outbox.h"
 #include "run.h"
+#include "run_queue.h"
 #include "shmem.h"
 #include "shmem_hindrance.h"
-#include "store.h"
 #include "table_check.h"
 #include "worker.h"
 
@@ -192,7 +192,7 @@ worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
 
 	db_begin("looking for runs");
 	*more = false;
-	candidates = store_open_runs(&n);
+	candidates = queue_open_runs(&n);
 	for (int i = 0; i < n && !*more; i++)
 	{
 		if (found)
@@ -226,8 +226,8 @@ worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampT
 		db_begin("looking for what is due");
 		/* One at a time, so that runs are queued in the order in which they were due. */
 		if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
-			store_enqueue_due();
-		*next_due = store_next_due();
+			queue_enqueue_due();
+		*next_due = queue_next_due();
 		db_commit();
 		/* What is due and could not be queued is locked by somebody. */
 		if (*next_due <= GetCurrentTimestamp())
@@ -351,7 +351,7 @@ flohsync_worker_main(Datum arg)
 		if (flohsync_run_retention > 0)
 		{
 			db_begin("purging history");
-			store_purge_history(flohsync_run_retention);
+			queue_purge_history(flohsync_run_retention);
 			db_commit();
 		}
 		worker_look_at_outbox(ticket.database);

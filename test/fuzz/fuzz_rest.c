@@ -9,7 +9,7 @@
 #include "page.h"
 #include "rest_link.h"
 #include "rest_path.h"
-#include "rest_template.h"
+#include "template.h"
 #include "keep.h"
 
 jmp_buf    *shim_catch;
@@ -71,7 +71,7 @@ fuzz_path(const uint8_t *data, size_t size)
 }
 
 static const char *
-lookup(void *arg, const RestPiece *piece)
+lookup(void *arg, const TemplatePiece *piece)
 {
 	CHECK(piece->text != NULL);
 	return "v";
@@ -88,11 +88,11 @@ static void
 fuzz_text(const uint8_t *data, size_t size, bool link)
 {
 	char	   *text = copy(data, size);
-	RestTemplate *t;
-	const RestPiece *missing;
+	Template *t;
+	const TemplatePiece *missing;
 
 	keep_begin();
-	t = link ? NULL : rest_template_parse(text);
+	t = link ? NULL : template_parse(text);
 	if (link)
 	{
 		bool		malformed = false;
@@ -105,7 +105,7 @@ fuzz_text(const uint8_t *data, size_t size, bool link)
 		StringInfoData out;
 
 		initStringInfo(&out);
-		CHECK(rest_template_render(t, &out, put, put, lookup, NULL, &missing));
+		CHECK(template_render(t, &out, put, put, lookup, NULL, &missing));
 		CHECK(out.len <= (int) strlen(text));
 	}
 	keep_end();

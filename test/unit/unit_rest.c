@@ -12,7 +12,7 @@
 #include "page.h"
 #include "rest_link.h"
 #include "rest_path.h"
-#include "rest_template.h"
+#include "template.h"
 
 typedef struct Found
 {
@@ -156,13 +156,13 @@ test_links(void)
 }
 
 static const char *
-lookup(void *arg, const RestPiece *piece)
+lookup(void *arg, const TemplatePiece *piece)
 {
 	static const char *const names[] = {
-		[REST_CONFIG] = "{{secret.x}}", [REST_SECRET] = "s", [REST_SINCE] = "2026", [REST_SINCE_EPOCH] = "1", [REST_PARENT] = "p",
+		[TEMPLATE_CONFIG] = "{{secret.x}}", [TEMPLATE_SECRET] = "s", [TEMPLATE_SINCE] = "2026", [TEMPLATE_SINCE_EPOCH] = "1", [TEMPLATE_PARENT] = "p",
 	};
 
-	return piece->type == REST_EXTERNAL_ID ? NULL : names[piece->type];
+	return piece->type == TEMPLATE_EXTERNAL_ID ? NULL : names[piece->type];
 }
 
 static bool
@@ -198,19 +198,19 @@ test_templates(void)
 
 	for (size_t i = 0; i < lengthof(cases); i++)
 	{
-		RestTemplate *t = rest_template_parse(cases[i].text);
-		const RestPiece *missing = NULL;
+		Template *t = template_parse(cases[i].text);
+		const TemplatePiece *missing = NULL;
 		StringInfoData out;
 
 		initStringInfo(&out);
 		if (t == NULL)
 			is("malformed", cases[i].result, cases[i].text);
-		else if (!rest_template_render(t, &out, as_it_is, in_brackets, lookup, NULL, &missing))
+		else if (!template_render(t, &out, as_it_is, in_brackets, lookup, NULL, &missing))
 			is("missing", cases[i].result, cases[i].text);
 		else
 			is(out.data, cases[i].result, cases[i].text);
 	}
-	ok(rest_template_parse("{{secret.x}}")->secret && !rest_template_parse("{{config.x}}")->secret, "a template knows of its secrets");
+	ok(template_parse("{{secret.x}}")->secret && !template_parse("{{config.x}}")->secret, "a template knows of its secrets");
 }
 
 /* A page of mapped records: externalId $.id, displayName $.name, attributes $; gone: $.gone. */

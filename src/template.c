@@ -1,5 +1,5 @@
 /*
- * rest_template.c
+ * template.c
  *	  Texts with placeholders: {{config.x}}, {{since|epoch}} and so on.
  *
  * A value that is put in is never looked at for placeholders again.
@@ -10,7 +10,7 @@
 #include "postgres.h"
 #endif
 
-#include "rest_template.h"
+#include "template.h"
 
 static char *
 template_copy(const char *data, size_t len)
@@ -23,17 +23,17 @@ template_copy(const char *data, size_t len)
 }
 
 static bool
-template_piece(RestPiece *piece, const char *name, size_t len)
+template_piece(TemplatePiece *piece, const char *name, size_t len)
 {
 	static const struct
 	{
 		const char *word;
-		RestPieceType type;
+		TemplatePieceType type;
 		bool		named;
 	}			words[] = {
-		{"config.", REST_CONFIG, true}, {"secret.", REST_SECRET, true}, {"parent.", REST_PARENT, true},
-		{"since", REST_SINCE, false}, {"since|epoch", REST_SINCE_EPOCH, false},
-		{"external_id", REST_EXTERNAL_ID, false},
+		{"config.", TEMPLATE_CONFIG, true}, {"secret.", TEMPLATE_SECRET, true}, {"parent.", TEMPLATE_PARENT, true},
+		{"since", TEMPLATE_SINCE, false}, {"since|epoch", TEMPLATE_SINCE_EPOCH, false},
+		{"external_id", TEMPLATE_EXTERNAL_ID, false},
 	};
 
 	for (size_t i = 0; i < lengthof(words); i++)
@@ -49,16 +49,16 @@ template_piece(RestPiece *piece, const char *name, size_t len)
 	return false;
 }
 
-/* rest_template_parse returns NULL for a text whose placeholders are not what they should be. */
-RestTemplate *
-rest_template_parse(const char *text)
+/* template_parse returns NULL for a text whose placeholders are not what they should be. */
+Template *
+template_parse(const char *text)
 {
-	RestTemplate *t = palloc0(sizeof(RestTemplate));
+	Template *t = palloc0(sizeof(Template));
 	int			room = 1;
 
 	for (const char *p = text; (p = strstr(p, "{{")) != NULL; p += 2)
 		room += 2;
-	t->pieces = palloc0(sizeof(RestPiece) * room);
+	t->pieces = palloc0(sizeof(TemplatePiece) * room);
 	while (*text)
 	{
 		const char *open = strstr(text, "{{");
@@ -68,7 +68,7 @@ rest_template_parse(const char *text)
 		{
 			size_t		len = open ? open - text : strlen(text);
 
-			t->pieces[t->npieces].type = REST_LITERAL;
+			t->pieces[t->npieces].type = TEMPLATE_LITERAL;
 			t->pieces[t->npieces++].text = template_copy(text, len);
 			text += len;
 			continue;
@@ -76,7 +76,7 @@ rest_template_parse(const char *text)
 		close = strstr(open, "}}");
 		if (close == NULL || !template_piece(&t->pieces[t->npieces], open + 2, close - open - 2))
 			return NULL;
-		if (t->pieces[t->npieces].type == REST_SECRET)
+		if (t->pieces[t->npieces].type == TEMPLATE_SECRET)
 			t->secret = true;
 		t->npieces++;
 		text = close + 2;
@@ -84,17 +84,17 @@ rest_template_parse(const char *text)
 	return t;
 }
 
-/* rest_template_render appends the text; false when a value is missing, or cannot stand there. */
+/* template_render appends the text; false when a value is missing, or cannot stand there. */
 bool
-rest_template_render(const RestTemplate *t, StringInfo out, RestEncoder literals, RestEncoder values,
-					 RestLookup lookup, void *arg, const RestPiece **missing)
+template_render(const Template *t, StringInfo out, TemplateEncoder literals, TemplateEncoder values,
+					 TemplateLookup lookup, void *arg, const TemplatePiece **missing)
 {
 	for (int i = 0; i < t->npieces; i++)
 	{
-		const RestPiece *piece = &t->pieces[i];
-		const char *value = piece->type == REST_LITERAL ? piece->text : lookup(arg, piece);
+		const TemplatePiece *piece = &t->pieces[i];
+		const char *value = piece->type == TEMPLATE_LITERAL ? piece->text : lookup(arg, piece);
 
-		if (value == NULL || !(piece->type == REST_LITERAL ? literals : values) (out, value))
+		if (value == NULL || !(piece->type == TEMPLATE_LITERAL ? literals : values) (out, value))
 		{
 			*missing = piece;
 			return false;

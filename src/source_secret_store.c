@@ -1,5 +1,5 @@
 /*
- * store_secret.c
+ * source_secret_store.c
  *	  Secrets of connectors: encrypted in their table, in clear in memory.
  *
  * What the table holds is nonce, AES-256-GCM ciphertext and tag.  With it are
@@ -26,7 +26,7 @@
 #include "crypto_key.h"
 #include "crypto_memory.h"
 #include "db.h"
-#include "store_secret.h"
+#include "source_secret_store.h"
 
 #define SECRET_UNBOUND_FORMAT	1	/* of old: bound to no origin */
 #define SECRET_FORMAT			2
@@ -200,9 +200,9 @@ secret_origin_array(const SecretPlace *place)
 	return PointerGetDatum(construct_array(elements, place->norigins, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* store_put_secret stores a secret, for the address that the connector has now; without a value it removes it. */
+/* secrets_put stores a secret, for the address that the connector has now; without a value it removes it. */
 void
-store_put_secret(Datum connector, const char *name, const char *value)
+secrets_put(Datum connector, const char *name, const char *value)
 {
 	static DbQuery remove = {
 		"delete from _flohsync.connector_secret where connector_id = $1 and name = $2",
@@ -281,13 +281,13 @@ secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, Memor
 }
 
 /*
- * store_read_secrets puts a connector's secrets into the spec of a source, in
+ * secrets_read puts a connector's secrets into the spec of a source, in
  * memory of the context; who closes the source wipes them.  One that cannot be
  * decrypted has a problem instead of a value, and one that was set for another
  * kind or address is refused.
  */
 void
-store_read_secrets(Datum connector, SourceSpec *spec, MemoryContext context)
+secrets_read(Datum connector, SourceSpec *spec, MemoryContext context)
 {
 	static DbQuery query = {
 		"select " SECRET_COLUMNS("s") " from _flohsync.connector_secret s where s.connector_id = $1 order by s.name",
@@ -299,13 +299,13 @@ store_read_secrets(Datum connector, SourceSpec *spec, MemoryContext context)
 }
 
 /*
- * store_webhook_secrets gives those that verify webhooks, and no others, of the
+ * secrets_of_webhook gives those that verify webhooks, and no others, of the
  * connector of a name or an id: for who does not know yet whether there is one.
  * Where there is none, another one's are read and forgotten, for as much time as
  * that takes.  id is what the name was found to be, or NULL.  Wipe them.
  */
 SourceSecret *
-store_webhook_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
+secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 {
 	static DbQuery query = {
 		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text = pg_catalog.lower($1),"
@@ -343,11 +343,11 @@ store_webhook_secrets(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *
 }
 
 /*
- * store_rotate_secrets encrypts all secrets anew, with the current key; all or
+ * secrets_rotate encrypts all secrets anew, with the current key; all or
  * none.  Each stays bound to what it was set for.
  */
 int64
-store_rotate_secrets(void)
+secrets_rotate(void)
 {
 	static DbQuery query = {
 		"select " SECRET_COLUMNS("s") ", s.connector_id, d.name"
