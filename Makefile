@@ -12,7 +12,9 @@ TOP := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
 EXTENSION = flohsync
 FLOHSYNC_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(TOP)/flohsync.control)
 MODULE_big = flohsync
-OBJS = $(patsubst $(TOP)/%.c,%.o,$(wildcard $(TOP)/src/*.c))
+OBJS = $(patsubst $(TOP)/%.c,%.o,$(wildcard $(TOP)/src/*/*.c))
+# The folders of src/ are described in src/README.md.
+OBJ_DIRS = $(sort $(dir $(OBJS)))
 DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
 INSTALL_SQL = $(sort $(wildcard $(TOP)/sql/[0-9][0-9]_*.sql))
 INSTALL_JSON = $(wildcard $(TOP)/sql/*.json $(TOP)/sql/templates/*.json)
@@ -21,7 +23,7 @@ EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build
 
 PG_CONFIG ?= pg_config
 # Up to PostgreSQL 15, PGDLLEXPORT is empty unless we say what it means.
-PG_CPPFLAGS = -DFLOHSYNC_VERSION=\"$(FLOHSYNC_VERSION)\" \
+PG_CPPFLAGS = -I$(TOP)/src -DFLOHSYNC_VERSION=\"$(FLOHSYNC_VERSION)\" \
 	-D'PGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CFLAGS = -std=gnu11 -fvisibility=hidden -Wall -Wextra $(if $(WERROR),-Werror) \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
@@ -66,7 +68,7 @@ override CFLAGS += $(HARDENING_CFLAGS)
 override LDFLAGS += $(HARDENING_LDFLAGS)
 endif
 
-$(OBJS): $(wildcard $(TOP)/src/*.h) $(TOP)/flohsync.control | $(CURDIR)/src
+$(OBJS): $(wildcard $(TOP)/src/*/*.h) $(TOP)/flohsync.control | $(OBJ_DIRS)
 
 # One script from topic files, in the order of their names.  A line
 # "--:include FILE" stands for the text of that file.
@@ -75,7 +77,7 @@ sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) | $(CURDIR
 		close("$(TOP)/sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
 	mv $@.tmp $@
 
-$(CURDIR)/src $(CURDIR)/sql:
+$(OBJ_DIRS) $(CURDIR)/sql:
 	mkdir -p $@
 
 sanitize:

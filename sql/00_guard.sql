@@ -65,7 +65,7 @@ BEGIN
   END IF;
 
   -- Roles that nobody logs in as: the owner of all objects, and one without rights
-  -- for code of others that has no role of its own (src/run_as.c).
+  -- for code of others that has no role of its own (src/base/run_as.c).
   FOREACH worker IN ARRAY ARRAY['flohsync_owner', 'flohsync_nobody'] LOOP
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
       BEGIN

@@ -3,7 +3,7 @@
 -- Everything in the two schemas belongs to flohsync_owner.  Public functions
 -- run as that role, so inside them it is current_user; whom they act for is the
 -- caller, and what the caller may do is decided here.  Functions that need to
--- know the caller come in two halves (src/run_as.c, src/sqlfn_rights.c).
+-- know the caller come in two halves (src/base/run_as.c, src/entry/rights.c).
 --
 -- Who may call a function or read a table is declared right behind it, with
 -- _flohsync.allow().  grant_reader() and grant_manager() give what is declared,
@@ -35,7 +35,7 @@ RETURN (SELECT r.rolsuper OR pg_catalog.pg_has_role(r.oid, _role,
           FROM pg_catalog.pg_roles r WHERE r.oid = _flohsync.acting_role());
 COMMENT ON FUNCTION _flohsync.may_act_as(oid) IS 'Whether the acting role could take another one with SET ROLE';
 
--- Roles in tables (src/sqlfn_rights.c).
+-- Roles in tables (src/entry/rights.c).
 
 CREATE TYPE _flohsync.role;
 CREATE FUNCTION _flohsync.role_in(cstring) RETURNS _flohsync.role

@@ -12,7 +12,7 @@ CREATE FUNCTION _flohsync.wake() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
 COMMENT ON FUNCTION _flohsync.wake() IS 'After commit, has a worker look for due runs in this database';
 
--- Locks that nobody else can take; src/db_lock.h has what each is for, and their order.
+-- Locks that nobody else can take; src/base/db_lock.h has what each is for, and their order.
 CREATE FUNCTION _flohsync.lock(_class text, _key text, _shared boolean) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_lock';
 COMMENT ON FUNCTION _flohsync.lock(text, text, boolean) IS 'Takes a lock until the end of the transaction: connector, queue, matching, user changes or address';

@@ -5,7 +5,7 @@
 -- A secret belongs to the origins that its connector had when it was set; they
 -- are authenticated with the ciphertext.  One that the connector has come to
 -- have since makes it void, one that is gone does not.  What verifies webhooks
--- belongs to none.  In SQL that is told (usable); src/source_origin.c enforces it.
+-- belongs to none.  In SQL that is told (usable); src/source/origin.c enforces it.
 
 CREATE TABLE _flohsync.connector_secret (
   connector_id uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,

@@ -1,7 +1,7 @@
 -- Kept figures: how many records and matches there are.
 --
 -- Counting a million rows takes a third of a second.  So each statement that
--- changes their number leaves a row that says by how many (src/sqlfn_tally.c),
+-- changes their number leaves a row that says by how many (src/entry/tally.c),
 -- and now and then several such rows are folded into one.  A figure is the sum
 -- of the rows that one sees: exact in every snapshot, right after a rollback, a
 -- crash and a restore, and no transaction waits for another one because of it.

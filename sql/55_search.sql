@@ -1,7 +1,7 @@
 -- Lists: pages of records and matches, in the order of an index, searched or not.
 --
 -- What is searched for is folded, and so is what it is looked for in (src/
--- sqlfn_search.c).  A search that finds little fetches all of it, with the indexes
+-- src/entry/search.c).  A search that finds little fetches all of it, with the indexes
 -- of enable_search() without reading the rest; one that finds much walks the list
 -- in its order until a page is full.  Which it is, is not guessed from statistics,
 -- which tables that were just loaded have not, but tried with the first rows.

@@ -1,6 +1,6 @@
 -- Tables behind the cache and the webhooks.
 
--- The columns of these three are read by src/outbox.c, in this order.
+-- The columns of these three are read by src/record/outbox.c, in this order.
 CREATE TABLE _flohsync.cache_state (
   id         boolean PRIMARY KEY DEFAULT true CHECK (id),
   server     bigint,

@@ -1,4 +1,4 @@
--- The cache of single records in Redis (src/cache.c).
+-- The cache of single records in Redis (src/cache/cache.c).
 
 CREATE FUNCTION flohsync.cache_get(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE c VOLATILE SECURITY DEFINER

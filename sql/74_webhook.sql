@@ -1,6 +1,6 @@
 -- Webhooks: what an upstream tells of by itself.
 --
--- sqlfn_webhook.c reads and verifies a delivery, and stores a record; here is
+-- src/webhook/webhook.c reads and verifies a delivery, and stores a record; here is
 -- what it does to the tables beside that.
 --
 -- Which of two pieces of news is newer?

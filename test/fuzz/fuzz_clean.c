@@ -8,9 +8,9 @@
 
 #include "mb/pg_wchar.h"
 
-#include "canonical.h"
-#include "clean.h"
-#include "json.h"
+#include "base/clean.h"
+#include "json/canonical.h"
+#include "json/json.h"
 
 jmp_buf    *shim_catch;
 

@@ -10,7 +10,7 @@
 
 #include <time.h>
 
-#include "cron.h"
+#include "base/cron.h"
 #include "keep.h"
 
 jmp_buf    *shim_catch = NULL;

@@ -5,8 +5,8 @@
  */
 #include "shim.h"
 
-#include "canonical.h"
-#include "json.h"
+#include "json/canonical.h"
+#include "json/json.h"
 
 jmp_buf    *shim_catch;
 

@@ -5,9 +5,9 @@
  */
 #include "shim.h"
 
-#include "json.h"
+#include "json/json.h"
 #include "mb/pg_wchar.h"
-#include "page.h"
+#include "page/page.h"
 
 jmp_buf    *shim_catch;
 

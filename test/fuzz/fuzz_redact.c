@@ -11,7 +11,7 @@
 
 #include "mb/pg_wchar.h"
 
-#include "redact.h"
+#include "net/redact.h"
 
 jmp_buf    *shim_catch;
 

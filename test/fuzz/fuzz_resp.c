@@ -10,8 +10,8 @@
 
 #include <hiredis/hiredis.h>
 
-#include "guc_redis.h"
-#include "redis_reply.h"
+#include "base/guc_redis.h"
+#include "net/redis_reply.h"
 
 jmp_buf    *shim_catch = NULL;
 

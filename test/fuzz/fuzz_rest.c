@@ -6,10 +6,10 @@
 #include "shim.h"
 
 #include "mb/pg_wchar.h"
-#include "page.h"
-#include "rest_link.h"
-#include "rest_path.h"
-#include "template.h"
+#include "page/page.h"
+#include "rest/link.h"
+#include "rest/path.h"
+#include "source/template.h"
 #include "keep.h"
 
 jmp_buf    *shim_catch;

@@ -8,11 +8,11 @@
 #include <ctype.h>
 #include <netinet/in.h>
 
-#include "guc_networks.h"
-#include "http.h"
+#include "base/guc_networks.h"
+#include "net/http.h"
 #include "keep.h"
-#include "outbound.h"
-#include "rest_link.h"
+#include "net/outbound.h"
+#include "rest/link.h"
 
 jmp_buf    *shim_catch = NULL;
 

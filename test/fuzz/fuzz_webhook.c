@@ -16,10 +16,10 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-#include "crypto.h"
+#include "net/crypto.h"
 #include "keep.h"
-#include "time_text.h"
-#include "webhook.h"
+#include "base/time_text.h"
+#include "webhook/verify.h"
 
 jmp_buf    *shim_catch = NULL;
 

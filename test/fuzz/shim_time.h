@@ -1,7 +1,7 @@
 /*
  * shim_time.h
  *	  Stands in for the backend's calendar (utils/datetime.h), so that cron.c
- *	  and webhook.c can be built into plain programs.  Time zones are whatever
+ *	  and webhook/verify.c can be built into plain programs.  Time zones are whatever
  *	  the program makes of pg_tz.
  */
 #ifndef FLOHSYNC_SHIM_TIME_H

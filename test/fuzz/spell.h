@@ -10,7 +10,7 @@
 
 #include "lib/stringinfo.h"
 
-#include "crypto.h"
+#include "net/crypto.h"
 
 typedef enum Spelling
 {

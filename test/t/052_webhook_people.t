@@ -283,7 +283,7 @@ is(state_of('fire@example.com'), 'deleted', 'the next run deactivates him');
 is($f->sql("select count(*) from flohsync.sync_error where (run_id is null) = (connector_id is null)"), 0, 'an error is a run\'s or a webhook\'s');
 
 #
-# Plans that a session keeps (sqlfn_kept.c): for each settings their own, more of
+# Plans that a session keeps (src/entry/cached_plan.c): for each settings their own, more of
 # them than it has places for, and one that is running when it is needed again.
 #
 begin();

@@ -10,10 +10,10 @@
 
 #include <time.h>
 
-#include "canonical.h"
-#include "json.h"
+#include "json/canonical.h"
+#include "json/json.h"
 #include "mb/pg_wchar.h"
-#include "page.h"
+#include "page/page.h"
 
 jmp_buf    *shim_catch;
 

@@ -8,9 +8,9 @@
 
 #include <math.h>
 
-#include "canonical.h"
-#include "json.h"
-#include "page.h"
+#include "json/canonical.h"
+#include "json/json.h"
+#include "page/page.h"
 #include "tables.h"
 
 jmp_buf    *shim_catch;

@@ -12,7 +12,7 @@
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 
-#include "crypto.h"
+#include "net/crypto.h"
 #include "keys.h"
 
 /* Bytes of hex digits, in one of a few buffers. */

@@ -6,7 +6,7 @@
  */
 #include "unit.h"
 
-#include "outbound.h"
+#include "net/outbound.h"
 
 /* Everybody's. */
 static const char *const public_addresses[] = {

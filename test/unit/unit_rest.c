@@ -8,11 +8,11 @@
  */
 #include "unit.h"
 
-#include "canonical.h"
-#include "page.h"
-#include "rest_link.h"
-#include "rest_path.h"
-#include "template.h"
+#include "json/canonical.h"
+#include "page/page.h"
+#include "rest/link.h"
+#include "rest/path.h"
+#include "source/template.h"
 
 typedef struct Found
 {

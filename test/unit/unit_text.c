@@ -7,8 +7,8 @@
 
 #include <time.h>
 
-#include "clean.h"
-#include "redact.h"
+#include "base/clean.h"
+#include "net/redact.h"
 #include "spell.h"
 
 static const char *

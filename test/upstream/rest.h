@@ -1,7 +1,7 @@
 /*
  * rest.h
  *	  The same records as other services would list them.  See rest.c
- *	  (paths and single records), rest_list.c (styles of paging), rest_auth.c
+ *	  (paths and single records), rest_list.c (styles of paging), src/rest/auth.c
  *	  (who may ask) and jwt.c (signed assertions).
  */
 #ifndef UPSTREAM_REST_H

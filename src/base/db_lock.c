@@ -1,0 +1,147 @@
+/*
+ * db_lock.c
+ *	  The only place that takes locks of our own: advisory locks of the lock
+ *	  manager, in classes that no SQL function of PostgreSQL can name.  Which
+ *	  there are is in db_lock.h.
+ *
+ * With a public key, as pg_advisory_lock() takes it, any role that can connect
+ * could keep everybody waiting for ever.
+ *
+ * A lock of a transaction goes with it.  A lock of a session goes with the
+ * process, or when code of somebody else that runs in it calls
+ * pg_advisory_unlock_all(), which knows no classes: so a worker looks again in
+ * each of its transactions (db_keep_run).
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+
+#include "base/db_lock.h"
+
+static void
+db_lock_tag(LOCKTAG *tag, DbLock lock, uint64 key)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, lock);
+}
+
+uint64
+db_lock_key(const char *text)
+{
+	return hash_bytes_extended((const unsigned char *) text, strlen(text), 0);
+}
+
+/* db_lock_by_name finds those that SQL may ask for by name. */
+bool
+db_lock_by_name(const char *name, DbLock *lock)
+{
+	static const struct
+	{
+		const char *name;
+		DbLock		lock;
+	}			names[] = {
+		{"connector", DB_LOCK_CONNECTOR}, {"queue", DB_LOCK_QUEUE}, {"matching", DB_LOCK_MATCHING},
+		{"user changes", DB_LOCK_USER_CHANGES}, {"address", DB_LOCK_ADDRESS},
+	};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+		if (strcmp(names[i].name, name) == 0)
+		{
+			*lock = names[i].lock;
+			return true;
+		}
+	return false;
+}
+
+/* db_lock_wait takes a lock until the end of the transaction. */
+void
+db_lock_wait(DbLock lock, uint64 key, bool shared)
+{
+	LOCKTAG		tag;
+
+	db_lock_tag(&tag, lock, key);
+	(void) LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, false);
+}
+
+/* db_lock_try does not wait: false when it cannot be had. */
+bool
+db_lock_try(DbLock lock, uint64 key, bool shared)
+{
+	LOCKTAG		tag;
+
+	db_lock_tag(&tag, lock, key);
+	return LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* db_lock_try_session: the same, exclusively and until db_unlock_session. */
+bool
+db_lock_try_session(DbLock lock, uint64 key)
+{
+	LOCKTAG		tag;
+
+	db_lock_tag(&tag, lock, key);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+db_unlock_session(DbLock lock, uint64 key)
+{
+	LOCKTAG		tag;
+
+	db_lock_tag(&tag, lock, key);
+	LockRelease(&tag, ExclusiveLock, true);
+}
+
+/*
+ * The lock of a run
+ */
+
+uint64
+db_run_lock_key(const char *connector, const char *resource_type)
+{
+	return hash_bytes_extended((const unsigned char *) connector, strlen(connector),
+							   hash_bytes_extended((const unsigned char *) resource_type,
+												   strlen(resource_type), 0));
+}
+
+/* db_lock_run: false when another process has the lock; does not wait. */
+bool
+db_lock_run(const char *connector, const char *resource_type, bool session)
+{
+	uint64		key = db_run_lock_key(connector, resource_type);
+
+	return session ? db_lock_try_session(DB_LOCK_RUN, key) : db_lock_try(DB_LOCK_RUN, key, false);
+}
+
+void
+db_unlock_run(const char *connector, const char *resource_type)
+{
+	db_unlock_session(DB_LOCK_RUN, db_run_lock_key(connector, resource_type));
+}
+
+/*
+ * db_keep_run makes sure that the session still has the lock of its run, and
+ * takes it again if it was lost.  False when another process has it now.
+ */
+bool
+db_keep_run(const char *connector, const char *resource_type)
+{
+	LOCKTAG		tag;
+
+	db_lock_tag(&tag, DB_LOCK_RUN, db_run_lock_key(connector, resource_type));
+	switch (LockAcquire(&tag, ExclusiveLock, true, true))
+	{
+		case LOCKACQUIRE_NOT_AVAIL:
+			return false;
+		case LOCKACQUIRE_OK:
+			return true;
+		default:
+			/* It was held, and is now held twice. */
+			LockRelease(&tag, ExclusiveLock, true);
+			return true;
+	}
+}

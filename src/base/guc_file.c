@@ -1,0 +1,64 @@
+/*
+ * guc_file.c
+ *	  Files that hold a secret, which settings name.
+ *
+ * Such a file must be a regular file and no link, of the server's own user and
+ * for nobody else to read, or of root and for nobody but its group (as
+ * PostgreSQL has it for TLS keys).  It is read when it is needed, so that one
+ * that was changed is the one that counts.  Nothing is raised, and nothing of
+ * what it holds is told.
+ */
+#include "postgres.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/guc_file.h"
+
+static const char *
+file_problem(const struct stat *st)
+{
+	bool		is_root = st->st_uid == 0;
+
+	if (!S_ISREG(st->st_mode))
+		return "it is not a regular file";
+	if (st->st_uid != geteuid() && !is_root)
+		return "it belongs neither to the user of the server nor to root";
+	if (st->st_mode & (is_root && geteuid() != 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO))
+		return "others than its owner may use it; its mode must be 0600";
+	return NULL;
+}
+
+ssize_t
+guc_file_read(const char *path, char *buffer, size_t size, const char **problem)
+{
+	struct stat st;
+	size_t		got = 0;
+	ssize_t		n;
+	int			fd;
+
+	*problem = NULL;
+	/* Not blocking: it may be a pipe that nobody writes to. */
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		*problem = errno == ELOOP ? "it is a symbolic link" : strerror(errno);
+	else if (fstat(fd, &st) != 0)
+		*problem = strerror(errno);
+	else
+		*problem = file_problem(&st);
+	while (*problem == NULL && got < size)
+	{
+		n = read(fd, buffer + got, size - got);
+		if (n > 0)
+			got += n;
+		else if (n == 0)
+			break;
+		else if (errno != EINTR)
+			*problem = strerror(errno);
+	}
+	if (fd >= 0)
+		close(fd);
+	return *problem ? -1 : (ssize_t) got;
+}

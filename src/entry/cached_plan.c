@@ -1,0 +1,198 @@
+/*
+ * cached_plan.c
+ *	  SQL-callable: a statement whose text is made of settings, planned once.
+ *
+ * The first argument is the text, the others its parameters; the result is its
+ * only row, or the only value of that.  plpgsql's EXECUTE plans on each call, which for the matching of
+ * one record takes ten times as long as the matching.  The plan is one for a
+ * few rows by their keys, whatever the size of the tables (db.h, by_index).
+ *
+ * The statement runs with the rights of the caller, as with EXECUTE.  Nothing is
+ * taken for granted of it: that it is one, and that what it gives is what the
+ * function is declared to return, is looked at each time.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "base/db.h"
+
+/* Settings that are in use at a time, times two statements, in one session. */
+#define KEPT_STATEMENTS		32
+#define KEPT_MAX_BYTES		(1024 * 1024)
+
+typedef struct KeptStatement
+{
+	Oid			function;		/* InvalidOid: free */
+	uint32		hash;
+	uint64		used;
+	int			running;		/* a trigger may come here again */
+	char	   *sql;
+	DbQuery		query;
+} KeptStatement;
+
+static KeptStatement kept[KEPT_STATEMENTS];
+static uint64 kept_uses = 0;
+
+/* The place of a statement, or the one that was unused longest, emptied. */
+static KeptStatement *
+kept_find(Oid function, const char *sql, uint32 hash)
+{
+	KeptStatement *oldest = NULL;
+
+	for (int i = 0; i < KEPT_STATEMENTS; i++)
+	{
+		KeptStatement *k = &kept[i];
+
+		if (k->function == function && k->hash == hash && strcmp(k->sql, sql) == 0)
+			return k;
+		if (k->running == 0 && (oldest == NULL || k->used < oldest->used))
+			oldest = k;
+	}
+	if (oldest == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
+				 errmsg("triggers on what flohsync writes call it more than %d deep", KEPT_STATEMENTS)));
+	if (oldest->query.plan)
+		SPI_freeplan(oldest->query.plan);
+	if (oldest->sql)
+		pfree(oldest->sql);
+	memset(oldest, 0, sizeof(*oldest));
+	return oldest;
+}
+
+FLOHSYNC_NORETURN(static void kept_refuse(const char *what));
+
+static void
+kept_refuse(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("a statement cannot be kept: %s", what)));
+}
+
+/* Raises unless a text is one statement that reads or writes rows. */
+static void
+kept_check_text(const char *sql)
+{
+	List	   *trees = raw_parser(sql, RAW_PARSE_DEFAULT);
+	Node	   *statement;
+
+	if (list_length(trees) != 1)
+		kept_refuse("it is not one statement");
+	statement = linitial_node(RawStmt, trees)->stmt;
+	if (!IsA(statement, SelectStmt) && !IsA(statement, InsertStmt) && !IsA(statement, UpdateStmt) && !IsA(statement, DeleteStmt))
+		kept_refuse("it is neither a SELECT nor an INSERT, UPDATE or DELETE");
+	if (IsA(statement, SelectStmt) && ((SelectStmt *) statement)->intoClause)
+		kept_refuse("it has an INTO clause");
+}
+
+/* Raises unless the result of the statement is one row of what the function returns. */
+static void
+kept_check_result(FunctionCallInfo fcinfo, uint64 rows)
+{
+	TupleDesc	want = NULL;
+	TupleDesc	got = SPI_tuptable ? SPI_tuptable->tupdesc : NULL;
+	Oid			type;
+	TypeFuncClass class = get_call_result_type(fcinfo, &type, &want);
+	bool		composite = class == TYPEFUNC_COMPOSITE || class == TYPEFUNC_COMPOSITE_DOMAIN;
+
+	if (got == NULL)
+		kept_refuse("it returns no rows");
+	if (rows != 1 || SPI_tuptable->numvals != 1)
+		kept_refuse("it has returned other than one row");
+	if (got->natts != (composite ? want->natts : 1))
+		kept_refuse("it returns another number of columns than the function");
+	for (int i = 0; i < got->natts; i++)
+		if (TupleDescAttr(got, i)->atttypid != (composite ? TupleDescAttr(want, i)->atttypid : type))
+			kept_refuse("it returns columns of other types than the function");
+}
+
+static KeptStatement *
+kept_get(Oid function, const char *sql)
+{
+	uint32		hash = hash_bytes((const unsigned char *) sql, strlen(sql));
+	KeptStatement *k = kept_find(function, sql, hash);
+
+	if (k->sql == NULL)
+	{
+		Oid		   *types;
+		int			n;
+
+		kept_check_text(sql);
+		(void) get_func_signature(function, &types, &n);
+		if (n - 1 > (int) lengthof(k->query.types))
+			elog(ERROR, "a kept statement has %d parameters", n - 1);
+		memcpy(k->query.types, types + 1, sizeof(Oid) * (n - 1));
+		k->sql = MemoryContextStrdup(TopMemoryContext, sql);
+		k->query.sql = k->sql;
+		k->query.nargs = n - 1;
+		k->query.by_index = true;
+		k->hash = hash;
+		k->function = function;
+	}
+	k->used = ++kept_uses;
+	return k;
+}
+
+static pg_noinline uint64
+kept_run(KeptStatement *k, Datum *values, const char *nulls)
+{
+	volatile uint64 n = 0;
+
+	k->running++;
+	PG_TRY();
+	{
+		n = db_execute(&k->query, values, nulls);
+	}
+	PG_FINALLY();
+	{
+		k->running--;
+	}
+	PG_END_TRY();
+	return n;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_kept_statement);
+PGDLLEXPORT Datum
+flohsync_kept_statement(PG_FUNCTION_ARGS)
+{
+	KeptStatement *k;
+	text	   *sql;
+	Datum		values[lengthof(k->query.types)];
+	char		nulls[lengthof(k->query.types) + 1] = {0};
+	Datum		result;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	sql = PG_GETARG_TEXT_PP(0);
+	if (VARSIZE_ANY_EXHDR(sql) > KEPT_MAX_BYTES)
+		kept_refuse("it is too long");
+	SPI_connect();
+	k = kept_get(fcinfo->flinfo->fn_oid, text_to_cstring(sql));
+	for (int i = 0; i < k->query.nargs; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i + 1);
+		nulls[i] = PG_ARGISNULL(i + 1) ? 'n' : ' ';
+	}
+	kept_check_result(fcinfo, kept_run(k, values, nulls));
+	if (type_is_rowtype(get_func_rettype(fcinfo->flinfo->fn_oid)))
+		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc));
+	else
+	{
+		result = db_value(0, 1, &fcinfo->isnull);
+		if (!fcinfo->isnull)
+			result = SPI_datumTransfer(result, TupleDescAttr(SPI_tuptable->tupdesc, 0)->attbyval,
+									   TupleDescAttr(SPI_tuptable->tupdesc, 0)->attlen);
+	}
+	SPI_finish();
+	return result;
+}

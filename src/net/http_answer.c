@@ -1,0 +1,403 @@
+/*
+ * http_answer.c
+ *	  The second half of a request: waiting for the answer, and what it is.
+ *
+ * sent -> [redirected]* -> answered | failed.  See http.c for the rules.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "utils/timestamp.h"
+
+#include "base/clean.h"
+#include "base/flohsync.h"
+#include "base/guc.h"
+#include "net/http.h"
+#include "net/http_private.h"
+
+#define HTTP_MAX_REDIRECTS		3
+
+/* The handle's result when the request has ended. */
+static bool
+http_ended(HttpClient *client, CURLcode *result)
+{
+	CURLMsg    *message;
+	int			left;
+	bool		ended = false;
+
+	http_enter();
+	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
+	{
+		if (message->msg == CURLMSG_DONE)
+		{
+			*result = message->data.result;
+			ended = true;
+		}
+	}
+	http_leave();
+	return ended;
+}
+
+/* Has anything of this request gone out, or of the one that it was redirected from? */
+static bool
+http_was_sent(HttpClient *client)
+{
+	long		bytes = 0;
+
+	http_enter();
+	(void) curl_easy_getinfo(client->easy, CURLINFO_REQUEST_SIZE, &bytes);
+	http_leave();
+	return bytes > 0 || client->redirects > 0;
+}
+
+/*
+ * http_judge sorts libcurl's codes.  A fault of the configuration is only what
+ * was wrong before anything was sent: codes that sound like one also come for
+ * answers that make no sense, such as one that is not of HTTP at all
+ * (CURLE_UNSUPPORTED_PROTOCOL: a version 0.9 that we do not allow).
+ */
+static HttpFailure
+http_judge(HttpClient *client, CURLcode rc)
+{
+	if (client->too_large)
+		return HTTP_TOO_LARGE;
+	/* One address of a host may be blocked and the next one fine. */
+	if (rc != CURLE_OK && client->blocked[0] != '\0')
+		return HTTP_BLOCKED;
+	switch (rc)
+	{
+		case CURLE_OK:
+			return HTTP_OK;
+		case CURLE_OPERATION_TIMEDOUT:
+			return HTTP_TIMEOUT;
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_CLIENTCERT:
+			return HTTP_TLS;
+		case CURLE_URL_MALFORMAT:
+		case CURLE_UNSUPPORTED_PROTOCOL:
+			return http_was_sent(client) ? HTTP_PROTOCOL : HTTP_BAD_URL;
+		case CURLE_WEIRD_SERVER_REPLY:
+		case CURLE_BAD_CONTENT_ENCODING:
+		case CURLE_HTTP2:
+		case CURLE_HTTP2_STREAM:
+			return HTTP_PROTOCOL;
+		case CURLE_FILESIZE_EXCEEDED:
+			return HTTP_TOO_LARGE;
+		default:
+			return HTTP_NETWORK;
+	}
+}
+
+/* http_failure_class is the error class that a run gets from a failure. */
+const char *
+http_failure_class(HttpFailure failure)
+{
+	static const char *const classes[] = {
+		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_PROTOCOL] = "protocol", [HTTP_TLS] = "tls",
+		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_REDIRECT] = "http_status",
+		[HTTP_BAD_URL] = "configuration",
+	};
+
+	return classes[failure];
+}
+
+/* http_failure_passes: may the same request fare better a moment later? */
+bool
+http_failure_passes(HttpFailure failure)
+{
+	return failure == HTTP_NETWORK || failure == HTTP_TIMEOUT || failure == HTTP_PROTOCOL;
+}
+
+/* Sends the request again, to an address, within the time that it has; false: that could not be done. */
+static bool
+http_send_again(HttpClient *client, const char *url)
+{
+	CURL	   *e = client->easy;
+	int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
+
+	http_drop_request(client);
+	client->buffers[client->current].len = 0;
+	client->header_bytes = 0;
+	client->nheaders = 0;
+	http_enter();
+	if (url)
+		curl_easy_setopt(e, CURLOPT_URL, url);
+	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
+	client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+	http_leave();
+	if (client->underway)
+		http_act(client, CURL_SOCKET_TIMEOUT, 0);
+	return client->underway;
+}
+
+/* Are there credentials in the address that the answer redirects to?  Newer versions of libcurl drop them unsaid. */
+static bool
+http_location_has_user(HttpClient *client)
+{
+	const char *location = http_header(client, "Location", 0);
+	const char *authority = location ? strstr(location, "//") : NULL;
+
+	return authority != NULL && strcspn(location, "?#") > authority - location &&
+		memchr(authority + 2, '@', strcspn(authority + 2, "/\\?#")) != NULL;
+}
+
+/*
+ * http_redirect sends the request again, to where the answer says, and returns
+ * true; false when the answer is no redirect.  When it is one that is not
+ * followed, problem says why.
+ */
+static bool
+http_redirect(HttpClient *client, char *problem, size_t size)
+{
+	CURL	   *e = client->easy;
+	long		status = 0;
+	char	   *from = NULL;
+	char	   *to = NULL;
+	HttpOrigin	origin,
+				target;
+
+	http_enter();
+	curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(e, CURLINFO_EFFECTIVE_URL, &from);
+	curl_easy_getinfo(e, CURLINFO_REDIRECT_URL, &to);
+	http_leave();
+	if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) ||
+		from == NULL || to == NULL)
+		return false;
+	to = pstrdup(to);			/* libcurl's goes away */
+	if (http_url_problem(to) != NULL || http_location_has_user(client) || !http_url_origin(from, &origin) || !http_url_origin(to, &target))
+		snprintf(problem, size, "status %ld redirects to what is no address", status);
+	else if (!http_same_origin(&origin, &target))
+		snprintf(problem, size, "status %ld redirects to another origin, %s://%s:%d, and is not followed", status,
+				 target.scheme, target.host, target.port);
+	else if (!client->reads_only && status != 307 && status != 308)
+		snprintf(problem, size, "status %ld redirects a request that is not a GET, and is not followed", status);
+	else if (++client->redirects > HTTP_MAX_REDIRECTS)
+		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
+	else if (!http_send_again(client, to))
+		snprintf(problem, size, "it redirects, and that could not be followed");
+	pfree(to);
+	return client->underway && problem[0] == '\0';
+}
+
+/*
+ * http_not_encoded: some servers name an encoding that is none, such as UTF-8,
+ * for what they send as it is.  Then the request is sent again, once, without
+ * offering one, and what comes is taken as it comes.
+ */
+static bool
+http_not_encoded(HttpClient *client, CURLcode rc)
+{
+	if (rc != CURLE_BAD_CONTENT_ENCODING || client->plain || client->buffers[client->current].len > 0)
+		return false;
+	client->plain = true;
+	http_enter();
+	rc = curl_easy_setopt(client->easy, CURLOPT_ACCEPT_ENCODING, NULL);
+	http_leave();
+	return rc == CURLE_OK && http_send_again(client, NULL);
+}
+
+/* Waits for the end of the transfer under way. */
+static CURLcode
+http_wait(HttpClient *client)
+{
+	CURLcode	rc = CURLE_OK;
+
+	while (!http_ended(client, &rc))
+	{
+		WaitSocket	sockets[WAIT_MAX_SOCKETS];
+		int			n = client->nsockets;
+		long		timeout = 1000;
+		int			ready;
+
+		if (client->too_many_sockets)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("an upstream took too many connections at a time")));
+		for (int i = 0; i < n; i++)
+		{
+			sockets[i].fd = client->sockets[i].fd;
+			sockets[i].read = (client->sockets[i].what & CURL_POLL_IN) != 0;
+			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
+		}
+		if (client->deadline != 0)
+			timeout = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
+		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
+		for (int i = 0; i < n && ready > 0; i++)
+		{
+			/* An earlier action may have closed the socket. */
+			for (int k = 0; k < client->nsockets; k++)
+			{
+				if (client->sockets[k].fd == sockets[i].fd && (sockets[i].can_read || sockets[i].can_write))
+				{
+					http_act(client, sockets[i].fd,
+							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
+							 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
+					break;
+				}
+			}
+		}
+		if (client->deadline != 0 && client->deadline <= GetCurrentTimestamp())
+		{
+			client->deadline = 0;
+			http_act(client, CURL_SOCKET_TIMEOUT, 0);
+		}
+	}
+	return rc;
+}
+
+/* Says which limit an answer has passed. */
+static void
+http_say_too_large(const HttpClient *client, char *message, size_t size)
+{
+	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES)
+		snprintf(message, size, "the headers of the answer are larger than %d kB", FLOHSYNC_MAX_HEADER_BYTES / 1024);
+	else if (client->nheaders > FLOHSYNC_MAX_HEADERS)
+		snprintf(message, size, "the answer has more than %d headers", FLOHSYNC_MAX_HEADERS);
+	else if (client->max_bytes == (size_t) flohsync_http_max_response_size * 1024)
+		snprintf(message, size, "the answer is larger than flohsync.http_max_response_size (%d kB)", flohsync_http_max_response_size);
+	else
+		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
+}
+
+/* http_finish waits for the answer to the request under way. */
+void
+http_finish(HttpClient *client, HttpResponse *response)
+{
+	CURLcode	rc;
+	HttpBuffer *b = &client->buffers[client->current];
+	char		date[64] = "";
+	char		redirect[sizeof(response->message)] = "";
+
+	Assert(client->underway);
+	http_trim_buffer(&client->buffers[1 - client->current]);
+	if (client->memory)
+		client->memory_left = memory_left(client->memory);
+	do
+		rc = http_wait(client);
+	while (http_not_encoded(client, rc) || (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
+
+	memset(response, 0, offsetof(HttpResponse, status));
+	response->failure = redirect[0] ? HTTP_REDIRECT : http_judge(client, rc);
+	if (client->out_of_memory)
+	{
+		http_drop_request(client);
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	if (client->memory_exceeded)
+	{
+		http_drop_request(client);
+		http_trim_buffer(b);
+		memory_exceeded(client->memory);
+	}
+	{
+		long		status = 0;
+		struct curl_header *header;
+
+		http_enter();
+		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
+		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(date, header->value, sizeof(date));
+		response->content_type[0] = '\0';
+		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+			strlcpy(response->content_type, header->value, sizeof(response->content_type));
+		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
+		http_leave();
+		response->status = (int) status;
+	}
+	http_drop_request(client);
+	response->body = b->data ? b->data : "";
+	response->len = b->len;
+	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
+	response->started_at = client->started_at;
+	response->ms = (GetCurrentTimestamp() - client->started_at) / 1000.0;
+	switch (response->failure)
+	{
+		case HTTP_OK:
+			break;
+		case HTTP_TOO_LARGE:
+			http_say_too_large(client, response->message, sizeof(response->message));
+			break;
+		case HTTP_BLOCKED:
+			strlcpy(response->message, client->blocked, sizeof(response->message));
+			break;
+		case HTTP_REDIRECT:
+			strlcpy(response->message, redirect, sizeof(response->message));
+			break;
+		default:
+			strlcpy(response->message, client->error[0] ? client->error : curl_easy_strerror(rc),
+					sizeof(response->message));
+	}
+	/* libcurl quotes certificates, and we where a redirect leads to. */
+	clean_into(response->message, sizeof(response->message), response->message, strlen(response->message));
+}
+
+/*
+ * http_header is a header of the answer that http_finish gave last, palloc'd;
+ * the index counts headers of one name.  NULL when there is none.
+ */
+char *
+http_header(HttpClient *client, const char *name, int index)
+{
+	struct curl_header *header;
+	char	   *value = NULL;
+
+	Assert(!client->underway);
+	http_enter();
+	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		header = NULL;
+	http_leave();
+	/* Stays where it is until the next request.  Of an empty value, libcurl has the line break. */
+	if (header)
+	{
+		const char *start = header->value + strspn(header->value, " \t\r\n");
+		size_t		len = strlen(start);
+
+		while (len > 0 && strchr(" \t\r\n", start[len - 1]) != NULL)
+			len--;
+		value = pnstrdup(start, len);
+	}
+	return value;
+}
+
+/*
+ * http_retry_after_ms reads a Retry-After header, seconds or a date (RFC 9110,
+ * 10.2.3); -1 when it is neither.
+ */
+int64
+http_retry_after_ms(const char *header, time_t now)
+{
+	time_t		at;
+
+	if (header[0] >= '0' && header[0] <= '9')
+	{
+		int64		seconds = 0;
+		const char *p = header;
+
+		for (; *p >= '0' && *p <= '9'; p++)
+			seconds = Min(seconds * 10 + (*p - '0'), (int64) 1000000000);
+		seconds *= 1000;
+		/* Decimals are none of the RFC's, but some upstreams write them. */
+		if (*p == '.' && p[1] >= '0' && p[1] <= '9')
+		{
+			for (int unit = 100; *++p >= '0' && *p <= '9'; unit /= 10)
+				seconds += (*p - '0') * unit;
+			seconds++;
+		}
+		return *p == '\0' ? seconds : -1;
+	}
+	if (header[0] == '\0' || header[0] == '-')
+		return -1;
+	at = curl_getdate(header, NULL);
+	if (at == (time_t) -1)
+		return -1;
+	return Max(0, (int64) (at - now)) * 1000;
+}

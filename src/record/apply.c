@@ -1,0 +1,639 @@
+/*
+ * apply.c
+ *	  Compares the records of a page with what is stored and writes only the
+ *	  difference.  SPI must be connected.
+ *
+ * Three steps: look the keys up, insert the new ones, update the changed and
+ * the returning ones; the last two are one statement each, and only when there
+ * are any.
+ * - The lookup is no statement but a scan of the one index that fits (lookup.c).
+ * - Rows that come back are matched by key, never by position.
+ * - observed_at guards every write: what was observed later stays.  A time in
+ *   the future can only come from a clock that was set back; it guards nothing.
+ * - What was written goes into the cache's outbox (outbox.c).
+ * - An insert gives way to a tombstone that is newer than the observation.  That
+ *   is looked at again after the insert: a deletion under way meanwhile did not
+ *   see the new row, but it is committed before the insert can go on
+ *   (sql/74_webhook).
+ *
+ * A pass does not touch an unchanged row; that it was seen is in the ledger.
+ * After hash_ignore was changed, the content of rows with another hash is looked
+ * at: where it is the same by the new rule, the row gets the new hash, and counts
+ * as unchanged.
+ * Records observed singly are not in any ledger, so their rows do get the new
+ * observed_at, and are judged by the true synced_at of the stored row.  They
+ * come from a user's transaction, where an insert that meets a concurrent one
+ * must not fail: it steps aside and looks again.  In a pass it does fail, and
+ * the worker applies the page anew (run.c): inserting is cheaper that way.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/bytes.h"
+#include "base/clean.h"
+#include "base/db.h"
+#include "base/db_value.h"
+#include "base/memory_page.h"
+#include "record/apply.h"
+#include "record/lookup.h"
+#include "record/outbox.h"
+
+#define APPLY_ROUNDS	20
+#define APPLY_MANY		100
+
+/* The ids of stored rows as uuid[]. */
+static Datum
+apply_ids(const Prior *prior, const int *which, int n)
+{
+	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	Datum		array;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = prior[which[i]].id;
+	array = db_uuid_array(ids, n);
+	pfree(ids);
+	return array;
+}
+
+/* The columns of some records as arrays: id, name, e-mail, attributes, hash. */
+static void
+apply_columns(const ApplyScope *scope, const Record *records, const int *which, int n, Datum *v)
+{
+	Slice	   *slices = palloc(sizeof(Slice) * n);
+
+	for (int column = 0; column < 5; column++)
+	{
+		Size		bytes = 0;
+
+		for (int i = 0; i < n; i++)
+		{
+			const Record *r = &records[which[i]];
+
+			slices[i] = column == 0 ? r->external_id : column == 1 ? r->display_name :
+				column == 2 ? r->email :
+				column == 3 ? (scope->parser ? page_stored_attributes(scope->parser, r) : r->attributes) :
+				(Slice) {r->hash, FLOHSYNC_HASH_HEX};
+			bytes += slices[i].len + sizeof(int32) * 2;
+		}
+		/* Beside the array, PostgreSQL makes jsonb of the attributes, one after the other. */
+		memory_expect(scope->memory, bytes + scope->heaviest);
+		v[column] = db_text_array(slices, n);
+	}
+	pfree(slices);
+}
+
+#define APPLY_INSERT \
+	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at, event_at, event_keys)" \
+	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9, $10" \
+	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
+	/* The first test is made once, and mostly there is no tombstone at all. */ \
+	" where not (exists (select from _flohsync.resource_tombstone)" \
+	" and exists (select from _flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
+	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
+
+static uint64
+apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
+{
+	static DbQuery plain = {
+		APPLY_INSERT " returning external_id, num, id",
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.generic = true
+	};
+	static DbQuery yielding = {
+		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
+		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.generic = true
+	};
+	Datum		v[10] = {scope->connector, scope->resource_type};
+	char		nulls[10];
+
+	apply_columns(scope, records, which, n, v + 2);
+	v[7] = TimestampTzGetDatum(scope->observed_at);
+	v[8] = TimestampTzGetDatum(scope->event_at);
+	v[9] = PointerGetDatum(scope->event_keys);
+	memset(nulls, ' ', sizeof(nulls));
+	nulls[8] = scope->event_at == 0 ? 'n' : ' ';
+	nulls[9] = scope->event_keys == NULL ? 'n' : ' ';
+	return db_execute(scope->single ? &yielding : &plain, v, nulls);
+}
+
+/* Takes back those inserts that a deletion committed meanwhile forbids. */
+static void
+apply_bury(const ApplyScope *scope, const Record *records, Prior *prior, const int *which, int n, bool *written)
+{
+	static DbQuery query = {
+		"delete from flohsync.resource_record r where r.id = any ($1)", 1, {UUIDARRAYOID}, .by_index = true
+	};
+	int		   *dead = palloc(sizeof(int) * n);
+	int			ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
+									   scope->observed_at, scope->event_at, dead);
+	Datum		ids;
+
+	if (ndead > 0)
+	{
+		ids = apply_ids(prior, dead, ndead);
+		db_execute(&query, &ids, NULL);
+		for (int k = 0; k < ndead; k++)
+		{
+			prior[dead[k]].num = 0;
+			written[dead[k]] = false;
+		}
+	}
+	pfree(dead);
+}
+
+static uint64
+apply_update(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
+		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at), event_keys = $9"
+		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
+		" where r.id = u.id"
+		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $8, true)"
+		" returning r.external_id, r.num, r.id",
+		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.by_index = true
+	};
+	Datum		columns[5];
+	Datum		v[9];
+	char		nulls[9];
+
+	apply_columns(scope, records, which, n, columns);
+	v[0] = apply_ids(prior, which, n);
+	memcpy(v + 1, columns + 1, sizeof(Datum) * 4);
+	v[5] = TimestampTzGetDatum(scope->observed_at);
+	v[6] = TimestampTzGetDatum(scope->confirmed_at);
+	v[7] = TimestampTzGetDatum(scope->event_at);
+	memset(nulls, ' ', sizeof(nulls));
+	nulls[6] = scope->confirmed_at == 0 ? 'n' : ' ';
+	nulls[7] = scope->event_at == 0 ? 'n' : ' ';
+	v[8] = PointerGetDatum(scope->event_keys);
+	nulls[8] = scope->event_keys == NULL ? 'n' : ' ';
+	return db_execute(&query, v, nulls);
+}
+
+static uint64
+apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
+		" where r.id = u.id and r.stale_since is null"
+		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $4, true)"
+		" returning r.external_id, r.num, r.id",
+		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .by_index = true
+	};
+	Datum		v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
+		TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
+	char		nulls[5] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ', scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
+
+	return db_execute(&query, v, nulls);
+}
+
+/* Gives those rows their new hash whose content is the same by the rule of now. */
+static uint64
+apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+{
+	static DbQuery query = {
+		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
+		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else r.event_keys end"
+		" from unnest($1, $2) u(id, hash)"
+		" where r.id = u.id and r.stale_since is null"
+		" and (greatest(r.observed_at, $6) <= $5 or r.observed_at > pg_catalog.clock_timestamp())"
+		" and coalesce(r.event_at <= $7, true)"
+		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
+		" returning r.external_id, r.num, r.id",
+		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.by_index = true
+	};
+	Slice	   *hashes = palloc(sizeof(Slice) * n);
+	Datum		v[8] = {apply_ids(prior, which, n), 0, scope->hash_ignore, BoolGetDatum(scope->single),
+		TimestampTzGetDatum(scope->observed_at), TimestampTzGetDatum(scope->confirmed_at),
+		TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
+	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
+		scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
+
+	for (int i = 0; i < n; i++)
+		hashes[i] = (Slice) {records[which[i]].hash, FLOHSYNC_HASH_HEX};
+	v[1] = db_text_array(hashes, n);
+	pfree(hashes);
+	return db_execute(&query, v, nulls);
+}
+
+/* Notes which records a write returned. */
+static void
+apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *written)
+{
+	int			hint = 0;
+
+	for (uint64 r = 0; r < rows; r++)
+	{
+		Datum		row[3];
+		bool		isnull[3];
+		text	   *key;
+		int			i;
+
+		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, row, isnull);
+		key = DatumGetTextPP(row[0]);
+		/* Rows mostly come in the order of the records. */
+		if (hint < n && page_compare_ids(records[hint].external_id.data, records[hint].external_id.len,
+										 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0)
+			i = hint;
+		else
+			i = page_find_id(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+		if (i < 0)
+			continue;
+		hint = i + 1;
+		prior[i].num = DatumGetInt64(row[1]);
+		prior[i].id = *DatumGetUUIDP(row[2]);
+		written[i] = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Tells which records were changed, and how. */
+static void
+apply_tell(ApplyChanges *changes, const Prior *prior, const ApplyOutcome *outcome, int n)
+{
+	static const ApplyOutcome kinds[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
+
+	for (int k = 0; k < 3; k++)
+	{
+		changes->ids[k] = palloc(sizeof(pg_uuid_t) * n);
+		changes->n[k] = 0;
+		for (int i = 0; i < n; i++)
+			if (outcome[i] == kinds[k])
+				changes->ids[k][changes->n[k]++] = prior[i].id;
+	}
+}
+
+/*
+ * apply_invalidate has the cache forget what was written.  Of a single record
+ * that is unchanged it forgets as well: who tells us of it knows of a change.
+ * When most of a page has changed, the whole type goes instead.
+ */
+static void
+apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome, int n)
+{
+	Slice	   *ids = NULL;
+	int			changed = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED || (outcome[i] == APPLY_UNCHANGED && !scope->single))
+			continue;
+		if (ids == NULL)
+		{
+			if (!outbox_begin())
+				return;
+			ids = palloc(sizeof(Slice) * n);
+		}
+		ids[changed++] = records[i].external_id;
+	}
+	if (changed == 0)
+		return;
+	if (changed >= APPLY_MANY && changed > n / 2)
+		outbox_add_all(scope->connector, scope->resource_type);
+	else
+		outbox_add(scope->connector, scope->resource_type, db_text_array(ids, changed));
+	pfree(ids);
+}
+
+/*
+ * apply_records writes sorted records.  counts are added to; seen, with room
+ * for n more, gets the nums of all records that are stored afterwards;
+ * outcomes (or NULL) tell what became of each.
+ */
+void
+apply_records(ApplyScope *scope, const Record *records, int n,
+			  PageCounts *counts, int64 *seen, int *nseen, ApplyOutcome *outcomes)
+{
+	Prior	   *prior;
+	int		   *which[3];		/* to insert, to update, unchanged */
+	int			nwhich[3];
+	bool	   *written;
+	uint8	   *tried;			/* 1: to insert, 2: to update */
+	ApplyOutcome *outcome = outcomes;
+	instr_time	t0,
+				t1;
+
+	if (scope->changes)
+		memset(scope->changes, 0, sizeof(*scope->changes));
+	if (n == 0)
+		return;
+	prior = palloc(sizeof(Prior) * n);
+	written = palloc0(sizeof(bool) * n);
+	tried = palloc0(sizeof(uint8) * n);
+	for (int k = 0; k < 3; k++)
+		which[k] = palloc(sizeof(int) * n);
+	if (outcome == NULL)
+		outcome = palloc(sizeof(ApplyOutcome) * n);
+	memset(outcome, 0, sizeof(ApplyOutcome) * n);
+
+	for (int round = 0;; round++)
+	{
+		bool		again = false;
+
+		INSTR_TIME_SET_CURRENT(t0);
+		lookup_records(scope->connector, scope->resource_type, records, n, prior);
+		INSTR_TIME_SET_CURRENT(t1);
+		INSTR_TIME_SUBTRACT(t1, t0);
+		scope->lookup_us += INSTR_TIME_GET_MICROSEC(t1);
+
+		nwhich[0] = nwhich[1] = nwhich[2] = 0;
+		for (int i = 0; i < n; i++)
+		{
+			int			k = prior[i].num == 0 ? 0 :
+				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ? 1 : 2;
+
+			if (outcome[i] == APPLY_UNDECIDED && !(scope->absent && k > 0))
+				which[k][nwhich[k]++] = i;
+		}
+
+		INSTR_TIME_SET_CURRENT(t0);
+		if (nwhich[0] > 0)
+		{
+			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior, written);
+			apply_bury(scope, records, prior, which[0], nwhich[0], written);
+			for (int k = 0; k < nwhich[0]; k++)
+			{
+				int			i = which[0][k];
+
+				/* Not written: a tombstone stands against it, or, singly, somebody was faster. */
+				if (written[i])
+					outcome[i] = APPLY_ADDED;
+				else if (!scope->single || tried[i] & 1)
+					outcome[i] = APPLY_IGNORED;
+				else
+				{
+					tried[i] |= 1;
+					again = true;
+				}
+			}
+		}
+		if (nwhich[1] > 0 && scope->rehash)
+		{
+			int			left = 0;
+
+			apply_returned(records, n, apply_rehash(scope, records, prior, which[1], nwhich[1]), prior, written);
+			for (int k = 0; k < nwhich[1]; k++)
+			{
+				int			i = which[1][k];
+
+				if (written[i])
+					outcome[i] = APPLY_UNCHANGED;
+				else
+					which[1][left++] = i;
+			}
+			nwhich[1] = left;
+		}
+		if (nwhich[1] > 0)
+		{
+			apply_returned(records, n, apply_update(scope, records, prior, which[1], nwhich[1]), prior, written);
+			for (int k = 0; k < nwhich[1]; k++)
+			{
+				int			i = which[1][k];
+
+				/* Not written: the stored row is newer, or was deleted since it was looked up. */
+				if (written[i])
+					outcome[i] = prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
+				else if (tried[i] & 2)
+					outcome[i] = APPLY_IGNORED;
+				else
+				{
+					tried[i] |= 2;
+					again = true;
+				}
+			}
+		}
+		if (nwhich[2] > 0 && scope->single)
+			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior, written);
+		for (int k = 0; k < nwhich[2]; k++)
+		{
+			int			i = which[2][k];
+
+			outcome[i] = !scope->single || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
+		}
+		INSTR_TIME_SET_CURRENT(t1);
+		INSTR_TIME_SUBTRACT(t1, t0);
+		scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
+		if (!again || round >= APPLY_ROUNDS)
+			break;
+	}
+
+	for (int i = 0; i < n; i++)
+	{
+		if (prior[i].num != 0 && seen != NULL)
+			seen[(*nseen)++] = prior[i].num;
+		switch (outcome[i])
+		{
+			case APPLY_ADDED:
+				counts->added++;
+				break;
+			case APPLY_UPDATED:
+				counts->updated++;
+				break;
+			case APPLY_UNCHANGED:
+				counts->unchanged++;
+				break;
+			case APPLY_RESTORED:
+				counts->restored++;
+				break;
+			default:
+				counts->ignored++;
+		}
+	}
+	if (scope->changes)
+		apply_tell(scope->changes, prior, outcome, n);
+	INSTR_TIME_SET_CURRENT(t0);
+	apply_invalidate(scope, records, outcome, n);
+	INSTR_TIME_SET_CURRENT(t1);
+	INSTR_TIME_SUBTRACT(t1, t0);
+	scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
+	pfree(prior);
+	pfree(written);
+	pfree(tried);
+	for (int k = 0; k < 3; k++)
+		pfree(which[k]);
+	if (outcome != outcomes)
+		pfree(outcome);
+}
+
+/*
+ * apply_known_faults adds the nums of stored records that came again in a form
+ * that cannot be stored: they are there, so they must not go stale.
+ */
+void
+apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen)
+{
+	static DbQuery query = {
+		"select r.num from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = any ($3)",
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+	};
+	Slice	   *ids = palloc(sizeof(Slice) * Max(n, 1));
+	int			known = 0;
+	Datum		v[3] = {scope->connector, scope->resource_type};
+	uint64		rows;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (faults[i].external_id.data == NULL)
+			continue;
+		ids[known].data = clean_id(faults[i].external_id.data, faults[i].external_id.len, 2048, &ids[known].len);
+		known++;
+	}
+	if (known == 0)
+		return;
+	v[2] = db_text_array(ids, known);
+	rows = db_execute(&query, v, NULL);
+	for (uint64 r = 0; r < rows && r < (uint64) n; r++)
+		seen[(*nseen)++] = db_int64(r, 1, 0);
+}
+
+/* Ids of groups, each once: of many users' groups there are few. */
+typedef struct GroupEntry
+{
+	Slice		id;
+	uint32		hash;
+	bool		synced;			/* there is such a group, and it is not stale */
+	char		status;			/* of simplehash.h */
+} GroupEntry;
+
+static uint32
+apply_hash_slice(Slice slice)
+{
+	return hash_bytes((const unsigned char *) slice.data, slice.len);
+}
+
+#define SH_PREFIX			groupset
+#define SH_ELEMENT_TYPE		GroupEntry
+#define SH_KEY_TYPE			Slice
+#define SH_KEY				id
+#define SH_HASH_KEY(t, k)	apply_hash_slice(k)
+#define SH_EQUAL(t, a, b)	(page_compare_ids((a).data, (a).len, (b).data, (b).len) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(t, e)	((e)->hash)
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+typedef struct GroupSearch
+{
+	groupset_hash *set;
+	PageMemory *memory;
+} GroupSearch;
+
+static bool
+apply_note_group(void *arg, Slice id)
+{
+	GroupSearch *search = arg;
+	bool		found;
+
+	/* Room for when it doubles. */
+	memory_expect(search->memory, (Size) search->set->size * 2 * sizeof(GroupEntry));
+	groupset_insert(search->set, id, &found)->synced = false;
+	return false;
+}
+
+static bool
+apply_group_is_synced(void *arg, Slice id)
+{
+	GroupSearch *search = arg;
+	GroupEntry *entry = groupset_lookup(search->set, id);
+
+	return entry != NULL && entry->synced;
+}
+
+/* Asks which of the groups are synced. */
+static void
+apply_find_groups(const ApplyScope *scope, GroupSearch *search)
+{
+	Size		n = search->set->members;
+	Size		bytes = 0;
+	Slice	   *ids;
+	groupset_iterator it;
+	GroupEntry *entry;
+	uint64		rows;
+	int			k = 0;
+
+	memory_expect(search->memory, n * sizeof(Slice));
+	ids = palloc_extended(n * sizeof(Slice), MCXT_ALLOC_HUGE);
+	groupset_start_iterate(search->set, &it);
+	while ((entry = groupset_iterate(search->set, &it)) != NULL)
+	{
+		bytes += entry->id.len + sizeof(int32) * 2;
+		ids[k++] = entry->id;
+	}
+	/* The array, and as it is planned for what is in it, three copies. */
+	memory_expect(search->memory, bytes * 4);
+	lookup_synced_groups(scope->connector, db_text_array(ids, k));
+	rows = SPI_processed;
+	for (uint64 r = 0; r < rows; r++)
+	{
+		char	   *id = db_text(r, 1);
+
+		entry = groupset_lookup(search->set, (Slice) {id, (int) strlen(id)});
+		if (entry != NULL)
+			entry->synced = true;
+		pfree(id);
+	}
+	pfree(ids);
+}
+
+/* Keeps the records that are members of a group that is synced and not stale. */
+static int
+apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int n)
+{
+	GroupSearch search = {groupset_create(CurrentMemoryContext, 256, NULL), scope->memory};
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) page_group_ids(parser, &records[i], apply_note_group, &search);
+	}
+	if (search.set->members > 0)
+	{
+		apply_find_groups(scope, &search);
+		for (int i = 0; i < n; i++)
+			if (page_group_ids(parser, &records[i], apply_group_is_synced, &search))
+				records[kept++] = records[i];
+	}
+	groupset_destroy(search.set);
+	return kept;
+}
+
+/* apply_filter keeps, in place and in order, the records in scope; returns their number. */
+int
+apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser, Record *records, int n)
+{
+	int			kept = 0;
+
+	if (filter->name_pattern == NULL && filter->ngroup_ids < 0 && filter->ndomains < 0)
+		kept = n;
+	else
+		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (filter_passes(filter, &records[i]))
+				records[kept++] = records[i];
+		}
+	if (filter->member_of_synced_groups)
+		kept = apply_filter_members(scope, parser, records, kept);
+	return kept;
+}

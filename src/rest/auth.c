@@ -1,0 +1,816 @@
+/*
+ * auth.c
+ *	  Credentials of requests; tokens and the signed JWTs that they are got for.
+ *
+ * A token lives in memory of this process, and while a run uses it in memory that
+ * all share, until 60 seconds before it expires, under the SHA-256 of everything
+ * that it was asked for with: another secret never gets it.  One worker asks at a
+ * time, and the others wait for what he gets; one that is refused is not asked for
+ * anew where another worker has got one meanwhile: a new one may make that one
+ * void.  It is hidden (source_hide) from the moment it is known, and so is every
+ * credential that is made here.
+ *
+ * What a token endpoint answers may hold a token that we do not know of, when
+ * it is not where the definition says.  So of a successful answer a message has
+ * the error of RFC 6749 (5.2), the names of the members, or a web page; of any
+ * other answer the beginning.
+ *
+ * Clear texts are wiped with the memory context of the request: so a text that
+ * one is put into gets its whole room before.
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/time_text.h"
+#include "base/wait.h"
+#include "json/value.h"
+#include "net/crypto.h"
+#include "net/crypto_memory.h"
+#include "rest/rest.h"
+#include "shared/token.h"
+#include "source/template.h"
+
+#define TOKEN_SLOTS			8
+#define TOKEN_EARLY_S		60
+#define TOKEN_MAX_REFUSED	4
+#define TOKEN_SHARING_MS	150
+#define TOKEN_TURN_MS		25		/* while another worker asks, it is looked so often */
+#define TOKEN_DEFAULT_S		300
+#define TOKEN_MAX_S			(10 * 365 * 86400)
+
+#define TOKEN_MEMBERS		10		/* names of so many are told */
+#define TOKEN_ERROR_BYTES	500
+
+typedef struct TokenSlot
+{
+	unsigned char key[CRYPTO_SHA256_BYTES];
+	char	   *token;			/* NULL: free */
+	TimestampTz until;
+} TokenSlot;
+
+static TokenSlot token_slots[TOKEN_SLOTS];
+
+static void
+auth_key(const char *material, unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	if (!crypto_sha256(material, strlen(material), key))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-256")));
+}
+
+static TokenSlot *
+auth_slot(const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	for (int i = 0; i < TOKEN_SLOTS; i++)
+		if (token_slots[i].token != NULL && memcmp(token_slots[i].key, key, CRYPTO_SHA256_BYTES) == 0)
+			return &token_slots[i];
+	return NULL;
+}
+
+static void
+auth_forget(TokenSlot *slot)
+{
+	if (slot->token)
+	{
+		crypto_wipe(slot->token, strlen(slot->token));
+		pfree(slot->token);
+	}
+	memset(slot, 0, sizeof(*slot));
+}
+
+static void
+auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
+{
+	TokenSlot  *slot = auth_slot(key);
+
+	shmem_token_put(key, token, until, &state->token_held);
+	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
+		if (token_slots[i].token == NULL)
+			slot = &token_slots[i];
+	/* The one that expires first has to go. */
+	if (slot == NULL)
+		slot = &token_slots[0];
+	for (int i = 0; i < TOKEN_SLOTS && slot->token != NULL; i++)
+		if (token_slots[i].until < slot->until && auth_slot(key) == NULL)
+			slot = &token_slots[i];
+	auth_forget(slot);
+	slot->token = MemoryContextStrdup(TopMemoryContext, token);
+	slot->until = until;
+	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
+}
+
+/* The token that was kept is of no use any more. */
+static void
+auth_forget_all(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	TokenSlot  *slot = auth_slot(key);
+
+	shmem_token_put(key, NULL, 0, &state->token_held);
+	if (slot)
+		auth_forget(slot);
+}
+
+static bool
+auth_is_refused(const RestState *state, const char *token)
+{
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+
+	if (state->refreshed == 0)
+		return false;
+	auth_key(token, digest);
+	return memcmp(digest, state->refused, CRYPTO_SHA256_BYTES) == 0;
+}
+
+/*
+ * Takes a token that is there already, unless it is the one that was refused.
+ * One that only this process knows is taken, and shared, when it is this one's
+ * turn: another may be about to make it void.
+ */
+static bool
+auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], bool my_turn)
+{
+	char		shared[SHMEM_TOKEN_BYTES];
+	TimestampTz until;
+	TokenSlot  *slot = auth_slot(key);
+	const char *token = NULL;
+
+	if (shmem_token_get(key, shared, &until, &state->token_held))
+		token = shared;
+	else if (slot && my_turn && slot->until > GetCurrentTimestamp())
+	{
+		token = slot->token;
+		until = slot->until;
+		if (!auth_is_refused(state, token))
+			shmem_token_put(key, token, until, &state->token_held);
+	}
+	if (token && !auth_is_refused(state, token))
+	{
+		state->token = MemoryContextStrdup(state->source->context, token);
+		state->token_until = until;
+		source_hide(state->source, state->token);
+	}
+	else if (slot && my_turn)
+		auth_forget(slot);
+	crypto_wipe(shared, sizeof(shared));
+	return state->token != NULL;
+}
+
+/* A text in base64url. */
+static char *
+auth_base64(CryptoBase64 kind, const void *data, size_t len)
+{
+	char	   *out = palloc(CRYPTO_BASE64_SIZE(len));
+
+	crypto_base64_encode(kind, data, len, out);
+	return out;
+}
+
+static char *
+auth_basic(RestState *state, const char *user, const char *password)
+{
+	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
+	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
+
+	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
+	source_hide(state->source, encoded);
+	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
+}
+
+static void
+auth_claim(StringInfo out, const char *name, const char *value)
+{
+	if (value == NULL)
+		return;
+	appendStringInfo(out, ",\"%s\":", name);
+	escape_json(out, value);
+}
+
+/* Renders an optional template; false with the problem noted when that fails. */
+static bool
+auth_optional(RestState *state, const Template *t, char **value)
+{
+	*value = NULL;
+	if (t == NULL)
+		return true;
+	*value = rest_render_plain(state, t);
+	return *value != NULL;
+}
+
+/* Keys are often stored with their line breaks written out. */
+static char *
+auth_pem(char *key)
+{
+	char	   *out = key;
+
+	if (strchr(key, '\n') != NULL)
+		return key;
+	for (const char *p = key; *p; p++)
+	{
+		if (p[0] == '\\' && p[1] == 'n')
+		{
+			*out++ = '\n';
+			p++;
+		}
+		else
+			*out++ = *p;
+	}
+	*out = '\0';
+	return key;
+}
+
+/* A signed JWT; NULL with the problem noted. */
+static char *
+auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, const char *scope, bool with_jti)
+{
+	const RestAuth *auth = &state->def->auth;
+	CryptoAlgorithm algorithm;
+	unsigned char signature[CRYPTO_MAX_SIGNATURE];
+	size_t		signature_len;
+	StringInfoData header;
+	StringInfoData claims;
+	char	   *kid;
+	char	   *key;
+	char	   *input;
+	const char *problem;
+	time_t		now = time(NULL);
+
+	if (!auth_optional(state, auth->kid, &kid) || !auth_optional(state, auth->key, &key))
+		return NULL;
+	if (!crypto_algorithm(auth->alg, &algorithm))
+	{
+		rest_problem(state, "configuration", "the algorithm \"%s\" is not known", auth->alg);
+		return NULL;
+	}
+	initStringInfo(&header);
+	appendStringInfo(&header, "{\"alg\":\"%s\",\"typ\":\"JWT\"", auth->alg);
+	auth_claim(&header, "kid", kid);
+	appendStringInfoChar(&header, '}');
+	initStringInfo(&claims);
+	appendStringInfo(&claims, "{\"iat\":" INT64_FORMAT ",\"exp\":" INT64_FORMAT, (int64) now - 60, (int64) now + 300);
+	auth_claim(&claims, "iss", iss);
+	auth_claim(&claims, "sub", sub);
+	auth_claim(&claims, "aud", aud);
+	auth_claim(&claims, "scope", scope);
+	if (with_jti)
+	{
+		unsigned char id[16];
+
+		if (!crypto_random(id, sizeof(id)))
+			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random bytes")));
+		auth_claim(&claims, "jti", auth_base64(CRYPTO_BASE64URL, id, sizeof(id)));
+	}
+	appendStringInfoChar(&claims, '}');
+	input = psprintf("%s.%s", auth_base64(CRYPTO_BASE64URL, header.data, header.len),
+					 auth_base64(CRYPTO_BASE64URL, claims.data, claims.len));
+	auth_pem(key);
+	problem = crypto_sign(algorithm, key, strlen(key), input, strlen(input), signature, &signature_len);
+	crypto_wipe(key, strlen(key));
+	if (problem)
+	{
+		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
+		return NULL;
+	}
+	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	/* Of no use without its signature; and the beginning is that of any other, too. */
+	source_hide(state->source, strrchr(input, '.') + 1);
+	return input;
+}
+
+/* So much room a text takes in a form, with what stands between. */
+static size_t
+auth_room(const char *text)
+{
+	return text ? 3 * strlen(text) + 32 : 32;
+}
+
+static void
+auth_form(StringInfo form, const char *name, const char *value)
+{
+	if (value == NULL)
+		return;
+	if (form->len > 0)
+		appendStringInfoChar(form, '&');
+	http_url_encode(form, name);
+	appendStringInfoChar(form, '=');
+	http_url_encode(form, value);
+}
+
+/* Adds a part of what a token depends on, so that no two lists of parts come to the same. */
+static void
+auth_depends(StringInfo material, const char *part)
+{
+	if (part == NULL)
+		appendStringInfoChar(material, '-');
+	else
+		appendStringInfo(material, "%zu:%s", strlen(part), part);
+}
+
+/*
+ * The request for a token.  *material is what the token depends on, without
+ * what differs from time to time.  False with the problem noted.
+ */
+static bool
+auth_token_request(RestState *state, const char *url, StringInfo form, char **header, StringInfo material)
+{
+	const RestAuth *auth = &state->def->auth;
+	char	   *id,
+			   *secret,
+			   *scope,
+			   *iss,
+			   *sub,
+			   *aud,
+			   *key,
+			   *kid;
+	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
+	size_t		room = 0;
+	StringInfoData user;
+	StringInfoData password;
+
+	*header = NULL;
+	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->client_secret, &secret) ||
+		!auth_optional(state, auth->scope, &scope) || !auth_optional(state, auth->iss, &iss) ||
+		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
+		!auth_optional(state, auth->key, &key) || !auth_optional(state, auth->kid, &kid))
+		return false;
+	for (int i = 0; i < auth->extra.n; i++)
+	{
+		extra[i] = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
+			rest_render_plain(state, auth->extra.params[i].value);
+		if (extra[i] == NULL)
+			return false;
+		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
+	}
+	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
+		auth_room(aud) + auth_room(key) + auth_room(kid) + auth_room(auth->token_path->text) + 1000;
+	enlargeStringInfo(form, (int) room);
+	enlargeStringInfo(material, (int) (2 * room));
+	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
+	auth_depends(material, url);
+	auth_depends(material, id);
+	auth_depends(material, secret);
+	auth_depends(material, scope);
+	auth_depends(material, iss);
+	auth_depends(material, sub);
+	auth_depends(material, aud);
+	auth_depends(material, key);
+	auth_depends(material, auth->token_path->text);
+	auth_depends(material, auth->alg);
+	auth_depends(material, kid);
+	if (auth->type == REST_AUTH_JWT)
+	{
+		if (aud == NULL && !auth->bearer)
+			aud = pstrdup(url);
+		/* Made only when it is needed: see rest_authorize. */
+		auth_form(form, "grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+		return true;
+	}
+	auth_form(form, "grant_type", "client_credentials");
+	auth_form(form, "scope", scope);
+	for (int i = 0; i < auth->extra.n; i++)
+		auth_form(form, auth->extra.params[i].name, extra[i]);
+	auth_depends(material, form->data);
+	switch (auth->client_auth)
+	{
+		case REST_CLIENT_BASIC:
+			/* RFC 6749, 2.3.1: encoded as in a form, first. */
+			initStringInfo(&user);
+			initStringInfo(&password);
+			enlargeStringInfo(&password, (int) auth_room(secret));
+			http_url_encode(&user, id);
+			http_url_encode(&password, secret);
+			crypto_wipe_with(CurrentMemoryContext, password.data, password.len);
+			*header = auth_basic(state, user.data, password.data);
+			break;
+		case REST_CLIENT_BODY:
+			auth_form(form, "client_id", id);
+			auth_form(form, "client_secret", secret);
+			break;
+		case REST_CLIENT_JWT:
+			auth_form(form, "client_id", id);
+			auth_form(form, "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+			break;
+	}
+	return true;
+}
+
+/* The form does not grow where it is: see the head of this file. */
+static void
+auth_form_jwt(StringInfo form, const char *name, const char *jwt)
+{
+	StringInfoData whole;
+
+	initStringInfo(&whole);
+	enlargeStringInfo(&whole, form->len + (int) (auth_room(name) + auth_room(jwt)));
+	appendBinaryStringInfo(&whole, form->data, form->len);
+	auth_form(&whole, name, jwt);
+	crypto_wipe_with(CurrentMemoryContext, whole.data, whole.len);
+	*form = whole;
+}
+
+/* Adds the JWT that goes with a request for a token. */
+static bool
+auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
+{
+	const RestAuth *auth = &state->def->auth;
+	char	   *id,
+			   *scope,
+			   *iss,
+			   *sub,
+			   *aud;
+	char	   *jwt;
+
+	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->scope, &scope) ||
+		!auth_optional(state, auth->iss, &iss) || !auth_optional(state, auth->sub, &sub) ||
+		!auth_optional(state, auth->aud, &aud))
+		return false;
+	if (auth->type == REST_AUTH_CLIENT_CREDENTIALS)
+	{
+		if (auth->client_auth != REST_CLIENT_JWT)
+			return true;
+		jwt = auth_jwt(state, id, id, aud ? aud : url, NULL, true);
+		if (jwt == NULL)
+			return false;
+		auth_form_jwt(form, "client_assertion", jwt);
+		return true;
+	}
+	jwt = auth_jwt(state, iss, sub, aud || auth->bearer ? aud : url, scope, false);
+	if (jwt == NULL)
+		return false;
+	if (auth->bearer)
+	{
+		resetStringInfo(form);
+		*header = crypto_join(CurrentMemoryContext, "Authorization: Bearer ", jwt, "");
+	}
+	else
+		auth_form_jwt(form, "assertion", jwt);
+	return true;
+}
+
+/* How long a token is good, in seconds from now: from that many, or from the time of its end. */
+static int64
+auth_life(const char *text)
+{
+	TimestampTz at;
+	double		seconds;
+
+	if (text == NULL)
+		return TOKEN_DEFAULT_S;
+	if (time_iso(text, strlen(text), &at))
+		return Min(TIME_UNIX(at) - (int64) time(NULL), TOKEN_MAX_S);
+	if (text[0] < '0' || text[0] > '9')
+		return TOKEN_DEFAULT_S;
+	seconds = strtod(text, NULL);
+	/* No token is good for so many seconds: it is a time since 1970. */
+	if (seconds > TOKEN_MAX_S && time_unix(text, strspn(text, "0123456789"), &at))
+		return Min(TIME_UNIX(at) - (int64) time(NULL), TOKEN_MAX_S);
+	return (int64) Min(seconds, (double) TOKEN_MAX_S);
+}
+
+static char *
+auth_find(RestState *state, const RestPath *path, JsonParser *json)
+{
+	PageValue	value = rest_find(state, path, json, JSON_ROOT, state->side[0]);
+
+	return value.node ? json_value_text(value.json, value.node) : NULL;
+}
+
+/* What RFC 6749 (5.2) has in an error, fit to be told; NULL: the answer has none. */
+static char *
+auth_error(RestState *state, const JsonParser *json)
+{
+	bool		object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
+	char	   *code = object ? json_member_text(json, JSON_ROOT, "error") : NULL;
+	char	   *description = object ? json_member_text(json, JSON_ROOT, "error_description") : NULL;
+	char	   *error = code ? code : description;
+
+	if (code && description)
+		error = psprintf("%s: %s", code, description);
+	return error ? source_told(state->source, error, strlen(error), TOKEN_ERROR_BYTES) : NULL;
+}
+
+/* Names of the members of an object, as a text. */
+static char *
+auth_members(const JsonParser *json)
+{
+	const JsonNode *nodes = json->nodes;
+	StringInfoData names;
+	int			n = 0;
+
+	initStringInfo(&names);
+	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS; i = nodes[nodes[i].next].next)
+	{
+		char	   *name = json_value_text(json, i);
+
+		if (name)
+			appendStringInfo(&names, "%s\"%.40s\"", n++ ? ", " : "", name);
+	}
+	return names.data;
+}
+
+/* Says why a successful answer is of no use. */
+static void
+auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
+{
+	char	   *error = auth_error(state, json);
+	const char *path = state->def->auth.token_path->text;
+	static const char none[] = "the token endpoint's answer holds no token at";
+
+	if (error)
+		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
+	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
+		source_fail(state->source, answer, "auth", "%s %s, but %s", none, path, auth_members(json));
+	else if (json)
+		source_fail(state->source, answer, "auth", "%s %s", none, path);
+	else
+		source_fail(state->source, answer, "auth", "%s %s: it is not JSON", none, path);
+	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
+		source_show(state->source, answer);
+	else if (json == NULL && answer->content_type[0] != '\0')
+		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
+}
+
+/* A token from an answer; false with the problem noted. */
+static bool
+auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
+{
+	const RestAuth *auth = &state->def->auth;
+	JsonParser *json = rest_parser(state);
+	char	   *token = NULL;
+	char	   *error;
+	bool		good = response->status >= 200 && response->status <= 299;
+	bool		fit = true;
+
+	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) || (json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		json = NULL;
+	if (good && json)
+	{
+		token = auth_find(state, auth->token_path, json);
+		if (token)
+			crypto_wipe_with(CurrentMemoryContext, token, strlen(token));
+		for (const char *p = token; p && *p && fit; p++)
+			fit = *p > ' ' && *p <= '~';
+	}
+	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
+	{
+		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		crypto_wipe(token, strlen(token));
+		return false;
+	}
+	if (token && token[0] != '\0' && fit)
+	{
+		int64		life = auth_life(auth_find(state, auth->expires_path, json));
+
+		/* One that lives no longer than that is used for what is at hand. */
+		state->token = MemoryContextStrdup(state->source->context, token);
+		state->token_until = GetCurrentTimestamp() + Max(life - TOKEN_EARLY_S, 0) * USECS_PER_SEC;
+		source_hide(state->source, state->token);
+		if (life > TOKEN_EARLY_S)
+			auth_keep(state, key, token, state->token_until);
+		else
+			auth_forget_all(state, key);
+		return true;
+	}
+	if (!fit)
+		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+	else if (good)
+		auth_no_token(state, answer, json);
+	else
+	{
+		source_fail_status(state->source, answer, "the token endpoint", "auth");
+		error = auth_error(state, json);
+		if (error)
+			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
+	}
+	/* Cut, or of somebody else who listens there at the moment. */
+	rest_problem(state, good && json == NULL ? "bad_answer" : "auth", "%s", answer->message);
+	if (good && json == NULL)
+		state->problem.retryable = true;
+	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
+	{
+		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
+		state->problem.retryable = true;
+		state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
+	}
+	return false;
+}
+
+/*
+ * Waits until this worker is the one that asks for a token of a key; true: there
+ * is one already.  Others that ask in vain, one after the other, do not hold it
+ * up for longer than two of them can.
+ */
+static bool
+auth_await_turn(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
+{
+	int64		one = (state->def->timeout_ms + TOKEN_TURN_MS) * INT64CONST(1000);
+	TimestampTz patience = GetCurrentTimestamp() + 2 * one;
+
+	for (;;)
+	{
+		TimestampTz now;
+
+		if (auth_find_token(state, key, false))
+			return true;
+		now = GetCurrentTimestamp();
+		if (shmem_token_claim(key, now + one) || now >= patience)
+			break;
+		wait_ms(TOKEN_TURN_MS, WAIT_RETRY);
+	}
+	/* It may have come just before the claim. */
+	return auth_find_token(state, key, true);
+}
+
+static bool
+auth_get_token(RestState *state)
+{
+	char	   *url = rest_fixed_url(state, state->def->auth.token_url);
+	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
+	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
+	HttpResponse response;
+	StringInfoData form;
+	StringInfoData material;
+	SourceAnswer answer = {0};
+	unsigned char key[CRYPTO_SHA256_BYTES];
+	const char *refused;
+	bool		got;
+
+	if (url == NULL)
+		return false;
+	initStringInfo(&form);
+	initStringInfo(&material);
+	if (!auth_token_request(state, url, &form, &headers[1], &material))
+		return false;
+	crypto_wipe_with(CurrentMemoryContext, form.data, form.len);
+	auth_key(material.data, key);
+	crypto_wipe(material.data, material.len);
+	memcpy(state->token_key, key, sizeof(key));
+	if (auth_await_turn(state, key))
+	{
+		shmem_token_unclaim();
+		return true;
+	}
+	if (!auth_add_jwt(state, url, &form, &headers[1]))
+	{
+		shmem_token_unclaim();
+		return false;
+	}
+	refused = source_may_send(state->source, url);
+	if (refused)
+	{
+		shmem_token_unclaim();
+		rest_problem(state, "configuration", "%s", refused);
+		return false;
+	}
+	if (headers[1])
+		request.nheaders++;
+	request.body = form.data;
+	request.body_len = form.len;
+	request.timeout_ms = state->def->timeout_ms;
+	if (state->token_client == NULL)
+		state->token_client = http_client_create();
+	http_start(state->token_client, &request);
+	http_finish(state->token_client, &response);
+	crypto_wipe(form.data, form.len);
+	if (!source_take(state->source, &answer, &response, "token endpoint"))
+	{
+		shmem_token_unclaim();
+		rest_problem(state, response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
+					 "auth" : answer.error_class, "%s", answer.message);
+		state->problem.retryable = answer.retryable;
+		return false;
+	}
+	got = auth_read_token(state, &response, &answer, key);
+	shmem_token_unclaim();
+	return got;
+}
+
+static bool
+auth_has_token(const RestState *state)
+{
+	return state->def->auth.type == REST_AUTH_CLIENT_CREDENTIALS || state->def->auth.type == REST_AUTH_JWT;
+}
+
+/* rest_wipe_token forgets the token of a source. */
+void
+rest_wipe_token(RestState *state)
+{
+	if (state->token == NULL)
+		return;
+	crypto_wipe(state->token, strlen(state->token));
+	pfree(state->token);
+	state->token = NULL;
+}
+
+/* rest_leave_token: this source needs no token any more. */
+void
+rest_leave_token(RestState *state)
+{
+	rest_wipe_token(state);
+	shmem_token_unclaim();
+	if (state->token_held)
+		shmem_token_release(state->token_key);
+	state->token_held = false;
+}
+
+/*
+ * rest_drop_token: may a request that was refused be sent again with another
+ * token?  With a new one once; and after that only if another worker has got one
+ * meanwhile, which made ours void.  It may have been about to share it.
+ */
+bool
+rest_drop_token(RestState *state)
+{
+	if (!auth_has_token(state) || state->token == NULL || state->refreshed >= TOKEN_MAX_REFUSED)
+		return false;
+	auth_key(state->token, state->refused);
+	if (++state->refreshed > 1)
+	{
+		char		shared[SHMEM_TOKEN_BYTES];
+		TimestampTz until;
+		bool		another = false;
+
+		for (int i = 0; i < 3 && !another; i++)
+		{
+			if (i > 0)
+				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
+			another = shmem_token_get(state->token_key, shared, &until, &state->token_held) && !auth_is_refused(state, shared);
+			crypto_wipe(shared, sizeof(shared));
+		}
+		if (!another)
+			return false;
+	}
+	rest_wipe_token(state);
+	return true;
+}
+
+/* A header whose value may hold anything that a secret holds; checked, as it is not the definition's. */
+static bool
+auth_header(RestState *state, char **header, char *line)
+{
+	for (const unsigned char *p = (unsigned char *) line; *p; p++)
+		if (*p < ' ' || *p == 0x7f)
+		{
+			rest_problem(state, "configuration", "a credential of the connector holds control characters");
+			return false;
+		}
+	*header = line;
+	return true;
+}
+
+static char *
+auth_line(const char *name, const char *prefix, const char *value)
+{
+	return crypto_join(CurrentMemoryContext, psprintf("%s: ", name), prefix, value);
+}
+
+/* rest_authorize puts the credentials on a request, whose address is whole before; false with the problem noted. */
+bool
+rest_authorize(RestState *state, StringInfo url, char **header)
+{
+	const RestAuth *auth = &state->def->auth;
+	char	   *a = NULL;
+	char	   *b = NULL;
+
+	*header = NULL;
+	switch (auth->type)
+	{
+		case REST_AUTH_NONE:
+			return true;
+		case REST_AUTH_BASIC:
+			if (state->authorization == NULL)
+			{
+				a = rest_render_plain(state, auth->username);
+				b = a ? rest_render_plain(state, auth->password) : NULL;
+				if (b == NULL)
+					return false;
+				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b), "", "");
+			}
+			*header = state->authorization;
+			return true;
+		case REST_AUTH_BEARER:
+			a = rest_render_plain(state, auth->token);
+			return a != NULL && auth_header(state, header, auth_line("Authorization", "Bearer ", a));
+		case REST_AUTH_API_KEY:
+			a = rest_render_plain(state, auth->value);
+			if (a == NULL || !auth_optional(state, auth->prefix, &b))
+				return false;
+			if (auth->header)
+				return auth_header(state, header, auth_line(auth->header, b ? b : "", a));
+			enlargeStringInfo(url, (int) (auth_room(auth->query) + auth_room(a)));
+			http_url_add(url, auth->query, a);
+			crypto_wipe_with(CurrentMemoryContext, url->data, url->len);
+			return true;
+		case REST_AUTH_CLIENT_CREDENTIALS:
+		case REST_AUTH_JWT:
+			if (state->token && state->token_until <= GetCurrentTimestamp())
+				rest_wipe_token(state);
+			if (state->token == NULL && !auth_get_token(state))
+				return false;
+			return auth_header(state, header, auth_line("Authorization", "Bearer ", state->token));
+	}
+	return true;
+}

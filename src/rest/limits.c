@@ -1,0 +1,122 @@
+/*
+ * limits.c
+ *	  What a status means, and how long to wait for the next request.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "rest/rest.h"
+
+bool
+rest_status_in(int status, const int *list, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (list[i] == status)
+			return true;
+	return false;
+}
+
+/* The number in a header; -1 when there is none. */
+static int64
+limits_number(RestState *state, const char *name)
+{
+	char	   *text = name ? http_header(rest_client(state), name, 0) : NULL;
+	char	   *end;
+	double		value;
+
+	if (text == NULL || text[0] < '0' || text[0] > '9')
+		return -1;
+	value = strtod(text, &end);
+	return value < 1e12 ? (int64) value : -1;
+}
+
+/* Milliseconds until the upstream's limit is reset, by its own clock; -1: it does not say. */
+static int64
+limits_reset_ms(RestState *state, const HttpResponse *response)
+{
+	int64		reset = limits_number(state, state->def->reset_header);
+	time_t		now = response->date > 0 ? response->date : time(NULL);
+
+	if (reset < 0)
+		return -1;
+	if (state->def->reset_seconds)
+		return reset * 1000;
+	/* The second is not over yet. */
+	return Max(0, (reset - (int64) now) * 1000);
+}
+
+static bool
+limits_body_says(RestState *state, const HttpResponse *response)
+{
+	JsonParser *json = rest_parser(state);
+
+	if (state->def->throttle_body == NULL || response->len > FLOHSYNC_MAX_ERROR_BODY ||
+		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
+		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		return false;
+	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
+}
+
+static const char *
+limits_class(int status)
+{
+	switch (status)
+	{
+		case 401:
+		case 403:
+			return "auth";
+		case 404:
+		case 410:
+			return "not_found";
+	}
+	return "http_status";
+}
+
+/* rest_judge: what an answer's status and headers mean; error_class stays NULL for one with a page. */
+void
+rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
+{
+	const RestDefinition *d = state->def;
+	int			status = response->status;
+	bool		used_up;
+	bool		throttled;
+	int64		reset_ms;
+
+	state->status = response->failure == HTTP_OK ? status : 0;
+	if (!source_take(state->source, answer, response, "upstream"))
+		return;
+	used_up = limits_number(state, d->remaining_header) == 0;
+	reset_ms = limits_reset_ms(state, response);
+	if (used_up && reset_ms > 0)
+		state->source->not_before = Max(state->source->not_before,
+										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
+	/* Of a list, a part is better than nothing; then it is not complete (rest/page.c). */
+	if (status == 206 && state->external_id == NULL)
+		return;
+	/* No content is that of an empty list, where a list may be missing. */
+	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL && d->missing_is_empty)
+	{
+		state->nothing = state->ended = true;
+		answer->body = "[]";
+		answer->len = 2;
+		return;
+	}
+	if (source_status_is_whole(state->source, answer))
+		return;
+	if (answer->error_class)
+	{
+		answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+		return;
+	}
+	throttled = status == 429 ||
+		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
+		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));
+	source_fail_status(state->source, answer, "upstream", throttled ? "throttled" : limits_class(status));
+	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
+	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+	if (throttled && answer->retry_after_ms < 0)
+		answer->retry_after_ms = reset_ms;
+	source_cursor_refused(answer, status, response->body, response->len);
+}

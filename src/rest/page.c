@@ -1,0 +1,755 @@
+/*
+ * page.c
+ *	  An answer becomes a page: records selected and mapped.
+ *
+ * The answer is parsed once.  Plain paths are walked on that tree; what
+ * PostgreSQL has to evaluate comes back as a tree of its own (a "side"), which
+ * lives until the next record.
+ *
+ * Nothing but what the definition says ends a list.  What looks like an end and
+ * is none (a missing list, the same page again) is an error, never "empty".
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+
+#include "base/bytes.h"
+#include "json/value.h"
+#include "rest/reading.h"
+
+/* reading_failed notes what is wrong with the answer; false. */
+bool
+reading_failed(Reading *r, const char *error_class, const char *format,...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	source_say(r->state->source, r->answer->message, sizeof(r->answer->message), format, args);
+	va_end(args);
+	r->answer->error_class = error_class;
+	r->answer->retryable = false;
+	return false;
+}
+
+/* reading_none: the answer is not what was asked for, so the message also shows what it is; false. */
+static bool
+reading_none(Reading *r, const char *problem, const char *path)
+{
+	reading_failed(r, "bad_answer", "%s%s%s", problem, path ? " " : "", path ? path : "");
+	source_show(r->state->source, r->answer);
+	return false;
+}
+
+/* reading_unknown: a path could not be evaluated; then nothing it might have found counts as not there. */
+bool
+reading_unknown(Reading *r, const RestPath *path)
+{
+	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
+}
+
+/* reading_incomplete: the pass is not complete; the first reason stays. */
+void
+reading_incomplete(Reading *r, const char *format,...)
+{
+	char		reason[512];
+	va_list		args;
+
+	if (r->page->incomplete)
+		return;
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	r->page->incomplete = pstrdup(reason);
+}
+
+static void
+reading_add(Reading *r, uint32 node)
+{
+	if (r->n == r->room)
+	{
+		memory_take(r->state->source->memory, sizeof(uint32) * (r->room + 256));
+		r->room = r->room * 2 + 256;
+		r->nodes = r->nodes ? repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
+			MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * r->room);
+	}
+	r->nodes[r->n++] = node;
+}
+
+/* An item of the path before "[*]" is a list of records; without it, an item is a record. */
+static bool
+reading_item(void *arg, uint32 node)
+{
+	Reading    *r = arg;
+	const JsonNode *nodes = r->tree->nodes;
+
+	if (!r->state->def->elements)
+		reading_add(r, node);
+	else if (nodes[node].type == JSON_ARRAY)
+	{
+		r->list_found = true;
+		for (uint32 i = nodes[node].child; i != 0; i = nodes[i].next)
+			reading_add(r, i);
+	}
+	else if (nodes[node].type != JSON_NULL)
+		r->bad_list = true;
+	return false;
+}
+
+/* reading_whole is a whole number that a path finds, also in a text; -1: none, or *failed. */
+int64
+reading_whole(Reading *r, const RestPath *path, bool *failed)
+{
+	PageValue	value = {0};
+	char	   *text = NULL;
+	char	   *end;
+	double		number;
+
+	if (path)
+		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	if (value.failed)
+		*failed = !reading_unknown(r, path);
+	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
+		text = json_value_text(value.json, value.node);
+	if (text == NULL || text[0] < '0' || text[0] > '9')
+		return -1;
+	number = strtod(text, &end);
+	return *end == '\0' && number < 1e15 ? (int64) number : -1;
+}
+
+/* Where a path takes its records from there must be a list, or at least something. */
+static bool
+reading_list(void *arg, uint32 node)
+{
+	Reading    *r = arg;
+	const JsonNode *nodes = r->json->nodes;
+
+	/* An object may be a map of records, or, where none is found in it, an error in place of a list. */
+	if (nodes[node].type == JSON_ARRAY ||
+		(!r->array && nodes[node].type == JSON_OBJECT && (r->n > 0 || nodes[node].child == 0)))
+		r->list_found = true;
+	else if (nodes[node].type != JSON_NULL)
+		r->bad_list = true;
+	return false;
+}
+
+/* What the answer says of its failure, and no more of it: there may be records beside. */
+static void
+reading_show_error(Reading *r)
+{
+	PageValue	value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT, r->state->side[0]);
+	const JsonNode *node = &value.json->nodes[value.node];
+	const char *text = value.json->text + node->start;
+
+	if (value.node != 0)
+		source_fail(r->state->source, r->answer, "upstream", "%s: %s", r->answer->message,
+					source_told(r->state->source, text, node->end - node->start, FLOHSYNC_MAX_ERROR_BYTES));
+}
+
+/* Does the definition look for something inside the values of a map? */
+static bool
+map_looks_inside(const RestDefinition *d)
+{
+	static const char inside[] = "$.value.";
+	const RestPaths *of[] = {&d->external_id, &d->display_name, &d->email, &d->attributes};
+
+	for (size_t k = 0; k < lengthof(of); k++)
+		for (int i = 0; i < of[k]->n; i++)
+			if (strncmp(of[k]->paths[i]->text, inside, sizeof(inside) - 1) == 0)
+				return true;
+	return false;
+}
+
+/*
+ * An object whose members are no records: an error in place of a map of them, as
+ * {"code": 401, "message": "…"}, of which keyvalue() would make two.
+ */
+static bool
+reading_is_no_map(const Reading *r)
+{
+	static const char map[] = ".keyvalue()";
+	const RestDefinition *d = r->state->def;
+	size_t		len = strlen(d->records->text);
+
+	if (r->n == 0 || len < sizeof(map) || strcmp(d->records->text + len - (sizeof(map) - 1), map) != 0 || !map_looks_inside(d))
+		return false;
+	for (uint32 i = 0; i < r->n; i++)
+	{
+		uint32		value = json_member(r->tree, r->nodes[i], "value", 5);
+
+		if (value != 0 && r->tree->nodes[value].type == JSON_OBJECT)
+			return false;
+	}
+	return true;
+}
+
+/* Finds the records of an answer. */
+static bool
+reading_select(Reading *r, int64 total)
+{
+	const RestDefinition *d = r->state->def;
+
+	r->tree = r->json;
+	if (d->error && !d->error->native && (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+		return reading_unknown(r, d->error);
+	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->side[0]))
+	{
+		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
+		reading_show_error(r);
+		r->answer->retryable = true;
+		return false;
+	}
+	if (d->records->native)
+		rest_path_walk(d->records, d->records->nsteps, r->json, JSON_ROOT, reading_item, r);
+	else
+	{
+		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
+			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
+		r->tree = rest_parser(r->state);
+		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
+			return reading_unknown(r, d->records);
+		for (uint32 i = r->tree->nodes[JSON_ROOT].child; i != 0; i = r->tree->nodes[i].next)
+			reading_item(r, i);
+	}
+	if (!d->elements)
+	{
+		int			steps = rest_path_list(d->records, &r->array);
+
+		/* Of what is not understood at all, only what it finds tells that it is there. */
+		if (d->records->native || steps > 0 || r->array)
+			rest_path_walk(d->records, steps, r->json, JSON_ROOT, reading_list, r);
+		else
+			r->list_found = r->n > 0;
+	}
+	if (r->bad_list || reading_is_no_map(r))
+		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
+	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
+	if (!r->list_found && r->behind && (r->state->behind_short || (total >= 0 && total == r->state->total)))
+		return true;			/* some leave it out where it would be empty */
+	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
+		return reading_none(r, "the answer has no list of records at", d->records->text);
+	return true;
+}
+
+/* The first alternative that finds what is neither null nor an empty text. */
+static PageValue
+map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node, bool clean, int side)
+{
+	PageValue	value = {json, 0, false};
+	bool		found = false;
+
+	for (int i = 0; i < paths->n && value.node == 0; i++)
+	{
+		/* What PostgreSQL cannot read is set aside anyway. */
+		if (!paths->paths[i]->native && !clean)
+			continue;
+		value = rest_find_full(state, paths->paths[i], json, node, state->side[side]);
+		found |= value.found;
+		if (value.node == 0)
+			value = (PageValue) {json, 0, false};
+	}
+	value.found = found;
+	return value;
+}
+
+/* Does the upstream say that the record is gone? */
+static bool
+map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
+{
+	const RestPath *path = state->def->gone;
+
+	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->side[0]);
+}
+
+/* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
+static Slice
+map_prefix(const char *parent)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (const char *p = parent; *p; p++)
+	{
+		if (*p == '/' || *p == '%')
+			appendStringInfo(&text, "%%%02X", (unsigned char) *p);
+		else
+			appendStringInfoChar(&text, *p);
+	}
+	appendStringInfoChar(&text, '/');
+	return (Slice) {text.data, text.len};
+}
+
+/* The attributes of a record of for_each: with the ids of both sides. */
+static void
+map_membership(Reading *r, const RestParent *parent, PageMapped *m)
+{
+	RestState  *state = r->state;
+	JsonParser *side = state->side[3];
+	PageValue  *a = &m->attributes;
+	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
+	StringInfoData text;
+
+	m->id_prefix = map_prefix(parent->external_id);
+	if (own.data == NULL || !page_is_clean(r->parser, m->json, m->record) ||
+		(a->node != 0 && a->json->nodes[a->node].type != JSON_OBJECT))
+		return;
+	initStringInfo(&text);
+	appendStringInfoChar(&text, '{');
+	if (a->node != 0)
+	{
+		Slice		members = page_without_excluded(r->parser, a->json, a->node);
+
+		/* Of two members of one name the later one counts. */
+		appendBinaryStringInfo(&text, members.data + 1, members.len - 2);
+		if (text.len > 1)
+			appendStringInfoChar(&text, ',');
+	}
+	appendStringInfoString(&text, "\"parentId\":");
+	escape_json(&text, parent->external_id);
+	appendStringInfoString(&text, ",\"memberId\":");
+	escape_json(&text, pnstrdup(own.data, own.len));
+	appendStringInfoChar(&text, '}');
+	if (!json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
+		return;
+	a->json = side;
+	a->node = JSON_ROOT;
+}
+
+static void
+map_record(Reading *r, uint32 node)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+	bool		clean = page_is_clean(r->parser, r->tree, node);
+	PageMapped	m = {r->tree, node};
+
+	/* What is too large to be stored is not taken apart. */
+	if (!page_may_store(r->tree, node))
+	{
+		m.external_id = m.display_name = m.email = m.attributes = (PageValue) {r->tree, 0, false};
+		m.external_id = map_find(state, &d->external_id, r->tree, node, false, 0);
+		if (d->parent_type && !d->own_ids)
+			m.id_prefix = map_prefix(rest_parent(state)->external_id);
+		page_mapped_add(r->parser, r->page, &m);
+		return;
+	}
+	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
+	m.gone = map_is_gone(state, r->tree, node, clean);
+	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
+	m.display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
+	m.email = map_find(state, &d->email, r->tree, node, clean, 2);
+	m.attributes = map_find(state, &d->attributes, r->tree, node, clean, 3);
+	if (d->parent_type && !d->own_ids)
+		map_membership(r, rest_parent(state), &m);
+	else if (m.attributes.json != r->json && m.attributes.node != 0 && d->nexclude > 0 && clean &&
+			 m.attributes.json->nodes[m.attributes.node].type == JSON_OBJECT)
+	{
+		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
+		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
+
+		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
+			m.attributes = (PageValue) {state->side[3], JSON_ROOT, true};
+	}
+	page_mapped_add(r->parser, r->page, &m);
+}
+
+/* Of all the ids on a page; 0 when there are none. */
+static uint64
+reading_ids(const UpstreamPage *page)
+{
+	uint64		hash = 1;
+
+	for (int i = 0; i < page->nrecords; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data, page->records[i].external_id.len, hash);
+	for (int i = 0; i < page->ndeleted; i++)
+		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data, page->deleted[i].len, hash);
+	return hash == 1 ? 0 : hash;
+}
+
+/*
+ * With the very bytes of the page before, an upstream goes in circles; also with
+ * the same records, where all that tells pages apart is a number that we count.
+ */
+static bool
+reading_repeats(Reading *r)
+{
+	RestState  *state = r->state;
+	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
+	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
+	uint64		ids = by_position ? reading_ids(r->page) : 0;
+	bool		repeats = r->repeats = r->n > 0 &&
+		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
+		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
+
+	state->last_body = hash;
+	state->last_ids = ids;
+	state->last_len = r->n > 0 ? r->answer->len : 0;
+	if (state->last_at)
+		pfree(state->last_at);
+	state->last_at = state->at.inner ? MemoryContextStrdup(state->source->context, state->at.inner) : NULL;
+	return repeats;
+}
+
+/* The link with which the next incremental pass begins; it also ends the list. */
+static bool
+reading_delta(Reading *r, char **next)
+{
+	RestState  *state = r->state;
+	bool		failed = false;
+	char	   *link;
+
+	if (state->def->delta == NULL || !state->source->spec.incremental)
+		return true;
+	r->page->partial = state->def->delta_partial;
+	/* The walk from the start brings all records, and all of them. */
+	r->page->new_whole = state->kept_link == NULL;
+	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
+	if (link)
+	{
+		const char *error_class;
+
+		/* It may well be the one that was asked for: nothing has changed. */
+		r->page->keep_link = rest_follow(state, link, &error_class);
+		if (r->page->keep_link == NULL)
+			failed = !reading_failed(r, error_class, "%s", state->problem.message);
+		memset(&state->problem, 0, sizeof(RestProblem));
+		*next = NULL;
+	}
+	else if (*next == NULL && !failed)
+	{
+		r->page->unread = true;
+		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+	}
+	return !failed;
+}
+
+/* rest_position_text is the engine's cursor for a position, in the current context. */
+char *
+rest_position_text(const RestState *state, const char *parent, const char *inner)
+{
+	StringInfoData out;
+
+	if (state->def->parent_type == NULL)
+		return inner ? pstrdup(inner) : NULL;
+	initStringInfo(&out);
+	appendStringInfoChar(&out, '[');
+	escape_json(&out, parent);
+	appendStringInfoChar(&out, ',');
+	if (inner)
+		escape_json(&out, inner);
+	else
+		appendStringInfoString(&out, "null");
+	if (state->at.nfailed > 0)
+	{
+		appendStringInfo(&out, ",%s,%s,%d", state->at.left_out ? "true" : "false", state->at.only_missing ? "true" : "false",
+						 state->at.nfailed);
+		for (int i = 0; i < REST_FAILED_NAMES && state->at.failed[i]; i++)
+		{
+			appendStringInfoChar(&out, ',');
+			escape_json(&out, state->at.failed[i]);
+		}
+		appendStringInfoChar(&out, ']');
+	}
+	else if (state->at.only_missing)
+		appendStringInfoString(&out, state->at.left_out ? ",true,true]" : ",false,true]");
+	else
+		appendStringInfoString(&out, state->at.left_out ? ",true]" : "]");
+	return out.data;
+}
+
+/* The list of a parent has come to its end: was it as long as it should be?  A list that is not for_each is judged as a whole (pass.c). */
+static void
+reading_list_ends(Reading *r)
+{
+	RestState  *state = r->state;
+
+	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 || state->received == state->list_total ||
+		(state->nothing && !state->ended))
+		return;
+	reading_incomplete(r, "upstream said there are " INT64_FORMAT " records for one of the parents, and sent " INT64_FORMAT,
+					   state->list_total, state->received);
+}
+
+/* Goes on to the next parent's list when one has come to its end. */
+static char *
+reading_next_parent(Reading *r, char *next)
+{
+	RestState  *state = r->state;
+	const RestParent *parent = rest_parent(state);
+
+	if (state->def->parent_type == NULL)
+		return next;
+	if (next == NULL)
+		reading_list_ends(r);
+	if (next == NULL && parent != NULL && rest_parent_next(state))
+		parent = rest_parent(state);
+	else if (next == NULL)
+		parent = NULL;
+	if (parent)
+		return rest_position_text(state, parent->external_id, next);
+	r->page->unread |= state->at.left_out || state->at.nfailed > 0 || (state->at.only_missing && state->missing);
+	if (state->at.nfailed > 0)
+		r->page->incomplete = rest_failed_text(state);
+	else if (state->ncut >= (state->def->parent_type ? REST_CUT_PARENTS : 1) && !state->went_on)
+		reading_incomplete(r, "%s", REST_CUT_TEXT);
+	if (state->at.left_out && r->page->incomplete == NULL)
+		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
+	else if (state->at.only_missing && state->missing && r->page->incomplete == NULL)
+		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
+	return NULL;
+}
+
+/* An answer without a list: there was nothing to ask for, or nothing that there has to be. */
+static bool
+reading_nothing(Reading *r)
+{
+	RestState  *state = r->state;
+	const char *problem;
+
+	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, &problem) == NULL ||
+		!page_mapped_room(r->parser, r->page, 0, &problem))
+		return reading_failed(r, "bad_answer", "%s", problem);
+	page_mapped_end(r->parser, r->page);
+	r->page->list_start = true;
+	if (state->unsure)
+		reading_incomplete(r, "%s", state->unsure);
+	if (state->def->delta && state->source->spec.incremental)
+	{
+		r->page->unread = true;
+		reading_incomplete(r, "the list of changes ended without a link to go on from next time");
+	}
+	state->behind = NULL;
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
+	r->page->next_cursor = reading_next_parent(r, NULL);
+	return true;
+}
+
+/* Counts the records of the list at hand; what an earlier run has read of it is not known. */
+static void
+reading_count(Reading *r, int64 total)
+{
+	RestState  *state = r->state;
+
+	if (state->at.inner == NULL)
+	{
+		state->received = 0;
+		state->list_total = -1;
+	}
+	else if (!state->counting)
+		state->received = -1;
+	state->counting = true;
+	if (state->received >= 0)
+		state->received += r->n - r->page->duplicates;
+	state->list_total = Max(state->list_total, total);
+}
+
+/*
+ * A first page as long as was asked for, and nothing in it that would tell of
+ * another: perhaps the definition looks for the next page in the wrong place.
+ */
+static bool
+reading_is_cut(Reading *r, const char *next, int64 total)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+
+	state->went_on |= next != NULL;
+	return next == NULL && !r->sign && state->at.inner == NULL && d->pages.type <= REST_PAGES_CURSOR &&
+		d->size_param != NULL && r->n >= state->page_size && total != r->n && r->page->keep_link == NULL &&
+		/* With a link of changes, the size is not asked for. */
+		!(d->delta && state->source->spec.incremental);
+}
+
+/* Nothing of a page counts. */
+static void
+reading_empty(UpstreamPage *page)
+{
+	page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
+	page->incomplete = NULL;
+}
+
+/* rest_read reads a page; false with the answer's class set. */
+bool
+rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	RestState  *state = source->state;
+	const RestDefinition *d = state->def;
+	Reading		r = {state, parser, page, answer};
+	const char *problem = NULL;
+	bool		failed = false;
+	int64		total;
+	char	   *next;
+
+	r.behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
+	if (!state->page_started)
+		page_exclude(parser, d->exclude, d->nexclude);
+	state->page_started = true;
+	rest_jsonpath_keep(NULL, 0);
+	/* What a large record has left behind is room that this page may need. */
+	for (int i = 0; i < lengthof(state->side); i++)
+		json_parser_trim(state->side[i], memory_keep() / lengthof(state->side) / sizeof(JsonNode));
+	if (state->nothing)
+		return reading_nothing(&r);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
+	if (r.json == NULL)
+	{
+		/* Cut, perhaps; the next attempt may bring all of it. */
+		if (page->too_large)
+			return reading_failed(&r, "too_large", "upstream's answer cannot be read: %s", problem);
+		reading_none(&r, "upstream's answer cannot be read:", problem);
+		answer->retryable = true;
+		return false;
+	}
+	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
+		return reading_none(&r, "the answer is neither a JSON object nor an array", NULL);
+	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
+	if (d->parent_type == NULL)
+		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+	if (d->total_is_estimate)
+		total = -1;
+	if (failed || !reading_select(&r, total))
+		return false;
+	if (state->status == 206)
+		reading_incomplete(&r, "upstream answered with status 206: it is a part of what was asked for");
+	state->behind = NULL;
+	if (!page_mapped_room(parser, page, r.n, &problem))
+		return reading_failed(&r, "too_large", "%s", problem);
+	next = next_position(&r, total, &failed);
+	if (failed || !reading_delta(&r, &next))
+		return false;
+	if (page->loop && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+		page->loop = next = NULL;
+	/* It would be stored in clear. */
+	if ((next && source_shows_secret(source, next)) ||
+		(page->keep_link && source_shows_secret(source, page->keep_link)))
+		return reading_failed(&r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
+	for (uint32 i = 0; i < r.n; i++)
+		map_record(&r, r.nodes[i]);
+	rest_jsonpath_keep(NULL, 0);
+	page_mapped_end(parser, page);
+	if (reading_repeats(&r) && r.behind)
+	{
+		/* It does not heed the position, so the page that had all was the only one. */
+		reading_empty(page);
+		page->may_end = false;
+		r.n = 0;
+		next = state->behind = NULL;
+	}
+	else if (page->loop == NULL && r.repeats && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+	{
+		reading_empty(page);
+		r.n = 0;
+		next = NULL;
+	}
+	else if (page->loop == NULL && r.repeats)
+		page->loop = "the upstream sent the same page twice in a row";
+	reading_count(&r, total);
+	state->longest = Max(state->longest, r.n);
+	if (reading_is_cut(&r, next, total))
+	{
+		state->ncut++;
+		/* Of the lists of many parents, one or two may well have just as many. */
+		if (d->parent_type == NULL)
+			page->cut = REST_CUT_TEXT;
+	}
+	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
+	state->at.only_missing = false;
+	page->next_cursor = reading_next_parent(&r, next);
+	return true;
+}
+
+static void
+one_member(StringInfo out, const char *name, const PageValue *value)
+{
+	const JsonNode *node = &value->json->nodes[value->node];
+
+	if (value->node == 0)
+		return;
+	appendStringInfo(out, "%s\"%s\":", out->data[out->len - 1] == '{' ? "" : ",", name);
+	appendBinaryStringInfo(out, value->json->text + node->start, node->end - node->start);
+}
+
+/* A list that the record was to be the first of, and that is empty, says that there is none. */
+static bool
+one_empty_list(void *arg, uint32 node)
+{
+	const JsonParser *json = arg;
+
+	return json->nodes[node].type == JSON_ARRAY && json->nodes[node].child == 0;
+}
+
+/* Does an answer without the record say that there is none? */
+static bool
+one_is_none(const RestPath *path, JsonParser *json)
+{
+	bool		array;
+	int			steps = rest_path_list(path, &array);
+
+	return steps < path->nsteps && rest_path_walk(path, steps, json, JSON_ROOT, one_empty_list, json);
+}
+
+/*
+ * rest_read_one turns the answer to a request for one record into an answer of
+ * the command protocol.
+ */
+bool
+rest_read_one(RestState *state, SourceAnswer *answer)
+{
+	const RestDefinition *d = state->def;
+	PageParser *parser = page_parser_create(NULL, 0, state->source->memory);
+	UpstreamPage page;
+	const char *problem;
+	Reading		r = {state, parser, &page, answer};
+	PageValue	record;
+	StringInfoData out;
+
+	rest_jsonpath_keep(NULL, 0);
+	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
+	if (r.json == NULL)
+		return reading_none(&r, "upstream's answer cannot be read:", problem);
+	if (!page_is_clean(parser, r.json, JSON_ROOT))
+		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
+	page_exclude(parser, d->exclude, d->nexclude);
+	/* The record stays in the tree it is found in while its parts use the others. */
+	record = rest_find(state, d->get_record, r.json, JSON_ROOT, rest_parser(state));
+	if (record.failed)
+		return reading_unknown(&r, d->get_record);
+	if (record.node == 0 && !one_is_none(d->get_record, r.json))
+		return reading_none(&r, "the answer has no record at", d->get_record->text);
+	if (record.node != 0 && !page_may_store(record.json, record.node))
+		return reading_failed(&r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
+							  FLOHSYNC_MAX_RECORD_BYTES);
+	initStringInfo(&out);
+	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
+	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))
+	{
+		PageValue	id = map_find(state, &d->external_id, record.json, record.node, true, 0);
+		PageValue	name = map_find(state, &d->display_name, record.json, record.node, true, 1);
+		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
+		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
+
+		/* An error with status 200, perhaps. */
+		if (id.node == 0)
+			return reading_none(&r, "the answer has no record with an id at", d->external_id.paths[0]->text);
+		appendStringInfoChar(&out, '{');
+		one_member(&out, "externalId", &id);
+		one_member(&out, "displayName", &name);
+		one_member(&out, "email", &email);
+		if (attributes.node != 0)
+		{
+			Slice		text = page_without_excluded(parser, attributes.json, attributes.node);
+
+			appendStringInfo(&out, ",\"attributes\":%.*s", text.len, text.data);
+		}
+		appendStringInfoChar(&out, '}');
+	}
+	appendStringInfoString(&out, "]}}");
+	answer->body = out.data;
+	answer->len = out.len;
+	return true;
+}

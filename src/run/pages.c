@@ -1,0 +1,108 @@
+/*
+ * pages.c
+ *	  The pages of a pass in the ledger.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "base/db_value.h"
+#include "record/apply.h"
+#include "record/ledger.h"
+#include "run/pages.h"
+
+/* pages_add writes the ledger's row of a page. */
+void
+pages_add(int64 run, const PageEntry *e)
+{
+	static DbQuery query = {
+		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
+		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link, unread)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16, $10[11] = 1)",
+		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID},
+		.generic = true
+	};
+	Datum		counts[11];
+	Datum		v[16];
+	char		nulls[16];
+	const PageCounts *c = &e->counts;
+	int			list[11] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified, e->unread};
+
+	for (int i = 0; i < 11; i++)
+		counts[i] = Int32GetDatum(list[i]);
+	memset(nulls, ' ', sizeof(nulls));
+	v[0] = Int64GetDatum(run);
+	v[1] = Int32GetDatum(e->page);
+	nulls[2] = e->cursor ? ' ' : 'n';
+	v[2] = e->cursor ? CStringGetTextDatum(e->cursor) : (Datum) 0;
+	nulls[3] = e->next_cursor ? ' ' : 'n';
+	v[3] = e->next_cursor ? CStringGetTextDatum(e->next_cursor) : (Datum) 0;
+	v[4] = TimestampTzGetDatum(e->fetched_at);
+	v[5] = Int32GetDatum(e->records);
+	v[6] = Int64GetDatum(e->bytes);
+	v[7] = Float4GetDatum((float4) e->fetch_ms);
+	v[8] = Float4GetDatum((float4) e->apply_ms);
+	v[9] = PointerGetDatum(construct_array(counts, 11, INT4OID, 4, true, TYPALIGN_INT));
+	nulls[10] = e->total_estimate >= 0 ? ' ' : 'n';
+	v[10] = Int64GetDatum(e->total_estimate);
+	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
+	nulls[12] = e->ndeleted > 0 ? ' ' : 'n';
+	v[12] = e->ndeleted > 0 ? db_text_array(e->deleted, e->ndeleted) : (Datum) 0;
+	nulls[13] = e->nchanged > 0 ? ' ' : 'n';
+	v[13] = e->nchanged > 0 ? db_uuid_array(e->changed, e->nchanged) : (Datum) 0;
+	nulls[14] = e->incomplete ? ' ' : 'n';
+	v[14] = e->incomplete ? CStringGetTextDatum(e->incomplete) : (Datum) 0;
+	nulls[15] = e->link ? ' ' : 'n';
+	v[15] = e->link ? CStringGetTextDatum(e->link) : (Datum) 0;
+	db_execute(&query, v, nulls);
+}
+
+/* pages_overlap tells why a pass may have missed records though all its pages came; NULL: it has not. */
+char *
+pages_overlap(int64 run, MemoryContext context)
+{
+	static DbQuery query = {"select _flohsync.pass_overlap($1)", 1, {INT8OID}};
+	Datum		value = Int64GetDatum(run);
+
+	db_execute(&query, &value, NULL);
+	return db_get_text(0, 1, context);
+}
+
+/* pages_had_several: has there been a pass of the same definition and settings, with more than one page? */
+bool
+pages_had_several(int64 run)
+{
+	static DbQuery query = {
+		"select true from flohsync.sync_run r join flohsync.sync_run o on o.connector_id = r.connector_id"
+		" and o.resource_type = r.resource_type and o.fingerprint = r.fingerprint and o.pass_pages > 1"
+		" where r.id = $1 limit 1",
+		1, {INT8OID}
+	};
+	Datum		value = Int64GetDatum(run);
+
+	return db_execute(&query, &value, NULL) > 0;
+}
+
+/* pages_seen_cursors: hashes of the cursors that a pass has been through. */
+int
+pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)
+{
+	static DbQuery query = {
+		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from _flohsync.pass_pages($1) p where p.next_cursor is not null",
+		1, {INT8OID}
+	};
+	Datum		v = Int64GetDatum(pass);
+	int			n = (int) db_execute(&query, &v, NULL);
+
+	*hashes = MemoryContextAlloc(context, sizeof(uint64) * (n + 64));
+	for (int i = 0; i < n; i++)
+		(*hashes)[i] = (uint64) db_int64(i, 1, 0);
+	return n;
+}

@@ -1,0 +1,629 @@
+/*
+ * pass.c
+ *	  The walk over the upstream: fetch a page, read it, apply it, go on.
+ *
+ *	  fetch <-----------------------------+
+ *	    | answer          (retry, wait)   |
+ *	    v                                 |
+ *	  read --> ask for the next --> apply +--> end of the list
+ *	    |                            |
+ *	    +--------- failure ----------+
+ *
+ * Fetching and waiting hold no transaction.  A page is one transaction: its
+ * records, its faults and its row in the ledger, with the cursor of the next
+ * page, become visible together.
+ *
+ * The next page is asked for before the current one is applied, where it costs
+ * nothing to know that it is wanted.  A page is judged (fetched_at) by the time
+ * of the asking, so a write that comes between wins over it.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include <math.h>
+
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/bytes.h"
+#include "base/db.h"
+#include "base/guc.h"
+#include "base/wait.h"
+#include "record/faults.h"
+#include "run/pages.h"
+#include "run/state.h"
+#include "run/store.h"
+
+#define PASS_MAX_PAGES			100000
+#define PASS_MAX_EMPTY_PAGES	100
+#define PASS_MAX_RETRY_MS		60000
+
+/* Asks the upstream for a page; a source may begin its work here. */
+static void
+pass_ask(Run *run, const char *cursor)
+{
+	instr_time	t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	source_ask(run->source, cursor);
+	run->timings.fetch_us += run_microseconds(&t);
+}
+
+typedef struct CursorEntry
+{
+	uint64		hash;			/* of a cursor */
+	char		status;			/* of simplehash.h */
+} CursorEntry;
+
+#define SH_PREFIX			cursors
+#define SH_ELEMENT_TYPE		CursorEntry
+#define SH_KEY_TYPE			uint64
+#define SH_KEY				hash
+#define SH_HASH_KEY(t, k)	((uint32) (k))
+#define SH_EQUAL(t, a, b)	((a) == (b))
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* pass_know_cursors begins with the cursors that earlier runs of the pass went through. */
+void
+pass_know_cursors(Run *run, const uint64 *hashes, int n)
+{
+	bool		found;
+
+	run->cursors = cursors_create(run->context, n + 64, NULL);
+	for (int i = 0; i < n; i++)
+		(void) cursors_insert(run->cursors, hashes[i], &found);
+}
+
+/* Notes a cursor; false when the pass has been there before. */
+static bool
+pass_new_cursor(Run *run, const char *cursor)
+{
+	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+	bool		found;
+
+	(void) cursors_insert(run->cursors, hash, &found);
+	return !found;
+}
+
+static int
+pass_max_attempts(const Run *run)
+{
+	return run->source->max_attempts > 0 ? run->source->max_attempts : flohsync_http_max_attempts;
+}
+
+/* pass_retry_delay: how long to wait before the next attempt at a page; -1: give up. */
+int64
+pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
+{
+	int			base = run->source->retry_base_ms > 0 ? run->source->retry_base_ms : flohsync_http_retry_delay;
+	int			longest = run->source->retry_max_ms > 0 ? run->source->retry_max_ms : PASS_MAX_RETRY_MS;
+	double		delay;
+
+	if (attempt >= pass_max_attempts(run))
+		return -1;
+	if (answer->retry_after_ms >= 0)
+		return answer->retry_after_ms > (int64) flohsync_http_max_retry_wait * 1000 ? -1 : answer->retry_after_ms;
+	delay = Min(base * pow(2, attempt - 1), (double) longest);
+	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
+}
+
+typedef struct RestartWork
+{
+	Run		   *run;
+	bool		forget_link;
+} RestartWork;
+
+static void
+pass_restart_work(void *arg)
+{
+	RestartWork *work = arg;
+
+	run_begin(work->run, "restarting a pass");
+	work->run->setup.pass_started_at = store_restart_pass(work->run->id, work->forget_link);
+	db_commit();
+}
+
+/* The upstream does not take the cursor any more: begin the pass anew. */
+static void
+pass_restart_pass(Run *run, bool forget_link)
+{
+	RestartWork work = {run, forget_link};
+
+	ereport(LOG,
+			(errmsg("upstream refuses the cursor; the pass begins again")));
+	db_retry(pass_restart_work, &work);
+	run->setup.pass_id = run->id;
+	run->restarted = true;
+	run->complete = true;
+	run->unread = false;
+	run->setup.resumed = false;
+	run->setup.cursor = NULL;
+	run->setup.last_page = 0;
+	run->setup.passed = run->setup.received = run->setup.unidentified = 0;
+	run->setup.total_estimate = -1;
+	run->page = 1;
+	run->known_pages = 0;
+	run->repeated = 0;
+	pass_forget_ids(run);
+	cursors_reset(run->cursors);
+	pass_ask(run, NULL);
+}
+
+/*
+ * pass_fetch gets the page that was asked for, with as many attempts as it
+ * takes.  False when the run has failed, or begins again (then *again).
+ */
+static bool
+pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
+{
+	*again = false;
+	for (int attempt = 1;; attempt++)
+	{
+		instr_time	t;
+		int64		delay;
+		bool		refused;
+
+		INSTR_TIME_SET_CURRENT(t);
+		source_answer(run->source, answer);
+		run->timings.fetch_us += run_microseconds(&t);
+
+		if (answer->error_class == NULL)
+		{
+			INSTR_TIME_SET_CURRENT(t);
+			(void) source_read(run->source, run->parser, answer, page);
+			run->timings.read_us += run_microseconds(&t);
+		}
+		if (answer->error_class == NULL)
+			return true;
+
+		/*
+		 * A cursor from an earlier run, or one of which the upstream itself
+		 * says that it is of no use any more; but once is enough.
+		 */
+		refused = !run->restarted &&
+			(answer->start_again ||
+			 (run->setup.cursor != NULL &&
+			  ((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired)));
+		if (refused)
+		{
+			pass_restart_pass(run, answer->start_again);
+			*again = true;
+			return false;
+		}
+		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
+		if (delay < 0 && source_give_up(run->source, answer) && source_read(run->source, run->parser, answer, page))
+			return true;
+		if (delay < 0)
+		{
+			run->retry_after_ms = answer->retry_after_ms;
+			if (answer->retry_after_ms > 0 && answer->retryable && attempt < pass_max_attempts(run))
+				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)", answer->message, answer->retry_after_ms / 1000);
+			else if (attempt > 1)
+				run_fail(run, answer->error_class, "%s (after %d attempts)", answer->message, attempt);
+			else
+				run_fail(run, answer->error_class, "%s", answer->message);
+			return false;
+		}
+		ereport(DEBUG1, (errmsg_internal("attempt %d failed, next in %ld ms: %s", attempt, (long) delay, answer->message)));
+		wait_ms((long) delay, WAIT_RETRY);
+		pass_ask(run, run->setup.cursor);
+	}
+}
+
+static int
+pass_compare_position(const void *a, const void *b)
+{
+	uint32		x = (*(const Record *const *) a)->position;
+	uint32		y = (*(const Record *const *) b)->position;
+
+	return (x > y) - (x < y);
+}
+
+static void
+pass_capped(Run *run)
+{
+	run->unread = true;
+	run_incomplete(run, "maxRecords (" INT64_FORMAT ") was reached", run->setup.filter.max_records);
+}
+
+/*
+ * pass_everything: did the pass ask for everything?  Then what the upstream says
+ * of its total is about this list, and a list that has moved may have lost more
+ * than what changed lately.  Where only changes were asked for, the next such
+ * pass, or a full one, makes up for it.
+ */
+static bool
+pass_everything(const Run *run)
+{
+	return run->setup.spec.modified_since == NULL && run->setup.spec.kept_link == NULL;
+}
+
+/* Keeps the first max records in the order of the answer. */
+static int
+pass_cut(Record *records, int n, int64 max)
+{
+	const Record **order;
+	uint32		limit;
+	int			kept = 0;
+
+	if (n <= max)
+		return n;
+	if (max <= 0)
+		return 0;
+	order = palloc(sizeof(Record *) * n);
+	for (int i = 0; i < n; i++)
+		order[i] = &records[i];
+	qsort(order, n, sizeof(Record *), pass_compare_position);
+	limit = order[max - 1]->position;
+	for (int i = 0; i < n; i++)
+		if (records[i].position <= limit)
+			records[kept++] = records[i];
+	return kept;
+}
+
+/* Adds to the ids that a page has changed so far; these outlive a part of it. */
+static void
+pass_add_changes(Run *run, PageEntry *entry, const ApplyChanges *changes)
+{
+	int			n = changes->n[0] + changes->n[1] + changes->n[2];
+	pg_uuid_t  *ids;
+
+	if (n == 0)
+		return;
+	ids = MemoryContextAlloc(run->page_context, sizeof(pg_uuid_t) * (entry->nchanged + n));
+	if (entry->nchanged > 0)
+		memcpy(ids, entry->changed, sizeof(pg_uuid_t) * entry->nchanged);
+	for (int k = 0; k < 3; entry->nchanged += changes->n[k++])
+		if (changes->n[k] > 0)
+			memcpy(ids + entry->nchanged, changes->ids[k], sizeof(pg_uuid_t) * changes->n[k]);
+	entry->changed = ids;
+}
+
+static void
+pass_make_merger(Run *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(run->context);
+
+	if (run->merger == NULL)
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Applies the records of a page, or of a part of one; entry has what the parts
+ * before brought, and room for what is seen.  With only_changes, what the filter
+ * leaves out becomes stale.  Returns how many are in scope.
+ */
+static int
+pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool goes_on, int64 passed, PageEntry *entry)
+{
+	int			n = page->nrecords;
+	Record	   *records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
+	int			in_scope;
+	ApplyChanges changes = {0};
+
+	run->scope.changes = run->setup.note_changes ? &changes : NULL;
+	run->scope.heaviest = page->heaviest;
+	if (n > 0)
+		memcpy(records, page->records, sizeof(Record) * n);
+	in_scope = apply_filter(&run->setup.filter, &run->scope, run->scope.parser, records, n);
+	entry->counts.filtered += n - in_scope;
+	if (only_changes)
+		pass_out_of_scope(run, page, records, in_scope, entry);
+	n = in_scope;
+	if (run->setup.filter.max_records > 0)
+	{
+		n = pass_cut(records, n, run->setup.filter.max_records - passed);
+		if (n < in_scope || (passed + n >= run->setup.filter.max_records && goes_on))
+			pass_capped(run);
+		entry->counts.filtered += in_scope - n;
+	}
+	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
+	pass_add_changes(run, entry, &changes);
+	run->scope.changes = NULL;
+	pfree(records);
+	return n;
+}
+
+static void
+pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
+{
+	Size		bytes = 0;
+
+	if (page->nfaults == 0)
+		return;
+	/* Of each, what is stored of it is copied, and put into arrays. */
+	for (int i = 0; i < page->nfaults; i++)
+		bytes += Min(page->faults[i].payload.len, RECORD_FAULT_BYTES) + Min(page->faults[i].external_id.len, RECORD_FAULT_BYTES) + 200;
+	memory_expect(&run->memory, bytes * 2);
+	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
+	for (int i = 0; i < page->nfaults; i++)
+	{
+		Slice	   *payload = &page->faults[i].payload;
+
+		payload->data = source_redacted(run->source, payload->data, Min(payload->len, RECORD_FAULT_BYTES));
+		payload->len = strlen(payload->data);
+	}
+	record_faults_of_page(run->id, entry->page, page->faults, page->nfaults);
+	entry->counts.errored += page->nfaults;
+	for (int i = 0; i < page->nfaults; i++)
+		if (page->faults[i].external_id.data == NULL)
+			entry->counts.unidentified++;
+}
+
+/*
+ * Applies records that hold only what has changed, and those that were asked
+ * for because there is nothing to put them together with.  Where that could not
+ * be done, the link is forgotten (an empty one says so), so that the next run
+ * begins where records are whole.
+ */
+static int
+pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
+{
+	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole, .heaviest = page->heaviest};
+	UpstreamPage merged;
+	Merge	   *merge;
+	int			unknown = 0;
+	int			n = 0;
+
+	pass_make_merger(run);
+	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
+	run->scope.parser = run->merger;
+	n += pass_apply_records(run, &whole, true, page->next_cursor != NULL, run->setup.passed, entry);
+	while (apply_merge_next(merge, !page->new_whole, &merged))
+	{
+		/* What is needed to write a part is gone before the next one. */
+		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
+
+		n += pass_apply_records(run, &merged, true, page->next_cursor != NULL, run->setup.passed + n, entry);
+		pass_apply_faults(run, &merged, entry);
+		entry->counts.truncated += merged.truncated;
+		unknown += merged.unknown;
+		MemoryContextSwitchTo(old);
+	}
+	if (unknown > 0)
+	{
+		entry->link = "";
+		entry->incomplete = psprintf("of %d records that are not stored only what has changed came: the next run begins anew", unknown);
+		run_incomplete(run, "%s", entry->incomplete);
+	}
+	entry->counts.duplicates += apply_merge_duplicates(merge);
+	return n;
+}
+
+/*
+ * pass_apply_once is the transaction of a page.  False when the run must not go
+ * on; it has then been failed, and nothing was written.
+ */
+static bool
+pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+{
+	int			n;
+	RunGuard	guard;
+	instr_time	t0,
+				t;
+
+	INSTR_TIME_SET_CURRENT(t0);
+	run_begin(run, "applying a page");
+	guard = store_guard_run(&run->setup);
+	run->timings.commit_us += run_microseconds(&t0);
+	switch (guard)
+	{
+		case RUN_GO_ON:
+			break;
+		case RUN_CANCELLED:
+			run_fail(run, "cancelled", "run was cancelled");
+			break;
+		case RUN_CONFIG_GONE:
+			run_fail(run, "configuration", "the configuration was deleted during the run");
+			break;
+		case RUN_FILTER_CHANGED:
+			run_unread(run, "the filter rules were changed during the run");
+			break;
+	}
+	if (run->status != NULL)
+	{
+		db_commit();
+		return false;
+	}
+
+	run->scope.parser = run->parser;
+	run->scope.observed_at = answer->started_at;
+	run->scope.lookup_us = run->scope.write_us = 0;
+	memset(&entry->counts, 0, sizeof(entry->counts));
+	entry->counts.filtered = page->gone;
+	entry->counts.duplicates = page->duplicates;
+	entry->counts.truncated = page->truncated;
+	entry->deleted = page->deleted;
+	entry->ndeleted = page->ndeleted;
+	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nwhole + page->nfaults + 1), MCXT_ALLOC_HUGE);
+	entry->nseen = entry->nchanged = 0;
+	n = page->partial ? pass_apply_partial(run, page, entry) :
+		pass_apply_records(run, page, false, page->next_cursor != NULL, run->setup.passed, entry);
+	pass_apply_faults(run, page, entry);
+	entry->apply_ms = run_microseconds(&t0) / 1000.0;
+
+	INSTR_TIME_SET_CURRENT(t);
+	/* A definition that has found a second page before is right. */
+	if (page->cut && entry->incomplete == NULL && run->page == 1 && !pages_had_several(run->id))
+	{
+		entry->incomplete = page->cut;
+		entry->unread |= pass_everything(run);
+		run_incomplete(run, "%s", entry->incomplete);
+	}
+	pages_add(run->id, entry);
+	run->timings.ledger_us += run_microseconds(&t);
+	INSTR_TIME_SET_CURRENT(t);
+	db_commit_unsynced();
+	run->timings.commit_us += run_microseconds(&t);
+	run->timings.lookup_us += run->scope.lookup_us;
+	run->timings.write_us += run->scope.write_us;
+	run->setup.passed += n;
+	return true;
+}
+
+typedef struct PageWork
+{
+	Run		   *run;
+	const SourceAnswer *answer;
+	const UpstreamPage *page;
+	PageEntry  *entry;
+	bool		was_complete;
+	bool		was_unread;
+	bool		applied;
+} PageWork;
+
+static void
+pass_page_work(void *arg)
+{
+	PageWork   *work = arg;
+
+	work->run->complete = work->was_complete;
+	work->run->unread = work->was_unread;
+	work->applied = pass_apply_once(work->run, work->answer, work->page, work->entry);
+}
+
+static bool
+pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+{
+	PageWork	work = {run, answer, page, entry, run->complete, run->unread, false};
+
+	db_retry(pass_page_work, &work);
+	return work.applied;
+}
+
+/* pass_judge: does what was received allow to say that the rest is gone? */
+static void
+pass_judge(Run *run)
+{
+	int64		total = run->setup.total_estimate;
+	double		tolerance = run->source->total_tolerance;
+
+	if (run->setup.unidentified > 0)
+		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
+	if (total >= 0 && run->setup.received < total - (int64) ((double) total * tolerance))
+	{
+		run->unread |= pass_everything(run);
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT, total, run->setup.received);
+	}
+	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
+	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
+		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT,
+					   total, run->setup.received - run->repeated);
+}
+
+/* pass_walk walks over the upstream; afterwards run->status is set on failure. */
+void
+pass_walk(Run *run)
+{
+	int			max_pages = run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
+
+	/* A run that died after its last page has nothing left to fetch. */
+	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
+	{
+		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
+			pass_capped(run);
+		pass_judge(run);
+		return;
+	}
+	pass_ask(run, run->setup.cursor);
+	for (;;)
+	{
+		SourceAnswer answer;
+		UpstreamPage page;
+		PageEntry	entry = {0};
+		bool		again;
+		bool		loop = false;
+		bool		last;
+
+		MemoryContextReset(run->page_context);
+		MemoryContextSwitchTo(run->page_context);
+		memory_page(&run->memory, run->page);
+		if (!pass_fetch(run, &answer, &page, &again))
+		{
+			if (again)
+				continue;
+			return;
+		}
+		if (run->first_answer && answer.date > 0)
+			run->skew_s = timestamptz_to_time_t(answer.started_at) - answer.date;
+		run->first_answer = false;
+
+		if (page.may_end && run->page >= max_pages)
+			page.next_cursor = NULL;
+		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
+			loop = true;
+		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
+			page.loop = psprintf("upstream sent %d pages in a row without a record that had not come before", run->known_pages);
+		loop |= page.loop != NULL;
+		pass_fetch_whole(run, &page);
+		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
+		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
+			run->empty_pages > PASS_MAX_EMPTY_PAGES;
+		if (!last && run->setup.filter.max_records == 0)
+			pass_ask(run, page.next_cursor);
+
+		entry.page = run->page;
+		entry.cursor = run->setup.cursor;
+		entry.next_cursor = page.next_cursor;
+		entry.fetched_at = answer.started_at;
+		entry.records = page.received;
+		entry.bytes = (int64) answer.len;
+		entry.fetch_ms = answer.ms;
+		entry.total_estimate = page.total_estimate;
+		entry.incomplete = page.incomplete;
+		entry.unread = page.unread || (page.incomplete && pass_everything(run));
+		entry.link = page.keep_link;
+		if (!pass_apply(run, &answer, &page, &entry))
+			return;
+
+		run->setup.received += page.received;
+		run->repeated += page.duplicates;
+		run->setup.unidentified += entry.counts.unidentified;
+		run->unread |= entry.unread;
+		if (page.incomplete)
+			run_incomplete(run, "%s", page.incomplete);
+		/* A total that shrinks on the way does not excuse what did not come. */
+		run->setup.total_estimate = Max(run->setup.total_estimate, page.total_estimate);
+		if (page.loop)
+		{
+			run_fail(run, "pagination_loop", "%s", page.loop);
+			return;
+		}
+		if (loop)
+		{
+			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%s\" on page %d",
+					 source_told(run->source, page.next_cursor,
+								 /* what is behind the "?" of an address may be secret */
+								 strcspn(page.next_cursor, "?"), 100), run->page);
+			return;
+		}
+		if (page.next_cursor != NULL && run->page >= max_pages)
+		{
+			run_fail(run, "pagination_loop", "upstream does not come to an end: %d pages", run->page);
+			return;
+		}
+		if (run->empty_pages > PASS_MAX_EMPTY_PAGES)
+		{
+			run_fail(run, "pagination_loop", "upstream sent %d empty pages in a row", run->empty_pages);
+			return;
+		}
+		if (page.next_cursor == NULL || (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records))
+			break;
+		if (run->setup.cursor)
+			pfree(run->setup.cursor);
+		run->setup.cursor = MemoryContextStrdup(run->context, page.next_cursor);
+		if (run->setup.filter.max_records > 0)
+			pass_ask(run, run->setup.cursor);
+		run->page++;
+	}
+
+	pass_judge(run);
+}

@@ -1,0 +1,595 @@
+/*
+ * kind_sql.c
+ *	  Connectors of kind sql: a query or a function in this database.
+ *
+ * A query is run once a run, ordered by external_id, and spooled: its pages
+ * come from one snapshot, and no transaction is open between them.  Its cursor
+ * is the last external_id of a page, so a run that failed goes on behind it.
+ * A function takes the request of the command protocol and returns the answer.
+ *
+ * Both run with the rights of the configuration's owner, or, for a type that
+ * is not configured, of who wrote them into the connector (run_as.c).
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "access/detoast.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "tcop/dest.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "base/bytes.h"
+#include "base/clean.h"
+#include "base/db.h"
+#include "base/flohsync.h"
+#include "base/guc.h"
+#include "base/run_as.h"
+#include "source/source.h"
+
+#define SPOOL_BATCH		1000
+/* Then a page is long enough; and so much it may have where it cannot end. */
+#define PAGE_BYTES		Min(16 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 16)
+#define PAGE_MAX_BYTES	Min(64 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 4)
+#define KEEP_BYTES		(4 * 1024 * 1024)
+
+/* Longer ids are not stored. */
+#define ID_BYTES		(FLOHSYNC_MAX_NAME_CHARS * 4)
+
+/* Rows (external_id, record) of a connector's query. */
+#define SQL_RECORDS \
+	"select q.external_id::pg_catalog.text, pg_catalog.jsonb_build_object(" \
+	"'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, " \
+	"'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n" \
+	"from (\n%s\n) q\n"
+
+typedef struct SqlState
+{
+	char	   *cursor;			/* asked for */
+	Tuplestorestate *spool;		/* rows (external_id text, record text); see sql_receive() */
+	TupleTableSlot *slot;
+	char	   *answered;		/* cursor of the page given last, "" for the first */
+	bool		stepped;		/* the first row has been read */
+	bool		has_row;		/* slot holds the row to come */
+	int64		total;			/* rows of the whole query, -1 unknown */
+	TimestampTz queried_at;
+	StringInfoData body;
+	char	  **too_large;		/* ids of records of the page that are too large to be in the body; NULL: no usable id */
+	int			ntoo_large;
+} SqlState;
+
+static void
+sql_open(Source *source)
+{
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	SqlState   *state = palloc0(sizeof(SqlState));
+
+	initStringInfo(&state->body);
+	state->too_large = palloc(sizeof(char *) * FLOHSYNC_MAX_PAGE_RECORDS);
+	state->total = -1;
+	/* What we count ourselves is exact. */
+	source->total_tolerance = source->spec.query ? 0 : SOURCE_TOTAL_TOLERANCE;
+	source->state = state;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+sql_close(Source *source)
+{
+	SqlState   *state = source->state;
+
+	if (state && state->spool)
+		tuplestore_end(state->spool);
+}
+
+static void
+sql_ask(Source *source, const char *cursor)
+{
+	SqlState   *state = source->state;
+
+	if (state->cursor)
+		pfree(state->cursor);
+	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
+}
+
+/* Whoever asks, in whatever session: the rights of the configuration's owner. */
+static Oid
+sql_role(Source *source, Oid code_owner)
+{
+	if (!OidIsValid(source->spec.owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
+						clean(source->spec.owner_name)),
+				 errhint("Give it to a role with flohsync.set_sync_owner().")));
+	return run_as_role(source->spec.owner, code_owner);
+}
+
+/* The function of a name, and its owner; InvalidOid when there is none. */
+static Oid
+sql_find_function(const char *function, Oid *owner)
+{
+	static DbQuery query = {
+		"select p.oid, p.proowner from pg_catalog.pg_proc p"
+		" where p.oid = _flohsync.function_of_kind_sql($1)",
+		1, {TEXTOID}
+	};
+	Datum		value = CStringGetTextDatum(function);
+	bool		isnull;
+
+	if (db_execute(&query, &value, NULL) != 1)
+		return InvalidOid;
+	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
+	return DatumGetObjectId(db_value(0, 1, &isnull));
+}
+
+/* Makes room for so many more bytes of the body, by doubling it as a string does by itself. */
+static void
+sql_room(Source *source, Size more)
+{
+	StringInfo	body = &((SqlState *) source->state)->body;
+	Size		size = body->maxlen;
+
+	while (size < body->len + more + 1)
+		size *= 2;
+	if (size == body->maxlen)
+		return;
+	memory_take(source->memory, size - body->maxlen);
+	enlargeStringInfo(body, (int) more);
+}
+
+/* Begins the next body; the one before is not needed any more. */
+static void
+sql_new_body(Source *source)
+{
+	SqlState   *state = source->state;
+
+	for (int i = 0; i < state->ntoo_large; i++)
+		if (state->too_large[i])
+			pfree(state->too_large[i]);
+	state->ntoo_large = 0;
+	if (state->body.maxlen > KEEP_BYTES)
+	{
+		MemoryContext old = MemoryContextSwitchTo(source->context);
+
+		pfree(state->body.data);
+		initStringInfo(&state->body);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&state->body);
+}
+
+/* False when there is no such function; the answer says so. */
+static bool
+sql_call_function(Source *source, const char *request, SourceAnswer *answer)
+{
+	Oid			code_owner;
+	Oid			function = sql_find_function(source->spec.function, &code_owner);
+	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
+	Datum		result;
+	bool		isnull;
+
+	if (!OidIsValid(function))
+	{
+		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", source->spec.function);
+		return false;
+	}
+	/* A function that somebody else put under the name. */
+	if (code_owner != source->spec.code_owner)
+	{
+		source_fail(source, answer, "configuration",
+					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
+					source->spec.function);
+		return false;
+	}
+	result = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
+	if (!isnull)
+	{
+		Jsonb	   *value = DatumGetJsonbP(result);
+		char	   *text;
+		size_t		len;
+
+		/* As text, and that in the body. */
+		memory_expect(source->memory, (Size) VARSIZE(value) * 3);
+		text = JsonbToCString(NULL, &value->root, VARSIZE(value));
+		len = strlen(text);
+		sql_room(source, len);
+		appendBinaryStringInfo(&((SqlState *) source->state)->body, text, (int) len);
+		pfree(text);
+	}
+	return true;
+}
+
+typedef struct SqlReceiver
+{
+	DestReceiver pub;
+	SqlState   *state;
+	TupleDesc	desc;			/* of the spool */
+	MemoryContext row;			/* emptied after each row */
+} SqlReceiver;
+
+/*
+ * Puts a row of the query into the spool.  It will be read when the transaction
+ * is over, so it may not refer to a table; and what cannot be stored anyway need
+ * not be carried: too long an id is none, of too large a record only the id is
+ * there.
+ */
+static bool
+sql_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	SqlReceiver *r = (SqlReceiver *) self;
+	MemoryContext old = MemoryContextSwitchTo(r->row);
+	static const int longest[2] = {ID_BYTES, FLOHSYNC_MAX_RECORD_BYTES};
+	Datum		row[2];
+	bool		isnull[2];
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < 2; i++)
+	{
+		isnull[i] = slot->tts_isnull[i] || toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ > longest[i];
+		row[i] = isnull[i] ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[i]));
+	}
+	tuplestore_putvalues(r->state->spool, r->desc, row, isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(r->row);
+	return true;
+}
+
+static void
+sql_receive_begin(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+sql_receive_end(DestReceiver *self)
+{
+}
+
+/*
+ * sql_run_query spools all rows behind the cursor.  The query stands on lines
+ * of its own: a comment at its end must not swallow what follows.
+ */
+static void
+sql_run_query(Source *source)
+{
+	SqlState   *state = source->state;
+	StringInfoData statement;
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2];
+	char		nulls[2] = {' ', ' '};
+	const char *problem = source_query_problem(source->spec.query);
+	SPIPlanPtr	plan;
+	Portal		portal;
+	TupleDesc	desc;
+	SqlReceiver receiver = {
+		{sql_receive, sql_receive_begin, sql_receive_end, sql_receive_end, DestNone}, state
+	};
+	MemoryContext old;
+	RunAs		saved;
+
+	if (problem)
+		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
+	initStringInfo(&statement);
+	appendStringInfo(&statement,
+					 SQL_RECORDS
+					 "where ($1::pg_catalog.text is null or q.external_id is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
+					 "order by q.external_id::pg_catalog.text collate \"C\"",
+					 source->spec.query,
+					 source->spec.modified_since ?
+					 " and q.modified_at::pg_catalog.timestamptz OPERATOR(pg_catalog.>=) $2::pg_catalog.timestamptz" :
+					 " and $2::pg_catalog.text is null");
+	values[0] = state->cursor ? CStringGetTextDatum(state->cursor) : (Datum) 0;
+	values[1] = source->spec.modified_since ? CStringGetTextDatum(source->spec.modified_since) : (Datum) 0;
+	if (!state->cursor)
+		nulls[0] = 'n';
+	if (!source->spec.modified_since)
+		nulls[1] = 'n';
+
+	old = MemoryContextSwitchTo(source->context);
+	desc = CreateTemplateTupleDesc(2);
+	TupleDescInitEntry(desc, 1, "external_id", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "record", TEXTOID, -1, 0);
+	state->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	state->spool = tuplestore_begin_heap(false, true, work_mem);
+	MemoryContextSwitchTo(old);
+
+	state->queried_at = GetCurrentTimestamp();
+	run_as_begin(&saved, sql_role(source, InvalidOid));
+	plan = SPI_prepare_cursor(statement.data, 2, types, CURSOR_OPT_CUSTOM_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the connector's query: %s", SPI_result_code_string(SPI_result));
+	portal = SPI_cursor_open(NULL, plan, values, nulls, true);
+	receiver.desc = desc;
+	receiver.row = AllocSetContextCreate(CurrentMemoryContext, "flohsync row", ALLOCSET_DEFAULT_SIZES);
+	/* Each row goes from the executor to the spool: there is never more than one of them in memory. */
+	while (PortalRunFetch(portal, FETCH_FORWARD, SPOOL_BATCH, &receiver.pub) > 0)
+		CHECK_FOR_INTERRUPTS();
+	SPI_cursor_close(portal);
+	MemoryContextDelete(receiver.row);
+	run_as_end(&saved);
+	state->total = state->cursor == NULL ? tuplestore_tuple_count(state->spool) : -1;
+}
+
+/* Steps to the next row of the spool; the row lives with the source. */
+static void
+sql_next_row(Source *source)
+{
+	SqlState   *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+
+	state->has_row = tuplestore_gettupleslot(state->spool, true, true, state->slot);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A page from the spool.  The cursor of the next one is an id, so a page does
+ * not end between rows of one id, nor between rows without an id, which come
+ * last; of a crowd of those, only as many are taken as a page can have.
+ */
+static void
+sql_next_page(Source *source)
+{
+	SqlState   *state = source->state;
+	StringInfo	body = &state->body;
+	int			enough = Min(source->spec.page_size, FLOHSYNC_MAX_PAGE_RECORDS / 2);
+	char	   *last = NULL;
+	int			n = 0;
+
+	appendStringInfoString(body, "{\"success\":true,\"payload\":{\"resources\":[");
+	while (state->has_row)
+	{
+		bool		no_id;
+		bool		isnull;
+		Datum		id = slot_getattr(state->slot, 1, &no_id);
+		Datum		record = slot_getattr(state->slot, 2, &isnull);
+		char	   *id_text = no_id ? NULL : TextDatumGetCString(id);
+		text	   *t = isnull ? NULL : DatumGetTextPP(record);
+
+		if ((n >= enough || body->len >= PAGE_BYTES) && last != NULL && (id_text == NULL || strcmp(id_text, last) != 0))
+			break;
+		if (n < FLOHSYNC_MAX_PAGE_RECORDS && body->len < PAGE_MAX_BYTES)
+		{
+			n++;
+			if (t == NULL)
+				state->too_large[state->ntoo_large++] = id_text ? MemoryContextStrdup(source->context, id_text) : NULL;
+			else
+			{
+				sql_room(source, VARSIZE_ANY_EXHDR(t) + 1);
+				if (n > state->ntoo_large + 1)
+					appendStringInfoChar(body, ',');
+				appendBinaryStringInfo(body, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+			}
+		}
+		if (last)
+			pfree(last);
+		last = id_text;
+		sql_next_row(source);
+	}
+	appendStringInfoChar(body, ']');
+	if (state->has_row && last)
+	{
+		appendStringInfoString(body, ",\"nextCursor\":");
+		escape_json(body, last);
+	}
+	if (state->total >= 0)
+		appendStringInfo(body, ",\"totalEstimate\":" INT64_FORMAT, state->total);
+	appendStringInfoString(body, "}}");
+}
+
+static void
+sql_begin(Source *source)
+{
+	if (source->spec.in_transaction)
+		SPI_connect();
+	else
+		db_begin("asking a connector of kind sql");
+}
+
+static void
+sql_end(Source *source)
+{
+	if (source->spec.in_transaction)
+		SPI_finish();
+	else
+		db_commit();
+}
+
+static void
+sql_answer(Source *source, SourceAnswer *answer)
+{
+	SqlState   *state = source->state;
+	TimestampTz start = GetCurrentTimestamp();
+
+	answer->started_at = start;
+	/* Asked for the same page again: the spool has moved on, so it is kept. */
+	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
+	{
+		answer->started_at = state->queried_at;
+		answer->body = state->body.data;
+		answer->len = state->body.len;
+		return;
+	}
+	sql_new_body(source);
+	if (source->spec.query == NULL && source->spec.function == NULL)
+	{
+		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
+					source->spec.resource_type);
+		return;
+	}
+	if (source->spec.query == NULL || state->spool == NULL)
+	{
+		sql_begin(source);
+		if (source->spec.query)
+			sql_run_query(source);
+		else
+			(void) sql_call_function(source, source_request(&source->spec, state->cursor), answer);
+		sql_end(source);
+	}
+	if (source->spec.query)
+	{
+		if (!state->stepped)
+			sql_next_row(source);
+		state->stepped = true;
+		sql_next_page(source);
+		if (state->answered)
+			pfree(state->answered);
+		state->answered = MemoryContextStrdup(source->context, state->cursor ? state->cursor : "");
+		answer->started_at = state->queried_at;
+	}
+	answer->body = state->body.data;
+	answer->len = state->body.len;
+	answer->ms = (GetCurrentTimestamp() - start) / 1000.0;
+}
+
+static bool
+sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	SqlState   *state = source->state;
+
+	if (!source_read_commands(source, parser, answer, page))
+		return false;
+	for (int i = 0; i < state->ntoo_large; i++)
+	{
+		char	   *id = state->too_large[i];
+
+		page_fault(parser, page, (Slice) {id, id ? (int) strlen(id) : 0}, "record_too_large", (Slice) {"", 0});
+	}
+	return true;
+}
+
+/* The query's rows of one id, as an answer; false: the record is too large. */
+static bool
+sql_query_one(Source *source, const char *external_id)
+{
+	SqlState   *state = source->state;
+	const char *problem = source_query_problem(source->spec.query);
+	char	   *statement;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(external_id);
+	text	   *record = NULL;
+	bool		isnull;
+	RunAs		saved;
+
+	if (problem)
+		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
+	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
+						 source->spec.query);
+	run_as_begin(&saved, sql_role(source, InvalidOid));
+	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not run the connector's query");
+	if (SPI_processed == 1)
+	{
+		value = db_value(0, 2, &isnull);
+		record = isnull ? NULL : DatumGetTextPP(value);
+	}
+	run_as_end(&saved);
+	if (record && VARSIZE_ANY_EXHDR(record) > FLOHSYNC_MAX_RECORD_BYTES)
+		return false;
+	appendStringInfoString(&state->body, "{\"success\":true,\"payload\":{\"resources\":[");
+	if (record)
+	{
+		sql_room(source, VARSIZE_ANY_EXHDR(record));
+		appendBinaryStringInfo(&state->body, VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record));
+	}
+	appendStringInfoString(&state->body, "]}}");
+	return true;
+}
+
+static void
+sql_get(Source *source, const char *external_id, SourceAnswer *answer)
+{
+	SqlState   *state = source->state;
+	bool		good = true;
+
+	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
+	{
+		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
+					source->spec.resource_type);
+		answer->not_supported = true;
+		return;
+	}
+	answer->started_at = GetCurrentTimestamp();
+	sql_new_body(source);
+	sql_begin(source);
+	if (source->spec.query)
+		good = sql_query_one(source, external_id);
+	else
+		(void) sql_call_function(source, source_get_request(&source->spec, external_id), answer);
+	sql_end(source);
+	if (answer->error_class)
+		return;
+	if (!good)
+		source_fail(source, answer, "too_large", "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
+	answer->body = state->body.data;
+	answer->len = state->body.len;
+	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;
+	if (source->spec.query == NULL)
+		source_one_record(source, answer);
+}
+
+const SourceKind source_kind_sql = {
+	.name = "sql",
+	.open = sql_open,
+	.ask = sql_ask,
+	.answer = sql_answer,
+	.read = sql_read,
+	.get = sql_get,
+	.close = sql_close,
+};
+
+/*
+ * source_query_problem: why a text is not one plain SELECT, or NULL.  Only
+ * then is it safe to put it in parentheses.
+ */
+const char *
+source_query_problem(const char *query)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *volatile problem = NULL;
+
+	PG_TRY();
+	{
+		List	   *trees = raw_parser(query, RAW_PARSE_DEFAULT);
+		SelectStmt *select;
+
+		if (list_length(trees) != 1)
+			problem = "it is not one statement";
+		else if (!IsA(linitial_node(RawStmt, trees)->stmt, SelectStmt))
+			problem = "it is not a SELECT";
+		else
+		{
+			select = (SelectStmt *) linitial_node(RawStmt, trees)->stmt;
+			if (select->intoClause)
+				problem = "it has an INTO clause";
+			else if (select->lockingClause)
+				problem = "it locks rows";
+			else if (strchr(query, ';') != NULL && linitial_node(RawStmt, trees)->stmt_len > 0)
+				problem = "it ends with a semicolon";
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		/* The parser holds nothing that would need a rollback. */
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		if (edata->sqlerrcode != ERRCODE_SYNTAX_ERROR && ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
+			PG_RE_THROW();
+		FlushErrorState();
+		problem = edata->message;
+	}
+	PG_END_TRY();
+	return problem;
+}

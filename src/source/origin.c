@@ -1,0 +1,214 @@
+/*
+ * origin.c
+ *	  Where requests of a connector go, and what may go there with them.
+ *
+ * An origin is scheme://host, with the port unless it is the scheme's own (RFC
+ * 6454).  A secret is bound to the origins that its connector had when it was
+ * set (source/secret_store.c).  Whether it may be used is decided twice: before a
+ * request is put together, from what config and definition say, so that the
+ * reason can be told; and, whatever these say, from the address that a request
+ * is about to be sent to.
+ *
+ * What verifies webhooks comes in; it is bound to no origin, and never sent.
+ */
+#include "postgres.h"
+
+#include "json/value.h"
+#include "json/value.h"
+#include "source/source.h"
+#include "source/template.h"
+
+typedef struct OriginList
+{
+	char	  **items;
+	int			n;
+	int			room;
+} OriginList;
+
+/* Adds an address's origin, in its place; what is no address is left out. */
+static void
+origin_add(OriginList *list, const char *url)
+{
+	char	   *text = url && http_url_problem(url) == NULL ? http_url_origin_text(url) : NULL;
+	int			i = list->n;
+
+	if (text == NULL)
+		return;
+	while (i > 0 && strcmp(list->items[i - 1], text) > 0)
+		i--;
+	if (i > 0 && strcmp(list->items[i - 1], text) == 0)
+		return;
+	if (list->n == list->room)
+	{
+		list->room = Max(8, list->room * 2);
+		list->items = list->items ? repalloc(list->items, sizeof(char *) * list->room) : palloc(sizeof(char *) * list->room);
+	}
+	memmove(list->items + i + 1, list->items + i, sizeof(char *) * (list->n - i));
+	list->items[i] = text;
+	list->n++;
+}
+
+static const char *
+origin_lookup(void *arg, const TemplatePiece *piece)
+{
+	return piece->type == TEMPLATE_CONFIG ? json_member_text(arg, JSON_ROOT, piece->text) : NULL;
+}
+
+static bool
+origin_append(StringInfo out, const char *value)
+{
+	appendStringInfoString(out, value);
+	return true;
+}
+
+/* Adds the origin of an address of a definition, filled in; NULL: it has none. */
+static void
+origin_add_template(OriginList *list, const char *text, JsonParser *config)
+{
+	Template *t = text ? template_parse(text) : NULL;
+	const TemplatePiece *missing;
+	StringInfoData url;
+
+	if (t == NULL)
+		return;
+	initStringInfo(&url);
+	if (template_render(t, &url, origin_append, origin_append, origin_lookup, config, &missing))
+		origin_add(list, url.data);
+}
+
+static JsonParser *
+origin_parse(const char *text)
+{
+	JsonParser *json = json_parser_create();
+
+	return text != NULL && json_parse(json, text, strlen(text), 128) && json->nodes[JSON_ROOT].type == JSON_OBJECT ? json : NULL;
+}
+
+static void
+origin_add_definition(OriginList *list, const char *text, JsonParser *config)
+{
+	JsonParser *json = origin_parse(text);
+	const JsonNode *nodes;
+	uint32		http;
+	uint32		hosts = 0;
+
+	if (json == NULL)
+		return;
+	nodes = json->nodes;
+	origin_add_template(list, json_member_text(json, JSON_ROOT, "base_url"), config);
+	origin_add_template(list, json_member_text(json, json_member(json, JSON_ROOT, "auth", 4), "token_url"), config);
+	/* Links may lead to these, and the credentials with them; see rest_follow(). */
+	http = json_member(json, JSON_ROOT, "http", 4);
+	if (http != 0 && nodes[http].type == JSON_OBJECT)
+		hosts = json_member(json, http, "allow_hosts", 11);
+	if (hosts == 0 || nodes[hosts].type != JSON_ARRAY)
+		return;
+	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
+	{
+		char	   *host = json_value_text(json, i);
+
+		if (host)
+			origin_add(list, psprintf("https://%s", host));
+	}
+}
+
+/*
+ * source_origins gives all origins to which requests of a connector can go,
+ * sorted, each once; returns their number.  What is malformed goes nowhere.
+ */
+int
+source_origins(const char *kind, const char *config, const char *definition, char ***origins)
+{
+	OriginList	list = {0};
+	JsonParser *json = origin_parse(config);
+
+	if (json != NULL && strcmp(kind, source_kind_command.name) == 0)
+		origin_add(&list, json_member_text(json, JSON_ROOT, "url"));
+	else if (json != NULL && strcmp(kind, source_kind_rest.name) == 0)
+		origin_add_definition(&list, definition, json);
+	*origins = list.items;
+	return list.n;
+}
+
+static bool
+origin_is_in(const char *origin, char *const *list, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(list[i], origin) == 0)
+			return true;
+	return false;
+}
+
+/* Those of a list that are not in another one, for a message; NULL: there are none. */
+static char *
+origin_missing(char *const *list, int n, char *const *others, int nothers)
+{
+	StringInfoData out;
+	int			more = 0;
+
+	initStringInfo(&out);
+	for (int i = 0; i < n; i++)
+	{
+		if (origin_is_in(list[i], others, nothers))
+			continue;
+		if (out.len > 0 && out.len + strlen(list[i]) > 100)
+			more++;
+		else
+			appendStringInfo(&out, "%s%s", out.len > 0 ? ", " : "", list[i]);
+	}
+	if (more > 0)
+		appendStringInfo(&out, " and %d more", more);
+	return out.len > 0 ? out.data : NULL;
+}
+
+/*
+ * source_secret_refused says why a secret that was set for a kind and for
+ * origins must not be used by a connector that has these others now; NULL: it
+ * may be.  That an origin is gone does no harm.
+ */
+char *
+source_secret_refused(const char *name, const char *kind, char *const *origins, int norigins,
+					  const char *now_kind, char *const *now, int nnow)
+{
+	static const char again[] = "must be set again with flohsync.set_secret()";
+	char	   *gone = origin_missing(origins, norigins, now, nnow);
+	char	   *come = origin_missing(now, nnow, origins, norigins);
+
+	if (source_is_webhook_secret(name))
+		return psprintf("secret \"%s\" verifies webhooks, and is never sent", name);
+	if (kind == NULL || strcmp(kind, now_kind) != 0)
+		return psprintf("secret \"%s\" %s: since it was set, the connector's kind has changed from %s to %s", name, again,
+						kind ? kind : "none", now_kind);
+	if (come == NULL)
+		return NULL;
+	if (gone == NULL)
+		return psprintf("secret \"%s\" %s: since it was set, the connector's address has come to include %s", name, again, come);
+	return psprintf("secret \"%s\" %s: since it was set, the connector's address has changed from %s to %s", name, again, gone, come);
+}
+
+/* source_is_webhook_secret: is this the name of a secret that comes in? */
+bool
+source_is_webhook_secret(const char *name)
+{
+	return strcmp(name, SOURCE_WEBHOOK_SECRET) == 0 || strcmp(name, SOURCE_WEBHOOK_PREVIOUS) == 0;
+}
+
+/*
+ * source_may_send says why no request may be sent to an address, NULL when it
+ * may: each secret that was used for the source so far, if only to get a token,
+ * must have been set for its origin.
+ */
+char *
+source_may_send(const Source *source, const char *url)
+{
+	char	   *origin = http_url_origin_text(url);
+
+	for (int i = 0; i < source->spec.nsecrets; i++)
+	{
+		const SourceSecret *secret = &source->spec.secrets[i];
+
+		if (secret->used && (origin == NULL || !origin_is_in(origin, secret->origins, secret->norigins)))
+			return psprintf("secret \"%s\" is not sent to %s, for which it was not set", secret->name, origin ? origin : "no address");
+	}
+	return NULL;
+}

@@ -1,0 +1,26 @@
+/*
+ * secret_store.h
+ *	  Secrets of connectors, in their table and in clear.  See source/secret_store.c.
+ */
+#ifndef FLOHSYNC_SOURCE_SECRET_STORE_H
+#define FLOHSYNC_SOURCE_SECRET_STORE_H
+
+#include "utils/uuid.h"
+
+#include "source/source.h"
+
+/* Whose secrets were found. */
+typedef struct SecretOwner
+{
+	bool		known;			/* there is a connector of that name or id */
+	pg_uuid_t	id;
+	bool		enabled;
+	char	   *name;
+} SecretOwner;
+
+extern void secrets_put(Datum connector, const char *name, const char *value);
+extern void secrets_read(Datum connector, SourceSpec *spec, MemoryContext context);
+extern SourceSecret *secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n);
+extern int64 secrets_rotate(void);
+
+#endif							/* FLOHSYNC_SOURCE_SECRET_STORE_H */

@@ -1,0 +1,413 @@
+/*
+ * record.c
+ *	  What a webhook says of a record, stored: the part of webhook/webhook.c that
+ *	  begins when it is known to be about one.
+ *
+ *	created, updated: wait for matching -> lock -> merge -> in scope? -> apply -> post-sync of the record
+ *	deleted:          sql/74_webhook
+ *
+ * - Only keys that are in the data change: the rest is what is stored, which is
+ *   locked from before it is read.
+ * - Of an event that comes late, the keys that no later one has named count.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/clean.h"
+#include "base/db.h"
+#include "page/filter.h"
+#include "record/apply.h"
+#include "record/rules.h"
+#include "webhook/keys.h"
+#include "webhook/verify.h"
+#include "webhook/webhook.h"
+
+#define WEBHOOK_ROUNDS			20
+
+/* What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to leave out. */
+static Datum
+webhook_rules(WebhookRecord *r)
+{
+	static DbQuery query = {
+		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS("c")
+		" from flohsync.connector_sync_config c where c.connector_id = $1 and c.resource_type = $2",
+		2, {UUIDOID, TEXTOID}
+	};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+	bool		isnull;
+
+	if (db_execute(&query, v, NULL) == 0)
+		return (Datum) 0;
+	r->filtered = db_bool(0, 2);
+	if (r->filtered)
+	{
+		rules_get_filter(0, 3, &r->filter, CurrentMemoryContext);
+		filter_prepare(&r->filter);
+	}
+	return db_value(0, 1, &isnull);
+}
+
+/*
+ * Reads what the configuration says about records of the type.  Whether any
+ * was matched is asked for in the order of the one index that answers it at
+ * once: for EXISTS, another one may be read from end to end.
+ */
+static void
+webhook_scope(WebhookRecord *r)
+{
+	static DbQuery query = {
+		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
+		" _flohsync.names_users(c) or _flohsync.tells_records(c) or (select true from flohsync.connector_sync_match m"
+		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
+		" c.last_full_pass_at,"
+		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH("c")
+		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
+		2, {UUIDOID, TEXTOID}, .by_index = true
+	};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+	bool		isnull;
+	TimestampTz confirmed_at;
+	bool		rehash;
+
+	db_execute(&query, v, NULL);
+	r->followed = db_bool(0, 2);
+	rehash = db_bool(0, 5);
+	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
+	if (isnull)
+		confirmed_at = 0;
+	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
+				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0, rehash);
+	r->scope.apply.event_at = r->event_at;
+}
+
+/* What is stored of the record. */
+typedef struct WebhookStored
+{
+	pg_uuid_t	id;
+	TimestampTz event_at;		/* 0: unknown */
+	TimestampTz observed_at;
+	bool		stale;
+	Jsonb	   *keys;			/* see webhook/keys.c */
+	char	   *display_name;	/* these three: NULL when it has none */
+	char	   *email;
+	Jsonb	   *attributes;
+} WebhookStored;
+
+/* Locks the stored record and reads it; false when there is none. */
+static bool
+webhook_lock(const WebhookRecord *r, WebhookStored *stored)
+{
+	static DbQuery query = {
+		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys, r.display_name, r.email, r.attributes"
+		" from flohsync.resource_record r"
+		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key update",
+		3, {UUIDOID, TEXTOID, TEXTOID}, .by_index = true
+	};
+	Datum		v[3] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id)};
+	Datum		value;
+	bool		isnull;
+
+	memset(stored, 0, sizeof(*stored));
+	if (db_execute(&query, v, NULL) == 0)
+		return false;
+	stored->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
+	value = db_value(0, 2, &isnull);
+	stored->event_at = isnull ? 0 : DatumGetTimestampTz(value);
+	stored->observed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
+	stored->stale = db_bool(0, 4);
+	value = db_value(0, 5, &isnull);
+	stored->keys = isnull ? NULL : DatumGetJsonbPCopy(value);
+	stored->display_name = db_text(0, 6);
+	stored->email = db_text(0, 7);
+	value = db_value(0, 8, &isnull);
+	stored->attributes = isnull ? NULL : DatumGetJsonbPCopy(value);
+	return true;
+}
+
+static void
+webhook_put_member(StringInfo text, const char *key, const JsonbValue *value)
+{
+	appendStringInfo(text, ",\"%s\":", key);
+	if (value->type == jbvBinary)
+		(void) JsonbToCString(text, value->val.binary.data, value->val.binary.len);
+	else if (value->type == jbvString)
+		escape_json(text, pnstrdup(value->val.string.val, value->val.string.len));
+	else
+		appendStringInfoString(text, value->type == jbvNull ? "null" : "0"); /* no kind of value that any of them takes */
+}
+
+/* A text of the record: what the data says, or else what is stored. */
+static void
+webhook_put_text(StringInfo text, const char *key, Jsonb *data, const char *stored)
+{
+	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, key, strlen(key), NULL);
+
+	if (given)
+		webhook_put_member(text, key, given);
+	else if (stored)
+	{
+		appendStringInfo(text, ",\"%s\":", key);
+		escape_json(text, stored);
+	}
+}
+
+static bool
+webhook_is_object(const JsonbValue *value)
+{
+	return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
+}
+
+/* Of the stored attributes, those of some names; NULL when there are none. */
+static Jsonb *
+webhook_kept_attributes(Jsonb *attributes, const WebhookKept *kept)
+{
+	JsonbParseState *state = NULL;
+	int			n = 0;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; attributes != NULL && i < kept->n; i++)
+	{
+		JsonbValue	name = {.type = jbvString, .val.string = {kept->names[i].len, unconstify(char *, kept->names[i].data)}};
+		JsonbValue *value = getKeyJsonValueFromContainer(&attributes->root, name.val.string.val, name.val.string.len, NULL);
+
+		if (value == NULL)
+			continue;
+		pushJsonbValue(&state, WJB_KEY, &name);
+		pushJsonbValue(&state, WJB_VALUE, value);
+		n++;
+	}
+	{
+		JsonbValue *all = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+
+		return n > 0 ? JsonbValueToJsonb(all) : NULL;
+	}
+}
+
+/*
+ * The record as text, with the data laid over what is stored.  Attributes are
+ * laid over one by one, unless the data takes all away: then those of kept stay.
+ */
+static char *
+webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored, const WebhookKept *kept)
+{
+	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, "attributes", strlen("attributes"), NULL);
+	Jsonb	   *attributes = stored->attributes;
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "{\"externalId\":");
+	escape_json(&text, r->id);
+	webhook_put_text(&text, "displayName", data, stored->display_name);
+	webhook_put_text(&text, "email", data, stored->email);
+	if (given && !webhook_is_object(given))
+	{
+		attributes = webhook_kept_attributes(attributes, kept);
+		if (kept->n == 0)
+			webhook_put_member(&text, "attributes", given);
+	}
+	else if (given && attributes)
+		attributes = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(attributes), JsonbPGetDatum(JsonbValueToJsonb(given))));
+	else if (given)
+		webhook_put_member(&text, "attributes", given);
+	if (attributes)
+	{
+		appendStringInfoString(&text, ",\"attributes\":");
+		(void) JsonbToCString(&text, &attributes->root, VARSIZE(attributes));
+	}
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
+/*
+ * webhook_merge_late does the same for an event that is older than the last one
+ * of the record: of its data, only what no later event has named is laid over
+ * it, and is left in *data.  NULL: it does not count at all, because there is no
+ * such, or because the record was observed as a whole, or deleted, since.
+ */
+static char *
+webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
+{
+	static DbQuery query = {
+		"select from _flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
+		" and t.connector_id = $1 and ((t.deleted_at > $4 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $4)",
+		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .by_index = true
+	};
+	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), TimestampTzGetDatum(r->event_at)};
+	WebhookKept kept;
+
+	if (stored->stale || stored->keys == NULL || r->scope.apply.observed_at < r->scope.apply.confirmed_at)
+		return NULL;
+	*data = webhook_keys_late(stored->keys, *data, r->event_at, &kept);
+	if (*data == NULL || db_execute(&query, v, NULL) > 0)
+		return NULL;
+	return webhook_merge(r, *data, stored, &kept);
+}
+
+/* Post-sync for the record; failures are recorded, not raised. */
+static void
+webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
+{
+	static DbQuery query = {"select _flohsync.follow_webhook($1, $2, $3)", 3, {UUIDOID, TEXTOID, TEXTOID}};
+	const ApplyChanges *changes = &r->scope.changes;
+	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
+	static const char *const kinds[3] = {"added", "updated", "restored"};
+	Datum		v[3] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+
+	if (r->hindered)
+		v[2] = CStringGetTextDatum(r->hindered);
+	db_execute(&query, v, r->hindered ? NULL : "  n");
+}
+
+/* Waits for a matching of many, which may want the record, before that is locked. */
+static void
+webhook_await_matching(WebhookRecord *r)
+{
+	static DbQuery query = {"select _flohsync.await_matching($1, $2)", 2, {UUIDOID, TEXTOID}};
+	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+
+	db_execute(&query, v, NULL);
+	r->hindered = db_text(0, 1);
+}
+
+static bool
+webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
+{
+	static DbQuery query = {"select _flohsync.leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
+	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->scope.apply.event_at)};
+
+	db_execute(&query, v, r->scope.apply.event_at == 0 ? "  n" : NULL);
+	return db_bool(0, 1);
+}
+
+/* The record from its text; raises when it is none. */
+static void
+webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char *hint)
+{
+	upsert_read(&r->scope, text, strlen(text), page);
+	if (page->nfaults > 0)
+		webhook_refuse("data", page->faults[0].message, hint);
+}
+
+/*
+ * webhook_upsert stores what a created or updated record is now.  Only the keys
+ * that are in the data change, so the stored record is locked and read first.
+ * False when nothing was changed; *ignored when the news was too old, or is
+ * about a record that is out of scope.
+ */
+bool
+webhook_upsert(WebhookRecord *r, bool *ignored)
+{
+	static const char hint[] = "It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
+	JsonbValue *value = webhook_member(r->hook->body, "data");
+	Jsonb	   *data;
+	JsonbValue *other;
+
+	if (value == NULL)
+		webhook_refuse("data", "is missing", hint);
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		webhook_refuse("data", "is not an object", hint);
+	data = JsonbValueToJsonb(value);
+	other = webhook_member(data, "externalId");
+	if (other && other->type == jbvString &&
+		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
+		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+
+	webhook_scope(r);
+	if (r->followed)
+		webhook_await_matching(r);
+	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
+	{
+		UpstreamPage page;
+		PageCounts	counts = {0};
+		ApplyOutcome outcome = APPLY_UNDECIDED;
+		WebhookStored stored;
+		Jsonb	   *named = data;
+		bool		known = webhook_lock(r, &stored);
+		char	   *text = webhook_merge(r, data, &stored, &(WebhookKept) {0});
+		TimestampTz since = DT_NOBEGIN;
+
+		/*
+		 * Now, with the row locked, and not when it came in: of two that wait
+		 * for each other, neither is older.
+		 */
+		r->scope.apply.observed_at = GetCurrentTimestamp();
+		if (r->event_at != 0)
+			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+		r->scope.apply.event_at = r->event_at;
+		webhook_parse(r, text, &page, hint);
+		if (known && r->event_at != 0 && stored.event_at > r->event_at)
+		{
+			text = webhook_merge_late(r, &named, &stored);
+			if (text == NULL)
+			{
+				*ignored = true;
+				return false;
+			}
+			webhook_parse(r, text, &page, hint);
+			/* The record is as new as it was. */
+			r->scope.apply.event_at = stored.event_at;
+			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);
+		}
+		if (r->filtered && apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
+		{
+			bool		left = known && webhook_leave_scope(r, &stored.id);
+
+			*ignored = !left;
+			return left;
+		}
+		/* Older events count from where the record was last seen whole. */
+		if (known)
+			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at,
+						TIMESTAMP_NOT_FINITE(stored.observed_at) ? stored.observed_at : stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
+													  r->event_at != 0 ? r->event_at : r->hook->received_at);
+		r->scope.apply.absent = !known;
+		upsert_apply(&r->scope, &page, &counts, &outcome);
+		r->told_cache = outcome != APPLY_IGNORED;
+		switch (outcome)
+		{
+			case APPLY_ADDED:
+			case APPLY_UPDATED:
+			case APPLY_RESTORED:
+				if (r->followed)
+					webhook_follow(r, outcome);
+				return true;
+			case APPLY_UNCHANGED:
+				return false;
+			case APPLY_IGNORED:
+				*ignored = true;
+				return false;
+			case APPLY_UNDECIDED:
+				break;			/* somebody has just inserted it: merge with that */
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("record \"%s\" is being added and removed all the time", clean(r->id))));
+}
+
+bool
+webhook_delete(WebhookRecord *r, bool *ignored)
+{
+	static DbQuery query = {
+		"select _flohsync.delete_record($1, _flohsync.check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
+		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
+	};
+	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
+	TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
+	char	   *outcome;
+
+	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
+	outcome = db_text(0, 1);
+	*ignored = strcmp(outcome, "ignored") == 0;
+	r->told_cache = strcmp(outcome, "removed") == 0;
+	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
+}
