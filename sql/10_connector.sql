@@ -509,7 +509,7 @@ BEGIN
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id AND o.connector_id <> _id)
     ORDER BY m.id FOR UPDATE;
-  PERFORM _flohsync.look_again(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
+  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;

@@ -43,7 +43,7 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.remark_secret(uuid, text) IS 'Says so when a secret has a name that the connector does not look for';
 
-CREATE FUNCTION _flohsync.fill(_text text, _config jsonb) RETURNS text
+CREATE FUNCTION _flohsync.fill_placeholders(_text text, _config jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -53,7 +53,7 @@ BEGIN ATOMIC
                      || pg_catalog.substr(p.part, pg_catalog.strpos(p.part, '}}') + 2) END, '' ORDER BY p.i)
     FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i);
 END;
-COMMENT ON FUNCTION _flohsync.fill(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
+COMMENT ON FUNCTION _flohsync.fill_placeholders(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
 
 CREATE FUNCTION _flohsync.raise_faults(_faults jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -114,7 +114,7 @@ BEGIN
       format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
   END LOOP;
   FOR k, url IN
-    SELECT u.key, _flohsync.fill(u.url, _config)
+    SELECT u.key, _flohsync.fill_placeholders(u.url, _config)
       FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
     problem := _flohsync.base_url_problem(url);
     IF problem IS NOT NULL THEN

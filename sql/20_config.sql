@@ -211,7 +211,7 @@ LANGUAGE sql STABLE STRICT
 RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 COMMENT ON FUNCTION _flohsync.iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
 
-CREATE FUNCTION _flohsync.sum(_a jsonb, _b jsonb) RETURNS jsonb
+CREATE FUNCTION _flohsync.add_counters(_a jsonb, _b jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -223,7 +223,7 @@ BEGIN ATOMIC
            WHERE pg_catalog.jsonb_typeof(e.value) = 'number'
            GROUP BY e.key) s;
 END;
-COMMENT ON FUNCTION _flohsync.sum(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; what is none is left out';
+COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; what is none is left out';
 
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT

@@ -8,7 +8,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   d flohsync.connector_definition;
-  users boolean := _flohsync.is_user_type(_c);
+  users boolean := _flohsync.matches_users(_c);
   first_tick timestamptz;
   second_tick timestamptz;
   unusable boolean := false;

@@ -173,7 +173,7 @@ COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id came ag
 COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 characters';
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream said there is in all';
-COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'Until a later full pass is complete: the num of every record seen, as ranges (ledger.c)';
+COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'Until a later full pass is complete: the record_no of every record seen, as ranges (ledger.c)';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
@@ -239,7 +239,7 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger
 COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
-COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a num is in what ledger_union returned';
+COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a record_no is in what ledger_union returned';
 CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
 COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some nums the largest number of a page that has seen it, 0 when none has';

@@ -178,7 +178,7 @@ BEGIN
   rehash := c.hash_ignore_since >= coalesce(c.last_full_pass_at, '-infinity');
   owner := c.owner;
   -- Without a row in match_progress post-sync looks at everything anyway.
-  note_changes := _flohsync.tells_records(c) OR EXISTS (SELECT FROM _flohsync.match_progress m WHERE m.config_id = c.id);
+  note_changes := _flohsync.triggers_per_record(c) OR EXISTS (SELECT FROM _flohsync.match_progress m WHERE m.config_id = c.id);
   list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
@@ -233,7 +233,7 @@ BEGIN
          sum(l.added + l.updated + l.unchanged + l.restored)
     INTO seen, came FROM _flohsync.pass_pages(r.pass_id) l;
   SELECT count(*) INTO there FROM flohsync.resource_record x
-   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.num);
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.record_no);
   IF came > there THEN
     RETURN format('pages are asked for by position, and records came on more than one (%s): the list moved, or is in no order', came - there);
   END IF;
@@ -265,14 +265,14 @@ BEGIN
   later := _flohsync.seen_since(r.connector_id, r.resource_type, '-infinity', _run);
 
   -- What the upstream said is deleted and did not list again later in the pass.
-  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.num) INTO gone, gone_pages, gone_nums
+  SELECT array_agg(g.external_id), array_agg(g.page), array_agg(x.record_no) INTO gone, gone_pages, gone_nums
     FROM (SELECT DISTINCT ON (e.id) e.id AS external_id, l.page, l.fetched_at
             FROM _flohsync.pass_pages(r.pass_id) l, unnest(l.deleted) AS e(id)
            WHERE l.deleted IS NOT NULL
            ORDER BY e.id, l.page DESC) g
     JOIN flohsync.resource_record x
       ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
-   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at AND NOT _flohsync.ledger_has(later, x.num);
+   WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at AND NOT _flohsync.ledger_has(later, x.record_no);
   IF gone IS NOT NULL THEN
     SELECT array_agg(g.external_id) INTO gone
       FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
@@ -293,7 +293,7 @@ BEGIN
     SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
       INTO active, ids, observed
       FROM (SELECT x.id, x.observed_at,
-                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.num) AND NOT _flohsync.ledger_has(later, x.num))
+                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.record_no) AND NOT _flohsync.ledger_has(later, x.record_no))
                    OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
               FROM flohsync.resource_record x
              WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
@@ -527,7 +527,7 @@ BEGIN
                                   WHEN r.strategy <> 'full' THEN c.full_incomplete_reason END,
          full_incomplete_reason = CASE WHEN _status = 'cancelled' OR r.strategy <> 'full' THEN c.full_incomplete_reason
                                        WHEN NOT _complete THEN coalesce(_reason, _error) END,
-         totals = _flohsync.sum(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
+         totals = _flohsync.add_counters(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
          last_sync_at = r.finished_at,
          last_sync_cursor = r.cursor,
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,

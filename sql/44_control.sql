@@ -210,7 +210,7 @@ BEGIN
   END IF;
   RETURN QUERY
     SELECT DISTINCT ON (l.user_id) x.external_id::text, x.display_name::text, x.email::text, 'deactivated', l.user_id, u.email
-      FROM (SELECT * FROM _flohsync.leavers(c, NULL)
+      FROM (SELECT * FROM _flohsync.users_to_deactivate(c, NULL)
             UNION
             -- those who leave by what would go stale
             SELECT o.user_id FROM unnest(gone) g(id)
@@ -313,7 +313,7 @@ BEGIN
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   -- Counters never fall: the run was held, and has succeeded now.
   UPDATE flohsync.connector_sync_config c
-     SET totals = _flohsync.sum(c.totals, jsonb_build_object('success', 1, 'staled', s.staled, 'removed', n,
+     SET totals = _flohsync.add_counters(c.totals, jsonb_build_object('success', 1, 'staled', s.staled, 'removed', n,
            'usersDeactivated', coalesce((r.post_sync ->> 'usersDeactivated')::bigint, 0) - coalesce((before ->> 'usersDeactivated')::bigint, 0),
            'usersCreated', coalesce((r.post_sync ->> 'usersCreated')::bigint, 0) - coalesce((before ->> 'usersCreated')::bigint, 0)))
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
@@ -343,12 +343,12 @@ BEGIN
      SET status = 'cancelled', resolved_by = _flohsync.caller_name(), resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
   -- Who was to be deactivated is not asked about again, unless something else happens to the record.
-  PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.leavers(c, NULL)))
+  PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.users_to_deactivate(c, NULL)))
      FROM flohsync.connector_sync_config c
     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type AND c.deactivate_users;
   PERFORM _flohsync.forget_changes(ARRAY(
     SELECT q.seq FROM _flohsync.record_change q JOIN flohsync.resource_record x ON x.id = q.resource_id
-     WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'again' AND x.stale_since IS NOT NULL));
+     WHERE q.connector_id = r.connector_id AND q.resource_type = r.resource_type AND q.change = 'recheck' AND x.stale_since IS NOT NULL));
   UPDATE flohsync.connector_sync_config c SET last_sync_status = 'idle', last_sync_error = NULL
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x

@@ -292,10 +292,10 @@ $$;
 COMMENT ON FUNCTION _flohsync.profile_changes(flohsync.user_profile, jsonb) IS
   'What a patch of _profile_update changes in a profile (null: there is none yet), as field and value; null when nothing';
 
-CREATE FUNCTION _flohsync.profile_few(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+CREATE FUNCTION _flohsync.profile_cached(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION _flohsync.profile_few(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
+AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
+COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
 
 CREATE FUNCTION _flohsync.profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE plpgsql
@@ -305,7 +305,7 @@ DECLARE
   done uuid[];
 BEGIN
   IF cardinality(_users) <= 10 THEN
-    RETURN _flohsync.profile_few(_sql, _users, _patches, _source);
+    RETURN _flohsync.profile_cached(_sql, _users, _patches, _source);
   END IF;
   EXECUTE _sql INTO done USING _users, _patches, _source;
   RETURN done;

@@ -77,7 +77,7 @@ CREATE TABLE _flohsync.record_change (
   resource_id   uuid NOT NULL,
   connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
   resource_type varchar(64) COLLATE "C" NOT NULL,
-  change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'again'))
+  change        text NOT NULL CHECK (change IN ('added', 'updated', 'restored', 'staled', 'recheck'))
 );
 CREATE INDEX record_change_scope ON _flohsync.record_change (connector_id, resource_type);
 CREATE INDEX record_change_record ON _flohsync.record_change (resource_id);
@@ -120,14 +120,14 @@ COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address, as it is c
 COMMENT ON COLUMN _flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN _flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
-CREATE FUNCTION _flohsync.names_users(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.config_concerns_users(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
   OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL;
-COMMENT ON FUNCTION _flohsync.names_users(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.config_concerns_users(flohsync.connector_sync_config) IS
   'Whether the settings of a configuration are about users: type user, or any that maps, matches otherwise than by email, creates or deactivates';
 
-CREATE FUNCTION _flohsync.is_user_type(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.matches_users(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -144,7 +144,7 @@ BEGIN
   RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.is_user_type(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.matches_users(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
 
 CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
@@ -155,10 +155,10 @@ RETURN _flohsync.digest(pg_catalog.jsonb_build_array((_c).user_match_strategy, (
 COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
   'Of the settings of a configuration after whose change everybody is to be looked at again';
 
-CREATE FUNCTION _flohsync.tells_records(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.triggers_per_record(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
-COMMENT ON FUNCTION _flohsync.tells_records(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
+COMMENT ON FUNCTION _flohsync.triggers_per_record(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
 
 -- Changes of users.
 
@@ -169,7 +169,7 @@ SET enable_nestloop = off  -- the plan is kept, and may have been made for one u
 SET jit = off              -- which such a plan would be worth
 AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE _flohsync.is_user_type(c)) THEN
+  IF NOT EXISTS (SELECT FROM flohsync.connector_sync_config c WHERE _flohsync.matches_users(c)) THEN
     RETURN NULL;
   END IF;
   CASE TG_OP
@@ -270,7 +270,7 @@ DECLARE
 BEGIN
   IF _ids IS NULL OR NOT EXISTS (SELECT FROM flohsync.connector_sync_config c
                                   WHERE c.connector_id = _connector AND c.resource_type = _type
-                                    AND (_flohsync.tells_records(c) OR _flohsync.is_user_type(c))) THEN
+                                    AND (_flohsync.triggers_per_record(c) OR _flohsync.matches_users(c))) THEN
     RETURN;
   END IF;
   WITH noted AS (
@@ -339,7 +339,7 @@ RETURN coalesce((SELECT d.settled_at < _stale_since FROM _flohsync.departure d
 COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS 'Whether it has yet to be decided what the absence of a stale record means';
 
 -- A user who loses a record may have nothing but stale ones left.
-CREATE FUNCTION _flohsync.look_again(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
+CREATE FUNCTION _flohsync.requeue_stale(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -362,12 +362,12 @@ BEGIN
   END IF;
   PERFORM _flohsync.note_departures(ARRAY(
     SELECT x.id FROM flohsync.resource_record x WHERE x.id = ANY (others) AND NOT _flohsync.departure_open(x.id, x.stale_since)), NULL);
-  PERFORM _flohsync.note_changes(o.connector_id, o.resource_type, array_agg(o.id), 'again')
+  PERFORM _flohsync.note_changes(o.connector_id, o.resource_type, array_agg(o.id), 'recheck')
      FROM flohsync.resource_record o WHERE o.id = ANY (others)
     GROUP BY o.connector_id, o.resource_type;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.look_again(uuid[], uuid) IS
+COMMENT ON FUNCTION _flohsync.requeue_stale(uuid[], uuid) IS
   'Has the configurations that deactivate users, but one of them, look again at the stale records of some users';
 
 CREATE FUNCTION _flohsync.keep_page_changes(_run bigint) RETURNS void
@@ -467,14 +467,14 @@ $$;
 COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
 
 -- The statement of _match for a few records: its plan is kept.
-CREATE FUNCTION _flohsync.match_few(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
+CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
   _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
 LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION _flohsync.match_few(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
+AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
+COMMENT ON FUNCTION _flohsync.match_cached(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
   'Runs the statement of _match with a plan that is kept, for a few records of users that are in floh_user';
 
-CREATE FUNCTION _flohsync.are_few(_ids uuid[]) RETURNS boolean
+CREATE FUNCTION _flohsync.use_cached_plan(_ids uuid[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -483,7 +483,7 @@ BEGIN
   RETURN coalesce(cardinality(_ids) <= 10, false) AND _flohsync.users_are_watched();
 END
 $$;
-COMMENT ON FUNCTION _flohsync.are_few(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
+COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
 
 -- _match recomputes the matches of some records (null: all).  An outcome that
 -- stays is not written.  What an operator decided stays, and so does
@@ -584,16 +584,16 @@ BEGIN
   $sql$, _flohsync.records_sql(_c, _ids IS NULL), _flohsync.hits_sql(strategies),
          CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
               ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END);
-  IF _flohsync.are_few(_ids) THEN
+  IF _flohsync.use_cached_plan(_ids) THEN
     SELECT m.n, m.left_alone INTO n, left_alone
-      FROM _flohsync.match_few(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
+      FROM _flohsync.match_cached(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
   ELSE
     -- What was just loaded has no statistics yet: all must not be taken for a few.
     PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
     EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
   END IF;
   IF left_alone IS NOT NULL THEN
-    PERFORM _flohsync.look_again(left_alone);
+    PERFORM _flohsync.requeue_stale(left_alone);
   END IF;
   RETURN n;
 END

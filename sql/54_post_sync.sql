@@ -208,10 +208,10 @@ COMMENT ON FUNCTION _flohsync.note_user_setbacks(text, flohsync.connector_sync_c
   'Records the users with whom a stage failed; see note_setbacks()';
 
 -- Users who left and whose record is back.  They come first: matching does not see them otherwise.
-CREATE FUNCTION _flohsync.back_few(_sql text, _connector uuid, _type text, _ids uuid[], OUT records uuid[], OUT users uuid[])
+CREATE FUNCTION _flohsync.back_cached(_sql text, _connector uuid, _type text, _ids uuid[], OUT records uuid[], OUT users uuid[])
 LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION _flohsync.back_few(text, uuid, text, uuid[]) IS
+AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
+COMMENT ON FUNCTION _flohsync.back_cached(text, uuid, text, uuid[]) IS
   'Runs the statement of _reactivate with a plan that is kept, for a few records of users that are in floh_user';
 
 CREATE FUNCTION _flohsync.reactivate(_c flohsync.connector_sync_config, _ids uuid[], _run bigint DEFAULT NULL,
@@ -242,8 +242,8 @@ DECLARE
   known int;
   did record;
 BEGIN
-  IF _flohsync.are_few(_ids) THEN
-    SELECT b.records, b.users INTO records, users FROM _flohsync.back_few(statement, _c.connector_id, _c.resource_type, _ids) b;
+  IF _flohsync.use_cached_plan(_ids) THEN
+    SELECT b.records, b.users INTO records, users FROM _flohsync.back_cached(statement, _c.connector_id, _c.resource_type, _ids) b;
   ELSE
     EXECUTE statement INTO records, users USING _c.connector_id, _c.resource_type::text, _ids;
   END IF;
@@ -343,11 +343,11 @@ $$;
 COMMENT ON FUNCTION _flohsync.map_sql(flohsync.connector_sync_config) IS
   'SQL for the attribute mappings of the record x, as rows (position, field, mode, value); null when no rule writes anything';
 
-CREATE FUNCTION _flohsync.map_few(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config, _run bigint, _ids uuid[],
+CREATE FUNCTION _flohsync.map_cached(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config, _run bigint, _ids uuid[],
   _error_connector uuid, OUT users uuid[], OUT patches jsonb[], OUT failed bigint)
 LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_kept_statement';
-COMMENT ON FUNCTION _flohsync.map_few(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid) IS
+AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
+COMMENT ON FUNCTION _flohsync.map_cached(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid) IS
   'Runs the statement of _map_attributes with a plan that is kept, for a few records of users that are in floh_user';
 
 -- Rules for one field act one after the other, which comes to: the last one that
@@ -415,9 +415,9 @@ BEGIN
            _flohsync.type_of_sql(true) || ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
                             JOIN flohsync.connector_sync_match o ON o.user_id = t.user_id
                            WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE _flohsync.type_of_sql(false) END);
-  IF _flohsync.are_few(_ids) THEN
+  IF _flohsync.use_cached_plan(_ids) THEN
     SELECT m.users, m.patches, m.failed INTO users, patches, failed
-      FROM _flohsync.map_few(statement, _c.connector_id, _c.resource_type, _c, _run, _ids, _record.connector_id) m;
+      FROM _flohsync.map_cached(statement, _c.connector_id, _c.resource_type, _c, _run, _ids, _record.connector_id) m;
   ELSE
     PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
     EXECUTE statement INTO users, patches, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids, _record.connector_id;
@@ -573,7 +573,7 @@ COMMENT ON FUNCTION _flohsync.create_users(flohsync.connector_sync_config, uuid[
 -- A user leaves when all records that he has, here and elsewhere, are stale, and
 -- one of them is of this configuration.  It is decided once for an absence of a
 -- record: whom somebody brings back meanwhile stays.
-CREATE FUNCTION _flohsync.leavers(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS SETOF uuid
+CREATE FUNCTION _flohsync.users_to_deactivate(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS SETOF uuid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -590,15 +590,15 @@ BEGIN ATOMIC
                        JOIN flohsync.resource_record y ON y.id = o.connector_resource_id
                       WHERE o.user_id = u.id AND o.match_status IN ('matched', 'manual_override') AND y.stale_since IS NULL);
 END;
-COMMENT ON FUNCTION _flohsync.leavers(flohsync.connector_sync_config, uuid[]) IS
+COMMENT ON FUNCTION _flohsync.users_to_deactivate(flohsync.connector_sync_config, uuid[]) IS
   'Active users whose records are all stale, one of the given ones (null: any of the configuration) among them';
 
-CREATE FUNCTION _flohsync.tell_others(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS void
+CREATE FUNCTION _flohsync.requeue_in_other_configs(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   -- Who goes here may be the one whom another configuration kept for our sake.
-  SELECT _flohsync.look_again((
+  SELECT _flohsync.requeue_stale((
     SELECT pg_catalog.array_agg(DISTINCT u.id)
       FROM flohsync.resource_record x
       JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
@@ -606,7 +606,7 @@ BEGIN ATOMIC
      WHERE x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type AND x.stale_since IS NOT NULL
        AND (_ids IS NULL OR x.id = ANY (_ids))), (_c).id);
 END;
-COMMENT ON FUNCTION _flohsync.tell_others(flohsync.connector_sync_config, uuid[]) IS
+COMMENT ON FUNCTION _flohsync.requeue_in_other_configs(flohsync.connector_sync_config, uuid[]) IS
   'Has other configurations look again at the stale records of users whose record here is stale now';
 
 CREATE FUNCTION _flohsync.settle_departures(_users uuid[]) RETURNS void
@@ -626,7 +626,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   known uuid[] := _flohsync.known_setbacks(_c, 'deactivate');
-  users uuid[] := ARRAY(SELECT l.id FROM _flohsync.leavers(_c, _ids) l(id) LEFT JOIN unnest(known) WITH ORDINALITY AS k(id, place) ON k.id = l.id
+  users uuid[] := ARRAY(SELECT l.id FROM _flohsync.users_to_deactivate(_c, _ids) l(id) LEFT JOIN unnest(known) WITH ORDINALITY AS k(id, place) ON k.id = l.id
                          ORDER BY k.place NULLS FIRST, l.id);
   max_fraction numeric := (_c.safeguards ->> 'maxDeactivateFraction')::numeric;
   min_records numeric := coalesce((_c.safeguards ->> 'minRecords')::numeric, 0);
@@ -713,7 +713,7 @@ COMMENT ON FUNCTION _flohsync.reached_by_users(flohsync.connector_sync_config, x
 
 -- _to_do collects the records that post-sync has to look at.  The page rows are
 -- few: only those not dealt with have something in "changed".
-CREATE FUNCTION _flohsync.to_do(_c flohsync.connector_sync_config, _p _flohsync.match_progress,
+CREATE FUNCTION _flohsync.pending_records(_c flohsync.connector_sync_config, _p _flohsync.match_progress,
   OUT ids uuid[], OUT by_record uuid[], OUT queued uuid[], OUT seqs bigint[], OUT setbacks uuid[])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -735,7 +735,7 @@ BEGIN
     FROM (SELECT unnest(by_record) UNION SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u) d(id);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.to_do(flohsync.connector_sync_config, _flohsync.match_progress) IS
+COMMENT ON FUNCTION _flohsync.pending_records(flohsync.connector_sync_config, _flohsync.match_progress) IS
   'Records that post-sync has to look at (null when _p is: all), those of them that changed themselves, what of record_change was read for that, and what could not be done before and is tried again';
 
 CREATE FUNCTION _flohsync.stage_failed(_run bigint, _stage text, _state text, _message text, _attempt int DEFAULT 3,
@@ -763,7 +763,7 @@ COMMENT ON FUNCTION _flohsync.stage_failed(bigint, text, text, text, int, flohsy
 
 -- _people does what is configured about the users of some records.  Each stage
 -- is a subtransaction of its own, with three attempts.
-CREATE FUNCTION _flohsync.people(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
+CREATE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
   _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
   OUT report jsonb, OUT errors jsonb, OUT broken boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
@@ -807,7 +807,7 @@ BEGIN
               did := _flohsync.deactivate(_c, touched, _run, _approved);
             END IF;
             IF _run IS NOT NULL THEN
-              PERFORM _flohsync.tell_others(_c, touched);
+              PERFORM _flohsync.requeue_in_other_configs(_c, touched);
             END IF;
             _done := _deactivating;
             IF _deactivating THEN
@@ -845,7 +845,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.people(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
+COMMENT ON FUNCTION _flohsync.process_users(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
   'Matches the records _ids to users and has the other stages look at "touched" (null: all), on behalf of a run or (null) of a webhook about one record: what was done, what failed (broken: a stage as a whole), and what the safeguard of deactivating says';
 
 CREATE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
@@ -876,13 +876,13 @@ BEGIN
   END IF;
   PERFORM _flohsync.lock_matching(c);
   PERFORM _flohsync.read_user_changes();
-  users := _flohsync.is_user_type(c);
+  users := _flohsync.matches_users(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
   SELECT * INTO p FROM _flohsync.match_progress x WHERE x.config_id = c.id AND x.rules = _flohsync.people_rules(c);
   IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
     p := NULL;
   END IF;
-  todo := _flohsync.to_do(c, p);
+  todo := _flohsync.pending_records(c, p);
   touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
   ids := CASE WHEN watched THEN touched END;
   IF users AND (ids IS NULL OR ids <> '{}') THEN
@@ -893,7 +893,7 @@ BEGIN
          WHERE x.id = ANY (touched) AND x.id <> ALL (coalesce(todo.by_record, '{}')) AND x.stale_since IS NOT NULL
            AND _flohsync.departure_open(x.id, x.stale_since)), clock_timestamp());
     END IF;
-    did := _flohsync.people(c, ids, touched, _run, _held, c.deactivate_users AND NOT _held, r.status = 'held',
+    did := _flohsync.process_users(c, ids, touched, _run, _held, c.deactivate_users AND NOT _held, r.status = 'held',
                             NOT watched AND p.config_id IS NOT NULL, NULL);
     touched := did.touched;
     report := did.report;
@@ -903,7 +903,7 @@ BEGIN
     message := did.message;
   END IF;
 
-  IF _flohsync.tells_records(c) THEN
+  IF _flohsync.triggers_per_record(c) THEN
     FOR _attempt IN 1 .. 3 LOOP
       BEGIN
         told := _flohsync.trigger_per_record(c, _run, todo.seqs, todo.setbacks);
@@ -920,7 +920,7 @@ BEGIN
       PERFORM _flohsync.keep_page_changes(y.id)
          FROM (SELECT DISTINCT x.id FROM flohsync.sync_run x JOIN flohsync.sync_run_page g ON g.run_id = x.id AND g.changed IS NOT NULL
                 WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type ORDER BY x.id) y;
-      todo.seqs := ARRAY(SELECT q.seq FROM _flohsync.record_change q WHERE q.seq = ANY (todo.seqs) AND q.change = 'again');
+      todo.seqs := ARRAY(SELECT q.seq FROM _flohsync.record_change q WHERE q.seq = ANY (todo.seqs) AND q.change = 'recheck');
     ELSE
       errors := errors || told.errors;
       report := report || CASE WHEN told.jobs > 0 THEN jsonb_build_object('workflowJobs', told.jobs) ELSE '{}' END
@@ -942,20 +942,20 @@ BEGIN
      WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
   IF users AND (held OR _held) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
-      SELECT m.connector_resource_id FROM _flohsync.leavers(c, touched) l(id)
+      SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)
         JOIN flohsync.connector_sync_match m ON m.user_id = l.id AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type
        WHERE c.deactivate_users
       UNION
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
        WHERE _held AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.match_status = 'create_pending'
-         AND (touched IS NULL OR m.connector_resource_id = ANY (touched))), 'again');
+         AND (touched IS NULL OR m.connector_resource_id = ANY (touched))), 'recheck');
   END IF;
   IF errors <> '[]' THEN
     report := report || jsonb_build_object('errors', errors);
   END IF;
   IF broken THEN
     -- All of it once more, next time.
-    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, touched, 'again');
+    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, touched, 'recheck');
   END IF;
   IF broken AND touched IS NULL THEN
     DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
@@ -969,7 +969,7 @@ BEGIN
       PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
         SELECT DISTINCT u.id FROM _flohsync.reached_by_users(c, pg_current_xact_id_if_assigned(), NULL) u
           LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
-         WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'again');
+         WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'recheck');
     END IF;
     -- Who approves a run may leave his transaction open: every other post-sync would wait for its end.
     IF r.status = 'running' THEN
@@ -982,7 +982,7 @@ BEGIN
   IF report <> '{}' THEN
     -- An approved run has been here before.
     UPDATE flohsync.sync_run x
-       SET post_sync = report || _flohsync.sum(_flohsync.totals_of(coalesce(x.post_sync, '{}')), _flohsync.totals_of(report))
+       SET post_sync = report || _flohsync.add_counters(_flohsync.totals_of(coalesce(x.post_sync, '{}')), _flohsync.totals_of(report))
      WHERE x.id = _run;
   END IF;
 END

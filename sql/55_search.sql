@@ -76,11 +76,11 @@ COMMENT ON FUNCTION flohsync.enable_search() IS
   'Makes the pg_trgm indexes by which list_resources() and list_matches() search, flohsync.resource_record_search and flohsync.connector_sync_match_search, unless they are there; nothing can be written meanwhile; false where extension pg_trgm is missing. A dump does not carry them: call it again in a restored database. DROP INDEX removes them';
 SELECT _flohsync.allow('manager', 'flohsync.enable_search()');
 
-CREATE FUNCTION _flohsync.like(_text text) RETURNS text
+CREATE FUNCTION _flohsync.like_pattern(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
-COMMENT ON FUNCTION _flohsync.like(text) IS 'A pattern of LIKE for texts that contain the text';
+COMMENT ON FUNCTION _flohsync.like_pattern(text) IS 'A pattern of LIKE for texts that contain the text';
 
 CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -176,7 +176,7 @@ DECLARE
   found_sql constant text := format('_flohsync.search_found($5, x.external_id, x.%I, x.%I)', _email, _name);
   -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
   indexed_sql constant text := CASE WHEN _index IS NOT NULL AND length(_search) >= 3 AND strpos(_search, E'\n') = 0
-    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name, _flohsync.like(_search)) ELSE found_sql END;
+    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name, _flohsync.like_pattern(_search)) ELSE found_sql END;
   scope_sql constant text := format(' FROM %s WHERE x.connector_id = $1 AND x.resource_type = ANY ($2)%s', _from, _where);
   page_sql constant text := 'SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type), array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
     FROM (SELECT x.external_id, x.resource_type %s ORDER BY x.external_id, x.resource_type LIMIT $6 OFFSET $7) p';

@@ -76,7 +76,7 @@ BEGIN
   IF EXISTS (SELECT FROM _flohsync.match_progress p WHERE p.config_id = c.id) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-       WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'again');
+       WHERE m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.updated_at = now()), 'recheck');
   END IF;
   RETURN flohsync.match_stats(connector, resource_type) || jsonb_build_object('changed', n, 'usersReactivated', back.reactivated)
          || CASE WHEN back.refused > 0 THEN jsonb_build_object('rowsRefused', back.refused) ELSE '{}' END;
@@ -243,7 +243,7 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
 
-CREATE FUNCTION _flohsync.hold_user(_user uuid) RETURNS boolean
+CREATE FUNCTION _flohsync.lock_user(_user uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -256,7 +256,7 @@ EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_t
   RETURN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = _user);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.hold_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
 
 CREATE FUNCTION _flohsync.check_action(_action text, _actions text[], _user uuid) RETURNS void
 LANGUAGE plpgsql
@@ -270,7 +270,7 @@ BEGIN
     PERFORM _flohsync.invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
-  ELSIF _user IS NOT NULL AND NOT _flohsync.hold_user(_user) THEN
+  ELSIF _user IS NOT NULL AND NOT _flohsync.lock_user(_user) THEN
     PERFORM _flohsync.raise('42704',
       format('user %s does not exist, or is deleted', _user),
       NULL,
@@ -327,10 +327,10 @@ BEGIN
        SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = EXCLUDED.verified_at;
   END IF;
   IF _m.user_id IS DISTINCT FROM _user AND _m.user_id IS NOT NULL THEN
-    PERFORM _flohsync.look_again(ARRAY[_m.user_id]);
+    PERFORM _flohsync.requeue_stale(ARRAY[_m.user_id]);
   END IF;
   -- Its profile is filled, or another match looked for, by the next post-sync.
-  PERFORM _flohsync.note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'again');
+  PERFORM _flohsync.note_changes(new.connector_id, new.resource_type, ARRAY[new.connector_resource_id], 'recheck');
   RETURN new;
 END
 $$;

@@ -141,7 +141,7 @@ BEGIN
                             FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
                            WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
                           UNION ALL
-                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'again'
+                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'recheck'
                           UNION ALL
                           SELECT s.resource_id, s.change, s.tried_at FROM _flohsync.setback s
                            WHERE s.config_id = _c.id AND s.stage = 'workflow' AND s.resource_id = ANY (_setbacks)) y

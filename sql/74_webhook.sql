@@ -130,7 +130,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.stage_failed(NULL, _stage, _state, _message, _record => _record);
   -- The next post-sync makes up for it.
-  SELECT _flohsync.note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'again');
+  SELECT _flohsync.note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'recheck');
 END;
 COMMENT ON FUNCTION _flohsync.webhook_failed(flohsync.resource_record, text, text, text) IS
   'Records that what follows a webhook failed, and has the next post-sync look at the record';
@@ -167,22 +167,22 @@ BEGIN
     RETURN;
   END IF;
   BEGIN
-    IF _flohsync.is_user_type(c) AND _hindered IS NOT NULL THEN
+    IF _flohsync.matches_users(c) AND _hindered IS NOT NULL THEN
       PERFORM _flohsync.webhook_failed(x, 'match', '55P03', _hindered);
-    ELSIF _flohsync.is_user_type(c) THEN
+    ELSIF _flohsync.matches_users(c) THEN
       -- Nobody is created while a run is held.
       held := c.create_users AND EXISTS (SELECT FROM flohsync.sync_run r
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held');
-      did := _flohsync.people(c, ARRAY[x.id], ARRAY[x.id], NULL, held, false, false, false, x);
+      did := _flohsync.process_users(c, ARRAY[x.id], ARRAY[x.id], NULL, held, false, false, false, x);
       IF did.errors <> '[]' OR (held AND coalesce((did.report ->> 'createPending')::int, 0) > 0) THEN
-        PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY[x.id], 'again');
+        PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY[x.id], 'recheck');
       END IF;
     END IF;
   EXCEPTION WHEN OTHERS THEN
     PERFORM _flohsync.webhook_failed(x, 'match', SQLSTATE, SQLERRM);
   END;
   BEGIN
-    IF _flohsync.tells_records(c) THEN
+    IF _flohsync.triggers_per_record(c) THEN
       PERFORM _flohsync.queue_record_jobs(c, NULL, ARRAY[
                 _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)])
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
@@ -233,7 +233,7 @@ COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, tim
 
 -- Deleted.
 
-CREATE FUNCTION _flohsync.too_many_leavers(_c flohsync.connector_sync_config) RETURNS boolean
+CREATE FUNCTION _flohsync.deactivation_limit_reached(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -262,13 +262,13 @@ BEGIN
   RETURN n > max_fraction * active;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.too_many_leavers(flohsync.connector_sync_config) IS
+COMMENT ON FUNCTION _flohsync.deactivation_limit_reached(flohsync.connector_sync_config) IS
   'Whether one more deactivation by a webhook would make more within 24 hours than the safeguard allows';
 
 -- _let_go applies the rules about the user of a record that is to be removed:
 -- true when that may be done.  Otherwise it must stay, stale, because the next
 -- post-sync has to look at it.
-CREATE FUNCTION _flohsync.let_go(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
+CREATE FUNCTION _flohsync.prepare_removal(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -289,9 +289,9 @@ BEGIN
   END IF;
   UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
   IF _c.deactivate_users THEN
-    users := ARRAY(SELECT * FROM _flohsync.leavers(_c, ARRAY[_x.id]));
+    users := ARRAY(SELECT * FROM _flohsync.users_to_deactivate(_c, ARRAY[_x.id]));
     IF users <> '{}' THEN
-      IF _flohsync.too_many_leavers(_c) THEN
+      IF _flohsync.deactivation_limit_reached(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
         VALUES (_x.connector_id, _x.resource_type, _x.external_id, 'safeguard',
                 'the user was not deactivated: with him the webhooks of 24 hours would have deactivated more users than the safeguard allows; the next run decides');
@@ -303,7 +303,7 @@ BEGIN
       deactivated := true;
     END IF;
   END IF;
-  PERFORM _flohsync.tell_others(_c, ARRAY[_x.id]);
+  PERFORM _flohsync.requeue_in_other_configs(_c, ARRAY[_x.id]);
 EXCEPTION WHEN OTHERS THEN
   -- Whoever has to leave must not be forgotten with the record.
   UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
@@ -312,7 +312,7 @@ EXCEPTION WHEN OTHERS THEN
   deactivated := false;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.let_go(flohsync.connector_sync_config, flohsync.resource_record, text) IS
+COMMENT ON FUNCTION _flohsync.prepare_removal(flohsync.connector_sync_config, flohsync.resource_record, text) IS
   'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
 
 CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
@@ -331,7 +331,7 @@ DECLARE
   _observed_at timestamptz;
 BEGIN
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _connector AND y.resource_type = _type;
-  of_users := c.id IS NOT NULL AND _flohsync.is_user_type(c);
+  of_users := c.id IS NOT NULL AND _flohsync.matches_users(c);
   IF of_users THEN
     hindered := _flohsync.await_matching(_connector, _type);
   END IF;
@@ -356,7 +356,7 @@ BEGIN
     END IF;
     outcome := 'removed';
     IF of_users THEN
-      verdict := _flohsync.let_go(c, x, hindered);
+      verdict := _flohsync.prepare_removal(c, x, hindered);
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';

@@ -95,12 +95,12 @@ db_commit(void)
 }
 
 /*
- * db_commit_unsynced does not wait for the disk.  For what a later, synchronous
+ * db_commit_async does not wait for the disk.  For what a later, synchronous
  * commit covers, and what can be lost as a whole: a page is lost with its row
  * in the ledger, and is then fetched again.
  */
 void
-db_commit_unsynced(void)
+db_commit_async(void)
 {
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
@@ -183,8 +183,8 @@ static void
 db_prepare(DbQuery *query)
 {
 	SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
-										  query->custom ? CURSOR_OPT_CUSTOM_PLAN :
-										  query->by_index || query->generic ? CURSOR_OPT_GENERIC_PLAN : 0);
+										  query->plan_as == PLAN_CUSTOM ? CURSOR_OPT_CUSTOM_PLAN :
+										  query->plan_as == PLAN_AUTO ? 0 : CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
@@ -192,7 +192,7 @@ db_prepare(DbQuery *query)
 	query->plan = plan;
 }
 
-/* The one plan of a statement by_index, made under settings that nothing else sees. */
+/* The one plan of a statement PLAN_BY_INDEX, made under settings that nothing else sees. */
 static void
 db_plan_by_index(DbQuery *query)
 {
@@ -217,7 +217,7 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 	int			rc;
 
 	/* Planned now, and anew after ANALYZE. */
-	if (query->by_index && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
+	if (query->plan_as == PLAN_BY_INDEX && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
 		db_plan_by_index(query);
 	else if (query->plan == NULL)
 		db_prepare(query);

@@ -7,28 +7,28 @@
 
 #include "executor/spi.h"
 
-/*
- * A statement that is planned once per backend.  custom: planned anew for
- * each call, because a plan made while a table was small is kept for ever
- * otherwise.  by_index: planned once all the same, for a few rows by their
- * key, whatever the planner thinks of the table's size.  generic: planned once,
- * so that large arrays among the values are not copied into a plan.
- */
+/* How a statement is planned; each is prepared once per backend. */
+typedef enum DbPlanKind
+{
+	PLAN_AUTO,					/* as PostgreSQL decides */
+	PLAN_CUSTOM,				/* anew for each call: a plan made while a table was small would be kept for ever */
+	PLAN_GENERIC,				/* once, so that large arrays among the values are not copied into a plan */
+	PLAN_BY_INDEX				/* once, for a few rows by their key, whatever the planner thinks of the table's size */
+} DbPlanKind;
+
 typedef struct DbQuery
 {
 	const char *sql;
 	int			nargs;
 	Oid			types[16];
-	bool		custom;
-	bool		by_index;
-	bool		generic;
+	DbPlanKind	plan_as;
 	SPIPlanPtr	plan;
 } DbQuery;
 
 extern void db_begin(const char *activity);
 extern void db_constraints_immediate(void);
 extern void db_commit(void);
-extern void db_commit_unsynced(void);
+extern void db_commit_async(void);
 extern void db_abort(void);
 
 /* Work that is one transaction. */

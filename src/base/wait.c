@@ -93,7 +93,7 @@ wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 	return ready;
 }
 
-struct WaitLine
+struct WaitChannel
 {
 	WaitEventSet *set;
 	int			place;
@@ -101,14 +101,14 @@ struct WaitLine
 };
 
 /*
- * wait_line_open makes what waits for one socket again and again, without
- * building a set for each time.  It lives until wait_line_close.
+ * wait_channel_open makes what waits for one socket again and again, without
+ * building a set for each time.  It lives until wait_channel_close.
  */
-WaitLine *
-wait_line_open(pgsocket fd)
+WaitChannel *
+wait_channel_open(pgsocket fd)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	WaitLine   *line = palloc(sizeof(WaitLine));
+	WaitChannel   *line = palloc(sizeof(WaitChannel));
 
 	line->set = compat_create_wait_event_set(3);
 	line->events = WL_SOCKET_READABLE;
@@ -121,18 +121,18 @@ wait_line_open(pgsocket fd)
 
 /* Close it before the socket. */
 void
-wait_line_close(WaitLine *line)
+wait_channel_close(WaitChannel *line)
 {
 	FreeWaitEventSet(line->set);
 	pfree(line);
 }
 
 /*
- * wait_line returns whether the socket is ready for reading (or writing); false
+ * wait_channel returns whether the socket is ready for reading (or writing); false
  * after the timeout, or when the latch was set.
  */
 bool
-wait_line(WaitLine *line, bool write, long timeout_ms, WaitReason reason)
+wait_channel(WaitChannel *line, bool write, long timeout_ms, WaitReason reason)
 {
 	uint32		want = write ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE;
 	WaitEvent	found[3];

@@ -21,12 +21,12 @@ typedef enum WaitReason
 	WAIT_HTTP, WAIT_RETRY, WAIT_RUN, WAIT_LAUNCHER, WAIT_REDIS, WAIT_IDLE
 } WaitReason;
 
-typedef struct WaitLine WaitLine;
+typedef struct WaitChannel WaitChannel;
 
 extern int	wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason);
-extern WaitLine *wait_line_open(pgsocket fd);
-extern void wait_line_close(WaitLine *line);
-extern bool wait_line(WaitLine *line, bool write, long timeout_ms, WaitReason reason);
+extern WaitChannel *wait_channel_open(pgsocket fd);
+extern void wait_channel_close(WaitChannel *line);
+extern bool wait_channel(WaitChannel *line, bool write, long timeout_ms, WaitReason reason);
 extern void wait_ms(long timeout_ms, WaitReason reason);
 extern void wait_latch(long timeout_ms, WaitReason reason);
 

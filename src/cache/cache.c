@@ -239,8 +239,8 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		cache_failed();
 		return CACHE_BYPASS;
 	}
-	if (!outbox_known(key->name, &key->connector, key->type, view))
-		outbox_look_and_know(key->name, key->writes, &key->connector, key->type, key->external_id, view);
+	if (!outbox_view_memoized(key->name, &key->connector, key->type, view))
+		outbox_view_and_memoize(key->name, key->writes, &key->connector, key->type, key->external_id, view);
 	if (view->server != 0 && view->server == redis_server() && !view->pending)
 		return CACHE_READY;
 	/* It is there, and we ask it no more: the breaker hears now how it went. */

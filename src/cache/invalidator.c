@@ -198,7 +198,7 @@ invalidator_drain(void)
 		db_begin("removing delivered invalidations");
 		outbox_done(&batch);
 		/* What a crash brings back is delivered again. */
-		db_commit_unsynced();
+		db_commit_async();
 		shmem_cache_count(CACHE_INVALIDATED, batch.n);
 	}
 	MemoryContextDelete(context);

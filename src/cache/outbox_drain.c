@@ -134,7 +134,7 @@ outbox_done(const OutboxBatch *batch)
 		"delete from _flohsync.cache_outbox o using unnest($1, $2, $3, $4) u(connector_id, resource_type, external_id, seq)"
 		" where o.connector_id = u.connector_id and o.resource_type = u.resource_type collate \"C\""
 		" and o.external_id = u.external_id collate \"C\" and o.seq = u.seq",
-		4, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID}, .by_index = true
+		4, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[4] = {batch->connectors, batch->types, batch->ids, batch->seqs};
 

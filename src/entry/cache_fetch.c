@@ -190,7 +190,7 @@ fetch_synced(const CacheKey *key)
 		"select pg_catalog.jsonb_build_object('externalId', r.external_id, 'displayName', r.display_name, 'email', r.email, 'attributes', r.attributes)"
 		" || case when r.stale_since is null then '{}' else pg_catalog.jsonb_build_object('staleSince', _flohsync.iso(r.stale_since)) end"
 		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = $3",
-		3, {UUIDOID, TEXTOID, TEXTOID}, .by_index = true
+		3, {UUIDOID, TEXTOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
 	MemoryContext context = CurrentMemoryContext;

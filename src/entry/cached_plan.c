@@ -5,7 +5,7 @@
  * The first argument is the text, the others its parameters; the result is its
  * only row, or the only value of that.  plpgsql's EXECUTE plans on each call, which for the matching of
  * one record takes ten times as long as the matching.  The plan is one for a
- * few rows by their keys, whatever the size of the tables (db.h, by_index).
+ * few rows by their keys, whatever the size of the tables (base/db.h, PLAN_BY_INDEX).
  *
  * The statement runs with the rights of the caller, as with EXECUTE.  Nothing is
  * taken for granted of it: that it is one, and that what it gives is what the
@@ -26,10 +26,10 @@
 #include "base/db.h"
 
 /* Settings that are in use at a time, times two statements, in one session. */
-#define KEPT_STATEMENTS		32
-#define KEPT_MAX_BYTES		(1024 * 1024)
+#define CACHED_PLANS		32
+#define CACHED_PLAN_MAX_BYTES		(1024 * 1024)
 
-typedef struct KeptStatement
+typedef struct CachedStatement
 {
 	Oid			function;		/* InvalidOid: free */
 	uint32		hash;
@@ -37,20 +37,20 @@ typedef struct KeptStatement
 	int			running;		/* a trigger may come here again */
 	char	   *sql;
 	DbQuery		query;
-} KeptStatement;
+} CachedStatement;
 
-static KeptStatement kept[KEPT_STATEMENTS];
-static uint64 kept_uses = 0;
+static CachedStatement kept[CACHED_PLANS];
+static uint64 cached_plan_uses = 0;
 
 /* The place of a statement, or the one that was unused longest, emptied. */
-static KeptStatement *
-kept_find(Oid function, const char *sql, uint32 hash)
+static CachedStatement *
+cached_plan_find(Oid function, const char *sql, uint32 hash)
 {
-	KeptStatement *oldest = NULL;
+	CachedStatement *oldest = NULL;
 
-	for (int i = 0; i < KEPT_STATEMENTS; i++)
+	for (int i = 0; i < CACHED_PLANS; i++)
 	{
-		KeptStatement *k = &kept[i];
+		CachedStatement *k = &kept[i];
 
 		if (k->function == function && k->hash == hash && strcmp(k->sql, sql) == 0)
 			return k;
@@ -60,7 +60,7 @@ kept_find(Oid function, const char *sql, uint32 hash)
 	if (oldest == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
-				 errmsg("triggers on what flohsync writes call it more than %d deep", KEPT_STATEMENTS)));
+				 errmsg("triggers on what flohsync writes call it more than %d deep", CACHED_PLANS)));
 	if (oldest->query.plan)
 		SPI_freeplan(oldest->query.plan);
 	if (oldest->sql)
@@ -69,10 +69,10 @@ kept_find(Oid function, const char *sql, uint32 hash)
 	return oldest;
 }
 
-FLOHSYNC_NORETURN(static void kept_refuse(const char *what));
+FLOHSYNC_NORETURN(static void cached_plan_refuse(const char *what));
 
 static void
-kept_refuse(const char *what)
+cached_plan_refuse(const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -81,23 +81,23 @@ kept_refuse(const char *what)
 
 /* Raises unless a text is one statement that reads or writes rows. */
 static void
-kept_check_text(const char *sql)
+cached_plan_check_text(const char *sql)
 {
 	List	   *trees = raw_parser(sql, RAW_PARSE_DEFAULT);
 	Node	   *statement;
 
 	if (list_length(trees) != 1)
-		kept_refuse("it is not one statement");
+		cached_plan_refuse("it is not one statement");
 	statement = linitial_node(RawStmt, trees)->stmt;
 	if (!IsA(statement, SelectStmt) && !IsA(statement, InsertStmt) && !IsA(statement, UpdateStmt) && !IsA(statement, DeleteStmt))
-		kept_refuse("it is neither a SELECT nor an INSERT, UPDATE or DELETE");
+		cached_plan_refuse("it is neither a SELECT nor an INSERT, UPDATE or DELETE");
 	if (IsA(statement, SelectStmt) && ((SelectStmt *) statement)->intoClause)
-		kept_refuse("it has an INTO clause");
+		cached_plan_refuse("it has an INTO clause");
 }
 
 /* Raises unless the result of the statement is one row of what the function returns. */
 static void
-kept_check_result(FunctionCallInfo fcinfo, uint64 rows)
+cached_plan_check_result(FunctionCallInfo fcinfo, uint64 rows)
 {
 	TupleDesc	want = NULL;
 	TupleDesc	got = SPI_tuptable ? SPI_tuptable->tupdesc : NULL;
@@ -106,28 +106,28 @@ kept_check_result(FunctionCallInfo fcinfo, uint64 rows)
 	bool		composite = class == TYPEFUNC_COMPOSITE || class == TYPEFUNC_COMPOSITE_DOMAIN;
 
 	if (got == NULL)
-		kept_refuse("it returns no rows");
+		cached_plan_refuse("it returns no rows");
 	if (rows != 1 || SPI_tuptable->numvals != 1)
-		kept_refuse("it has returned other than one row");
+		cached_plan_refuse("it has returned other than one row");
 	if (got->natts != (composite ? want->natts : 1))
-		kept_refuse("it returns another number of columns than the function");
+		cached_plan_refuse("it returns another number of columns than the function");
 	for (int i = 0; i < got->natts; i++)
 		if (TupleDescAttr(got, i)->atttypid != (composite ? TupleDescAttr(want, i)->atttypid : type))
-			kept_refuse("it returns columns of other types than the function");
+			cached_plan_refuse("it returns columns of other types than the function");
 }
 
-static KeptStatement *
-kept_get(Oid function, const char *sql)
+static CachedStatement *
+cached_plan_get(Oid function, const char *sql)
 {
 	uint32		hash = hash_bytes((const unsigned char *) sql, strlen(sql));
-	KeptStatement *k = kept_find(function, sql, hash);
+	CachedStatement *k = cached_plan_find(function, sql, hash);
 
 	if (k->sql == NULL)
 	{
 		Oid		   *types;
 		int			n;
 
-		kept_check_text(sql);
+		cached_plan_check_text(sql);
 		(void) get_func_signature(function, &types, &n);
 		if (n - 1 > (int) lengthof(k->query.types))
 			elog(ERROR, "a kept statement has %d parameters", n - 1);
@@ -135,16 +135,16 @@ kept_get(Oid function, const char *sql)
 		k->sql = MemoryContextStrdup(TopMemoryContext, sql);
 		k->query.sql = k->sql;
 		k->query.nargs = n - 1;
-		k->query.by_index = true;
+		k->query.plan_as = PLAN_BY_INDEX;
 		k->hash = hash;
 		k->function = function;
 	}
-	k->used = ++kept_uses;
+	k->used = ++cached_plan_uses;
 	return k;
 }
 
 static pg_noinline uint64
-kept_run(KeptStatement *k, Datum *values, const char *nulls)
+cached_plan_run(CachedStatement *k, Datum *values, const char *nulls)
 {
 	volatile uint64 n = 0;
 
@@ -161,11 +161,11 @@ kept_run(KeptStatement *k, Datum *values, const char *nulls)
 	return n;
 }
 
-PG_FUNCTION_INFO_V1(flohsync_kept_statement);
+PG_FUNCTION_INFO_V1(flohsync_execute_cached_plan);
 PGDLLEXPORT Datum
-flohsync_kept_statement(PG_FUNCTION_ARGS)
+flohsync_execute_cached_plan(PG_FUNCTION_ARGS)
 {
-	KeptStatement *k;
+	CachedStatement *k;
 	text	   *sql;
 	Datum		values[lengthof(k->query.types)];
 	char		nulls[lengthof(k->query.types) + 1] = {0};
@@ -174,16 +174,16 @@ flohsync_kept_statement(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	sql = PG_GETARG_TEXT_PP(0);
-	if (VARSIZE_ANY_EXHDR(sql) > KEPT_MAX_BYTES)
-		kept_refuse("it is too long");
+	if (VARSIZE_ANY_EXHDR(sql) > CACHED_PLAN_MAX_BYTES)
+		cached_plan_refuse("it is too long");
 	SPI_connect();
-	k = kept_get(fcinfo->flinfo->fn_oid, text_to_cstring(sql));
+	k = cached_plan_get(fcinfo->flinfo->fn_oid, text_to_cstring(sql));
 	for (int i = 0; i < k->query.nargs; i++)
 	{
 		values[i] = PG_GETARG_DATUM(i + 1);
 		nulls[i] = PG_ARGISNULL(i + 1) ? 'n' : ' ';
 	}
-	kept_check_result(fcinfo, kept_run(k, values, nulls));
+	cached_plan_check_result(fcinfo, cached_plan_run(k, values, nulls));
 	if (type_is_rowtype(get_func_rettype(fcinfo->flinfo->fn_oid)))
 		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc));
 	else

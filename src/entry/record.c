@@ -111,7 +111,7 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 
 /* What an answer says of the records that were set aside, the first of them. */
 static void
-record_tell_faults(StringInfo out, const UpstreamPage *page)
+record_report_faults(StringInfo out, const UpstreamPage *page)
 {
 	appendStringInfoString(out, ", \"errors\": [");
 	for (int i = 0; i < Min(page->nfaults, UPSERT_ERRORS); i++)
@@ -166,7 +166,7 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 		appendStringInfo(&text, ", \"duplicates\": %d", page.duplicates);
 	if (page.nfaults > 0)
 	{
-		record_tell_faults(&text, &page);
+		record_report_faults(&text, &page);
 		record_faults_of_upsert(scope.apply.connector, scope.apply.resource_type, page.faults, page.nfaults);
 	}
 	appendStringInfoChar(&text, '}');

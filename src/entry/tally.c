@@ -161,10 +161,10 @@ flohsync_tally_statement(PG_FUNCTION_ARGS)
 		"insert into _flohsync.tally (connector_id, resource_type, state, confidence, n)"
 		" select $1, $2, $3, nullif($4, ''), $5 where $5 > 0 or exists (select from flohsync.connector_definition d where d.id = $1)"
 		" returning id",
-		5, {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID}, .by_index = true
+		5, {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID}, .plan_as = PLAN_BY_INDEX
 	};
 	static DbQuery fold = {
-		"select _flohsync.tally_fold($1, $2)", 2, {UUIDOID, TEXTOID}, .by_index = true
+		"select _flohsync.tally_fold($1, $2)", 2, {UUIDOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
 	};
 	SubTransactionId subid = GetCurrentSubTransactionId();
 	HASH_SEQ_STATUS scan;

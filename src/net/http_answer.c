@@ -52,13 +52,13 @@ http_was_sent(HttpClient *client)
 }
 
 /*
- * http_judge sorts libcurl's codes.  A fault of the configuration is only what
+ * http_classify sorts libcurl's codes.  A fault of the configuration is only what
  * was wrong before anything was sent: codes that sound like one also come for
  * answers that make no sense, such as one that is not of HTTP at all
  * (CURLE_UNSUPPORTED_PROTOCOL: a version 0.9 that we do not allow).
  */
 static HttpFailure
-http_judge(HttpClient *client, CURLcode rc)
+http_classify(HttpClient *client, CURLcode rc)
 {
 	if (client->too_large)
 		return HTTP_TOO_LARGE;
@@ -286,7 +286,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 	while (http_not_encoded(client, rc) || (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
 
 	memset(response, 0, offsetof(HttpResponse, status));
-	response->failure = redirect[0] ? HTTP_REDIRECT : http_judge(client, rc);
+	response->failure = redirect[0] ? HTTP_REDIRECT : http_classify(client, rc);
 	if (client->out_of_memory)
 	{
 		http_drop_request(client);

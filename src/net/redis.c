@@ -90,7 +90,7 @@ redis_drop(void)
 {
 	redis_free_replies();
 	if (redis.line)
-		wait_line_close(redis.line);
+		wait_channel_close(redis.line);
 	redis.line = NULL;
 	if (redis.tls)
 		redis_tls_close(redis.tls);
@@ -120,7 +120,7 @@ redis_wait(bool write)
 		long		left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
 
 		/* Who was not given the processor for a while looks once more. */
-		if (wait_line(redis.line, write, Max(left, 0), WAIT_REDIS))
+		if (wait_channel(redis.line, write, Max(left, 0), WAIT_REDIS))
 			return true;
 		if (left <= 0)
 			return redis_set_problem("it did not answer in time");

@@ -38,7 +38,7 @@ redis_socket(int family)
 		(void) setsockopt(redis.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		(void) setsockopt(redis.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	}
-	redis.line = wait_line_open(redis.fd);
+	redis.line = wait_channel_open(redis.fd);
 	return true;
 }
 

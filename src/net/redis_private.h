@@ -18,7 +18,7 @@ typedef struct RedisState
 {
 	int			fd;				/* -1: closed */
 	RedisTls   *tls;
-	WaitLine   *line;
+	WaitChannel   *line;
 	struct redisReader *reader;
 	bool		busy;
 	char	   *url;			/* that it was opened with; malloc */

@@ -43,9 +43,9 @@ page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const c
 		return page_too_large(parser, page, problem, "the page has %u records, more than %d",
 							  records, FLOHSYNC_MAX_PAGE_RECORDS);
 	page_room_records(parser, records + 1);
-	parser->deleted = page_room(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
-	parser->deleted_at = page_room(parser, parser->deleted_at, &parser->deleted_at_size, records, sizeof(uint32));
-	parser->faults = page_room(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
+	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
+	parser->deleted_at = page_reserve(parser, parser->deleted_at, &parser->deleted_at_size, records, sizeof(uint32));
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page->deleted = parser->deleted;
 	return true;

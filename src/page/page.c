@@ -102,7 +102,7 @@ page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, con
 }
 
 void *
-page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item)
+page_reserve(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item)
 {
 	if (array != NULL && *size >= wanted)
 		return array;
@@ -433,9 +433,9 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 	page->total_estimate = page_estimate(parser, json_member(json, payload, "totalEstimate", 13));
 
 	page_room_records(parser, nodes[resources].count + 1);
-	parser->deleted = page_room(parser, parser->deleted, &parser->deleted_size,
+	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size,
 								nodes[deleted].count, sizeof(Slice));
-	parser->faults = page_room(parser, parser->faults, &parser->faults_size,
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
 							   nodes[resources].count + nodes[deleted].count, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page_read_list(parser, page, nodes[resources].child);
@@ -462,7 +462,7 @@ page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPag
 		return page_too_large(parser, page, problem, "there are %u, more than %d",
 							  root->count, FLOHSYNC_MAX_UPSERT_RECORDS);
 	page_room_records(parser, list ? root->count + 1 : 2);
-	parser->faults = page_room(parser, parser->faults, &parser->faults_size,
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
 							   list ? root->count : 1, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page_read_list(parser, page, list ? root->child : JSON_ROOT);

@@ -58,9 +58,9 @@ typedef struct UpstreamPage
 	int64		total_estimate; /* -1 when absent */
 	/* of kind rest */
 	bool		partial;		/* records hold only what has changed, and an id may come twice */
-	bool		new_whole;		/* partial, but records that are not known yet are whole */
-	Record	   *whole;			/* of a partial page: records that were asked for by themselves (run/refetch.c) */
-	int			nwhole;
+	bool		new_records_full;		/* partial, but records that are not known yet are whole */
+	Record	   *full; 			/* of a partial page: records that were asked for by themselves (run/refetch.c) */
+	int			nfull;
 	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */

@@ -85,7 +85,7 @@ page_text(PageParser *parser, const JsonParser *json, const JsonNode *node)
 }
 
 /* page.c */
-extern void *page_room(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item);
+extern void *page_reserve(PageParser *parser, void *array, size_t *size, size_t wanted, size_t item);
 extern void page_room_records(PageParser *parser, size_t wanted);
 extern bool page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, const char *format,...) pg_attribute_printf(4, 5);
 extern void page_sort_records(PageParser *parser, UpstreamPage *page);

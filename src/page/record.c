@@ -120,7 +120,7 @@ page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, u
 	fault->position = position;
 }
 
-/* Like page_room, but what is in it stays. */
+/* Like page_reserve, but what is in it stays. */
 void
 page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char *error_class, Slice payload)
 {

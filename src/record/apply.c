@@ -54,7 +54,7 @@
 
 /* The ids of stored rows as uuid[]. */
 static Datum
-apply_ids(const Prior *prior, const int *which, int n)
+apply_ids(const ExistingRow *prior, const int *which, int n)
 {
 	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
 	Datum		array;
@@ -106,14 +106,14 @@ static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
 {
 	static DbQuery plain = {
-		APPLY_INSERT " returning external_id, num, id",
+		APPLY_INSERT " returning external_id, record_no, id",
 		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.generic = true
+		.plan_as = PLAN_GENERIC
 	};
 	static DbQuery yielding = {
-		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, num, id",
+		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, record_no, id",
 		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.generic = true
+		.plan_as = PLAN_GENERIC
 	};
 	Datum		v[10] = {scope->connector, scope->resource_type};
 	char		nulls[10];
@@ -125,15 +125,15 @@ apply_insert(const ApplyScope *scope, const Record *records, const int *which, i
 	memset(nulls, ' ', sizeof(nulls));
 	nulls[8] = scope->event_at == 0 ? 'n' : ' ';
 	nulls[9] = scope->event_keys == NULL ? 'n' : ' ';
-	return db_execute(scope->single ? &yielding : &plain, v, nulls);
+	return db_execute(scope->individual ? &yielding : &plain, v, nulls);
 }
 
 /* Takes back those inserts that a deletion committed meanwhile forbids. */
 static void
-apply_bury(const ApplyScope *scope, const Record *records, Prior *prior, const int *which, int n, bool *written)
+apply_recheck_tombstones(const ApplyScope *scope, const Record *records, ExistingRow *prior, const int *which, int n, bool *written)
 {
 	static DbQuery query = {
-		"delete from flohsync.resource_record r where r.id = any ($1)", 1, {UUIDARRAYOID}, .by_index = true
+		"delete from flohsync.resource_record r where r.id = any ($1)", 1, {UUIDARRAYOID}, .plan_as = PLAN_BY_INDEX
 	};
 	int		   *dead = palloc(sizeof(int) * n);
 	int			ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
@@ -154,7 +154,7 @@ apply_bury(const ApplyScope *scope, const Record *records, Prior *prior, const i
 }
 
 static uint64
-apply_update(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *prior, const int *which, int n)
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
@@ -163,9 +163,9 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 		" where r.id = u.id"
 		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
 		" and coalesce(r.event_at <= $8, true)"
-		" returning r.external_id, r.num, r.id",
+		" returning r.external_id, r.record_no, r.id",
 		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.by_index = true
+		.plan_as = PLAN_BY_INDEX
 	};
 	Datum		columns[5];
 	Datum		v[9];
@@ -186,15 +186,15 @@ apply_update(const ApplyScope *scope, const Record *records, const Prior *prior,
 }
 
 static uint64
-apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n)
+apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which, int n)
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
 		" where r.id = u.id and r.stale_since is null"
 		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
 		" and coalesce(r.event_at <= $4, true)"
-		" returning r.external_id, r.num, r.id",
-		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .by_index = true
+		" returning r.external_id, r.record_no, r.id",
+		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
 		TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
@@ -205,7 +205,7 @@ apply_touch(const ApplyScope *scope, const Prior *prior, const int *which, int n
 
 /* Gives those rows their new hash whose content is the same by the rule of now. */
 static uint64
-apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior, const int *which, int n)
+apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *prior, const int *which, int n)
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
@@ -215,12 +215,12 @@ apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior,
 		" and (greatest(r.observed_at, $6) <= $5 or r.observed_at > pg_catalog.clock_timestamp())"
 		" and coalesce(r.event_at <= $7, true)"
 		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
-		" returning r.external_id, r.num, r.id",
+		" returning r.external_id, r.record_no, r.id",
 		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.by_index = true
+		.plan_as = PLAN_BY_INDEX
 	};
 	Slice	   *hashes = palloc(sizeof(Slice) * n);
-	Datum		v[8] = {apply_ids(prior, which, n), 0, scope->hash_ignore, BoolGetDatum(scope->single),
+	Datum		v[8] = {apply_ids(prior, which, n), 0, scope->hash_ignore, BoolGetDatum(scope->individual),
 		TimestampTzGetDatum(scope->observed_at), TimestampTzGetDatum(scope->confirmed_at),
 		TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
 	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
@@ -235,7 +235,7 @@ apply_rehash(const ApplyScope *scope, const Record *records, const Prior *prior,
 
 /* Notes which records a write returned. */
 static void
-apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *written)
+apply_returned(const Record *records, int n, uint64 rows, ExistingRow *prior, bool *written)
 {
 	int			hint = 0;
 
@@ -266,7 +266,7 @@ apply_returned(const Record *records, int n, uint64 rows, Prior *prior, bool *wr
 
 /* Tells which records were changed, and how. */
 static void
-apply_tell(ApplyChanges *changes, const Prior *prior, const ApplyOutcome *outcome, int n)
+apply_report_changes(ApplyChanges *changes, const ExistingRow *prior, const ApplyOutcome *outcome, int n)
 {
 	static const ApplyOutcome kinds[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
 
@@ -293,7 +293,7 @@ apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutc
 
 	for (int i = 0; i < n; i++)
 	{
-		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED || (outcome[i] == APPLY_UNCHANGED && !scope->single))
+		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED || (outcome[i] == APPLY_UNCHANGED && !scope->individual))
 			continue;
 		if (ids == NULL)
 		{
@@ -321,7 +321,7 @@ void
 apply_records(ApplyScope *scope, const Record *records, int n,
 			  PageCounts *counts, int64 *seen, int *nseen, ApplyOutcome *outcomes)
 {
-	Prior	   *prior;
+	ExistingRow	   *prior;
 	int		   *which[3];		/* to insert, to update, unchanged */
 	int			nwhich[3];
 	bool	   *written;
@@ -334,7 +334,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		memset(scope->changes, 0, sizeof(*scope->changes));
 	if (n == 0)
 		return;
-	prior = palloc(sizeof(Prior) * n);
+	prior = palloc(sizeof(ExistingRow) * n);
 	written = palloc0(sizeof(bool) * n);
 	tried = palloc0(sizeof(uint8) * n);
 	for (int k = 0; k < 3; k++)
@@ -359,7 +359,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 			int			k = prior[i].num == 0 ? 0 :
 				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ? 1 : 2;
 
-			if (outcome[i] == APPLY_UNDECIDED && !(scope->absent && k > 0))
+			if (outcome[i] == APPLY_UNDECIDED && !(scope->expect_absent && k > 0))
 				which[k][nwhich[k]++] = i;
 		}
 
@@ -367,7 +367,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		if (nwhich[0] > 0)
 		{
 			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior, written);
-			apply_bury(scope, records, prior, which[0], nwhich[0], written);
+			apply_recheck_tombstones(scope, records, prior, which[0], nwhich[0], written);
 			for (int k = 0; k < nwhich[0]; k++)
 			{
 				int			i = which[0][k];
@@ -375,7 +375,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 				/* Not written: a tombstone stands against it, or, singly, somebody was faster. */
 				if (written[i])
 					outcome[i] = APPLY_ADDED;
-				else if (!scope->single || tried[i] & 1)
+				else if (!scope->individual || tried[i] & 1)
 					outcome[i] = APPLY_IGNORED;
 				else
 				{
@@ -419,13 +419,13 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 				}
 			}
 		}
-		if (nwhich[2] > 0 && scope->single)
+		if (nwhich[2] > 0 && scope->individual)
 			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior, written);
 		for (int k = 0; k < nwhich[2]; k++)
 		{
 			int			i = which[2][k];
 
-			outcome[i] = !scope->single || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
+			outcome[i] = !scope->individual || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
 		}
 		INSTR_TIME_SET_CURRENT(t1);
 		INSTR_TIME_SUBTRACT(t1, t0);
@@ -457,7 +457,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		}
 	}
 	if (scope->changes)
-		apply_tell(scope->changes, prior, outcome, n);
+		apply_report_changes(scope->changes, prior, outcome, n);
 	INSTR_TIME_SET_CURRENT(t0);
 	apply_invalidate(scope, records, outcome, n);
 	INSTR_TIME_SET_CURRENT(t1);
@@ -480,9 +480,9 @@ void
 apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen)
 {
 	static DbQuery query = {
-		"select r.num from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		"select r.record_no from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
 		" and r.external_id = any ($3)",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Slice	   *ids = palloc(sizeof(Slice) * Max(n, 1));
 	int			known = 0;

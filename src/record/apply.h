@@ -38,13 +38,13 @@ typedef struct ApplyScope
 	Datum		connector;		/* uuid */
 	Datum		resource_type;	/* text */
 	TimestampTz observed_at;	/* the records are no newer than that */
-	bool		single;			/* records observed one by one (upsert), not by a pass: see apply.c */
-	bool		absent;			/* single: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
+	bool		individual;			/* records observed one by one (upsert), not by a pass: see apply.c */
+	bool		expect_absent;	/* individual: the caller saw no stored row; one that is there all the same is left alone, and the outcome undecided */
 	TimestampTz event_at;		/* when the upstream says it happened, 0: it does not say */
 	Jsonb	   *event_keys;		/* which event has named which key last (webhook/keys.c); NULL: the records are whole */
 	bool		rehash;			/* stored hashes may be of another rule: what only its rule changed is unchanged */
 	Datum		hash_ignore;	/* rehash: text[], the rule of the records' hashes */
-	TimestampTz confirmed_at;	/* single: start of the last complete full pass, 0 when none */
+	TimestampTz confirmed_at;	/* individual: start of the last complete full pass, 0 when none */
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */
 	Size		heaviest;		/* as of UpstreamPage */

@@ -22,7 +22,7 @@ faults_note(const RecordFault *faults, int n, Datum v[8], const char nulls[8])
 		"insert into flohsync.sync_error (run_id, page, connector_id, resource_type, external_id, error_class, message, payload)"
 		" select $1, $2, $3, $4, f.* from unnest($5, $6, $7, $8) f",
 		8, {INT8OID, INT4OID, UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
-		.generic = true
+		.plan_as = PLAN_GENERIC
 	};
 	Slice	   *columns[4];
 

@@ -54,7 +54,7 @@ enum
 };
 
 static const char *const lookup_column_names[NCOLUMNS] = {
-	"num", "id", "connector_id", "sync_hash", "stale_since", "resource_type", "external_id"
+	"record_no", "id", "connector_id", "sync_hash", "stale_since", "resource_type", "external_id"
 };
 
 static AttrNumber
@@ -76,7 +76,7 @@ typedef struct Lookup
 	TupleTableSlot *slot;
 	const Record *records;
 	int			n;
-	Prior	   *prior;
+	ExistingRow	   *prior;
 	int			nopen;			/* records that were not found so far */
 	AttrNumber	columns[NCOLUMNS];
 	AttrNumber	last_column;	/* of those a row is read for */
@@ -124,7 +124,7 @@ lookup_value(Lookup *l, int column)
 static void
 lookup_found(Lookup *l, int i)
 {
-	Prior	   *prior = &l->prior[i];
+	ExistingRow	   *prior = &l->prior[i];
 	text	   *hash;
 
 	slot_getsomeattrs(l->slot, l->last_column);
@@ -363,7 +363,7 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 
 /* lookup_records fills prior for each of n sorted records. */
 void
-lookup_records(Datum connector, Datum resource_type, const Record *records, int n, Prior *prior)
+lookup_records(Datum connector, Datum resource_type, const Record *records, int n, ExistingRow *prior)
 {
 	Oid			schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
 	Oid			table = get_relname_relid("resource_record", schema);
@@ -371,7 +371,7 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	Lookup		l = {.records = records, .n = n, .prior = prior, .nopen = n};
 	int			from = 0;
 
-	memset(prior, 0, sizeof(Prior) * n);
+	memset(prior, 0, sizeof(ExistingRow) * n);
 	if (!OidIsValid(table) || !OidIsValid(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -420,7 +420,7 @@ lookup_synced_groups(Datum connector, Datum ids)
 		"select r.external_id::pg_catalog.text from flohsync.resource_record r where r.connector_id = $1"
 		" and r.resource_type = 'group' and r.external_id = any ($2) and r.stale_since is null"
 		" order by r.external_id",
-		2, {UUIDOID, TEXTARRAYOID}, .custom = true
+		2, {UUIDOID, TEXTARRAYOID}, .plan_as = PLAN_CUSTOM
 	};
 	Datum		v[2] = {connector, ids};
 

@@ -79,7 +79,7 @@ merge_lock(Merge *m)
 		"select r.external_id::pg_catalog.text, pg_catalog.octet_length(r.attributes::pg_catalog.text)"
 		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
 		" order by r.external_id collate \"C\" for no key update of r",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(m->ids, m->n)};
 	uint64		rows = db_execute(&query, v, NULL);
@@ -104,7 +104,7 @@ merge_read(const Merge *m, int n)
 		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text, r.attributes::pg_catalog.text"
 		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
 		" and (r.stale_since is null or not $4)",
-		4, {UUIDOID, TEXTOID, TEXTARRAYOID, BOOLOID}, .by_index = true
+		4, {UUIDOID, TEXTOID, TEXTARRAYOID, BOOLOID}, .plan_as = PLAN_BY_INDEX
 	};
 	const Record *ids = m->ids + m->next;
 	Stored	   *stored = palloc0(sizeof(Stored) * Max(n, 1));
@@ -171,7 +171,7 @@ apply_merge_known(ApplyScope *scope, const Record *records, int n)
 		"select r.external_id::pg_catalog.text"
 		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
 		" and r.stale_since is null",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .by_index = true
+		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
 	};
 	bool	   *known = palloc0(sizeof(bool) * Max(n, 1));
 	Datum		v[3] = {scope->connector, scope->resource_type, merge_ids(records, n)};

@@ -282,11 +282,11 @@ outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connect
 }
 
 /*
- * outbox_known tells what counts for any key of a connector, called by this
+ * outbox_view_memoized tells what counts for any key of a connector, called by this
  * name, and type, if that is known.
  */
 bool
-outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view)
+outbox_view_memoized(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view)
 {
 	uint64		writes = shmem_cache_writes();
 	Known	   *k;
@@ -300,9 +300,9 @@ outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *vie
 	return true;
 }
 
-/* outbox_look_and_know looks, and remembers; writes are from before the name was looked up. */
+/* outbox_view_and_memoize looks, and remembers; writes are from before the name was looked up. */
 void
-outbox_look_and_know(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
+outbox_view_and_memoize(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
 {
 	static int	next = 0;
 	text	   *n = DatumGetTextPP(name);

@@ -18,8 +18,8 @@ typedef struct OutboxView
 extern bool outbox_find_connector(const char *connector, int len, pg_uuid_t *id);
 extern void outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view);
 extern bool outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connector);
-extern bool outbox_known(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view);
-extern void outbox_look_and_know(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view);
+extern bool outbox_view_memoized(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view);
+extern void outbox_view_and_memoize(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view);
 extern bool outbox_waiting(void);
 
 extern void outbox_touch(void);

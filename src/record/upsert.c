@@ -36,7 +36,7 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	memset(scope, 0, sizeof(*scope));
 	scope->apply.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(connector), UUID_LEN));
 	scope->apply.resource_type = type;
-	scope->apply.single = true;
+	scope->apply.individual = true;
 	/* An observation cannot be from the future; one that said so would keep all others out. */
 	scope->apply.observed_at = Min(observed_at, now);
 	scope->apply.confirmed_at = confirmed_at;

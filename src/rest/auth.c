@@ -7,7 +7,7 @@
  * that it was asked for with: another secret never gets it.  One worker asks at a
  * time, and the others wait for what he gets; one that is refused is not asked for
  * anew where another worker has got one meanwhile: a new one may make that one
- * void.  It is hidden (source_hide) from the moment it is known, and so is every
+ * void.  It is hidden (source_redact_also) from the moment it is known, and so is every
  * credential that is made here.
  *
  * What a token endpoint answers may hold a token that we do not know of, when
@@ -151,7 +151,7 @@ auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], 
 	{
 		state->token = MemoryContextStrdup(state->source->context, token);
 		state->token_until = until;
-		source_hide(state->source, state->token);
+		source_redact_also(state->source, state->token);
 	}
 	else if (slot && my_turn)
 		auth_forget(slot);
@@ -176,7 +176,7 @@ auth_basic(RestState *state, const char *user, const char *password)
 	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
 	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
-	source_hide(state->source, encoded);
+	source_redact_also(state->source, encoded);
 	return crypto_join(CurrentMemoryContext, "Authorization: Basic ", encoded, "");
 }
 
@@ -276,7 +276,7 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 	}
 	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
 	/* Of no use without its signature; and the beginning is that of any other, too. */
-	source_hide(state->source, strrchr(input, '.') + 1);
+	source_redact_also(state->source, strrchr(input, '.') + 1);
 	return input;
 }
 
@@ -473,7 +473,7 @@ auth_life(const char *text)
 static char *
 auth_find(RestState *state, const RestPath *path, JsonParser *json)
 {
-	PageValue	value = rest_find(state, path, json, JSON_ROOT, state->side[0]);
+	PageValue	value = rest_find(state, path, json, JSON_ROOT, state->scratch[0]);
 
 	return value.node ? json_value_text(value.json, value.node) : NULL;
 }
@@ -567,7 +567,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		/* One that lives no longer than that is used for what is at hand. */
 		state->token = MemoryContextStrdup(state->source->context, token);
 		state->token_until = GetCurrentTimestamp() + Max(life - TOKEN_EARLY_S, 0) * USECS_PER_SEC;
-		source_hide(state->source, state->token);
+		source_redact_also(state->source, state->token);
 		if (life > TOKEN_EARLY_S)
 			auth_keep(state, key, token, state->token_until);
 		else

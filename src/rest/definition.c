@@ -187,7 +187,7 @@ definition_number(Reader *r, uint32 node, const char *key, int64 min, int64 max)
 }
 
 static int64
-definition_whole(Reader *r, uint32 object, const char *key, int64 min, int64 max, int64 otherwise)
+definition_int(Reader *r, uint32 object, const char *key, int64 min, int64 max, int64 otherwise)
 {
 	uint32		node = definition_member(r, object, key);
 
@@ -429,7 +429,7 @@ definition_top(Reader *r, RestDefinition *d)
 
 	if (definition_member(r, JSON_ROOT, "version") == 0)
 		definition_error("it has no version");
-	definition_whole(r, JSON_ROOT, "version", 1, 1, 0);
+	definition_int(r, JSON_ROOT, "version", 1, 1, 0);
 	(void) CHOICE(JSON_ROOT, "protocol", "http");
 	d->base_url = definition_template(r, JSON_ROOT, "base_url", ALLOW_NONE);
 	if (d->base_url == NULL)
@@ -438,8 +438,8 @@ definition_top(Reader *r, RestDefinition *d)
 	for (int i = 0; i < d->headers.n; i++)
 		definition_check_header("headers", d->headers.params[i].name);
 	definition_auth(r, definition_object(r, JSON_ROOT, "auth"), &d->auth);
-	d->timeout_ms = (int) definition_whole(r, http, "timeout_ms", 1000, 600000, 0);
-	d->max_response_bytes = definition_whole(r, http, "max_response_bytes", 1024, 536870912, 0);
+	d->timeout_ms = (int) definition_int(r, http, "timeout_ms", 1000, 600000, 0);
+	d->max_response_bytes = definition_int(r, http, "max_response_bytes", 1024, 536870912, 0);
 	d->allow_hosts = palloc(sizeof(char *) * (nodes[hosts].count + 1));
 	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
 	{
@@ -447,16 +447,16 @@ definition_top(Reader *r, RestDefinition *d)
 			definition_wrong("allow_hosts", "has something else than a text");
 		d->allow_hosts[d->nallow_hosts++] = json_value_text(r->json, i);
 	}
-	d->max_pages = (int) definition_whole(r, limits, "max_pages", 1, 100000, 100000);
-	d->requests_per_minute = (int) definition_whole(r, limits, "requests_per_minute", 1, 100000, 0);
+	d->max_pages = (int) definition_int(r, limits, "max_pages", 1, 100000, 100000);
+	d->requests_per_minute = (int) definition_int(r, limits, "requests_per_minute", 1, 100000, 0);
 	d->remaining_header = definition_header(r, limits, "remaining_header");
 	d->reset_header = definition_header(r, limits, "reset_header");
 	d->reset_seconds = CHOICE(limits, "reset_format", "epoch", "seconds") == 1;
 	d->throttle_status = definition_statuses(r, limits, "also_throttle_status", 400, &d->nthrottle_status, NULL, 0);
 	d->throttle_body = definition_path(r, limits, "throttle_body", NULL);
-	d->max_attempts = (int) definition_whole(r, retry, "max_attempts", 1, 20, 0);
-	d->base_ms = (int) definition_whole(r, retry, "base_ms", 1, 60000, 0);
-	d->max_ms = (int) definition_whole(r, retry, "max_ms", 1, 3600000, 0);
+	d->max_attempts = (int) definition_int(r, retry, "max_attempts", 1, 20, 0);
+	d->base_ms = (int) definition_int(r, retry, "base_ms", 1, 60000, 0);
+	d->max_ms = (int) definition_int(r, retry, "max_ms", 1, 3600000, 0);
 	d->retry_status = definition_statuses(r, retry, "on_status", 400, &d->nretry_status, retries, lengthof(retries));
 }
 
@@ -484,7 +484,7 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 	p->first = definition_text(r, node, "first");
 	p->keep_params = definition_bool(r, node, "keep_params", true);
 	p->has_more = definition_path(r, node, "has_more", NULL);
-	p->base = (int) definition_whole(r, node, "base", 0, 1, p->type == REST_PAGES_PAGE ? 1 : 0);
+	p->base = (int) definition_int(r, node, "base", 0, 1, p->type == REST_PAGES_PAGE ? 1 : 0);
 	p->step_page_size = CHOICE(node, "step", "returned", "page_size") == 1;
 	p->total = definition_path(r, node, "total", NULL);
 	if (p->total == NULL)
@@ -678,8 +678,8 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	if (size != 0 && d->size_param == NULL)
 		definition_error("its page_size lacks \"param\"");
 	d->size_in = definition_place(r, size, false);
-	d->size_default = (int) definition_whole(r, size, "default", 1, FLOHSYNC_MAX_PAGE_RECORDS, 0);
-	d->size_max = (int) definition_whole(r, size, "max", 1, FLOHSYNC_MAX_PAGE_RECORDS, FLOHSYNC_MAX_PAGE_RECORDS);
+	d->size_default = (int) definition_int(r, size, "default", 1, FLOHSYNC_MAX_PAGE_RECORDS, 0);
+	d->size_max = (int) definition_int(r, size, "max", 1, FLOHSYNC_MAX_PAGE_RECORDS, FLOHSYNC_MAX_PAGE_RECORDS);
 
 	/* Of "…[*]", what is before it must be a list. */
 	if (records == NULL)

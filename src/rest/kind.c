@@ -41,8 +41,8 @@ rest_open(Source *source)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: it is not JSON")));
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
-	for (int i = 0; i < lengthof(state->side); i++)
-		state->side[i] = rest_parser(state);
+	for (int i = 0; i < lengthof(state->scratch); i++)
+		state->scratch[i] = rest_parser(state);
 	state->parent_json = rest_parser(state);
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
@@ -284,7 +284,7 @@ rest_answer(Source *source, SourceAnswer *answer)
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
 			break;
 	}
-	rest_judge(state, &response, answer);
+	rest_classify(state, &response, answer);
 	if (answer->error_class)
 		rest_special_status(state, answer);
 }

@@ -56,7 +56,7 @@ limits_body_says(RestState *state, const HttpResponse *response)
 		!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
 		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		return false;
-	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->side[0]);
+	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->scratch[0]);
 }
 
 static const char *
@@ -74,9 +74,9 @@ limits_class(int status)
 	return "http_status";
 }
 
-/* rest_judge: what an answer's status and headers mean; error_class stays NULL for one with a page. */
+/* rest_classify: what an answer's status and headers mean; error_class stays NULL for one with a page. */
 void
-rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
+rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
 	int			status = response->status;
@@ -103,7 +103,7 @@ rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 		answer->len = 2;
 		return;
 	}
-	if (source_status_is_whole(state->source, answer))
+	if (source_status_is_complete(state->source, answer))
 		return;
 	if (answer->error_class)
 	{

@@ -34,7 +34,7 @@ next_link_text(Reading *r, char *text)
 char *
 next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 {
-	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->scratch[0]);
 	const JsonNode *node = &value.json->nodes[value.node];
 	char	   *text;
 
@@ -111,7 +111,7 @@ next_cursor(Reading *r, bool *failed)
 
 	if (p->has_more == NULL || *failed)
 		return cursor;
-	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->side[0]);
+	more = rest_find(r->state, p->has_more, r->json, JSON_ROOT, r->state->scratch[0]);
 	if (more.failed)
 		*failed = !reading_unknown(r, p->has_more);
 	if (more.node == 0)
@@ -238,7 +238,7 @@ next_page(Reading *r, int64 total, bool *failed)
 	const char *colon = inner ? strchr(inner, ':') : NULL;
 	int64		page = inner ? next_number(inner) : p->base;
 	int64		passed = (colon ? next_number(colon + 1) : 0) + r->n;
-	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_whole(r, p->total_pages, failed) : -1;
+	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_int64(r, p->total_pages, failed) : -1;
 	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
 	int64		done = page - p->base + 1;
 

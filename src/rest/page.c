@@ -97,9 +97,9 @@ reading_item(void *arg, uint32 node)
 	return false;
 }
 
-/* reading_whole is a whole number that a path finds, also in a text; -1: none, or *failed. */
+/* reading_int64 is a whole number that a path finds, also in a text; -1: none, or *failed. */
 int64
-reading_whole(Reading *r, const RestPath *path, bool *failed)
+reading_int64(Reading *r, const RestPath *path, bool *failed)
 {
 	PageValue	value = {0};
 	char	   *text = NULL;
@@ -107,7 +107,7 @@ reading_whole(Reading *r, const RestPath *path, bool *failed)
 	double		number;
 
 	if (path)
-		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->side[0]);
+		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->scratch[0]);
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
 	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
@@ -138,7 +138,7 @@ reading_list(void *arg, uint32 node)
 static void
 reading_show_error(Reading *r)
 {
-	PageValue	value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT, r->state->side[0]);
+	PageValue	value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT, r->state->scratch[0]);
 	const JsonNode *node = &value.json->nodes[value.node];
 	const char *text = value.json->text + node->start;
 
@@ -193,7 +193,7 @@ reading_select(Reading *r, int64 total)
 	r->tree = r->json;
 	if (d->error && !d->error->native && (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		return reading_unknown(r, d->error);
-	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->side[0]))
+	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->scratch[0]))
 	{
 		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
 		reading_show_error(r);
@@ -244,7 +244,7 @@ map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node
 		/* What PostgreSQL cannot read is set aside anyway. */
 		if (!paths->paths[i]->native && !clean)
 			continue;
-		value = rest_find_full(state, paths->paths[i], json, node, state->side[side]);
+		value = rest_find_full(state, paths->paths[i], json, node, state->scratch[side]);
 		found |= value.found;
 		if (value.node == 0)
 			value = (PageValue) {json, 0, false};
@@ -259,7 +259,7 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 {
 	const RestPath *path = state->def->gone;
 
-	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->side[0]);
+	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->scratch[0]);
 }
 
 /* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
@@ -285,7 +285,7 @@ static void
 map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 {
 	RestState  *state = r->state;
-	JsonParser *side = state->side[3];
+	JsonParser *side = state->scratch[3];
 	PageValue  *a = &m->attributes;
 	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
 	StringInfoData text;
@@ -348,8 +348,8 @@ map_record(Reading *r, uint32 node)
 		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
 		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
 
-		if (json_parse(state->side[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
-			m.attributes = (PageValue) {state->side[3], JSON_ROOT, true};
+		if (json_parse(state->scratch[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
+			m.attributes = (PageValue) {state->scratch[3], JSON_ROOT, true};
 	}
 	page_mapped_add(r->parser, r->page, &m);
 }
@@ -403,7 +403,7 @@ reading_delta(Reading *r, char **next)
 		return true;
 	r->page->partial = state->def->delta_partial;
 	/* The walk from the start brings all records, and all of them. */
-	r->page->new_whole = state->kept_link == NULL;
+	r->page->new_records_full = state->kept_link == NULL;
 	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
@@ -591,8 +591,8 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	state->page_started = true;
 	rest_jsonpath_keep(NULL, 0);
 	/* What a large record has left behind is room that this page may need. */
-	for (int i = 0; i < lengthof(state->side); i++)
-		json_parser_trim(state->side[i], memory_keep() / lengthof(state->side) / sizeof(JsonNode));
+	for (int i = 0; i < lengthof(state->scratch); i++)
+		json_parser_trim(state->scratch[i], memory_keep() / lengthof(state->scratch) / sizeof(JsonNode));
 	if (state->nothing)
 		return reading_nothing(&r);
 	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
@@ -607,9 +607,9 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	}
 	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_none(&r, "the answer is neither a JSON object nor an array", NULL);
-	total = reading_whole(&r, d->pages.total ? d->pages.total : d->total, &failed);
+	total = reading_int64(&r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
-		page->total_estimate = d->total && d->pages.total ? reading_whole(&r, d->total, &failed) : total;
+		page->total_estimate = d->total && d->pages.total ? reading_int64(&r, d->total, &failed) : total;
 	if (d->total_is_estimate)
 		total = -1;
 	if (failed || !reading_select(&r, total))

@@ -78,7 +78,7 @@ parent_read(RestState *state, const char *from, bool behind)
 		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null"
 		" and ($3 is null or r.external_id > $3 or (not $4 and r.external_id = $3))"
 		" order by r.external_id limit 200",
-		5, {TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID}, .custom = true
+		5, {TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID}, .plan_as = PLAN_CUSTOM
 	};
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext fresh = AllocSetContextCreate(state->source->context, "flohsync parents", ALLOCSET_DEFAULT_SIZES);

@@ -284,7 +284,7 @@ typedef struct RestState
 	/* of the answer at hand */
 	int			status;
 	/* values of PostgreSQL's paths */
-	JsonParser *side[4];
+	JsonParser *scratch[4];
 } RestState;
 
 extern RestDefinition *rest_definition_compile(const char *definition, const char *resource_type);
@@ -321,7 +321,7 @@ extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *js
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 
-extern void rest_judge(RestState *state, const HttpResponse *response, SourceAnswer *answer);
+extern void rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);
 extern bool rest_leave_parent(RestState *state, int status, const char *error_class);
 extern bool rest_give_up(Source *source, const SourceAnswer *answer);

@@ -367,7 +367,7 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	UpstreamPage whole = {.records = page->whole, .nrecords = page->nwhole, .heaviest = page->heaviest};
+	UpstreamPage whole = {.records = page->full, .nrecords = page->nfull, .heaviest = page->heaviest};
 	UpstreamPage merged;
 	Merge	   *merge;
 	int			unknown = 0;
@@ -377,7 +377,7 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
 	run->scope.parser = run->merger;
 	n += pass_apply_records(run, &whole, true, page->next_cursor != NULL, run->setup.passed, entry);
-	while (apply_merge_next(merge, !page->new_whole, &merged))
+	while (apply_merge_next(merge, !page->new_records_full, &merged))
 	{
 		/* What is needed to write a part is gone before the next one. */
 		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
@@ -443,7 +443,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->counts.truncated = page->truncated;
 	entry->deleted = page->deleted;
 	entry->ndeleted = page->ndeleted;
-	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nwhole + page->nfaults + 1), MCXT_ALLOC_HUGE);
+	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nfull + page->nfaults + 1), MCXT_ALLOC_HUGE);
 	entry->nseen = entry->nchanged = 0;
 	n = page->partial ? pass_apply_partial(run, page, entry) :
 		pass_apply_records(run, page, false, page->next_cursor != NULL, run->setup.passed, entry);
@@ -461,7 +461,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	pages_add(run->id, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
-	db_commit_unsynced();
+	db_commit_async();
 	run->timings.commit_us += run_microseconds(&t);
 	run->timings.lookup_us += run->scope.lookup_us;
 	run->timings.write_us += run->scope.write_us;
@@ -499,9 +499,9 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 	return work.applied;
 }
 
-/* pass_judge: does what was received allow to say that the rest is gone? */
+/* pass_check_completeness: does what was received allow to say that the rest is gone? */
 static void
-pass_judge(Run *run)
+pass_check_completeness(Run *run)
 {
 	int64		total = run->setup.total_estimate;
 	double		tolerance = run->source->total_tolerance;
@@ -530,7 +530,7 @@ pass_walk(Run *run)
 	{
 		if (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records)
 			pass_capped(run);
-		pass_judge(run);
+		pass_check_completeness(run);
 		return;
 	}
 	pass_ask(run, run->setup.cursor);
@@ -563,7 +563,7 @@ pass_walk(Run *run)
 		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
 			page.loop = psprintf("upstream sent %d pages in a row without a record that had not come before", run->known_pages);
 		loop |= page.loop != NULL;
-		pass_fetch_whole(run, &page);
+		pass_refetch(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
 		last = page.next_cursor == NULL || loop || run->page >= max_pages ||
 			run->empty_pages > PASS_MAX_EMPTY_PAGES;
@@ -625,5 +625,5 @@ pass_walk(Run *run)
 		run->page++;
 	}
 
-	pass_judge(run);
+	pass_check_completeness(run);
 }

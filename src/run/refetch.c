@@ -33,18 +33,18 @@ pass_has_filter(const Filter *filter)
 }
 
 static int
-whole_compare(const Record *a, const Record *b)
+refetch_compare(const Record *a, const Record *b)
 {
 	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data, b->external_id.len);
 }
 
 /* How many records from one on have its id. */
 static int
-whole_same(const Record *records, int n, int from)
+refetch_same(const Record *records, int n, int from)
 {
 	int			i = from + 1;
 
-	while (i < n && whole_compare(&records[from], &records[i]) == 0)
+	while (i < n && refetch_compare(&records[from], &records[i]) == 0)
 		i++;
 	return i - from;
 }
@@ -54,7 +54,7 @@ whole_same(const Record *records, int n, int from)
  * had.  That the upstream does not know it says nothing: a replica may lag.
  */
 static bool
-whole_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
+refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 {
 	char	   *id = pnstrdup(part->external_id.data, part->external_id.len);
 	SourceAnswer answer;
@@ -97,23 +97,23 @@ whole_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	page_settle(parser);
 	record->attributes_node = 0;
 	record->position = part->position;
-	return whole_compare(record, part) == 0;
+	return refetch_compare(record, part) == 0;
 }
 
 /*
- * pass_fetch_whole asks for those records of a page that there is nothing to
+ * pass_refetch asks for those records of a page that there is nothing to
  * put together with, until one cannot be had.  They move from its records to
- * page->whole.  Holds no transaction while it waits.
+ * page->full.  Holds no transaction while it waits.
  */
 void
-pass_fetch_whole(Run *run, UpstreamPage *page)
+pass_refetch(Run *run, UpstreamPage *page)
 {
 	MemoryContext context = CurrentMemoryContext;
 	bool	   *known;
 	Record	   *rest;
 	int			nrest = 0;
 
-	if (!page->partial || page->new_whole || page->nrecords == 0 || run->nwhole >= WHOLE_MAX)
+	if (!page->partial || page->new_records_full || page->nrecords == 0 || run->nfull >= WHOLE_MAX)
 		return;
 	db_begin("looking for the records of a page");
 	MemoryContextSwitchTo(context);
@@ -121,21 +121,21 @@ pass_fetch_whole(Run *run, UpstreamPage *page)
 	db_commit();
 	MemoryContextSwitchTo(context);
 	rest = palloc_extended(sizeof(Record) * page->nrecords, MCXT_ALLOC_HUGE);
-	page->whole = palloc(sizeof(Record) * WHOLE_MAX);
+	page->full = palloc(sizeof(Record) * WHOLE_MAX);
 	for (int i = 0, n; i < page->nrecords; i += n)
 	{
-		n = whole_same(page->records, page->nrecords, i);
-		if (!known[i] && run->nwhole < WHOLE_MAX)
+		n = refetch_same(page->records, page->nrecords, i);
+		if (!known[i] && run->nfull < WHOLE_MAX)
 		{
-			run->nwhole++;
-			if (whole_ask(run, &page->records[i], &page->whole[page->nwhole], &page->heaviest))
+			run->nfull++;
+			if (refetch_ask(run, &page->records[i], &page->full[page->nfull], &page->heaviest))
 			{
-				page->nwhole++;
+				page->nfull++;
 				page->duplicates += n - 1;
 				continue;
 			}
 			/* The next run begins anew in any case. */
-			run->nwhole = WHOLE_MAX;
+			run->nfull = WHOLE_MAX;
 		}
 		memcpy(rest + nrest, page->records + i, sizeof(Record) * n);
 		nrest += n;
@@ -162,7 +162,7 @@ pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nk
 	{
 		Slice		id = part->records[i].external_id;
 
-		if (k < nkept && whole_compare(&kept[k], &part->records[i]) == 0)
+		if (k < nkept && refetch_compare(&kept[k], &part->records[i]) == 0)
 			k++;
 		else
 			gone[entry->ndeleted++] = (Slice) {pnstrdup(id.data, id.len), id.len};

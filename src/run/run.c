@@ -457,7 +457,7 @@ run_foreign_function(const char *context)
 
 /* Turns an error that was raised into the end of the run. */
 static void
-run_caught(Run *run)
+run_handle_error(Run *run)
 {
 	ErrorData  *edata;
 
@@ -549,7 +549,7 @@ run_execute(int64 id)
 	PG_CATCH();
 	{
 		current_run = 0;
-		run_caught(run);
+		run_handle_error(run);
 		started = true;
 	}
 	PG_END_TRY();

@@ -35,7 +35,7 @@ typedef struct Run
 	int64		repeated;		/* records that had come before in the list, as far as is known */
 	int			nseen_ids;
 	struct bloom_filter *seen_ids;	/* of the list at hand (run/still.c); NULL until a page says that there is another */
-	int			nwhole;			/* records asked for one by one (run/refetch.c) */
+	int			nfull;			/* records asked for one by one (run/refetch.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */
 	/* how it ended */
@@ -62,7 +62,7 @@ extern void pass_forget_ids(Run *run);
 extern bool pass_stands_still(Run *run, const UpstreamPage *page);
 
 extern bool pass_has_filter(const Filter *filter);
-extern void pass_fetch_whole(Run *run, UpstreamPage *page);
+extern void pass_refetch(Run *run, UpstreamPage *page);
 extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept, PageEntry *entry);
 
 #endif							/* FLOHSYNC_RUN_STATE_H */

@@ -55,7 +55,7 @@ hooks_database_of(Node *statement)
 
 /* Name of the database for which a command changes a setting of ours, or NULL. */
 static const char *
-hooks_sets_ours(Node *statement)
+hooks_flohsync_setting_of(Node *statement)
 {
 	VariableSetStmt *set;
 
@@ -102,7 +102,7 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
 	const char *name = hooks_database_of(statement->utilityStmt);
-	const char *sets_ours = hooks_sets_ours(statement->utilityStmt);
+	const char *sets_ours = hooks_flohsync_setting_of(statement->utilityStmt);
 
 	Relation	restored;
 	Oid			wanted = name != NULL ? get_database_oid(name, true) : InvalidOid;

@@ -46,7 +46,7 @@ command_hide_header(Source *source, const char *header)
 		/* behind the scheme, if there is one */
 		if (strchr(value, ' ') != NULL && i == 0)
 			value += strcspn(value, " ") + 1;
-		source_hide(source, value);
+		source_redact_also(source, value);
 	}
 }
 
@@ -200,7 +200,7 @@ command_answer(Source *source, SourceAnswer *answer)
 		command_send(source, body);
 	}
 	http_finish(state->client, &response);
-	if (!source_take(source, answer, &response, "upstream") || source_status_is_whole(source, answer))
+	if (!source_take(source, answer, &response, "upstream") || source_status_is_complete(source, answer))
 		return;
 	if (answer->error_class)
 	{

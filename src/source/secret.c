@@ -5,7 +5,7 @@
  *
  * An upstream may send back what it was sent.  Whatever of an answer goes into
  * a message passes source_told: each secret of the connector in it, and what a
- * kind made of one (source_hide), becomes "***", however it is spelled
+ * kind made of one (source_redact_also), becomes "***", however it is spelled
  * (redact.c).
  */
 #include "postgres.h"
@@ -49,11 +49,11 @@ source_secret(Source *source, const char *name, const char **refused)
 }
 
 /*
- * source_hide keeps one more text, such as an access token, out of messages.
+ * source_redact_also keeps one more text, such as an access token, out of messages.
  * Where each request has a token of its own, the oldest are forgotten.
  */
 void
-source_hide(Source *source, const char *value)
+source_redact_also(Source *source, const char *value)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
 

@@ -315,7 +315,7 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 		" where d.id = coalesce($2, (select n.id from flohsync.connector_definition n where n.id ="
 		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end),"
 		" (select n.id from flohsync.connector_definition n order by n.id limit 1))",
-		2, {TEXTOID, UUIDOID}, .by_index = true
+		2, {TEXTOID, UUIDOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
 	SourceSecret *secrets;

@@ -169,13 +169,13 @@ source_fail_status(const Source *source, SourceAnswer *answer, const char *who, 
 }
 
 /*
- * source_status_is_whole: is an answer with this status all that was asked for?
+ * source_status_is_complete: is an answer with this status all that was asked for?
  * False, too, for one that is an error; then its class stays unset.  A status of
  * success that says otherwise sets it: 202 has nothing yet, 204 and 205 have
  * nothing, 206 has a part.
  */
 bool
-source_status_is_whole(const Source *source, SourceAnswer *answer)
+source_status_is_complete(const Source *source, SourceAnswer *answer)
 {
 	switch (answer->status)
 	{

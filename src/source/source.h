@@ -117,7 +117,7 @@ struct Source
 	double		total_tolerance;	/* 0: what it says of its total is exact */
 	TimestampTz paced_until;	/* by that limit; see source/pace.c */
 	TimestampTz not_before;		/* by what the upstream says, 0: at once */
-	char	  **hidden;			/* see source_hide() */
+	char	  **hidden;			/* see source_redact_also() */
 	int			nhidden;
 	void	   *state;			/* of the kind */
 };
@@ -141,7 +141,7 @@ extern void source_fail(const Source *source, SourceAnswer *answer, const char *
 extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
 extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
-extern bool source_status_is_whole(const Source *source, SourceAnswer *answer);
+extern bool source_status_is_complete(const Source *source, SourceAnswer *answer);
 extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
 
 extern void source_pace_sent(Source *source);
@@ -149,7 +149,7 @@ extern bool source_pace_ready(const Source *source);
 extern int64 source_pace_wait(const Source *source);
 
 extern const char *source_secret(Source *source, const char *name, const char **refused);
-extern void source_hide(Source *source, const char *value);
+extern void source_redact_also(Source *source, const char *value);
 extern char *source_redacted(const Source *source, const char *text, size_t len);
 extern char *source_told(const Source *source, const char *text, size_t len, size_t max);
 extern bool source_shows_secret(const Source *source, const char *text);

@@ -65,12 +65,12 @@ webhook_scope(WebhookRecord *r)
 {
 	static DbQuery query = {
 		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
-		" _flohsync.names_users(c) or _flohsync.tells_records(c) or (select true from flohsync.connector_sync_match m"
+		" _flohsync.config_concerns_users(c) or _flohsync.triggers_per_record(c) or (select true from flohsync.connector_sync_match m"
 		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
 		" c.last_full_pass_at,"
 		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH("c")
 		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
-		2, {UUIDOID, TEXTOID}, .by_index = true
+		2, {UUIDOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 	bool		isnull;
@@ -109,7 +109,7 @@ webhook_lock(const WebhookRecord *r, WebhookStored *stored)
 		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys, r.display_name, r.email, r.attributes"
 		" from flohsync.resource_record r"
 		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key update",
-		3, {UUIDOID, TEXTOID, TEXTOID}, .by_index = true
+		3, {UUIDOID, TEXTOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[3] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id)};
 	Datum		value;
@@ -238,7 +238,7 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 	static DbQuery query = {
 		"select from _flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
 		" and t.connector_id = $1 and ((t.deleted_at > $4 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $4)",
-		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .by_index = true
+		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), TimestampTzGetDatum(r->event_at)};
 	WebhookKept kept;
@@ -369,7 +369,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 						TIMESTAMP_NOT_FINITE(stored.observed_at) ? stored.observed_at : stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
 													  r->event_at != 0 ? r->event_at : r->hook->received_at);
-		r->scope.apply.absent = !known;
+		r->scope.apply.expect_absent = !known;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
 		r->told_cache = outcome != APPLY_IGNORED;
 		switch (outcome)

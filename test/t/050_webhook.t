@@ -119,7 +119,7 @@ for ('yesterday', 'infinity', '2026-02-29T00:00:00Z', '2026-13-01T00:00:00Z', '2
 #
 # What is refused
 #
-my $before = $f->sql("select hashtextextended(string_agg(r::text, '' order by r.num), 0)::text || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r");
+my $before = $f->sql("select hashtextextended(string_agg(r::text, '' order by r.record_no), 0)::text || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r");
 like(hook($_->[0]), qr/^22023: .*$_->[1]/, "refused: $_->[1]")
   for [ event('frobbed', 'u-1', {}), '"action" is none that is known' ], [ { %{ event('', 'u-1', {}) } }, '"action" is none' ],
   [ { resourceId => 'u-1', resourceType => 'user' }, '"action" is missing' ], [ event(5, 'u-1', {}), '"action" is not a text' ], [ event('UPDATED', 'u-1', {}), '"action" is none' ],
@@ -144,7 +144,7 @@ $f->fails_like("select flohsync.handle_webhook('nobody', '{}')", '42704', qr/acm
 $f->sql("select flohsync.update_connector('acme', '{\"enabled\": false}')");
 $f->fails_like("select flohsync.handle_webhook('acme', '{\"action\": \"deleted\", \"resourceType\": \"user\", \"resourceId\": \"u-1\"}')", '55000', qr/disabled/, 'a disabled connector takes none');
 $f->sql("select flohsync.update_connector('acme', '{\"enabled\": true}')");
-is($f->sql("select hashtextextended(string_agg(r::text, '' order by r.num), 0)::text || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r"), $before, 'nothing of that changed anything');
+is($f->sql("select hashtextextended(string_agg(r::text, '' order by r.record_no), 0)::text || (select count(*) from _flohsync.resource_tombstone) from flohsync.resource_record r"), $before, 'nothing of that changed anything');
 
 #
 # Filter rules

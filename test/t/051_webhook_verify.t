@@ -183,7 +183,7 @@ my %bad = (
 	'a good one of the other scheme beside a bad one' => { %$good, %$std, 'webhook-signature' => 'v1,' . encode_base64('x' x 32, '') },
 	'hex in the other header' => { %$std, 'webhook-signature' => "v1,$sig" },
 );
-my $before = $f->sql('select hashtextextended(string_agg(r::text, $$$$ order by num), 0)::text from flohsync.resource_record r');
+my $before = $f->sql('select hashtextextended(string_agg(r::text, $$$$ order by record_no), 0)::text from flohsync.resource_record r');
 is(receive($b, $bad{$_}), $no, "not taken: $_") for sort keys %bad;
 is(receive($b, $good, 'nobody'), $no, 'no such connector');
 is(receive($b, $good, '00000000-0000-0000-0000-000000000000'), $no, 'nor by id');
@@ -191,7 +191,7 @@ secret(webhook => undef, 'bare');
 is(receive($b, $good, 'bare'), $no, 'no secret');
 is(receive($b, hex_of($b, ''), 'bare'), $no, 'and that is not an empty one');
 is($f->try_sql("select flohsync.receive_webhook($_)")->{state}, '28000', "null: $_") for "null, '{}', '{}'", "'acme', null, '{}'", "'acme', '{}', null";
-is($f->sql('select hashtextextended(string_agg(r::text, $$$$ order by num), 0)::text from flohsync.resource_record r'), $before, 'none of these changed anything');
+is($f->sql('select hashtextextended(string_agg(r::text, $$$$ order by record_no), 0)::text from flohsync.resource_record r'), $before, 'none of these changed anything');
 # Who asks learns nothing from the answer; the log tells why.
 my %texts = map { (($f->try_sql($_)->{text} =~ s/^psql:<stdin>:\d+: //r =~ s/LOCATION: .*//sr) => 1) }
   call_sql($b, $bad{'a wrong digit'}), call_sql($b, $good, 'nobody'), call_sql($b, $good, 'bare'), call_sql($b, $bad{'no headers'}), call_sql($b, $bad{'too old'}), call_sql($b, $bad{'an id with a dot'}, 'nobody');

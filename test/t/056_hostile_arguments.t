@@ -42,10 +42,10 @@ fails('_flohsync.ledger_last(ARRAY[' . hex_of(0x80) . "], '{1}', '{7}')", '22023
 # Statements whose plan is kept: what they return is not taken for granted
 #
 my $nil = '00000000-0000-0000-0000-000000000000';
-my $few = sub { "_flohsync.back_few(" . literal($_[0]) . ", '$nil', 'user', '{}')" };
+my $few = sub { "_flohsync.back_cached(" . literal($_[0]) . ", '$nil', 'user', '{}')" };
 gives($few->('SELECT NULL::uuid[], NULL::uuid[]'), '(,)', 'a statement of the right type');
 gives($few->("SELECT ARRAY['$nil']::uuid[], NULL::uuid[]"), "({$nil},)", 'and its value');
-my $profile = sub { "_flohsync.profile_few(" . literal($_[0]) . ", '{}', '{}', 'x')" };
+my $profile = sub { "_flohsync.profile_cached(" . literal($_[0]) . ", '{}', '{}', 'x')" };
 gives($profile->('SELECT NULL::uuid[]') . ' IS NULL', 't', 'a statement for one value');
 for my $try ([ $few, 'SELECT 1, 2', 'types' ], [ $few, 'SELECT NULL, NULL', 'types' ], [ $few, 'SELECT NULL::uuid[]', 'number of columns' ], [ $few, 'SELECT NULL::uuid[], NULL::uuid[], 3', 'number of columns' ], [ $few, 'SELECT', 'number of columns' ],
 	[ $few, 'SELECT NULL::uuid[], NULL::uuid[] LIMIT 0', 'one row' ], [ $few, 'SELECT NULL::uuid[], NULL::uuid[] FROM generate_series(1, 2)', 'one row' ],

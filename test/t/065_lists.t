@@ -99,7 +99,7 @@ SELECT (SELECT id FROM flohsync.connector_definition WHERE name = 'few'), (ARRAY
   FROM generate_series(1, 1000) ON CONFLICT DO NOTHING;
 INSERT INTO flohsync.connector_sync_match (connector_id, resource_type, connector_resource_id, external_id, external_display_name, external_email, match_status, match_confidence)
 SELECT r.connector_id, r.resource_type, r.id, r.external_id, r.display_name, r.email, s.status, 'none'
-  FROM flohsync.resource_record r, LATERAL (SELECT (ARRAY['matched','unmatched','ambiguous','manual_override','skipped','create_pending'])[1 + (r.num % 6)]) s(status)
+  FROM flohsync.resource_record r, LATERAL (SELECT (ARRAY['matched','unmatched','ambiguous','manual_override','skipped','create_pending'])[1 + (r.record_no % 6)]) s(status)
  WHERE random() < 0.9;
 -- The folding that is promised: ICU's lower case, and a sigma is a sigma.
 CREATE FUNCTION fold(t text) RETURNS text LANGUAGE sql AS $$ SELECT translate(lower(t), 'ς', 'σ') $$;

@@ -33,7 +33,7 @@ BEGIN
         WHEN 3 THEN UPDATE flohsync.resource_record r SET stale_since = CASE WHEN r.stale_since IS NULL THEN now() END WHERE r.connector_id = c AND r.external_id IN (SELECT g::text FROM generate_series(low, low + 9) g);
         WHEN 4, 5 THEN INSERT INTO flohsync.connector_sync_match (connector_id, resource_type, connector_resource_id, external_id, match_status, match_confidence)
           SELECT c, t, r.id, r.external_id, (ARRAY['matched', 'unmatched', 'skipped'])[1 + (random() * 2)::int], (ARRAY['exact', 'none'])[1 + random()::int]
-            FROM flohsync.resource_record r WHERE r.connector_id = c AND r.resource_type = t AND r.num % 7 = low % 7 ON CONFLICT DO NOTHING;
+            FROM flohsync.resource_record r WHERE r.connector_id = c AND r.resource_type = t AND r.record_no % 7 = low % 7 ON CONFLICT DO NOTHING;
         WHEN 6 THEN UPDATE flohsync.connector_sync_match m SET match_status = 'ambiguous' WHERE m.connector_id = c AND m.external_id IN (SELECT g::text FROM generate_series(low, low + 50) g);
         WHEN 7 THEN UPDATE flohsync.connector_sync_match m SET external_email = random()::text, match_confidence = 'probable' WHERE m.connector_id = c AND m.external_id = low::text;
         -- Some rows are counted already when the statement fails.
