@@ -231,6 +231,10 @@ json_more_room(JsonParser *parser, uint32_t n)
 	return Min(parser->capacity - 2, n + JSON_INTERRUPTS);
 }
 
+/*
+ * json_parse reads a text.  One loop, longer than a screen: its state is in
+ * local variables, which a call for each value would put into memory.
+ */
 bool
 json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 {

@@ -282,13 +282,36 @@ webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 	return db_bool(0, 1);
 }
 
+static const char data_hint[] =
+	"It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
+
+/* What the webhook says of the record; raises when that cannot be used. */
+static Jsonb *
+webhook_data(const WebhookRecord *r)
+{
+	JsonbValue *value = webhook_member(r->hook->body, "data");
+	Jsonb	   *data;
+	JsonbValue *other;
+
+	if (value == NULL)
+		webhook_refuse("data", "is missing", data_hint);
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		webhook_refuse("data", "is not an object", data_hint);
+	data = JsonbValueToJsonb(value);
+	other = webhook_member(data, "externalId");
+	if (other && other->type == jbvString &&
+		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
+		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+	return data;
+}
+
 /* The record from its text; raises when it is none. */
 static void
-webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char *hint)
+webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page)
 {
 	upsert_read(&r->scope, text, strlen(text), page);
 	if (page->nfaults > 0)
-		webhook_refuse("data", page->faults[0].message, hint);
+		webhook_refuse("data", page->faults[0].message, data_hint);
 }
 
 /*
@@ -300,20 +323,7 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
 {
-	static const char hint[] = "It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
-	JsonbValue *value = webhook_member(r->hook->body, "data");
-	Jsonb	   *data;
-	JsonbValue *other;
-
-	if (value == NULL)
-		webhook_refuse("data", "is missing", hint);
-	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		webhook_refuse("data", "is not an object", hint);
-	data = JsonbValueToJsonb(value);
-	other = webhook_member(data, "externalId");
-	if (other && other->type == jbvString &&
-		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
-		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+	Jsonb	   *data = webhook_data(r);
 
 	webhook_scope(r);
 	if (r->followed)
@@ -337,7 +347,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		if (r->event_at != 0)
 			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_at = r->event_at;
-		webhook_parse(r, text, &page, hint);
+		webhook_parse(r, text, &page);
 		if (known && r->event_at != 0 && stored.event_at > r->event_at)
 		{
 			text = webhook_merge_late(r, &named, &stored);
@@ -346,7 +356,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 				*ignored = true;
 				return false;
 			}
-			webhook_parse(r, text, &page, hint);
+			webhook_parse(r, text, &page);
 			/* The record is as new as it was. */
 			r->scope.apply.event_at = stored.event_at;
 			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);
