@@ -1,5 +1,6 @@
 # flohsync: a PostgreSQL extension.  "make" builds, "make install" installs,
-# "make test" runs the tests on clusters of its own; README.md has the rest.
+# "make installcheck" tests what is installed on a running server, "make test" runs
+# all tests on clusters of its own; README.md has the rest.
 #
 #	make WERROR=1	a warning is an error
 #	make HARDENING=	without our own hardening flags
@@ -19,6 +20,13 @@ DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
 INSTALL_SQL = $(sort $(wildcard $(TOP)/sql/[0-9][0-9]_*.sql))
 INSTALL_JSON = $(wildcard $(TOP)/sql/*.json $(TOP)/sql/templates/*.json)
 DATA = sql/flohsync.definition.schema.json
+# "make installcheck": on the running server that PGHOST and PGPORT name, as one
+# of its superusers, with the extension as it is installed there.
+REGRESS = $(sort $(notdir $(basename $(wildcard $(TOP)/test/sql/*.sql))))
+REGRESS_OPTS = $(INSTALLCHECK_OPTS)
+ISOLATION = $(sort $(notdir $(basename $(wildcard $(TOP)/test/specs/*.spec))))
+ISOLATION_OPTS = $(INSTALLCHECK_OPTS)
+INSTALLCHECK_OPTS = --inputdir=$(TOP)/test --encoding=UTF8 --no-locale
 EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build
 
 PG_CONFIG ?= pg_config
@@ -34,12 +42,6 @@ override with_llvm = no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
-
-# On clusters of its own, with what is installed by test/run.
-installcheck: installcheck-suites
-installcheck-suites:
-	$(TOP)/test/run regress isolation
-.PHONY: installcheck-suites
 
 # Only sources are looked for there: what was built in the source folder, with
 # other flags perhaps, is none of ours.
