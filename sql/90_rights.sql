@@ -27,7 +27,32 @@ BEGIN
     EXECUTE format('ALTER %s %s OWNER TO flohsync_owner', o.kind, o.name);
   END LOOP;
 
-  -- Default privileges have granted what PUBLIC or somebody should not have.
+  -- Default privileges have taken from the owner, or from PUBLIC, what they should have.
+  FOR o IN
+    SELECT 'ALL' AS privilege, 'SCHEMA' AS kind, n.nspname::text AS name, n.nspowner::regrole::text AS grantee
+      FROM pg_catalog.pg_namespace n
+     WHERE n.nspname IN ('flohsync', '_flohsync') AND n.nspacl IS NOT NULL
+       AND NOT known ? ('pg_namespace ' || n.oid)
+    UNION ALL
+    SELECT 'ALL', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner::regrole::text
+      FROM pg_catalog.pg_class c
+     WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'v', 'S') AND c.relacl IS NOT NULL
+       AND NOT known ? ('pg_class ' || c.oid)
+    UNION ALL
+    SELECT 'ALL', 'ROUTINE', p.oid::regprocedure::text, p.proowner::regrole::text
+      FROM pg_catalog.pg_proc p
+     WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND p.proacl IS NOT NULL
+       AND NOT known ? ('pg_proc ' || p.oid)
+    UNION ALL
+    SELECT 'USAGE', 'TYPE', t.oid::regtype::text, g.grantee
+      FROM pg_catalog.pg_type t CROSS JOIN LATERAL (VALUES (t.typowner::regrole::text), ('PUBLIC')) g(grantee)
+     WHERE t.typnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND t.typacl IS NOT NULL
+       AND NOT known ? ('pg_type ' || t.oid)
+  LOOP
+    EXECUTE format('GRANT %s ON %s %s TO %s', o.privilege, o.kind, o.name, o.grantee);
+  END LOOP;
+
+  -- They have granted what PUBLIC or somebody should not have.
   FOR o IN
     SELECT DISTINCT 'SCHEMA' AS kind, n.nspname::text AS name, a.grantee
       FROM pg_catalog.pg_namespace n, aclexplode(n.nspacl) a

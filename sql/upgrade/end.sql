@@ -1,16 +1,13 @@
 -- Each step to a new version ends with this (sql/README.md): what it has made gets
 -- the owner and the privileges that it has in a new installation, whoever runs the
 -- step and whatever default privileges there are.
---:include 90_rights.sql
-
 DO $$
 DECLARE
   before jsonb := current_setting('flohsync_step.before')::jsonb;
   installer text := (SELECT quote_ident(pg_get_userbyid(e.extowner)) FROM pg_extension e WHERE e.extname = 'flohsync');
-  worker text := coalesce(nullif(current_setting('flohsync.worker_role', true), ''), 'flohsync_worker');
   o record;
 BEGIN
-  -- The rest belongs to whoever made the extension.
+  -- What does not belong to flohsync_owner belongs to whoever made the extension.
   FOR o IN
     SELECT 'TYPE' AS kind, t.oid::regtype::text AS name
       FROM pg_type t
@@ -24,7 +21,17 @@ BEGIN
   LOOP
     EXECUTE format('ALTER %s %s OWNER TO %s', o.kind, o.name, installer);
   END LOOP;
+END
+$$;
 
+--:include 90_rights.sql
+
+DO $$
+DECLARE
+  before jsonb := current_setting('flohsync_step.before')::jsonb;
+  worker text := coalesce(nullif(current_setting('flohsync.worker_role', true), ''), 'flohsync_worker');
+  o record;
+BEGIN
   -- What had to be made anew under its old name is granted to whom it was.
   FOR o IN
     SELECT CASE n.kind WHEN 'f' THEN 'ROUTINE' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, n.name,
@@ -51,11 +58,13 @@ BEGIN
                         WHERE EXISTS (SELECT FROM aclexplode(ARRAY[a.item]) g
                                        WHERE g.grantee = g.grantor OR g.grantee IN (SELECT r.oid FROM pg_roles r WHERE r.rolname IN ('flohsync_owner', worker)))
                            OR before->(i.classoid::regclass || ' ' || i.objoid)->'initial'->(i.objsubid::text) ? a.item::text
+                           OR i.classoid = 'pg_type'::regclass AND NOT before ? ('pg_type ' || i.objoid)
                         ORDER BY a.nr) AS kept
             FROM pg_init_privs i
            WHERE i.privtype = 'e'
-             AND EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'flohsync'
-                          WHERE d.classid = i.classoid AND d.objid = i.objoid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')) x
+             -- The schema flohsync is no member.
+             AND (before ? (i.classoid::regclass || ' ' || i.objoid) OR EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'flohsync'
+                          WHERE d.classid = i.classoid AND d.objid = i.objoid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'))) x
    WHERE p.classoid = x.classoid AND p.objoid = x.objoid AND p.objsubid = x.objsubid AND p.initprivs <> x.kept;
   -- Since PostgreSQL 17 roles are known that these name.
   DELETE FROM pg_shdepend s
@@ -64,8 +73,7 @@ BEGIN
      AND p.classoid = s.classid AND p.objoid = s.objid AND s.refclassid = 'pg_authid'::regclass
      AND NOT EXISTS (SELECT FROM pg_init_privs q, aclexplode(q.initprivs) g
                       WHERE q.classoid = p.classoid AND q.objoid = p.objoid AND s.refobjid IN (g.grantee, g.grantor))
-     AND EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'flohsync'
-                  WHERE d.classid = p.classoid AND d.objid = p.objoid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e');
+     AND before ? (p.classoid::regclass || ' ' || p.objoid);
 END
 $$;
 SELECT pg_catalog.set_config('flohsync_step.before', '{}', true);

@@ -34,7 +34,8 @@ SELECT x.id, x.name, x.kind, x.description, x.config, x.definition, x.enabled, '
 
 -- Encrypted with the key of the test
 INSERT INTO _flohsync.connector_secret (connector_id, name, format, key_id, ciphertext, updated_at, kind, origins) VALUES
-('00000000-0000-4000-8000-000000000003', 'token', 1, 'x', '\x00', now(), NULL, NULL);
+('00000000-0000-4000-8000-000000000003', 'token', 2, 'f4e0ae19e62d446d', '\x5ba105b8c1c487996b394a593e00cfc2ab0c2c937139b767c23cb8c606ace8df6e739203d8cca6',
+ '2026-01-02 03:04:05Z', 'rest', '{https://scim.example}');
 
 INSERT INTO flohsync.workflow_definition (id, name, enabled, definition, created_at) VALUES
 ('00000000-0000-4000-8000-000000000011', 'joiner', true, '{"a": 1}', '2026-01-02 03:04:05Z'),
