@@ -7,6 +7,9 @@
 # everything something: that proves the comparison, as faults of the step, of which
 # there are many below, are found.
 #
+# Steps are run by another superuser than who made the extension, with default
+# privileges that must reach nothing.
+#
 # Scripts of other versions are no part of an installation, and who runs tests may
 # not write there.  PostgreSQL finds its files by where its programs are: the server
 # of this test is a copy of the programs in a folder that goes away, beside a folder
@@ -108,8 +111,8 @@ sub filled
 	return $db;
 }
 
-# As another superuser, whose default privileges take from the owner what it has, and
-# give everything to everybody.
+# As another superuser than who installed it, whose default privileges take from the
+# owner what it has, and give everything to everybody.
 my $as_admin = 'SET SESSION AUTHORIZATION admin; ' . join ' ', map {
 	my $what = $_;
 	"alter default privileges revoke all on $what from admin, public; alter default privileges grant all on $what to upgrade_other;",
@@ -117,7 +120,7 @@ my $as_admin = 'SET SESSION AUTHORIZATION admin; ' . join ' ', map {
 } qw(tables sequences routines types schemas);
 sub update { my ($db, $to) = @_; return $f->try_sql("$as_admin alter extension flohsync update to '$to'", $db) }
 
-# One step, in a database that is like what $from is of version $of: what is not as it should be
+# One step, in a database of version $of: what is not as it should be.
 sub differs
 {
 	my ($db, $of, $to, $change) = @_;
@@ -159,15 +162,13 @@ cmp_ok($of_others, '>', 50, 'others have granted and made a lot');
 #
 # From each released version to the current one
 #
-for my $first (grep { $_ ne $version } @versions)
+for my $first (0 .. $#versions - 1)
 {
-	my $db = filled($first);
-	my $of = $first;
-	for my $to (map { /^\Q$first\E$/ .. 0 ? $_ : () } @versions)
+	my $db = filled($versions[$first]);
+	for ($first + 1 .. $#versions)
 	{
-		next if $to eq $first;
-		is(join("\n", differs($db, $of, $to, $changed_by{"$of--$to"})), '', "$first: the step from $of to $to");
-		$of = $to;
+		my ($of, $to) = @versions[ $_ - 1, $_ ];
+		is(join("\n", differs($db, $of, $to, $changed_by{"$of--$to"})), '', "$versions[$first]: the step from $of to $to");
 	}
 	drop($db);
 }
