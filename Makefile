@@ -16,7 +16,8 @@ MODULE_big = flohsync
 OBJS = $(patsubst $(TOP)/%.c,%.o,$(wildcard $(TOP)/src/*/*.c))
 # The folders of src/ are described in src/README.md.
 OBJ_DIRS = $(sort $(dir $(OBJS)))
-DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
+STEPS = $(sort $(notdir $(wildcard $(TOP)/sql/flohsync--*--*.sql)))
+DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql $(addprefix build/steps/,$(STEPS))
 INSTALL_SQL = $(sort $(wildcard $(TOP)/sql/[0-9][0-9]_*.sql))
 INSTALL_JSON = $(wildcard $(TOP)/sql/*.json $(TOP)/sql/templates/*.json)
 DATA = sql/flohsync.definition.schema.json
@@ -72,14 +73,17 @@ endif
 
 $(OBJS): $(wildcard $(TOP)/src/*/*.h) $(TOP)/flohsync.control | $(OBJ_DIRS)
 
-# One script from topic files, in the order of their names.  A line
-# "--:include FILE" stands for the text of that file.
-sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) | $(CURDIR)/sql
-	awk '$$1 == "--:include" { while ((got = (getline line < ("$(TOP)/sql/" $$2))) > 0) print line; \
-		close("$(TOP)/sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
+# One script from topic files, in the order of their names, and each step from a
+# version to the next; sql/README.md says what is in them.
+sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) $(TOP)/script/include-sql | $(CURDIR)/sql
+	$(TOP)/script/include-sql $(INSTALL_SQL) > $@.tmp
 	mv $@.tmp $@
 
-$(OBJ_DIRS) $(CURDIR)/sql:
+build/steps/%: $(TOP)/sql/% $(wildcard $(TOP)/sql/upgrade/*.sql) $(INSTALL_SQL) $(TOP)/script/include-sql | $(CURDIR)/build/steps
+	$(TOP)/script/include-sql $< > $@.tmp
+	mv $@.tmp $@
+
+$(OBJ_DIRS) $(CURDIR)/sql $(CURDIR)/build/steps:
 	mkdir -p $@
 
 sanitize:
