@@ -63,7 +63,7 @@ INSERT INTO flohsync.connector_sync_config (id, connector_id, resource_type, ena
   '?upgrade_gone', '2026-01-02 03:04:05Z', '2026-01-02 03:04:05Z');
 
 -- Records of hr: 12 is stale; their users, matches and what else there is about them
-INSERT INTO flohsync.resource_record (num, id, observed_at, created_at, connector_id, sync_hash, stale_since, resource_type, external_id, display_name, email, attributes, event_at, event_keys)
+INSERT INTO flohsync.resource_record (record_no, id, observed_at, created_at, connector_id, sync_hash, stale_since, resource_type, external_id, display_name, email, attributes, event_at, event_keys)
 SELECT n, ('01a00000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, '2026-01-03 00:00:00Z', '2026-01-02 03:04:05Z', '00000000-0000-4000-8000-000000000001',
        flohsync.resource_hash(n::text, 'Name of ' || n, 'p' || n || '@acme.com', jsonb_build_object('title', 'T ' || n)), CASE n WHEN 12 THEN now() END, 'user', n::text,
        'Name of ' || n, 'p' || n || '@acme.com', jsonb_build_object('title', 'T ' || n), CASE n WHEN 2 THEN timestamptz '2026-01-02 05:00:00Z' END, CASE n WHEN 2 THEN '{"email": 820560000000000}'::jsonb END
@@ -81,11 +81,11 @@ SELECT u.id, '00000000-0000-4000-8000-000000000001', n, u.email, u.display_name,
   FROM flohsync.floh_user u, substr(u.display_name, 9) n WHERE n::int <= 10;
 INSERT INTO flohsync.connector_sync_match (id, connector_id, resource_type, connector_resource_id, external_id, external_display_name, external_email, user_id, match_status, match_confidence,
   match_strategy, candidate_user_ids, resolution_notes, resolved_by, resolved_at, created_at, updated_at)
-SELECT ('03000000-0000-7000-8000-' || lpad(r.external_id, 12, '0'))::uuid, r.connector_id, 'user', r.id, r.external_id, r.display_name, r.email, CASE WHEN r.num <= 10 THEN u.id END,
-       CASE r.num WHEN 3 THEN 'manual_override' WHEN 11 THEN 'skipped' WHEN 12 THEN 'ambiguous' ELSE 'matched' END, CASE r.num WHEN 11 THEN 'none' WHEN 12 THEN 'ambiguous' ELSE 'exact' END,
-       CASE WHEN r.num <= 10 THEN 'email' END, CASE r.num WHEN 12 THEN jsonb_build_array('02000000-0000-4000-8000-000000000001', '02000000-0000-4000-8000-000000000002') END,
-       CASE r.num WHEN 3 THEN 'it''s her' WHEN 11 THEN 'a robot' END, CASE WHEN r.num IN (3, 11) THEN '02000000-0000-4000-8000-000000000001'::uuid END,
-       CASE WHEN r.num IN (3, 11) THEN timestamptz '2026-01-02 04:00:00Z' END, '2026-01-02 03:04:05Z', '2026-01-02 04:00:00Z'
+SELECT ('03000000-0000-7000-8000-' || lpad(r.external_id, 12, '0'))::uuid, r.connector_id, 'user', r.id, r.external_id, r.display_name, r.email, CASE WHEN r.record_no <= 10 THEN u.id END,
+       CASE r.record_no WHEN 3 THEN 'manual_override' WHEN 11 THEN 'skipped' WHEN 12 THEN 'ambiguous' ELSE 'matched' END, CASE r.record_no WHEN 11 THEN 'none' WHEN 12 THEN 'ambiguous' ELSE 'exact' END,
+       CASE WHEN r.record_no <= 10 THEN 'email' END, CASE r.record_no WHEN 12 THEN jsonb_build_array('02000000-0000-4000-8000-000000000001', '02000000-0000-4000-8000-000000000002') END,
+       CASE r.record_no WHEN 3 THEN 'it''s her' WHEN 11 THEN 'a robot' END, CASE WHEN r.record_no IN (3, 11) THEN '02000000-0000-4000-8000-000000000001'::uuid END,
+       CASE WHEN r.record_no IN (3, 11) THEN timestamptz '2026-01-02 04:00:00Z' END, '2026-01-02 03:04:05Z', '2026-01-02 04:00:00Z'
   FROM flohsync.resource_record r JOIN flohsync.floh_user u ON u.email = r.email;
 INSERT INTO _flohsync.tally (connector_id, resource_type, state, confidence, n)
 SELECT connector_id, resource_type, CASE WHEN stale_since IS NULL THEN 'live' ELSE 'stale' END, NULL, count(*) FROM flohsync.resource_record GROUP BY 1, 2, 3
@@ -95,7 +95,7 @@ INSERT INTO _flohsync.resource_tombstone (external_id, resource_type, connector_
 ('99', 'user', '00000000-0000-4000-8000-000000000001', now(), '2026-01-02 05:00:00Z', true, now());
 INSERT INTO _flohsync.match_progress (config_id, rules, users_seen, own_xid) VALUES ('00000000-0000-4000-8000-000000000021', 'of another version', '700', '700');
 INSERT INTO _flohsync.record_change (resource_id, connector_id, resource_type, change) VALUES
-('01a00000-0000-7000-8000-000000000002', '00000000-0000-4000-8000-000000000001', 'user', 'again');
+('01a00000-0000-7000-8000-000000000002', '00000000-0000-4000-8000-000000000001', 'user', 'recheck');
 INSERT INTO _flohsync.departure (resource_id, connector_id, settled_at) VALUES
 ('01a00000-0000-7000-8000-000000000012', '00000000-0000-4000-8000-000000000001', '2026-01-03 00:00:01Z');
 INSERT INTO _flohsync.user_change (user_id, email_key, sub, upstream_id) VALUES ('02000000-0000-4000-8000-000000000001', 'p1@acme.com', 'sub of 1', 'u1');
@@ -146,7 +146,7 @@ CREATE FUNCTION public.handle(c uuid, b jsonb) RETURNS void LANGUAGE sql AS 'sel
 INSERT INTO _flohsync.webhook_handler (handler, owner, code_owner, set_at) VALUES ('public.handle(uuid, jsonb)', 'upgrade_manager', 'upgrade_manager', now());
 
 -- Sequences go on behind what is there.
-SELECT setval('flohsync.sync_run_id_seq', 7), setval('flohsync.workflow_job_id_seq', 3), setval('flohsync.resource_record_num_seq', 112);
+SELECT setval('flohsync.sync_run_id_seq', 7), setval('flohsync.workflow_job_id_seq', 3), setval('flohsync.resource_record_record_no_seq', 112);
 SET LOCAL session_replication_role = origin;
 
 -- Rights: what grant_reader() and grant_manager() give, and others
