@@ -11,6 +11,7 @@
 
 -- By which rules a write gives way.
 
+-- src/record/write.h says the same for statements in C.
 CREATE FUNCTION _flohsync.is_news(_r flohsync.resource_record, _observed_at timestamptz, _event_at timestamptz)
 RETURNS boolean
 LANGUAGE sql STABLE

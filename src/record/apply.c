@@ -49,6 +49,7 @@
 #include "record/changes.h"
 #include "record/lookup.h"
 #include "record/outbox.h"
+#include "record/write.h"
 
 #define APPLY_ROUNDS	20
 #define APPLY_MANY		100
@@ -100,8 +101,7 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from _flohsync.resource_tombstone)" \
-	" and exists (select from _flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
+	" and " RECORD_HAS_TOMBSTONE("$1", "$2", "u.id", "$8", "$9") ")"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
@@ -161,9 +161,7 @@ apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *
 		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
 		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at), event_keys = $9"
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
-		" where r.id = u.id"
-		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $8, true)"
+		" where r.id = u.id and " RECORD_IS_OLDER("r", "$6", "$8", "$7")
 		" returning r.external_id, r.record_no, r.id",
 		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
 		.plan_as = PLAN_BY_INDEX
@@ -191,9 +189,7 @@ apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which,
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
-		" where r.id = u.id and r.stale_since is null"
-		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $4, true)"
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$2", "$4", "$3")
 		" returning r.external_id, r.record_no, r.id",
 		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .plan_as = PLAN_BY_INDEX
 	};
@@ -212,9 +208,7 @@ apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *
 		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
 		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else r.event_keys end"
 		" from unnest($1, $2) u(id, hash)"
-		" where r.id = u.id and r.stale_since is null"
-		" and (greatest(r.observed_at, $6) <= $5 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $7, true)"
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$5", "$7", "$6")
 		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
 		" returning r.external_id, r.record_no, r.id",
 		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},

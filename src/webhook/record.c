@@ -26,6 +26,7 @@
 #include "page/filter.h"
 #include "record/apply.h"
 #include "record/rules.h"
+#include "record/write.h"
 #include "webhook/keys.h"
 #include "webhook/verify.h"
 #include "webhook/webhook.h"
@@ -236,8 +237,7 @@ static char *
 webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
 {
 	static DbQuery query = {
-		"select from _flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
-		" and t.connector_id = $1 and ((t.deleted_at > $4 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $4)",
+		"select where " RECORD_HAS_TOMBSTONE("$1", "$2", "$3", "$4", "$4"),
 		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), TimestampTzGetDatum(r->event_at)};
