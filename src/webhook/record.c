@@ -360,6 +360,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		{
 			bool		left = known && webhook_leave_scope(r, &stored.id);
 
+			r->told_cache = left;
 			*ignored = !left;
 			return left;
 		}
@@ -408,6 +409,6 @@ webhook_delete(WebhookRecord *r, bool *ignored)
 	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
-	r->told_cache = strcmp(outcome, "removed") == 0;
-	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
+	r->told_cache = strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
+	return r->told_cache;
 }
