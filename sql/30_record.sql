@@ -100,12 +100,11 @@ BEGIN
   IF OLD.last_full_pass_at IS NOT NULL
      AND EXISTS (SELECT FROM flohsync.connector_definition d WHERE d.id = OLD.connector_id) THEN
     -- Many records are locked in the order of their ids, by everybody.
-    WITH confirmed AS MATERIALIZED (
+    PERFORM _flohsync.records_confirmed(ARRAY(
       SELECT x.id FROM flohsync.resource_record x
        WHERE x.connector_id = OLD.connector_id AND x.resource_type = OLD.resource_type
          AND x.stale_since IS NULL AND x.observed_at < OLD.last_full_pass_at
-       ORDER BY x.external_id FOR NO KEY UPDATE)
-    UPDATE flohsync.resource_record r SET observed_at = OLD.last_full_pass_at FROM confirmed o WHERE r.id = o.id;
+       ORDER BY x.external_id FOR NO KEY UPDATE), OLD.last_full_pass_at);
   END IF;
   RETURN OLD;
 END
@@ -141,9 +140,6 @@ DECLARE
   _type text := _flohsync.check_resource_type(mark_stale.resource_type);
   _full timestamptz;
   _seen bytea;
-  _ids uuid[];
-  _caching boolean := _flohsync.caching();
-  _keys text[];
 BEGIN
   IF not_seen_since IS NULL THEN
     PERFORM _flohsync.invalid('not_seen_since', 'it must not be null');
@@ -152,75 +148,17 @@ BEGIN
    WHERE c.connector_id = _connector AND c.resource_type = _type;
   -- A run that has seen a record unchanged has not written it.
   _seen := _flohsync.seen_since(_connector, _type, not_seen_since, 0);
-  WITH unseen AS MATERIALIZED (
+  RETURN _flohsync.records_staled(_connector, _type, ARRAY(
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type
        AND x.stale_since IS NULL AND greatest(x.observed_at, _full) < not_seen_since
        AND NOT _flohsync.ledger_has(_seen, x.record_no)
-     ORDER BY x.external_id FOR NO KEY UPDATE
-  ), staled AS (
-    UPDATE flohsync.resource_record r
-       SET stale_since = clock_timestamp(), observed_at = greatest(r.observed_at, _full)
-      FROM unseen u WHERE r.id = u.id
-    RETURNING r.id, r.external_id)
-  SELECT array_agg(s.id), array_agg(s.external_id) FILTER (WHERE _caching) INTO _ids, _keys FROM staled s;
-  PERFORM _flohsync.invalidate(_connector, _type, _keys);
-  PERFORM _flohsync.note_changes(_connector, _type, _ids, 'staled');
-  RETURN coalesce(cardinality(_ids), 0);
+     ORDER BY x.external_id FOR NO KEY UPDATE), _full);
 END
 $$;
 COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
 SELECT _flohsync.allow('manager', 'flohsync.mark_stale(text, text, timestamptz)');
-
--- _remove_records removes records that the caller has locked, under the lock of their matching.
-CREATE FUNCTION _flohsync.remove_records(_connector uuid, _type text, _ids uuid[], _tell boolean, _run bigint) RETURNS bigint
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  n bigint;
-  gone jsonb[];
-  did record;
-  c flohsync.connector_sync_config;
-  _caching boolean := _flohsync.caching();
-  _keys text[];
-BEGIN
-  -- In one order, which that of the deletion is not.
-  PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
-  WITH purged AS (
-    DELETE FROM flohsync.resource_record r
-     USING unnest(_ids) AS old(id)
-     WHERE r.id = old.id
-    RETURNING r.id, r.external_id, r.display_name, r.email
-  ), identities AS (
-    -- Of a user who was deactivated it stays: by it he is known when he comes back.
-    DELETE FROM flohsync.user_external_identity i
-     USING purged p JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id
-     WHERE i.user_id = m.user_id AND i.connector_id = _connector AND i.external_id = p.external_id AND i.source = 'connector_sync'
-       AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = i.user_id)
-    RETURNING 1
-  )
-  SELECT count(*), array_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed', m.user_id, m.match_status)
-                             ORDER BY p.external_id) FILTER (WHERE _tell),
-         array_agg(p.external_id) FILTER (WHERE _caching)
-    INTO n, gone, _keys
-    FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
-  PERFORM _flohsync.invalidate(_connector, _type, _keys);
-  PERFORM _flohsync.forget_departures(_ids);
-  SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _connector AND x.resource_type = _type;
-  IF gone IS NOT NULL AND _flohsync.triggers_per_record(c) THEN
-    did := _flohsync.in_halves('workflow', c, _run, cardinality(gone), 0, NULL, NULL, NULL, gone);
-    -- A record of which the workflow cannot be told goes all the same.
-    PERFORM _flohsync.note_setbacks('workflow', c, _run, NULL, NULL, array_agg(gone[f.nr] ->> 'externalId' ORDER BY f.i),
-                                    array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i))
-       FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS f(nr, state, message, i);
-  END IF;
-  RETURN n;
-END
-$$;
-COMMENT ON FUNCTION _flohsync.remove_records(uuid, text, uuid[], boolean, bigint) IS
-  'Removes records with what depends on them; workflows are told if they shall be, on behalf of a run or (null) of none';
 
 CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS uuid[]
 LANGUAGE plpgsql
@@ -242,10 +180,13 @@ COMMENT ON FUNCTION _flohsync.purgeable(uuid, text, interval, bigint, bigint) IS
   'Locks at most a number of records that have been stale for longer than an interval, and returns their ids';
 
 CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT _flohsync.remove_records(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run), _run IS NOT NULL, _run)
+BEGIN
+  RETURN _flohsync.records_removed(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run),
+                                   _run IS NOT NULL, _run);
+END
 $$;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
   'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';

@@ -323,9 +323,6 @@ DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config;
   gone record;
-  ids uuid[];
-  caching boolean;
-  keys text[];
   full_pass boolean;
   max_fraction numeric;
   min_records numeric;
@@ -369,22 +366,12 @@ BEGIN
   END IF;
 
   IF staled > 0 THEN
-    caching := _flohsync.caching();
-    WITH missing AS MATERIALIZED (
+    staled := _flohsync.records_staled(r.connector_id, r.resource_type, ARRAY(
       -- Whatever has been observed since that was decided is there.
       SELECT x.id FROM flohsync.resource_record x JOIN unnest(gone.ids, gone.observed) g(id, observed_at) ON g.id = x.id
        WHERE x.stale_since IS NULL AND (x.observed_at <= g.observed_at OR x.observed_at < r.pass_started_at)
          AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
-       ORDER BY x.external_id FOR NO KEY UPDATE OF x
-    ), done AS (
-      UPDATE flohsync.resource_record x
-         SET stale_since = clock_timestamp(), observed_at = greatest(x.observed_at, c.last_full_pass_at)
-        FROM missing m WHERE x.id = m.id
-      RETURNING x.id, x.external_id)
-    SELECT array_agg(d.id), array_agg(d.external_id) FILTER (WHERE caching) INTO ids, keys FROM done d;
-    staled := coalesce(cardinality(ids), 0);
-    PERFORM _flohsync.invalidate(r.connector_id, r.resource_type, keys);
-    PERFORM _flohsync.note_changes(r.connector_id, r.resource_type, ids, 'staled');
+       ORDER BY x.external_id FOR NO KEY UPDATE OF x), c.last_full_pass_at);
     UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
   -- Whoever is spared was not confirmed by this pass.
@@ -421,7 +408,7 @@ BEGIN
   FOR _id IN SELECT p.id FROM unnest(_flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), NULL, _run)) p(id)
               ORDER BY random() LIMIT _limit LOOP
     BEGIN
-      removed := removed + _flohsync.remove_records(c.connector_id, c.resource_type, ARRAY[_id], true, _run);
+      removed := removed + _flohsync.records_removed(c.connector_id, c.resource_type, ARRAY[_id], true, _run);
     EXCEPTION WHEN integrity_constraint_violation THEN
       refused := refused + 1;
       message := _flohsync.clean(SQLERRM);

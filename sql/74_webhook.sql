@@ -205,31 +205,19 @@ AS $$
 DECLARE
   x flohsync.resource_record;
 BEGIN
-  UPDATE flohsync.resource_record r
-     SET stale_since = clock_timestamp(), observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL
-   WHERE r.id = _record AND r.stale_since IS NULL AND _flohsync.is_news(r, _observed_at, _event_at)
-  RETURNING * INTO x;
+  SELECT * INTO x FROM flohsync.resource_record r
+   WHERE r.id = _record AND r.stale_since IS NULL AND _flohsync.is_news(r, _observed_at, _event_at);
   IF NOT FOUND THEN
     RETURN false;
   END IF;
   -- Who leaves by that is for the next post-sync to say: its safeguard sees how many there are.
-  PERFORM _flohsync.note_changes(x.connector_id, x.resource_type, ARRAY[x.id], 'staled');
+  PERFORM _flohsync.records_staled(x.connector_id, x.resource_type, ARRAY[x.id], NULL, _observed_at, _event_at);
   RETURN true;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.leave_scope(uuid, timestamptz, timestamptz) IS
-  'Marks a record stale because an event moved it out of scope; false when it was stale already or is newer';
-
-CREATE FUNCTION _flohsync.is_news(_r flohsync.resource_record, _observed_at timestamptz, _event_at timestamptz) RETURNS boolean
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN coalesce((_r).event_at <= _event_at, true)
-  AND ((_r).observed_at > pg_catalog.clock_timestamp()
-       OR _observed_at >= greatest((_r).observed_at, CASE WHEN (_r).stale_since IS NULL THEN
-            (SELECT c.last_full_pass_at FROM flohsync.connector_sync_config c
-              WHERE c.connector_id = (_r).connector_id AND c.resource_type = (_r).resource_type) END));
-COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, timestamptz) IS
-  'Whether an event is no older than what is stored; a stored time in the future is a clock''s that was wrong';
+  'Marks a record, which the caller has locked, stale because an event moved it out of scope; '
+  'false when it was stale already or is newer';
 
 -- Deleted.
 
@@ -287,7 +275,7 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
+  PERFORM _flohsync.records_leaving(ARRAY[_x.id]);
   IF _c.deactivate_users THEN
     users := ARRAY(SELECT * FROM _flohsync.users_to_deactivate(_c, ARRAY[_x.id]));
     IF users <> '{}' THEN
@@ -306,7 +294,6 @@ BEGIN
   PERFORM _flohsync.requeue_in_other_configs(_c, ARRAY[_x.id]);
 EXCEPTION WHEN OTHERS THEN
   -- Whoever has to leave must not be forgotten with the record.
-  UPDATE flohsync.resource_record r SET stale_since = coalesce(r.stale_since, clock_timestamp()) WHERE r.id = _x.id;
   PERFORM _flohsync.webhook_failed(_x, 'deactivate', SQLSTATE, SQLERRM);
   removable := false;
   deactivated := false;
@@ -323,7 +310,6 @@ DECLARE
   x flohsync.resource_record;
   c flohsync.connector_sync_config;
   verdict record;
-  own uuid;
   outcome text := 'none';
   left_by_that boolean := false;
   of_users boolean;
@@ -340,14 +326,7 @@ BEGIN
      WHERE r.external_id = _external_id COLLATE "C" AND r.resource_type = _type AND r.connector_id = _connector
        FOR NO KEY UPDATE;
     EXIT WHEN FOUND;
-    INSERT INTO flohsync.resource_record AS r (connector_id, resource_type, external_id, sync_hash, observed_at)
-    VALUES (_connector, _type, _external_id, '', clock_timestamp())
-    ON CONFLICT (external_id, resource_type, connector_id) DO NOTHING
-    RETURNING r.id INTO own;
-    IF FOUND THEN
-      DELETE FROM flohsync.resource_record r WHERE r.id = own;
-      EXIT;
-    END IF;
+    EXIT WHEN _flohsync.record_absent(_connector, _type, _external_id);
   END LOOP;
   _observed_at := least(clock_timestamp(), _event_at + _tolerance);
   IF x.id IS NOT NULL THEN
@@ -360,15 +339,16 @@ BEGIN
       left_by_that := verdict.deactivated;
       IF NOT verdict.removable THEN
         outcome := 'staled';
-        UPDATE flohsync.resource_record r SET observed_at = _observed_at, event_at = coalesce(_event_at, r.event_at), event_keys = NULL WHERE r.id = x.id;
+        -- Post-sync has been told.
+        PERFORM _flohsync.records_staled(_connector, _type, ARRAY[x.id], NULL, _observed_at, _event_at, false);
       END IF;
     END IF;
     IF outcome = 'removed' THEN
       BEGIN
-        PERFORM _flohsync.remove_records(_connector, _type, ARRAY[x.id], true, NULL);
+        PERFORM _flohsync.records_removed(_connector, _type, ARRAY[x.id], true, NULL);
       EXCEPTION WHEN OTHERS THEN
         -- A workflow that could not be told; the record goes all the same.
-        PERFORM _flohsync.remove_records(_connector, _type, ARRAY[x.id], false, NULL);
+        PERFORM _flohsync.records_removed(_connector, _type, ARRAY[x.id], false, NULL);
         PERFORM _flohsync.webhook_failed(x, 'workflow', SQLSTATE, SQLERRM);
       END;
     END IF;

@@ -69,12 +69,8 @@ record_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
 static void
 record_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
 {
-	static const char *const kinds[3] = {"added", "updated", "restored"};
-
+	scope->apply.queue_changes = true;
 	upsert_apply(scope, page, counts, outcomes);
-	for (int k = 0; k < 3; k++)
-		if (scope->changes.n[k] > 0)
-			changes_note(scope->apply.connector, scope->apply.resource_type, scope->changes.ids[k], scope->changes.n[k], kinds[k]);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
@@ -173,6 +169,36 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	result = SPI_datumTransfer(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)), false, -1);
 	SPI_finish();
 	PG_RETURN_DATUM(result);
+}
+
+PG_FUNCTION_INFO_V1(flohsync_records_changed);
+PGDLLEXPORT Datum
+flohsync_records_changed(PG_FUNCTION_ARGS)
+{
+	RecordChanges changes = {0};
+	char	   *name;
+	ChangeKind	kind;
+
+	for (int i = 0; i < 3; i++)
+		if (PG_ARGISNULL(i))
+			PG_RETURN_VOID();
+	name = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	kind = changes_kind(name);
+	if (kind == CHANGE_KINDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no change \"%s\" of records", clean(name))));
+	changes.connector = PG_GETARG_DATUM(0);
+	changes.resource_type = PG_GETARG_DATUM(1);
+	if (!PG_ARGISNULL(3))
+		changes.ids[kind] = PG_GETARG_DATUM(3);
+	if (!PG_ARGISNULL(4))
+		changes.external_ids = PG_GETARG_DATUM(4);
+	changes.queue = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	SPI_connect();
+	changes_note(&changes);
+	SPI_finish();
+	PG_RETURN_VOID();
 }
 
 /*

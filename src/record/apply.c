@@ -10,7 +10,7 @@
  * - Rows that come back are matched by key, never by position.
  * - observed_at guards every write: what was observed later stays.  A time in
  *   the future can only come from a clock that was set back; it guards nothing.
- * - What was written goes into the cache's outbox (outbox.c).
+ * - What was written is noted for whoever has to know (changes.c).
  * - An insert gives way to a tombstone that is newer than the observation.  That
  *   is looked at again after the insert: a deletion under way meanwhile did not
  *   see the new row, but it is committed before the insert can go on
@@ -46,8 +46,10 @@
 #include "base/db_value.h"
 #include "base/memory_page.h"
 #include "record/apply.h"
+#include "record/changes.h"
 #include "record/lookup.h"
 #include "record/outbox.h"
+#include "record/write.h"
 
 #define APPLY_ROUNDS	20
 #define APPLY_MANY		100
@@ -99,8 +101,7 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
 	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from _flohsync.resource_tombstone)" \
-	" and exists (select from _flohsync.resource_tombstone t where t.connector_id = $1 and t.resource_type = $2" \
-	" and t.external_id = u.id collate \"C\" and ((t.deleted_at > $8 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $9)))"
+	" and " RECORD_HAS_TOMBSTONE("$1", "$2", "u.id", "$8", "$9") ")"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
@@ -160,9 +161,7 @@ apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *
 		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
 		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at), event_keys = $9"
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
-		" where r.id = u.id"
-		" and (greatest(r.observed_at, case when r.stale_since is null then $7 end) <= $6 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $8, true)"
+		" where r.id = u.id and " RECORD_IS_OLDER("r", "$6", "$8", "$7")
 		" returning r.external_id, r.record_no, r.id",
 		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
 		.plan_as = PLAN_BY_INDEX
@@ -190,9 +189,7 @@ apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which,
 {
 	static DbQuery query = {
 		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
-		" where r.id = u.id and r.stale_since is null"
-		" and (greatest(r.observed_at, $3) <= $2 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $4, true)"
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$2", "$4", "$3")
 		" returning r.external_id, r.record_no, r.id",
 		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .plan_as = PLAN_BY_INDEX
 	};
@@ -211,9 +208,7 @@ apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *
 		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
 		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else r.event_keys end"
 		" from unnest($1, $2) u(id, hash)"
-		" where r.id = u.id and r.stale_since is null"
-		" and (greatest(r.observed_at, $6) <= $5 or r.observed_at > pg_catalog.clock_timestamp())"
-		" and coalesce(r.event_at <= $7, true)"
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$5", "$7", "$6")
 		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
 		" returning r.external_id, r.record_no, r.id",
 		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
@@ -264,36 +259,22 @@ apply_returned(const Record *records, int n, uint64 rows, ExistingRow *prior, bo
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Tells which records were changed, and how. */
-static void
-apply_report_changes(ApplyChanges *changes, const ExistingRow *prior, const ApplyOutcome *outcome, int n)
-{
-	static const ApplyOutcome kinds[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
-
-	for (int k = 0; k < 3; k++)
-	{
-		changes->ids[k] = palloc(sizeof(pg_uuid_t) * n);
-		changes->n[k] = 0;
-		for (int i = 0; i < n; i++)
-			if (outcome[i] == kinds[k])
-				changes->ids[k][changes->n[k]++] = prior[i].id;
-	}
-}
-
 /*
- * apply_invalidate has the cache forget what was written.  Of a single record
- * that is unchanged it forgets as well: who tells us of it knows of a change.
- * When most of a page has changed, the whole type goes instead.
+ * What the cache has to forget: what was written.  Of a single record that is
+ * unchanged as well: who tells us of it knows of a change.  When most of a page
+ * has changed, the whole type goes instead.
  */
 static void
-apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome, int n)
+apply_note_cached(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome, int n,
+				  RecordChanges *note)
 {
 	Slice	   *ids = NULL;
 	int			changed = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED || (outcome[i] == APPLY_UNCHANGED && !scope->individual))
+		if (outcome[i] == APPLY_IGNORED || outcome[i] == APPLY_UNDECIDED ||
+			(outcome[i] == APPLY_UNCHANGED && !scope->individual))
 			continue;
 		if (ids == NULL)
 		{
@@ -306,10 +287,46 @@ apply_invalidate(const ApplyScope *scope, const Record *records, const ApplyOutc
 	if (changed == 0)
 		return;
 	if (changed >= APPLY_MANY && changed > n / 2)
-		outbox_add_all(scope->connector, scope->resource_type);
+		note->all_external_ids = true;
 	else
-		outbox_add(scope->connector, scope->resource_type, db_text_array(ids, changed));
+		note->external_ids = db_text_array(ids, changed);
 	pfree(ids);
+}
+
+/* Notes which records were changed, and how; the caller is told as well. */
+static void
+apply_note_changes(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
+				   const ApplyOutcome *outcome, int n)
+{
+	static const ApplyOutcome outcomes[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
+	static const ChangeKind kinds[3] = {CHANGE_ADDED, CHANGE_UPDATED, CHANGE_RESTORED};
+	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes};
+
+	for (int k = 0; k < 3; k++)
+	{
+		pg_uuid_t  *ids = NULL;
+		int			changed = 0;
+
+		for (int i = 0; i < n; i++)
+		{
+			if (outcome[i] != outcomes[k])
+				continue;
+			if (ids == NULL)
+				ids = palloc(sizeof(pg_uuid_t) * n);
+			ids[changed++] = prior[i].id;
+		}
+		if (changed > 0)
+			note.ids[kinds[k]] = db_uuid_array(ids, changed);
+		if (scope->changes)
+		{
+			scope->changes->ids[k] = ids;
+			scope->changes->n[k] = changed;
+		}
+		else if (ids)
+			pfree(ids);
+	}
+	apply_note_cached(scope, records, outcome, n, &note);
+	changes_note(&note);
 }
 
 /*
@@ -456,10 +473,8 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 				counts->ignored++;
 		}
 	}
-	if (scope->changes)
-		apply_report_changes(scope->changes, prior, outcome, n);
 	INSTR_TIME_SET_CURRENT(t0);
-	apply_invalidate(scope, records, outcome, n);
+	apply_note_changes(scope, records, prior, outcome, n);
 	INSTR_TIME_SET_CURRENT(t1);
 	INSTR_TIME_SUBTRACT(t1, t0);
 	scope->write_us += INSTR_TIME_GET_MICROSEC(t1);

@@ -49,6 +49,7 @@ typedef struct ApplyScope
 	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */
 	Size		heaviest;		/* as of UpstreamPage */
 	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
+	bool		queue_changes;	/* as of RecordChanges */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;
 	int64		write_us;

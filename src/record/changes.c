@@ -1,29 +1,62 @@
 /*
  * changes.c
- *	  What post-sync is told of, and who keeps a connector while its records are written.
+ *	  What is noted when records change, and who keeps a connector while its
+ *	  records are written.
+ *
+ * Whoever changes records comes to changes_note: apply.c, and what writes them in
+ * SQL (sql/61_record_write.sql), by _flohsync.records_changed.  So whatever is to
+ * learn of changes is told of them there.
  */
 #include "postgres.h"
 
 #include "base/compat.h"
 
 #include "catalog/pg_type.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
 #include "base/db.h"
 #include "base/db_lock.h"
-#include "base/db_value.h"
 #include "record/changes.h"
+#include "record/outbox.h"
 
-/* changes_note has the next post-sync look at some records. */
-void
-changes_note(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change)
+static const char *const change_names[CHANGE_KINDS] = {
+	[CHANGE_ADDED] = "added", [CHANGE_UPDATED] = "updated", [CHANGE_RESTORED] = "restored",
+	[CHANGE_STALED] = "staled", [CHANGE_REMOVED] = "removed",
+};
+
+/* The change of a name; CHANGE_KINDS when there is none. */
+ChangeKind
+changes_kind(const char *name)
 {
-	static DbQuery query = {"select _flohsync.note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}};
-	Datum		v[4] = {connector, resource_type, db_uuid_array(ids, n), CStringGetTextDatum(change)};
+	ChangeKind	kind = 0;
 
-	db_execute(&query, v, NULL);
+	while (kind < CHANGE_KINDS && strcmp(change_names[kind], name) != 0)
+		kind++;
+	return kind;
+}
+
+/* changes_note tells of changed records whoever has to know: the cache, and the next post-sync. */
+void
+changes_note(const RecordChanges *changes)
+{
+	static DbQuery query = {
+		"select _flohsync.note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}
+	};
+	Datum		v[4] = {changes->connector, changes->resource_type};
+
+	if (changes->all_external_ids)
+		outbox_add_all(changes->connector, changes->resource_type);
+	else if (DatumGetPointer(changes->external_ids) != NULL)
+		outbox_add(changes->connector, changes->resource_type, changes->external_ids);
+	for (ChangeKind kind = 0; kind < CHANGE_KINDS && changes->queue; kind++)
+	{
+		if (DatumGetPointer(changes->ids[kind]) == NULL)
+			continue;
+		v[2] = changes->ids[kind];
+		v[3] = CStringGetTextDatum(change_names[kind]);
+		db_execute(&query, v, NULL);
+	}
 }
 
 /*

@@ -47,6 +47,7 @@
 #include "base/db.h"
 #include "base/flohsync.h"
 #include "record/lookup.h"
+#include "record/write.h"
 
 enum
 {
@@ -340,14 +341,16 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 		for (int k = 0; k < n; k++)
 		{
 			TimestampTz at;
+			TimestampTz happened_at;
 			bool		isnull;
 
 			if (!lookup_seek(&l, which[k]))
 				continue;
 			at = DatumGetTimestampTz(slot_getattr(l.slot, deleted_at, &isnull));
-			/* One from the future is that of a clock that was set back since. */
-			if (((at > observed_at && at <= GetCurrentTimestamp()) ||
-				 (event_at != 0 && DatumGetTimestampTz(slot_getattr(l.slot, event, &isnull)) > event_at && !isnull)))
+			happened_at = DatumGetTimestampTz(slot_getattr(l.slot, event, &isnull));
+			if (isnull)
+				happened_at = DT_NOBEGIN;
+			if (record_tombstone_stands(at, happened_at, observed_at, event_at, GetCurrentTimestamp()))
 				deleted[found++] = which[k];
 		}
 		if (l.probes)

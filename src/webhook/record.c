@@ -27,6 +27,7 @@
 #include "record/apply.h"
 #include "record/merge.h"
 #include "record/rules.h"
+#include "record/write.h"
 #include "webhook/keys.h"
 #include "webhook/verify.h"
 #include "webhook/webhook.h"
@@ -231,8 +232,7 @@ static char *
 webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
 {
 	static DbQuery query = {
-		"select from _flohsync.resource_tombstone t where t.external_id = $3 collate \"C\" and t.resource_type = $2"
-		" and t.connector_id = $1 and ((t.deleted_at > $4 and t.deleted_at <= pg_catalog.clock_timestamp()) or t.event_at > $4)",
+		"select where " RECORD_HAS_TOMBSTONE("$1", "$2", "$3", "$4", "$4"),
 		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .plan_as = PLAN_BY_INDEX
 	};
 	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), TimestampTzGetDatum(r->event_at)};
@@ -365,6 +365,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		{
 			bool		left = known && webhook_leave_scope(r, &stored.id);
 
+			r->told_cache = left;
 			*ignored = !left;
 			return left;
 		}
@@ -413,6 +414,6 @@ webhook_delete(WebhookRecord *r, bool *ignored)
 	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
-	r->told_cache = strcmp(outcome, "removed") == 0;
-	return strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
+	r->told_cache = strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;
+	return r->told_cache;
 }

@@ -40,6 +40,16 @@ put('r');
 $f->try_sql('BEGIN; ' . hook_sql('created', 'r', { email => 'r@acme.com' }) . '; ROLLBACK');
 is(get('r'), '"old"', 'a webhook that was rolled back changes nothing');
 
+# Whatever becomes of the record, the cache is told once.
+hook('created', 'once', { email => 'once@acme.com' });
+$f->comes_true('select count(*) = 0 from _flohsync.cache_outbox', 'the cache has been told');
+for ([ 'an update', 'updated', 'once', { displayName => 'Once' } ], [ 'one that leaves the scope', 'updated', 'once', { email => 'once@other.org' } ],
+	[ 'one that is old', 'updated', 'once', {}, timestamp => '2026-01-01T00:00:00Z' ], [ 'a deletion', 'deleted', 'once' ])
+{
+	my ($name, @hook) = @$_;
+	is((split /\n/, $f->sql('BEGIN; ' . hook_sql(@hook) . '; SELECT count(*) FROM _flohsync.cache_outbox; ROLLBACK'))[-1], 1, "$name: the cache is told once");
+}
+
 # Redis away: no webhook fails for it, and what was invalidated meanwhile is when it is back.
 put('down');
 $redis->freeze;
