@@ -26,10 +26,8 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	va_list		args;
 
 	va_start(args, format);
-	source_say(r->state->source, r->answer->message, sizeof(r->answer->message), format, args);
+	source_vfail(r->state->source, r->answer, error_class, format, args);
 	va_end(args);
-	r->answer->error_class = error_class;
-	r->answer->retryable = false;
 	return false;
 }
 

@@ -2,9 +2,8 @@
  * kind_command.c
  *	  Connectors of kind command: a page is one POST.
  *
- * What a status means (contract, section 5, rule 4): 408, 425, 429, 500, 502,
- * 503 and 504 are worth another attempt, as is a broken connection; any other
- * status but 2xx ends the run.  An error is never read as an empty page.
+ * Whatever is no success ends the run, now or after some attempts: an error is
+ * never read as an empty page.
  */
 #include "postgres.h"
 
@@ -138,40 +137,6 @@ command_ask(Source *source, const char *cursor)
 		state->waiting = body;
 }
 
-static bool
-command_status_retryable(int status)
-{
-	switch (status)
-	{
-		case 408:
-		case 425:
-		case 429:
-		case 500:
-		case 502:
-		case 503:
-		case 504:
-			return true;
-	}
-	return false;
-}
-
-static const char *
-command_status_class(int status)
-{
-	switch (status)
-	{
-		case 401:
-		case 403:
-			return "auth";
-		case 404:
-		case 410:
-			return "not_found";
-		case 429:
-			return "throttled";
-	}
-	return "http_status";
-}
-
 /* Is nothing sent?  Then that is the answer. */
 static bool
 command_refused(Source *source, const CommandState *state, SourceAnswer *answer)
@@ -200,17 +165,9 @@ command_answer(Source *source, SourceAnswer *answer)
 		command_send(source, body);
 	}
 	http_finish(state->client, &response);
-	if (!source_take(source, answer, &response, "upstream") || source_status_is_complete(source, answer))
-		return;
-	if (answer->error_class)
-	{
-		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
-		return;
-	}
-	source_fail_status(source, answer, "upstream", command_status_class(response.status));
-	answer->retryable = command_status_retryable(response.status);
-	source_cursor_refused(answer, response.status, response.body, response.len);
-	answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
+	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
+		!source_status_is_complete(source, answer, &response) && answer->error_class == NULL)
+		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
 }
 
 static void

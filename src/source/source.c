@@ -14,17 +14,13 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#include "base/clean.h"
 #include "base/flohsync.h"
 #include "json/json.h"
 #include "net/crypto.h"
 #include "source/source.h"
-
-#define SHOW_CHARS	200			/* of a body */
 
 Source *
 source_open(const SourceSpec *spec)
@@ -59,139 +55,6 @@ source_answer(Source *source, SourceAnswer *answer)
 	memset(answer, 0, sizeof(*answer));
 	answer->retry_after_ms = -1;
 	source->kind->answer(source, answer);
-}
-
-/*
- * What is told of an answer
- */
-
-/* source_say is a message that may quote an upstream, made fit to be told. */
-void
-source_say(const Source *source, char *out, size_t size, const char *format, va_list args)
-{
-	StringInfoData text;
-	char	   *told;
-
-	initStringInfo(&text);
-	for (;;)
-	{
-		va_list		again;
-		int			more;
-
-		va_copy(again, args);
-		more = appendStringInfoVA(&text, format, again);
-		va_end(again);
-		if (more == 0)
-			break;
-		enlargeStringInfo(&text, more);
-	}
-	told = source_told(source, text.data, text.len, size - 1);
-	strlcpy(out, told, size);
-	pfree(told);
-	pfree(text.data);
-}
-
-/* source_fail says what is wrong with an answer.  It is not worth another attempt unless the caller says so. */
-void
-source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...)
-{
-	va_list		args;
-
-	va_start(args, format);
-	source_say(source, answer->message, sizeof(answer->message), format, args);
-	va_end(args);
-	answer->error_class = error_class;
-	answer->retryable = false;
-}
-
-/* The beginning of a body. */
-static char *
-show_body(const Source *source, const char *body, size_t len)
-{
-	char	   *text = source_told(source, body, len, CLEAN_MAX);
-
-	text[pg_mbcharcliplen(text, strlen(text), SHOW_CHARS)] = '\0';
-	return text;
-}
-
-/* source_show adds to the message of an answer that cannot be used what it looks like. */
-void
-source_show(const Source *source, SourceAnswer *answer)
-{
-	char	   *body = show_body(source, answer->body, answer->len);
-	char	   *type = source_told(source, answer->content_type, strlen(answer->content_type), sizeof(answer->content_type));
-	char	   *message = pstrdup(answer->message);
-
-	if (!answer->by_http)
-		source_fail(source, answer, answer->error_class, "%s; the answer %s%s", message,
-					body[0] ? "begins with: " : "is empty", body);
-	else
-		source_fail(source, answer, answer->error_class, "%s; the answer %s%s%s%s", message,
-					type[0] ? "is " : "has no content type", type, body[0] ? " and begins with: " : " and is empty", body);
-	pfree(body);
-	pfree(type);
-	pfree(message);
-}
-
-/*
- * source_take takes over what came by HTTP; false, with the answer's class set,
- * when nothing came that could be looked at.
- */
-bool
-source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who)
-{
-	answer->by_http = true;
-	answer->body = response->body;
-	answer->len = response->len;
-	answer->started_at = response->started_at;
-	answer->ms = response->ms;
-	answer->date = response->date;
-	strlcpy(answer->content_type, response->content_type, sizeof(answer->content_type));
-	answer->status = response->failure == HTTP_OK ? response->status : 0;
-	if (response->failure == HTTP_OK)
-		return true;
-	source_fail(source, answer, http_failure_class(response->failure), "%s: %s", who, response->message);
-	answer->retryable = http_failure_passes(response->failure);
-	return false;
-}
-
-/* source_fail_status is for an answer whose status says that it is none. */
-void
-source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class)
-{
-	char	   *body = show_body(source, answer->body, answer->len);
-	bool		json = strcasestr(answer->content_type, "json") != NULL;
-	bool		typed = answer->content_type[0] != '\0' && body[0] != '\0' && !json;
-
-	source_fail(source, answer, error_class, "%s answered with status %d%s%s%s%s%s", who, answer->status,
-				typed ? " (" : "", typed ? answer->content_type : "", typed ? ")" : "", body[0] ? ": " : "", body);
-	pfree(body);
-}
-
-/*
- * source_status_is_complete: is an answer with this status all that was asked for?
- * False, too, for one that is an error; then its class stays unset.  A status of
- * success that says otherwise sets it: 202 has nothing yet, 204 and 205 have
- * nothing, 206 has a part.
- */
-bool
-source_status_is_complete(const Source *source, SourceAnswer *answer)
-{
-	switch (answer->status)
-	{
-		case 202:
-			source_fail(source, answer, "http_status", "upstream answered with status 202: what was asked for is not ready");
-			answer->retryable = true;
-			return false;
-		case 204:
-		case 205:
-			source_fail(source, answer, "bad_answer", "upstream answered with status %d: there is no content", answer->status);
-			return false;
-		case 206:
-			source_fail(source, answer, "bad_answer", "upstream answered with status 206: it is a part of what was asked for");
-			return false;
-	}
-	return answer->status >= 200 && answer->status <= 299;
 }
 
 /* source_read_commands reads an answer of the command protocol; otherwise as source_read. */
@@ -348,24 +211,6 @@ source_parse(PageMemory *memory, const char *body, size_t len)
 
 	json->memory = memory;
 	return json_parse(json, body, len, FLOHSYNC_MAX_NESTING + 3) ? json : NULL;
-}
-
-/*
- * source_cursor_refused notes whether an answer may be about the cursor: it has a
- * status that says that the request makes no sense, or names the cursor as its
- * cause, in the words of RFC 9865.
- */
-void
-source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len)
-{
-	static const int statuses[] = {400, 404, 405, 406, 409, 410, 412, 414, 416, 422};
-	static const char *const words[] = {"expiredCursor", "invalidCursor"};
-
-	answer->cursor_refused = answer->cursor_expired = false;
-	for (size_t i = 0; i < lengthof(statuses); i++)
-		answer->cursor_refused |= status == statuses[i];
-	for (size_t i = 0; i < lengthof(words) && answer->cursor_refused; i++)
-		answer->cursor_expired |= memmem(body, Min(len, 4096), words[i], strlen(words[i])) != NULL;
 }
 
 /*

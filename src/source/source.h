@@ -83,6 +83,15 @@ typedef struct SourceAnswer
 	double		ms;
 } SourceAnswer;
 
+/* Who answered by HTTP. */
+typedef enum SourceAnswerer
+{
+	SOURCE_UPSTREAM, SOURCE_TOKEN_ENDPOINT
+} SourceAnswerer;
+
+/* So many statuses are worth another attempt, unless a definition names others. */
+#define SOURCE_PASSING_STATUSES	7
+
 typedef struct Source Source;
 
 /* Of what an upstream calls an estimate, so much may not come. */
@@ -137,12 +146,15 @@ extern void source_close(Source *source);
 extern PageParser *source_parser(const Source *source);
 extern bool source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 
+/* source/upstream_answer.c */
+extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
 extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...) pg_attribute_printf(4, 5);
+extern void source_vfail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
-extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
-extern bool source_status_is_complete(const Source *source, SourceAnswer *answer);
-extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
+extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who);
+extern bool source_status_is_complete(const Source *source, SourceAnswer *answer, const HttpResponse *response);
+extern void source_fail_status(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who, const char *reason);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
@@ -164,7 +176,6 @@ extern char *source_may_send(const Source *source, const char *url);
 
 extern char *source_request(const SourceSpec *spec, const char *cursor);
 extern char *source_get_request(const SourceSpec *spec, const char *external_id);
-extern void source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len);
 extern bool source_none_found(const Source *source, const char *body, size_t len);
 extern void source_one_record(Source *source, SourceAnswer *answer);
 extern const char *source_query_problem(const char *query);
