@@ -23,6 +23,7 @@
 #include "base/guc.h"
 #include "net/http.h"
 #include "page/page.h"
+#include "source/query.h"
 #include "source/spec.h"
 
 #define TEST_ATTRIBUTES_BYTES	20000
@@ -68,7 +69,7 @@ PG_FUNCTION_INFO_V1(flohsync_query_problem);
 PGDLLEXPORT Datum
 flohsync_query_problem(PG_FUNCTION_ARGS)
 {
-	const char *problem = source_query_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	const char *problem = query_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
 	if (problem == NULL)
 		PG_RETURN_NULL();

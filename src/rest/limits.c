@@ -87,8 +87,6 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL && d->missing_is_empty)
 	{
 		state->nothing = state->ended = true;
-		answer->body = "[]";
-		answer->len = 2;
 		return;
 	}
 	if (source_status_is_complete(state->source, answer, response) || answer->error_class)
