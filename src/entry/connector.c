@@ -23,6 +23,7 @@
 #include "base/guc.h"
 #include "net/http.h"
 #include "page/page.h"
+#include "source/commands.h"
 #include "source/query.h"
 #include "source/spec.h"
 
@@ -39,6 +40,34 @@ flohsync_url_problem(PG_FUNCTION_ARGS)
 	if (problem == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_kinds);
+PGDLLEXPORT Datum
+flohsync_kinds(PG_FUNCTION_ARGS)
+{
+	List	   *names = NIL;
+	Datum	   *elements;
+	int			n = 0;
+
+	for (const char *name; (name = source_kind_name(n)) != NULL; n++)
+		names = lappend(names, unconstify(char *, name));
+	elements = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(list_nth(names, i));
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_list_command);
+PGDLLEXPORT Datum
+flohsync_list_command(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *config = PG_GETARG_JSONB_P(0);
+	JsonParser *json = source_config(JsonbToCString(NULL, &config->root, VARSIZE(config)));
+
+	if (json == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(command_list_name(json, text_to_cstring(PG_GETARG_TEXT_PP(1)))));
 }
 
 PG_FUNCTION_INFO_V1(flohsync_origins);
@@ -238,7 +267,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	static DbQuery query = {
 		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from _flohsync.syncable_types(d.kind, d.config, d.definition) x(type)"
+		" cross join lateral (select x.type from _flohsync.of_kind('types', d.kind, d.config, d.definition) x(type)"
 		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
 		" where d.id = _flohsync.connector_id($1) order by t.type",
 		1, {TEXTOID}
