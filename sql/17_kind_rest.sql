@@ -28,7 +28,8 @@ BEGIN
       WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
       WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
     IF problem IS NOT NULL THEN
-      PERFORM _flohsync.invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
+      PERFORM _flohsync.invalid(k, problem,
+        CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
     END IF;
   END LOOP;
   FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'secret') n WHERE _config ? n LOOP
@@ -37,12 +38,14 @@ BEGIN
   END LOOP;
   FOR k, url IN
     SELECT u.key, _flohsync.fill_placeholders(u.url, _config)
-      FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
+      FROM (VALUES ('base_url', _definition ->> 'base_url'),
+                   ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
     problem := _flohsync.base_url_problem(url);
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
-        CASE WHEN url ~ '^https?://https?:' THEN format('Values of config are put into this address as they are: give a host, such as %s, without "https://".',
-                                                        substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
+        CASE WHEN url ~ '^https?://https?:'
+             THEN format('Values of config are put into this address as they are: give a host, such as %s, without "https://".',
+                         substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
              ELSE 'Values of config are put into this address as they are.' END);
     END IF;
   END LOOP;
@@ -54,11 +57,14 @@ COMMENT ON FUNCTION _flohsync.check_rest(jsonb, jsonb, boolean) IS
 CREATE FUNCTION _flohsync.types_rest(_config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.jsonb_object_keys(CASE pg_catalog.jsonb_typeof(_definition -> 'resources') WHEN 'object' THEN _definition -> 'resources' END);
-COMMENT ON FUNCTION _flohsync.types_rest(jsonb, jsonb) IS 'Resource types that the definition of a connector of kind rest names';
+RETURN pg_catalog.jsonb_object_keys(CASE pg_catalog.jsonb_typeof(_definition -> 'resources')
+                                    WHEN 'object' THEN _definition -> 'resources' END);
+COMMENT ON FUNCTION _flohsync.types_rest(jsonb, jsonb) IS
+  'Resource types that the definition of a connector of kind rest names';
 
 CREATE FUNCTION _flohsync.secrets_rest(_config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.definition_names(_definition, 'secret');
-COMMENT ON FUNCTION _flohsync.secrets_rest(jsonb, jsonb) IS 'Secrets that the definition of a connector of kind rest uses';
+COMMENT ON FUNCTION _flohsync.secrets_rest(jsonb, jsonb) IS
+  'Secrets that the definition of a connector of kind rest uses';

@@ -64,10 +64,12 @@ flohsync_list_command(PG_FUNCTION_ARGS)
 {
 	Jsonb	   *config = PG_GETARG_JSONB_P(0);
 	JsonParser *json = source_config(JsonbToCString(NULL, &config->root, VARSIZE(config)));
+	char	   *type;
 
 	if (json == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(command_list_name(json, text_to_cstring(PG_GETARG_TEXT_PP(1)))));
+	type = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	PG_RETURN_TEXT_P(cstring_to_text(command_list_name(json, type)));
 }
 
 PG_FUNCTION_INFO_V1(flohsync_origins);

@@ -374,7 +374,8 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 	uint32		depth;
 
 	page_room_records(parser, 1);
-	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, 1, sizeof(RecordFault));
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, 1,
+								  sizeof(RecordFault));
 	page->faults = parser->faults;
 	page->success = true;
 	if (nodes[record].type == JSON_NULL)
@@ -391,7 +392,8 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 }
 
 static bool
-page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, UpstreamPage *page, const char **problem)
+page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
+				  UpstreamPage *page, const char **problem)
 {
 	JsonParser *json = parser->json;
 	const JsonNode *nodes;
@@ -477,13 +479,15 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, Up
 }
 
 bool
-page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+		   const char **problem)
 {
 	return page_parse_answer(parser, body, len, false, page, problem);
 }
 
 bool
-page_parse_one(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+page_parse_one(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+			   const char **problem)
 {
 	return page_parse_answer(parser, body, len, true, page, problem);
 }
@@ -498,7 +502,8 @@ page_make_empty(PageParser *parser, UpstreamPage *page)
 
 /* Reads a list of at most so many records, or one record. */
 static bool
-page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most, UpstreamPage *page, const char **problem)
+page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most,
+				UpstreamPage *page, const char **problem)
 {
 	const JsonNode *root;
 	size_t		start = 0;
@@ -511,7 +516,8 @@ page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most, U
 		return false;
 	root = &parser->json->nodes[JSON_ROOT];
 	if (list && root->count > most)
-		return page_too_large(parser, page, problem, "there are %u, more than %u", root->count, most);
+		return page_too_large(parser, page, problem, "there are %u, more than %u",
+							  root->count, most);
 	page_room_records(parser, list ? root->count + 1 : 2);
 	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
 							   list ? root->count : 1, sizeof(RecordFault));
@@ -522,13 +528,15 @@ page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most, U
 }
 
 bool
-page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+				   const char **problem)
 {
 	return page_parse_bare(parser, body, len, FLOHSYNC_MAX_UPSERT_RECORDS, page, problem);
 }
 
 bool
-page_parse_list(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+page_parse_list(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+				const char **problem)
 {
 	return page_parse_bare(parser, body, len, FLOHSYNC_MAX_PAGE_RECORDS, page, problem);
 }

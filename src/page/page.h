@@ -103,7 +103,7 @@ extern bool page_parse(PageParser *parser, const char *body, size_t len,
 extern bool page_parse_one(PageParser *parser, const char *body, size_t len,
 						   UpstreamPage *page, const char **problem);
 
-/* page_parse_list reads a bare JSON array of the records of a page; page_make_empty makes one of none. */
+/* page_parse_list reads a bare JSON array of the records of a page; page_make_empty: of none. */
 extern bool page_parse_list(PageParser *parser, const char *body, size_t len,
 							UpstreamPage *page, const char **problem);
 extern void page_make_empty(PageParser *parser, UpstreamPage *page);
@@ -159,7 +159,7 @@ typedef struct PageMapped
 	bool		gone;			/* the upstream says that it has been deleted */
 } PageMapped;
 
-/* page_exclude sets what is left out of attributes before hashing and storing; only the first call counts. */
+/* page_exclude sets, once, what is left out of attributes before hashing and storing. */
 extern void page_exclude(PageParser *parser, const CanonicalPath *paths, int n);
 extern JsonParser *page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels,
 									 UpstreamPage *page, const char **problem);

@@ -24,23 +24,25 @@ origin_append(StringInfo out, const char *value)
 static void
 origin_add_template(OriginList *list, const char *text, const JsonParser *config)
 {
-	Template *t = text ? template_parse(text) : NULL;
+	Template   *t = text ? template_parse(text) : NULL;
 	const TemplatePiece *missing;
 	StringInfoData url;
 
 	if (t == NULL)
 		return;
 	initStringInfo(&url);
-	if (template_render(t, &url, origin_append, origin_append, origin_lookup, unconstify(JsonParser *, config), &missing))
+	if (template_render(t, &url, origin_append, origin_append, origin_lookup,
+						unconstify(JsonParser *, config), &missing))
 		source_add_url(list, url.data);
 }
 
-/* rest_origins adds where requests can go by a definition, of which nobody need have looked at anything. */
+/* rest_origins adds where requests can go by a definition, also by one that was never checked. */
 void
 rest_origins(OriginList *list, const JsonParser *config, const char *definition)
 {
 	JsonParser *json = source_config(definition);
 	const JsonNode *nodes;
+	uint32		auth;
 	uint32		http;
 	uint32		hosts = 0;
 
@@ -48,7 +50,8 @@ rest_origins(OriginList *list, const JsonParser *config, const char *definition)
 		return;
 	nodes = json->nodes;
 	origin_add_template(list, json_member_text(json, JSON_ROOT, "base_url"), config);
-	origin_add_template(list, json_member_text(json, json_member(json, JSON_ROOT, "auth", 4), "token_url"), config);
+	auth = json_member(json, JSON_ROOT, "auth", 4);
+	origin_add_template(list, json_member_text(json, auth, "token_url"), config);
 	/* Links may lead to these, and the credentials with them; see rest_follow(). */
 	http = json_member(json, JSON_ROOT, "http", 4);
 	if (http != 0 && nodes[http].type == JSON_OBJECT)

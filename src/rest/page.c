@@ -324,7 +324,8 @@ map_values(Reading *r, uint32 node, bool clean, PageMapped *m)
 	m->json = r->tree;
 	m->record = node;
 	m->id_prefix = (Slice) {NULL, 0};
-	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
+	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start,
+					   r->tree->nodes[node].end - r->tree->nodes[node].start);
 	m->gone = map_is_gone(state, r->tree, node, clean);
 	m->external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
 	m->display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
@@ -332,7 +333,7 @@ map_values(Reading *r, uint32 node, bool clean, PageMapped *m)
 	m->attributes = map_find(state, &d->attributes, r->tree, node, clean, 3);
 }
 
-/* Attributes of a tree that is gone when the record is stored: now is the time to leave out what is not. */
+/* Attributes of a tree that will be gone when they are stored: what is left out goes now. */
 static void
 map_leave_out(Reading *r, bool clean, PageMapped *m)
 {
@@ -705,7 +706,8 @@ reading_one(Reading *r)
 	PageValue	record;
 	const char *problem;
 
-	r->json = page_mapped_begin(r->parser, r->answer->body, r->answer->len, REST_LEVELS_ABOVE_RECORD, r->page, &problem);
+	r->json = page_mapped_begin(r->parser, r->answer->body, r->answer->len,
+								REST_LEVELS_ABOVE_RECORD, r->page, &problem);
 	if (r->json == NULL)
 		return reading_none(r, "upstream's answer cannot be read:", problem);
 	if (!page_is_clean(r->parser, r->json, JSON_ROOT))
@@ -728,7 +730,8 @@ reading_one(Reading *r)
 	{
 		/* An error with status 200, perhaps. */
 		if (m.external_id.node == 0)
-			return reading_none(r, "the answer has no record with an id at", d->external_id.paths[0]->text);
+			return reading_none(r, "the answer has no record with an id at",
+								d->external_id.paths[0]->text);
 		map_leave_out(r, true, &m);
 		page_mapped_add(r->parser, r->page, &m);
 	}

@@ -16,19 +16,21 @@
 static char *
 command_name(const char *verb, const char *type, const char *ending)
 {
-	return psprintf("%s%c%s%s", verb, pg_ascii_toupper((unsigned char) type[0]), type[0] ? type + 1 : "", ending);
+	return psprintf("%s%c%s%s", verb, pg_ascii_toupper((unsigned char) type[0]),
+					type[0] ? type + 1 : "", ending);
 }
 
-/* command_list_name is the command that lists a type: config.commandNames has it, or it is listX with an s. */
+/* command_list_name is the command that lists a type: config.commandNames, else listX with an s. */
 char *
 command_list_name(const JsonParser *config, const char *type)
 {
-	char	   *name = json_member_text(config, json_member(config, JSON_ROOT, "commandNames", 12), type);
+	uint32		names = json_member(config, JSON_ROOT, "commandNames", 12);
+	char	   *name = json_member_text(config, names, type);
 
 	return name ? name : command_name("list", type, "s");
 }
 
-/* command_get_name is the command for one record of a type, getX; NULL where config.commands does not have it. */
+/* command_get_name is the command for one record of a type, getX; NULL if config.commands lacks it. */
 char *
 command_get_name(const JsonParser *config, const char *type)
 {
@@ -38,8 +40,11 @@ command_get_name(const JsonParser *config, const char *type)
 
 	if (commands == 0)
 		return name;
-	for (uint32 i = nodes[commands].type == JSON_ARRAY ? nodes[commands].child : 0; i != 0; i = nodes[i].next)
-		if (nodes[i].type == JSON_STRING && json_string_equals(config, &nodes[i], name, strlen(name)))
+	if (nodes[commands].type != JSON_ARRAY)
+		return NULL;
+	for (uint32 i = nodes[commands].child; i != 0; i = nodes[i].next)
+		if (nodes[i].type == JSON_STRING &&
+			json_string_equals(config, &nodes[i], name, strlen(name)))
 			return name;
 	return NULL;
 }
@@ -99,7 +104,8 @@ command_none_found(const Source *source, const SourceAnswer *answer)
 		return false;
 	json = json_parser_create();
 	json->memory = source->memory;
-	if (!json_parse(json, answer->body, answer->len, FLOHSYNC_MAX_NESTING) || json->nodes[JSON_ROOT].type != JSON_OBJECT)
+	if (!json_parse(json, answer->body, answer->len, FLOHSYNC_MAX_NESTING) ||
+		json->nodes[JSON_ROOT].type != JSON_OBJECT)
 		return false;
 	success = json_member(json, JSON_ROOT, "success", 7);
 	return success != 0 && json->nodes[success].type == JSON_FALSE;
@@ -110,10 +116,14 @@ bool
 command_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	const char *problem = NULL;
+	bool		good = answer->one ?
+		page_parse_one(parser, answer->body, answer->len, page, &problem) :
+		page_parse(parser, answer->body, answer->len, page, &problem);
 
-	if (!(answer->one ? page_parse_one : page_parse) (parser, answer->body, answer->len, page, &problem))
+	if (!good)
 	{
-		source_fail(source, answer, page->too_large ? "too_large" : "protocol", "upstream's answer cannot be read: %s", problem);
+		source_fail(source, answer, page->too_large ? "too_large" : "protocol",
+					"upstream's answer cannot be read: %s", problem);
 		if (page->too_large)
 			return false;
 		source_show(source, answer);

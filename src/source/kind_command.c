@@ -64,7 +64,8 @@ command_headers(Source *source, CommandState *state)
 	state->headers = palloc((given->count + 1) * sizeof(char *));
 	for (uint32 i = given->child; i != 0; i = nodes[nodes[i].next].next)
 	{
-		char	   *header = psprintf("%s: %s", json_value_text(config, i), json_value_text(config, nodes[i].next));
+		char	   *header = psprintf("%s: %s", json_value_text(config, i),
+									  json_value_text(config, nodes[i].next));
 
 		command_hide_header(source, header);
 		if (token == NULL || pg_strncasecmp(header, AUTHORIZATION, strlen(AUTHORIZATION)) != 0)
@@ -97,11 +98,13 @@ command_limit(const JsonParser *config, const char *name, double other)
 
 /* Is it not there, or a number in bounds?  Null is one where it may be. */
 static bool
-command_limit_is(const JsonParser *config, const char *name, double least, double most, bool may_be_null)
+command_limit_is(const JsonParser *config, const char *name, double least, double most,
+				 bool may_be_null)
 {
 	const JsonNode *nodes = config->nodes;
 	uint32		limits = json_member(config, JSON_ROOT, "limits", 6);
-	uint32		node = nodes[limits].type == JSON_OBJECT ? json_member(config, limits, name, strlen(name)) : 0;
+	uint32		node = nodes[limits].type == JSON_OBJECT ?
+		json_member(config, limits, name, strlen(name)) : 0;
 	double		value = command_limit(config, name, least);
 
 	if (node == 0 || nodes[node].type == JSON_NULL)
@@ -237,7 +240,8 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->get_command == NULL)
 	{
-		source_fail(source, answer, "configuration", "the connector has no command for one record of type \"%s\"",
+		source_fail(source, answer, "configuration",
+					"the connector has no command for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;

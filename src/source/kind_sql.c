@@ -62,9 +62,9 @@ typedef struct SqlState
 	char	   *list_command;
 	char	   *get_command;	/* NULL: the function offers none */
 	bool		rights_known;
-	Oid			owner;			/* role with whose rights it runs; InvalidOid: there is none any more */
+	Oid			owner;			/* with whose rights it runs; InvalidOid: there is none any more */
 	char	   *owner_name;
-	Oid			code_owner;		/* owner of the function when it was set; of another one it is not run */
+	Oid			code_owner;		/* of the function when it was set; of another one it is not run */
 	char	   *cursor;			/* asked for */
 	Tuplestorestate *spool;		/* rows (external_id text, record text); see sql_receive() */
 	TupleTableSlot *slot;
@@ -140,22 +140,25 @@ static void
 sql_read_rights(Source *source)
 {
 	static DbQuery query = {
-		"select _flohsync.role_oid(o.role), _flohsync.role_name(o.role), _flohsync.role_oid(d.code_owner)"
-		" from flohsync.connector_definition d"
-		" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
+		"select _flohsync.role_oid(o.role), _flohsync.role_name(o.role),"
+		" _flohsync.role_oid(d.code_owner) from flohsync.connector_definition d"
+		" left join flohsync.connector_sync_config c"
+		" on c.connector_id = d.id and c.resource_type = $2"
 		" cross join lateral (select case when c.id is null then d.author else c.owner end) o(role)"
 		" where d.id = $1::pg_catalog.uuid",
 		2, {TEXTOID, TEXTOID}
 	};
 	SqlState   *state = source->state;
-	Datum		v[2] = {CStringGetTextDatum(source->spec.connector_id), CStringGetTextDatum(source->spec.resource_type)};
+	Datum		v[2] = {CStringGetTextDatum(source->spec.connector_id),
+						CStringGetTextDatum(source->spec.resource_type)};
 	Datum		role;
 	bool		isnull;
 
 	if (state->rights_known)
 		return;
 	if (db_execute(&query, v, NULL) != 1)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector does not exist any more")));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector does not exist any more")));
 	role = db_value(0, 1, &isnull);
 	state->owner = isnull ? InvalidOid : DatumGetObjectId(role);
 	state->owner_name = db_get_text(0, 2, source->context);
@@ -441,7 +444,8 @@ sql_next_page(Source *source)
 	appendStringInfoChar(body, ']');
 	if (state->next)
 		pfree(state->next);
-	state->next = state->has_row && last && last[0] ? MemoryContextStrdup(source->context, last) : NULL;
+	state->next = state->has_row && last && last[0] ?
+		MemoryContextStrdup(source->context, last) : NULL;
 }
 
 static void
@@ -491,7 +495,9 @@ sql_answer(Source *source, SourceAnswer *answer)
 		if (state->query)
 			sql_run_query(source);
 		else
-			(void) sql_call_function(source, command_list_request(&source->spec, state->list_command, state->cursor), answer);
+			(void) sql_call_function(source,
+									 command_list_request(&source->spec, state->list_command, state->cursor),
+									 answer);
 		sql_end(source);
 	}
 	if (state->query)
@@ -520,7 +526,8 @@ sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage 
 		return command_read(source, parser, answer, page);
 	if (!page_parse_list(parser, answer->body, answer->len, page, &problem))
 	{
-		source_fail(source, answer, page->too_large ? "too_large" : "protocol", "the records of a page cannot be read: %s", problem);
+		source_fail(source, answer, page->too_large ? "too_large" : "protocol",
+					"the records of a page cannot be read: %s", problem);
 		return false;
 	}
 	if (answer->one)

@@ -50,11 +50,13 @@ source_kind(const char *name)
 	const SourceKind *kind = source_find_kind(name);
 
 	if (kind == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("\"%s\" is not a kind of connector", clean(name))));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a kind of connector", clean(name))));
 	return kind;
 }
 
-/* source_config is the tree of a connector's config, in the current memory context; NULL when it is no object. */
+/* source_config is the tree of a config, in the current memory context; NULL: it is no object. */
 JsonParser *
 source_config(const char *text)
 {
@@ -117,7 +119,8 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 		source->spec.kind->get(source, external_id, answer);
 		return;
 	}
-	source_fail(source, answer, "configuration", "connectors of this kind cannot be asked for one record");
+	source_fail(source, answer, "configuration",
+				"connectors of this kind cannot be asked for one record");
 	answer->not_supported = true;
 }
 

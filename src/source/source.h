@@ -98,14 +98,15 @@ struct SourceKind
 	const char *name;
 	/* Adds where requests can go, also for what was never checked; NULL: nowhere. */
 	void		(*origins) (OriginList *list, const JsonParser *config, const char *definition);
-	/* What of the config, an object, cannot be used, if anything; NULL: nothing needs to be looked at. */
+	/* What of the config, an object, cannot be used, if anything; NULL: nothing is looked at. */
 	const char *(*check) (const JsonParser *config);
 	void		(*open) (Source *source);
 	void		(*ask) (Source *source, const char *cursor);
 	void		(*answer) (Source *source, SourceAnswer *answer);
-	/* Makes a page of an answer, to ask or to get (answer->one).  False with the answer's class set. */
-	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
-	/* A page cannot be had: may the list go on without it?  Then what is read next is an empty page; NULL: never. */
+	/* Makes a page of an answer to ask, or to get (answer->one); false with its class set. */
+	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer,
+						 UpstreamPage *page);
+	/* May the list go on without a page?  Then the next one read is empty; NULL: never. */
 	bool		(*give_up) (Source *source, const SourceAnswer *answer);
 	/* Asks for one record and waits; NULL: that cannot be done. */
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
@@ -128,7 +129,7 @@ struct Source
 	int			max_pages;
 	int			requests_per_minute;	/* 0: no limit */
 	double		total_tolerance;	/* 0: what it says of its total is exact */
-	bool		own_query;		/* pages come from a query in this database, which comes to an end */
+	bool		own_query;		/* pages come from a query in this database, which ends */
 	TimestampTz paced_until;	/* by that limit; see source/pace.c */
 	TimestampTz not_before;		/* by what the upstream says, 0: at once */
 	char	  **hidden;			/* see source_redact_also() */
@@ -144,20 +145,28 @@ extern Source *source_open(const SourceSpec *spec);
 extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
 extern bool source_give_up(Source *source, SourceAnswer *answer);
-extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer,
+						UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
 extern void source_close(Source *source);
 extern PageParser *source_parser(const Source *source);
 
 /* source/upstream_answer.c */
 extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
-extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...) pg_attribute_printf(4, 5);
-extern void source_vfail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format, va_list args) pg_attribute_printf(4, 0);
-extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
+extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
+						const char *format,...) pg_attribute_printf(4, 5);
+extern void source_vfail(const Source *source, SourceAnswer *answer, const char *error_class,
+						 const char *format, va_list args) pg_attribute_printf(4, 0);
+extern void source_say(const Source *source, char *out, size_t size,
+					   const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
-extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who);
-extern bool source_status_is_complete(const Source *source, SourceAnswer *answer, const HttpResponse *response);
-extern void source_fail_status(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who, const char *reason);
+extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response,
+						SourceAnswerer who);
+extern bool source_status_is_complete(const Source *source, SourceAnswer *answer,
+									  const HttpResponse *response);
+extern void source_fail_status(const Source *source, SourceAnswer *answer,
+							   const HttpResponse *response, SourceAnswerer who,
+							   const char *reason);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);

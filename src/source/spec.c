@@ -17,7 +17,7 @@
 #include "source/secret_store.h"
 #include "source/spec.h"
 
-/* What of the config is not as the kind needs it, whoever wrote it into the table; NULL: nothing. */
+/* What of the config is not as the kind needs it, whoever wrote it; NULL: nothing. */
 static const char *
 spec_config_problem(const SourceSpec *spec)
 {
@@ -33,7 +33,8 @@ spec_config_problem(const SourceSpec *spec)
  * transaction open, and sets in_transaction and page_size.
  */
 bool
-source_read_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context)
+source_read_spec(const char *connector_id, const char *resource_type, SourceSpec *spec,
+				 MemoryContext context)
 {
 	static DbQuery query = {
 		"select d.kind, d.config::pg_catalog.text, d.definition::pg_catalog.text"
@@ -53,7 +54,9 @@ source_read_spec(const char *connector_id, const char *resource_type, SourceSpec
 	MemoryContextSwitchTo(old);
 	problem = spec_config_problem(spec);
 	if (problem)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: %s", clean(problem))));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the connector's config cannot be used: %s", clean(problem))));
 	spec->definition = db_get_text(0, 3, context);
 	spec->connector_id = MemoryContextStrdup(context, connector_id);
 	spec->resource_type = MemoryContextStrdup(context, resource_type);

@@ -63,9 +63,13 @@ source_say(const Source *source, char *out, size_t size, const char *format, va_
 	pfree(text.data);
 }
 
-/* source_vfail says what is wrong with an answer.  It is not worth another attempt unless the caller says so. */
+/*
+ * source_vfail says what is wrong with an answer.  It is not worth another attempt
+ * unless the caller says so.
+ */
 void
-source_vfail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format, va_list args)
+source_vfail(const Source *source, SourceAnswer *answer, const char *error_class,
+			 const char *format, va_list args)
 {
 	source_say(source, answer->message, sizeof(answer->message), format, args);
 	answer->error_class = error_class;
@@ -73,7 +77,8 @@ source_vfail(const Source *source, SourceAnswer *answer, const char *error_class
 }
 
 void
-source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...)
+source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
+			const char *format,...)
 {
 	va_list		args;
 
@@ -97,7 +102,8 @@ void
 source_show(const Source *source, SourceAnswer *answer)
 {
 	char	   *body = answer_excerpt(source, answer);
-	char	   *type = source_told(source, answer->content_type, strlen(answer->content_type), sizeof(answer->content_type));
+	char	   *type = source_told(source, answer->content_type, strlen(answer->content_type),
+								   sizeof(answer->content_type));
 	char	   *message = pstrdup(answer->message);
 
 	if (!answer->by_http)
@@ -105,7 +111,8 @@ source_show(const Source *source, SourceAnswer *answer)
 					body[0] ? "begins with: " : "is empty", body);
 	else
 		source_fail(source, answer, answer->error_class, "%s; the answer %s%s%s%s", message,
-					type[0] ? "is " : "has no content type", type, body[0] ? " and begins with: " : " and is empty", body);
+					type[0] ? "is " : "has no content type", type,
+					body[0] ? " and begins with: " : " and is empty", body);
 	pfree(body);
 	pfree(type);
 	pfree(message);
@@ -119,7 +126,8 @@ source_show(const Source *source, SourceAnswer *answer)
 static int64
 answer_retry_after_ms(const HttpResponse *response)
 {
-	return http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+	return http_retry_after_ms(response->retry_after,
+							   response->date > 0 ? response->date : time(NULL));
 }
 
 /*
@@ -127,7 +135,8 @@ answer_retry_after_ms(const HttpResponse *response)
  * when nothing came that could be looked at.
  */
 bool
-source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who)
+source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response,
+			SourceAnswerer who)
 {
 	/* A token endpoint that is not where it was said to be. */
 	bool		misled = who == SOURCE_TOKEN_ENDPOINT &&
@@ -144,8 +153,8 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 	answer->status = response->failure == HTTP_OK ? response->status : 0;
 	if (response->failure == HTTP_OK)
 		return true;
-	source_fail(source, answer, misled ? "auth" : http_failure_class(response->failure), "%s: %s",
-				answerers[who][0], response->message);
+	source_fail(source, answer, misled ? "auth" : http_failure_class(response->failure),
+				"%s: %s", answerers[who][0], response->message);
 	answer->retryable = http_failure_passes(response->failure);
 	return false;
 }
@@ -157,20 +166,24 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
  * nothing, 206 has a part.
  */
 bool
-source_status_is_complete(const Source *source, SourceAnswer *answer, const HttpResponse *response)
+source_status_is_complete(const Source *source, SourceAnswer *answer,
+						  const HttpResponse *response)
 {
 	switch (answer->status)
 	{
 		case 202:
-			source_fail(source, answer, "http_status", "upstream answered with status 202: what was asked for is not ready");
+			source_fail(source, answer, "http_status",
+						"upstream answered with status 202: what was asked for is not ready");
 			answer->retryable = true;
 			break;
 		case 204:
 		case 205:
-			source_fail(source, answer, "bad_answer", "upstream answered with status %d: there is no content", answer->status);
+			source_fail(source, answer, "bad_answer",
+						"upstream answered with status %d: there is no content", answer->status);
 			break;
 		case 206:
-			source_fail(source, answer, "bad_answer", "upstream answered with status 206: it is a part of what was asked for");
+			source_fail(source, answer, "bad_answer",
+						"upstream answered with status 206: it is a part of what was asked for");
 			break;
 		default:
 			return answer->status >= 200 && answer->status <= 299;
@@ -179,7 +192,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer, const Http
 	return false;
 }
 
-/* The class of a status that is an error, and whether the same request may fare better a little later. */
+/* The class of a status that is an error, and whether the same request may fare better later. */
 static const char *
 answer_class(int status, SourceAnswerer who, bool *passes)
 {
@@ -221,7 +234,8 @@ answer_cursor_refused(SourceAnswer *answer)
 	for (size_t i = 0; i < lengthof(statuses); i++)
 		answer->cursor_refused |= answer->status == statuses[i];
 	for (size_t i = 0; i < lengthof(words) && answer->cursor_refused; i++)
-		answer->cursor_expired |= memmem(answer->body, Min(answer->len, 4096), words[i], strlen(words[i])) != NULL;
+		answer->cursor_expired |=
+			memmem(answer->body, Min(answer->len, 4096), words[i], strlen(words[i])) != NULL;
 }
 
 /*
@@ -229,17 +243,18 @@ answer_cursor_refused(SourceAnswer *answer)
  * reason is what it says of that itself; NULL: the beginning of the body is shown.
  */
 void
-source_fail_status(const Source *source, SourceAnswer *answer, const HttpResponse *response, SourceAnswerer who,
-				   const char *reason)
+source_fail_status(const Source *source, SourceAnswer *answer, const HttpResponse *response,
+				   SourceAnswerer who, const char *reason)
 {
 	char	   *body = reason ? pstrdup(reason) : answer_excerpt(source, answer);
 	bool		json = strcasestr(answer->content_type, "json") != NULL;
 	bool		typed = !reason && answer->content_type[0] != '\0' && body[0] != '\0' && !json;
 	bool		passes;
 
-	source_fail(source, answer, answer_class(answer->status, who, &passes), "%s answered with status %d%s%s%s%s%s",
-				answerers[who][1], answer->status,
-				typed ? " (" : "", typed ? answer->content_type : "", typed ? ")" : "", body[0] ? ": " : "", body);
+	source_fail(source, answer, answer_class(answer->status, who, &passes),
+				"%s answered with status %d%s%s%s%s%s", answerers[who][1], answer->status,
+				typed ? " (" : "", typed ? answer->content_type : "", typed ? ")" : "",
+				body[0] ? ": " : "", body);
 	answer->retryable = passes;
 	answer->retry_after_ms = answer_retry_after_ms(response);
 	answer_cursor_refused(answer);
