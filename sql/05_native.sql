@@ -35,6 +35,10 @@ CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
 COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
 
+CREATE FUNCTION _flohsync.kinds() RETURNS text[]
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_kinds';
+COMMENT ON FUNCTION _flohsync.kinds() IS 'Kinds of connectors';
+
 CREATE FUNCTION _flohsync.origins(_kind text, _config jsonb, _definition jsonb) RETURNS text[]
 LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_origins';
 COMMENT ON FUNCTION _flohsync.origins(text, jsonb, jsonb) IS

@@ -20,7 +20,7 @@ COMMENT ON FUNCTION _flohsync.home() IS 'Id of this database';
 CREATE TABLE flohsync.connector_definition (
   id          uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   name        text NOT NULL UNIQUE CHECK (name <> '' AND pg_catalog.length(name) <= 255),
-  kind        text NOT NULL CHECK (kind IN ('command', 'rest', 'sql')),
+  kind        text NOT NULL CHECK (kind = ANY (_flohsync.kinds())),
   description text,
   config      jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(config) = 'object'),
   definition  jsonb CHECK (pg_catalog.jsonb_typeof(definition) = 'object'),
@@ -172,64 +172,6 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.check_external_id(text) IS 'The external id itself; 22023 when no record can have it';
 
-CREATE FUNCTION _flohsync.list_command(_config jsonb, _resource_type text) RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN coalesce(
-  _config -> 'commandNames' ->> _resource_type,
-  'list' || pg_catalog.upper(pg_catalog.left(_resource_type, 1) COLLATE "C") || pg_catalog.substr(_resource_type, 2) || 's');
-COMMENT ON FUNCTION _flohsync.list_command(jsonb, text) IS 'Name of the list command of a resource type: commandNames, else listX + s';
-
-CREATE FUNCTION _flohsync.get_command(_config jsonb, _resource_type text) RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN (SELECT g.name FROM (SELECT 'get' || pg_catalog.upper(pg_catalog.left(_resource_type, 1) COLLATE "C") || pg_catalog.substr(_resource_type, 2) AS name) g
-         WHERE NOT _config ? 'commands' OR _config -> 'commands' ? g.name);
-COMMENT ON FUNCTION _flohsync.get_command(jsonb, text) IS 'Name of the command for one record of a resource type: getX; null where config.commands does not list it';
-
--- What the C code reads of a config must be of its type, also where no trigger looked at it.
-CREATE FUNCTION _flohsync.config_fault(_kind text, _config jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN CASE
-  WHEN _kind = 'command' THEN CASE
-    WHEN pg_catalog.jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN 'it has no "url"'
-    WHEN pg_catalog.jsonb_typeof(_config -> 'headers') <> 'object'
-      OR pg_catalog.jsonb_path_exists(_config, '$.headers.* ? (@.type() != "string")') THEN '"headers" is not an object of texts'
-    WHEN _config #> '{limits,requests_per_minute}' IS NOT NULL
-     AND NOT pg_catalog.jsonb_path_exists(_config, '$.limits.requests_per_minute ? (@.type() == "number" && @ >= 1 && @ <= 100000)')
-      THEN '"requests_per_minute" is not a number from 1 to 100000' END
-  WHEN _kind = 'sql' THEN CASE
-    WHEN pg_catalog.jsonb_typeof(_config -> 'function') <> 'string' THEN '"function" is not a text'
-    WHEN pg_catalog.jsonb_typeof(_config -> 'queries') <> 'object'
-      OR pg_catalog.jsonb_path_exists(_config, '$.queries.* ? (@.type() != "string")') THEN '"queries" is not an object of texts' END
-END;
-COMMENT ON FUNCTION _flohsync.config_fault(text, jsonb) IS 'Which value of a config is not of its type, of those that a run reads; null: none';
-
-CREATE FUNCTION _flohsync.syncable_types(_kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  WITH part AS (
-    SELECT CASE pg_catalog.jsonb_typeof(_config -> 'queries') WHEN 'object' THEN _config -> 'queries' END AS queries,
-           CASE pg_catalog.jsonb_typeof(_definition -> 'resources') WHEN 'object' THEN _definition -> 'resources' END AS resources,
-           CASE pg_catalog.jsonb_typeof(_config -> 'commandNames') WHEN 'object' THEN _config -> 'commandNames' END AS names,
-           CASE pg_catalog.jsonb_typeof(_config -> 'commands') WHEN 'array' THEN _config -> 'commands' END AS commands)
-  SELECT t.type FROM (
-    SELECT k.key AS type FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.queries) k(key) WHERE _kind = 'sql'
-    UNION
-    SELECT k.key FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.resources) k(key) WHERE _kind = 'rest'
-    UNION
-    SELECT k.key FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_object_keys(p.names) k(key) WHERE _kind <> 'rest'
-    UNION
-    SELECT pg_catalog.lower(pg_catalog.substr(c.name, 5, 1) COLLATE "C") || pg_catalog.substr(c.name, 6, pg_catalog.length(c.name) - 6)
-      FROM part p CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(p.commands) c(name)
-     WHERE _kind <> 'rest' AND c.name ~ '^list[A-Z][A-Za-z0-9_.-]*s$'
-       AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(p.names) n WHERE n.value = c.name)
-  ) t ORDER BY 1;
-END;
-COMMENT ON FUNCTION _flohsync.syncable_types(text, jsonb, jsonb) IS 'Resource types that a connector''s config or definition names';
-
 CREATE FUNCTION _flohsync.header_problem(_name text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -241,137 +183,50 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION _flohsync.header_problem(text) IS 'Why a header of this name cannot be sent; null when it can';
 
-CREATE FUNCTION _flohsync.check_connector(_kind text, _config jsonb, _definition jsonb) RETURNS void
+-- What differs from kind to kind is in a topic file of the kind, in functions that
+-- have its name: check_<kind>, types_<kind> and secrets_<kind>.
+
+CREATE FUNCTION _flohsync.check_connector(_kind text, _config jsonb, _definition jsonb, _given boolean) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  k text;
-  v jsonb;
-  problem text;
+  kinds constant text[] := _flohsync.kinds();
 BEGIN
-  IF _kind IS NULL OR _kind NOT IN ('command', 'sql', 'rest') THEN
+  IF _kind IS NULL OR NOT _kind = ANY (kinds) THEN
     PERFORM _flohsync.invalid('kind', format('%s is not a kind of connector', coalesce(quote_literal(_kind), 'NULL')),
-      'Kinds are command, sql and rest.');
+      format('Kinds are %s and %s.', array_to_string(trim_array(kinds, 1), ', '), kinds[cardinality(kinds)]));
   END IF;
-  IF _kind = 'rest' THEN
-    PERFORM _flohsync.check_definition(_config, _definition);
-    RETURN;
-  END IF;
+  EXECUTE format('SELECT _flohsync.%I($1, $2, $3)', 'check_' || _kind) USING _config, _definition, _given;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb, boolean) IS
+  'Raises 22023 for a connector that makes no sense, naming the key; _given: by somebody, now, so that what it refers to must be there';
+
+CREATE FUNCTION _flohsync.check_no_definition(_kind text, _definition jsonb) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
   IF _definition IS NOT NULL THEN
     PERFORM _flohsync.invalid('definition', format('a connector of kind %s has none', _kind));
   END IF;
-
-  IF _kind = 'command' THEN
-    PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
-    IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
-      PERFORM _flohsync.invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
-    END IF;
-    problem := _flohsync.url_problem(_config ->> 'url');
-    IF problem IS NOT NULL THEN
-      PERFORM _flohsync.invalid('url', problem);
-    END IF;
-    IF _config ? 'headers' THEN
-      IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
-        PERFORM _flohsync.invalid('headers', 'it must be an object of texts');
-      END IF;
-      FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
-        problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
-                        THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
-        IF problem IS NOT NULL THEN
-          PERFORM _flohsync.invalid('headers', problem);
-        END IF;
-      END LOOP;
-    END IF;
-    IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
-        OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
-      PERFORM _flohsync.invalid('commands', 'it must be an array of texts');
-    END IF;
-    IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
-        OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
-      PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
-    END IF;
-    IF _config ? 'limits' THEN
-      PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
-      v := _config -> 'limits' -> 'requests_per_minute';
-      IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
-        PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
-      END IF;
-      v := _config -> 'limits' -> 'total_tolerance';
-      IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
-        PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
-      END IF;
-    END IF;
-  ELSE
-    PERFORM _flohsync.check_keys(_config, 'config', ARRAY['function', 'queries']);
-    IF (_config ? 'function') = (_config ? 'queries') THEN
-      PERFORM _flohsync.invalid('config', 'a connector of kind sql has either "function" or "queries"');
-    END IF;
-    IF _config ? 'function' THEN
-      IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
-        PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Name it with its schema.');
-      END IF;
-    ELSE
-      IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
-        PERFORM _flohsync.invalid('queries', 'it must be an object of one query per resource type');
-      END IF;
-      FOR k, v IN SELECT * FROM jsonb_each(_config -> 'queries') LOOP
-        PERFORM _flohsync.check_resource_type(k);
-        IF jsonb_typeof(v) <> 'string' THEN
-          PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a text', k));
-        END IF;
-        problem := _flohsync.query_problem(v #>> '{}');
-        IF problem IS NOT NULL THEN
-          PERFORM _flohsync.invalid('queries', format('the query of "%s" cannot be used: %s', k, problem),
-            'A query is one SELECT that yields external_id, display_name, email and attributes, and modified_at for incremental runs.');
-        END IF;
-      END LOOP;
-    END IF;
-  END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb) IS 'Raises 22023 for a connector that makes no sense, naming the key';
+COMMENT ON FUNCTION _flohsync.check_no_definition(text, jsonb) IS 'Raises 22023 for a definition of a connector whose kind has none';
 
-CREATE FUNCTION _flohsync.function_of_kind_sql(_name text) RETURNS oid
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  part text[];
-BEGIN
-  BEGIN
-    part := parse_ident(_name);
-  EXCEPTION WHEN invalid_parameter_value THEN
-    RETURN NULL;
-  END;
-  -- Not to_regprocedure: it takes USAGE on the schema, which is for who runs the function.
-  RETURN (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-           WHERE p.proname = part[cardinality(part)] AND n.nspname = CASE cardinality(part) WHEN 2 THEN part[1] WHEN 1 THEN 'pg_catalog' END
-             AND p.pronargs = 1 AND p.proargtypes[0] = 'jsonb'::regtype
-             AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f');
-END
-$$;
-COMMENT ON FUNCTION _flohsync.function_of_kind_sql(text) IS 'The function (jsonb) of a name that returns jsonb; null when there is none';
-
-CREATE FUNCTION _flohsync.code_owner(_kind text, _config jsonb) RETURNS _flohsync.role
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN (SELECT _flohsync.role(p.proowner) FROM pg_catalog.pg_proc p
-         WHERE _kind = 'sql' AND p.oid = _flohsync.function_of_kind_sql(_config ->> 'function'));
-COMMENT ON FUNCTION _flohsync.code_owner(text, jsonb) IS 'Owner of the function of a connector of kind sql; null where there is none';
-
-CREATE FUNCTION _flohsync.check_function(_kind text, _config jsonb) RETURNS void
+CREATE FUNCTION _flohsync.of_kind(_what text, _kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF _kind = 'sql' AND _config ? 'function' AND _flohsync.function_of_kind_sql(_config ->> 'function') IS NULL THEN
-    PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
-      'Name it with its schema.');
+  IF _kind = ANY (_flohsync.kinds()) THEN
+    RETURN QUERY EXECUTE format('SELECT x FROM _flohsync.%I($1, $2) x ORDER BY 1', _what || '_' || _kind) USING _config, _definition;
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_function(text, jsonb) IS 'Raises 22023 when the function of a connector of kind sql is not there';
+COMMENT ON FUNCTION _flohsync.of_kind(text, text, jsonb, jsonb) IS
+  'The types that a connector''s config or definition names, or the secrets that it looks for; none for a kind that is not known';
 
 CREATE FUNCTION _flohsync.create_connector(name text, kind text, config jsonb, definition jsonb) RETURNS uuid
 LANGUAGE plpgsql
@@ -383,8 +238,7 @@ BEGIN
   IF create_connector.name IS NULL OR create_connector.name = '' OR length(create_connector.name) > 255 THEN
     PERFORM _flohsync.invalid('name', 'it must have 1 to 255 characters');
   END IF;
-  PERFORM _flohsync.check_connector(create_connector.kind, create_connector.config, create_connector.definition);
-  PERFORM _flohsync.check_function(create_connector.kind, create_connector.config);
+  PERFORM _flohsync.check_connector(create_connector.kind, create_connector.config, create_connector.definition, true);
   BEGIN
     INSERT INTO flohsync.connector_definition (name, kind, config, definition)
     VALUES (create_connector.name, create_connector.kind, create_connector.config, create_connector.definition)
@@ -452,8 +306,7 @@ BEGIN
     d.definition := nullif(settings -> 'definition', 'null');
   END IF;
   IF settings ? 'config' THEN
-    PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
-    PERFORM _flohsync.check_function(d.kind, d.config);
+    PERFORM _flohsync.check_connector(d.kind, d.config, d.definition, true);
   END IF;
   -- By itself: whoever sets a key, be it to what it is, locks out those who refer to the connector.
   IF settings ? 'name' THEN

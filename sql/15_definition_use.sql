@@ -18,8 +18,7 @@ CREATE FUNCTION _flohsync.credential_names(_d flohsync.connector_definition) RET
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT n FROM _flohsync.definition_names((_d).definition, 'secret') n WHERE (_d).kind = 'rest'
-  UNION SELECT 'token' WHERE (_d).kind = 'command'
+  SELECT n FROM _flohsync.of_kind('secrets', (_d).kind, (_d).config, (_d).definition) n
   UNION VALUES ('webhook'), ('webhook_previous');
 END;
 COMMENT ON FUNCTION _flohsync.credential_names(flohsync.connector_definition) IS 'Names of the secrets that a connector looks for, those that verify its webhooks among them';
@@ -78,57 +77,6 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.raise_faults(jsonb) IS 'Raises 22023 with the faults of a definition, if there are any';
 
-CREATE FUNCTION _flohsync.check_definition(_config jsonb, _definition jsonb) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  k text;
-  v jsonb;
-  url text;
-  problem text;
-BEGIN
-  IF _definition IS NULL THEN
-    PERFORM _flohsync.invalid('definition', 'a connector of kind rest needs one',
-      'flohsync.connector_template() has ready ones; doc/definition.md describes the format.');
-  END IF;
-  IF _config IS NULL OR jsonb_typeof(_config) <> 'object' THEN
-    PERFORM _flohsync.invalid('config', 'it must be a JSON object');
-  END IF;
-  PERFORM _flohsync.raise_faults(flohsync.validate_definition(_definition));
-
-  FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'config') n ORDER BY n COLLATE "C" LOOP
-    v := _config -> k;
-    problem := CASE
-      WHEN coalesce(v, 'null') = 'null' THEN format('it is required: the definition uses {{config.%s}}', k)
-      WHEN jsonb_typeof(v) NOT IN ('string', 'number', 'boolean') THEN 'it must be a text, a number, true or false'
-      WHEN length(v #>> '{}') NOT BETWEEN 1 AND 2000 THEN 'it must have 1 to 2000 characters'
-      WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
-      WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
-    IF problem IS NOT NULL THEN
-      PERFORM _flohsync.invalid(k, problem, CASE WHEN coalesce(v, 'null') = 'null' THEN format('Give it in config: {"%s": …}.', k) END);
-    END IF;
-  END LOOP;
-  FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'secret') n WHERE _config ? n LOOP
-    PERFORM _flohsync.invalid(k, 'the definition takes it as a secret, which is not kept in config',
-      format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
-  END LOOP;
-  FOR k, url IN
-    SELECT u.key, _flohsync.fill_placeholders(u.url, _config)
-      FROM (VALUES ('base_url', _definition ->> 'base_url'), ('token_url', _definition -> 'auth' ->> 'token_url')) u(key, url) LOOP
-    problem := _flohsync.base_url_problem(url);
-    IF problem IS NOT NULL THEN
-      PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
-        CASE WHEN url ~ '^https?://https?:' THEN format('Values of config are put into this address as they are: give a host, such as %s, without "https://".',
-                                                        substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
-             ELSE 'Values of config are put into this address as they are.' END);
-    END IF;
-  END LOOP;
-END
-$$;
-COMMENT ON FUNCTION _flohsync.check_definition(jsonb, jsonb) IS
-  'Raises 22023 for a definition with faults, or a config that lacks what it uses';
-
 CREATE FUNCTION _flohsync.strategy_problem(_definition jsonb, _resource_type text, _strategy text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -173,7 +121,7 @@ AS $$
 DECLARE
   k text;
 BEGIN
-  PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition);
+  PERFORM _flohsync.check_connector(NEW.kind, NEW.config, NEW.definition, false);
   IF TG_OP = 'INSERT' THEN
     NEW.code_owner := coalesce(NEW.code_owner, _flohsync.code_owner(NEW.kind, NEW.config));
     NEW.author := coalesce(NEW.author, _flohsync.role(_flohsync.acting_role()));

@@ -17,7 +17,7 @@ BEGIN
   IF d.id IS NULL OR c.id IS NULL THEN
     RETURN;
   END IF;
-  PERFORM _flohsync.check_connector(d.kind, d.config, d.definition);
+  PERFORM _flohsync.check_connector(d.kind, d.config, d.definition, false);
   IF d.kind = 'rest' THEN
     PERFORM _flohsync.check_strategy(d.definition, _type, c.strategy);
   END IF;

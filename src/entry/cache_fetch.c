@@ -99,8 +99,9 @@ fetch_member(StringInfo out, const char *key, const Slice *slice)
 }
 
 static Jsonb *
-fetch_to_jsonb(const Record *record)
+fetch_to_jsonb(PageParser *parser, const Record *record)
 {
+	Slice		attributes = page_stored_attributes(parser, record);
 	StringInfoData out;
 
 	initStringInfo(&out);
@@ -109,10 +110,10 @@ fetch_to_jsonb(const Record *record)
 	fetch_member(&out, "displayName", &record->display_name);
 	fetch_member(&out, "email", &record->email);
 	appendStringInfoString(&out, ",\"attributes\":");
-	if (record->attributes.data == NULL)
+	if (attributes.data == NULL)
 		appendStringInfoString(&out, "null");
 	else
-		appendBinaryStringInfo(&out, record->attributes.data, record->attributes.len);
+		appendBinaryStringInfo(&out, attributes.data, attributes.len);
 	appendStringInfoChar(&out, '}');
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
@@ -133,10 +134,11 @@ static Jsonb *
 fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 {
 	char	   *id = TextDatumGetCString(key->external_id);
+	PageParser *parser = source_parser(source);
 	UpstreamPage page;
 	int			i;
 
-	if (answer->error_class || !source_read_one(source, source_parser(source), answer, &page))
+	if (answer->error_class || !source_read(source, parser, answer, &page))
 		fetch_failed(key, answer->error_class, answer->message);
 	if (page.nrecords == 0 && page.nfaults > 0)
 		fetch_failed(key, page.faults[0].error_class, page.faults[0].message);
@@ -145,7 +147,7 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
 		fetch_failed(key, "protocol", "upstream answered with another record");
-	return fetch_to_jsonb(&page.records[i]);
+	return fetch_to_jsonb(parser, &page.records[i]);
 }
 
 /* False: the upstream cannot be asked for one record. */

@@ -23,6 +23,8 @@
 #include "base/guc.h"
 #include "net/http.h"
 #include "page/page.h"
+#include "source/commands.h"
+#include "source/query.h"
 #include "source/spec.h"
 
 #define TEST_ATTRIBUTES_BYTES	20000
@@ -38,6 +40,36 @@ flohsync_url_problem(PG_FUNCTION_ARGS)
 	if (problem == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_kinds);
+PGDLLEXPORT Datum
+flohsync_kinds(PG_FUNCTION_ARGS)
+{
+	List	   *names = NIL;
+	Datum	   *elements;
+	int			n = 0;
+
+	for (const char *name; (name = source_kind_name(n)) != NULL; n++)
+		names = lappend(names, unconstify(char *, name));
+	elements = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(list_nth(names, i));
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+PG_FUNCTION_INFO_V1(flohsync_list_command);
+PGDLLEXPORT Datum
+flohsync_list_command(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *config = PG_GETARG_JSONB_P(0);
+	JsonParser *json = source_config(JsonbToCString(NULL, &config->root, VARSIZE(config)));
+	char	   *type;
+
+	if (json == NULL)
+		PG_RETURN_NULL();
+	type = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	PG_RETURN_TEXT_P(cstring_to_text(command_list_name(json, type)));
 }
 
 PG_FUNCTION_INFO_V1(flohsync_origins);
@@ -68,7 +100,7 @@ PG_FUNCTION_INFO_V1(flohsync_query_problem);
 PGDLLEXPORT Datum
 flohsync_query_problem(PG_FUNCTION_ARGS)
 {
-	const char *problem = source_query_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	const char *problem = query_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
 	if (problem == NULL)
 		PG_RETURN_NULL();
@@ -237,7 +269,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	static DbQuery query = {
 		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from _flohsync.syncable_types(d.kind, d.config, d.definition) x(type)"
+		" cross join lateral (select x.type from _flohsync.of_kind('types', d.kind, d.config, d.definition) x(type)"
 		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
 		" where d.id = _flohsync.connector_id($1) order by t.type",
 		1, {TEXTOID}

@@ -18,8 +18,12 @@
 void
 page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 {
-	CanonicalPath *all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
+	CanonicalPath *all;
 
+	if (parser->excludes)
+		return;
+	parser->excludes = true;
+	all = MemoryContextAlloc(parser->context, sizeof(CanonicalPath) * (parser->nignore + n + 1));
 	/* Those that are not stored come first. */
 	if (n > 0)
 		memcpy(all, paths, sizeof(CanonicalPath) * n);

@@ -366,13 +366,40 @@ page_estimate(PageParser *parser, uint32 index)
 	return estimate;
 }
 
-bool
-page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+/* The record of an answer about one; null says that there is none. */
+static void
+page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
+{
+	const JsonNode *nodes = parser->json->nodes;
+	uint32		depth;
+
+	page_room_records(parser, 1);
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, 1,
+								  sizeof(RecordFault));
+	page->faults = parser->faults;
+	page->success = true;
+	if (nodes[record].type == JSON_NULL)
+		return;
+	page->received = 1;
+	/* It is one level higher than in a list. */
+	(void) json_weight(parser->json, record, &depth);
+	if (depth > FLOHSYNC_MAX_NESTING)
+		page_set_aside(parser, page, parser->json, record, 0, (Slice) {NULL, 0},
+					   "nesting_too_deep", page_class_message("nesting_too_deep"));
+	else
+		page_read_record(parser, page, record, 0);
+	page_sort_records(parser, page);
+}
+
+static bool
+page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
+				  UpstreamPage *page, const char **problem)
 {
 	JsonParser *json = parser->json;
 	const JsonNode *nodes;
 	uint32		success;
 	uint32		payload;
+	uint32		record;
 	uint32		resources;
 	uint32		deleted;
 	uint32		error;
@@ -407,6 +434,12 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 	{
 		*problem = "the answer has no payload object";
 		return false;
+	}
+	record = one ? json_member(json, payload, "resource", 8) : 0;
+	if (record != 0)
+	{
+		page_read_one(parser, page, record);
+		return true;
 	}
 	resources = json_member(json, payload, "resources", 9);
 	if (resources == 0 || nodes[resources].type != JSON_ARRAY)
@@ -446,7 +479,31 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 }
 
 bool
-page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPage *page, const char **problem)
+page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+		   const char **problem)
+{
+	return page_parse_answer(parser, body, len, false, page, problem);
+}
+
+bool
+page_parse_one(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+			   const char **problem)
+{
+	return page_parse_answer(parser, body, len, true, page, problem);
+}
+
+void
+page_make_empty(PageParser *parser, UpstreamPage *page)
+{
+	const char *problem;
+
+	(void) page_parse_list(parser, "[]", 2, page, &problem);
+}
+
+/* Reads a list of at most so many records, or one record. */
+static bool
+page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most,
+				UpstreamPage *page, const char **problem)
 {
 	const JsonNode *root;
 	size_t		start = 0;
@@ -458,9 +515,9 @@ page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPag
 	if (!page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + (list ? 1 : 0), page, problem))
 		return false;
 	root = &parser->json->nodes[JSON_ROOT];
-	if (list && root->count > FLOHSYNC_MAX_UPSERT_RECORDS)
-		return page_too_large(parser, page, problem, "there are %u, more than %d",
-							  root->count, FLOHSYNC_MAX_UPSERT_RECORDS);
+	if (list && root->count > most)
+		return page_too_large(parser, page, problem, "there are %u, more than %u",
+							  root->count, most);
 	page_room_records(parser, list ? root->count + 1 : 2);
 	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
 							   list ? root->count : 1, sizeof(RecordFault));
@@ -468,6 +525,20 @@ page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPag
 	page_read_list(parser, page, list ? root->child : JSON_ROOT);
 	page->success = true;
 	return true;
+}
+
+bool
+page_parse_records(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+				   const char **problem)
+{
+	return page_parse_bare(parser, body, len, FLOHSYNC_MAX_UPSERT_RECORDS, page, problem);
+}
+
+bool
+page_parse_list(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
+				const char **problem)
+{
+	return page_parse_bare(parser, body, len, FLOHSYNC_MAX_PAGE_RECORDS, page, problem);
 }
 
 bool

@@ -97,6 +97,18 @@ extern bool page_parse(PageParser *parser, const char *body, size_t len,
 					   UpstreamPage *page, const char **problem);
 
 /*
+ * page_parse_one reads an answer about one record, which is payload.resource,
+ * null when there is none, or stands alone in payload.resources.
+ */
+extern bool page_parse_one(PageParser *parser, const char *body, size_t len,
+						   UpstreamPage *page, const char **problem);
+
+/* page_parse_list reads a bare JSON array of the records of a page; page_make_empty: of none. */
+extern bool page_parse_list(PageParser *parser, const char *body, size_t len,
+							UpstreamPage *page, const char **problem);
+extern void page_make_empty(PageParser *parser, UpstreamPage *page);
+
+/*
  * page_parse_records reads a bare JSON array of records (upsert_resources),
  * or one record (upsert_resource): the same checks, the same hash.
  */

@@ -31,6 +31,7 @@ struct PageParser
 	CanonicalArena texts;		/* strings that had escapes */
 	CanonicalPath *ignore;
 	int			nignore;
+	bool		excludes;		/* page_exclude() has been called */
 	int			nexclude;		/* so many of the first are not stored either */
 	Record	   *records;
 	Record	   *sorted;

@@ -533,6 +533,16 @@ auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
 }
 
+/* There is no token because of what was answered: notes the problem; false. */
+static bool
+auth_failed(RestState *state, const SourceAnswer *answer)
+{
+	rest_problem(state, answer->error_class, "%s", answer->message);
+	state->problem.retryable = answer->retryable;
+	state->problem.retry_after_ms = answer->retryable ? answer->retry_after_ms : -1;
+	return false;
+}
+
 /* A token from an answer; false with the problem noted. */
 static bool
 auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
@@ -540,7 +550,6 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	const RestAuth *auth = &state->def->auth;
 	JsonParser *json = rest_parser(state);
 	char	   *token = NULL;
-	char	   *error;
 	bool		good = response->status >= 200 && response->status <= 299;
 	bool		fit = true;
 
@@ -579,23 +588,14 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
-	{
-		source_fail_status(state->source, answer, "the token endpoint", "auth");
-		error = auth_error(state, json);
-		if (error)
-			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
-	}
+		source_fail_status(state->source, answer, response, SOURCE_TOKEN_ENDPOINT, auth_error(state, json));
 	/* Cut, or of somebody else who listens there at the moment. */
-	rest_problem(state, good && json == NULL ? "bad_answer" : "auth", "%s", answer->message);
 	if (good && json == NULL)
-		state->problem.retryable = true;
-	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
 	{
-		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
-		state->problem.retryable = true;
-		state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
+		answer->error_class = "bad_answer";
+		answer->retryable = true;
 	}
-	return false;
+	return auth_failed(state, answer);
 }
 
 /*
@@ -675,15 +675,8 @@ auth_get_token(RestState *state)
 	http_start(state->token_client, &request);
 	http_finish(state->token_client, &response);
 	crypto_wipe(form.data, form.len);
-	if (!source_take(state->source, &answer, &response, "token endpoint"))
-	{
-		shmem_token_unclaim();
-		rest_problem(state, response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
-					 "auth" : answer.error_class, "%s", answer.message);
-		state->problem.retryable = answer.retryable;
-		return false;
-	}
-	got = auth_read_token(state, &response, &answer, key);
+	got = source_take(state->source, &answer, &response, SOURCE_TOKEN_ENDPOINT) ?
+		auth_read_token(state, &response, &answer, key) : auth_failed(state, &answer);
 	shmem_token_unclaim();
 	return got;
 }

@@ -420,7 +420,6 @@ definition_auth(Reader *r, uint32 node, RestAuth *auth)
 static void
 definition_top(Reader *r, RestDefinition *d)
 {
-	static const int retries[] = {408, 425, 429, 500, 502, 503, 504};
 	uint32		http = definition_object(r, JSON_ROOT, "http");
 	uint32		limits = definition_object(r, JSON_ROOT, "limits");
 	uint32		retry = definition_object(r, JSON_ROOT, "retry");
@@ -457,7 +456,7 @@ definition_top(Reader *r, RestDefinition *d)
 	d->max_attempts = (int) definition_int(r, retry, "max_attempts", 1, 20, 0);
 	d->base_ms = (int) definition_int(r, retry, "base_ms", 1, 60000, 0);
 	d->max_ms = (int) definition_int(r, retry, "max_ms", 1, 3600000, 0);
-	d->retry_status = definition_statuses(r, retry, "on_status", 400, &d->nretry_status, retries, lengthof(retries));
+	d->retry_status = definition_statuses(r, retry, "on_status", 400, &d->nretry_status, source_passing_statuses, SOURCE_PASSING_STATUSES);
 }
 
 static void

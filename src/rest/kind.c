@@ -24,21 +24,14 @@
 #include "json/value.h"
 #include "rest/rest.h"
 
-static const char rest_none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
-
 static void
 rest_open(Source *source)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
 	RestState  *state = palloc0(sizeof(RestState));
-	const char *config = source->spec.config ? source->spec.config : "{}";
 
 	state->source = source;
 	state->def = rest_definition_compile(source->spec.definition, source->spec.resource_type);
-	state->config = json_parser_create();
-	if (!json_parse(state->config, config, strlen(config), FLOHSYNC_MAX_NESTING))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: it is not JSON")));
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
 	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->scratch); i++)
@@ -232,8 +225,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 		if (rest_status_in(state->status, d->not_found, d->nnot_found))
 		{
 			answer->error_class = NULL;
-			answer->body = rest_none;
-			answer->len = sizeof(rest_none) - 1;
+			answer->none = true;
 		}
 		return;
 	}
@@ -274,8 +266,7 @@ rest_answer(Source *source, SourceAnswer *answer)
 		}
 		if (state->nothing)
 		{
-			answer->body = "[]";
-			answer->len = 2;
+			answer->body = "";
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
@@ -293,7 +284,6 @@ static void
 rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
 	RestState  *state = source->state;
-	MemoryContext old;
 
 	if (state->def->get_path == NULL)
 	{
@@ -304,15 +294,11 @@ rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 	}
 	rest_begin(source, NULL, external_id);
 	rest_answer(source, answer);
-	if (answer->error_class || answer->body == rest_none)
-		return;
-	old = MemoryContextSwitchTo(state->request_context);
-	rest_read_one(state, answer);
-	MemoryContextSwitchTo(old);
 }
 
 const SourceKind source_kind_rest = {
 	.name = "rest",
+	.origins = rest_origins,
 	.open = rest_open,
 	.ask = rest_ask,
 	.answer = rest_answer,

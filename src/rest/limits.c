@@ -1,6 +1,9 @@
 /*
  * limits.c
- *	  What a status means, and how long to wait for the next request.
+ *	  What a definition says of statuses and limits: which answers are none because
+ *	  of the upstream's limit, which are worth another attempt, and how long to wait
+ *	  before the next request.  What holds for any upstream is in
+ *	  source/upstream_answer.c.
  */
 #include "postgres.h"
 
@@ -59,21 +62,6 @@ limits_body_says(RestState *state, const HttpResponse *response)
 	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->scratch[0]);
 }
 
-static const char *
-limits_class(int status)
-{
-	switch (status)
-	{
-		case 401:
-		case 403:
-			return "auth";
-		case 404:
-		case 410:
-			return "not_found";
-	}
-	return "http_status";
-}
-
 /* rest_classify: what an answer's status and headers mean; error_class stays NULL for one with a page. */
 void
 rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer)
@@ -85,7 +73,7 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	int64		reset_ms;
 
 	state->status = response->failure == HTTP_OK ? status : 0;
-	if (!source_take(state->source, answer, response, "upstream"))
+	if (!source_take(state->source, answer, response, SOURCE_UPSTREAM))
 		return;
 	used_up = limits_number(state, d->remaining_header) == 0;
 	reset_ms = limits_reset_ms(state, response);
@@ -99,24 +87,17 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL && d->missing_is_empty)
 	{
 		state->nothing = state->ended = true;
-		answer->body = "[]";
-		answer->len = 2;
 		return;
 	}
-	if (source_status_is_complete(state->source, answer))
+	if (source_status_is_complete(state->source, answer, response) || answer->error_class)
 		return;
-	if (answer->error_class)
-	{
-		answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
-		return;
-	}
 	throttled = status == 429 ||
 		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
 		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));
-	source_fail_status(state->source, answer, "upstream", throttled ? "throttled" : limits_class(status));
+	source_fail_status(state->source, answer, response, SOURCE_UPSTREAM, NULL);
 	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
-	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
+	if (throttled)
+		answer->error_class = "throttled";
 	if (throttled && answer->retry_after_ms < 0)
 		answer->retry_after_ms = reset_ms;
-	source_cursor_refused(answer, status, response->body, response->len);
 }

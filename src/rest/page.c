@@ -26,10 +26,8 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	va_list		args;
 
 	va_start(args, format);
-	source_say(r->state->source, r->answer->message, sizeof(r->answer->message), format, args);
+	source_vfail(r->state->source, r->answer, error_class, format, args);
 	va_end(args);
-	r->answer->error_class = error_class;
-	r->answer->retryable = false;
 	return false;
 }
 
@@ -316,6 +314,41 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	a->node = JSON_ROOT;
 }
 
+/* Finds the values of a record that may be stored. */
+static void
+map_values(Reading *r, uint32 node, bool clean, PageMapped *m)
+{
+	RestState  *state = r->state;
+	const RestDefinition *d = state->def;
+
+	m->json = r->tree;
+	m->record = node;
+	m->id_prefix = (Slice) {NULL, 0};
+	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start,
+					   r->tree->nodes[node].end - r->tree->nodes[node].start);
+	m->gone = map_is_gone(state, r->tree, node, clean);
+	m->external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
+	m->display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
+	m->email = map_find(state, &d->email, r->tree, node, clean, 2);
+	m->attributes = map_find(state, &d->attributes, r->tree, node, clean, 3);
+}
+
+/* Attributes of a tree that will be gone when they are stored: what is left out goes now. */
+static void
+map_leave_out(Reading *r, bool clean, PageMapped *m)
+{
+	JsonParser *side = r->state->scratch[3];
+	PageValue  *a = &m->attributes;
+	Slice		text;
+
+	if (a->json == r->json || a->node == 0 || r->state->def->nexclude == 0 || !clean ||
+		a->json->nodes[a->node].type != JSON_OBJECT)
+		return;
+	text = page_without_excluded(r->parser, a->json, a->node);
+	if (json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
+		*a = (PageValue) {side, JSON_ROOT, true};
+}
+
 static void
 map_record(Reading *r, uint32 node)
 {
@@ -334,23 +367,11 @@ map_record(Reading *r, uint32 node)
 		page_mapped_add(r->parser, r->page, &m);
 		return;
 	}
-	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start, r->tree->nodes[node].end - r->tree->nodes[node].start);
-	m.gone = map_is_gone(state, r->tree, node, clean);
-	m.external_id = map_find(state, &d->external_id, r->tree, node, clean, 0);
-	m.display_name = map_find(state, &d->display_name, r->tree, node, clean, 1);
-	m.email = map_find(state, &d->email, r->tree, node, clean, 2);
-	m.attributes = map_find(state, &d->attributes, r->tree, node, clean, 3);
+	map_values(r, node, clean, &m);
 	if (d->parent_type && !d->own_ids)
 		map_membership(r, rest_parent(state), &m);
-	else if (m.attributes.json != r->json && m.attributes.node != 0 && d->nexclude > 0 && clean &&
-			 m.attributes.json->nodes[m.attributes.node].type == JSON_OBJECT)
-	{
-		/* Such a tree is gone when the record is stored: now is the time to leave out what is not. */
-		Slice		text = page_without_excluded(r->parser, m.attributes.json, m.attributes.node);
-
-		if (json_parse(state->scratch[3], text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
-			m.attributes = (PageValue) {state->scratch[3], JSON_ROOT, true};
-	}
+	else
+		map_leave_out(r, clean, &m);
 	page_mapped_add(r->parser, r->page, &m);
 }
 
@@ -573,84 +594,77 @@ reading_empty(UpstreamPage *page)
 	page->incomplete = NULL;
 }
 
-/* rest_read reads a page; false with the answer's class set. */
-bool
-rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+/* Reads an answer with a list. */
+static bool
+reading_page(Reading *r)
 {
-	RestState  *state = source->state;
+	RestState  *state = r->state;
 	const RestDefinition *d = state->def;
-	Reading		r = {state, parser, page, answer};
+	PageParser *parser = r->parser;
+	UpstreamPage *page = r->page;
+	SourceAnswer *answer = r->answer;
 	const char *problem = NULL;
 	bool		failed = false;
 	int64		total;
 	char	   *next;
 
-	r.behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
-	if (!state->page_started)
-		page_exclude(parser, d->exclude, d->nexclude);
-	state->page_started = true;
-	rest_jsonpath_keep(NULL, 0);
-	/* What a large record has left behind is room that this page may need. */
-	for (int i = 0; i < lengthof(state->scratch); i++)
-		json_parser_trim(state->scratch[i], memory_keep() / lengthof(state->scratch) / sizeof(JsonNode));
-	if (state->nothing)
-		return reading_nothing(&r);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
-	if (r.json == NULL)
+	r->behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
+	r->json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
+	if (r->json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
 		if (page->too_large)
-			return reading_failed(&r, "too_large", "upstream's answer cannot be read: %s", problem);
-		reading_none(&r, "upstream's answer cannot be read:", problem);
+			return reading_failed(r, "too_large", "upstream's answer cannot be read: %s", problem);
+		reading_none(r, "upstream's answer cannot be read:", problem);
 		answer->retryable = true;
 		return false;
 	}
-	if (r.json->nodes[JSON_ROOT].type != JSON_OBJECT && r.json->nodes[JSON_ROOT].type != JSON_ARRAY)
-		return reading_none(&r, "the answer is neither a JSON object nor an array", NULL);
-	total = reading_int64(&r, d->pages.total ? d->pages.total : d->total, &failed);
+	if (r->json->nodes[JSON_ROOT].type != JSON_OBJECT && r->json->nodes[JSON_ROOT].type != JSON_ARRAY)
+		return reading_none(r, "the answer is neither a JSON object nor an array", NULL);
+	total = reading_int64(r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
-		page->total_estimate = d->total && d->pages.total ? reading_int64(&r, d->total, &failed) : total;
+		page->total_estimate = d->total && d->pages.total ? reading_int64(r, d->total, &failed) : total;
 	if (d->total_is_estimate)
 		total = -1;
-	if (failed || !reading_select(&r, total))
+	if (failed || !reading_select(r, total))
 		return false;
 	if (state->status == 206)
-		reading_incomplete(&r, "upstream answered with status 206: it is a part of what was asked for");
+		reading_incomplete(r, "upstream answered with status 206: it is a part of what was asked for");
 	state->behind = NULL;
-	if (!page_mapped_room(parser, page, r.n, &problem))
-		return reading_failed(&r, "too_large", "%s", problem);
-	next = next_position(&r, total, &failed);
-	if (failed || !reading_delta(&r, &next))
+	if (!page_mapped_room(parser, page, r->n, &problem))
+		return reading_failed(r, "too_large", "%s", problem);
+	next = next_position(r, total, &failed);
+	if (failed || !reading_delta(r, &next))
 		return false;
 	if (page->loop && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
 		page->loop = next = NULL;
 	/* It would be stored in clear. */
-	if ((next && source_shows_secret(source, next)) ||
-		(page->keep_link && source_shows_secret(source, page->keep_link)))
-		return reading_failed(&r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
-	for (uint32 i = 0; i < r.n; i++)
-		map_record(&r, r.nodes[i]);
+	if ((next && source_shows_secret(state->source, next)) ||
+		(page->keep_link && source_shows_secret(state->source, page->keep_link)))
+		return reading_failed(r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
+	for (uint32 i = 0; i < r->n; i++)
+		map_record(r, r->nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
-	if (reading_repeats(&r) && r.behind)
+	if (reading_repeats(r) && r->behind)
 	{
 		/* It does not heed the position, so the page that had all was the only one. */
 		reading_empty(page);
 		page->may_end = false;
-		r.n = 0;
+		r->n = 0;
 		next = state->behind = NULL;
 	}
-	else if (page->loop == NULL && r.repeats && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+	else if (page->loop == NULL && r->repeats && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
 	{
 		reading_empty(page);
-		r.n = 0;
+		r->n = 0;
 		next = NULL;
 	}
-	else if (page->loop == NULL && r.repeats)
+	else if (page->loop == NULL && r->repeats)
 		page->loop = "the upstream sent the same page twice in a row";
-	reading_count(&r, total);
-	state->longest = Max(state->longest, r.n);
-	if (reading_is_cut(&r, next, total))
+	reading_count(r, total);
+	state->longest = Max(state->longest, r->n);
+	if (reading_is_cut(r, next, total))
 	{
 		state->ncut++;
 		/* Of the lists of many parents, one or two may well have just as many. */
@@ -659,19 +673,8 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	}
 	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
 	state->at.only_missing = false;
-	page->next_cursor = reading_next_parent(&r, next);
+	page->next_cursor = reading_next_parent(r, next);
 	return true;
-}
-
-static void
-one_member(StringInfo out, const char *name, const PageValue *value)
-{
-	const JsonNode *node = &value->json->nodes[value->node];
-
-	if (value->node == 0)
-		return;
-	appendStringInfo(out, "%s\"%s\":", out->data[out->len - 1] == '{' ? "" : ",", name);
-	appendBinaryStringInfo(out, value->json->text + node->start, node->end - node->start);
 }
 
 /* A list that the record was to be the first of, and that is empty, says that there is none. */
@@ -693,63 +696,63 @@ one_is_none(const RestPath *path, JsonParser *json)
 	return steps < path->nsteps && rest_path_walk(path, steps, json, JSON_ROOT, one_empty_list, json);
 }
 
-/*
- * rest_read_one turns the answer to a request for one record into an answer of
- * the command protocol.
- */
-bool
-rest_read_one(RestState *state, SourceAnswer *answer)
+/* Reads the answer to a request for one record: a page of it, or of none. */
+static bool
+reading_one(Reading *r)
 {
+	RestState  *state = r->state;
 	const RestDefinition *d = state->def;
-	PageParser *parser = page_parser_create(NULL, 0, state->source->memory);
-	UpstreamPage page;
-	const char *problem;
-	Reading		r = {state, parser, &page, answer};
+	PageMapped	m;
 	PageValue	record;
-	StringInfoData out;
+	const char *problem;
 
-	rest_jsonpath_keep(NULL, 0);
-	r.json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, &page, &problem);
-	if (r.json == NULL)
-		return reading_none(&r, "upstream's answer cannot be read:", problem);
-	if (!page_is_clean(parser, r.json, JSON_ROOT))
-		return reading_failed(&r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
-	page_exclude(parser, d->exclude, d->nexclude);
+	r->json = page_mapped_begin(r->parser, r->answer->body, r->answer->len,
+								REST_LEVELS_ABOVE_RECORD, r->page, &problem);
+	if (r->json == NULL)
+		return reading_none(r, "upstream's answer cannot be read:", problem);
+	if (!page_is_clean(r->parser, r->json, JSON_ROOT))
+		return reading_failed(r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
 	/* The record stays in the tree it is found in while its parts use the others. */
-	record = rest_find(state, d->get_record, r.json, JSON_ROOT, rest_parser(state));
+	record = rest_find(state, d->get_record, r->json, JSON_ROOT, rest_parser(state));
 	if (record.failed)
-		return reading_unknown(&r, d->get_record);
-	if (record.node == 0 && !one_is_none(d->get_record, r.json))
-		return reading_none(&r, "the answer has no record at", d->get_record->text);
+		return reading_unknown(r, d->get_record);
+	if (record.node == 0 && !one_is_none(d->get_record, r->json))
+		return reading_none(r, "the answer has no record at", d->get_record->text);
 	if (record.node != 0 && !page_may_store(record.json, record.node))
-		return reading_failed(&r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
+		return reading_failed(r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
 							  FLOHSYNC_MAX_RECORD_BYTES);
-	initStringInfo(&out);
-	appendStringInfoString(&out, "{\"success\":true,\"payload\":{\"resources\":[");
-	if (record.node != 0 && !map_is_gone(state, record.json, record.node, true))
+	if (!page_mapped_room(r->parser, r->page, 1, &problem))
+		return reading_failed(r, "too_large", "%s", problem);
+	r->tree = record.json;
+	if (record.node != 0)
+		map_values(r, record.node, true, &m);
+	if (record.node != 0 && !m.gone)
 	{
-		PageValue	id = map_find(state, &d->external_id, record.json, record.node, true, 0);
-		PageValue	name = map_find(state, &d->display_name, record.json, record.node, true, 1);
-		PageValue	email = map_find(state, &d->email, record.json, record.node, true, 2);
-		PageValue	attributes = map_find(state, &d->attributes, record.json, record.node, true, 3);
-
 		/* An error with status 200, perhaps. */
-		if (id.node == 0)
-			return reading_none(&r, "the answer has no record with an id at", d->external_id.paths[0]->text);
-		appendStringInfoChar(&out, '{');
-		one_member(&out, "externalId", &id);
-		one_member(&out, "displayName", &name);
-		one_member(&out, "email", &email);
-		if (attributes.node != 0)
-		{
-			Slice		text = page_without_excluded(parser, attributes.json, attributes.node);
-
-			appendStringInfo(&out, ",\"attributes\":%.*s", text.len, text.data);
-		}
-		appendStringInfoChar(&out, '}');
+		if (m.external_id.node == 0)
+			return reading_none(r, "the answer has no record with an id at",
+								d->external_id.paths[0]->text);
+		map_leave_out(r, true, &m);
+		page_mapped_add(r->parser, r->page, &m);
 	}
-	appendStringInfoString(&out, "]}}");
-	answer->body = out.data;
-	answer->len = out.len;
+	page_mapped_end(r->parser, r->page);
 	return true;
+}
+
+/* rest_read reads a page; false with the answer's class set. */
+bool
+rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
+{
+	RestState  *state = source->state;
+	Reading		r = {state, parser, page, answer};
+	bool		good;
+
+	page_exclude(parser, state->def->exclude, state->def->nexclude);
+	rest_jsonpath_keep(NULL, 0);
+	/* What a large record has left behind is room that this page may need. */
+	for (int i = 0; i < lengthof(state->scratch); i++)
+		json_parser_trim(state->scratch[i], memory_keep() / lengthof(state->scratch) / sizeof(JsonNode));
+	good = answer->one ? reading_one(&r) : state->nothing ? reading_nothing(&r) : reading_page(&r);
+	rest_jsonpath_keep(NULL, 0);
+	return good;
 }

@@ -123,7 +123,7 @@ request_lookup(void *arg, const TemplatePiece *piece)
 	{
 		case TEMPLATE_CONFIG:
 			{
-				char	   *text = json_member_text(state->config, JSON_ROOT, piece->text);
+				char	   *text = json_member_text(state->source->spec.config, JSON_ROOT, piece->text);
 
 				/* A longer one was not let into the table. */
 				return text && strlen(text) <= REQUEST_MAX_CONFIG ? text : NULL;

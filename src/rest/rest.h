@@ -5,6 +5,7 @@
  *	  rest/definition.c   a definition, compiled
  *	  rest/request.c      addresses, headers and bodies of requests
  *	  rest/follow.c       addresses that an answer gives
+ *	  rest/origin.c       where requests may go
  *	  rest/auth.c         credentials and tokens
  *	  rest/parent.c       the records that a list is made for each of
  *	  rest/jsonpath.c     paths that PostgreSQL evaluates
@@ -231,10 +232,8 @@ typedef struct RestState
 	HttpClient *client;
 	HttpClient *one_client;		/* for single records: a page must stay where it is meanwhile */
 	HttpClient *token_client;	/* likewise */
-	JsonParser *config;
 	HttpOrigin	origin;			/* of base_url */
 	char	   *kept_link;		/* an incremental pass begins here, or NULL */
-	bool		page_started;	/* page_exclude has been called */
 	/* the request under way, or asked for last; strings in request_context */
 	MemoryContext request_context;
 	RestPosition at;
@@ -298,6 +297,7 @@ extern char *rest_fixed_url(RestState *state, const Template *t);
 extern char *rest_base_url(RestState *state, const Template *t);
 extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
+extern void rest_origins(OriginList *list, const JsonParser *config, const char *definition);
 extern char *rest_follow(RestState *state, const char *reference, const char **error_class);
 
 extern bool rest_authorize(RestState *state, StringInfo url, char **header);
@@ -319,7 +319,6 @@ extern PageValue rest_find_full(RestState *state, const RestPath *path, JsonPars
 extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side);
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
-extern bool rest_read_one(RestState *state, SourceAnswer *answer);
 
 extern void rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);

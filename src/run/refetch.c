@@ -85,7 +85,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	body[answer.len] = '\0';
 	answer.body = body;
 	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
-	if (!source_read_one(run->source, parser, &answer, &page))
+	if (!source_read(run->source, parser, &answer, &page))
 	{
 		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
 		return false;
@@ -94,7 +94,8 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 		return false;
 	*record = page.records[0];
 	*heaviest = Max(*heaviest, page.heaviest);
-	/* Its tree goes now. */
+	/* Its tree goes now, and with it what is left out of it. */
+	record->attributes = page_stored_attributes(parser, record);
 	page_settle(parser);
 	record->attributes_node = 0;
 	record->position = part->position;

@@ -474,7 +474,7 @@ run_handle_error(Run *run)
 		const char *detail = edata->detail;
 
 		/* A connector's query does not know about the search_path of who wrote it. */
-		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
+		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->source && run->source->own_query)
 			detail = "a connector's query must name tables with their schema";
 		if (detail == NULL)
 			detail = run_foreign_function(edata->context);

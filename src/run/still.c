@@ -54,7 +54,7 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 	bool		news = false;
 
 	/* A query of our own comes to its end, however often it gives a record. */
-	if (run->source->spec.query)
+	if (run->source->own_query)
 		return false;
 	/* The lists of two parents may well have the same records. */
 	if (page->list_start)

@@ -2,22 +2,24 @@
  * kind_command.c
  *	  Connectors of kind command: a page is one POST.
  *
- * What a status means (contract, section 5, rule 4): 408, 425, 429, 500, 502,
- * 503 and 504 are worth another attempt, as is a broken connection; any other
- * status but 2xx ends the run.  An error is never read as an empty page.
+ * Whatever is no success ends the run, now or after some attempts: an error is
+ * never read as an empty page.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "json/value.h"
 #include "net/crypto_memory.h"
-#include "net/http.h"
-#include "source/source.h"
+#include "source/commands.h"
 
 typedef struct CommandState
 {
 	HttpClient *client;
+	char	   *url;
+	char	   *list_command;
+	char	   *get_command;	/* NULL: the connector offers none */
 	char	  **headers;		/* the connector's, and the token */
 	int			nheaders;
 	const char *refused;		/* why nothing is sent, or NULL */
@@ -54,15 +56,21 @@ command_hide_header(Source *source, const char *header)
 static void
 command_headers(Source *source, CommandState *state)
 {
-	const SourceSpec *spec = &source->spec;
+	const JsonParser *config = source->spec.config;
+	const JsonNode *nodes = config->nodes;
+	const JsonNode *given = &nodes[json_member(config, JSON_ROOT, "headers", 7)];
 	const char *token = source_secret(source, "token", &state->refused);
 
-	state->headers = MemoryContextAlloc(source->context, (spec->nheaders + 1) * sizeof(char *));
-	for (int i = 0; i < spec->nheaders; i++)
-		command_hide_header(source, spec->headers[i]);
-	for (int i = 0; i < spec->nheaders; i++)
-		if (token == NULL || pg_strncasecmp(spec->headers[i], AUTHORIZATION, strlen(AUTHORIZATION)) != 0)
-			state->headers[state->nheaders++] = spec->headers[i];
+	state->headers = palloc((given->count + 1) * sizeof(char *));
+	for (uint32 i = given->child; i != 0; i = nodes[nodes[i].next].next)
+	{
+		char	   *header = psprintf("%s: %s", json_value_text(config, i),
+									  json_value_text(config, nodes[i].next));
+
+		command_hide_header(source, header);
+		if (token == NULL || pg_strncasecmp(header, AUTHORIZATION, strlen(AUTHORIZATION)) != 0)
+			state->headers[state->nheaders++] = header;
+	}
 	if (token == NULL)
 		return;
 	for (const char *p = token; *p; p++)
@@ -74,18 +82,72 @@ command_headers(Source *source, CommandState *state)
 }
 
 static void
+command_origins(OriginList *list, const JsonParser *config, const char *definition)
+{
+	source_add_url(list, json_member_text(config, JSON_ROOT, "url"));
+}
+
+/* A number of config.limits; the other one when it is not there, or null. */
+static double
+command_limit(const JsonParser *config, const char *name, double other)
+{
+	char	   *text = json_member_text(config, json_member(config, JSON_ROOT, "limits", 6), name);
+
+	return text ? strtod(text, NULL) : other;
+}
+
+/* Is it not there, or a number in bounds?  Null is one where it may be. */
+static bool
+command_limit_is(const JsonParser *config, const char *name, double least, double most,
+				 bool may_be_null)
+{
+	const JsonNode *nodes = config->nodes;
+	uint32		limits = json_member(config, JSON_ROOT, "limits", 6);
+	uint32		node = nodes[limits].type == JSON_OBJECT ?
+		json_member(config, limits, name, strlen(name)) : 0;
+	double		value = command_limit(config, name, least);
+
+	if (node == 0 || nodes[node].type == JSON_NULL)
+		return node == 0 || may_be_null;
+	return nodes[node].type == JSON_NUMBER && value >= least && value <= most;
+}
+
+static const char *
+command_check(const JsonParser *config)
+{
+	const JsonNode *nodes = config->nodes;
+	uint32		headers = json_member(config, JSON_ROOT, "headers", 7);
+	bool		good = headers == 0 || nodes[headers].type == JSON_OBJECT;
+
+	if (nodes[json_member(config, JSON_ROOT, "url", 3)].type != JSON_STRING)
+		return "it has no \"url\"";
+	for (uint32 i = good ? nodes[headers].child : 0; i != 0; i = nodes[nodes[i].next].next)
+		good = good && json_value_text(config, i) && nodes[nodes[i].next].type == JSON_STRING;
+	if (!good)
+		return "\"headers\" is not an object of texts";
+	if (!command_limit_is(config, "requests_per_minute", 1, 100000, false))
+		return "\"requests_per_minute\" is not a number from 1 to 100000";
+	if (!command_limit_is(config, "total_tolerance", 0, 1, true))
+		return "\"total_tolerance\" is not a number from 0 to 1";
+	return NULL;
+}
+
+static void
 command_open(Source *source)
 {
-	CommandState *state = MemoryContextAllocZero(source->context, sizeof(CommandState));
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+	CommandState *state = palloc0(sizeof(CommandState));
+	const JsonParser *config = source->spec.config;
 
-	if (source->spec.url == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the connector's config cannot be used: it has no \"url\"")));
+	state->url = json_member_text(config, JSON_ROOT, "url");
+	state->list_command = command_list_name(config, source->spec.resource_type);
+	state->get_command = command_get_name(config, source->spec.resource_type);
 	command_headers(source, state);
 	if (state->refused == NULL)
-		state->refused = source_may_send(source, source->spec.url);
-	source->requests_per_minute = source->spec.requests_per_minute;
-	source->total_tolerance = source->spec.total_tolerance < 0 ? SOURCE_TOTAL_TOLERANCE : source->spec.total_tolerance;
+		state->refused = source_may_send(source, state->url);
+	source->requests_per_minute = (int) (command_limit(config, "requests_per_minute", 0) + 0.5);
+	source->total_tolerance = command_limit(config, "total_tolerance", SOURCE_TOTAL_TOLERANCE);
+	MemoryContextSwitchTo(old);
 	state->client = http_client_create();
 	source->state = state;
 }
@@ -106,7 +168,7 @@ command_send(Source *source, char *body)
 	CommandState *state = source->state;
 	HttpRequest request = {0};
 
-	request.url = source->spec.url;
+	request.url = state->url;
 	request.headers = state->headers;
 	request.nheaders = state->nheaders;
 	request.body = body;
@@ -127,7 +189,7 @@ command_ask(Source *source, const char *cursor)
 	if (state->refused)
 		return;
 	old = MemoryContextSwitchTo(source->context);
-	body = source_request(&source->spec, cursor);
+	body = command_list_request(&source->spec, state->list_command, cursor);
 	MemoryContextSwitchTo(old);
 	if (state->waiting)
 		pfree(state->waiting);
@@ -136,40 +198,6 @@ command_ask(Source *source, const char *cursor)
 		command_send(source, body);
 	else
 		state->waiting = body;
-}
-
-static bool
-command_status_retryable(int status)
-{
-	switch (status)
-	{
-		case 408:
-		case 425:
-		case 429:
-		case 500:
-		case 502:
-		case 503:
-		case 504:
-			return true;
-	}
-	return false;
-}
-
-static const char *
-command_status_class(int status)
-{
-	switch (status)
-	{
-		case 401:
-		case 403:
-			return "auth";
-		case 404:
-		case 410:
-			return "not_found";
-		case 429:
-			return "throttled";
-	}
-	return "http_status";
 }
 
 /* Is nothing sent?  Then that is the answer. */
@@ -200,51 +228,44 @@ command_answer(Source *source, SourceAnswer *answer)
 		command_send(source, body);
 	}
 	http_finish(state->client, &response);
-	if (!source_take(source, answer, &response, "upstream") || source_status_is_complete(source, answer))
-		return;
-	if (answer->error_class)
-	{
-		answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
-		return;
-	}
-	source_fail_status(source, answer, "upstream", command_status_class(response.status));
-	answer->retryable = command_status_retryable(response.status);
-	source_cursor_refused(answer, response.status, response.body, response.len);
-	answer->retry_after_ms = http_retry_after_ms(response.retry_after, time(NULL));
+	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
+		!source_status_is_complete(source, answer, &response) && answer->error_class == NULL)
+		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
 }
 
 static void
 command_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
-	static const char none[] = "{\"success\":true,\"payload\":{\"resources\":[]}}";
+	CommandState *state = source->state;
 
-	if (source->spec.get_command == NULL)
+	if (state->get_command == NULL)
 	{
-		source_fail(source, answer, "configuration", "the connector has no command for one record of type \"%s\"",
+		source_fail(source, answer, "configuration",
+					"the connector has no command for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;
 	}
-	if (command_refused(source, source->state, answer))
+	if (command_refused(source, state, answer))
 		return;
-	command_send(source, source_get_request(&source->spec, external_id));
+	command_send(source, command_get_request(state->get_command, external_id));
 	command_answer(source, answer);
-	if (answer->error_class == NULL)
-		source_one_record(source, answer);
-	else if ((answer->status == 404 || answer->status == 410) && source_none_found(source, answer->body, answer->len))
+	if ((answer->status == 404 || answer->status == 410) && command_none_found(source, answer))
 	{
 		answer->error_class = NULL;
 		answer->message[0] = '\0';
-		answer->body = none;
-		answer->len = sizeof(none) - 1;
+		answer->none = true;
 	}
 }
 
 const SourceKind source_kind_command = {
 	.name = "command",
+	.origins = command_origins,
+	.check = command_check,
 	.open = command_open,
 	.ask = command_ask,
 	.answer = command_answer,
+	.read = command_read,
 	.get = command_get,
 	.close = command_close,
 };

@@ -19,8 +19,6 @@
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "parser/parser.h"
 #include "tcop/dest.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
@@ -33,10 +31,13 @@
 #include "base/bytes.h"
 #include "base/clean.h"
 #include "base/db.h"
+#include "base/db_value.h"
 #include "base/flohsync.h"
 #include "base/guc.h"
 #include "base/run_as.h"
-#include "source/source.h"
+#include "json/value.h"
+#include "source/commands.h"
+#include "source/query.h"
 
 #define SPOOL_BATCH		1000
 /* Then a page is long enough; and so much it may have where it cannot end. */
@@ -56,10 +57,19 @@
 
 typedef struct SqlState
 {
+	char	   *query;			/* of the type, or NULL: then there is a function, or nothing */
+	char	   *function;
+	char	   *list_command;
+	char	   *get_command;	/* NULL: the function offers none */
+	bool		rights_known;
+	Oid			owner;			/* with whose rights it runs; InvalidOid: there is none any more */
+	char	   *owner_name;
+	Oid			code_owner;		/* of the function when it was set; of another one it is not run */
 	char	   *cursor;			/* asked for */
 	Tuplestorestate *spool;		/* rows (external_id text, record text); see sql_receive() */
 	TupleTableSlot *slot;
 	char	   *answered;		/* cursor of the page given last, "" for the first */
+	char	   *next;			/* cursor of the one behind it, NULL: there is none */
 	bool		stepped;		/* the first row has been read */
 	bool		has_row;		/* slot holds the row to come */
 	int64		total;			/* rows of the whole query, -1 unknown */
@@ -69,17 +79,39 @@ typedef struct SqlState
 	int			ntoo_large;
 } SqlState;
 
+static const char *
+sql_check(const JsonParser *config)
+{
+	const JsonNode *nodes = config->nodes;
+	uint32		function = json_member(config, JSON_ROOT, "function", 8);
+	uint32		queries = json_member(config, JSON_ROOT, "queries", 7);
+	bool		good = queries == 0 || nodes[queries].type == JSON_OBJECT;
+
+	if (function != 0 && nodes[function].type != JSON_STRING)
+		return "\"function\" is not a text";
+	for (uint32 i = good ? nodes[queries].child : 0; i != 0; i = nodes[nodes[i].next].next)
+		good = good && nodes[nodes[i].next].type == JSON_STRING;
+	return good ? NULL : "\"queries\" is not an object of texts";
+}
+
 static void
 sql_open(Source *source)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
 	SqlState   *state = palloc0(sizeof(SqlState));
+	const JsonParser *config = source->spec.config;
+	const char *type = source->spec.resource_type;
 
+	state->query = json_member_text(config, json_member(config, JSON_ROOT, "queries", 7), type);
+	state->function = json_member_text(config, JSON_ROOT, "function");
+	state->list_command = command_list_name(config, type);
+	state->get_command = command_get_name(config, type);
 	initStringInfo(&state->body);
 	state->too_large = palloc(sizeof(char *) * FLOHSYNC_MAX_PAGE_RECORDS);
 	state->total = -1;
 	/* What we count ourselves is exact. */
-	source->total_tolerance = source->spec.query ? 0 : SOURCE_TOTAL_TOLERANCE;
+	source->total_tolerance = state->query ? 0 : SOURCE_TOTAL_TOLERANCE;
+	source->own_query = state->query != NULL;
 	source->state = state;
 	MemoryContextSwitchTo(old);
 }
@@ -103,17 +135,49 @@ sql_ask(Source *source, const char *cursor)
 	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
 }
 
+/* Reads with whose rights it runs; the same to the end of the source. */
+static void
+sql_read_rights(Source *source)
+{
+	static DbQuery query = {
+		"select _flohsync.role_oid(o.role), _flohsync.role_name(o.role),"
+		" _flohsync.role_oid(d.code_owner) from flohsync.connector_definition d"
+		" left join flohsync.connector_sync_config c"
+		" on c.connector_id = d.id and c.resource_type = $2"
+		" cross join lateral (select case when c.id is null then d.author else c.owner end) o(role)"
+		" where d.id = $1::pg_catalog.uuid",
+		2, {TEXTOID, TEXTOID}
+	};
+	SqlState   *state = source->state;
+	Datum		v[2] = {CStringGetTextDatum(source->spec.connector_id),
+						CStringGetTextDatum(source->spec.resource_type)};
+	Datum		role;
+	bool		isnull;
+
+	if (state->rights_known)
+		return;
+	if (db_execute(&query, v, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector does not exist any more")));
+	role = db_value(0, 1, &isnull);
+	state->owner = isnull ? InvalidOid : DatumGetObjectId(role);
+	state->owner_name = db_get_text(0, 2, source->context);
+	role = db_value(0, 3, &isnull);
+	state->code_owner = isnull ? InvalidOid : DatumGetObjectId(role);
+	state->rights_known = true;
+}
+
 /* Whoever asks, in whatever session: the rights of the configuration's owner. */
 static Oid
-sql_role(Source *source, Oid code_owner)
+sql_role(const SqlState *state, Oid code_owner)
 {
-	if (!OidIsValid(source->spec.owner))
+	if (!OidIsValid(state->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
-						clean(source->spec.owner_name)),
+						clean(state->owner_name)),
 				 errhint("Give it to a role with flohsync.set_sync_owner().")));
-	return run_as_role(source->spec.owner, code_owner);
+	return run_as_role(state->owner, code_owner);
 }
 
 /* The function of a name, and its owner; InvalidOid when there is none. */
@@ -174,26 +238,27 @@ sql_new_body(Source *source)
 static bool
 sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 {
+	SqlState   *state = source->state;
 	Oid			code_owner;
-	Oid			function = sql_find_function(source->spec.function, &code_owner);
+	Oid			function = sql_find_function(state->function, &code_owner);
 	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
 	Datum		result;
 	bool		isnull;
 
 	if (!OidIsValid(function))
 	{
-		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", source->spec.function);
+		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", state->function);
 		return false;
 	}
 	/* A function that somebody else put under the name. */
-	if (code_owner != source->spec.code_owner)
+	if (code_owner != state->code_owner)
 	{
 		source_fail(source, answer, "configuration",
 					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
-					source->spec.function);
+					state->function);
 		return false;
 	}
-	result = run_as_call(sql_role(source, code_owner), function, 1, &argument, &isnull);
+	result = run_as_call(sql_role(state, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{
 		Jsonb	   *value = DatumGetJsonbP(result);
@@ -205,7 +270,7 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 		text = JsonbToCString(NULL, &value->root, VARSIZE(value));
 		len = strlen(text);
 		sql_room(source, len);
-		appendBinaryStringInfo(&((SqlState *) source->state)->body, text, (int) len);
+		appendBinaryStringInfo(&state->body, text, (int) len);
 		pfree(text);
 	}
 	return true;
@@ -268,7 +333,7 @@ sql_run_query(Source *source)
 	Oid			types[2] = {TEXTOID, TEXTOID};
 	Datum		values[2];
 	char		nulls[2] = {' ', ' '};
-	const char *problem = source_query_problem(source->spec.query);
+	const char *problem = query_problem(state->query);
 	SPIPlanPtr	plan;
 	Portal		portal;
 	TupleDesc	desc;
@@ -285,7 +350,7 @@ sql_run_query(Source *source)
 					 SQL_RECORDS
 					 "where ($1::pg_catalog.text is null or q.external_id is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
 					 "order by q.external_id::pg_catalog.text collate \"C\"",
-					 source->spec.query,
+					 state->query,
 					 source->spec.modified_since ?
 					 " and q.modified_at::pg_catalog.timestamptz OPERATOR(pg_catalog.>=) $2::pg_catalog.timestamptz" :
 					 " and $2::pg_catalog.text is null");
@@ -305,7 +370,7 @@ sql_run_query(Source *source)
 	MemoryContextSwitchTo(old);
 
 	state->queried_at = GetCurrentTimestamp();
-	run_as_begin(&saved, sql_role(source, InvalidOid));
+	run_as_begin(&saved, sql_role(state, InvalidOid));
 	plan = SPI_prepare_cursor(statement.data, 2, types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the connector's query: %s", SPI_result_code_string(SPI_result));
@@ -346,7 +411,7 @@ sql_next_page(Source *source)
 	char	   *last = NULL;
 	int			n = 0;
 
-	appendStringInfoString(body, "{\"success\":true,\"payload\":{\"resources\":[");
+	appendStringInfoChar(body, '[');
 	while (state->has_row)
 	{
 		bool		no_id;
@@ -377,14 +442,10 @@ sql_next_page(Source *source)
 		sql_next_row(source);
 	}
 	appendStringInfoChar(body, ']');
-	if (state->has_row && last)
-	{
-		appendStringInfoString(body, ",\"nextCursor\":");
-		escape_json(body, last);
-	}
-	if (state->total >= 0)
-		appendStringInfo(body, ",\"totalEstimate\":" INT64_FORMAT, state->total);
-	appendStringInfoString(body, "}}");
+	if (state->next)
+		pfree(state->next);
+	state->next = state->has_row && last && last[0] ?
+		MemoryContextStrdup(source->context, last) : NULL;
 }
 
 static void
@@ -394,6 +455,7 @@ sql_begin(Source *source)
 		SPI_connect();
 	else
 		db_begin("asking a connector of kind sql");
+	sql_read_rights(source);
 }
 
 static void
@@ -421,22 +483,24 @@ sql_answer(Source *source, SourceAnswer *answer)
 		return;
 	}
 	sql_new_body(source);
-	if (source->spec.query == NULL && source->spec.function == NULL)
+	if (state->query == NULL && state->function == NULL)
 	{
 		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
 					source->spec.resource_type);
 		return;
 	}
-	if (source->spec.query == NULL || state->spool == NULL)
+	if (state->query == NULL || state->spool == NULL)
 	{
 		sql_begin(source);
-		if (source->spec.query)
+		if (state->query)
 			sql_run_query(source);
 		else
-			(void) sql_call_function(source, source_request(&source->spec, state->cursor), answer);
+			(void) sql_call_function(source,
+									 command_list_request(&source->spec, state->list_command, state->cursor),
+									 answer);
 		sql_end(source);
 	}
-	if (source->spec.query)
+	if (state->query)
 	{
 		if (!state->stepped)
 			sql_next_row(source);
@@ -456,9 +520,20 @@ static bool
 sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	SqlState   *state = source->state;
+	const char *problem;
 
-	if (!source_read_commands(source, parser, answer, page))
+	if (state->query == NULL)
+		return command_read(source, parser, answer, page);
+	if (!page_parse_list(parser, answer->body, answer->len, page, &problem))
+	{
+		source_fail(source, answer, page->too_large ? "too_large" : "protocol",
+					"the records of a page cannot be read: %s", problem);
 		return false;
+	}
+	if (answer->one)
+		return true;
+	page->next_cursor = state->next;
+	page->total_estimate = state->total;
 	for (int i = 0; i < state->ntoo_large; i++)
 	{
 		char	   *id = state->too_large[i];
@@ -468,12 +543,12 @@ sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage 
 	return true;
 }
 
-/* The query's rows of one id, as an answer; false: the record is too large. */
+/* The query's first row of an id; false: the record is too large. */
 static bool
 sql_query_one(Source *source, const char *external_id)
 {
 	SqlState   *state = source->state;
-	const char *problem = source_query_problem(source->spec.query);
+	const char *problem = query_problem(state->query);
 	char	   *statement;
 	Oid			type = TEXTOID;
 	Datum		value = CStringGetTextDatum(external_id);
@@ -484,8 +559,8 @@ sql_query_one(Source *source, const char *external_id)
 	if (problem)
 		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
 	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
-						 source->spec.query);
-	run_as_begin(&saved, sql_role(source, InvalidOid));
+						 state->query);
+	run_as_begin(&saved, sql_role(state, InvalidOid));
 	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not run the connector's query");
 	if (SPI_processed == 1)
@@ -496,13 +571,13 @@ sql_query_one(Source *source, const char *external_id)
 	run_as_end(&saved);
 	if (record && VARSIZE_ANY_EXHDR(record) > FLOHSYNC_MAX_RECORD_BYTES)
 		return false;
-	appendStringInfoString(&state->body, "{\"success\":true,\"payload\":{\"resources\":[");
+	appendStringInfoChar(&state->body, '[');
 	if (record)
 	{
 		sql_room(source, VARSIZE_ANY_EXHDR(record));
 		appendBinaryStringInfo(&state->body, VARDATA_ANY(record), VARSIZE_ANY_EXHDR(record));
 	}
-	appendStringInfoString(&state->body, "]}}");
+	appendStringInfoChar(&state->body, ']');
 	return true;
 }
 
@@ -512,7 +587,7 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	SqlState   *state = source->state;
 	bool		good = true;
 
-	if (source->spec.query == NULL && (source->spec.function == NULL || source->spec.get_command == NULL))
+	if (state->query == NULL && (state->function == NULL || state->get_command == NULL))
 	{
 		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
 					source->spec.resource_type);
@@ -522,10 +597,10 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	answer->started_at = GetCurrentTimestamp();
 	sql_new_body(source);
 	sql_begin(source);
-	if (source->spec.query)
+	if (state->query)
 		good = sql_query_one(source, external_id);
 	else
-		(void) sql_call_function(source, source_get_request(&source->spec, external_id), answer);
+		(void) sql_call_function(source, command_get_request(state->get_command, external_id), answer);
 	sql_end(source);
 	if (answer->error_class)
 		return;
@@ -534,12 +609,11 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	answer->body = state->body.data;
 	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;
-	if (source->spec.query == NULL)
-		source_one_record(source, answer);
 }
 
 const SourceKind source_kind_sql = {
 	.name = "sql",
+	.check = sql_check,
 	.open = sql_open,
 	.ask = sql_ask,
 	.answer = sql_answer,
@@ -547,49 +621,3 @@ const SourceKind source_kind_sql = {
 	.get = sql_get,
 	.close = sql_close,
 };
-
-/*
- * source_query_problem: why a text is not one plain SELECT, or NULL.  Only
- * then is it safe to put it in parentheses.
- */
-const char *
-source_query_problem(const char *query)
-{
-	MemoryContext context = CurrentMemoryContext;
-	const char *volatile problem = NULL;
-
-	PG_TRY();
-	{
-		List	   *trees = raw_parser(query, RAW_PARSE_DEFAULT);
-		SelectStmt *select;
-
-		if (list_length(trees) != 1)
-			problem = "it is not one statement";
-		else if (!IsA(linitial_node(RawStmt, trees)->stmt, SelectStmt))
-			problem = "it is not a SELECT";
-		else
-		{
-			select = (SelectStmt *) linitial_node(RawStmt, trees)->stmt;
-			if (select->intoClause)
-				problem = "it has an INTO clause";
-			else if (select->lockingClause)
-				problem = "it locks rows";
-			else if (strchr(query, ';') != NULL && linitial_node(RawStmt, trees)->stmt_len > 0)
-				problem = "it ends with a semicolon";
-		}
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		/* The parser holds nothing that would need a rollback. */
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		if (edata->sqlerrcode != ERRCODE_SYNTAX_ERROR && ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
-			PG_RE_THROW();
-		FlushErrorState();
-		problem = edata->message;
-	}
-	PG_END_TRY();
-	return problem;
-}

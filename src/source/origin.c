@@ -13,23 +13,19 @@
  */
 #include "postgres.h"
 
-#include "json/value.h"
-#include "json/value.h"
 #include "source/source.h"
-#include "source/template.h"
 
-typedef struct OriginList
+struct OriginList
 {
 	char	  **items;
 	int			n;
 	int			room;
-} OriginList;
+};
 
-/* Adds an address's origin, in its place; what is no address is left out. */
-static void
-origin_add(OriginList *list, const char *url)
+/* source_add_origin adds an origin, in its place, unless it is there; NULL: none. */
+void
+source_add_origin(OriginList *list, char *text)
 {
-	char	   *text = url && http_url_problem(url) == NULL ? http_url_origin_text(url) : NULL;
 	int			i = list->n;
 
 	if (text == NULL)
@@ -48,84 +44,27 @@ origin_add(OriginList *list, const char *url)
 	list->n++;
 }
 
-static const char *
-origin_lookup(void *arg, const TemplatePiece *piece)
+/* source_add_url adds the origin of an address of HTTP; what is no address is left out. */
+void
+source_add_url(OriginList *list, const char *url)
 {
-	return piece->type == TEMPLATE_CONFIG ? json_member_text(arg, JSON_ROOT, piece->text) : NULL;
-}
-
-static bool
-origin_append(StringInfo out, const char *value)
-{
-	appendStringInfoString(out, value);
-	return true;
-}
-
-/* Adds the origin of an address of a definition, filled in; NULL: it has none. */
-static void
-origin_add_template(OriginList *list, const char *text, JsonParser *config)
-{
-	Template *t = text ? template_parse(text) : NULL;
-	const TemplatePiece *missing;
-	StringInfoData url;
-
-	if (t == NULL)
-		return;
-	initStringInfo(&url);
-	if (template_render(t, &url, origin_append, origin_append, origin_lookup, config, &missing))
-		origin_add(list, url.data);
-}
-
-static JsonParser *
-origin_parse(const char *text)
-{
-	JsonParser *json = json_parser_create();
-
-	return text != NULL && json_parse(json, text, strlen(text), 128) && json->nodes[JSON_ROOT].type == JSON_OBJECT ? json : NULL;
-}
-
-static void
-origin_add_definition(OriginList *list, const char *text, JsonParser *config)
-{
-	JsonParser *json = origin_parse(text);
-	const JsonNode *nodes;
-	uint32		http;
-	uint32		hosts = 0;
-
-	if (json == NULL)
-		return;
-	nodes = json->nodes;
-	origin_add_template(list, json_member_text(json, JSON_ROOT, "base_url"), config);
-	origin_add_template(list, json_member_text(json, json_member(json, JSON_ROOT, "auth", 4), "token_url"), config);
-	/* Links may lead to these, and the credentials with them; see rest_follow(). */
-	http = json_member(json, JSON_ROOT, "http", 4);
-	if (http != 0 && nodes[http].type == JSON_OBJECT)
-		hosts = json_member(json, http, "allow_hosts", 11);
-	if (hosts == 0 || nodes[hosts].type != JSON_ARRAY)
-		return;
-	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
-	{
-		char	   *host = json_value_text(json, i);
-
-		if (host)
-			origin_add(list, psprintf("https://%s", host));
-	}
+	source_add_origin(list, url && http_url_problem(url) == NULL ? http_url_origin_text(url) : NULL);
 }
 
 /*
  * source_origins gives all origins to which requests of a connector can go,
- * sorted, each once; returns their number.  What is malformed goes nowhere.
+ * sorted, each once; returns their number.  What is malformed goes nowhere, and
+ * so does a connector of a kind that is not known.
  */
 int
 source_origins(const char *kind, const char *config, const char *definition, char ***origins)
 {
 	OriginList	list = {0};
-	JsonParser *json = origin_parse(config);
+	const SourceKind *of = source_find_kind(kind);
+	JsonParser *json = source_config(config);
 
-	if (json != NULL && strcmp(kind, source_kind_command.name) == 0)
-		origin_add(&list, json_member_text(json, JSON_ROOT, "url"));
-	else if (json != NULL && strcmp(kind, source_kind_rest.name) == 0)
-		origin_add_definition(&list, definition, json);
+	if (of != NULL && of->origins && json != NULL)
+		of->origins(&list, json, definition);
 	*origins = list.items;
 	return list.n;
 }
@@ -194,15 +133,20 @@ source_is_webhook_secret(const char *name)
 }
 
 /*
- * source_may_send says why no request may be sent to an address, NULL when it
- * may: each secret that was used for the source so far, if only to get a token,
+ * source_may_send says why no request may be sent to an address of HTTP, NULL when
+ * it may: each secret that was used for the source so far, if only to get a token,
  * must have been set for its origin.
  */
 char *
 source_may_send(const Source *source, const char *url)
 {
-	char	   *origin = http_url_origin_text(url);
+	return source_may_send_to(source, http_url_origin_text(url));
+}
 
+/* source_may_send_to says the same of an origin; NULL: there is none. */
+char *
+source_may_send_to(const Source *source, const char *origin)
+{
 	for (int i = 0; i < source->spec.nsecrets; i++)
 	{
 		const SourceSecret *secret = &source->spec.secrets[i];

@@ -256,7 +256,7 @@ secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, Memor
 		return NULL;
 	secrets = MemoryContextAllocZero(context, n * sizeof(SourceSecret));
 	if (spec)
-		now.norigins = source_origins(spec->kind, spec->config, spec->definition, &now.origins);
+		now.norigins = source_origins(spec->kind->name, spec->config->text, spec->definition, &now.origins);
 	crypto_keys_load(&keys);
 	PG_TRY();
 	{
@@ -268,7 +268,7 @@ secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, Memor
 			secret_read(&keys, connector, i, first, &place, &secrets[i]);
 			if (spec && secrets[i].problem == NULL)
 				secrets[i].refused = source_secret_refused(place.name, place.kind, place.origins, place.norigins,
-														   spec->kind, now.origins, now.norigins);
+														   spec->kind->name, now.origins, now.norigins);
 		}
 		MemoryContextSwitchTo(old);
 	}

@@ -29,49 +29,43 @@ typedef struct SourceSecret
 	bool		used;			/* a request has it, or what was got with it */
 } SourceSecret;
 
+typedef struct Source Source;
+typedef struct SourceKind SourceKind;
+
+/*
+ * What is wanted, and of which connector.  What is in config and definition, the
+ * connector's kind knows alone.
+ */
 typedef struct SourceSpec
 {
-	const char *kind;			/* "command", "sql" or "rest" */
-	const char *list_command;
-	const char *get_command;	/* for one record; NULL: the connector offers none */
+	const SourceKind *kind;
+	const char *connector_id;
 	const char *resource_type;
-	const char *filter;			/* filter rules as JSON text, or NULL */
-	const char *modified_since; /* ISO 8601, or NULL */
-	int			page_size;
+	JsonParser *config;			/* the tree of an object that the kind has checked */
+	const char *definition;		/* JSON text, or NULL */
 	SourceSecret *secrets;		/* for source_secret() */
 	int			nsecrets;
+	const char *filter;			/* filter rules as JSON text, or NULL */
+	const char *modified_since; /* ISO 8601, or NULL */
+	const char *kept_link;		/* with which the last incremental pass ended, or NULL */
+	int			page_size;
 	bool		incremental;	/* only changes are wanted, also if modified_since is not known */
 	bool		probe;			/* one record is enough */
-	/* kind rest */
-	const char *connector_id;
-	const char *definition;		/* JSON text */
-	const char *config;			/* JSON text */
-	const char *kept_link;		/* with which the last incremental pass ended, or NULL */
-	/* kind command */
-	const char *url;
-	char	  **headers;
-	int			nheaders;
-	int			requests_per_minute;	/* 0: as many as it takes */
-	double		total_tolerance;	/* how much of what the upstream says there is may not come; negative: not said */
-	/* kind sql: one of the two */
-	const char *function;
-	const char *query;
-	Oid			owner;			/* role with whose rights it runs; InvalidOid: there is none any more */
-	const char *owner_name;
-	Oid			code_owner;		/* owner of the function when it was set; of another one it is not run */
 	bool		in_transaction; /* the caller has a transaction open and wants it kept */
 	PageMemory *memory;			/* that answers are counted in; NULL: the source's own */
 } SourceSpec;
 
 typedef struct SourceAnswer
 {
-	const char *error_class;	/* NULL: body is an answer of the command protocol */
+	const char *error_class;	/* NULL: this is an answer, for source_read() */
 	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
 	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
-	bool		not_supported;	/* of source_get: the connector cannot be asked for one record */
+	bool		one;			/* of source_get */
+	bool		none;			/* likewise, and the upstream says that there is no such record */
+	bool		not_supported;	/* likewise: the connector cannot be asked for one record */
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the next answer to a request of its kind, for a page or for one record */
 	size_t		len;
@@ -83,28 +77,48 @@ typedef struct SourceAnswer
 	double		ms;
 } SourceAnswer;
 
-typedef struct Source Source;
+/* Who answered by HTTP. */
+typedef enum SourceAnswerer
+{
+	SOURCE_UPSTREAM, SOURCE_TOKEN_ENDPOINT
+} SourceAnswerer;
+
+/* So many statuses are worth another attempt, unless a definition names others. */
+#define SOURCE_PASSING_STATUSES	7
 
 /* Of what an upstream calls an estimate, so much may not come. */
 #define SOURCE_TOTAL_TOLERANCE	0.1
 
-typedef struct SourceKind
+/* Where requests of a connector can go; see source/origin.c. */
+typedef struct OriginList OriginList;
+
+/* A kind of connectors: a row of the table that kinds.h has. */
+struct SourceKind
 {
 	const char *name;
+	/* Adds where requests can go, also for what was never checked; NULL: nowhere. */
+	void		(*origins) (OriginList *list, const JsonParser *config, const char *definition);
+	/* What of the config, an object, cannot be used, if anything; NULL: nothing is looked at. */
+	const char *(*check) (const JsonParser *config);
 	void		(*open) (Source *source);
 	void		(*ask) (Source *source, const char *cursor);
 	void		(*answer) (Source *source, SourceAnswer *answer);
-	/* Reads an answer's page; NULL: it is one of the command protocol.  False with the answer's class set. */
-	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
-	/* A page cannot be had: may the list go on without it?  Then what is read next is an empty page; NULL: never. */
+	/* Makes a page of an answer to ask, or to get (answer->one); false with its class set. */
+	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer,
+						 UpstreamPage *page);
+	/* May the list go on without a page?  Then the next one read is empty; NULL: never. */
 	bool		(*give_up) (Source *source, const SourceAnswer *answer);
+	/* Asks for one record and waits; NULL: that cannot be done. */
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
-} SourceKind;
+};
+
+#define SOURCE_KIND(name) extern const SourceKind source_kind_##name;
+#include "source/kinds.h"
+#undef SOURCE_KIND
 
 struct Source
 {
-	const SourceKind *kind;
 	SourceSpec	spec;
 	MemoryContext context;		/* lives as long as the source */
 	PageMemory *memory;
@@ -115,6 +129,7 @@ struct Source
 	int			max_pages;
 	int			requests_per_minute;	/* 0: no limit */
 	double		total_tolerance;	/* 0: what it says of its total is exact */
+	bool		own_query;		/* pages come from a query in this database, which ends */
 	TimestampTz paced_until;	/* by that limit; see source/pace.c */
 	TimestampTz not_before;		/* by what the upstream says, 0: at once */
 	char	  **hidden;			/* see source_redact_also() */
@@ -122,27 +137,36 @@ struct Source
 	void	   *state;			/* of the kind */
 };
 
-extern const SourceKind source_kind_command;
-extern const SourceKind source_kind_sql;
-extern const SourceKind source_kind_rest;
-
+extern const SourceKind *source_kind(const char *name);
+extern const SourceKind *source_find_kind(const char *name);
+extern const char *source_kind_name(int i);
+extern JsonParser *source_config(const char *text);
 extern Source *source_open(const SourceSpec *spec);
 extern void source_ask(Source *source, const char *cursor);
 extern void source_answer(Source *source, SourceAnswer *answer);
 extern bool source_give_up(Source *source, SourceAnswer *answer);
-extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+extern bool source_read(Source *source, PageParser *parser, SourceAnswer *answer,
+						UpstreamPage *page);
 extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
-extern bool source_read_one(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 extern void source_close(Source *source);
 extern PageParser *source_parser(const Source *source);
-extern bool source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 
-extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...) pg_attribute_printf(4, 5);
-extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
+/* source/upstream_answer.c */
+extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
+extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
+						const char *format,...) pg_attribute_printf(4, 5);
+extern void source_vfail(const Source *source, SourceAnswer *answer, const char *error_class,
+						 const char *format, va_list args) pg_attribute_printf(4, 0);
+extern void source_say(const Source *source, char *out, size_t size,
+					   const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
-extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
-extern bool source_status_is_complete(const Source *source, SourceAnswer *answer);
-extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
+extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response,
+						SourceAnswerer who);
+extern bool source_status_is_complete(const Source *source, SourceAnswer *answer,
+									  const HttpResponse *response);
+extern void source_fail_status(const Source *source, SourceAnswer *answer,
+							   const HttpResponse *response, SourceAnswerer who,
+							   const char *reason);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
@@ -161,12 +185,8 @@ extern char *source_secret_refused(const char *name, const char *kind, char *con
 								   const char *now_kind, char *const *now, int nnow);
 extern bool source_is_webhook_secret(const char *name);
 extern char *source_may_send(const Source *source, const char *url);
-
-extern char *source_request(const SourceSpec *spec, const char *cursor);
-extern char *source_get_request(const SourceSpec *spec, const char *external_id);
-extern void source_cursor_refused(SourceAnswer *answer, int status, const char *body, size_t len);
-extern bool source_none_found(const Source *source, const char *body, size_t len);
-extern void source_one_record(Source *source, SourceAnswer *answer);
-extern const char *source_query_problem(const char *query);
+extern char *source_may_send_to(const Source *source, const char *origin);
+extern void source_add_origin(OriginList *list, char *origin);
+extern void source_add_url(OriginList *list, const char *url);
 
 #endif							/* FLOHSYNC_SOURCE_H */

@@ -94,7 +94,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		parsers[1] = page_parser_create(ignored, lengthof(ignored), NULL);
 	}
 	parser = parsers[data[0] >> 1 & 1];
-	good = (data[0] & 1 ? page_parse : page_parse_records) (parser, (const char *) data + 1, size - 1, &page, &problem);
+	good = (data[0] & 4 ? (data[0] & 1 ? page_parse_one : page_parse_list) : data[0] & 1 ? page_parse : page_parse_records) (parser, (const char *) data + 1, size - 1, &page, &problem);
 	CHECK(good || (problem != NULL && problem[0] != '\0'));
 	if (!good)
 		return 0;

@@ -197,5 +197,15 @@ due('flohsync.enabled off and on again');
 $f->sql("SELECT flohsync.configure_sync('held', 'user', '{\"enabled\": false}')");
 $f->wait_for("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status IN ('queued', 'running')");
 $f->invariants;
+
+# A kind that is none of ours, however it came into the table
+$f->fails_like("SELECT flohsync.create_connector('strange', 'gopher', '{}')", '22023', qr/"kind": 'gopher' is not a kind of connector/, 'an unknown kind is refused');
+is($f->sql('SELECT _flohsync.kinds()'), '{command,sql,rest}', 'these are known');
+$f->connector('strange');
+$f->sql("ALTER TABLE flohsync.connector_definition DROP CONSTRAINT connector_definition_kind_check; SET session_replication_role = replica; UPDATE flohsync.connector_definition SET kind = 'gopher' WHERE name = 'strange'");
+$f->sync_fails('strange', 'user', qr/'gopher' is not a kind of connector/, 'a run of it fails');
+is($f->last_run('strange', 'user')->{error_class}, 'configuration', 'by the configuration');
+like($f->json("SELECT flohsync.test_connector('strange')")->{error}, qr/"gopher" is not a kind of connector/, 'and so does a test');
+$f->fails_like("SELECT flohsync.cache_get_or_fetch('strange', 'user', 'a')", '22023', qr/"gopher" is not a kind of connector/, 'and asking for a record');
 # Two were killed, on purpose.
 done_testing();

@@ -170,6 +170,19 @@ for my $case (@cases)
 	stop_server($server);
 }
 
+# A clock that is two hours fast: what it says by it, it means by it, whoever asks.
+my $later = POSIX::strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + 7200));
+my $fast = raw_server(sends => "HTTP/1.1 503 No\r\nDate: $later\r\nRetry-After: $later\r\nContent-Length: 0\r\n\r\n");
+for my $name ('c', 'r', 't')
+{
+	at_port($name, $fast->{port});
+	connections($fast);
+	my ($ok, $r) = $f->sync($name, 'user');
+	ok(!$ok, "a fast clock ($name): the run fails");
+	is(connections($fast), $attempts, "a fast clock ($name): the next attempt is made at once") or diag($f->last_run($name, 'user')->{error});
+}
+stop_server($fast);
+
 # The upstream is back
 at_port('c', $f->{port});
 $f->sync_ok('c', 'user', 'the next run goes well');

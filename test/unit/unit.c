@@ -335,6 +335,40 @@ page_of(const char *body)
 	return page_parse(parser, body, strlen(body), &page, &problem);
 }
 
+static bool
+one_of(const char *body)
+{
+	return page_parse_one(parser, body, strlen(body), &page, &problem);
+}
+
+/* Answers about one record, lists without an envelope, and nothing. */
+static void
+test_other_pages(void)
+{
+	char	   *deep = palloc(8192);
+
+	parser = page_parser_create(NULL, 0, NULL);
+	ok(one_of("{\"success\":true,\"payload\":{\"resource\":{\"externalId\":\"a\",\"email\":\"x\"}}}") && page.success &&
+	   page.nrecords == 1 && page.received == 1 && page.records[0].external_id.data[0] == 'a', "one record by itself");
+	ok(one_of("{\"success\":true,\"payload\":{\"resources\":[{\"externalId\":\"a\"}]}}") && page.nrecords == 1, "or alone in a list");
+	ok(one_of("{\"success\":true,\"payload\":{\"resource\":null}}") && page.success && page.nrecords == 0 && page.nfaults == 0, "null: there is none");
+	ok(one_of("{\"success\":true,\"payload\":{\"resource\":17}}") && page.nrecords == 0 && page.nfaults == 1, "no object: it is set aside");
+	ok(one_of("{\"success\":false,\"error\":\"x\",\"payload\":{\"resource\":null}}") && !page.success && strcmp(page.upstream_error, "x") == 0,
+	   "an error is not \"there is none\"");
+	ok(!one_of("{\"success\":true,\"payload\":{}}"), "nothing of either is a problem");
+	ok(!page_of("{\"success\":true,\"payload\":{\"resource\":{\"externalId\":\"a\"}}}"), "a page has a list");
+	for (int i = 64; i <= 65; i++)
+	{
+		sprintf(deep, "{\"success\":true,\"payload\":{\"resource\":{\"externalId\":\"a\",\"attributes\":{\"x\":%s1%s}}}}",
+				repeat("[", i - 2), repeat("]", i - 2));
+		ok(one_of(deep) && page.nrecords == (i == 64) && page.nfaults == (i == 65), i == 64 ? "64 levels in one record" : "65 levels");
+	}
+	ok(page_parse_list(parser, "[{\"externalId\":\"b\"},{\"externalId\":\"a\"}]", 39, &page, &problem) && page.success && page.nrecords == 2 &&
+	   page.next_cursor == NULL && page.total_estimate == -1, "a list without an envelope");
+	page_make_empty(parser, &page);
+	ok(page.success && page.nrecords == 0 && page.received == 0 && page.nfaults == 0, "an empty page");
+}
+
 static void
 test_rules(void)
 {
@@ -634,6 +668,7 @@ main(void)
 	test_weight();
 	test_canonical();
 	test_rules();
+	test_other_pages();
 	test_page();
 	test_hash();
 	test_groups();
