@@ -242,7 +242,7 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		return NULL;
 	if (!crypto_algorithm(auth->alg, &algorithm))
 	{
-		rest_problem(state, "configuration", "the algorithm \"%s\" is not known", auth->alg);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the algorithm \"%s\" is not known", auth->alg);
 		return NULL;
 	}
 	initStringInfo(&header);
@@ -271,7 +271,7 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 	crypto_wipe(key, strlen(key));
 	if (problem)
 	{
-		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the private key cannot be used: %s", problem);
 		return NULL;
 	}
 	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
@@ -520,17 +520,17 @@ auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 	static const char none[] = "the token endpoint's answer holds no token at";
 
 	if (error)
-		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: %s", none, path, error);
 	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
-		source_fail(state->source, answer, "auth", "%s %s, but %s", none, path, auth_members(json));
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s, but %s", none, path, auth_members(json));
 	else if (json)
-		source_fail(state->source, answer, "auth", "%s %s", none, path);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s", none, path);
 	else
-		source_fail(state->source, answer, "auth", "%s %s: it is not JSON", none, path);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: it is not JSON", none, path);
 	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
 		source_show(state->source, answer);
 	else if (json == NULL && answer->content_type[0] != '\0')
-		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s, but %s", answer->message, answer->content_type);
 }
 
 /* A token from an answer; false with the problem noted. */
@@ -556,7 +556,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	}
 	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
 	{
-		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		rest_problem(state, ERRCLASS_TOO_LARGE, "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
 		crypto_wipe(token, strlen(token));
 		return false;
 	}
@@ -575,23 +575,23 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		return true;
 	}
 	if (!fit)
-		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+		source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
 	{
-		source_fail_status(state->source, answer, "the token endpoint", "auth");
+		source_fail_status(state->source, answer, "the token endpoint", ERRCLASS_AUTH);
 		error = auth_error(state, json);
 		if (error)
-			source_fail(state->source, answer, "auth", "the token endpoint answered with status %d: %s", response->status, error);
+			source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint answered with status %d: %s", response->status, error);
 	}
 	/* Cut, or of somebody else who listens there at the moment. */
-	rest_problem(state, good && json == NULL ? "bad_answer" : "auth", "%s", answer->message);
+	rest_problem(state, good && json == NULL ? ERRCLASS_BAD_ANSWER : ERRCLASS_AUTH, "%s", answer->message);
 	if (good && json == NULL)
 		state->problem.retryable = true;
 	if (response->status == 408 || response->status == 425 || response->status == 429 || response->status >= 500)
 	{
-		state->problem.error_class = response->status == 429 ? "throttled" : "http_status";
+		state->problem.error_class = response->status == 429 ? ERRCLASS_THROTTLED : ERRCLASS_HTTP_STATUS;
 		state->problem.retryable = true;
 		state->problem.retry_after_ms = http_retry_after_ms(response->retry_after, time(NULL));
 	}
@@ -662,7 +662,7 @@ auth_get_token(RestState *state)
 	if (refused)
 	{
 		shmem_token_unclaim();
-		rest_problem(state, "configuration", "%s", refused);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "%s", refused);
 		return false;
 	}
 	if (headers[1])
@@ -679,7 +679,7 @@ auth_get_token(RestState *state)
 	{
 		shmem_token_unclaim();
 		rest_problem(state, response.failure == HTTP_REDIRECT || response.failure == HTTP_BAD_URL ?
-					 "auth" : answer.error_class, "%s", answer.message);
+					 ERRCLASS_AUTH : answer.error_class, "%s", answer.message);
 		state->problem.retryable = answer.retryable;
 		return false;
 	}
@@ -754,7 +754,7 @@ auth_header(RestState *state, char **header, char *line)
 	for (const unsigned char *p = (unsigned char *) line; *p; p++)
 		if (*p < ' ' || *p == 0x7f)
 		{
-			rest_problem(state, "configuration", "a credential of the connector holds control characters");
+			rest_problem(state, ERRCLASS_CONFIGURATION, "a credential of the connector holds control characters");
 			return false;
 		}
 	*header = line;

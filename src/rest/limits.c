@@ -59,19 +59,19 @@ limits_body_says(RestState *state, const HttpResponse *response)
 	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->scratch[0]);
 }
 
-static const char *
+static ErrorClass
 limits_class(int status)
 {
 	switch (status)
 	{
 		case 401:
 		case 403:
-			return "auth";
+			return ERRCLASS_AUTH;
 		case 404:
 		case 410:
-			return "not_found";
+			return ERRCLASS_NOT_FOUND;
 	}
-	return "http_status";
+	return ERRCLASS_HTTP_STATUS;
 }
 
 /* rest_classify: what an answer's status and headers mean; error_class stays NULL for one with a page. */
@@ -113,7 +113,7 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	throttled = status == 429 ||
 		(rest_status_in(status, d->throttle_status, d->nthrottle_status) &&
 		 (response->retry_after[0] != '\0' || used_up || limits_body_says(state, response)));
-	source_fail_status(state->source, answer, "upstream", throttled ? "throttled" : limits_class(status));
+	source_fail_status(state->source, answer, "upstream", throttled ? ERRCLASS_THROTTLED : limits_class(status));
 	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
 	answer->retry_after_ms = http_retry_after_ms(response->retry_after, response->date > 0 ? response->date : time(NULL));
 	if (throttled && answer->retry_after_ms < 0)

@@ -155,21 +155,21 @@ command_status_retryable(int status)
 	return false;
 }
 
-static const char *
+static ErrorClass
 command_status_class(int status)
 {
 	switch (status)
 	{
 		case 401:
 		case 403:
-			return "auth";
+			return ERRCLASS_AUTH;
 		case 404:
 		case 410:
-			return "not_found";
+			return ERRCLASS_NOT_FOUND;
 		case 429:
-			return "throttled";
+			return ERRCLASS_THROTTLED;
 	}
-	return "http_status";
+	return ERRCLASS_HTTP_STATUS;
 }
 
 /* Is nothing sent?  Then that is the answer. */
@@ -179,7 +179,7 @@ command_refused(Source *source, const CommandState *state, SourceAnswer *answer)
 	if (state->refused == NULL)
 		return false;
 	answer->started_at = GetCurrentTimestamp();
-	source_fail(source, answer, "configuration", "%s", state->refused);
+	source_fail(source, answer, ERRCLASS_CONFIGURATION, "%s", state->refused);
 	return true;
 }
 
@@ -220,7 +220,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (source->spec.get_command == NULL)
 	{
-		source_fail(source, answer, "configuration", "the connector has no command for one record of type \"%s\"",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the connector has no command for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;
@@ -229,11 +229,11 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 		return;
 	command_send(source, source_get_request(&source->spec, external_id));
 	command_answer(source, answer);
-	if (answer->error_class == NULL)
+	if (answer->error_class == ERRCLASS_NONE)
 		source_one_record(source, answer);
 	else if ((answer->status == 404 || answer->status == 410) && source_none_found(source, answer->body, answer->len))
 	{
-		answer->error_class = NULL;
+		answer->error_class = ERRCLASS_NONE;
 		answer->message[0] = '\0';
 		answer->body = none;
 		answer->len = sizeof(none) - 1;

@@ -91,9 +91,9 @@ source_say(const Source *source, char *out, size_t size, const char *format, va_
 	pfree(text.data);
 }
 
-/* source_fail says what is wrong with an answer.  It is not worth another attempt unless the caller says so. */
+/* source_fail says what is wrong with an answer.  Whether it is worth another attempt its class tells, or the caller. */
 void
-source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...)
+source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class, const char *format,...)
 {
 	va_list		args;
 
@@ -101,7 +101,7 @@ source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
 	source_say(source, answer->message, sizeof(answer->message), format, args);
 	va_end(args);
 	answer->error_class = error_class;
-	answer->retryable = false;
+	answer->retryable = error_class_retries(error_class);
 }
 
 /* The beginning of a body. */
@@ -151,13 +151,12 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 	if (response->failure == HTTP_OK)
 		return true;
 	source_fail(source, answer, http_failure_class(response->failure), "%s: %s", who, response->message);
-	answer->retryable = http_failure_passes(response->failure);
 	return false;
 }
 
 /* source_fail_status is for an answer whose status says that it is none. */
 void
-source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class)
+source_fail_status(const Source *source, SourceAnswer *answer, const char *who, ErrorClass error_class)
 {
 	char	   *body = show_body(source, answer->body, answer->len);
 	bool		json = strcasestr(answer->content_type, "json") != NULL;
@@ -180,15 +179,15 @@ source_status_is_complete(const Source *source, SourceAnswer *answer)
 	switch (answer->status)
 	{
 		case 202:
-			source_fail(source, answer, "http_status", "upstream answered with status 202: what was asked for is not ready");
+			source_fail(source, answer, ERRCLASS_HTTP_STATUS, "upstream answered with status 202: what was asked for is not ready");
 			answer->retryable = true;
 			return false;
 		case 204:
 		case 205:
-			source_fail(source, answer, "bad_answer", "upstream answered with status %d: there is no content", answer->status);
+			source_fail(source, answer, ERRCLASS_BAD_ANSWER, "upstream answered with status %d: there is no content", answer->status);
 			return false;
 		case 206:
-			source_fail(source, answer, "bad_answer", "upstream answered with status 206: it is a part of what was asked for");
+			source_fail(source, answer, ERRCLASS_BAD_ANSWER, "upstream answered with status 206: it is a part of what was asked for");
 			return false;
 	}
 	return answer->status >= 200 && answer->status <= 299;
@@ -202,17 +201,14 @@ source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, U
 
 	if (!page_parse(parser, answer->body, answer->len, page, &problem))
 	{
-		source_fail(source, answer, page->too_large ? "too_large" : "protocol", "upstream's answer cannot be read: %s", problem);
-		if (page->too_large)
-			return false;
-		source_show(source, answer);
-		/* A cut or garbled answer; maybe the next one is whole. */
-		answer->retryable = true;
+		source_fail(source, answer, page->too_large ? ERRCLASS_TOO_LARGE : ERRCLASS_PROTOCOL, "upstream's answer cannot be read: %s", problem);
+		if (!page->too_large)
+			source_show(source, answer);
 		return false;
 	}
 	if (page->success)
 		return true;
-	source_fail(source, answer, "upstream", "upstream reported an error: %s", page->upstream_error);
+	source_fail(source, answer, ERRCLASS_UPSTREAM, "upstream reported an error: %s", page->upstream_error);
 	if (page->unexplained)
 		source_show(source, answer);
 	answer->cursor_refused = true;
@@ -237,7 +233,7 @@ source_give_up(Source *source, SourceAnswer *answer)
 {
 	if (source->kind->give_up == NULL || !source->kind->give_up(source, answer))
 		return false;
-	answer->error_class = NULL;
+	answer->error_class = ERRCLASS_NONE;
 	answer->message[0] = '\0';
 	answer->retryable = false;
 	answer->body = "[]";
@@ -261,7 +257,7 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 		source->kind->get(source, external_id, answer);
 		return;
 	}
-	source_fail(source, answer, "configuration", "connectors of this kind cannot be asked for one record");
+	source_fail(source, answer, ERRCLASS_CONFIGURATION, "connectors of this kind cannot be asked for one record");
 	answer->not_supported = true;
 }
 

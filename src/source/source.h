@@ -65,9 +65,9 @@ typedef struct SourceSpec
 
 typedef struct SourceAnswer
 {
-	const char *error_class;	/* NULL: body is an answer of the command protocol */
+	ErrorClass	error_class;	/* NONE: body is an answer of the command protocol */
 	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
-	bool		retryable;
+	bool		retryable;		/* the same request may fare better a moment later */
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
 	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
@@ -137,12 +137,12 @@ extern void source_close(Source *source);
 extern PageParser *source_parser(const Source *source);
 extern bool source_read_commands(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 
-extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class, const char *format,...) pg_attribute_printf(4, 5);
+extern void source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class, const char *format,...) pg_attribute_printf(4, 5);
 extern void source_say(const Source *source, char *out, size_t size, const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_show(const Source *source, SourceAnswer *answer);
 extern bool source_take(const Source *source, SourceAnswer *answer, const HttpResponse *response, const char *who);
 extern bool source_status_is_complete(const Source *source, SourceAnswer *answer);
-extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, const char *error_class);
+extern void source_fail_status(const Source *source, SourceAnswer *answer, const char *who, ErrorClass error_class);
 
 extern void source_pace_sent(Source *source);
 extern bool source_pace_ready(const Source *source);
