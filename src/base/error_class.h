@@ -12,7 +12,7 @@
 typedef enum ErrorRetry
 {
 	RETRY_NEVER,
-	RETRY_SOMETIMES,			/* who meets the error knows: by the status, or since the answer was cut */
+	RETRY_SOMETIMES,			/* who meets it knows: by the status, or as the answer was cut */
 	RETRY_ALWAYS,
 } ErrorRetry;
 
@@ -22,7 +22,8 @@ typedef enum ErrorRetry
  */
 #define ERROR_CLASSES_OF_RUNS(X) \
 	X(AUTH, "auth", RETRY_SOMETIMES, false, true, \
-	  "the upstream, or the token endpoint, refuses the credentials: status 401 or 403, a login that fails") \
+	  "the credentials are refused: status 401 or 403, or the token endpoint gives no token;" \
+	  " 403 is asked again where `retry.on_status` names it") \
 	X(BAD_ANSWER, "bad_answer", RETRY_SOMETIMES, true, true, \
 	  "an answer is not what was asked for; only one that was cut is asked for again within the run") \
 	X(BLOCKED_ADDRESS, "blocked_address", RETRY_NEVER, false, true, \
@@ -32,18 +33,19 @@ typedef enum ErrorRetry
 	X(CONFIGURATION, "configuration", RETRY_NEVER, false, false, \
 	  "the connector, its definition or the configuration cannot be used, is disabled or is gone") \
 	X(CRASH_LOOP, "crash_loop", RETRY_NEVER, false, false, \
-	  "the worker died three times on the same page; the schedules stand still until somebody asks for a run") \
+	  "the worker died three times on the same page; the schedules stand still until" \
+	  " somebody asks for a run") \
 	X(DATABASE, "database", RETRY_NEVER, true, true, \
 	  "an error of PostgreSQL, also in a query, function or trigger of others") \
 	X(HTTP_STATUS, "http_status", RETRY_SOMETIMES, true, true, \
-	  "another status than one of success; 202, 408, 425, 429, 500, 502, 503, 504, or those of `retry.on_status`," \
-	  " are tried again within the run") \
+	  "any other status that is no success, or a redirect that is not followed; asked again" \
+	  " within the run at 202, 408, 425, 500, 502, 503 and 504, or those of `retry.on_status`") \
 	X(INTERNAL, "internal", RETRY_NEVER, false, true, \
 	  "an error that should not happen") \
 	X(NETWORK, "network", RETRY_ALWAYS, true, true, \
 	  "no connection, or one that broke") \
 	X(NOT_FOUND, "not_found", RETRY_SOMETIMES, false, true, \
-	  "status 404 or 410") \
+	  "status 404 or 410; asked again where `retry.on_status` names it") \
 	X(PAGE_MEMORY, "page_memory", RETRY_NEVER, false, true, \
 	  "a page takes more than `flohsync.page_memory`") \
 	X(PAGINATION_LOOP, "pagination_loop", RETRY_NEVER, false, false, \
@@ -89,7 +91,8 @@ typedef enum ErrorRetry
 	X(RECORD_TOO_LARGE, "record_too_large", \
 	  "the record is larger than 8 MB, or is with its numbers written out") \
 	X(TOO_MANY_VALUES, "too_many_values", \
-	  "the record has so many values that storing it would take more than half of flohsync.page_memory") \
+	  "the record has so many values that storing it would take more than half of" \
+	  " flohsync.page_memory") \
 	X(PARTIAL_UNKNOWN, "partial_unknown", \
 	  "what has changed of a record came, and the record is not stored here") \
 	X(CREATE_USER, "create_user", "no user could be created of the record") \

@@ -65,11 +65,12 @@
 char *
 cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id, size_t *len)
 {
+	Datum		id = DirectFunctionCall1(uuid_out, UUIDPGetDatum(connector));
 	StringInfoData out;
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "cr:");
-	appendStringInfoString(&out, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(connector))));
+	appendStringInfoString(&out, DatumGetCString(id));
 	appendStringInfoChar(&out, ':');
 	appendBinaryStringInfo(&out, VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
 	appendStringInfoChar(&out, ':');

@@ -46,7 +46,8 @@ typedef struct CacheLease
 	char		value[1 + CACHE_TOKEN_BYTES];
 } CacheLease;
 
-extern char *cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id, size_t *len);
+extern char *cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id,
+							size_t *len);
 extern CacheState cache_enter(const CacheKey *key, OutboxView *view);
 extern CacheResult cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease);
 extern bool cache_may_store(void);

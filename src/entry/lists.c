@@ -34,7 +34,8 @@ flohsync_error_classes(PG_FUNCTION_ARGS)
 			BoolGetDatum(entry->keeps_cursor), CStringGetTextDatum(entry->meaning),
 		};
 		/* A record that is set aside ends no run. */
-		bool		nulls[6] = {false, false, entry->of_records, entry->of_records, entry->of_records, false};
+		bool		none = entry->of_records;
+		bool		nulls[6] = {false, false, none, none, none, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, v, nulls);
 	}
@@ -55,7 +56,8 @@ flohsync_error_class(PG_FUNCTION_ARGS)
 			 errmsg("there is no error class \"%s\"", clean(name))));
 }
 
-#define COUNTER_ROW(name, passed, in_stats, in_metrics, meaning) {#name, passed, in_stats, in_metrics, meaning},
+#define COUNTER_ROW(name, passed, in_stats, in_metrics, meaning) \
+	{#name, passed, in_stats, in_metrics, meaning},
 
 PG_FUNCTION_INFO_V1(flohsync_page_counters);
 PGDLLEXPORT Datum

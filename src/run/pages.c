@@ -38,9 +38,11 @@ pages_statement(void)
 		appendStringInfo(&names, ", %s", counters[i]);
 		appendStringInfo(&values, ", $16[%d]", (int) i + 1);
 	}
-	sql = psprintf("insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes,"
-				   " fetch_ms, apply_ms, total_estimate, seen, deleted, changed, incomplete, link, unread%s)"
-				   " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16[%d] = 1%s)",
+	sql = psprintf("insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
+				   " records, bytes, fetch_ms, apply_ms, total_estimate, seen, deleted, changed, incomplete,"
+				   " link, unread%s)"
+				   " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+				   " $16[%d] = 1%s)",
 				   names.data, (int) lengthof(counters) + 1, values.data);
 	return MemoryContextStrdup(TopMemoryContext, sql);
 }
@@ -50,8 +52,8 @@ void
 pages_add(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
-		NULL, 16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID,
-		INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID, INT4ARRAYOID},
+		NULL, 16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID,
+		FLOAT4OID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID, INT4ARRAYOID},
 		.plan_as = PLAN_GENERIC
 	};
 	Datum		counts[] = {PAGE_COUNTERS(PAGES_VALUE) Int32GetDatum(e->unread)};

@@ -91,7 +91,7 @@ source_say(const Source *source, char *out, size_t size, const char *format, va_
 	pfree(text.data);
 }
 
-/* source_fail says what is wrong with an answer.  Whether it is worth another attempt its class tells, or the caller. */
+/* source_fail says what is wrong with an answer.  Its class, or the caller, tells whether another attempt helps. */
 void
 source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class, const char *format,...)
 {

@@ -33,6 +33,10 @@ SELECT k.key, d.value FROM _flohsync.config_keys() k
   LEFT JOIN jsonb_each(flohsync.configure_sync('c', 'user', '{}')) d ON d.key = k.key WHERE d.value IS DISTINCT FROM k.initial;
 SELECT k.key FROM _flohsync.config_keys() k
  WHERE flohsync.configure_sync('c', 'user', jsonb_build_object(k.key, k.initial)) -> k.key IS DISTINCT FROM k.initial;
+SET intervalstyle = 'sql_standard';
+SELECT flohsync.configure_sync('c', 'user', '{"overlap": "1 day 02:03:04"}') -> 'overlap' AS whatever_the_style;
+SELECT flohsync.configure_sync('c', 'user', '{"overlap": "5m"}') -> 'overlap' AS default_again;
+RESET intervalstyle;
 -- what applications see: the keys, and what only informs
 SELECT string_agg(d.key, ' ' ORDER BY d.key COLLATE "C") AS informs FROM jsonb_object_keys(flohsync.sync_config('c', 'user')) d(key)
  WHERE d.key NOT IN (SELECT k.key FROM _flohsync.config_keys() k);
