@@ -85,7 +85,7 @@ COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync loo
 COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
 COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
 COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
-COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
+COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or recheck: to be looked at once more';
 COMMENT ON COLUMN _flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
 
 CREATE TABLE _flohsync.departure (
