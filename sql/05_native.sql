@@ -21,6 +21,23 @@ CREATE FUNCTION _flohsync.try_lock(_class text, _key text, _shared boolean) RETU
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_try_lock';
 COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'The same without waiting; false when it cannot be had';
 
+-- Lists that the code has once; src/base/error_class.h and src/record/apply.h say what each entry is.
+CREATE FUNCTION _flohsync.error_classes(OUT class text, OUT of_records boolean, OUT retried_within_run text,
+  OUT retried_by_schedule boolean, OUT keeps_cursor boolean, OUT meaning text) RETURNS SETOF record
+LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 50 AS 'MODULE_PATHNAME', 'flohsync_error_classes';
+COMMENT ON FUNCTION _flohsync.error_classes() IS
+  'The classes of errors: of records (sync_error) or of runs; of these, whether a request is sent again within its run, a schedule''s run tried again, and its pass gone on with';
+
+CREATE FUNCTION _flohsync.error_class(_name text) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_error_class';
+COMMENT ON FUNCTION _flohsync.error_class(text) IS 'The name itself; 22023 when it is none of error_classes()';
+
+CREATE FUNCTION _flohsync.page_counters(OUT counter text, OUT passed boolean, OUT in_stats boolean, OUT in_metrics boolean,
+  OUT meaning text) RETURNS SETOF record
+LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'flohsync_page_counters';
+COMMENT ON FUNCTION _flohsync.page_counters() IS
+  'What is counted of each page, each in a column of sync_run_page: whether it counts towards maxRecords, is in the stats of a run, is in metrics()';
+
 -- Whatever of a message may come from outside (an upstream, a webhook, an id, an error of somebody's function) goes through this.
 CREATE FUNCTION _flohsync.clean(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_clean';

@@ -30,8 +30,7 @@ CREATE TABLE flohsync.connector_sync_config (
   last_sync_error                text,
   last_sync_stats                jsonb,
   attribute_mappings             jsonb,
-  user_match_strategy            varchar(32) NOT NULL DEFAULT 'email'
-                                 CHECK (user_match_strategy IN ('email', 'email_and_issuer', 'upstream_identity', 'external_id')),
+  user_match_strategy            varchar(32) NOT NULL DEFAULT 'email',
   user_match_fallback_strategies jsonb,
   issuer_source_path             text,
   post_sync_workflow_id          uuid REFERENCES flohsync.workflow_definition ON DELETE SET NULL,
@@ -65,6 +64,12 @@ CREATE TABLE flohsync.connector_sync_config (
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (connector_id, resource_type)
 );
+DO $$
+BEGIN
+  EXECUTE format('ALTER TABLE flohsync.connector_sync_config ADD CHECK (user_match_strategy IN (%s))',
+                 (SELECT string_agg(quote_literal(n), ', ') FROM unnest(_flohsync.match_strategy_names()) n));
+END
+$$;
 -- Queries and functions of kind sql run with the rights of the configuration's
 -- owner.  So what decides what runs (owner, connector and type of a
 -- configuration; kind and config of its connector) is changed only by who could
@@ -303,9 +308,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM _flohsync.check_texts('userMatchFallbackStrategies', _strategies);
-  IF jsonb_path_exists(_strategies, '$[*] ? (@ != "email" && @ != "email_and_issuer" && @ != "upstream_identity" && @ != "external_id")') THEN
+  IF EXISTS (SELECT FROM jsonb_array_elements_text(_strategies) s(name)
+              WHERE s.name <> ALL (_flohsync.match_strategy_names())) THEN
     PERFORM _flohsync.invalid('userMatchFallbackStrategies', format('%s names an unknown match strategy', _strategies),
-      'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
+      format('Match strategies are %s.', _flohsync.enumerated(_flohsync.match_strategy_names())));
   END IF;
 END
 $$;
@@ -459,18 +465,10 @@ CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS 
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 SET intervalstyle = postgres
-RETURN pg_catalog.jsonb_build_object(
-  'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
-  'enabled', (_c).enabled, 'strategy', (_c).strategy, 'cronSchedule', (_c).cron_schedule,
-  'filterRules', (_c).filter_rules, 'staleRetention', (_c).stale_retention,
-  'attributeMappings', (_c).attribute_mappings, 'userMatchStrategy', (_c).user_match_strategy,
-  'userMatchFallbackStrategies', (_c).user_match_fallback_strategies,
-  'issuerSourcePath', (_c).issuer_source_path, 'postSyncWorkflowId', (_c).post_sync_workflow_id,
-  'syncTriggerMode', (_c).sync_trigger_mode, 'createUsers', (_c).create_users,
-  'deactivateUsers', (_c).deactivate_users, 'createUserDefaults', (_c).create_user_defaults)
+RETURN (SELECT pg_catalog.jsonb_object_agg(k.key, pg_catalog.to_jsonb(_c) -> k.attribute)
+          FROM _flohsync.config_keys() k)
   || pg_catalog.jsonb_build_object(
-  'fullCronSchedule', (_c).full_cron_schedule, 'timezone', (_c).timezone,
-  'overlap', (_c).overlap::text, 'hashIgnore', (_c).hash_ignore, 'safeguards', (_c).safeguards,
+  'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
   'lastSyncAt', _flohsync.iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
   'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
   'lastSyncStats', (_c).last_sync_stats,
@@ -480,11 +478,268 @@ RETURN pg_catalog.jsonb_build_object(
 COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
 
 CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN ARRAY['id', 'connectorId', 'resourceType', 'lastSyncAt', 'lastSyncCursor', 'lastSyncStatus', 'lastSyncError', 'lastSyncStats',
-             'nextRunAt', 'createdAt', 'updatedAt', 'heldRun', 'incompleteReason', 'lastCompletePassAt'];
-COMMENT ON FUNCTION _flohsync.informing_keys() IS 'Keys of a configuration that only inform: configure_sync() passes over them';
+RETURN ARRAY(SELECT pg_catalog.jsonb_object_keys(_flohsync.config_dto(NULL))
+             EXCEPT SELECT k.key FROM _flohsync.config_keys() k);
+COMMENT ON FUNCTION _flohsync.informing_keys() IS
+  'Keys of a configuration that only inform: configure_sync() passes over them';
+
+-- The checks of config_keys(): what is stored of a value, or 22023.
+
+CREATE FUNCTION _flohsync.check_json_type(_key text, _value jsonb, _type text, _nullable boolean) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> _type AND NOT (_nullable AND _value = 'null') THEN
+    PERFORM _flohsync.invalid(_key, format('it must be %s%s',
+      CASE _type WHEN 'boolean' THEN 'true or false' WHEN 'string' THEN 'a text' WHEN 'number' THEN 'a number'
+                 WHEN 'array' THEN 'an array' ELSE 'an object' END,
+      CASE WHEN _nullable THEN ' or null' ELSE '' END));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.check_json_type(text, jsonb, text, boolean) IS
+  'Raises 22023 unless a value is of a JSON type, or null where that is taken';
+
+CREATE FUNCTION _flohsync.setting_strategy(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _value NOT IN ('"full"', '"incremental"') THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a strategy', _value), 'Strategies are full and incremental.');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_strategy(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks what a pass asks for';
+
+CREATE FUNCTION _flohsync.setting_schedule(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  problem text;
+BEGIN
+  PERFORM _flohsync.check_json_type(_key, _value, 'string', true);
+  problem := CASE WHEN length(_value #>> '{}') > 64 THEN 'a schedule has at most 64 characters'
+                  ELSE _flohsync.cron_problem(_value #>> '{}') END;
+  IF problem IS NOT NULL THEN
+    PERFORM _flohsync.invalid(_key, problem,
+      'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_schedule(flohsync.connector_sync_config, text, jsonb) IS 'Checks a schedule';
+
+CREATE FUNCTION _flohsync.setting_filter_rules(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN _flohsync.check_filter_rules(_value);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_filter_rules(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks filter rules; those that are null are not stored';
+
+CREATE FUNCTION _flohsync.setting_stale_retention(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> 'string' OR _flohsync.duration(_value #>> '{}') IS NULL
+     OR length(_value #>> '{}') > 32 THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a duration', _value),
+      'For example "7d", "24h", "30m", "90s", "2w" or "1 month".');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_stale_retention(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks how long stale records are kept';
+
+CREATE FUNCTION _flohsync.setting_mappings(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN _flohsync.check_mappings(_value);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_mappings(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks attribute mappings';
+
+CREATE FUNCTION _flohsync.setting_match_strategy(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _value #>> '{}' <> ALL (_flohsync.match_strategy_names()) THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a match strategy', _value),
+      format('Match strategies are %s.', _flohsync.enumerated(_flohsync.match_strategy_names())));
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_match_strategy(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks the first match strategy';
+
+CREATE FUNCTION _flohsync.setting_fallbacks(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_fallbacks(_value);
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_fallbacks(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks the further match strategies';
+
+CREATE FUNCTION _flohsync.setting_issuer_path(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  problem text := _flohsync.path_problem(_value #>> '{}');
+BEGIN
+  IF problem IS NOT NULL THEN
+    PERFORM _flohsync.invalid(_key, problem, 'For example "attributes.identityIssuer".');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_issuer_path(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks where a record names its issuer';
+
+CREATE FUNCTION _flohsync.setting_workflow(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> 'string' OR _value #>> '{}' !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+     OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w
+                     WHERE w.id::text = lower((_value #>> '{}') COLLATE "C")) THEN
+    PERFORM _flohsync.invalid(_key, format('there is no workflow %s', _value));
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_workflow(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks that there is a workflow';
+
+CREATE FUNCTION _flohsync.setting_trigger_mode(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _value NOT IN ('"none"', '"per_record"', '"summary"') THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a trigger mode', _value),
+      'Trigger modes are none, per_record and summary.');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_trigger_mode(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks when the workflow is triggered';
+
+CREATE FUNCTION _flohsync.setting_user_defaults(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  field text;
+  problem text;
+BEGIN
+  PERFORM _flohsync.check_json_type(_key, _value, 'object', true);
+  SELECT d.key, coalesce(_flohsync.field_problem(d.key), f.problem) INTO field, problem
+    FROM jsonb_each(_value) d CROSS JOIN LATERAL _flohsync.as_worker_profile_field(d.key, d.value, _c) f
+   WHERE _flohsync.field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
+  IF FOUND THEN
+    PERFORM _flohsync.invalid(_key || '.' || field, problem);
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_user_defaults(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks profile values of users that are created';
+
+CREATE FUNCTION _flohsync.setting_timezone(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> 'string' OR NOT _flohsync.timezone_valid(_value #>> '{}') THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a time zone', _value),
+      'Time zones are listed in pg_timezone_names.');
+  END IF;
+  RETURN _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_timezone(flohsync.connector_sync_config, text, jsonb) IS 'Checks a time zone';
+
+CREATE FUNCTION _flohsync.setting_overlap(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF jsonb_typeof(_value) <> 'string' OR _flohsync.duration(_value #>> '{}') IS NULL THEN
+    PERFORM _flohsync.invalid(_key, format('%s is not a duration', _value), 'For example "5m" or "00:05:00".');
+  END IF;
+  RETURN to_jsonb(_flohsync.duration(_value #>> '{}'));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_overlap(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks how far an incremental run reaches back';
+
+CREATE FUNCTION _flohsync.setting_hash_ignore(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_texts(_key, _value);
+  RETURN nullif(_value, '[]');
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_hash_ignore(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks the paths that are left out of the hash; none of them is no rule';
+
+CREATE FUNCTION _flohsync.setting_safeguards(_c flohsync.connector_sync_config, _key text, _value jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _value = 'null' THEN
+    RETURN (SELECT jsonb_object_agg(s.key, NULL::jsonb)
+              FROM _flohsync.config_keys() k, jsonb_object_keys(k.initial) s(key)
+             WHERE k.key = _key);
+  END IF;
+  PERFORM _flohsync.check_safeguards(_value);
+  RETURN _c.safeguards || _value;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.setting_safeguards(flohsync.connector_sync_config, text, jsonb) IS
+  'Checks safeguards: those given change, null switches all of them off';
 
 CREATE FUNCTION _flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE plpgsql
@@ -496,20 +751,12 @@ DECLARE
   _type text := _flohsync.check_resource_type(configure_sync.resource_type);
   c flohsync.connector_sync_config;
   old flohsync.connector_sync_config;
-  k text;
-  v jsonb;
-  t text;    -- the value as text
-  kind text; -- its JSON type
-  problem text;
+  k record;          -- a key that was given, and its value
   _definition jsonb; -- of kind rest
 BEGIN
   -- What sync_config() returns can be given here again.
   settings := CASE WHEN jsonb_typeof(settings) = 'object' THEN settings - _flohsync.informing_keys() ELSE settings END;
-  PERFORM _flohsync.check_keys(settings, 'settings', ARRAY[
-    'enabled', 'strategy', 'cronSchedule', 'filterRules', 'staleRetention', 'attributeMappings',
-    'userMatchStrategy', 'userMatchFallbackStrategies', 'issuerSourcePath', 'postSyncWorkflowId',
-    'syncTriggerMode', 'createUsers', 'deactivateUsers', 'createUserDefaults',
-    'fullCronSchedule', 'timezone', 'overlap', 'hashIgnore', 'safeguards']);
+  PERFORM _flohsync.check_keys(settings, 'settings', ARRAY(SELECT k.key FROM _flohsync.config_keys() k));
   -- Changes of a connector and its configurations come one after the other.
   SELECT CASE d.kind WHEN 'rest' THEN d.definition END INTO _definition FROM flohsync.connector_definition d
    WHERE d.id = _connector FOR NO KEY UPDATE;
@@ -524,106 +771,16 @@ BEGIN
    WHERE x.connector_id = _connector AND x.resource_type = _type FOR NO KEY UPDATE;
   old := c;
 
-  FOR k, v IN SELECT * FROM jsonb_each(settings) LOOP
-    kind := jsonb_typeof(v);
-    t := v #>> '{}';
-    IF kind = 'null' AND k IN ('enabled', 'strategy', 'staleRetention', 'userMatchStrategy', 'syncTriggerMode',
-                               'createUsers', 'deactivateUsers', 'timezone', 'overlap') THEN
-      PERFORM _flohsync.invalid(k, 'it must not be null');
+  FOR k IN SELECT s.value, n.* FROM jsonb_each(settings) WITH ORDINALITY s(key, value, position)
+             JOIN _flohsync.config_keys() n ON n.key = s.key ORDER BY s.position LOOP
+    IF k.value = 'null' AND NOT k.nullable THEN
+      PERFORM _flohsync.invalid(k.key, 'it must not be null');
+    ELSIF k.checked_by IS NULL THEN
+      PERFORM _flohsync.check_json_type(k.key, k.value, k.json_type, k.nullable);
+    ELSIF k.value <> 'null' OR k.initial <> 'null' THEN
+      EXECUTE format('SELECT _flohsync.%I($1, $2, $3)', k.checked_by) INTO k.value USING c, k.key, k.value;
     END IF;
-    CASE
-      WHEN k IN ('enabled', 'createUsers', 'deactivateUsers') THEN
-        IF kind <> 'boolean' THEN
-          PERFORM _flohsync.invalid(k, 'it must be true or false');
-        END IF;
-        CASE k WHEN 'enabled' THEN c.enabled := t::boolean;
-               WHEN 'createUsers' THEN c.create_users := t::boolean;
-               ELSE c.deactivate_users := t::boolean; END CASE;
-      WHEN k = 'strategy' THEN
-        IF t NOT IN ('full', 'incremental') OR kind <> 'string' THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a strategy', v), 'Strategies are full and incremental.');
-        END IF;
-        c.strategy := t;
-      WHEN k IN ('cronSchedule', 'fullCronSchedule') THEN
-        IF kind NOT IN ('string', 'null') THEN
-          PERFORM _flohsync.invalid(k, 'it must be a text or null');
-        END IF;
-        problem := CASE WHEN length(t) > 64 THEN 'a schedule has at most 64 characters' ELSE _flohsync.cron_problem(t) END;
-        IF problem IS NOT NULL THEN
-          PERFORM _flohsync.invalid(k, problem, 'A schedule has 5 fields (minute hour day month weekday), or 6 with leading seconds; for example "0 */6 * * *".');
-        END IF;
-        IF k = 'cronSchedule' THEN c.cron_schedule := t; ELSE c.full_cron_schedule := t; END IF;
-      WHEN k = 'filterRules' THEN
-        c.filter_rules := CASE WHEN kind <> 'null' THEN _flohsync.check_filter_rules(v) END;
-      WHEN k = 'staleRetention' THEN
-        IF kind <> 'string' OR _flohsync.duration(t) IS NULL OR length(t) > 32 THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a duration', v), 'For example "7d", "24h", "30m", "90s", "2w" or "1 month".');
-        END IF;
-        c.stale_retention := t;
-      WHEN k = 'attributeMappings' THEN
-        c.attribute_mappings := CASE WHEN kind <> 'null' THEN _flohsync.check_mappings(v) END;
-      WHEN k = 'userMatchStrategy' THEN
-        IF t NOT IN ('email', 'email_and_issuer', 'upstream_identity', 'external_id') THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a match strategy', v),
-            'Match strategies are email, email_and_issuer, upstream_identity and external_id.');
-        END IF;
-        c.user_match_strategy := t;
-      WHEN k = 'userMatchFallbackStrategies' THEN
-        IF kind <> 'null' THEN
-          PERFORM _flohsync.check_fallbacks(v);
-        END IF;
-        c.user_match_fallback_strategies := nullif(v, 'null');
-      WHEN k = 'issuerSourcePath' THEN
-        problem := CASE WHEN kind <> 'null' THEN _flohsync.path_problem(t) END;
-        IF problem IS NOT NULL THEN
-          PERFORM _flohsync.invalid(k, problem, 'For example "attributes.identityIssuer".');
-        END IF;
-        c.issuer_source_path := t;
-      WHEN k = 'postSyncWorkflowId' THEN
-        IF kind <> 'null' AND (kind <> 'string' OR t !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
-            OR NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id::text = lower(t COLLATE "C"))) THEN
-          PERFORM _flohsync.invalid(k, format('there is no workflow %s', v));
-        END IF;
-        c.post_sync_workflow_id := t::uuid;
-      WHEN k = 'syncTriggerMode' THEN
-        IF t NOT IN ('none', 'per_record', 'summary') THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a trigger mode', v), 'Trigger modes are none, per_record and summary.');
-        END IF;
-        c.sync_trigger_mode := t;
-      WHEN k = 'createUserDefaults' THEN
-        IF kind NOT IN ('object', 'null') THEN
-          PERFORM _flohsync.invalid(k, 'it must be an object or null');
-        END IF;
-        SELECT d.key, coalesce(_flohsync.field_problem(d.key), f.problem) INTO t, problem
-          FROM jsonb_each(CASE kind WHEN 'object' THEN v ELSE '{}' END) d CROSS JOIN LATERAL _flohsync.as_worker_profile_field(d.key, d.value, c) f
-         WHERE _flohsync.field_problem(d.key) IS NOT NULL OR f.problem IS NOT NULL LIMIT 1;
-        IF FOUND THEN
-          PERFORM _flohsync.invalid('createUserDefaults.' || t, problem);
-        END IF;
-        c.create_user_defaults := nullif(v, 'null');
-      WHEN k = 'timezone' THEN
-        IF kind <> 'string' OR NOT _flohsync.timezone_valid(t) THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a time zone', v), 'Time zones are listed in pg_timezone_names.');
-        END IF;
-        c.timezone := t;
-      WHEN k = 'overlap' THEN
-        IF kind <> 'string' OR _flohsync.duration(t) IS NULL THEN
-          PERFORM _flohsync.invalid(k, format('%s is not a duration', v), 'For example "5m" or "00:05:00".');
-        END IF;
-        c.overlap := _flohsync.duration(t);
-      WHEN k = 'hashIgnore' THEN
-        IF kind <> 'null' THEN
-          PERFORM _flohsync.check_texts(k, v);
-        END IF;
-        c.hash_ignore := nullif(nullif(v, 'null'), '[]');
-      WHEN k = 'safeguards' THEN
-        IF kind = 'null' THEN
-          c.safeguards := '{"maxStaleFraction": null, "maxDeactivateFraction": null, "minRecords": null}';
-        ELSE
-          PERFORM _flohsync.check_safeguards(v);
-          c.safeguards := c.safeguards || v;
-        END IF;
-    END CASE;
+    c := jsonb_populate_record(c, jsonb_build_object(k.attribute, k.value));
   END LOOP;
 
   IF _definition IS NOT NULL THEN
@@ -641,20 +798,15 @@ BEGIN
     c.retries := 0;
   END IF;
 
-  UPDATE flohsync.connector_sync_config x
-     SET enabled = c.enabled, strategy = c.strategy, cron_schedule = c.cron_schedule,
-         filter_rules = c.filter_rules, stale_retention = c.stale_retention,
-         attribute_mappings = c.attribute_mappings, user_match_strategy = c.user_match_strategy,
-         user_match_fallback_strategies = c.user_match_fallback_strategies,
-         issuer_source_path = c.issuer_source_path, post_sync_workflow_id = c.post_sync_workflow_id,
-         sync_trigger_mode = c.sync_trigger_mode, create_users = c.create_users,
-         deactivate_users = c.deactivate_users, create_user_defaults = c.create_user_defaults,
-         full_cron_schedule = c.full_cron_schedule, timezone = c.timezone, overlap = c.overlap,
-         hash_ignore = c.hash_ignore, safeguards = c.safeguards,
-         next_run_at = c.next_run_at, next_full_run_at = c.next_full_run_at,
-         retry_at = c.retry_at, retries = c.retries, schedule_error = NULL, updated_at = clock_timestamp()
-   WHERE x.id = c.id
-  RETURNING x.* INTO c;
+  EXECUTE format($sql$
+    UPDATE flohsync.connector_sync_config x
+       SET %s,
+           next_run_at = ($1).next_run_at, next_full_run_at = ($1).next_full_run_at, retry_at = ($1).retry_at,
+           retries = ($1).retries, schedule_error = NULL, updated_at = clock_timestamp()
+     WHERE x.id = ($1).id
+    RETURNING x.*$sql$,
+    (SELECT string_agg(format('%1$I = ($1).%1$I', k.attribute), ', ') FROM _flohsync.config_keys() k))
+    INTO c USING c;
   PERFORM _flohsync.wake();
   PERFORM _flohsync.remark(c);
   RETURN _flohsync.config_dto(c);

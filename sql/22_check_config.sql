@@ -81,8 +81,12 @@ BEGIN
   IF _c.create_user_defaults IS NOT NULL AND NOT _c.create_users THEN
     RETURN QUERY SELECT 'warning', 'createUserDefaults', 'no users are created: createUsers is false', 'Set createUsers to true.';
   END IF;
-  IF _c.issuer_source_path IS NOT NULL AND NOT 'email_and_issuer' = ANY (_flohsync.strategies(_c)) THEN
-    RETURN QUERY SELECT 'info', 'issuerSourcePath', 'no match strategy looks at the issuer', 'It is for strategy email_and_issuer.';
+  IF _c.issuer_source_path IS NOT NULL AND NOT EXISTS (
+       SELECT FROM _flohsync.match_strategies() s
+        WHERE s.by_issuer AND s.strategy = ANY (_flohsync.strategies(_c))) THEN
+    RETURN QUERY SELECT 'info', 'issuerSourcePath', 'no match strategy looks at the issuer',
+      (SELECT format('It is for strategy %s.', _flohsync.enumerated(array_agg(s.strategy)))
+         FROM _flohsync.match_strategies() s WHERE s.by_issuer);
   END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(_c.attribute_mappings) m WHERE coalesce(m ->> 'transform', '') <> '') THEN
     RETURN QUERY SELECT 'warning', 'attributeMappings', 'rules with a transform are skipped', NULL::text;

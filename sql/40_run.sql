@@ -295,23 +295,37 @@ END;
 COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
   'What pages fetched since a time, of runs after one, have seen, complete or not, made for ledger_has';
 
+-- Made from page_counters().
+DO $do$
+BEGIN
+  EXECUTE format($create$
+    CREATE FUNCTION _flohsync.page_sums(_runs bigint[],
+      OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+      SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0), jsonb_build_object(%s)
+        FROM flohsync.sync_run_page p WHERE p.run_id = ANY (_runs);
+    END $create$,
+    (SELECT string_agg(format('p.%I', c.counter), ' + ') FROM _flohsync.page_counters() c WHERE c.passed),
+    (SELECT string_agg(format('%1$L, coalesce(sum(p.%1$I), 0)', c.counter), ', ')
+       FROM _flohsync.page_counters() c WHERE c.in_stats));
+END
+$do$;
+COMMENT ON FUNCTION _flohsync.page_sums(bigint[]) IS
+  'Sums over the pages of some runs: pages, records, bytes, records that passed the filters, and what the stats of a run show';
+
 CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT pg_catalog.jsonb_build_object(
-      'added', coalesce(pg_catalog.sum(p.added), 0), 'updated', coalesce(pg_catalog.sum(p.updated), 0),
-      'staled', r.staled, 'unchanged', coalesce(pg_catalog.sum(p.unchanged), 0), 'removed', r.removed,
+  SELECT s.stats || pg_catalog.jsonb_build_object(
+      'staled', r.staled, 'removed', r.removed,
       'durationMs', coalesce(pg_catalog.round(extract(epoch FROM coalesce(r.finished_at, pg_catalog.clock_timestamp()) - r.started_at) * 1000), 0),
-      'pagesProcessed', pg_catalog.count(p.page), 'totalUpstreamRecords', coalesce(pg_catalog.sum(p.records), 0),
-      'restored', coalesce(pg_catalog.sum(p.restored), 0), 'filtered', coalesce(pg_catalog.sum(p.filtered), 0),
-      'errored', coalesce(pg_catalog.sum(p.errored), 0), 'ignored', coalesce(pg_catalog.sum(p.ignored), 0),
-      'duplicates', coalesce(pg_catalog.sum(p.duplicates), 0), 'truncated', coalesce(pg_catalog.sum(p.truncated), 0),
-      'bytes', coalesce(pg_catalog.sum(p.bytes), 0), 'complete', coalesce(r.complete, false))
+      'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete', coalesce(r.complete, false))
       || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('postSync', r.post_sync) END
-    FROM flohsync.sync_run r LEFT JOIN flohsync.sync_run_page p ON p.run_id = r.id
-   WHERE r.id = _run
-   GROUP BY r.id;
+    FROM flohsync.sync_run r CROSS JOIN LATERAL _flohsync.page_sums(ARRAY[r.id]) s
+   WHERE r.id = _run;
 END;
 COMMENT ON FUNCTION _flohsync.run_stats(bigint) IS 'Statistics of a run, summed from its pages';
 

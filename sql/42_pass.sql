@@ -80,16 +80,16 @@ BEGIN
 
   IF r.cancel_requested THEN
     problem := 'run was cancelled';
-    class := 'cancelled';
+    class := _flohsync.error_class('cancelled');
   ELSIF c.id IS NULL THEN
     problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
-    class := 'configuration';
+    class := _flohsync.error_class('configuration');
   ELSIF NOT d.enabled THEN
     problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
-    class := 'configuration';
+    class := _flohsync.error_class('configuration');
   ELSIF r.crashes >= 3 THEN
     problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
-    class := 'crash_loop';
+    class := _flohsync.error_class('crash_loop');
   END IF;
   strategy := coalesce(r.strategy, c.strategy, 'full');
   IF problem IS NOT NULL THEN
@@ -97,7 +97,7 @@ BEGIN
        SET started_at = coalesce(x.started_at, clock_timestamp()), crashes = r.crashes, crash_page = r.crash_page,
            strategy = coalesce(x.strategy, start_run.strategy)
      WHERE x.id = _run;
-    PERFORM _flohsync.finish_run(_run, CASE class WHEN 'cancelled' THEN class ELSE 'error' END,
+    PERFORM _flohsync.finish_run(_run, CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'error' END,
                                  false, problem, problem, class, NULL);
     outcome := 'refused';
     RETURN;
@@ -158,10 +158,10 @@ BEGIN
   SELECT l.page, l.next_cursor INTO p FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
   last_page := coalesce(p.page, 0);
   next_cursor := p.next_cursor;
-  SELECT coalesce(sum(l.added + l.updated + l.unchanged + l.restored + l.ignored), 0), coalesce(sum(l.records), 0),
-         coalesce(sum(l.unidentified), 0),
-         max(l.total_estimate)
-    INTO passed, received, unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
+  SELECT s.passed, s.records INTO passed, received
+    FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
+  SELECT coalesce(sum(l.unidentified), 0), max(l.total_estimate)
+    INTO unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
 
   SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL ORDER BY l.page LIMIT 1;
   SELECT coalesce(bool_or(l.unread), false) INTO unread FROM _flohsync.pass_pages(pass_id) l;
@@ -469,7 +469,9 @@ DECLARE
   read_on boolean := _status IN ('success', 'held') AND _watermark IS NOT NULL;
   retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
   again boolean;
+  class record; -- of the error
 BEGIN
+  SELECT e.* INTO class FROM _flohsync.error_classes() e WHERE e.class = _class;
   PERFORM _flohsync.lock_config(_run);
   SELECT l.page, l.next_cursor, l.link INTO last
     FROM flohsync.sync_run x, _flohsync.pass_pages(x.pass_id) l
@@ -482,7 +484,7 @@ BEGIN
          incomplete_reason = CASE WHEN NOT _complete THEN _reason END,
          error = _error, error_class = _class,
          -- a pass whose cursors went in circles, or that was stopped by hand, is not gone on with
-         cursor = CASE WHEN _status = 'error' AND _class NOT IN ('pagination_loop', 'configuration', 'crash_loop') THEN last.next_cursor END,
+         cursor = CASE WHEN _status = 'error' AND class.keeps_cursor THEN last.next_cursor END,
          pages = (SELECT count(*) FROM flohsync.sync_run_page p WHERE p.run_id = _run),
          pass_pages = coalesce(last.page, 0)
    WHERE x.id = _run AND x.status IN ('queued', 'running')
@@ -500,12 +502,12 @@ BEGIN
   END IF;
   -- A schedule's run is tried again three times, where a later try may go better.
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
-           AND _class IN ('network', 'timeout', 'tls', 'throttled', 'http_status', 'protocol', 'bad_answer', 'upstream', 'sql', 'database');
+           AND coalesce(class.retried_by_schedule, false);
   UPDATE flohsync.connector_sync_config c
      SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1 ELSE 0 END,
          retry_at = CASE WHEN again AND (r.trigger = 'schedule' OR c.retries + 1 < 3)
                          THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
-         parked = _status = 'error' AND _class = 'crash_loop',
+         parked = _status = 'error' AND _class = _flohsync.error_class('crash_loop'),
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
          -- What a full pass missed, no incremental one makes up for.
          last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') AND (r.strategy = 'full' OR c.full_incomplete_reason IS NULL)

@@ -85,7 +85,7 @@ COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync loo
 COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
 COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
 COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
-COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or again: to be looked at once more';
+COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or recheck: to be looked at once more';
 COMMENT ON COLUMN _flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
 
 CREATE TABLE _flohsync.departure (
@@ -120,10 +120,25 @@ COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address, as it is c
 COMMENT ON COLUMN _flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN _flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
-CREATE FUNCTION _flohsync.config_concerns_users(_c flohsync.connector_sync_config) RETURNS boolean
-LANGUAGE sql IMMUTABLE
-RETURN (_c).resource_type = 'user' OR (_c).create_users OR (_c).deactivate_users OR (_c).attribute_mappings IS NOT NULL
-  OR (_c).user_match_strategy <> 'email' OR (_c).user_match_fallback_strategies IS NOT NULL OR (_c).issuer_source_path IS NOT NULL;
+-- These two are made from config_keys().
+DO $do$
+BEGIN
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.config_concerns_users(_c flohsync.connector_sync_config) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN (_c).resource_type = 'user' OR %s$create$,
+    string_agg(format(CASE k.initial WHEN 'null' THEN '(_c).%I IS NOT NULL' ELSE '(_c).%I <> %L' END,
+                      k.attribute, k.initial #>> '{}'), ' OR '))
+    FROM _flohsync.config_keys() k WHERE k.matching);
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
+    string_agg(format('(_c).%I', k.attribute), ', '))
+    FROM _flohsync.config_keys() k WHERE k.matching);
+END
+$do$;
 COMMENT ON FUNCTION _flohsync.config_concerns_users(flohsync.connector_sync_config) IS
   'Whether the settings of a configuration are about users: type user, or any that maps, matches otherwise than by email, creates or deactivates';
 
@@ -132,8 +147,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF _c.resource_type = 'user' OR _c.create_users OR _c.deactivate_users OR _c.attribute_mappings IS NOT NULL
-     OR _c.user_match_strategy <> 'email' OR _c.user_match_fallback_strategies IS NOT NULL OR _c.issuer_source_path IS NOT NULL THEN
+  IF _flohsync.config_concerns_users(_c) THEN
     RETURN true;
   END IF;
   -- In the order of an index, and no EXISTS: that there is none is what a scan of the table finds out last.
@@ -147,11 +161,6 @@ $$;
 COMMENT ON FUNCTION _flohsync.matches_users(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
 
-CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-RETURN _flohsync.digest(pg_catalog.jsonb_build_array((_c).user_match_strategy, (_c).user_match_fallback_strategies, (_c).issuer_source_path,
-  (_c).attribute_mappings, (_c).create_users, (_c).deactivate_users)::text);
 COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
   'Of the settings of a configuration after whose change everybody is to be looked at again';
 
@@ -454,14 +463,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN string_agg(format(
-           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN _flohsync.app_user u ON %s', s.step,
-           CASE s.name
-             WHEN 'email' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
-             WHEN 'email_and_issuer' THEN '_flohsync.match_key(u.email) COLLATE "C" = r.email_key'
-                                          ' AND _flohsync.match_key(u.upstream_issuer) COLLATE "C" = r.issuer_key'
-             WHEN 'upstream_identity' THEN 'u.upstream_id COLLATE "C" = r.external_id'
-             WHEN 'external_id' THEN 'u.sub COLLATE "C" = r.external_id' END), ' UNION ALL ' ORDER BY s.step)
-    FROM unnest(_strategies) WITH ORDINALITY AS s(name, step);
+           'SELECT r.id, %s AS step, u.id AS user_id FROM rec r JOIN _flohsync.app_user u ON %s', s.step, m.condition),
+           ' UNION ALL ' ORDER BY s.step)
+    FROM unnest(_strategies) WITH ORDINALITY AS s(name, step)
+    JOIN _flohsync.match_strategies() m ON m.strategy = s.name;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';

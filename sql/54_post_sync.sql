@@ -179,7 +179,7 @@ BEGIN
   END IF;
   INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message)
   SELECT _run, CASE WHEN _run IS NULL THEN _c.connector_id END, CASE WHEN _run IS NULL THEN _c.resource_type END,
-         f.external_id, 'post_sync', format('%s: %s', _stage, f.message)
+         f.external_id, _flohsync.error_class('post_sync'), format('%s: %s', _stage, f.message)
     FROM unnest(_externals, _messages) WITH ORDINALITY AS f(external_id, message, position) ORDER BY f.position;
   RETURN (SELECT jsonb_agg(jsonb_build_object('stage', _stage, 'externalId', f.external_id, 'sqlstate', f.state, 'message', f.message) ORDER BY f.position)
             FROM unnest(_externals, _states, _messages) WITH ORDINALITY AS f(external_id, state, message, position) WHERE f.position <= 20);
@@ -393,7 +393,7 @@ BEGIN
        AND f.source IS NOT NULL AND f.source <> 'null'
   ), noted AS (
     INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, 'mapping', format('%%s: %%s', f.field, f.problem), _flohsync.clean(left(f.source::text, 1000))
+    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, _flohsync.error_class('mapping'), format('%%s: %%s', f.field, f.problem), _flohsync.clean(left(f.source::text, 1000))
       FROM field f WHERE f.problem IS NOT NULL AND coalesce($4::text, $6::text) IS NOT NULL
     RETURNING 1
   ), patch AS (
@@ -560,7 +560,8 @@ BEGIN
    WHERE u.id IS NULL AND m.id = u.match AND m.match_status <> 'create_pending' AND u.position <> ALL (untried);
   IF NOT _held THEN
     INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-    SELECT _run, _record.connector_id, _record.resource_type, f.external_id, 'create_user', coalesce(f.problem, 'no user was created'), jsonb_build_object('email', f.email)::text
+    SELECT _run, _record.connector_id, _record.resource_type, f.external_id, _flohsync.error_class('create_user'),
+           coalesce(f.problem, 'no user was created'), jsonb_build_object('email', f.email)::text
       FROM unnest(externals, emails, users, problems) WITH ORDINALITY AS f(external_id, email, user_id, problem, position)
      WHERE f.user_id IS NULL AND (_run IS NOT NULL OR _record.id IS NOT NULL) AND f.position <> ALL (untried || excused);
   END IF;
@@ -754,7 +755,8 @@ BEGIN
     RETURN '[]';
   END IF;
   INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message)
-  VALUES (_run, _record.connector_id, _record.resource_type, _record.external_id, 'post_sync', format('%s: %s', _stage, _message));
+  VALUES (_run, _record.connector_id, _record.resource_type, _record.external_id, _flohsync.error_class('post_sync'),
+          format('%s: %s', _stage, _message));
   RETURN jsonb_build_array(jsonb_build_object('stage', _stage, 'sqlstate', _state, 'message', _message));
 END
 $$;
@@ -998,7 +1000,7 @@ BEGIN
   DELETE FROM _flohsync.match_progress p
    USING flohsync.sync_run r JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
    WHERE r.id = _run AND p.config_id = c.id;
-  INSERT INTO flohsync.sync_error (run_id, error_class, message) VALUES (_run, 'post_sync', _message);
+  INSERT INTO flohsync.sync_error (run_id, error_class, message) VALUES (_run, _flohsync.error_class('post_sync'), _message);
   UPDATE flohsync.sync_run x
      SET post_sync = jsonb_build_object('errors', jsonb_build_array(jsonb_build_object('stage', 'post_sync', 'sqlstate', _state, 'message', _message)))
    WHERE x.id = _run;

@@ -186,16 +186,14 @@ BEGIN
   EXECUTE format($sql$
     WITH rec AS MATERIALIZED (%s), hits AS (%s)
     SELECT jsonb_agg(jsonb_build_object('strategy', s.name,
-             'key', CASE s.name WHEN 'email' THEN jsonb_build_object('email', r.email_key)
-                                WHEN 'email_and_issuer' THEN jsonb_build_object('email', r.email_key, 'issuer', r.issuer_key, 'issuerSourcePath', $5)
-                                WHEN 'upstream_identity' THEN jsonb_build_object('upstreamId', r.external_id)
-                                ELSE jsonb_build_object('sub', r.external_id) END,
+             'key', CASE s.name %s END,
              'hits', coalesce(h.users, '[]'), 'hitCount', coalesce(h.n, 0)) ORDER BY s.step)
       FROM rec r CROSS JOIN unnest($4) WITH ORDINALITY AS s(name, step)
       LEFT JOIN LATERAL (SELECT count(*) AS n, (jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'displayName', u.display_name,
                                   'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active) ORDER BY u.id)) AS users
                            FROM hits h JOIN _flohsync.app_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
-  $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names))
+  $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names),
+         (SELECT string_agg(format('WHEN %L THEN %s', m.strategy, m.key), ' ') FROM _flohsync.match_strategies() m))
   INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names, coalesce(c.issuer_source_path, 'attributes.identityIssuer');
 
   outcome := jsonb_build_object('status', 'unmatched', 'confidence', 'none', 'strategy', NULL, 'userId', NULL);

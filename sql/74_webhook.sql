@@ -281,7 +281,7 @@ BEGIN
     IF users <> '{}' THEN
       IF _flohsync.deactivation_limit_reached(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
-        VALUES (_x.connector_id, _x.resource_type, _x.external_id, 'safeguard',
+        VALUES (_x.connector_id, _x.resource_type, _x.external_id, _flohsync.error_class('safeguard'),
                 'the user was not deactivated: with him the webhooks of 24 hours would have deactivated more users than the safeguard allows; the next run decides');
         PERFORM _flohsync.note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
         removable := false;

@@ -43,7 +43,8 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || _flohsync.metric_label('status', s.status), coalesce((j.totals ->> s.status)::numeric, 0)
     FROM job j, pg_catalog.unnest(ARRAY['success', 'error', 'cancelled', 'held']) AS s(status)
   UNION ALL SELECT 'flohsync_records_total', j.labels || ',' || _flohsync.metric_label('outcome', s.outcome), coalesce((j.totals ->> s.outcome)::numeric, 0)
-    FROM job j, pg_catalog.unnest(ARRAY['added', 'updated', 'unchanged', 'restored', 'staled', 'removed', 'filtered', 'errored', 'ignored', 'duplicates']) AS s(outcome)
+    FROM job j, (SELECT c.counter FROM _flohsync.page_counters() c WHERE c.in_metrics
+                 UNION ALL SELECT o.name FROM (VALUES ('staled'), ('removed')) o(name)) AS s(outcome)
   UNION ALL SELECT 'flohsync_upstream_records_total', j.labels, coalesce((j.totals ->> 'totalUpstreamRecords')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_upstream_bytes_total', j.labels, coalesce((j.totals ->> 'bytes')::numeric, 0) FROM job j
   UNION ALL SELECT 'flohsync_users_total', j.labels || ',' || _flohsync.metric_label('action', s.action), coalesce((j.totals ->> s.key)::numeric, 0)

@@ -35,6 +35,8 @@ db_lock_key(const char *text)
 	return hash_bytes_extended((const unsigned char *) text, strlen(text), 0);
 }
 
+#define LOCK_NAME(id, name) {name, DB_LOCK_##id},
+
 /* db_lock_by_name finds those that SQL may ask for by name. */
 bool
 db_lock_by_name(const char *name, DbLock *lock)
@@ -43,10 +45,7 @@ db_lock_by_name(const char *name, DbLock *lock)
 	{
 		const char *name;
 		DbLock		lock;
-	}			names[] = {
-		{"connector", DB_LOCK_CONNECTOR}, {"queue", DB_LOCK_QUEUE}, {"matching", DB_LOCK_MATCHING},
-		{"user changes", DB_LOCK_USER_CHANGES}, {"address", DB_LOCK_ADDRESS},
-	};
+	}			names[] = {DB_LOCKS_OF_SQL(LOCK_NAME)};
 
 	for (size_t i = 0; i < lengthof(names); i++)
 		if (strcmp(names[i].name, name) == 0)

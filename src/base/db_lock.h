@@ -47,6 +47,14 @@ typedef enum DbLock
 	DB_LOCK_ADDRESS = 0x7112,
 } DbLock;
 
+/* Those that SQL takes, and what they are called there: X(id, name). */
+#define DB_LOCKS_OF_SQL(X) \
+	X(CONNECTOR, "connector") \
+	X(QUEUE, "queue") \
+	X(MATCHING, "matching") \
+	X(USER_CHANGES, "user changes") \
+	X(ADDRESS, "address")
+
 /* Keys of DB_LOCK_CACHE. */
 #define CACHE_LOCK_STATE	0	/* which Redis it is in: shared for who goes by it; who changes it only tries (outbox.c) */
 #define CACHE_LOCK_AT_WORK	1	/* held by the session that delivers invalidations (worker_cache.c) */

@@ -41,6 +41,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/uuid.h"
 
 #include "base/flohsync.h"
 #include "base/guc.h"
@@ -59,6 +60,24 @@
 #define CACHE_KEEP_NODES	(16 * 1024)
 #define POLL_FIRST_MS		5
 #define POLL_LAST_MS		50
+
+/* cache_key_text is what Redis knows a record by. */
+char *
+cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id, size_t *len)
+{
+	Datum		id = DirectFunctionCall1(uuid_out, UUIDPGetDatum(connector));
+	StringInfoData out;
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, "cr:");
+	appendStringInfoString(&out, DatumGetCString(id));
+	appendStringInfoChar(&out, ':');
+	appendBinaryStringInfo(&out, VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
+	appendStringInfoChar(&out, ':');
+	appendBinaryStringInfo(&out, VARDATA_ANY(external_id), VARSIZE_ANY_EXHDR(external_id));
+	*len = out.len;
+	return out.data;
+}
 
 /* KEYS[1]; ARGV: placeholder or head of a value, value, ms */
 static Script script_store = {

@@ -7,6 +7,7 @@
 
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 
 #include "net/redis.h"
 #include "record/outbox.h"
@@ -45,6 +46,8 @@ typedef struct CacheLease
 	char		value[1 + CACHE_TOKEN_BYTES];
 } CacheLease;
 
+extern char *cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id,
+							size_t *len);
 extern CacheState cache_enter(const CacheKey *key, OutboxView *view);
 extern CacheResult cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease);
 extern bool cache_may_store(void);

@@ -19,6 +19,7 @@
 #include "base/db.h"
 #include "base/db_lock.h"
 #include "base/wait.h"
+#include "cache/cache.h"
 #include "record/outbox.h"
 #include "shared/cache.h"
 
@@ -94,8 +95,7 @@ void
 outbox_batch(OutboxBatch *batch, int limit, MemoryContext context)
 {
 	static DbQuery query = {
-		"select o.connector_id, o.resource_type::pg_catalog.text, o.external_id::pg_catalog.text, o.seq,"
-		" 'cr:' || o.connector_id || ':' || o.resource_type || ':' || o.external_id"
+		"select o.connector_id, o.resource_type::pg_catalog.text, o.external_id::pg_catalog.text, o.seq"
 		" from _flohsync.cache_outbox o where o.external_id <> '' limit $1",
 		1, {INT8OID}
 	};
@@ -116,8 +116,8 @@ outbox_batch(OutboxBatch *batch, int limit, MemoryContext context)
 
 		for (int c = 0; c < 4; c++)
 			columns[c][i] = db_value(i, c + 1, &isnull);
-		batch->keys[i] = db_text(i, 5);
-		batch->key_len[i] = strlen(batch->keys[i]);
+		batch->keys[i] = cache_key_text(DatumGetUUIDP(columns[0][i]), DatumGetTextPP(columns[1][i]),
+										DatumGetTextPP(columns[2][i]), &batch->key_len[i]);
 	}
 	batch->connectors = PointerGetDatum(construct_array(columns[0], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	batch->types = PointerGetDatum(construct_array(columns[1], n, TEXTOID, -1, false, TYPALIGN_INT));

@@ -79,7 +79,6 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 	text	   *connector = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	text	   *type = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	text	   *id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
-	StringInfoData out;
 
 	key->name = PointerGetDatum(connector);
 	key->writes = shmem_cache_writes();
@@ -95,15 +94,7 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 		ask_sql(fcinfo, &check_id, 2, NULL);
 	key->type = PointerGetDatum(type);
 	key->external_id = PointerGetDatum(id);
-	initStringInfo(&out);
-	appendStringInfoString(&out, "cr:");
-	appendStringInfoString(&out, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector))));
-	appendStringInfoChar(&out, ':');
-	appendBinaryStringInfo(&out, VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
-	appendStringInfoChar(&out, ':');
-	appendBinaryStringInfo(&out, VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id));
-	key->text = out.data;
-	key->len = out.len;
+	key->text = cache_key_text(&key->connector, type, id, &key->len);
 }
 
 /*

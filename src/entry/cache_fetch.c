@@ -120,13 +120,13 @@ fetch_to_jsonb(PageParser *parser, const Record *record)
 
 /* The problem is fit to be told, or ours. */
 static void
-fetch_failed(const CacheKey *key, const char *error_class, const char *problem)
+fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 			 errmsg("could not fetch %s \"%s\": %s", clean(TextDatumGetCString(key->type)), clean(TextDatumGetCString(key->external_id)),
 					clean(problem)),
-			 error_class ? errdetail("Error class: %s.", error_class) : 0));
+			 error_class ? errdetail("Error class: %s.", error_class_name(error_class)) : 0));
 }
 
 /* The record in an upstream's answer; NULL: the upstream has none. */
@@ -146,7 +146,7 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 		return NULL;
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
-		fetch_failed(key, "protocol", "upstream answered with another record");
+		fetch_failed(key, ERRCLASS_PROTOCOL, "upstream answered with another record");
 	return fetch_to_jsonb(parser, &page.records[i]);
 }
 
@@ -166,7 +166,7 @@ fetch_from_upstream(const CacheKey *key, Jsonb **value)
 	found = source_read_spec(connector, TextDatumGetCString(key->type), &spec, context);
 	SPI_finish();
 	if (!found)
-		fetch_failed(key, NULL, "the connector does not exist any more");
+		fetch_failed(key, ERRCLASS_NONE, "the connector does not exist any more");
 	spec.page_size = 1;
 	spec.in_transaction = true;
 	PG_TRY();

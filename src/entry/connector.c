@@ -155,7 +155,8 @@ test_faults(const Source *source, const UpstreamPage *page, StringInfo out)
 	{
 		const RecordFault *fault = &page->faults[i];
 
-		appendStringInfo(out, "%s{\"class\": \"%s\", \"message\": ", i ? ", " : "", fault->error_class);
+		appendStringInfo(out, "%s{\"class\": \"%s\", \"message\": ", i ? ", " : "",
+						 error_class_name(fault->error_class));
 		escape_json(out, source_told(source, fault->message, strlen(fault->message), CLEAN_MAX));
 		test_text(source, out, "externalId", fault->external_id);
 		test_text(source, out, "begins", (Slice) {fault->payload.data, Min(fault->payload.len, TEST_PAYLOAD_BYTES)});
@@ -175,7 +176,7 @@ test_type(Source *source, StringInfo out)
 
 	source_ask(source, NULL);
 	source_answer(source, &answer);
-	if (answer.error_class == NULL)
+	if (answer.error_class == ERRCLASS_NONE)
 		source_read(source, parser, &answer, &page);
 	if (answer.error_class)
 	{

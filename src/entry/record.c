@@ -99,7 +99,7 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("record cannot be stored: %s", page.faults[0].message),
-				 errdetail("Error class: %s.", page.faults[0].error_class)));
+				 errdetail("Error class: %s.", error_class_name(page.faults[0].error_class))));
 	record_apply(&scope, &page, &counts, &outcome);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(outcome_names[outcome]));
@@ -124,7 +124,8 @@ record_report_faults(StringInfo out, const UpstreamPage *page)
 		}
 		else
 			appendStringInfoString(out, "null");
-		appendStringInfo(out, ", \"class\": \"%s\", \"message\": ", fault->error_class);
+		appendStringInfo(out, ", \"class\": \"%s\", \"message\": ",
+						 error_class_name(fault->error_class));
 		escape_json(out, fault->message);
 		appendStringInfoChar(out, '}');
 	}

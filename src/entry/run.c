@@ -25,6 +25,7 @@
 #include "base/clean.h"
 #include "base/db.h"
 #include "base/db_lock.h"
+#include "base/error_class.h"
 #include "base/guc.h"
 #include "base/memory_page.h"
 #include "base/table_check.h"
@@ -243,7 +244,7 @@ sync_raise(int64 run, const RunState *state)
 				 strcmp(state->status, "held") == 0 ?
 				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
 				 state->error_class ? errdetail("Error class: %s.", state->error_class) : 0,
-				 state->error_class && strcmp(state->error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
+				 state->error_class && strcmp(state->error_class, error_class_name(ERRCLASS_PAGE_MEMORY)) == 0 ? errhint("%s", memory_hint()) : 0));
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "lib/stringinfo.h"
 
 #ifndef FLOHSYNC_STANDALONE
+#include "base/error_class.h"
 #include "base/memory_page.h"
 #endif
 
@@ -63,8 +64,7 @@ extern void http_start(HttpClient *client, const HttpRequest *request);
 extern void http_finish(HttpClient *client, HttpResponse *response);
 extern char *http_header(HttpClient *client, const char *name, int index);
 
-extern const char *http_failure_class(HttpFailure failure);
-extern bool http_failure_passes(HttpFailure failure);
+extern ErrorClass http_failure_class(HttpFailure failure);
 extern int64 http_retry_after_ms(const char *header, time_t now);
 
 /* http_url.c */

@@ -97,23 +97,21 @@ http_classify(HttpClient *client, CURLcode rc)
 }
 
 /* http_failure_class is the error class that a run gets from a failure. */
-const char *
+ErrorClass
 http_failure_class(HttpFailure failure)
 {
-	static const char *const classes[] = {
-		[HTTP_NETWORK] = "network", [HTTP_TIMEOUT] = "timeout", [HTTP_PROTOCOL] = "protocol", [HTTP_TLS] = "tls",
-		[HTTP_BLOCKED] = "blocked_address", [HTTP_TOO_LARGE] = "too_large", [HTTP_REDIRECT] = "http_status",
-		[HTTP_BAD_URL] = "configuration",
+	static const ErrorClass classes[] = {
+		[HTTP_NETWORK] = ERRCLASS_NETWORK,
+		[HTTP_TIMEOUT] = ERRCLASS_TIMEOUT,
+		[HTTP_PROTOCOL] = ERRCLASS_PROTOCOL,
+		[HTTP_TLS] = ERRCLASS_TLS,
+		[HTTP_BLOCKED] = ERRCLASS_BLOCKED_ADDRESS,
+		[HTTP_TOO_LARGE] = ERRCLASS_TOO_LARGE,
+		[HTTP_REDIRECT] = ERRCLASS_HTTP_STATUS,
+		[HTTP_BAD_URL] = ERRCLASS_CONFIGURATION,
 	};
 
 	return classes[failure];
-}
-
-/* http_failure_passes: may the same request fare better a moment later? */
-bool
-http_failure_passes(HttpFailure failure)
-{
-	return failure == HTTP_NETWORK || failure == HTTP_TIMEOUT || failure == HTTP_PROTOCOL;
 }
 
 /* Sends the request again, to an address, within the time that it has; false: that could not be done. */

@@ -59,7 +59,7 @@ static void
 page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
 	Record		record;
-	const char *error_class;
+	ErrorClass	error_class;
 	bool		truncated;
 
 	error_class = page_check_record(parser, found, &record, &truncated);
@@ -67,7 +67,7 @@ page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found
 	if (record.external_id.data == NULL)
 	{
 		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
-					   error_class, page_class_message(error_class));
+					   error_class, NULL);
 		return;
 	}
 	page->gone++;
@@ -165,7 +165,7 @@ page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
 	CHECK_FOR_INTERRUPTS();
 	if (found->json->nodes[found->record].type != JSON_OBJECT)
 		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
-					   "record_type", page_class_message("record_type"));
+					   ERRCLASS_RECORD_TYPE, NULL);
 	else if (found->gone)
 		page_mapped_gone(parser, page, found, position);
 	else

@@ -178,7 +178,7 @@ page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 po
 	if (parser->json->nodes[index].type != JSON_OBJECT)
 	{
 		page_set_aside(parser, page, parser->json, index, position, (Slice) {NULL, 0},
-					   "record_type", page_class_message("record_type"));
+					   ERRCLASS_RECORD_TYPE, NULL);
 		return;
 	}
 	page_find_members(parser, index, &found);
@@ -246,9 +246,9 @@ page_read_deleted(PageParser *parser, UpstreamPage *page, uint32 list)
 	for (uint32 i = nodes[list].child; i != 0; i = nodes[i].next)
 	{
 		Slice		id;
-		const char *error_class = page_id(parser, parser->json, i, &id);
+		ErrorClass	error_class = page_id(parser, parser->json, i, &id);
 
-		if (error_class == NULL)
+		if (error_class == ERRCLASS_NONE)
 			parser->deleted[page->ndeleted++] = id;
 		else
 			page_set_aside(parser, page, parser->json, i, position, (Slice) {NULL, 0}, error_class,
@@ -385,7 +385,7 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 	(void) json_weight(parser->json, record, &depth);
 	if (depth > FLOHSYNC_MAX_NESTING)
 		page_set_aside(parser, page, parser->json, record, 0, (Slice) {NULL, 0},
-					   "nesting_too_deep", page_class_message("nesting_too_deep"));
+					   ERRCLASS_NESTING_TOO_DEEP, NULL);
 	else
 		page_read_record(parser, page, record, 0);
 	page_sort_records(parser, page);
@@ -577,7 +577,7 @@ page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visito
 
 		if (nodes[i].type == JSON_OBJECT)
 		{
-			if (page_id(parser, json, json_member(json, i, "id", 2), &id) != NULL)
+			if (page_id(parser, json, json_member(json, i, "id", 2), &id) != ERRCLASS_NONE)
 				page_id(parser, json, json_member(json, i, "externalId", 10), &id);
 		}
 		else

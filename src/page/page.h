@@ -6,6 +6,7 @@
 #define FLOHSYNC_PAGE_H
 
 #include "base/bytes.h"
+#include "base/error_class.h"
 #include "base/flohsync.h"
 #include "json/canonical.h"
 #include "json/json.h"
@@ -32,7 +33,7 @@ typedef struct Record
 typedef struct RecordFault
 {
 	Slice		external_id;	/* NULL data when there is no usable one */
-	const char *error_class;	/* a static string, e.g. "external_id_missing" */
+	ErrorClass	error_class;
 	const char *message;
 	Slice		payload;		/* the record's own bytes, valid UTF-8 or not, uncut */
 	uint32		position;
@@ -116,7 +117,7 @@ extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
 							   UpstreamPage *page, const char **problem);
 
 /* page_fault sets one more record of a page aside, which came in another way; payload is what there is of it. */
-extern void page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char *error_class, Slice payload);
+extern void page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, ErrorClass error_class, Slice payload);
 
 /* page_settle gives back what only the reading needed: what a page says stays. */
 extern void page_settle(PageParser *parser);

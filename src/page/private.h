@@ -94,11 +94,10 @@ extern bool page_begin(PageParser *parser, const char *body, size_t len, uint32 
 					   UpstreamPage *page, const char **problem);
 
 /* page/record.c */
-extern const char *page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id);
-extern const char *page_class_message(const char *error_class);
+extern ErrorClass page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id);
 extern void page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index, uint32 position,
-						   Slice external_id, const char *error_class, const char *message);
-extern const char *page_check_record(PageParser *parser, const PageMapped *found, Record *record, bool *truncated);
+						   Slice external_id, ErrorClass error_class, const char *message);
+extern ErrorClass page_check_record(PageParser *parser, const PageMapped *found, Record *record, bool *truncated);
 extern void page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position);
 
 #endif							/* FLOHSYNC_PAGE_PRIVATE_H */

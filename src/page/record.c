@@ -28,8 +28,8 @@ page_clip(Slice text, int max)
 	return text.len;
 }
 
-/* An id is a text or an integer.  Returns NULL, or the error class when it is of no use. */
-const char *
+/* An id is a text or an integer.  Returns the error class when it is of no use. */
+ErrorClass
 page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 {
 	const JsonNode *node = &json->nodes[index];
@@ -37,14 +37,14 @@ page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 
 	*id = (Slice) {NULL, 0};
 	if (index == 0 || node->type == JSON_NULL)
-		return "external_id_missing";
+		return ERRCLASS_EXTERNAL_ID_MISSING;
 	if (node->type == JSON_STRING)
 	{
 		if (node->flags & JSON_F_BAD_ESCAPE)
-			return "invalid_unicode";
+			return ERRCLASS_INVALID_UNICODE;
 		text = page_text(parser, json, node);
 		if (text.len == 0)
-			return "external_id_empty";
+			return ERRCLASS_EXTERNAL_ID_EMPTY;
 	}
 	else if (json_is_integer(json, node))
 	{
@@ -53,17 +53,17 @@ page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 			text = (Slice) {text.data + 1, 1};
 	}
 	else
-		return "external_id_type";
+		return ERRCLASS_EXTERNAL_ID_TYPE;
 	if (!page_node_is_utf8(parser, json, node))
-		return "invalid_utf8";
+		return ERRCLASS_INVALID_UTF8;
 	if (page_clip(text, MAX_ID_CHARS) < text.len)
-		return "external_id_too_long";
+		return ERRCLASS_EXTERNAL_ID_TOO_LONG;
 	*id = text;
-	return NULL;
+	return ERRCLASS_NONE;
 }
 
 /* Which of the two faults behind JSON_F_BAD_ESCAPE a record has. */
-static const char *
+static ErrorClass
 page_escape_class(Slice raw)
 {
 	for (int i = 0; i + 1 < raw.len; i++)
@@ -71,58 +71,29 @@ page_escape_class(Slice raw)
 		if (raw.data[i] != '\\')
 			continue;
 		if (raw.len - i >= 6 && memcmp(raw.data + i + 1, "u0000", 5) == 0)
-			return "nul_character";
+			return ERRCLASS_NUL_CHARACTER;
 		i++;
 	}
-	return "invalid_unicode";
+	return ERRCLASS_INVALID_UNICODE;
 }
 
-const char *
-page_class_message(const char *error_class)
-{
-	static const char *const messages[][2] = {
-		{"external_id_missing", "externalId is missing"},
-		{"external_id_empty", "externalId is empty"},
-		{"external_id_too_long", "externalId is longer than 255 characters"},
-		{"external_id_type", "externalId is neither a text nor an integer"},
-		{"display_name_type", "displayName is not a text"},
-		{"email_type", "email is not a text"},
-		{"email_too_long", "email is longer than 255 characters"},
-		{"attributes_type", "attributes is not an object"},
-		{"record_type", "the record is not an object"},
-		{"nul_character", "a string holds the character U+0000"},
-		{"invalid_unicode", "a string holds half of a surrogate pair"},
-		{"invalid_utf8", "the record is not valid UTF-8"},
-		{"nesting_too_deep", "values are nested more than 64 levels deep"},
-		{"number_out_of_range", "a number has more than 4000 characters or an exponent over 400"},
-		{"record_too_large", "the record is larger than 8 MB, or is with its numbers written out"},
-		{"too_many_values", "the record has so many values that storing it would take more than half of flohsync.page_memory"},
-	};
-
-	for (size_t i = 0; i < lengthof(messages); i++)
-	{
-		if (strcmp(messages[i][0], error_class) == 0)
-			return messages[i][1];
-	}
-	return error_class;
-}
-
+/* Without a message the record gets that of the class. */
 void
 page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index, uint32 position,
-			   Slice external_id, const char *error_class, const char *message)
+			   Slice external_id, ErrorClass error_class, const char *message)
 {
 	RecordFault *fault = &parser->faults[page->nfaults++];
 
 	fault->external_id = external_id;
 	fault->error_class = error_class;
-	fault->message = message;
+	fault->message = message ? message : error_class_entries[error_class].meaning;
 	fault->payload = page_raw(json, &json->nodes[index]);
 	fault->position = position;
 }
 
 /* Like page_reserve, but what is in it stays. */
 void
-page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char *error_class, Slice payload)
+page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, ErrorClass error_class, Slice payload)
 {
 	if (page->nfaults == parser->faults_size)
 	{
@@ -134,7 +105,7 @@ page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, const char
 		page->faults = parser->faults;
 	}
 	page->faults[page->nfaults++] = (RecordFault) {
-		external_id, error_class, page_class_message(error_class), payload, page->received++
+		external_id, error_class, error_class_entries[error_class].meaning, payload, page->received++
 	};
 }
 
@@ -160,7 +131,7 @@ page_may_store(const JsonParser *json, uint32 node)
 }
 
 /* An id with what stands before it. */
-static const char *
+static ErrorClass
 page_prefix_id(PageParser *parser, Slice prefix, Slice *id)
 {
 	char	   *whole = canonical_arena_alloc(&parser->texts, prefix.len + id->len + 1);
@@ -169,41 +140,41 @@ page_prefix_id(PageParser *parser, Slice prefix, Slice *id)
 	memcpy(whole + prefix.len, id->data, id->len);
 	*id = (Slice) {whole, prefix.len + id->len};
 	if (page_clip(*id, MAX_ID_CHARS) == id->len)
-		return NULL;
+		return ERRCLASS_NONE;
 	*id = (Slice) {NULL, 0};
-	return "external_id_too_long";
+	return ERRCLASS_EXTERNAL_ID_TOO_LONG;
 }
 
 /* Fills a record but for its hash; returns NULL or an error class. */
-const char *
+ErrorClass
 page_check_record(PageParser *parser, const PageMapped *found, Record *record, bool *truncated)
 {
 	const JsonNode *node = &found->json->nodes[found->record];
 	const JsonNode *value;
-	const char *error_class;
+	ErrorClass	error_class;
 	size_t		weight;
 	int			kept;
 
 	/* First, because it tells which stored row the entry is about. */
 	error_class = page_id(parser, found->external_id.json, found->external_id.node, &record->external_id);
-	if (found->id_prefix.data != NULL && error_class == NULL)
+	if (found->id_prefix.data != NULL && error_class == ERRCLASS_NONE)
 		error_class = page_prefix_id(parser, found->id_prefix, &record->external_id);
 
 	if (unlikely(node->end - node->start > FLOHSYNC_MAX_RECORD_BYTES))
-		return "record_too_large";
+		return ERRCLASS_RECORD_TOO_LARGE;
 	if (unlikely(!page_node_is_utf8(parser, found->json, node)))
-		return "invalid_utf8";
+		return ERRCLASS_INVALID_UTF8;
 	if (unlikely(node->flags & JSON_F_BAD))
 	{
 		if (node->flags & JSON_F_BAD_DEPTH)
-			return "nesting_too_deep";
+			return ERRCLASS_NESTING_TOO_DEEP;
 		if (node->flags & JSON_F_BAD_ESCAPE)
 			return page_escape_class(page_raw(found->json, node));
-		return "number_out_of_range";
+		return ERRCLASS_NUMBER_OUT_OF_RANGE;
 	}
 	if (unlikely(page_is_heavy(found->json, found->record, &weight)))
-		return "too_many_values";
-	if (error_class != NULL)
+		return ERRCLASS_TOO_MANY_VALUES;
+	if (error_class != ERRCLASS_NONE)
 		return error_class;
 
 	record->display_name = (Slice) {NULL, 0};
@@ -212,7 +183,7 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	if (found->display_name.node != 0 && value->type != JSON_NULL)
 	{
 		if (value->type != JSON_STRING)
-			return "display_name_type";
+			return ERRCLASS_DISPLAY_NAME_TYPE;
 		record->display_name = page_text(parser, found->display_name.json, value);
 		kept = page_clip(record->display_name, FLOHSYNC_MAX_NAME_CHARS);
 		*truncated = kept < record->display_name.len;
@@ -224,10 +195,10 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	if (found->email.node != 0 && value->type != JSON_NULL)
 	{
 		if (value->type != JSON_STRING)
-			return "email_type";
+			return ERRCLASS_EMAIL_TYPE;
 		record->email = page_text(parser, found->email.json, value);
 		if (page_clip(record->email, MAX_EMAIL_CHARS) < record->email.len)
-			return "email_too_long";
+			return ERRCLASS_EMAIL_TOO_LONG;
 	}
 
 	record->attributes = (Slice) {NULL, 0};
@@ -236,17 +207,17 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	if (found->attributes.node != 0 && value->type != JSON_NULL)
 	{
 		if (value->type != JSON_OBJECT)
-			return "attributes_type";
+			return ERRCLASS_ATTRIBUTES_TYPE;
 		/* Of another tree: what is not in it would not be hashed. */
 		if (value->flags & JSON_F_BAD_DEPTH)
-			return "nesting_too_deep";
+			return ERRCLASS_NESTING_TOO_DEEP;
 		if (found->attributes.json != found->json && page_is_heavy(found->attributes.json, found->attributes.node, &weight))
-			return "too_many_values";
+			return ERRCLASS_TOO_MANY_VALUES;
 		parser->heaviest = Max(parser->heaviest, weight);
 		record->attributes = page_raw(found->attributes.json, value);
 		record->attributes_node = found->attributes.node;
 	}
-	return NULL;
+	return ERRCLASS_NONE;
 }
 
 /* Returns false when written out in full the record is far larger than a record may be. */
@@ -279,16 +250,16 @@ void
 page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
 	Record	   *record = &parser->records[page->nrecords];
-	const char *error_class;
+	ErrorClass	error_class;
 	bool		truncated;
 
 	error_class = page_check_record(parser, found, record, &truncated);
-	if (error_class == NULL && unlikely(!page_hash_record(parser, found->attributes.json, record)))
-		error_class = "record_too_large";
-	if (unlikely(error_class != NULL))
+	if (error_class == ERRCLASS_NONE && unlikely(!page_hash_record(parser, found->attributes.json, record)))
+		error_class = ERRCLASS_RECORD_TOO_LARGE;
+	if (unlikely(error_class != ERRCLASS_NONE))
 	{
 		page_set_aside(parser, page, found->json, found->record, position, record->external_id,
-					   error_class, page_class_message(error_class));
+					   error_class, NULL);
 		return;
 	}
 	/* The node is of use as long as its tree is. */

@@ -12,19 +12,33 @@
 #include "page/filter.h"
 #include "page/page.h"
 
+/*
+ * What is counted of each page: the only list.  The struct, the ledger's insert
+ * (run/pages.c), a run's statistics and the metrics are made from it; SQL reads
+ * it as _flohsync.page_counters().  Each has a column of its name in
+ * flohsync.sync_run_page.
+ * X(name, counts towards maxRecords, in a run's stats, in the metrics, comment of the column)
+ */
+#define PAGE_COUNTERS(X) \
+	X(added, true, true, true, "New records") \
+	X(updated, true, true, true, "Changed records") \
+	X(unchanged, true, true, true, "Records as stored") \
+	X(restored, true, true, true, "Stale records that are back") \
+	X(filtered, false, true, true, "Records out of scope") \
+	X(errored, false, true, true, "Records set aside (see sync_error)") \
+	X(ignored, true, true, true, "Records older than what is stored") \
+	X(duplicates, false, true, true, "Records whose id came again on the page") \
+	X(truncated, false, true, false, "Display names cut to 255 characters") \
+	X(unidentified, false, false, false, "Records set aside whose id could not be read")
+
+#define PAGE_COUNTER_MEMBER(name, ...) int name;
+
 typedef struct PageCounts
 {
-	int			added;
-	int			updated;
-	int			unchanged;
-	int			restored;
-	int			filtered;
-	int			errored;
-	int			ignored;
-	int			duplicates;
-	int			truncated;
-	int			unidentified;
+	PAGE_COUNTERS(PAGE_COUNTER_MEMBER)
 } PageCounts;
+
+#undef PAGE_COUNTER_MEMBER
 
 /* Records that were added, updated and restored, in this order. */
 typedef struct ApplyChanges

@@ -34,8 +34,8 @@ faults_note(const RecordFault *faults, int n, Datum v[8], const char nulls[8])
 
 		if (f->external_id.data)
 			columns[0][i].data = clean_id(f->external_id.data, f->external_id.len, RECORD_FAULT_BYTES, &columns[0][i].len);
-		columns[1][i].data = f->error_class;
-		columns[1][i].len = strlen(f->error_class);
+		columns[1][i].data = error_class_name(f->error_class);
+		columns[1][i].len = strlen(columns[1][i].data);
 		columns[2][i].data = f->message;
 		columns[2][i].len = strlen(f->message);
 		columns[3][i].data = clean_json(f->payload.data, f->payload.len, RECORD_FAULT_BYTES);

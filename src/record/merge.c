@@ -313,7 +313,8 @@ merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 		appendStringInfoChar(&attributes, '}');
 		if (known_only && !s->there)
 			unknown[nunknown++] = (RecordFault) {
-				id->external_id, "partial_unknown", "what has changed of a record came, and the record is not stored here",
+				id->external_id, ERRCLASS_PARTIAL_UNKNOWN,
+				error_class_entries[ERRCLASS_PARTIAL_UNKNOWN].meaning,
 				{pnstrdup(attributes.data, attributes.len), attributes.len}, id->position
 			};
 		else

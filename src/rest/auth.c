@@ -242,7 +242,7 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		return NULL;
 	if (!crypto_algorithm(auth->alg, &algorithm))
 	{
-		rest_problem(state, "configuration", "the algorithm \"%s\" is not known", auth->alg);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the algorithm \"%s\" is not known", auth->alg);
 		return NULL;
 	}
 	initStringInfo(&header);
@@ -271,7 +271,7 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 	crypto_wipe(key, strlen(key));
 	if (problem)
 	{
-		rest_problem(state, "configuration", "the private key cannot be used: %s", problem);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the private key cannot be used: %s", problem);
 		return NULL;
 	}
 	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
@@ -520,17 +520,17 @@ auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 	static const char none[] = "the token endpoint's answer holds no token at";
 
 	if (error)
-		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: %s", none, path, error);
 	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
-		source_fail(state->source, answer, "auth", "%s %s, but %s", none, path, auth_members(json));
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s, but %s", none, path, auth_members(json));
 	else if (json)
-		source_fail(state->source, answer, "auth", "%s %s", none, path);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s", none, path);
 	else
-		source_fail(state->source, answer, "auth", "%s %s: it is not JSON", none, path);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: it is not JSON", none, path);
 	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
 		source_show(state->source, answer);
 	else if (json == NULL && answer->content_type[0] != '\0')
-		source_fail(state->source, answer, "auth", "%s, but %s", answer->message, answer->content_type);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s, but %s", answer->message, answer->content_type);
 }
 
 /* There is no token because of what was answered: notes the problem; false. */
@@ -565,7 +565,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	}
 	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
 	{
-		rest_problem(state, "too_large", "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		rest_problem(state, ERRCLASS_TOO_LARGE, "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
 		crypto_wipe(token, strlen(token));
 		return false;
 	}
@@ -584,7 +584,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		return true;
 	}
 	if (!fit)
-		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+		source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
@@ -592,7 +592,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	/* Cut, or of somebody else who listens there at the moment. */
 	if (good && json == NULL)
 	{
-		answer->error_class = "bad_answer";
+		answer->error_class = ERRCLASS_BAD_ANSWER;
 		answer->retryable = true;
 	}
 	return auth_failed(state, answer);
@@ -662,7 +662,7 @@ auth_get_token(RestState *state)
 	if (refused)
 	{
 		shmem_token_unclaim();
-		rest_problem(state, "configuration", "%s", refused);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "%s", refused);
 		return false;
 	}
 	if (headers[1])
@@ -747,7 +747,7 @@ auth_header(RestState *state, char **header, char *line)
 	for (const unsigned char *p = (unsigned char *) line; *p; p++)
 		if (*p < ' ' || *p == 0x7f)
 		{
-			rest_problem(state, "configuration", "a credential of the connector holds control characters");
+			rest_problem(state, ERRCLASS_CONFIGURATION, "a credential of the connector holds control characters");
 			return false;
 		}
 	*header = line;

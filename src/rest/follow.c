@@ -75,7 +75,7 @@ follow_is_allowed(const RestDefinition *d, const HttpOrigin *origin, const char 
  * when it is none or leads to another server than the credentials are for.
  */
 char *
-rest_follow(RestState *state, const char *reference, const char **error_class)
+rest_follow(RestState *state, const char *reference, ErrorClass *error_class)
 {
 	const RestDefinition *d = state->def;
 	size_t		len = strlen(reference);
@@ -88,11 +88,11 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 		len = strlen(url);
 	if (len > FLOHSYNC_MAX_LINK_BYTES)
 	{
-		*error_class = "too_large";
+		*error_class = ERRCLASS_TOO_LARGE;
 		rest_problem(state, *error_class, "the upstream's link to the next page has %zu bytes, more than %d", len, FLOHSYNC_MAX_LINK_BYTES);
 		return NULL;
 	}
-	*error_class = "bad_answer";
+	*error_class = ERRCLASS_BAD_ANSWER;
 	/* It is stored, so it must be valid text. */
 	if (url == NULL || !http_url_origin(url, &origin) ||
 		pg_encoding_verifymbstr(PG_UTF8, url, (int) strlen(url)) != (int) strlen(url))
@@ -119,7 +119,7 @@ rest_follow(RestState *state, const char *reference, const char **error_class)
 	allowed = follow_is_allowed(d, &origin, with_port);
 	if (allowed && pg_strcasecmp(origin.scheme, "https") == 0)
 		return url;
-	*error_class = "blocked_address";
+	*error_class = ERRCLASS_BLOCKED_ADDRESS;
 	if (allowed)
 	{
 		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, and hosts of http.allow_hosts are asked by https only; pagination.origin \"base_url\" keeps to the origin of base_url",

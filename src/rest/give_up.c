@@ -20,12 +20,15 @@
 static bool
 give_up_is_of_list(const SourceAnswer *answer)
 {
-	static const char *const classes[] = {"auth", "not_found", "http_status", "bad_answer", "upstream", "too_large", "timeout", "protocol", "blocked_address"};
+	static const ErrorClass classes[] = {
+		ERRCLASS_AUTH, ERRCLASS_NOT_FOUND, ERRCLASS_HTTP_STATUS, ERRCLASS_BAD_ANSWER, ERRCLASS_UPSTREAM,
+		ERRCLASS_TOO_LARGE, ERRCLASS_TIMEOUT, ERRCLASS_PROTOCOL, ERRCLASS_BLOCKED_ADDRESS,
+	};
 
 	if (answer->status == 401)
 		return false;
 	for (size_t i = 0; i < lengthof(classes); i++)
-		if (strcmp(answer->error_class, classes[i]) == 0)
+		if (answer->error_class == classes[i])
 			return true;
 	return false;
 }
@@ -39,7 +42,7 @@ give_up_is_no_answer(int status)
 
 /* rest_leave_parent leaves the rest of the parent's list out, because of a status or a class; false when too many are. */
 bool
-rest_leave_parent(RestState *state, int status, const char *error_class)
+rest_leave_parent(RestState *state, int status, ErrorClass error_class)
 {
 	const RestParent *parent = rest_parent(state);
 	char	   *id;
@@ -54,7 +57,7 @@ rest_leave_parent(RestState *state, int status, const char *error_class)
 
 		id = source_told(state->source, parent->external_id, strlen(parent->external_id), FAILED_ID_BYTES);
 		state->at.failed[state->at.nfailed] = status >= 300 || (status >= 202 && status <= 206) ?
-			psprintf("\"%s\" (status %d)", id, status) : psprintf("\"%s\" (%s)", id, error_class);
+			psprintf("\"%s\" (status %d)", id, status) : psprintf("\"%s\" (%s)", id, error_class_name(error_class));
 		MemoryContextSwitchTo(old);
 	}
 	state->at.nfailed++;
@@ -87,7 +90,7 @@ rest_give_up(Source *source, const SourceAnswer *answer)
 	bool		behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
 
 	/* Whatever went wrong before a request was sent goes wrong for all of them. */
-	if (state->external_id || state->problem.error_class || strcmp(answer->error_class, "throttled") == 0)
+	if (state->external_id || state->problem.error_class || answer->error_class == ERRCLASS_THROTTLED)
 		return false;
 	if (state->at.inner != NULL && answer->status != 0 && rest_status_in(answer->status, p->end_status, p->nend_status))
 	{

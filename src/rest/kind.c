@@ -95,7 +95,8 @@ rest_take_cursor(RestState *state, const char *cursor)
 	json = json_parser_create();
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
-		rest_problem(state, "protocol", "the stored cursor cannot be read");
+		rest_problem(state, ERRCLASS_PROTOCOL, "the stored cursor cannot be read");
+		state->problem.retryable = false;
 		state->problem.stored = true;
 		return;
 	}
@@ -136,7 +137,7 @@ rest_go_to_parent(RestState *state)
 static void
 rest_try_to_send(RestState *state)
 {
-	while (!rest_send(state) && strcmp(state->problem.error_class, "parent") == 0)
+	while (!rest_send(state) && state->problem.of_parent)
 	{
 		memset(&state->problem, 0, sizeof(state->problem));
 		state->at.left_out = true;
@@ -163,7 +164,7 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	state->refreshed = 0;
 	state->unsure = NULL;
 	if (external_id == NULL && state->def->path == NULL)
-		rest_problem(state, "configuration", "the connector's definition has no resource type \"%s\"",
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the connector's definition has no resource type \"%s\"",
 					 source->spec.resource_type);
 	else if (external_id == NULL)
 	{
@@ -189,8 +190,7 @@ rest_wait(RestState *state)
 
 	if (ms == 0)
 		return true;
-	rest_problem(state, "throttled", "the upstream's rate limit is used up");
-	state->problem.retryable = true;
+	rest_problem(state, ERRCLASS_THROTTLED, "the upstream's rate limit is used up");
 	state->problem.retry_after_ms = ms;
 	return false;
 }
@@ -218,13 +218,13 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	const RestDefinition *d = state->def;
 
 	/* Who is asked to wait has learned nothing. */
-	if (strcmp(answer->error_class, "throttled") == 0)
+	if (answer->error_class == ERRCLASS_THROTTLED)
 		return;
 	if (state->external_id)
 	{
 		if (rest_status_in(state->status, d->not_found, d->nnot_found))
 		{
-			answer->error_class = NULL;
+			answer->error_class = ERRCLASS_NONE;
 			answer->none = true;
 		}
 		return;
@@ -232,7 +232,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	/* The parent has gone since it was listed. */
 	if (d->parent_type && state->status == 404 && state->at.inner == NULL)
 	{
-		answer->error_class = NULL;
+		answer->error_class = ERRCLASS_NONE;
 		state->nothing = state->missing = true;
 	}
 	/* The kept link, or what it led to, is not taken any more. */
@@ -287,7 +287,7 @@ rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->def->get_path == NULL)
 	{
-		source_fail(source, answer, "configuration", "the definition does not say how one record of type \"%s\" is asked for",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the definition does not say how one record of type \"%s\" is asked for",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;

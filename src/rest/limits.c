@@ -97,7 +97,7 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	source_fail_status(state->source, answer, response, SOURCE_UPSTREAM, NULL);
 	answer->retryable = throttled || rest_status_in(status, d->retry_status, d->nretry_status);
 	if (throttled)
-		answer->error_class = "throttled";
+		answer->error_class = ERRCLASS_THROTTLED;
 	if (throttled && answer->retry_after_ms < 0)
 		answer->retry_after_ms = reset_ms;
 }

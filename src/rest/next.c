@@ -45,12 +45,12 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
 	{
-		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "what the answer has at %s cannot be used to ask for the next page", path->text);
 		return NULL;
 	}
 	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
 	{
-		*failed = !reading_failed(r, "too_large", "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+		*failed = !reading_failed(r, ERRCLASS_TOO_LARGE, "what the answer has at %s to ask for the next page has %u bytes, more than %d",
 								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
@@ -64,7 +64,7 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 static char *
 next_url(Reading *r, const char *reference, bool *failed)
 {
-	const char *error_class;
+	ErrorClass	error_class;
 	char	   *url;
 
 	if (reference == NULL)
@@ -98,7 +98,7 @@ next_link(Reading *r, bool *failed)
 			return next_url(r, target, failed);
 	}
 	if (malformed)
-		*failed = !reading_failed(r, "bad_answer", "the answer's Link header cannot be read, so the next page is not known");
+		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
 }
 
@@ -121,7 +121,7 @@ next_cursor(Reading *r, bool *failed)
 		return NULL;
 	if (cursor == NULL)
 	{
-		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
+		reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer says that there are more records and gives no cursor");
 		*failed = true;
 	}
 	return cursor;

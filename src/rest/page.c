@@ -21,7 +21,7 @@
 
 /* reading_failed notes what is wrong with the answer; false. */
 bool
-reading_failed(Reading *r, const char *error_class, const char *format,...)
+reading_failed(Reading *r, ErrorClass error_class, const char *format,...)
 {
 	va_list		args;
 
@@ -35,7 +35,7 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 static bool
 reading_none(Reading *r, const char *problem, const char *path)
 {
-	reading_failed(r, "bad_answer", "%s%s%s", problem, path ? " " : "", path ? path : "");
+	reading_failed(r, ERRCLASS_BAD_ANSWER, "%s%s%s", problem, path ? " " : "", path ? path : "");
 	source_show(r->state->source, r->answer);
 	return false;
 }
@@ -44,7 +44,7 @@ reading_none(Reading *r, const char *problem, const char *path)
 bool
 reading_unknown(Reading *r, const RestPath *path)
 {
-	return reading_failed(r, "bad_answer", "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
+	return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
 }
 
 /* reading_incomplete: the pass is not complete; the first reason stays. */
@@ -141,7 +141,7 @@ reading_show_error(Reading *r)
 	const char *text = value.json->text + node->start;
 
 	if (value.node != 0)
-		source_fail(r->state->source, r->answer, "upstream", "%s: %s", r->answer->message,
+		source_fail(r->state->source, r->answer, ERRCLASS_UPSTREAM, "%s: %s", r->answer->message,
 					source_told(r->state->source, text, node->end - node->start, FLOHSYNC_MAX_ERROR_BYTES));
 }
 
@@ -193,7 +193,7 @@ reading_select(Reading *r, int64 total)
 		return reading_unknown(r, d->error);
 	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->scratch[0]))
 	{
-		reading_failed(r, "upstream", "the answer says that it failed, at %s", d->error->text);
+		reading_failed(r, ERRCLASS_UPSTREAM, "the answer says that it failed, at %s", d->error->text);
 		reading_show_error(r);
 		r->answer->retryable = true;
 		return false;
@@ -203,7 +203,7 @@ reading_select(Reading *r, int64 total)
 	else
 	{
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
-			return reading_failed(r, "bad_answer", "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
+			return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
 		r->tree = rest_parser(r->state);
 		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
 			return reading_unknown(r, d->records);
@@ -428,7 +428,7 @@ reading_delta(Reading *r, char **next)
 	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
-		const char *error_class;
+		ErrorClass	error_class;
 
 		/* It may well be the one that was asked for: nothing has changed. */
 		r->page->keep_link = rest_follow(state, link, &error_class);
@@ -530,7 +530,7 @@ reading_nothing(Reading *r)
 
 	if (page_mapped_begin(r->parser, "[]", 2, 1, r->page, &problem) == NULL ||
 		!page_mapped_room(r->parser, r->page, 0, &problem))
-		return reading_failed(r, "bad_answer", "%s", problem);
+		return reading_failed(r, ERRCLASS_BAD_ANSWER, "%s", problem);
 	page_mapped_end(r->parser, r->page);
 	r->page->list_start = true;
 	if (state->unsure)
@@ -614,7 +614,7 @@ reading_page(Reading *r)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
 		if (page->too_large)
-			return reading_failed(r, "too_large", "upstream's answer cannot be read: %s", problem);
+			return reading_failed(r, ERRCLASS_TOO_LARGE, "upstream's answer cannot be read: %s", problem);
 		reading_none(r, "upstream's answer cannot be read:", problem);
 		answer->retryable = true;
 		return false;
@@ -632,16 +632,16 @@ reading_page(Reading *r)
 		reading_incomplete(r, "upstream answered with status 206: it is a part of what was asked for");
 	state->behind = NULL;
 	if (!page_mapped_room(parser, page, r->n, &problem))
-		return reading_failed(r, "too_large", "%s", problem);
+		return reading_failed(r, ERRCLASS_TOO_LARGE, "%s", problem);
 	next = next_position(r, total, &failed);
 	if (failed || !reading_delta(r, &next))
 		return false;
-	if (page->loop && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+	if (page->loop && d->parent_type && rest_leave_parent(state, 0, ERRCLASS_PAGINATION_LOOP))
 		page->loop = next = NULL;
 	/* It would be stored in clear. */
 	if ((next && source_shows_secret(state->source, next)) ||
 		(page->keep_link && source_shows_secret(state->source, page->keep_link)))
-		return reading_failed(r, "bad_answer", "what the answer gives to go on with holds a secret of the connector");
+		return reading_failed(r, ERRCLASS_BAD_ANSWER, "what the answer gives to go on with holds a secret of the connector");
 	for (uint32 i = 0; i < r->n; i++)
 		map_record(r, r->nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
@@ -654,7 +654,7 @@ reading_page(Reading *r)
 		r->n = 0;
 		next = state->behind = NULL;
 	}
-	else if (page->loop == NULL && r->repeats && d->parent_type && rest_leave_parent(state, 0, "pagination_loop"))
+	else if (page->loop == NULL && r->repeats && d->parent_type && rest_leave_parent(state, 0, ERRCLASS_PAGINATION_LOOP))
 	{
 		reading_empty(page);
 		r->n = 0;
@@ -711,7 +711,7 @@ reading_one(Reading *r)
 	if (r->json == NULL)
 		return reading_none(r, "upstream's answer cannot be read:", problem);
 	if (!page_is_clean(r->parser, r->json, JSON_ROOT))
-		return reading_failed(r, "bad_answer", "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
+		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
 	/* The record stays in the tree it is found in while its parts use the others. */
 	record = rest_find(state, d->get_record, r->json, JSON_ROOT, rest_parser(state));
 	if (record.failed)
@@ -719,10 +719,10 @@ reading_one(Reading *r)
 	if (record.node == 0 && !one_is_none(d->get_record, r->json))
 		return reading_none(r, "the answer has no record at", d->get_record->text);
 	if (record.node != 0 && !page_may_store(record.json, record.node))
-		return reading_failed(r, "too_large", "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
+		return reading_failed(r, ERRCLASS_TOO_LARGE, "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
 							  FLOHSYNC_MAX_RECORD_BYTES);
 	if (!page_mapped_room(r->parser, r->page, 1, &problem))
-		return reading_failed(r, "too_large", "%s", problem);
+		return reading_failed(r, ERRCLASS_TOO_LARGE, "%s", problem);
 	r->tree = record.json;
 	if (record.node != 0)
 		map_values(r, record.node, true, &m);

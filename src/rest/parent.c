@@ -59,7 +59,7 @@ rest_parents_ready(RestState *state)
 	parent_end(state);
 	MemoryContextSwitchTo(old);
 	if (!state->parents_checked)
-		rest_problem(state, "configuration", "resource type \"%s\" has had no complete full sync, and its records are what the list is made for",
+		rest_problem(state, ERRCLASS_CONFIGURATION, "resource type \"%s\" has had no complete full sync, and its records are what the list is made for",
 					 state->def->parent_type);
 	return state->parents_checked;
 }

@@ -30,7 +30,7 @@ typedef struct Reading
 } Reading;
 
 /* rest/page.c */
-extern bool reading_failed(Reading *r, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern bool reading_failed(Reading *r, ErrorClass error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern bool reading_unknown(Reading *r, const RestPath *path);
 extern void reading_incomplete(Reading *r, const char *format,...) pg_attribute_printf(2, 3);
 extern int64 reading_int64(Reading *r, const RestPath *path, bool *failed);

@@ -27,7 +27,7 @@
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void
-rest_problem(RestState *state, const char *error_class, const char *format,...)
+rest_problem(RestState *state, ErrorClass error_class, const char *format,...)
 {
 	va_list		args;
 
@@ -35,7 +35,8 @@ rest_problem(RestState *state, const char *error_class, const char *format,...)
 	source_say(state->source, state->problem.message, sizeof(state->problem.message), format, args);
 	va_end(args);
 	state->problem.error_class = error_class;
-	state->problem.retryable = state->problem.stored = false;
+	state->problem.retryable = error_class_retries(error_class);
+	state->problem.of_parent = state->problem.stored = false;
 	state->problem.retry_after_ms = -1;
 }
 
@@ -181,18 +182,21 @@ request_render(RestState *state, const Template *t, StringInfo out, TemplateEnco
 	if (missing->type == TEMPLATE_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
 	{
 		if (refused)
-			rest_problem(state, "configuration", "%s", refused);
+			rest_problem(state, ERRCLASS_CONFIGURATION, "%s", refused);
 		else
-			rest_problem(state, "configuration", "secret \"%s\" of the connector is not set", missing->text);
+			rest_problem(state, ERRCLASS_CONFIGURATION, "secret \"%s\" of the connector is not set", missing->text);
 	}
 	else if (missing->type == TEMPLATE_CONFIG && request_lookup(state, missing) == NULL)
-		rest_problem(state, "configuration", "the connector's config has no \"%s\" that can be used", missing->text);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the connector's config has no \"%s\" that can be used", missing->text);
 	else if (missing->type == TEMPLATE_PARENT && request_lookup(state, missing) == NULL)
-		rest_problem(state, "parent", "the parent record has no %s", missing->text);
+	{
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the parent record has no %s", missing->text);
+		state->problem.of_parent = true;
+	}
 	else if (missing->type == TEMPLATE_LITERAL || request_lookup(state, missing) == NULL)
-		rest_problem(state, "configuration", "a placeholder of the definition has no value");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "a placeholder of the definition has no value");
 	else
-		rest_problem(state, "configuration", "the value of \"%s\" holds control characters", missing->text ? missing->text : "since");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the value of \"%s\" holds control characters", missing->text ? missing->text : "since");
 	return false;
 }
 
@@ -231,7 +235,7 @@ rest_fixed_url(RestState *state, const Template *t)
 		strpbrk(url, "?#\\") ? "it must not have a query, a fragment or a backslash" : http_url_problem(url);
 	if (problem)
 	{
-		rest_problem(state, "configuration", "a URL of the definition cannot be used: %s", problem);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "a URL of the definition cannot be used: %s", problem);
 		return NULL;
 	}
 	return url;
@@ -295,7 +299,7 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 		Template *t = text ? template_parse(text) : NULL;
 
 		if (t == NULL)
-			rest_problem(state, "configuration", "the definition's body has a text that cannot be used");
+			rest_problem(state, ERRCLASS_CONFIGURATION, "the definition's body has a text that cannot be used");
 		text = t ? rest_render_plain(state, t) : NULL;
 		if (text == NULL)
 			return false;
@@ -337,7 +341,7 @@ request_body(RestState *state, const RequestParts *parts)
 
 	if (!json_parse(json, body, strlen(body), FLOHSYNC_MAX_NESTING))
 	{
-		rest_problem(state, "configuration", "the definition's body is not JSON");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the definition's body is not JSON");
 		return NULL;
 	}
 	initStringInfo(&out);
@@ -408,7 +412,8 @@ request_path(RestState *state, const Template *path)
 	if (!request_path_is_safe(text))
 	{
 		/* The definition's own path is safe, and so is what config can hold. */
-		rest_problem(state, request_for_parent(state) ? "parent" : "configuration", "a value would lead out of the path of the request");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "a value would lead out of the path of the request");
+		state->problem.of_parent = request_for_parent(state);
 		return NULL;
 	}
 	return psprintf("%s%s", base, text);
@@ -465,7 +470,7 @@ request_list_url(RestState *state, bool *bare)
 	*bare = link != NULL;
 	if (link)
 	{
-		const char *error_class;
+		ErrorClass	error_class;
 		char	   *url;
 
 		/* It comes from the tables: also there it may lead only where it might before. */
@@ -519,7 +524,7 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 		appendStringInfo(&line, "%s: ", p->param);
 		if (!request_plain(&line, value))
 		{
-			rest_problem(state, "bad_answer", "the upstream's cursor holds control characters");
+			rest_problem(state, ERRCLASS_BAD_ANSWER, "the upstream's cursor holds control characters");
 			return false;
 		}
 		*header = line.data;
@@ -577,17 +582,23 @@ request_send(RestState *state)
 	if (url.len > FLOHSYNC_MAX_LINK_BYTES || http_url_problem(url.data) != NULL)
 	{
 		if (url.len > FLOHSYNC_MAX_LINK_BYTES)
-			rest_problem(state, request_for_parent(state) ? "parent" : state->at.inner ? "too_large" : "configuration",
+		{
+			bool		of_parent = request_for_parent(state);
+			bool		of_cursor = state->at.inner != NULL && !of_parent;
+
+			rest_problem(state, of_cursor ? ERRCLASS_TOO_LARGE : ERRCLASS_CONFIGURATION,
 						 "the URL of the request has %d bytes%s, more than %d", url.len,
-						 state->at.inner && !request_for_parent(state) ? " with the upstream's cursor" : "", FLOHSYNC_MAX_LINK_BYTES);
+						 of_cursor ? " with the upstream's cursor" : "", FLOHSYNC_MAX_LINK_BYTES);
+			state->problem.of_parent = of_parent;
+		}
 		else
-			rest_problem(state, "configuration", "the URL of the request cannot be used: %s", http_url_problem(url.data));
+			rest_problem(state, ERRCLASS_CONFIGURATION, "the URL of the request cannot be used: %s", http_url_problem(url.data));
 		return false;
 	}
 	refused = source_may_send(state->source, url.data);
 	if (refused)
 	{
-		rest_problem(state, "configuration", "%s", refused);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "%s", refused);
 		return false;
 	}
 	request.url = url.data;
@@ -637,8 +648,8 @@ rest_send(RestState *state)
 		}
 	}
 	state->sent = request_send(state);
-	if (!state->sent && state->problem.error_class == NULL)
-		rest_problem(state, "configuration", "the request cannot be put together");
+	if (!state->sent && state->problem.error_class == ERRCLASS_NONE)
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the request cannot be put together");
 	MemoryContextSwitchTo(old);
 	return state->sent;
 }

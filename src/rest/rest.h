@@ -218,7 +218,8 @@ typedef struct RestParent
 /* What went wrong before there was an answer. */
 typedef struct RestProblem
 {
-	const char *error_class;	/* NULL: nothing */
+	ErrorClass	error_class;	/* NONE: nothing */
+	bool		of_parent;		/* only with this parent is there no request */
 	bool		retryable;
 	bool		stored;			/* it is where the pass goes on from that cannot be used */
 	int64		retry_after_ms;
@@ -289,7 +290,7 @@ typedef struct RestState
 extern RestDefinition *rest_definition_compile(const char *definition, const char *resource_type);
 
 extern JsonParser *rest_parser(const RestState *state);
-extern void rest_problem(RestState *state, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern void rest_problem(RestState *state, ErrorClass error_class, const char *format,...) pg_attribute_printf(3, 4);
 
 extern char *rest_render(RestState *state, const Template *t, TemplateEncoder literals, TemplateEncoder values);
 extern char *rest_render_plain(RestState *state, const Template *t);
@@ -298,7 +299,7 @@ extern char *rest_base_url(RestState *state, const Template *t);
 extern HttpClient *rest_client(RestState *state);
 extern bool rest_send(RestState *state);
 extern void rest_origins(OriginList *list, const JsonParser *config, const char *definition);
-extern char *rest_follow(RestState *state, const char *reference, const char **error_class);
+extern char *rest_follow(RestState *state, const char *reference, ErrorClass *error_class);
 
 extern bool rest_authorize(RestState *state, StringInfo url, char **header);
 extern bool rest_drop_token(RestState *state);
@@ -322,7 +323,7 @@ extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, 
 
 extern void rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool rest_status_in(int status, const int *list, int n);
-extern bool rest_leave_parent(RestState *state, int status, const char *error_class);
+extern bool rest_leave_parent(RestState *state, int status, ErrorClass error_class);
 extern bool rest_give_up(Source *source, const SourceAnswer *answer);
 extern char *rest_failed_text(const RestState *state);
 

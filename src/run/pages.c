@@ -18,25 +18,50 @@
 #include "record/ledger.h"
 #include "run/pages.h"
 
+#define PAGES_NAME(name, ...) #name,
+#define PAGES_VALUE(name, ...) Int32GetDatum(e->counts.name),
+
+static const char *const counters[] = {PAGE_COUNTERS(PAGES_NAME)};
+
+/* The statement of pages_add: the counters come as one array. */
+static char *
+pages_statement(void)
+{
+	StringInfoData names;
+	StringInfoData values;
+	char	   *sql;
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (size_t i = 0; i < lengthof(counters); i++)
+	{
+		appendStringInfo(&names, ", %s", counters[i]);
+		appendStringInfo(&values, ", $16[%d]", (int) i + 1);
+	}
+	sql = psprintf("insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
+				   " records, bytes, fetch_ms, apply_ms, total_estimate, seen, deleted, changed, incomplete,"
+				   " link, unread%s)"
+				   " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+				   " $16[%d] = 1%s)",
+				   names.data, (int) lengthof(counters) + 1, values.data);
+	return MemoryContextStrdup(TopMemoryContext, sql);
+}
+
 /* pages_add writes the ledger's row of a page. */
 void
 pages_add(int64 run, const PageEntry *e)
 {
 	static DbQuery query = {
-		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at, records, bytes, fetch_ms, apply_ms,"
-		" added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified, total_estimate, seen, deleted, changed, incomplete, link, unread)"
-		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10[1], $10[2], $10[3], $10[4], $10[5], $10[6], $10[7], $10[8], $10[9], $10[10], $11, $12, $13, $14, $15, $16, $10[11] = 1)",
-		16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID, FLOAT4OID, INT4ARRAYOID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID},
+		NULL, 16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID,
+		FLOAT4OID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID, INT4ARRAYOID},
 		.plan_as = PLAN_GENERIC
 	};
-	Datum		counts[11];
+	Datum		counts[] = {PAGE_COUNTERS(PAGES_VALUE) Int32GetDatum(e->unread)};
 	Datum		v[16];
 	char		nulls[16];
-	const PageCounts *c = &e->counts;
-	int			list[11] = {c->added, c->updated, c->unchanged, c->restored, c->filtered, c->errored, c->ignored, c->duplicates, c->truncated, c->unidentified, e->unread};
 
-	for (int i = 0; i < 11; i++)
-		counts[i] = Int32GetDatum(list[i]);
+	if (query.sql == NULL)
+		query.sql = pages_statement();
 	memset(nulls, ' ', sizeof(nulls));
 	v[0] = Int64GetDatum(run);
 	v[1] = Int32GetDatum(e->page);
@@ -49,18 +74,18 @@ pages_add(int64 run, const PageEntry *e)
 	v[6] = Int64GetDatum(e->bytes);
 	v[7] = Float4GetDatum((float4) e->fetch_ms);
 	v[8] = Float4GetDatum((float4) e->apply_ms);
-	v[9] = PointerGetDatum(construct_array(counts, 11, INT4OID, 4, true, TYPALIGN_INT));
-	nulls[10] = e->total_estimate >= 0 ? ' ' : 'n';
-	v[10] = Int64GetDatum(e->total_estimate);
-	v[11] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
-	nulls[12] = e->ndeleted > 0 ? ' ' : 'n';
-	v[12] = e->ndeleted > 0 ? db_text_array(e->deleted, e->ndeleted) : (Datum) 0;
-	nulls[13] = e->nchanged > 0 ? ' ' : 'n';
-	v[13] = e->nchanged > 0 ? db_uuid_array(e->changed, e->nchanged) : (Datum) 0;
-	nulls[14] = e->incomplete ? ' ' : 'n';
-	v[14] = e->incomplete ? CStringGetTextDatum(e->incomplete) : (Datum) 0;
-	nulls[15] = e->link ? ' ' : 'n';
-	v[15] = e->link ? CStringGetTextDatum(e->link) : (Datum) 0;
+	nulls[9] = e->total_estimate >= 0 ? ' ' : 'n';
+	v[9] = Int64GetDatum(e->total_estimate);
+	v[10] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
+	nulls[11] = e->ndeleted > 0 ? ' ' : 'n';
+	v[11] = e->ndeleted > 0 ? db_text_array(e->deleted, e->ndeleted) : (Datum) 0;
+	nulls[12] = e->nchanged > 0 ? ' ' : 'n';
+	v[12] = e->nchanged > 0 ? db_uuid_array(e->changed, e->nchanged) : (Datum) 0;
+	nulls[13] = e->incomplete ? ' ' : 'n';
+	v[13] = e->incomplete ? CStringGetTextDatum(e->incomplete) : (Datum) 0;
+	nulls[14] = e->link ? ' ' : 'n';
+	v[14] = e->link ? CStringGetTextDatum(e->link) : (Datum) 0;
+	v[15] = PointerGetDatum(construct_array(counts, lengthof(counts), INT4OID, 4, true, TYPALIGN_INT));
 	db_execute(&query, v, nulls);
 }
 

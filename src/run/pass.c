@@ -175,13 +175,13 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		source_answer(run->source, answer);
 		run->timings.fetch_us += run_microseconds(&t);
 
-		if (answer->error_class == NULL)
+		if (answer->error_class == ERRCLASS_NONE)
 		{
 			INSTR_TIME_SET_CURRENT(t);
 			(void) source_read(run->source, run->parser, answer, page);
 			run->timings.read_us += run_microseconds(&t);
 		}
-		if (answer->error_class == NULL)
+		if (answer->error_class == ERRCLASS_NONE)
 			return true;
 
 		/*
@@ -420,10 +420,10 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 		case RUN_GO_ON:
 			break;
 		case RUN_CANCELLED:
-			run_fail(run, "cancelled", "run was cancelled");
+			run_fail(run, ERRCLASS_CANCELLED, "run was cancelled");
 			break;
 		case RUN_CONFIG_GONE:
-			run_fail(run, "configuration", "the configuration was deleted during the run");
+			run_fail(run, ERRCLASS_CONFIGURATION, "the configuration was deleted during the run");
 			break;
 		case RUN_FILTER_CHANGED:
 			run_unread(run, "the filter rules were changed during the run");
@@ -595,12 +595,12 @@ pass_walk(Run *run)
 		run->setup.total_estimate = Max(run->setup.total_estimate, page.total_estimate);
 		if (page.loop)
 		{
-			run_fail(run, "pagination_loop", "%s", page.loop);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "%s", page.loop);
 			return;
 		}
 		if (loop)
 		{
-			run_fail(run, "pagination_loop", "upstream repeated the cursor \"%s\" on page %d",
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream repeated the cursor \"%s\" on page %d",
 					 source_told(run->source, page.next_cursor,
 								 /* what is behind the "?" of an address may be secret */
 								 strcspn(page.next_cursor, "?"), 100), run->page);
@@ -608,12 +608,12 @@ pass_walk(Run *run)
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)
 		{
-			run_fail(run, "pagination_loop", "upstream does not come to an end: %d pages", run->page);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream does not come to an end: %d pages", run->page);
 			return;
 		}
 		if (run->empty_pages > PASS_MAX_EMPTY_PAGES)
 		{
-			run_fail(run, "pagination_loop", "upstream sent %d empty pages in a row", run->empty_pages);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream sent %d empty pages in a row", run->empty_pages);
 			return;
 		}
 		if (page.next_cursor == NULL || (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records))

@@ -53,7 +53,7 @@ run_microseconds(instr_time *since)
 
 /* run_fail ends a run with an error, or as cancelled. */
 void
-run_fail(Run *run, const char *error_class, const char *format,...)
+run_fail(Run *run, ErrorClass error_class, const char *format,...)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 	char		message[CLEAN_MAX];
@@ -63,7 +63,7 @@ run_fail(Run *run, const char *error_class, const char *format,...)
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
 	clean_into(message, sizeof(message), message, strlen(message));
-	run->status = strcmp(error_class, "cancelled") == 0 ? "cancelled" : "error";
+	run->status = error_class == ERRCLASS_CANCELLED ? "cancelled" : "error";
 	run->error_class = error_class;
 	run->error = pstrdup(message);
 	run->reason = pstrdup(message);
@@ -218,9 +218,9 @@ run_settle_work(void *arg)
 	run_begin(run, "settling a pass");
 	guard = store_guard_run(&run->setup);
 	if (guard == RUN_CONFIG_GONE)
-		run_fail(run, "configuration", "the configuration was deleted during the run");
+		run_fail(run, ERRCLASS_CONFIGURATION, "the configuration was deleted during the run");
 	else if (guard == RUN_CANCELLED)
-		run_fail(run, "cancelled", "run was cancelled");
+		run_fail(run, ERRCLASS_CANCELLED, "run was cancelled");
 	else
 	{
 		if (guard == RUN_FILTER_CHANGED)
@@ -237,7 +237,7 @@ static void
 run_hold(Run *run, char *message)
 {
 	run->status = "held";
-	run->error_class = "safeguard";
+	run->error_class = ERRCLASS_SAFEGUARD;
 	run->error = message;
 }
 
@@ -467,7 +467,7 @@ run_handle_error(Run *run)
 	db_abort();
 	run->status = NULL;
 	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		run_fail(run, "cancelled", "run was cancelled");
+		run_fail(run, ERRCLASS_CANCELLED, "run was cancelled");
 	else
 	{
 		const char *message = edata->message ? edata->message : "unknown error";
@@ -478,10 +478,11 @@ run_handle_error(Run *run)
 			detail = "a connector's query must name tables with their schema";
 		if (detail == NULL)
 			detail = run_foreign_function(edata->context);
-		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :
-				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? "internal" :
-				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? "secret" :
-				 run_cannot_begin(run, edata->sqlerrcode) ? "configuration" : "database",
+		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ?
+				 ERRCLASS_PAGE_MEMORY :
+				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? ERRCLASS_INTERNAL :
+				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? ERRCLASS_SECRET :
+				 run_cannot_begin(run, edata->sqlerrcode) ? ERRCLASS_CONFIGURATION : ERRCLASS_DATABASE,
 				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
 		ereport(LOG,
 				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),

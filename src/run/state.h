@@ -40,7 +40,7 @@ typedef struct Run
 	int64		skew_s;			/* how far the upstream's clock is behind ours */
 	/* how it ended */
 	const char *status;			/* NULL while it goes on */
-	const char *error_class;
+	ErrorClass	error_class;
 	char	   *error;
 	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
@@ -48,7 +48,7 @@ typedef struct Run
 	bool		unread;			/* part of what was asked for is to be asked for again: the watermark stays */
 } Run;
 
-extern void run_fail(Run *run, const char *error_class, const char *format,...) pg_attribute_printf(3, 4);
+extern void run_fail(Run *run, ErrorClass error_class, const char *format,...) pg_attribute_printf(3, 4);
 extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf(2, 3);
 extern void run_unread(Run *run, const char *reason);
 extern void run_begin(Run *run, const char *activity);

@@ -170,7 +170,7 @@ store_purge_run(int64 run, int64 limit)
 
 void
 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-				 const char *error, const char *error_class, TimestampTz watermark, int64 retry_after_ms)
+				 const char *error, ErrorClass error_class, TimestampTz watermark, int64 retry_after_ms)
 {
 	static DbQuery query = {
 		"select _flohsync.finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs => $8))",
@@ -178,7 +178,7 @@ store_finish_run(int64 run, const char *status, bool complete, const char *reaso
 	};
 	Datum		v[8];
 	char		nulls[8];
-	const char *texts[3] = {reason, error, error_class};
+	const char *texts[3] = {reason, error, error_class_name(error_class)};
 
 	memset(nulls, ' ', sizeof(nulls));
 	v[0] = Int64GetDatum(run);

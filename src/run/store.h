@@ -77,7 +77,7 @@ extern void store_post_sync(int64 run, bool held, SettleResult *result, MemoryCo
 extern void store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
 extern int64 store_purge_run(int64 run, int64 limit);
 extern void store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-							 const char *error, const char *error_class, TimestampTz watermark,
+							 const char *error, ErrorClass error_class, TimestampTz watermark,
 							 int64 retry_after_ms);
 extern void store_set_timings(int64 run, const RunTimings *timings);
 extern char *store_run_summary(int64 run, MemoryContext context);

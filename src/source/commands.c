@@ -122,7 +122,7 @@ command_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamP
 
 	if (!good)
 	{
-		source_fail(source, answer, page->too_large ? "too_large" : "protocol",
+		source_fail(source, answer, page->too_large ? ERRCLASS_TOO_LARGE : ERRCLASS_PROTOCOL,
 					"upstream's answer cannot be read: %s", problem);
 		if (page->too_large)
 			return false;
@@ -133,7 +133,7 @@ command_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamP
 	}
 	if (page->success)
 		return true;
-	source_fail(source, answer, "upstream", "upstream reported an error: %s", page->upstream_error);
+	source_fail(source, answer, ERRCLASS_UPSTREAM, "upstream reported an error: %s", page->upstream_error);
 	if (page->unexplained)
 		source_show(source, answer);
 	answer->cursor_refused = true;

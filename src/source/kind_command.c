@@ -207,7 +207,7 @@ command_refused(Source *source, const CommandState *state, SourceAnswer *answer)
 	if (state->refused == NULL)
 		return false;
 	answer->started_at = GetCurrentTimestamp();
-	source_fail(source, answer, "configuration", "%s", state->refused);
+	source_fail(source, answer, ERRCLASS_CONFIGURATION, "%s", state->refused);
 	return true;
 }
 
@@ -229,7 +229,7 @@ command_answer(Source *source, SourceAnswer *answer)
 	}
 	http_finish(state->client, &response);
 	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
-		!source_status_is_complete(source, answer, &response) && answer->error_class == NULL)
+		!source_status_is_complete(source, answer, &response) && answer->error_class == ERRCLASS_NONE)
 		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
 }
 
@@ -240,7 +240,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->get_command == NULL)
 	{
-		source_fail(source, answer, "configuration",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
 					"the connector has no command for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
@@ -252,7 +252,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	command_answer(source, answer);
 	if ((answer->status == 404 || answer->status == 410) && command_none_found(source, answer))
 	{
-		answer->error_class = NULL;
+		answer->error_class = ERRCLASS_NONE;
 		answer->message[0] = '\0';
 		answer->none = true;
 	}

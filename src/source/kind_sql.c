@@ -247,13 +247,13 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 
 	if (!OidIsValid(function))
 	{
-		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", state->function);
+		source_fail(source, answer, ERRCLASS_CONFIGURATION, "there is no function %s(jsonb) that returns jsonb", state->function);
 		return false;
 	}
 	/* A function that somebody else put under the name. */
 	if (code_owner != state->code_owner)
 	{
-		source_fail(source, answer, "configuration",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
 					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
 					state->function);
 		return false;
@@ -485,7 +485,7 @@ sql_answer(Source *source, SourceAnswer *answer)
 	sql_new_body(source);
 	if (state->query == NULL && state->function == NULL)
 	{
-		source_fail(source, answer, "configuration", "the connector has no query for resource type \"%s\"",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the connector has no query for resource type \"%s\"",
 					source->spec.resource_type);
 		return;
 	}
@@ -526,7 +526,7 @@ sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage 
 		return command_read(source, parser, answer, page);
 	if (!page_parse_list(parser, answer->body, answer->len, page, &problem))
 	{
-		source_fail(source, answer, page->too_large ? "too_large" : "protocol",
+		source_fail(source, answer, page->too_large ? ERRCLASS_TOO_LARGE : ERRCLASS_PROTOCOL,
 					"the records of a page cannot be read: %s", problem);
 		return false;
 	}
@@ -538,7 +538,7 @@ sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage 
 	{
 		char	   *id = state->too_large[i];
 
-		page_fault(parser, page, (Slice) {id, id ? (int) strlen(id) : 0}, "record_too_large", (Slice) {"", 0});
+		page_fault(parser, page, (Slice) {id, id ? (int) strlen(id) : 0}, ERRCLASS_RECORD_TOO_LARGE, (Slice) {"", 0});
 	}
 	return true;
 }
@@ -589,7 +589,7 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 
 	if (state->query == NULL && (state->function == NULL || state->get_command == NULL))
 	{
-		source_fail(source, answer, "configuration", "the connector cannot be asked for one record of type \"%s\"",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the connector cannot be asked for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;
@@ -605,7 +605,7 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	if (answer->error_class)
 		return;
 	if (!good)
-		source_fail(source, answer, "too_large", "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
+		source_fail(source, answer, ERRCLASS_TOO_LARGE, "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
 	answer->body = state->body.data;
 	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;

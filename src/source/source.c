@@ -119,7 +119,7 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 		source->spec.kind->get(source, external_id, answer);
 		return;
 	}
-	source_fail(source, answer, "configuration",
+	source_fail(source, answer, ERRCLASS_CONFIGURATION,
 				"connectors of this kind cannot be asked for one record");
 	answer->not_supported = true;
 }
@@ -152,7 +152,7 @@ source_give_up(Source *source, SourceAnswer *answer)
 
 	if (kind->give_up == NULL || !kind->give_up(source, answer))
 		return false;
-	answer->error_class = NULL;
+	answer->error_class = ERRCLASS_NONE;
 	answer->message[0] = '\0';
 	answer->retryable = false;
 	answer->body = "";

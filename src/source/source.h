@@ -57,9 +57,9 @@ typedef struct SourceSpec
 
 typedef struct SourceAnswer
 {
-	const char *error_class;	/* NULL: this is an answer, for source_read() */
+	ErrorClass error_class;	/* NULL: this is an answer, for source_read() */
 	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
-	bool		retryable;
+	bool		retryable;		/* the same request may fare better a moment later */
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
 	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
@@ -153,9 +153,9 @@ extern PageParser *source_parser(const Source *source);
 
 /* source/upstream_answer.c */
 extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
-extern void source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
+extern void source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 						const char *format,...) pg_attribute_printf(4, 5);
-extern void source_vfail(const Source *source, SourceAnswer *answer, const char *error_class,
+extern void source_vfail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 						 const char *format, va_list args) pg_attribute_printf(4, 0);
 extern void source_say(const Source *source, char *out, size_t size,
 					   const char *format, va_list args) pg_attribute_printf(4, 0);

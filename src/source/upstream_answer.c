@@ -64,20 +64,20 @@ source_say(const Source *source, char *out, size_t size, const char *format, va_
 }
 
 /*
- * source_vfail says what is wrong with an answer.  It is not worth another attempt
- * unless the caller says so.
+ * source_vfail says what is wrong with an answer.  Its class tells whether
+ * another attempt helps, unless the caller knows.
  */
 void
-source_vfail(const Source *source, SourceAnswer *answer, const char *error_class,
+source_vfail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 			 const char *format, va_list args)
 {
 	source_say(source, answer->message, sizeof(answer->message), format, args);
 	answer->error_class = error_class;
-	answer->retryable = false;
+	answer->retryable = error_class_retries(error_class);
 }
 
 void
-source_fail(const Source *source, SourceAnswer *answer, const char *error_class,
+source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 			const char *format,...)
 {
 	va_list		args;
@@ -153,9 +153,8 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 	answer->status = response->failure == HTTP_OK ? response->status : 0;
 	if (response->failure == HTTP_OK)
 		return true;
-	source_fail(source, answer, misled ? "auth" : http_failure_class(response->failure),
+	source_fail(source, answer, misled ? ERRCLASS_AUTH : http_failure_class(response->failure),
 				"%s: %s", answerers[who][0], response->message);
-	answer->retryable = http_failure_passes(response->failure);
 	return false;
 }
 
@@ -172,17 +171,17 @@ source_status_is_complete(const Source *source, SourceAnswer *answer,
 	switch (answer->status)
 	{
 		case 202:
-			source_fail(source, answer, "http_status",
+			source_fail(source, answer, ERRCLASS_HTTP_STATUS,
 						"upstream answered with status 202: what was asked for is not ready");
 			answer->retryable = true;
 			break;
 		case 204:
 		case 205:
-			source_fail(source, answer, "bad_answer",
+			source_fail(source, answer, ERRCLASS_BAD_ANSWER,
 						"upstream answered with status %d: there is no content", answer->status);
 			break;
 		case 206:
-			source_fail(source, answer, "bad_answer",
+			source_fail(source, answer, ERRCLASS_BAD_ANSWER,
 						"upstream answered with status 206: it is a part of what was asked for");
 			break;
 		default:
@@ -193,7 +192,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer,
 }
 
 /* The class of a status that is an error, and whether the same request may fare better later. */
-static const char *
+static ErrorClass
 answer_class(int status, SourceAnswerer who, bool *passes)
 {
 	*passes = false;
@@ -203,20 +202,20 @@ answer_class(int status, SourceAnswerer who, bool *passes)
 	if (who == SOURCE_TOKEN_ENDPOINT)
 	{
 		*passes |= status >= 500;
-		return status == 429 ? "throttled" : *passes ? "http_status" : "auth";
+		return status == 429 ? ERRCLASS_THROTTLED : *passes ? ERRCLASS_HTTP_STATUS : ERRCLASS_AUTH;
 	}
 	switch (status)
 	{
 		case 401:
 		case 403:
-			return "auth";
+			return ERRCLASS_AUTH;
 		case 404:
 		case 410:
-			return "not_found";
+			return ERRCLASS_NOT_FOUND;
 		case 429:
-			return "throttled";
+			return ERRCLASS_THROTTLED;
 	}
-	return "http_status";
+	return ERRCLASS_HTTP_STATUS;
 }
 
 /*

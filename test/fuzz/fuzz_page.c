@@ -66,7 +66,7 @@ check_page(PageParser *parser, const UpstreamPage *page)
 	}
 	for (int i = 0; i < page->nfaults; i++)
 	{
-		CHECK(page->faults[i].error_class != NULL && page->faults[i].message != NULL);
+		CHECK(page->faults[i].error_class != ERRCLASS_NONE && page->faults[i].message != NULL);
 		CHECK(page->faults[i].payload.data != NULL && page->faults[i].payload.len > 0);
 		check_text(page->faults[i].external_id, false, 255);
 	}

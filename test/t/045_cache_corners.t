@@ -82,7 +82,7 @@ $f->sql('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $f->sql('SELECT v FROM public.truth');
 elsewhere("BEGIN; UPDATE public.truth SET v = 2; SELECT flohsync.cache_invalidate('c', 'user', 'rr'); SELECT flohsync.cache_invalidate('c', 'user', 'rr2'); COMMIT");
 $f->wait_for('SELECT 1 = 1');
-is(elsewhere("DO \$\$ BEGIN WHILE EXISTS (SELECT FROM _flohsync.cache_outbox) LOOP PERFORM pg_sleep(0.01); COMMIT; END LOOP; END \$\$; SELECT 'done'"), 'done', 'a record changes, and that is delivered');
+is(elsewhere("DO \$\$ BEGIN WHILE EXISTS (SELECT FROM _flohsync.cache_outbox) LOOP PERFORM pg_sleep(0.01); END LOOP; END \$\$; SELECT 'done'"), 'done', 'a record changes, and that is delivered');
 get('rr');
 is($f->sql("SELECT v, flohsync.cache_put('c', 'user', 'rr', to_jsonb(v)) FROM public.truth"), '1|f', 'a snapshot from before cannot be put');
 is($f->sql("SELECT flohsync.cache_put('c', 'user', 'rr2', to_jsonb(v)) FROM public.truth"), 'f', 'nor without a get');

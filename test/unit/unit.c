@@ -309,7 +309,7 @@ class_of(const char *record)
 {
 	const RecordFault *fault = fault_of(record);
 
-	return fault ? fault->error_class : page.nrecords == 1 ? "good" : problem ? problem : "neither";
+	return fault ? error_class_name(fault->error_class) : page.nrecords == 1 ? "good" : problem ? problem : "neither";
 }
 
 static char *
@@ -403,10 +403,10 @@ test_rules(void)
 	   "and holds the record's bytes");
 
 	fault = fault_of("{\"email\":\"\xFF\",\"externalId\":\"ok\"}");
-	is(fault ? fault->error_class : "none", "invalid_utf8", "bytes that are not UTF-8");
+	is(fault ? error_class_name(fault->error_class) : "none", "invalid_utf8", "bytes that are not UTF-8");
 	is(fault ? text_of(fault->external_id) : "none", "ok", "and the id is known");
 	fault = fault_of("{\"externalId\":\"\xC0\x80\"}");
-	ok(fault && strcmp(fault->error_class, "invalid_utf8") == 0 && fault->external_id.data == NULL,
+	ok(fault && fault->error_class == ERRCLASS_INVALID_UTF8 && fault->external_id.data == NULL,
 	   "an id that is not UTF-8 is not used");
 	ok(fault_of("{\"externalId\":\"a\",\"x\":\"\xED\xA0\x80\"}") != NULL, "an encoded surrogate is not UTF-8");
 	ok(fault_of("{\"externalId\":\"bad\",\"email\":\"\xFF\"},{\"externalId\":\"good\"}") && page.nrecords == 1,
@@ -422,7 +422,7 @@ test_rules(void)
 		memcpy(big, start, strlen(start));
 		strcpy(big + at, "\"}},{\"externalId\":\"small\"}]}}");
 	}
-	ok(page_of(big) && page.nfaults == 1 && strcmp(page.faults[0].error_class, "record_too_large") == 0,
+	ok(page_of(big) && page.nfaults == 1 && page.faults[0].error_class == ERRCLASS_RECORD_TOO_LARGE,
 	   "a record over 8 MB is set aside");
 	is(text_of(page.faults[0].external_id), "big", "with its id");
 
@@ -433,7 +433,7 @@ test_rules(void)
 		/* 128 MB is what a record may take; 6000 leave room, 600,000 do not. */
 		sprintf(heavy, "[{\"externalId\":\"h\",\"attributes\":{\"a\":[%s1]}}]", repeat("{},", i ? 600000 : 6000));
 		ok(page_parse_records(parser, heavy, strlen(heavy), &page, &problem) && page.nfaults == i &&
-		   (!i || strcmp(page.faults[0].error_class, "too_many_values") == 0), "many values in a record");
+		   (!i || page.faults[0].error_class == ERRCLASS_TOO_MANY_VALUES), "many values in a record");
 		ok(i ? strncmp(page.faults[0].external_id.data, "h", 1) == 0 : page.heaviest > 6000 * 200, "and what they weigh");
 	}
 	{
@@ -441,7 +441,7 @@ test_rules(void)
 
 		sprintf(numbers, "[{\"externalId\":\"n\",\"attributes\":{\"a\":[0%s]}}]", repeat(",1e400", 100000));
 		ok(page_parse_records(parser, numbers, strlen(numbers), &page, &problem) && page.nfaults == 1 &&
-		   strcmp(page.faults[0].error_class, "record_too_large") == 0,
+		   page.faults[0].error_class == ERRCLASS_RECORD_TOO_LARGE,
 		   "so is one whose numbers are over 16 MB when written out");
 	}
 
@@ -551,8 +551,8 @@ test_page(void)
 	is(problem, "there are 1000001, more than 1000000", "which is said");
 	strcpy(body + strlen(body) - 3, "]");
 	ok(page_parse_records(parser, body, strlen(body), &page, &problem) && page.nfaults == 1000000, "a million are");
-	page_fault(parser, &page, (Slice) {"one more", 8}, "record_too_large", (Slice) {"", 0});
-	ok(page.nfaults == 1000001 && page.received == 1000001 && page.faults[1000000].position == 1000000 && strcmp(page.faults[0].error_class, "record_type") == 0,
+	page_fault(parser, &page, (Slice) {"one more", 8}, ERRCLASS_RECORD_TOO_LARGE, (Slice) {"", 0});
+	ok(page.nfaults == 1000001 && page.received == 1000001 && page.faults[1000000].position == 1000000 && page.faults[0].error_class == ERRCLASS_RECORD_TYPE,
 	   "and one more fault has room");
 
 	ok(page_parse_records(parser, " [{\"externalId\":1},{\"externalId\":2}]", 36, &page, &problem) && page.nrecords == 2,

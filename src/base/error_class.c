@@ -1,0 +1,21 @@
+/*
+ * error_class.c
+ *	  What is known of each kind of error.  See error_class.h.
+ */
+#ifdef FLOHSYNC_STANDALONE
+#include "shim.h"
+#else
+#include "postgres.h"
+#endif
+
+#include "base/error_class.h"
+
+#define OF_RUNS(id, name, retry, schedule, cursor, meaning) \
+	[ERRCLASS_##id] = {name, false, retry, schedule, cursor, meaning},
+#define OF_RECORDS(id, name, meaning) \
+	[ERRCLASS_##id] = {name, true, RETRY_NEVER, false, false, meaning},
+
+const ErrorClassEntry error_class_entries[ERRCLASS_END] = {
+	ERROR_CLASSES_OF_RUNS(OF_RUNS)
+	ERROR_CLASSES_OF_RECORDS(OF_RECORDS)
+};
