@@ -117,7 +117,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
       NULL,
-      coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().'));
+      coalesce('Connectors are: ' || known || '.', 'There are no connectors; create one with flohsync.create_connector().'));
   END IF;
   RETURN found_id;
 END
@@ -165,7 +165,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(length(_external_id), 0) NOT BETWEEN 1 AND 255 THEN
-    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id that the record has in the upstream.');
+    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id of the record in the upstream.');
   END IF;
   RETURN _external_id;
 END
@@ -195,14 +195,14 @@ RETURN CASE
   WHEN _kind = 'command' THEN CASE
     WHEN pg_catalog.jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN 'it has no "url"'
     WHEN pg_catalog.jsonb_typeof(_config -> 'headers') <> 'object'
-      OR pg_catalog.jsonb_path_exists(_config, '$.headers.* ? (@.type() != "string")') THEN '"headers" is not an object of texts'
+      OR pg_catalog.jsonb_path_exists(_config, '$.headers.* ? (@.type() != "string")') THEN '"headers" is not an object of strings'
     WHEN _config #> '{limits,requests_per_minute}' IS NOT NULL
      AND NOT pg_catalog.jsonb_path_exists(_config, '$.limits.requests_per_minute ? (@.type() == "number" && @ >= 1 && @ <= 100000)')
       THEN '"requests_per_minute" is not a number from 1 to 100000' END
   WHEN _kind = 'sql' THEN CASE
-    WHEN pg_catalog.jsonb_typeof(_config -> 'function') <> 'string' THEN '"function" is not a text'
+    WHEN pg_catalog.jsonb_typeof(_config -> 'function') <> 'string' THEN '"function" is not a string'
     WHEN pg_catalog.jsonb_typeof(_config -> 'queries') <> 'object'
-      OR pg_catalog.jsonb_path_exists(_config, '$.queries.* ? (@.type() != "string")') THEN '"queries" is not an object of texts' END
+      OR pg_catalog.jsonb_path_exists(_config, '$.queries.* ? (@.type() != "string")') THEN '"queries" is not an object of strings' END
 END;
 COMMENT ON FUNCTION _flohsync.config_fault(text, jsonb) IS 'Which value of a config is not of its type, of those that a run reads; null: none';
 
@@ -265,7 +265,7 @@ BEGIN
   IF _kind = 'command' THEN
     PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
     IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
-      PERFORM _flohsync.invalid('url', 'it is required', 'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
+      PERFORM _flohsync.invalid('url', 'it is required', 'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
     END IF;
     problem := _flohsync.url_problem(_config ->> 'url');
     IF problem IS NOT NULL THEN
@@ -273,7 +273,7 @@ BEGIN
     END IF;
     IF _config ? 'headers' THEN
       IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
-        PERFORM _flohsync.invalid('headers', 'it must be an object of texts');
+        PERFORM _flohsync.invalid('headers', 'it must be an object of strings');
       END IF;
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
         problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
@@ -285,17 +285,17 @@ BEGIN
     END IF;
     IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
         OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
-      PERFORM _flohsync.invalid('commands', 'it must be an array of texts');
+      PERFORM _flohsync.invalid('commands', 'it must be an array of strings');
     END IF;
     IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
         OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
-      PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
+      PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
     END IF;
     IF _config ? 'limits' THEN
       PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
       v := _config -> 'limits' -> 'requests_per_minute';
       IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
-        PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+        PERFORM _flohsync.invalid('requests_per_minute', 'it must be an integer from 1 to 100000');
       END IF;
       v := _config -> 'limits' -> 'total_tolerance';
       IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
@@ -309,7 +309,7 @@ BEGIN
     END IF;
     IF _config ? 'function' THEN
       IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
-        PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Name it with its schema.');
+        PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Specify the function with its schema.');
       END IF;
     ELSE
       IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
@@ -318,7 +318,7 @@ BEGIN
       FOR k, v IN SELECT * FROM jsonb_each(_config -> 'queries') LOOP
         PERFORM _flohsync.check_resource_type(k);
         IF jsonb_typeof(v) <> 'string' THEN
-          PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a text', k));
+          PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a string', k));
         END IF;
         problem := _flohsync.query_problem(v #>> '{}');
         IF problem IS NOT NULL THEN
@@ -367,7 +367,7 @@ AS $$
 BEGIN
   IF _kind = 'sql' AND _config ? 'function' AND _flohsync.function_of_kind_sql(_config ->> 'function') IS NULL THEN
     PERFORM _flohsync.invalid('function', format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
-      'Name it with its schema.');
+      'Specify the function with its schema.');
   END IF;
 END
 $$;
@@ -423,13 +423,13 @@ BEGIN
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
   IF settings ? 'name' THEN
     IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
-      PERFORM _flohsync.invalid('name', 'it must be a text of 1 to 255 characters');
+      PERFORM _flohsync.invalid('name', 'it must be a string of 1 to 255 characters');
     END IF;
     d.name := settings ->> 'name';
   END IF;
   IF settings ? 'description' THEN
     IF jsonb_typeof(settings -> 'description') NOT IN ('string', 'null') THEN
-      PERFORM _flohsync.invalid('description', 'it must be a text or null');
+      PERFORM _flohsync.invalid('description', 'it must be a string or null');
     END IF;
     d.description := settings ->> 'description';
   END IF;

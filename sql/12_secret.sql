@@ -62,9 +62,9 @@ BEGIN
   IF names IS NOT NULL THEN
     RAISE WARNING USING
       MESSAGE = _flohsync.clean((SELECT format('secrets of connector "%s" must be set again: %s', d.name, names) FROM flohsync.connector_definition d WHERE d.id = _connector)),
-      DETAIL = (SELECT format('They were set for another address than %s.', coalesce(nullif(array_to_string(d.origins, ', '), ''), 'none'))
+      DETAIL = (SELECT format('They were set for an origin other than %s.', coalesce(nullif(array_to_string(d.origins, ', '), ''), 'none'))
                   FROM flohsync.connector_definition d WHERE d.id = _connector),
-      HINT = 'Until flohsync.set_secret() has stored them for it, whatever needs them fails.';
+      HINT = 'Requests that need them fail until they are set again with flohsync.set_secret().';
   END IF;
 END
 $$;

@@ -22,7 +22,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.string_agg(
-           CASE t.name WHEN 'string' THEN 'a text' WHEN 'integer' THEN 'a whole number' WHEN 'number' THEN 'a number'
+           CASE t.name WHEN 'string' THEN 'a string' WHEN 'integer' THEN 'an integer' WHEN 'number' THEN 'a number'
                        WHEN 'boolean' THEN 'true or false' WHEN 'array' THEN 'an array' ELSE 'an object' END, ' or ' ORDER BY t.i)
     FROM pg_catalog.jsonb_array_elements_text(
            CASE pg_catalog.jsonb_typeof(_types) WHEN 'array' THEN _types ELSE pg_catalog.jsonb_build_array(_types) END) WITH ORDINALITY t(name, i)
@@ -84,7 +84,7 @@ BEGIN ATOMIC
               WHEN p.kind IS NULL THEN 'unknown placeholder {{' || pg_catalog.left(p.name, 60) || '}}'
               ELSE '{{' || p.name || '}} is not allowed here' END,
          CASE WHEN p.webhook THEN 'Store the credential under another name.'
-              WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
+              WHEN p.kind = 'secret' THEN 'A secret here would appear in logs; use it in "auth" or "headers".'
               WHEN p.name LIKE 'since|%' AND p.kind IS NULL THEN 'Write {{since}} or {{since|epoch}}.'
               ELSE 'Allowed here: ' || (
                 SELECT pg_catalog.string_agg(CASE a.kind WHEN 'config' THEN '{{config.NAME}}' WHEN 'secret' THEN '{{secret.NAME}}'
@@ -110,7 +110,7 @@ BEGIN
   IF _plain ~ '\$""' THEN
     RETURN 'a jsonpath cannot use variables here';
   ELSIF strpos(_plain, '$') = 0 THEN
-    RETURN 'a jsonpath without "$" names nothing in an answer';
+    RETURN 'a jsonpath without "$" does not refer to the answer';
   END IF;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
@@ -124,10 +124,10 @@ LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN _url !~ '^https?://' THEN 'it must begin with https:// or http://'
-  WHEN _url ~ '[^\x21-\x7e]' THEN 'it holds blanks, control characters or characters beyond ASCII'
+  WHEN _url ~ '[^\x21-\x7e]' THEN 'it contains spaces, control characters or non-ASCII characters'
   WHEN _url ~ '[?#]' THEN 'it must not have a query or fragment'
-  WHEN _url ~ '@' THEN 'it must not hold a user name or password'
-  WHEN _url ~ '[\\{]' THEN 'it holds a backslash or brace'
+  WHEN _url ~ '@' THEN 'it must not contain a user name or password'
+  WHEN _url ~ '[\\{]' THEN 'it contains a backslash or brace'
   WHEN _url ~ '^https?://(/|$)' THEN 'it names no host'
   WHEN _url ~ '^https?://https?:' THEN 'its scheme is there twice'
   WHEN _url ~ '^https?://[^/]*:(/|$)' THEN 'it has a colon without a port'
@@ -149,13 +149,13 @@ BEGIN
     WHEN 'url' THEN _flohsync.base_url_problem(plain)
     WHEN 'path' THEN CASE
       WHEN left(_text, 1) <> '/' OR left(_text, 2) = '//' THEN 'it must begin with one slash: it is added to base_url'
-      WHEN _text ~ '[^\x21-\x7e]' THEN 'it holds blanks, control characters or characters beyond ASCII'
-      WHEN _text ~ '[#\\]' THEN 'it holds a fragment or backslash'
+      WHEN _text ~ '[^\x21-\x7e]' THEN 'it contains spaces, control characters or non-ASCII characters'
+      WHEN _text ~ '[#\\]' THEN 'it contains a fragment or backslash'
       WHEN split_part(_text, '?', 1) ~ '/\.{1,2}(/|$)' THEN 'it has a segment "." or ".."' END
     WHEN 'header' THEN CASE
       WHEN lower(_text COLLATE "C") IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
       ELSE _flohsync.header_problem(_text) END
-    WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters' END
+    WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it contains control characters' END
     WHEN 'duration' THEN CASE WHEN _flohsync.duration(_text) IS NULL THEN format('%s is not a duration', _flohsync.excerpt(_text)) END
   END;
 END

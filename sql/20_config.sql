@@ -96,7 +96,7 @@ BEGIN
     PERFORM _flohsync.raise('42501',
       format('the configuration runs with the rights of role "%s"', _flohsync.role_name(OLD.owner)),
       NULL,
-      'Only a member of that role can change what it runs, or give it to another one.');
+      'Only a member of that role can change what it runs, or its owner.');
   END IF;
   SELECT * INTO c FROM flohsync.connector_definition d
    WHERE d.id = NEW.connector_id AND d.kind = 'sql' AND NOT _flohsync.may_act_as(_flohsync.role_oid(d.author));
@@ -104,7 +104,7 @@ BEGIN
     RAISE WARNING USING
       MESSAGE = format('role "%s" decided what connector "%s" runs', _flohsync.role_name(c.author), c.name),
       DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type, _flohsync.role_name(NEW.owner)),
-      HINT = 'Look at the config of the connector; flohsync.delete_sync_config() takes the rights away again.';
+      HINT = 'Review the config of the connector; flohsync.delete_sync_config() revokes the rights again.';
   END IF;
   RETURN NEW;
 END
@@ -291,7 +291,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF jsonb_typeof(_value) <> 'array' OR jsonb_path_exists(_value, '$[*] ? (@.type() != "string" || @ == "")') THEN
-    PERFORM _flohsync.invalid(_key, 'it must be an array of texts');
+    PERFORM _flohsync.invalid(_key, 'it must be an array of strings');
   END IF;
 END
 $$;
@@ -343,7 +343,7 @@ BEGIN
       WHEN 'maxRecords' THEN
         IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 1 AND 9007199254740991
            OR (v #>> '{}')::numeric % 1 <> 0 THEN
-          PERFORM _flohsync.invalid('filterRules.maxRecords', 'it must be a whole number of at least 1');
+          PERFORM _flohsync.invalid('filterRules.maxRecords', 'it must be an integer of at least 1');
         END IF;
     END CASE;
   END LOOP;
@@ -386,7 +386,7 @@ BEGIN
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
     END IF;
-    problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a text'
+    problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a string'
                     ELSE _flohsync.field_problem(m ->> 'targetField') END;
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].targetField', i), problem,
@@ -400,7 +400,7 @@ BEGIN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].enabled', i), 'it must be true or false');
     END IF;
     IF m ? 'transform' AND jsonb_typeof(m -> 'transform') NOT IN ('string', 'null') THEN
-      PERFORM _flohsync.invalid(format('attributeMappings[%s].transform', i), 'it must be a text');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].transform', i), 'it must be a string');
     END IF;
     i := i + 1;
   END LOOP;
@@ -424,7 +424,7 @@ BEGIN
     END IF;
     IF k = 'minRecords' THEN
       IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12 OR (v #>> '{}')::numeric % 1 <> 0 THEN
-        PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be a whole number of at least 0, or null');
+        PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be an integer of at least 0, or null');
       END IF;
     ELSIF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1 THEN
       PERFORM _flohsync.invalid('safeguards.' || k, 'it must be a number from 0 to 1, or null');
@@ -546,7 +546,7 @@ BEGIN
         c.strategy := t;
       WHEN k IN ('cronSchedule', 'fullCronSchedule') THEN
         IF kind NOT IN ('string', 'null') THEN
-          PERFORM _flohsync.invalid(k, 'it must be a text or null');
+          PERFORM _flohsync.invalid(k, 'it must be a string or null');
         END IF;
         problem := CASE WHEN length(t) > 64 THEN 'a schedule has at most 64 characters' ELSE _flohsync.cron_problem(t) END;
         IF problem IS NOT NULL THEN
@@ -708,7 +708,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('connector "%s" has no configuration for resource type "%s"', connector, _type),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
 END
 $$;

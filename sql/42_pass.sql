@@ -82,7 +82,7 @@ BEGIN
     problem := 'run was cancelled';
     class := 'cancelled';
   ELSIF c.id IS NULL THEN
-    problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
+    problem := _flohsync.clean(format('connector "%s" no longer has a configuration for resource type "%s"', d.name, r.resource_type));
     class := 'configuration';
   ELSIF NOT d.enabled THEN
     problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
@@ -235,7 +235,7 @@ BEGIN
   SELECT count(*) INTO there FROM flohsync.resource_record x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.record_no);
   IF came > there THEN
-    RETURN format('pages are asked for by position, and records came on more than one (%s): the list moved, or is in no order', came - there);
+    RETURN format('pages are requested by position, and records occurred on more than one (%s): the list has shifted, or is not ordered', came - there);
   END IF;
   RETURN NULL;
 END
@@ -285,7 +285,7 @@ BEGIN
     -- Without a whole ledger, nothing can be said to be missing.
     IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
                 HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is incomplete', r.pass_id), NULL, 'Run the sync again.');
     END IF;
     SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
@@ -603,7 +603,7 @@ BEGIN
       IF problem IS DISTINCT FROM c.schedule_error THEN
         RAISE WARNING USING
           MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s', (SELECT d.name FROM flohsync.connector_definition d WHERE d.id = c.connector_id), c.resource_type, problem)),
-          HINT = 'They are looked at again every five minutes.';
+          HINT = 'They are checked again every five minutes.';
       END IF;
       UPDATE flohsync.connector_sync_config x
          SET schedule_error = problem,

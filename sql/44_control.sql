@@ -13,12 +13,12 @@ DECLARE
   _default text;
 BEGIN
   IF pg_is_in_recovery() THEN
-    PERFORM _flohsync.raise('25006', 'cannot ask for a run on a standby', NULL, 'Ask the primary.');
+    PERFORM _flohsync.raise('25006', 'cannot request a run on a standby', NULL, 'Request it on the primary.');
   END IF;
   IF (SELECT d.home <> _flohsync.home() FROM flohsync.connector_definition d WHERE d.id = _connector) THEN
     PERFORM _flohsync.raise('55000',
-      _flohsync.clean(format('connector "%s" came with a dump of another database', connector)), NULL,
-      'When it is to be synced by this one, call flohsync.adopt().');
+      _flohsync.clean(format('connector "%s" was restored from a dump of another database', connector)), NULL,
+      'To sync it in this database, call flohsync.adopt().');
   END IF;
   IF trigger_sync.restart IS NULL THEN
     PERFORM _flohsync.invalid('restart', 'it must be true or false');
@@ -31,7 +31,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
@@ -50,8 +50,8 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
       END IF;
       RAISE NOTICE USING
-        MESSAGE = format('run %s of that configuration is %s already (strategy %s): it is returned, and no other one made', r.id,
-                         CASE r.status WHEN 'queued' THEN 'queued' ELSE 'going on' END, coalesce(r.strategy, _default));
+        MESSAGE = format('run %s of that configuration is already %s (strategy %s): it is returned instead of a new one', r.id,
+                         CASE r.status WHEN 'queued' THEN 'queued' ELSE 'running' END, coalesce(r.strategy, _default));
       EXIT;
     END IF;
     PERFORM _flohsync.lock_queue(_connector, _type, true);
@@ -173,9 +173,9 @@ BEGIN
        OR EXISTS (SELECT FROM flohsync.sync_run x
                    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.status = 'running') THEN
       PERFORM _flohsync.raise('55006',
-        format('another run of resource type "%s" is going on', r.resource_type),
+        format('another run of resource type "%s" is in progress', r.resource_type),
         NULL,
-        'Wait for its end; if it is complete, it decides instead of the held one.');
+        'Wait until it ends; if it is complete, it supersedes the held run.');
     END IF;
     PERFORM pg_sleep(0.005);
   END LOOP;
@@ -284,8 +284,8 @@ BEGIN
                        WHERE x.external_id = e.id AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id) LIMIT 1;
   IF c.id IS NULL OR r.decided_under IS DISTINCT FROM _flohsync.decided_under(d, c) THEN
     PERFORM _flohsync.raise('55000', format('the configuration has changed since run %s was held', r.id),
-      'The connector, the strategy or the filters are others now, and so may be the records that are missing.',
-      'Run the sync again; a complete pass decides anew. Or drop the run with flohsync.reject_run().');
+      'The connector, the strategy or the filters have changed, and so may have the records that are missing.',
+      'Run the sync again, so that a complete pass decides; or drop the run with flohsync.reject_run().');
   END IF;
   -- A pass that was not complete says nothing about what it did not see, approved or not.
   s := _flohsync.settle_pass(r.id, coalesce(r.complete, false), except_ids);

@@ -634,7 +634,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', _connector, _type)),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
   RETURN c;
 END

@@ -288,7 +288,7 @@ BEGIN
   ELSIF _field NOT IN ('title', 'department', 'phoneNumber', 'location', 'employeeId', 'costCenter', 'startDate', 'managerId') THEN
     value := _value;
   ELSIF jsonb_typeof(_value) IN ('object', 'array') THEN
-    problem := format('a %s is not a text', jsonb_typeof(_value));
+    problem := format('a %s is not a string', jsonb_typeof(_value));
   ELSIF _field = 'startDate' AND t ~ '\S' THEN
     IF t ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ].*)?$' AND t !~ '^0000'
        AND extract(month FROM make_date(left(t, 4)::int, substr(t, 6, 2)::int, 1) + (substr(t, 9, 2)::int - 1)) = substr(t, 6, 2)::int THEN

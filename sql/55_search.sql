@@ -47,8 +47,8 @@ BEGIN
    WHERE e.extname = 'pg_trgm';
   IF NOT FOUND THEN
     RAISE NOTICE USING
-      MESSAGE = 'extension pg_trgm is not there: searches read all records of a type',
-      HINT = 'CREATE EXTENSION pg_trgm, which comes with PostgreSQL, and call flohsync.enable_search() again.';
+      MESSAGE = 'extension pg_trgm is not installed: searches read all records of a type',
+      HINT = 'Run CREATE EXTENSION pg_trgm, which is part of PostgreSQL, and call flohsync.enable_search() again.';
     RETURN false;
   END IF;
   IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
@@ -67,8 +67,8 @@ BEGIN
   -- Without statistics of what they index they would be used where they do not pay.
   ANALYZE flohsync.resource_record, flohsync.connector_sync_match;
   RAISE NOTICE USING
-    MESSAGE = 'searches in list_resources() and list_matches() have indexes now',
-    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not carry them.';
+    MESSAGE = 'searches in list_resources() and list_matches() now have indexes',
+    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not include them.';
   RETURN true;
 END
 $$;
@@ -130,7 +130,7 @@ BEGIN
   END;
   IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
               OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64, true) THEN
-    PERFORM _flohsync.invalid('after', 'it is not what a list gave as nextAfter', 'Leave it out to begin at the start of the list.');
+    PERFORM _flohsync.invalid('after', 'it is not a nextAfter of this list', 'Omit it to begin at the start of the list.');
   END IF;
   external_id := mark ->> 0;
   resource_type := mark ->> 1;

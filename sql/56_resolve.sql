@@ -212,7 +212,7 @@ BEGIN
   END LOOP;
   stays := CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN 'an operator decided so'
                 WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
-                  THEN 'the user was made from the record, or came back with it'
+                  THEN 'the user was created from the record, or reactivated with it'
                 WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the record is stale and its user is gone' END;
   RETURN jsonb_build_object(
@@ -267,7 +267,7 @@ BEGIN
     PERFORM _flohsync.invalid('action', format('%s is not an action', coalesce(quote_literal(_action), 'NULL')),
       format('Actions are %s.', array_to_string(_actions, ', ')));
   ELSIF _action = 'link' AND _user IS NULL THEN
-    PERFORM _flohsync.invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
+    PERFORM _flohsync.invalid('userId', 'action "link" requires it', 'Specify the id of the user to link to.');
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
   ELSIF _user IS NOT NULL AND NOT _flohsync.lock_user(_user) THEN
@@ -294,7 +294,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('match %s does not exist', coalesce(_match::text, 'NULL')),
       NULL,
-      'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.');
+      'Matches are listed by flohsync.list_matches(); the match of a purged record is removed with it.');
   END IF;
   RETURN m;
 END
@@ -347,16 +347,16 @@ DECLARE
 BEGIN
   SELECT * INTO STRICT x FROM flohsync.resource_record r WHERE r.id = _m.connector_resource_id;
   IF _flohsync.match_key(x.email) IS NULL THEN
-    PERFORM _flohsync.invalid('email', 'the record has none, and a user needs one', 'Link the record to a user that is there.');
+    PERFORM _flohsync.invalid('email', 'the record has none, and a user requires one', 'Link the record to an existing user.');
   END IF;
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
     PERFORM _flohsync.raise('23505',
-      _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
+      _flohsync.clean(format('could not create a user with e-mail address "%s"', x.email)),
       coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
       CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE _flohsync.match_key(u.email) = _flohsync.match_key(x.email))
            THEN 'Link the record to that user.'
-           ELSE 'A user who is deleted can be linked to once he has been brought back; or skip the record.' END);
+           ELSE 'A deleted user can be linked to once they have been restored; or skip the record.' END);
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
   PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);

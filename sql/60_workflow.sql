@@ -198,9 +198,9 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN pg_catalog.jsonb_typeof((_j).data) <> 'object' THEN 'the data of the job is not an object'
-  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or not an id'
   WHEN coalesce((_j).data ->> 'resourceType', '') !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN '"resourceType" is missing or malformed'
-  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or not an id'
   WHEN coalesce((_j).data ->> 'triggerMode', '') NOT IN ('per_record', 'summary') THEN '"triggerMode" is neither per_record nor summary'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'records'), 'array') <> 'array' THEN '"records" is not an array'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'stats'), 'object') <> 'object' THEN '"stats" is not an object'
@@ -307,9 +307,9 @@ BEGIN
     PERFORM _flohsync.raise('42704', format('workflow job %s does not exist', coalesce(_id::text, 'NULL')));
   ELSIF j.status <> 'running' THEN
     PERFORM _flohsync.raise('55000',
-      format('workflow job %s is not being worked on', _id),
+      format('workflow job %s is not claimed', _id),
       format('Its status is %s.', j.status),
-      'Take jobs with flohsync.claim_workflow_jobs().');
+      'Claim jobs with flohsync.claim_workflow_jobs().');
   END IF;
   RETURN j;
 END

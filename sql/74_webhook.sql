@@ -119,7 +119,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_receive_webhook';
 COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
-  'Verifies a webhook and takes it: the body as it came, the headers as an object of texts; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
+  'Verifies a webhook and takes it: the body as it came, the headers as an object of strings; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
 SELECT _flohsync.allow('manager', 'flohsync.receive_webhook(text, bytea, jsonb)');
 
 -- Failures.
@@ -294,7 +294,7 @@ BEGIN
       IF _flohsync.deactivation_limit_reached(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
         VALUES (_x.connector_id, _x.resource_type, _x.external_id, 'safeguard',
-                'the user was not deactivated: with him the webhooks of 24 hours would have deactivated more users than the safeguard allows; the next run decides');
+                'the user was not deactivated: webhooks would have deactivated more users within 24 hours than the safeguard allows; the next run decides');
         PERFORM _flohsync.note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
         removable := false;
         RETURN;

@@ -75,21 +75,21 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
        CASE WHEN d.enabled AND d.home = (SELECT h.id FROM _flohsync.home h) AND c.enabled AND NOT c.parked AND c.schedule_error IS NULL THEN least(c.next_run_at, c.next_full_run_at, c.retry_at) END AS next_run_at,
        nullif(pg_catalog.concat_ws('; ',
-         CASE WHEN d.home <> (SELECT h.id FROM _flohsync.home h) THEN 'the connector came with a dump of another database; adopt() has it synced by this one'
+         CASE WHEN d.home <> (SELECT h.id FROM _flohsync.home h) THEN 'the connector was restored from a dump of another database; call adopt() to sync it in this one'
             WHEN NOT d.enabled THEN 'the connector is disabled'
             WHEN NOT c.enabled THEN 'the configuration is disabled'
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
             WHEN c.schedule_error IS NOT NULL THEN 'the schedule cannot be used: ' || c.schedule_error
-            WHEN c.parked THEN 'runs crashed their worker; trigger_sync() starts the schedules again'
+            WHEN c.parked THEN 'runs crashed their worker; trigger_sync() resumes the schedules'
             WHEN g.hindrance IS NOT NULL THEN g.hindrance
             WHEN NOT EXISTS (SELECT FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
-            WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
+            WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; retry %s of 3 is pending', c.retries + 1)
        END,
          CASE WHEN r.status = 'queued' AND w.busy >= pg_catalog.current_setting('flohsync.max_workers', true)::bigint
               THEN pg_catalog.format('waiting for a worker (%s of %s busy)', w.busy, pg_catalog.current_setting('flohsync.max_workers', true)) END,
          CASE WHEN h.id IS NOT NULL
-              THEN pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
+              THEN pg_catalog.format('run %s is held since %s: call approve_run() or reject_run()', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
          CASE WHEN (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
               THEN CASE WHEN coalesce(c.last_complete_at, c.created_at) < pg_catalog.now() - greatest(interval '1 day', 3 * (c.next_run_at - c.last_sync_at))
                         THEN coalesce('no pass has been complete since ' || pg_catalog.to_char(c.last_complete_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'no pass has ever been complete')

@@ -104,9 +104,9 @@ BEGIN
            || CASE WHEN cardinality(revoked) > 1 THEN ' or of its members' ELSE '' END;
   IF stopped IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = _flohsync.clean(format('%s configurations that ran with the rights of %s run no more', cardinality(stopped), whose)),
+      MESSAGE = _flohsync.clean(format('%s configurations that ran with the rights of %s no longer run', cardinality(stopped), whose)),
       DETAIL = format('They are: %s%s.', _flohsync.clean(array_to_string(stopped[:20], '; ')), CASE WHEN cardinality(stopped) > 20 THEN '; …' ELSE '' END),
-      HINT = 'Look at what they run, then give them to another role with flohsync.set_sync_owner().';
+      HINT = 'Review what they run, then assign them to another role with flohsync.set_sync_owner().';
   END IF;
   IF handler IS NOT NULL THEN
     RAISE WARNING USING

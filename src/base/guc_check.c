@@ -128,14 +128,14 @@ guc_check_databases(char **newval, void **extra, GucSource source)
 	bool		good = SplitGUCList(copy, ',', &names);
 
 	if (!good)
-		GUC_check_errdetail("It is not a list of names: commas separate them, and none is empty.");
+		GUC_check_errdetail("It must be a comma-separated list of names.");
 	foreach(cell, names)
 	{
 		size_t		len = strlen(lfirst(cell));
 
 		if (!good || (len > 0 && len < NAMEDATALEN))
 			continue;
-		GUC_check_errdetail(len == 0 ? "A name in it is empty." : "A name in it is longer than that of a database can be.");
+		GUC_check_errdetail(len == 0 ? "A name in the list is empty." : "A name in the list is too long to be the name of a database.");
 		good = false;
 	}
 	list_free(names);
@@ -149,7 +149,7 @@ guc_check_worker_role(char **newval, void **extra, GucSource source)
 	if (**newval == '\0')
 		GUC_check_errdetail("It must be the name of a role.");
 	else if (strlen(*newval) >= NAMEDATALEN)
-		GUC_check_errdetail("It is longer than the name of a role can be.");
+		GUC_check_errdetail("It is too long to be the name of a role.");
 	else
 		return true;
 	return false;
@@ -198,8 +198,8 @@ check_tell_of_password(const char *url)
 		return;
 	ereport(loading ? LOG_SERVER_ONLY : WARNING,
 			(errmsg("flohsync.redis_url holds a password"),
-			 errdetail("Everybody can see it by SHOW in a session that has not loaded the library of flohsync."),
-			 errhint("Put the password into a file, and name that in flohsync.redis_password_file.")));
+			 errdetail("Any user can see it with SHOW in a session that has not loaded the library of flohsync."),
+			 errhint("Put the password into a file, and set flohsync.redis_password_file to its path.")));
 }
 
 /* The rest is checked where it is used (guc_redis.c). */

@@ -25,9 +25,9 @@ file_problem(const struct stat *st)
 	if (!S_ISREG(st->st_mode))
 		return "it is not a regular file";
 	if (st->st_uid != geteuid() && !is_root)
-		return "it belongs neither to the user of the server nor to root";
+		return "it is owned neither by the server's user nor by root";
 	if (st->st_mode & (is_root && geteuid() != 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO))
-		return "others than its owner may use it; its mode must be 0600";
+		return "users other than its owner have access to it; its mode must be 0600";
 	return NULL;
 }
 

@@ -81,7 +81,7 @@ run_as_caller(void)
 	if (!OidIsValid(run_as_called_by) || GetUserId() != run_as_called_as)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("which role asks for this cannot be told here"),
+				 errmsg("cannot determine the calling role here"),
 				 errhint("Call the function of this name in schema %s.", FLOHSYNC_SCHEMA)));
 	return run_as_called_by;
 }
@@ -92,7 +92,7 @@ run_as_caller_to_note(void)
 {
 	if (!OidIsValid(run_as_called_by))
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("which role asks for this cannot be told here")));
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("cannot determine the calling role here")));
 	return run_as_called_by;
 }
 
@@ -125,7 +125,7 @@ run_as_role(Oid wanted, Oid code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
 				 errmsg("role \"%s\" does not exist, or is a superuser", FLOHSYNC_NOBODY_ROLE),
-				 errhint("CREATE EXTENSION makes that role; CREATE ROLE %s makes it again.", FLOHSYNC_NOBODY_ROLE)));
+				 errhint("CREATE EXTENSION creates that role; CREATE ROLE %s restores it.", FLOHSYNC_NOBODY_ROLE)));
 	return nobody;
 }
 
@@ -222,7 +222,7 @@ run_as_call(Oid role, Oid function, int nargs, const Datum *args, bool *isnull)
 	Datum		value;
 
 	if (nargs > RUN_AS_MAX_ARGS)
-		elog(ERROR, "a function of others has %d arguments", nargs);
+		elog(ERROR, "foreign function has %d arguments", nargs);
 	run_as_begin(&saved, role);
 	if (!compat_may_execute(function, role))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));

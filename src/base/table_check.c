@@ -215,8 +215,8 @@ table_fault(Oid role, TableFault *fault)
 			continue;
 		table = table_name(tables[i].oid);
 		fault->message = psprintf("row level security is on for table \"%s\"", table);
-		fault->detail = "Rows that it hides would be taken for gone.";
-		fault->hint = psprintf("ALTER TABLE %s DISABLE ROW LEVEL SECURITY; who may read is what flohsync.grant_reader() decides.", table);
+		fault->detail = "Rows that it hides would be treated as missing.";
+		fault->hint = psprintf("Run ALTER TABLE %s DISABLE ROW LEVEL SECURITY; use flohsync.grant_reader() to control who may read.", table);
 		return true;
 	}
 	if (fault_kind == 0)
@@ -226,13 +226,13 @@ table_fault(Oid role, TableFault *fault)
 	if (fault_kind == 'r')
 	{
 		fault->message = psprintf("table \"%s\" has the rule \"%s\"", table, name);
-		fault->detail = "It could change or skip what is written there.";
-		fault->hint = psprintf("DROP RULE %s ON %s; a trigger that runs after the change may take its place.", quote_identifier(name), table);
+		fault->detail = "It could change or skip rows that flohsync writes.";
+		fault->hint = psprintf("Run DROP RULE %s ON %s; use an AFTER trigger instead.", quote_identifier(name), table);
 	}
 	else
 	{
 		fault->message = psprintf("trigger \"%s\" of table \"%s\" is disabled", name, table);
-		fault->detail = "What flohsync counts and checks would be wrong.";
+		fault->detail = "Counts and checks of flohsync would be wrong.";
 		fault->hint = psprintf("ALTER TABLE %s ENABLE TRIGGER %s.", table, quote_identifier(name));
 	}
 	return true;

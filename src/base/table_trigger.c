@@ -79,8 +79,8 @@ watched_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("trigger \"%s\" skipped a row of table \"%s.%s\"", clean(trigger->tg_trigger->tgname),
 						get_namespace_name(RelationGetNamespace(table)), RelationGetRelationName(table)),
-				 errdetail("The row would count as written."),
-				 errhint("What flohsync writes there may be noted by a trigger that runs after the change.")));
+				 errdetail("flohsync would treat the row as written."),
+				 errhint("Use an AFTER trigger to record what flohsync writes.")));
 	if (returned == NULL || returned == written || TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		return result;
 	column = changed_column(table, written, returned);
@@ -89,8 +89,8 @@ watched_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("trigger \"%s\" changed column \"%s\" of a row of table \"%s.%s\"", clean(trigger->tg_trigger->tgname), clean(column),
 						get_namespace_name(RelationGetNamespace(table)), RelationGetRelationName(table)),
-				 errdetail("The row would count as written as it was."),
-				 errhint("What flohsync writes there may be noted by a trigger that runs after the change.")));
+				 errdetail("flohsync would treat the row as written unchanged."),
+				 errhint("Use an AFTER trigger to record what flohsync writes.")));
 	return result;
 }
 

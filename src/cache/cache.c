@@ -92,7 +92,7 @@ cache_failed(void)
 	shmem_cache_count(CACHE_ERRORS, 1);
 	if (shmem_cache_failed())
 		ereport(LOG,
-				(errmsg("flohsync does without its cache for a while: Redis: %s", redis_problem()),
+				(errmsg("flohsync cache disabled temporarily: Redis: %s", redis_problem()),
 				 errhidestmt(true), errhidecontext(true)));
 }
 

@@ -212,7 +212,7 @@ flohsync_cache_put(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the value of cache_put() must not be null"),
-				 errhint("To have the cache forget a record, call flohsync.cache_invalidate().")));
+				 errhint("To remove a record from the cache, call flohsync.cache_invalidate().")));
 	if (enter(&key, &view) != CACHE_READY)
 		PG_RETURN_BOOL(false);
 	PG_RETURN_BOOL(cache_put(&key, &view, PG_GETARG_JSONB_P(3), ttl_ms));
@@ -313,7 +313,7 @@ flohsync_connectors_changed(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function connectors_changed() is for triggers")));
+				 errmsg("function connectors_changed() can only be called as a trigger")));
 	outbox_touch();
 	return PointerGetDatum(NULL);
 }

@@ -144,7 +144,7 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 		return NULL;
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
-		fetch_failed(key, "protocol", "upstream answered with another record");
+		fetch_failed(key, "protocol", "upstream returned a different record");
 	return fetch_to_jsonb(&page.records[i]);
 }
 
@@ -164,7 +164,7 @@ fetch_from_upstream(const CacheKey *key, Jsonb **value)
 	found = source_read_spec(connector, TextDatumGetCString(key->type), &spec, context);
 	SPI_finish();
 	if (!found)
-		fetch_failed(key, NULL, "the connector does not exist any more");
+		fetch_failed(key, NULL, "the connector no longer exists");
 	spec.page_size = 1;
 	spec.in_transaction = true;
 	PG_TRY();

@@ -53,7 +53,7 @@ flohsync_raise(PG_FUNCTION_ARGS)
 		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || strncmp(state, "00", 2) == 0 || strncmp(state, "XX", 2) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no error for people of such an SQLSTATE")));
+				 errmsg("SQLSTATE cannot be raised as a user error")));
 	error_context_stack = NULL;
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),

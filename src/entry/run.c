@@ -199,7 +199,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("flohsync.sync() cannot wait inside a transaction block"),
-				 errhint("CALL it on its own, or ask for the run with flohsync.trigger_sync().")));
+				 errhint("CALL it outside a transaction block, or request the run with flohsync.trigger_sync().")));
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sync must have an output argument");
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
@@ -241,7 +241,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
-						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
+						 errhint("The run stays queued until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") removes it.", run)));
 			why = shmem_hindrance(MyDatabaseId);
 			if (why == NULL)
 				why = worker_hindrance();
@@ -274,7 +274,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 						strcmp(state.status, "cancelled") == 0 ? "was cancelled" : "failed",
 						state.error ? clean(state.error) : "no message"),
 				 strcmp(state.status, "held") == 0 ?
-				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
+				 errhint("Review it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
 				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,
 				 state.error_class && strcmp(state.error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
 	isnull = state.stats == 0;

@@ -202,7 +202,7 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 	if (form->opcmethod != GIN_AM_OID)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("operator class with OID %u is not one of GIN", opclass)));
+				 errmsg("operator class with OID %u does not belong to access method gin", opclass)));
 	name = quote_qualified_identifier(get_namespace_name(form->opcnamespace), NameStr(form->opcname));
 	ReleaseSysCache(tuple);
 
@@ -216,7 +216,7 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 		int			rc = SPI_execute(sql, false, 0);
 
 		if (rc != SPI_OK_UTILITY)
-			elog(ERROR, "could not make the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
+			elog(ERROR, "could not create the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
 	}
 	run_as_end(&saved);
 	SPI_finish();

@@ -138,7 +138,7 @@ flohsync_tally_row(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(t->tg_event) || !TRIGGER_FIRED_FOR_ROW(t->tg_event) ||
 		t->tg_trigger->tgnargs != 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("called other than as the trigger that it is")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
 	match = strcmp(t->tg_trigger->tgargs[0], "match") == 0;
 	if (TRIGGER_FIRED_BY_INSERT(t->tg_event))
 		tally_add(t->tg_relation, t->tg_trigtuple, match, 1);
@@ -174,7 +174,7 @@ flohsync_tally_statement(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("called other than as the trigger that it is")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
 	if (tally_sums == NULL || hash_get_num_entries(tally_sums) == 0)
 		return PointerGetDatum(NULL);
 

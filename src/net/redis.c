@@ -123,7 +123,7 @@ redis_wait(bool write)
 		if (wait_channel(redis.line, write, Max(left, 0), WAIT_REDIS))
 			return true;
 		if (left <= 0)
-			return redis_set_problem("it did not answer in time");
+			return redis_set_problem("it did not reply in time");
 	}
 }
 
@@ -225,7 +225,7 @@ redis_read_replies(int n)
 		size_t		got;
 
 		if (redisReaderGetReply(redis.reader, &reply) != REDIS_OK)
-			return redis_set_problem("its answer is not of the protocol");
+			return redis_set_problem("its reply violates the protocol");
 		if (reply != NULL)
 		{
 			redis.replies[redis.nreplies++] = reply;
@@ -235,7 +235,7 @@ redis_read_replies(int n)
 		if (fed > limit)
 		{
 			redis.too_long = true;
-			return redis_set_problem("its answer is too long");
+			return redis_set_problem("its reply is too long");
 		}
 		if (!redis_receive(buffer, sizeof(buffer), &got))
 			return false;
@@ -245,7 +245,7 @@ redis_read_replies(int n)
 	}
 	/* Nobody asked for more. */
 	if (redis.reader->pos < redis.reader->len)
-		return redis_set_problem("it said more than it was asked");
+		return redis_set_problem("it sent an unexpected reply");
 	return true;
 }
 
@@ -289,12 +289,12 @@ redis_is_quiet(void)
 		TlsWant		want = redis_tls_peek(redis.tls);
 
 		if (want == TLS_DONE)
-			return redis_set_problem("it said more than it was asked");
+			return redis_set_problem("it sent an unexpected reply");
 		return want != TLS_FAILED || redis_lost(0);
 	}
 	rc = recv(redis.fd, &byte, 1, MSG_PEEK);
 	if (rc > 0)
-		return redis_set_problem("it said more than it was asked");
+		return redis_set_problem("it sent an unexpected reply");
 	if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 		return true;
 	return redis_lost(rc == 0 ? 0 : errno);
@@ -457,9 +457,9 @@ redis_fail(const RedisReply *reply)
 	size_t		len = strcspn(reply->str, " \r\n");
 
 	if (reply->type != REDIS_IS_ERROR)
-		strlcpy(text, "its answer is not what was asked for", sizeof(text));
+		strlcpy(text, "its reply is of an unexpected type", sizeof(text));
 	else
-		snprintf(text, sizeof(text), "it answers with the error %.*s", (int) Min(len, 40), reply->str);
+		snprintf(text, sizeof(text), "it replied with the error %.*s", (int) Min(len, 40), reply->str);
 	redis_drop();
 	return redis_set_problem(text);
 }

@@ -330,7 +330,7 @@ page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index, const cha
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
-	*problem = "payload.nextCursor is neither a text nor an integer";
+	*problem = "payload.nextCursor is neither a string nor an integer";
 	if (node->type == JSON_STRING)
 	{
 		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, parser->json, node))

@@ -297,7 +297,7 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 		appendStringInfoChar(&attributes, '}');
 		if (known_only && !s->there)
 			unknown[nunknown++] = (RecordFault) {
-				id->external_id, "partial_unknown", "what has changed of a record came, and the record is not stored here",
+				id->external_id, "partial_unknown", "only the changes of a record were received, and the record is not stored",
 				{pnstrdup(attributes.data, attributes.len), attributes.len}, id->position
 			};
 		else
@@ -316,7 +316,7 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	m->next += n;
 
 	if (!page_parse_records(m->merger, text.data, text.len, merged, &problem))
-		elog(ERROR, "records that were put together cannot be read: %s", problem);
+		elog(ERROR, "could not read merged records: %s", problem);
 	faults = palloc(sizeof(RecordFault) * (merged->nfaults + nunknown + 1));
 	if (merged->nfaults > 0)
 		memcpy(faults, merged->faults, sizeof(RecordFault) * merged->nfaults);

@@ -517,7 +517,7 @@ auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 {
 	char	   *error = auth_error(state, json);
 	const char *path = state->def->auth.token_path->text;
-	static const char none[] = "the token endpoint's answer holds no token at";
+	static const char none[] = "the token endpoint's answer contains no token at";
 
 	if (error)
 		source_fail(state->source, answer, "auth", "%s %s: %s", none, path, error);
@@ -575,7 +575,7 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		return true;
 	}
 	if (!fit)
-		source_fail(state->source, answer, "auth", "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+		source_fail(state->source, answer, "auth", "the token endpoint's answer contains a token that cannot be sent in a header: it has white space or non-ASCII characters");
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
@@ -754,7 +754,7 @@ auth_header(RestState *state, char **header, char *line)
 	for (const unsigned char *p = (unsigned char *) line; *p; p++)
 		if (*p < ' ' || *p == 0x7f)
 		{
-			rest_problem(state, "configuration", "a credential of the connector holds control characters");
+			rest_problem(state, "configuration", "a credential of the connector contains control characters");
 			return false;
 		}
 	*header = line;

@@ -98,7 +98,7 @@ rest_give_up(Source *source, const SourceAnswer *answer)
 	{
 		state->nothing = state->ended = true;
 		if (give_up_is_no_answer(answer->status))
-			state->unsure = "the upstream answered for the page behind the end with an error, so it is not sure that there is none: see pagination.end_status";
+			state->unsure = "the upstream answered the request for the page after the last one with an error, so it is not certain that there is none: see pagination.end_status";
 		return true;
 	}
 	if (state->def->parent_type == NULL || !give_up_is_of_list(answer) || !rest_leave_parent(state, answer->status, answer->error_class))

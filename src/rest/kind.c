@@ -102,7 +102,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	json = json_parser_create();
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
-		rest_problem(state, "protocol", "the stored cursor cannot be read");
+		rest_problem(state, "protocol", "could not read the stored cursor");
 		state->problem.stored = true;
 		return;
 	}
@@ -196,7 +196,7 @@ rest_wait(RestState *state)
 
 	if (ms == 0)
 		return true;
-	rest_problem(state, "throttled", "the upstream's rate limit is used up");
+	rest_problem(state, "throttled", "the upstream's rate limit is exhausted");
 	state->problem.retryable = true;
 	state->problem.retry_after_ms = ms;
 	return false;

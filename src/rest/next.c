@@ -45,12 +45,12 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
 	{
-		*failed = !reading_failed(r, "bad_answer", "what the answer has at %s cannot be used to ask for the next page", path->text);
+		*failed = !reading_failed(r, "bad_answer", "the value at %s cannot be used to request the next page", path->text);
 		return NULL;
 	}
 	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
 	{
-		*failed = !reading_failed(r, "too_large", "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+		*failed = !reading_failed(r, "too_large", "the value at %s that requests the next page has %u bytes, more than %d",
 								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
@@ -121,7 +121,7 @@ next_cursor(Reading *r, bool *failed)
 		return NULL;
 	if (cursor == NULL)
 	{
-		reading_failed(r, "bad_answer", "the answer says that there are more records and gives no cursor");
+		reading_failed(r, "bad_answer", "the answer announces more records but gives no cursor");
 		*failed = true;
 	}
 	return cursor;
@@ -132,7 +132,7 @@ static char *
 next_after_empty(Reading *r, int64 passed, int64 total)
 {
 	if (total >= 0 && passed != total)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent none after " INT64_FORMAT,
 						   total, passed);
 	return NULL;
 }
@@ -152,13 +152,13 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	else if (!state->reading)
 	{
 		r->page->unread = true;
-		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+		reading_incomplete(r, "pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
 	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT, state->total, total);
 	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages, then " INT64_FORMAT,
 						   state->total_pages, total_pages);
 	state->total = Max(state->total, total);
 	state->total_pages = Max(state->total_pages, total_pages);
@@ -223,7 +223,7 @@ next_offset(Reading *r, int64 total)
 	/* Here are more than it says: so that is no end. */
 	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
 	{
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
 		return next;
 	}
 	return next_behind(r, next);
@@ -244,10 +244,10 @@ next_page(Reading *r, int64 total, bool *failed)
 
 	next_by_position(r, total, pages);
 	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent no records on page " INT64_FORMAT,
 						   state->total_pages, done);
 	if (pages == 0 && r->n > 0)
-		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
+		reading_incomplete(r, "upstream reported zero pages but sent one with records");
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->total_pages)
 		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
@@ -259,11 +259,11 @@ next_page(Reading *r, int64 total, bool *failed)
 	if (r->n == 0)
 		return NULL;
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and sent more", state->total_pages);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent more", state->total_pages);
 	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
 		return next_behind(r, next);
 	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
 	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
 		return next_behind(r, next);
 	return next;

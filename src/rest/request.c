@@ -295,7 +295,7 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 		Template *t = text ? template_parse(text) : NULL;
 
 		if (t == NULL)
-			rest_problem(state, "configuration", "the definition's body has a text that cannot be used");
+			rest_problem(state, "configuration", "the definition's body has a string that cannot be used");
 		text = t ? rest_render_plain(state, t) : NULL;
 		if (text == NULL)
 			return false;
@@ -519,7 +519,7 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 		appendStringInfo(&line, "%s: ", p->param);
 		if (!request_plain(&line, value))
 		{
-			rest_problem(state, "bad_answer", "the upstream's cursor holds control characters");
+			rest_problem(state, "bad_answer", "the upstream's cursor contains control characters");
 			return false;
 		}
 		*header = line.data;
@@ -638,7 +638,7 @@ rest_send(RestState *state)
 	}
 	state->sent = request_send(state);
 	if (!state->sent && state->problem.error_class == NULL)
-		rest_problem(state, "configuration", "the request cannot be put together");
+		rest_problem(state, "configuration", "could not build the request");
 	MemoryContextSwitchTo(old);
 	return state->sent;
 }

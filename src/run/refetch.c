@@ -74,7 +74,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	}
 	if (answer.error_class)
 	{
-		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		ereport(DEBUG1, (errmsg_internal("could not fetch a full record: %s", answer.message)));
 		return false;
 	}
 	/* The answer goes with the next request. */
@@ -86,7 +86,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	if (!source_read_one(run->source, parser, &answer, &page))
 	{
-		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		ereport(DEBUG1, (errmsg_internal("could not fetch a full record: %s", answer.message)));
 		return false;
 	}
 	if (page.nfaults > 0 || page.nrecords != 1)

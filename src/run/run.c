@@ -110,8 +110,8 @@ run_begin(Run *run, const char *activity)
 	if (!db_keep_run(run->setup.connector_id, run->setup.resource_type))
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("another worker goes on with flohsync run " INT64_FORMAT, run->id),
-				 errhint("What a connector runs must not call pg_advisory_unlock_all().")));
+				 errmsg("flohsync run " INT64_FORMAT " was taken over by another worker", run->id),
+				 errhint("Functions that a connector runs must not call pg_advisory_unlock_all().")));
 	db_lock_wait(DB_LOCK_CONNECTOR, db_lock_key(run->setup.connector_id), true);
 }
 
@@ -475,7 +475,7 @@ run_handle_error(Run *run)
 
 		/* A connector's query does not know about the search_path of who wrote it. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->setup.spec.query)
-			detail = "a connector's query must name tables with their schema";
+			detail = "a connector's query must schema-qualify the tables that it names";
 		if (detail == NULL)
 			detail = run_foreign_function(edata->context);
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ? "page_memory" :

@@ -188,9 +188,9 @@ log_in_short(ErrorData *edata)
 	ereport(LOG_SERVER_ONLY,
 			(errcode(edata->sqlerrcode),
 			 edata->elevel == ERROR ?
-			 errmsg("statement with %s failed, SQLSTATE %s; neither it nor the message is logged",
+			 errmsg("statement with %s failed, SQLSTATE %s; neither the statement nor the message is logged",
 					shown_instead, unpack_sql_state(edata->sqlerrcode)) :
-			 errmsg("statement with %s had something to say, SQLSTATE %s; neither it nor the message is logged",
+			 errmsg("statement with %s issued a message, SQLSTATE %s; neither the statement nor the message is logged",
 					shown_instead, unpack_sql_state(edata->sqlerrcode)),
 			 errhidestmt(true), errhidecontext(true)));
 	edata->output_to_server = false;

@@ -297,7 +297,7 @@ worker_enter(WorkerTicket *ticket, const char *name)
 	if (compat_session_is_superuser())
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("flohsync workers do not run as a superuser"),
+				 errmsg("flohsync workers cannot run as a superuser"),
 				 errhint("Set flohsync.worker_role to another role.")));
 	worker_pin_settings();
 	pgstat_report_appname(name);

@@ -103,8 +103,8 @@ flohsync_invalidator_main(Datum arg)
 			{
 				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS && enabled)
 					ereport(LOG,
-							(errmsg("flohsync cannot tell Redis what has changed, and does without what is cached of that: %s", redis_problem()),
-							 errhint("It tries again until it can.")));
+							(errmsg("flohsync could not deliver cache invalidations: Redis: %s", redis_problem()),
+							 errhint("Delivery is retried until it succeeds; until then the records are not read from the cache.")));
 				break;
 			}
 			if (worker_cache_linger(ticket.database, seq))

@@ -23,7 +23,7 @@ static Oid	wake_role = InvalidOid;
 static WorkerLaunch wake_outcome = LAUNCH_DONE;	/* of the last one for runs */
 static bool wake_cache = false;
 
-const char *const worker_no_process = "the server has no process left for it (max_worker_processes)";
+const char *const worker_no_process = "all background worker slots of the server are in use (max_worker_processes)";
 
 /* Must not raise: the transaction is committed. */
 static void

@@ -69,7 +69,7 @@ command_headers(Source *source, CommandState *state)
 		if (*p <= ' ' || *p > '~')
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
-					 errmsg("secret \"token\" cannot be sent in a header: it holds white space or characters that are not ASCII")));
+					 errmsg("secret \"token\" cannot be sent in a header: it contains white space or non-ASCII characters")));
 	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 

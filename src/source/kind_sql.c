@@ -110,9 +110,9 @@ sql_role(Source *source, Oid code_owner)
 	if (!OidIsValid(source->spec.owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
+				 errmsg("role \"%s\", the owner of the configuration, no longer exists or may not run it",
 						clean(source->spec.owner_name)),
-				 errhint("Give it to a role with flohsync.set_sync_owner().")));
+				 errhint("Assign it to another role with flohsync.set_sync_owner().")));
 	return run_as_role(source->spec.owner, code_owner);
 }
 
@@ -189,7 +189,7 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 	if (code_owner != source->spec.code_owner)
 	{
 		source_fail(source, answer, "configuration",
-					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
+					"the owner of function %s has changed since the connector was set to use it; review the function, and set it again with flohsync.update_connector()",
 					source->spec.function);
 		return false;
 	}

@@ -180,7 +180,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer)
 	switch (answer->status)
 	{
 		case 202:
-			source_fail(source, answer, "http_status", "upstream answered with status 202: what was asked for is not ready");
+			source_fail(source, answer, "http_status", "upstream answered with status 202: the result is not ready");
 			answer->retryable = true;
 			return false;
 		case 204:
@@ -188,7 +188,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer)
 			source_fail(source, answer, "bad_answer", "upstream answered with status %d: there is no content", answer->status);
 			return false;
 		case 206:
-			source_fail(source, answer, "bad_answer", "upstream answered with status 206: it is a part of what was asked for");
+			source_fail(source, answer, "bad_answer", "upstream answered with status 206: the content is partial");
 			return false;
 	}
 	return answer->status >= 200 && answer->status <= 299;

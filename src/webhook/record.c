@@ -305,7 +305,7 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
 {
-	static const char hint[] = "It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
+	static const char hint[] = "It is the current record, or the part of it that has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
 	JsonbValue *value = webhook_member(r->hook->body, "data");
 	Jsonb	   *data;
 	JsonbValue *other;
@@ -318,7 +318,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 	other = webhook_member(data, "externalId");
 	if (other && other->type == jbvString &&
 		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
-		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+		webhook_refuse("data.externalId", "is not the resourceId", "Omit it.");
 
 	webhook_scope(r);
 	if (r->followed)
@@ -391,7 +391,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("record \"%s\" is being added and removed all the time", clean(r->id))));
+			 errmsg("could not store record \"%s\" because of concurrent changes", clean(r->id))));
 }
 
 bool

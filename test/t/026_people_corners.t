@@ -204,7 +204,7 @@ person(1, 'mapped@wait.example', d => 'One');
 one_pass();
 is(match_of('s') . ' ' . ($f->sql("select count(*) from flohsync.floh_user where email = 'stale\@wait.example'")), 'unmatched none 0', 'nobody is made of a stale record');
 $f->sql("update flohsync.resource_record set attributes = '{\"d\": \"Two\"}', stale_since = now() where external_id = '1' and connector_id = " . $f->connector_id($c)
-	. "; select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'again')");
+	. "; select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'recheck')");
 $f->sql("delete from public.people where directory = '$c'");
 one_pass();
 is(profile('mapped@wait.example')->{department}, 'One', 'nor is a profile filled from one');
@@ -345,7 +345,7 @@ begin({ createUsers => \1 });
 person($_, "shown$_\@x.example") for 1 .. 12;
 one_pass();
 is(join(' ', map { $_->{externalId} } @{ $f->json("select flohsync.list_matches('$c', 'user')")->{data} }), join(' ', sort { $a cmp $b } 1 .. 12), 'matches are listed in the order of their external ids');
-is($f->json("select flohsync.explain_match('$c', 'user', '1')")->{stays}, 'the user was made from the record, or came back with it', 'explain_match says why a match stays');
+is($f->json("select flohsync.explain_match('$c', 'user', '1')")->{stays}, 'the user was created from the record, or reactivated with it', 'explain_match says why a match stays');
 $f->sql("select flohsync.resolve_match('" . match_id(2) . "', 'skip')");
 is($f->json("select flohsync.explain_match('$c', 'user', '2')")->{stays}, 'an operator decided so', 'that of an operator, too');
 
