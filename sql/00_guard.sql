@@ -1,5 +1,5 @@
 -- What must hold before anything is created: run as an extension, in a UTF-8
--- database, in a schema nobody else prepared, with a role for the workers.
+-- database, in a schema not prepared by another role, with a role for the workers.
 
 \echo Use "CREATE EXTENSION flohsync" to load this file. \quit
 
@@ -64,7 +64,7 @@ BEGIN
       HINT = 'Change it with ALTER ROLE and REVOKE, or set flohsync.worker_role to another role.';
   END IF;
 
-  -- Roles that nobody logs in as: the owner of all objects, and one without rights
+  -- Roles without LOGIN: the owner of all objects, and one without privileges
   -- for code of others that has no role of its own (src/base/run_as.c).
   FOREACH worker IN ARRAY ARRAY['flohsync_owner', 'flohsync_nobody'] LOOP
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
@@ -109,8 +109,8 @@ BEGIN
 END
 $guard$;
 
-COMMENT ON SCHEMA flohsync IS 'A local, trustworthy copy of upstream directories';
+COMMENT ON SCHEMA flohsync IS 'Local copies of upstream directories, kept in sync';
 
--- What nobody calls but the extension itself.  It must not be there yet.
+-- Internal objects.  The schema must not exist yet.
 CREATE SCHEMA _flohsync;
 COMMENT ON SCHEMA _flohsync IS 'Internal objects of flohsync; not for users, and subject to change';

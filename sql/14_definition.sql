@@ -57,7 +57,7 @@ BEGIN ATOMIC
     FROM pg_catalog.unnest(pg_catalog.string_to_array(_text, '{{')) WITH ORDINALITY p(part, i)
    WHERE p.i > 1;
 END;
-COMMENT ON FUNCTION _flohsync.placeholders(text) IS 'What is inside each {{…}} of a text; null for one that is not closed';
+COMMENT ON FUNCTION _flohsync.placeholders(text) IS 'Contents of each {{…}} of a text; null for one that is not closed';
 
 CREATE FUNCTION _flohsync.placeholder_kind(_placeholder text) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -96,7 +96,7 @@ BEGIN ATOMIC
             FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM _flohsync.placeholders(_text) d(name)) t(name)) p
    WHERE p.kind IS NULL OR NOT _allowed ? p.kind OR p.webhook;
 END;
-COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
+COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed in its place';
 
 CREATE FUNCTION _flohsync.jsonpath_problem(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
@@ -117,7 +117,7 @@ EXCEPTION WHEN OTHERS THEN
   RETURN SQLERRM;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.jsonpath_problem(text) IS 'What is wrong with a jsonpath, in PostgreSQL''s words; null when nothing is';
+COMMENT ON FUNCTION _flohsync.jsonpath_problem(text) IS 'Why a jsonpath is invalid, as reported by PostgreSQL; null when it is valid';
 
 CREATE FUNCTION _flohsync.base_url_problem(_url text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -133,7 +133,7 @@ RETURN CASE
   WHEN _url ~ '^https?://[^/]*:(/|$)' THEN 'it has a colon without a port'
   ELSE _flohsync.url_problem(_url)
 END;
-COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'What is wrong with the base of requests'' URLs; null when nothing is';
+COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'Why the base of requests'' URLs is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.text_fault(_check text, _text text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT
@@ -160,7 +160,7 @@ BEGIN
   END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.text_fault(text, text) IS 'What is wrong with one text of a definition, by the check that the schema names; null when nothing is';
+COMMENT ON FUNCTION _flohsync.text_fault(text, text) IS 'Why one text of a definition is invalid, by the check that the schema names; null when it is valid';
 
 CREATE FUNCTION _flohsync.unknown_key_hint(_key text, _properties jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -172,7 +172,7 @@ BEGIN ATOMIC
     'Known keys are ' || pg_catalog.string_agg(p.key, ', ' ORDER BY p.key COLLATE "C") || '.')
     FROM pg_catalog.jsonb_object_keys(_properties) p(key);
 END;
-COMMENT ON FUNCTION _flohsync.unknown_key_hint(text, jsonb) IS 'What a key that does not exist may have been meant to be';
+COMMENT ON FUNCTION _flohsync.unknown_key_hint(text, jsonb) IS 'Hint for an unknown key: the similar known key, or all known keys';
 
 CREATE FUNCTION _flohsync.choose_schema(_branches jsonb[], _types text[], _value jsonb, _pointer text, OUT chosen jsonb, OUT fault _flohsync.fault)
 LANGUAGE plpgsql IMMUTABLE
@@ -199,7 +199,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.choose_schema(jsonb[], text[], jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
+COMMENT ON FUNCTION _flohsync.choose_schema(jsonb[], text[], jsonb, text) IS 'The alternative of a oneOf that applies to a value, or why none does';
 
 CREATE FUNCTION _flohsync.schema_faults(_schema jsonb, _value jsonb, _pointer text, _defs jsonb) RETURNS SETOF _flohsync.fault
 LANGUAGE plpgsql STABLE
@@ -390,7 +390,7 @@ AS $$
 DECLARE
   _definition constant jsonb := coalesce(validate_definition.definition, 'null');
   _schema constant jsonb := flohsync.definition_schema();
-  most constant integer := 1000; -- faults that are told
+  most constant integer := 1000; -- reported faults
   too_many constant boolean := jsonb_typeof(_definition -> 'resources') = 'object'
     AND (SELECT count(*) FROM jsonb_object_keys(_definition -> 'resources')) > (_schema #>> '{properties,resources,maxProperties}')::int;
 BEGIN

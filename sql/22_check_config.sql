@@ -135,7 +135,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.remarks(flohsync.connector_sync_config) IS 'What check_config() says of a configuration';
+COMMENT ON FUNCTION _flohsync.remarks(flohsync.connector_sync_config) IS 'The rows that check_config() returns for a configuration';
 
 CREATE FUNCTION _flohsync.remark(_c flohsync.connector_sync_config) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -149,7 +149,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.remark(flohsync.connector_sync_config) IS 'Says by NOTICE what check_config() warns of';
+COMMENT ON FUNCTION _flohsync.remark(flohsync.connector_sync_config) IS 'Raises the warnings of check_config() as NOTICEs';
 
 CREATE FUNCTION flohsync.check_config(connector text, resource_type text)
 RETURNS TABLE (severity text, key text, message text, hint text)
@@ -164,5 +164,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.check_config(text, text) IS
-  'Settings of a configuration that do nothing, or not what one would expect: severity (warning, info), the key, what is odd, what to do; 42704 without a configuration';
+  'Settings of a configuration that have no effect or a surprising one: severity (warning, info), the key, a message, a hint; 42704 without a configuration';
 SELECT _flohsync.allow('reader', 'flohsync.check_config(text, text)');

@@ -110,5 +110,5 @@ BEGIN ATOMIC
            GROUP BY m.family) s ON s.family = f.name;
 END;
 COMMENT ON FUNCTION flohsync.metrics() IS
-  'Figures of this database in the text format of Prometheus; counters are of all runs ever, whatever the history keeps';
+  'Figures of this database in the text format of Prometheus; counters cover all runs, independent of the retention of the history';
 SELECT _flohsync.allow('reader', 'flohsync.metrics()');

@@ -1,14 +1,13 @@
 /*
  * guc_check.c
- *	  Which values settings take.
+ *	  Check hooks of the settings.
  *
- * A value that cannot be meant is refused when it is set, with what is wrong
- * with it as DETAIL.  What PostgreSQL would say of it by itself quotes it:
- * where a secret may have been written, in its place or by mistake, the message
- * is ours and does not.
+ * Invalid values are rejected when they are set, with the reason as DETAIL.
+ * PostgreSQL's own message quotes the value: where it may be a secret, intended
+ * or by mistake, the message is raised here and does not quote it.
  *
- * Hooks run in every process, at each reload, with and without a transaction:
- * they look at the text alone, at no catalog and no file.
+ * Check hooks run in every process, at each reload, inside and outside of
+ * transactions: they examine the text only, and access no catalog and no file.
  */
 #include "postgres.h"
 
@@ -38,7 +37,7 @@ guc_check_end(void)
 	defining = false;
 }
 
-/* A value that is not to be quoted is wrong. */
+/* Rejects an invalid value that must not be quoted. */
 static bool
 check_secret(const char *setting, const char *problem)
 {
@@ -60,7 +59,7 @@ check_path(const char *path)
 	return NULL;
 }
 
-/* Who writes what is in the file where its path should be shall not find it in the log. */
+/* The value may be the contents of the file instead of its path: then it must not be logged. */
 static bool
 check_secret_file(const char *setting, const char *path)
 {

@@ -117,7 +117,7 @@ fetch_to_jsonb(const Record *record)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
 
-/* The problem is fit to be told, or ours. */
+/* The problem is sanitized, or a text of flohsync. */
 static void
 fetch_failed(const CacheKey *key, const char *error_class, const char *problem)
 {
@@ -148,7 +148,7 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 	return fetch_to_jsonb(&page.records[i]);
 }
 
-/* False: the upstream cannot be asked for one record. */
+/* False: the upstream does not support requests for one record. */
 static bool
 fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {

@@ -104,7 +104,7 @@ flohsync_stage(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Why no worker takes a run as long as nobody changes it, or NULL. */
+/* Why no worker takes a run until that is changed, or NULL. */
 static const char *
 sync_lasting_hindrance(void)
 {
@@ -228,7 +228,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 		if (found && strcmp(state.status, "queued") == 0 &&
 			TimestampDifferenceExceeds(queued_since, GetCurrentTimestamp(), RELAUNCH_AFTER_MS))
 		{
-			/* All places were taken when we asked; without a launcher nobody else asks again. */
+			/* All slots were in use when a worker was requested; without a launcher that must be repeated here. */
 			worker_wake(MyDatabaseId);
 			queued_since = GetCurrentTimestamp();
 		}

@@ -69,7 +69,7 @@ secret_store(Datum connector, const char *name, const char *value)
 
 /*
  * Stores a value; what is made of it here is wiped on every way out.  What the
- * caller has of it (the statement, a constant of a plan, a parameter) is his.
+ * caller has of it (the statement, a constant of a plan, a parameter) is theirs.
  */
 static void
 secret_store_text(Datum connector, const char *name, Datum value)

@@ -363,7 +363,7 @@ http_has_header(const HttpRequest *request, const char *line)
 	return false;
 }
 
-/* Nothing that somebody configured, or an upstream sent, ends a line of ours and begins another. */
+/* No configured value, nor one from an upstream, may inject a header line. */
 static void
 http_check_request(const HttpRequest *request)
 {

@@ -119,7 +119,7 @@ redis_wait(bool write)
 	{
 		long		left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
 
-		/* Who was not given the processor for a while looks once more. */
+		/* Look once more, in case the process was not scheduled for a while. */
 		if (wait_channel(redis.line, write, Max(left, 0), WAIT_REDIS))
 			return true;
 		if (left <= 0)
@@ -243,7 +243,7 @@ redis_read_replies(int n)
 		if (redisReaderFeed(redis.reader, buffer, got) != REDIS_OK)
 			return redis_set_problem("out of memory");
 	}
-	/* Nobody asked for more. */
+	/* There is no further request. */
 	if (redis.reader->pos < redis.reader->len)
 		return redis_set_problem("it sent an unexpected reply");
 	return true;
@@ -277,7 +277,7 @@ redis_append(const RedisCommand *command)
 	return true;
 }
 
-/* What came without being asked for would be taken for the next reply. */
+/* Unsolicited data would be mistaken for the next reply. */
 static bool
 redis_is_quiet(void)
 {
@@ -356,7 +356,7 @@ redis_open(long connect_ms, long answer_ms)
 
 /*
  * redis_run sends commands and waits for their replies.  False: there is no
- * connection any more, and nobody knows whether they were done.
+ * connection any more, and it is unknown whether they were executed.
  */
 bool
 redis_run(const RedisCommand *commands, int n, RedisReply **replies)

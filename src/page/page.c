@@ -388,7 +388,7 @@ page_parse(PageParser *parser, const char *body, size_t len, UpstreamPage *page,
 
 	success = json_member(json, JSON_ROOT, "success", 7);
 	error = json_member(json, JSON_ROOT, "error", 5);
-	/* Of a success with an error, nobody knows what is missing. */
+	/* A success with an error: it is unknown what is missing. */
 	if (success == 0 || nodes[success].type != JSON_TRUE || (error != 0 && json_says_yes(json, error)))
 	{
 		page->upstream_error = page_error_text(parser, error);
@@ -482,7 +482,7 @@ page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visito
 	{
 		if (record->attributes.data == NULL)
 			return false;
-		/* Attributes that were put together have no tree any more. */
+		/* Merged attributes have no tree any more. */
 		if (parser->attributes == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(parser->context);

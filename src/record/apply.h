@@ -48,7 +48,7 @@ typedef struct ApplyScope
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */
 	Size		heaviest;		/* as of UpstreamPage */
-	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
+	ApplyChanges *changes;		/* what the last call changed is put here; NULL: not needed */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;
 	int64		write_us;

@@ -1,6 +1,6 @@
 /*
  * changes.c
- *	  What post-sync is told of, and who keeps a connector while its records are written.
+ *	  Queues changed records for post-sync, and locks connectors while their records are written.
  */
 #include "postgres.h"
 
@@ -16,7 +16,7 @@
 #include "base/db_value.h"
 #include "record/changes.h"
 
-/* changes_note has the next post-sync look at some records. */
+/* changes_note queues some records for the next post-sync. */
 void
 changes_note(Datum connector, Datum resource_type, const pg_uuid_t *ids, int n, const char *change)
 {

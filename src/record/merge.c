@@ -1,11 +1,11 @@
 /*
  * merge.c
- *	  Records that hold only what has changed are completed from what is stored.
+ *	  Completes records that contain only what has changed from the stored ones.
  *
- * It is done on text: the members of the stored attributes, then those of each
- * record with that id in the order in which they came, in one object.  Of two
- * members of one name the later one counts, in jsonb as in the canonical form,
- * so this is what "||" does; and what comes out is read like any other records.
+ * Merging is done on text: the members of the stored attributes, then those of
+ * each record with that id in the order of arrival, in one object.  Of duplicate
+ * keys the last one counts, in jsonb as in the canonical form, so this is
+ * equivalent to "||"; the result is read like any other records.
  */
 #include "postgres.h"
 
@@ -20,7 +20,7 @@
 #include "page/page.h"
 #include "record/apply.h"
 
-/* So much, of what is stored and of the page, is put together at a time. */
+/* Amount of data, stored and of the page, merged at a time. */
 #define MERGE_BYTES		(8 * 1024 * 1024)
 
 typedef struct Stored
@@ -35,7 +35,7 @@ struct Merge
 {
 	ApplyScope *scope;
 	PageParser *parser;			/* of the page */
-	PageParser *merger;			/* of what is put together */
+	PageParser *merger;			/* of the merged records */
 	const UpstreamPage *page;
 	bool		fresh_only;		/* a stale record is as good as none */
 	Record	   *ids;			/* the first record with each id */
@@ -69,8 +69,8 @@ merge_ids(const Record *ids, int n)
 
 /*
  * Locks what is stored of a page's records, in the order of their ids, and
- * notes how large it is.  Whoever writes one of them meanwhile waits: what is
- * put together from them must not undo that.
+ * notes how large it is.  Concurrent writers of one of them wait: what is
+ * merged from them must not undo their changes.
  */
 static void
 merge_lock(Merge *m)
@@ -335,7 +335,7 @@ apply_merge_context(const Merge *m)
 	return m->context;
 }
 
-/* How many records of the page were put together with others. */
+/* Number of records of the page that were merged with others. */
 int
 apply_merge_duplicates(const Merge *m)
 {

@@ -224,7 +224,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
 
-	/* Who is asked to wait has learned nothing. */
+	/* A request to wait says nothing about the record. */
 	if (strcmp(answer->error_class, "throttled") == 0)
 		return;
 	if (state->external_id)
@@ -243,7 +243,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 		answer->error_class = NULL;
 		state->nothing = state->missing = true;
 	}
-	/* The kept link, or what it led to, is not taken any more. */
+	/* The upstream rejects the stored link, or one that it led to. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
 		(answer->cursor_refused || rest_status_in(state->status, d->reset_status, d->nreset_status)))
 	{

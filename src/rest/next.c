@@ -1,13 +1,13 @@
 /*
  * next.c
- *	  Where a list goes on behind a page: a link, a cursor, an offset, a page number.
+ *	  Where a list continues after a page: a link, a cursor, an offset, a page number.
  *
- * What is found is the next position, or that this was the last page, which only
- * the definition's own sign may tell; anything else in the sign's place is an
- * error.  By position (offset, page) there is no sign but what the upstream says
- * of the length of its list, so whatever tells that the list has moved makes the
- * pass incomplete.  And what it says is a claim: where a page that may be followed
- * by another reaches it, the page behind is asked for once, to be sure.
+ * The result is the next position, or that this was the last page, which only
+ * the definition's own sign may indicate; anything else in its place is an
+ * error.  By position (offset, page) the only sign is the length of the list
+ * reported by the upstream, so any sign that the list has shifted makes the
+ * pass incomplete.  And that length is only a claim: when a page that may be
+ * followed by another reaches it, the next page is requested once, to be sure.
  */
 #include "postgres.h"
 
@@ -138,9 +138,9 @@ next_after_empty(Reading *r, int64 passed, int64 total)
 }
 
 /*
- * Pages that are asked for by position follow each other only in a list that
- * stays as it is.  What it says of its length must not change, and after a break
- * there is no telling how far the records have moved.
+ * Pages that are requested by position are contiguous only in a list that
+ * does not change.  Its reported length must not change, and after an interruption
+ * it is unknown how far the records have moved.
  */
 static void
 next_by_position(Reading *r, int64 total, int64 total_pages)
@@ -164,7 +164,7 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	state->total_pages = Max(state->total_pages, total_pages);
 }
 
-/* A number of a position that we made; one that was stored by somebody else can be added to as well. */
+/* A position's number; safe to add to, even if the stored cursor was modified. */
 static int64
 next_number(const char *text)
 {
@@ -215,12 +215,12 @@ next_offset(Reading *r, int64 total)
 		/* What was on such a page may have been filtered out, where the position does not depend on it. */
 		if (by_total && p->step_page_size && passed < state->total)
 			return next;
-		/* Nobody is helped by asking for the same offset again. */
+		/* Requesting the same offset again would not make progress. */
 		return next_after_empty(r, offset - p->base, by_total && !p->step_page_size ? state->total : -1);
 	}
 	if (!by_total || total < 0 || passed < state->total)
 		return next;
-	/* Here are more than it says: so that is no end. */
+	/* More records than the total: so this is not the end. */
 	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
 	{
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
@@ -269,7 +269,7 @@ next_page(Reading *r, int64 total, bool *failed)
 	return next;
 }
 
-/* next_position is where the list goes on; NULL: it ends here, or *failed. */
+/* next_position is where the list continues; NULL: it ends here, or *failed. */
 char *
 next_position(Reading *r, int64 total, bool *failed)
 {

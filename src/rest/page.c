@@ -1,13 +1,13 @@
 /*
  * page.c
- *	  An answer becomes a page: records selected and mapped.
+ *	  Turns an answer into a page: records selected and mapped.
  *
- * The answer is parsed once.  Plain paths are walked on that tree; what
- * PostgreSQL has to evaluate comes back as a tree of its own (a "side"), which
+ * The answer is parsed once.  Plain paths are walked on that tree; results of
+ * PostgreSQL's jsonpath come back as a tree of their own (scratch), which
  * lives until the next record.
  *
- * Nothing but what the definition says ends a list.  What looks like an end and
- * is none (a missing list, the same page again) is an error, never "empty".
+ * Only what the definition says ends a list.  Anything else that looks like an
+ * end (a missing list, the same page again) is an error, never "empty".
  */
 #include "postgres.h"
 
@@ -33,7 +33,7 @@ reading_failed(Reading *r, const char *error_class, const char *format,...)
 	return false;
 }
 
-/* reading_none: the answer is not what was asked for, so the message also shows what it is; false. */
+/* reading_none: the answer is not the requested one, so the message also shows its beginning; false. */
 static bool
 reading_none(Reading *r, const char *problem, const char *path)
 {
@@ -549,7 +549,7 @@ reading_count(Reading *r, int64 total)
 }
 
 /*
- * A first page as long as was asked for, and nothing in it that would tell of
+ * A first page with as many records as requested, and no indication of
  * another: perhaps the definition looks for the next page in the wrong place.
  */
 static bool
@@ -634,7 +634,7 @@ rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage
 	page_mapped_end(parser, page);
 	if (reading_repeats(&r) && r.behind)
 	{
-		/* It does not heed the position, so the page that had all was the only one. */
+		/* The upstream ignores the position, so the page with all records was the only one. */
 		reading_empty(page);
 		page->may_end = false;
 		r.n = 0;

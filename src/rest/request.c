@@ -608,7 +608,7 @@ request_send(RestState *state)
 	return true;
 }
 
-/* rest_client is who sends the request at hand; made when it is needed. */
+/* rest_client is the HTTP client of the current request; created on demand. */
 HttpClient *
 rest_client(RestState *state)
 {

@@ -130,7 +130,7 @@ pass_restart_work(void *arg)
 	db_commit();
 }
 
-/* The upstream does not take the cursor any more: begin the pass anew. */
+/* The upstream rejects the cursor: restart the pass. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
 {

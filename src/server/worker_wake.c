@@ -70,7 +70,7 @@ wake_register(void)
 		RegisterXactCallback(wake_at_end, NULL);
 		registered = true;
 	}
-	/* What cannot work is not started. */
+	/* Workers that cannot work are not started. */
 	if (worker_obstacle(MyDatabaseId, &wake_role) != NULL)
 		wake_role = InvalidOid;
 }
@@ -103,7 +103,7 @@ worker_wake(Oid database)
 	MemoryContextSwitchTo(caller);
 }
 
-/* worker_wake_cache has an invalidator look at our database after commit. */
+/* worker_wake_cache starts an invalidator for this database after commit. */
 void
 worker_wake_cache(void)
 {

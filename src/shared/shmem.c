@@ -2,7 +2,7 @@
  * shmem.c
  *	  Shared memory: which databases are due, which workers there are.
  *
- * It only says whom to wake: after a crash it is empty, the launcher takes
+ * It only serves wake-ups: after a crash it is empty, the launcher takes
  * every database for due, and the tables give the state back.  Nothing in it
  * points into a process.  It exists only under shared_preload_libraries;
  * without it every function here answers "no launcher, no limit".
@@ -264,7 +264,7 @@ shmem_worker_underway(Oid database, WorkerKind kind)
 /*
  * shmem_next_database finds the database that has been due longest and has no
  * worker on its way.  False: there is none before *wake_at, which the caller
- * has set to the latest time that he would wait for.
+ * has set to the latest time that it would wait for.
  */
 bool
 shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz *wake_at)
@@ -303,7 +303,7 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 
 		if (d->database == InvalidOid || d->next_due[kind] == DT_NOEND)
 			continue;
-		/* Nobody asks for so long a hold: the clock was set back. */
+		/* No pause is that long: the clock was set back. */
 		if (d->hold_until > TimestampTzPlusMilliseconds(now, 2 * CLEAR_MS))
 			d->hold_until = now;
 		if (d->cache_hold_until > TimestampTzPlusMilliseconds(now, 2 * CACHE_MAX_DELAY_MS))
@@ -464,7 +464,7 @@ shmem_worker_exit(int code, Datum arg)
 
 /*
  * shmem_worker_attach: false when the slot is not this worker's any more.  What
- * is due in the database so far is for this worker: nobody else need start.
+ * is due in the database so far is for this worker: no other need be started.
  */
 bool
 shmem_worker_attach(const WorkerTicket *ticket)
@@ -512,7 +512,7 @@ shmem_wake_seq(Oid database, WorkerKind kind)
 
 /*
  * shmem_publish_due says when the database is next due, for a worker that
- * goes on to work; nothing is done if somebody woke the database since seq.
+ * continues to work; nothing is done if the database was woken since seq.
  */
 void
 shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
@@ -532,7 +532,7 @@ shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
 
 /*
  * shmem_worker_done says when the database is next due and gives the slot
- * back.  False, and nothing done, if somebody woke the database since seq was
+ * back.  False, and nothing done, if the database was woken since seq was
  * read: look again.
  */
 bool
@@ -569,7 +569,7 @@ shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
 
 /*
  * shmem_cache_pause gives the slot of a worker for the cache back: Redis does
- * not answer, and nobody asks it again for a while, longer each time.  True
+ * not answer, and is not asked again for a while, longer each time.  True
  * the first time.
  */
 bool
@@ -597,7 +597,7 @@ shmem_cache_pause(const WorkerTicket *ticket)
 	return first;
 }
 
-/* shmem_cache_resume ends such a pause: somebody has reached Redis. */
+/* shmem_cache_resume ends such a pause: a process has reached Redis. */
 void
 shmem_cache_resume(Oid database)
 {
@@ -679,7 +679,7 @@ shmem_clear_database(Oid database)
 	return held;
 }
 
-/* shmem_cleared_database: workers may come again, unless somebody else needs the database for himself. */
+/* shmem_cleared_database: workers may be started again, unless another command needs the database. */
 void
 shmem_cleared_database(Oid database, TimestampTz held)
 {

@@ -27,7 +27,7 @@ typedef struct CommandState
 #define AUTHORIZATION	"Authorization:"
 #define BEARER			AUTHORIZATION " Bearer "
 
-/* Credentials may stand in clear text in the configuration, which not everybody may read who may read messages. */
+/* The configuration may contain credentials in clear text, and not all roles that may read messages may read it. */
 static void
 command_hide_header(Source *source, const char *header)
 {

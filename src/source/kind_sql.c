@@ -103,7 +103,7 @@ sql_ask(Source *source, const char *cursor)
 	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
 }
 
-/* Whoever asks, in whatever session: the rights of the configuration's owner. */
+/* In any session: the rights of the configuration's owner. */
 static Oid
 sql_role(Source *source, Oid code_owner)
 {
@@ -185,7 +185,7 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 		source_fail(source, answer, "configuration", "there is no function %s(jsonb) that returns jsonb", source->spec.function);
 		return false;
 	}
-	/* A function that somebody else put under the name. */
+	/* A function of that name with another owner. */
 	if (code_owner != source->spec.code_owner)
 	{
 		source_fail(source, answer, "configuration",
@@ -412,7 +412,7 @@ sql_answer(Source *source, SourceAnswer *answer)
 	TimestampTz start = GetCurrentTimestamp();
 
 	answer->started_at = start;
-	/* Asked for the same page again: the spool has moved on, so it is kept. */
+	/* The same page is requested again: the spool has moved on, so the page is remembered. */
 	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
 	{
 		answer->started_at = state->queried_at;

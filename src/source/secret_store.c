@@ -343,7 +343,7 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 }
 
 /*
- * secrets_rotate encrypts all secrets anew, with the current key; all or
+ * secrets_rotate re-encrypts all secrets with the current key; all or
  * none.  Each stays bound to what it was set for.
  */
 int64

@@ -1,15 +1,15 @@
 /*
  * source.c
- *	  Where pages come from: what is common to the kinds of connectors.
+ *	  Where pages come from: the common part of all kinds of connectors.
  *
- * A source is asked for a page (source_ask, which may send a request and
- * return), then gives its answer (source_answer, which waits), and then makes
- * a page of it (source_read).  A single record is asked for with source_get and
- * read with source_read_one.  Close a source also after an error.
+ * A page is requested (source_ask, which may send a request and return), then
+ * its answer is awaited (source_answer), and then converted to a page
+ * (source_read).  A single record is requested with source_get and read with
+ * source_read_one.  Close a source also after an error.
  *
- * Nobody else makes a page of an answer, or a message of what went wrong with
- * one (test/layers checks it): a message never holds a secret of the connector,
- * nor anything that a message must not hold, whoever asked for the answer.
+ * Only this file makes pages of answers, and messages about what went wrong with
+ * one (test/layers checks it): a message never contains a secret of the connector,
+ * nor anything that messages must not contain, whatever the answer was for.
  */
 #include "postgres.h"
 
@@ -62,10 +62,10 @@ source_answer(Source *source, SourceAnswer *answer)
 }
 
 /*
- * What is told of an answer
+ * Messages about answers
  */
 
-/* source_say is a message that may quote an upstream, made fit to be told. */
+/* source_say is a message that may quote an upstream, sanitized. */
 void
 source_say(const Source *source, char *out, size_t size, const char *format, va_list args)
 {
@@ -403,7 +403,7 @@ source_one_record(Source *source, SourceAnswer *answer)
 		if (payload != 0 && json->nodes[payload].type == JSON_OBJECT)
 			record = json_member(json, payload, "resource", 8);
 	}
-	/* Anything else is told as it is; whoever reads it says what is wrong. */
+	/* Anything else is passed on; reading it reports what is wrong. */
 	if (record != 0)
 	{
 		const JsonNode *node = &json->nodes[record];

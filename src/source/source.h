@@ -66,12 +66,12 @@ typedef struct SourceSpec
 typedef struct SourceAnswer
 {
 	const char *error_class;	/* NULL: body is an answer of the command protocol */
-	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
+	char		message[2048];	/* sanitized: set by source_fail() and its like only */
 	bool		retryable;
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
-	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
-	bool		not_supported;	/* of source_get: the connector cannot be asked for one record */
+	bool		start_again;	/* the position of the pass is not valid any more, even if that is its beginning */
+	bool		not_supported;	/* of source_get: the connector does not support requests for one record */
 	int64		retry_after_ms; /* -1: the upstream did not say */
 	const char *body;			/* good until the next answer to a request of its kind, for a page or for one record */
 	size_t		len;
@@ -96,7 +96,7 @@ typedef struct SourceKind
 	void		(*answer) (Source *source, SourceAnswer *answer);
 	/* Reads an answer's page; NULL: it is one of the command protocol.  False with the answer's class set. */
 	bool		(*read) (Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
-	/* A page cannot be had: may the list go on without it?  Then what is read next is an empty page; NULL: never. */
+	/* A page failed: may the list continue without it?  Then the next read gives an empty page; NULL: never. */
 	bool		(*give_up) (Source *source, const SourceAnswer *answer);
 	void		(*get) (Source *source, const char *external_id, SourceAnswer *answer);
 	void		(*close) (Source *source);
