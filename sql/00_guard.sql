@@ -1,5 +1,5 @@
 -- What must hold before anything is created: run as an extension, in a UTF-8
--- database, in a schema nobody else prepared, with a role for the workers.
+-- database, in a schema not prepared by another role, with a role for the workers.
 
 \echo Use "CREATE EXTENSION flohsync" to load this file. \quit
 
@@ -16,9 +16,9 @@ DECLARE
 BEGIN
   IF current_setting('server_encoding') <> 'UTF8' THEN
     RAISE feature_not_supported USING
-      MESSAGE = 'flohsync needs a database in UTF8',
+      MESSAGE = 'flohsync requires a database with encoding UTF8',
       DETAIL = format('The encoding of this database is %s.', current_setting('server_encoding')),
-      HINT = 'CREATE DATABASE name ENCODING ''UTF8'' TEMPLATE template0 makes one.';
+      HINT = 'Create one with CREATE DATABASE name ENCODING ''UTF8'' TEMPLATE template0.';
   END IF;
 
   -- A schema that another role made first could be full of traps.  Another superuser's, of a dump, is none.
@@ -30,7 +30,7 @@ BEGIN
                    AND d.classid <> 'pg_extension'::regclass) THEN
     RAISE object_not_in_prerequisite_state USING
       MESSAGE = 'schema "flohsync" exists and is not empty, or does not belong to a superuser',
-      HINT = 'Rename or drop that schema; CREATE EXTENSION makes its own.';
+      HINT = 'Rename or drop that schema; CREATE EXTENSION creates its own.';
   END IF;
 
   -- Workers connect as this role.  Background workers do not count against a
@@ -61,19 +61,19 @@ BEGIN
                          WHERE m.roleid = (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = worker)
                            AND pg_catalog.pg_get_userbyid(m.member) <> 'flohsync_owner')) THEN
     RAISE invalid_role_specification USING
-      MESSAGE = format('role "%s" exists, and others can be it', worker),
+      MESSAGE = format('role "%s" exists, and others can use it', worker),
       DETAIL = 'It must have CONNECTION LIMIT 0, and no members.',
-      HINT = 'ALTER ROLE and REVOKE can see to that; or set flohsync.worker_role to another role.';
+      HINT = 'Change it with ALTER ROLE and REVOKE, or set flohsync.worker_role to another role.';
   END IF;
 
-  -- Roles that nobody logs in as: the owner of all objects, and one without rights
+  -- Roles without LOGIN: the owner of all objects, and one without privileges
   -- for code of others that has no role of its own (src/base/run_as.c).
   FOREACH worker IN ARRAY ARRAY['flohsync_owner', 'flohsync_nobody'] LOOP
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = worker) THEN
       BEGIN
         EXECUTE format('CREATE ROLE %I', worker);
         EXECUTE format('COMMENT ON ROLE %I IS %L', worker, CASE worker WHEN 'flohsync_owner'
-          THEN 'Owns the objects of flohsync; nobody logs in as this role' ELSE 'Runs code for which flohsync has no other role; has no rights' END);
+          THEN 'Owns the objects of flohsync; cannot log in' ELSE 'Runs code for which flohsync has no other role; has no privileges' END);
       EXCEPTION WHEN duplicate_object OR unique_violation THEN
         NULL;  -- in another database at the same time
       END;
@@ -85,9 +85,9 @@ BEGIN
                                       WHERE o.oid <> r.oid AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
                                         AND (o.rolsuper OR (o.rolname ~ '^pg_' AND (r.rolname, o.rolname) <> ('flohsync_owner', 'pg_read_all_stats')))))) THEN
       RAISE invalid_role_specification USING
-        MESSAGE = format('role "%s" exists with rights that it must not have', worker),
+        MESSAGE = format('role "%s" exists with privileges that it must not have', worker),
         DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no members, and be a member of no superuser or predefined role.',
-        HINT = 'Take these from the role, or rename it.';
+        HINT = 'Revoke these from the role, or rename it.';
     END IF;
   END LOOP;
 
@@ -111,8 +111,8 @@ BEGIN
 END
 $guard$;
 
-COMMENT ON SCHEMA flohsync IS 'A local, trustworthy copy of upstream directories';
+COMMENT ON SCHEMA flohsync IS 'Local copies of upstream directories, kept in sync';
 
--- What nobody calls but the extension itself.  It must not be there yet.
+-- Internal objects.  The schema must not exist yet.
 CREATE SCHEMA _flohsync;
-COMMENT ON SCHEMA _flohsync IS 'Inside flohsync: nothing here is for users, and anything may change with a version';
+COMMENT ON SCHEMA _flohsync IS 'Internal objects of flohsync; not for users, and subject to change';

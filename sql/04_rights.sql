@@ -1,8 +1,8 @@
 -- Who called, who may do what, and roles as tables keep them.
 --
 -- Everything in the two schemas belongs to flohsync_owner.  Public functions
--- run as that role, so inside them it is current_user; whom they act for is the
--- caller, and what the caller may do is decided here.  Functions that need to
+-- run as that role, so inside them it is current_user; they act for the
+-- caller, whose permissions are checked here.  Functions that need to
 -- know the caller come in two halves (src/base/run_as.c, src/entry/rights.c).
 --
 -- Who may call a function or read a table is declared right behind it, with
@@ -12,12 +12,12 @@
 CREATE FUNCTION _flohsync.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller';
 COMMENT ON FUNCTION _flohsync.caller() IS
-  'The role that called the public function whose inner half asks, which runs as the owner; 42501 anywhere else';
+  'Role that called the public function, for its inner half, which runs as the owner; 42501 anywhere else';
 
 CREATE FUNCTION _flohsync.caller_name() RETURNS name
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller_name';
 COMMENT ON FUNCTION _flohsync.caller_name() IS
-  'Name of the role that called the public function, to be noted; also in one that runs as the worker; 42501 anywhere else';
+  'Name of the role that called the public function, for the record; also for an inner half that runs as the worker; 42501 anywhere else';
 
 CREATE FUNCTION _flohsync.acting_role() RETURNS oid
 LANGUAGE sql STABLE
@@ -25,7 +25,7 @@ SET search_path = pg_catalog, pg_temp
 RETURN CASE current_user WHEN 'flohsync_owner' THEN _flohsync.caller()
        ELSE (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) END;
 COMMENT ON FUNCTION _flohsync.acting_role() IS
-  'The role on whose behalf a table is written: inside our functions their caller, else who writes to it';
+  'Role on whose behalf a table is written: inside functions of flohsync their caller, else the current role';
 
 CREATE FUNCTION _flohsync.may_act_as(_role oid) RETURNS boolean
 LANGUAGE sql STABLE STRICT
@@ -40,26 +40,26 @@ COMMENT ON FUNCTION _flohsync.may_act_as(oid) IS 'Whether the acting role could 
 CREATE TYPE _flohsync.role;
 CREATE FUNCTION _flohsync.role_in(cstring) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_in';
-COMMENT ON FUNCTION _flohsync.role_in(cstring) IS 'Input of type role: the name of a role, or ? and the name of one that is gone';
+COMMENT ON FUNCTION _flohsync.role_in(cstring) IS 'Input of type role: the name of a role, or ? and the name of a dropped role';
 CREATE FUNCTION _flohsync.role_out(_flohsync.role) RETURNS cstring
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_out';
 COMMENT ON FUNCTION _flohsync.role_out(_flohsync.role) IS 'Output of type role';
 CREATE TYPE _flohsync.role (INPUT = _flohsync.role_in, OUTPUT = _flohsync.role_out, INTERNALLENGTH = 68, ALIGNMENT = int4, STORAGE = plain);
 COMMENT ON TYPE _flohsync.role IS
-  'A role: it follows a renaming, is its name in a dump, and once the role is gone no other role of that name is meant';
+  'Reference to a role: follows renaming, is dumped by name, and does not refer to a later role of the same name once the role has been dropped';
 
 CREATE FUNCTION _flohsync.role(_id oid) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_from_oid';
 COMMENT ON FUNCTION _flohsync.role(oid) IS 'The role of an id; 42704 when there is none';
 CREATE FUNCTION _flohsync.role_oid(_role _flohsync.role) RETURNS oid
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_oid';
-COMMENT ON FUNCTION _flohsync.role_oid(_flohsync.role) IS 'Id of a role; null when it is gone';
+COMMENT ON FUNCTION _flohsync.role_oid(_flohsync.role) IS 'OID of a role; null when it has been dropped';
 CREATE FUNCTION _flohsync.role_name(_role _flohsync.role) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_name';
-COMMENT ON FUNCTION _flohsync.role_name(_flohsync.role) IS 'Name of a role, also of one that is gone';
+COMMENT ON FUNCTION _flohsync.role_name(_flohsync.role) IS 'Name of a role, also of a dropped one';
 CREATE FUNCTION _flohsync.role_gone(_role _flohsync.role) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_gone';
-COMMENT ON FUNCTION _flohsync.role_gone(_flohsync.role) IS 'A role as one that is gone: nothing runs as it any more';
+COMMENT ON FUNCTION _flohsync.role_gone(_flohsync.role) IS 'The role marked as dropped, so that nothing runs as it any more';
 
 -- Declarations.  Objects are known by their text, which pg_upgrade does not change.
 
@@ -90,4 +90,4 @@ BEGIN
          _columns;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.allow(text, text, text) IS 'Declares who may call a function or read a table; for the script of the extension';
+COMMENT ON FUNCTION _flohsync.allow(text, text, text) IS 'Declares which roles may call a function or read a table; for the extension script';

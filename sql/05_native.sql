@@ -2,24 +2,24 @@
 
 CREATE FUNCTION _flohsync.raise(_state text, _message text, _detail text DEFAULT NULL, _hint text DEFAULT NULL) RETURNS void
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_raise';
-COMMENT ON FUNCTION _flohsync.raise(text, text, text, text) IS 'Raises an error of an SQLSTATE for the person who called: without CONTEXT';
+COMMENT ON FUNCTION _flohsync.raise(text, text, text, text) IS 'Raises an error with an SQLSTATE, a detail and a hint, without CONTEXT';
 
 CREATE FUNCTION _flohsync.new_id() RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_new_id';
-COMMENT ON FUNCTION _flohsync.new_id() IS 'A uuid of version 7: ids made together are stored together';
+COMMENT ON FUNCTION _flohsync.new_id() IS 'A version 7 UUID: ids generated together are stored together';
 
 CREATE FUNCTION _flohsync.wake() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_wake';
-COMMENT ON FUNCTION _flohsync.wake() IS 'After commit, has a worker look for due runs in this database';
+COMMENT ON FUNCTION _flohsync.wake() IS 'Wakes a worker for due runs of this database after commit';
 
--- Locks that nobody else can take; src/base/db_lock.h has what each is for, and their order.
+-- Internal locks; src/base/db_lock.h documents their purpose and order.
 CREATE FUNCTION _flohsync.lock(_class text, _key text, _shared boolean) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_lock';
 COMMENT ON FUNCTION _flohsync.lock(text, text, boolean) IS 'Takes a lock until the end of the transaction: connector, queue, matching, user changes or address';
 
 CREATE FUNCTION _flohsync.try_lock(_class text, _key text, _shared boolean) RETURNS boolean
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_try_lock';
-COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'The same without waiting; false when it cannot be had';
+COMMENT ON FUNCTION _flohsync.try_lock(text, text, boolean) IS 'Like lock(), without waiting; false when the lock is not available';
 
 -- Lists that the code has once; src/base/error_class.h and src/record/apply.h say what each entry is.
 CREATE FUNCTION _flohsync.error_classes(OUT class text, OUT of_records boolean, OUT retried_within_run text,
@@ -42,15 +42,15 @@ COMMENT ON FUNCTION _flohsync.page_counters() IS
 CREATE FUNCTION _flohsync.clean(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_clean';
 COMMENT ON FUNCTION _flohsync.clean(text) IS
-  'A text as it may stand in a message: one line without control characters and marks that change the direction of writing, at most 4096 bytes';
+  'A text made fit for a message: one line without control characters and bidirectional formatting characters, at most 4096 bytes';
 
 CREATE FUNCTION _flohsync.stage(_stage text) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_stage';
-COMMENT ON FUNCTION _flohsync.stage(text) IS 'Shows others at once what a worker''s run is at; does nothing elsewhere';
+COMMENT ON FUNCTION _flohsync.stage(text) IS 'Publishes the stage of a worker''s run immediately; does nothing in other processes';
 
 CREATE FUNCTION _flohsync.url_problem(_url text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_url_problem';
-COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'What is wrong with an http or https address; null when nothing is';
+COMMENT ON FUNCTION _flohsync.url_problem(text) IS 'Why an http or https URL is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.kinds() RETURNS text[]
 LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_kinds';
@@ -59,7 +59,7 @@ COMMENT ON FUNCTION _flohsync.kinds() IS 'Kinds of connectors';
 CREATE FUNCTION _flohsync.origins(_kind text, _config jsonb, _definition jsonb) RETURNS text[]
 LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'flohsync_origins';
 COMMENT ON FUNCTION _flohsync.origins(text, jsonb, jsonb) IS
-  'All origins to which requests of a connector can go, sorted; an address that is malformed is left out';
+  'All origins that requests of a connector can be sent to, sorted; malformed URLs are skipped';
 
 CREATE FUNCTION _flohsync.query_problem(_query text) RETURNS text
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_query_problem';
@@ -89,23 +89,23 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_record_hash';
 COMMENT ON FUNCTION _flohsync.record_hash(text, text, text, jsonb, text[]) IS
   'resource_hash of a record, less the attributes that paths name ("a.b" or "attributes.a.b"): sync_hash of a configuration with this hash_ignore';
 
--- Whatever changes a record says so to the cache (70_cache).
+-- Every change of a record invalidates it in the cache (70_cache).
 CREATE FUNCTION _flohsync.caching() RETURNS boolean
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_caching';
-COMMENT ON FUNCTION _flohsync.caching() IS 'Whether changes must be noted for the cache; the answer holds until the transaction ends';
+COMMENT ON FUNCTION _flohsync.caching() IS 'Whether changes must be recorded for the cache; valid until the end of the transaction';
 
 CREATE FUNCTION _flohsync.invalidate(_connector uuid, _type text, _ids text[]) RETURNS void
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_invalidate';
 COMMENT ON FUNCTION _flohsync.invalidate(uuid, text, text[]) IS
-  'After commit, has the cache forget records by their ids; does nothing when there is no cache, or for null';
+  'Invalidates records in the cache by their ids after commit; does nothing when there is no cache, or for null';
 
 CREATE FUNCTION _flohsync.invalidate_all(_connector uuid, _type text) RETURNS void
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_invalidate_all';
 COMMENT ON FUNCTION _flohsync.invalidate_all(uuid, text) IS
-  'After commit, has the cache forget all records of a type, or with null of a connector';
+  'Invalidates all records of a type, or with null of a connector, in the cache after commit';

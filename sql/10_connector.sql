@@ -1,13 +1,13 @@
 -- Connectors: where upstreams are and how they are asked.
 
 -- Which database this is: made by CREATE EXTENSION, and not dumped.  A connector
--- that comes with a dump has the home that it had, and does not act here before
--- somebody says that this is its home.
+-- restored from a dump has its previous home, and is not synced here before
+-- adopt() has been called.
 CREATE TABLE _flohsync.home (
   id   uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   single boolean NOT NULL DEFAULT true UNIQUE CHECK (single)
 );
-COMMENT ON TABLE _flohsync.home IS 'Which database this is; not in a dump';
+COMMENT ON TABLE _flohsync.home IS 'Identity of this database; excluded from dumps';
 COMMENT ON COLUMN _flohsync.home.id IS 'Made by CREATE EXTENSION';
 COMMENT ON COLUMN _flohsync.home.single IS 'There is one row';
 INSERT INTO _flohsync.home DEFAULT VALUES;
@@ -42,9 +42,9 @@ COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative defin
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
-COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Where its requests can go, by config and definition: scheme://host, with the port unless it is the scheme''s own';
-COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that decided last what kind sql runs; a type without a configuration runs with its rights';
-COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql when that was decided; of another one it is not run';
+COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Origins that requests can be sent to, by config and definition: scheme://host, with the port unless it is the default';
+COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that last changed what kind sql runs; a type without a configuration runs with its rights';
+COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql at that time; the function is not run after a change of its owner';
 COMMENT ON COLUMN flohsync.connector_definition.home IS 'Database that syncs it, see adopt()';
 SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
@@ -96,7 +96,7 @@ COMMENT ON FUNCTION _flohsync.check_keys(jsonb, text, text[]) IS 'Raises 22023 u
 
 CREATE FUNCTION _flohsync.check_tables() RETURNS boolean
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_check_tables';
-COMMENT ON FUNCTION _flohsync.check_tables() IS 'True; raises 55000 when row level security, a rule or a disabled trigger changes what is read or written in a table of ours';
+COMMENT ON FUNCTION _flohsync.check_tables() IS 'True; raises 55000 when row level security, a rule or a disabled trigger affects a table of flohsync';
 
 CREATE FUNCTION _flohsync.connector_id(_connector text) RETURNS uuid
 LANGUAGE plpgsql STABLE
@@ -117,14 +117,14 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
       NULL,
-      coalesce('Connectors are: ' || known || '.', 'There are no connectors; make one with flohsync.create_connector().'));
+      coalesce('Connectors are: ' || known || '.', 'There are no connectors; create one with flohsync.create_connector().'));
   END IF;
   RETURN found_id;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.connector_id(text) IS 'Id of a connector given its name or id; 42704 when there is none';
 
--- Whoever writes anything of a connector begins with this: who drops it waits for them, and they for him.
+-- All writers of data of a connector start with this: dropping it waits for them, and they for that.
 CREATE FUNCTION _flohsync.hold_connector(_connector text) RETURNS uuid
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -143,7 +143,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.hold_connector(text) IS
-  'Id of a connector given its name or id, which is not dropped before the end of the transaction; 42704 when there is none';
+  'Id of a connector given its name or id, locked against being dropped until the end of the transaction; 42704 when there is none';
 
 CREATE FUNCTION _flohsync.check_resource_type(_resource_type text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -165,7 +165,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(length(_external_id), 0) NOT BETWEEN 1 AND 255 THEN
-    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id that the record has in the upstream.');
+    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id of the record in the upstream.');
   END IF;
   RETURN _external_id;
 END
@@ -252,12 +252,12 @@ BEGIN
   RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
-  'Makes a connector and returns its id; 22023 names what is wrong in config, 42710 when the name is taken';
+  'Creates a connector and returns its id; 22023 names the invalid key of config, 42710 when the name is taken';
 SELECT _flohsync.allow('manager', 'flohsync.create_connector(text, text, jsonb, jsonb)');
 
 CREATE FUNCTION _flohsync.update_connector(connector text, settings jsonb) RETURNS void
@@ -277,13 +277,13 @@ BEGIN
   PERFORM _flohsync.check_keys(settings, 'settings', ARRAY['name', 'description', 'config', 'definition', 'enabled']);
   IF settings ? 'name' THEN
     IF jsonb_typeof(settings -> 'name') <> 'string' OR length(settings ->> 'name') NOT BETWEEN 1 AND 255 THEN
-      PERFORM _flohsync.invalid('name', 'it must be a text of 1 to 255 characters');
+      PERFORM _flohsync.invalid('name', 'it must be a string of 1 to 255 characters');
     END IF;
     d.name := settings ->> 'name';
   END IF;
   IF settings ? 'description' THEN
     IF jsonb_typeof(settings -> 'description') NOT IN ('string', 'null') THEN
-      PERFORM _flohsync.invalid('description', 'it must be a text or null');
+      PERFORM _flohsync.invalid('description', 'it must be a string or null');
     END IF;
     d.description := settings ->> 'description';
   END IF;
@@ -329,12 +329,12 @@ BEGIN
   PERFORM _flohsync.wake();
 END
 $$;
-COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
-  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of the secrets that were set for another address and must be set again';
+  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of secrets that were set for another origin and must be set again';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
@@ -345,11 +345,11 @@ DECLARE
   _id uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
-  -- Who is at work stops at once; then everybody who holds anything of the connector is waited for.
+  -- Running workers are cancelled; then all holders of locks on the connector are waited for.
   PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
      FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
   PERFORM _flohsync.lock('connector', _id::text, false);
-  -- Its row comes last: who has a match of a person who is known here as well may be waiting to note something of ours.
+  -- Its row comes last: a holder of a match of a user that is also matched here may be waiting to record a change here.
   PERFORM FROM flohsync.connector_definition d WHERE d.id = _id;
   IF NOT FOUND THEN
     PERFORM _flohsync.connector_id(connector);

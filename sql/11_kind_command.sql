@@ -37,7 +37,7 @@ BEGIN
   PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
   IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
     PERFORM _flohsync.invalid('url', 'it is required',
-      'Give the address that takes the commands, e.g. "https://directory.example.com/api".');
+      'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
   END IF;
   problem := _flohsync.url_problem(_config ->> 'url');
   IF problem IS NOT NULL THEN
@@ -45,7 +45,7 @@ BEGIN
   END IF;
   IF _config ? 'headers' THEN
     IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
-      PERFORM _flohsync.invalid('headers', 'it must be an object of texts');
+      PERFORM _flohsync.invalid('headers', 'it must be an object of strings');
     END IF;
     FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
       problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
@@ -57,18 +57,18 @@ BEGIN
   END IF;
   IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
       OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
-    PERFORM _flohsync.invalid('commands', 'it must be an array of texts');
+    PERFORM _flohsync.invalid('commands', 'it must be an array of strings');
   END IF;
   IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
       OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
-    PERFORM _flohsync.invalid('commandNames', 'it must be an object of texts');
+    PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
   END IF;
   IF _config ? 'limits' THEN
     PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
     v := _config -> 'limits' -> 'requests_per_minute';
     IF v IS NOT NULL
        AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
-      PERFORM _flohsync.invalid('requests_per_minute', 'it must be a whole number from 1 to 100000');
+      PERFORM _flohsync.invalid('requests_per_minute', 'it must be an integer from 1 to 100000');
     END IF;
     v := _config -> 'limits' -> 'total_tolerance';
     IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN

@@ -47,7 +47,7 @@ BEGIN
   END IF;
   IF _config ? 'function' THEN
     IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
-      PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Name it with its schema.');
+      PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Specify the function with its schema.');
     END IF;
   ELSE
     IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN
@@ -56,7 +56,7 @@ BEGIN
     FOR k, v IN SELECT * FROM jsonb_each(_config -> 'queries') LOOP
       PERFORM _flohsync.check_resource_type(k);
       IF jsonb_typeof(v) <> 'string' THEN
-        PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a text', k));
+        PERFORM _flohsync.invalid('queries', format('the query of "%s" must be a string', k));
       END IF;
       problem := _flohsync.query_problem(v #>> '{}');
       IF problem IS NOT NULL THEN
@@ -69,7 +69,7 @@ BEGIN
   IF _given AND _config ? 'function' AND _flohsync.function_of_kind_sql(_config ->> 'function') IS NULL THEN
     PERFORM _flohsync.invalid('function',
       format('there is no function %s(jsonb) that returns jsonb', _config ->> 'function'),
-      'Name it with its schema.');
+      'Specify the function with its schema.');
   END IF;
 END
 $$;

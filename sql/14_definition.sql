@@ -22,7 +22,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT pg_catalog.string_agg(
-           CASE t.name WHEN 'string' THEN 'a text' WHEN 'integer' THEN 'a whole number' WHEN 'number' THEN 'a number'
+           CASE t.name WHEN 'string' THEN 'a string' WHEN 'integer' THEN 'an integer' WHEN 'number' THEN 'a number'
                        WHEN 'boolean' THEN 'true or false' WHEN 'array' THEN 'an array' ELSE 'an object' END, ' or ' ORDER BY t.i)
     FROM pg_catalog.jsonb_array_elements_text(
            CASE pg_catalog.jsonb_typeof(_types) WHEN 'array' THEN _types ELSE pg_catalog.jsonb_build_array(_types) END) WITH ORDINALITY t(name, i)
@@ -57,7 +57,7 @@ BEGIN ATOMIC
     FROM pg_catalog.unnest(pg_catalog.string_to_array(_text, '{{')) WITH ORDINALITY p(part, i)
    WHERE p.i > 1;
 END;
-COMMENT ON FUNCTION _flohsync.placeholders(text) IS 'What is inside each {{…}} of a text; null for one that is not closed';
+COMMENT ON FUNCTION _flohsync.placeholders(text) IS 'Contents of each {{…}} of a text; null for one that is not closed';
 
 CREATE FUNCTION _flohsync.placeholder_kind(_placeholder text) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -84,7 +84,7 @@ BEGIN ATOMIC
               WHEN p.kind IS NULL THEN 'unknown placeholder {{' || pg_catalog.left(p.name, 60) || '}}'
               ELSE '{{' || p.name || '}} is not allowed here' END,
          CASE WHEN p.webhook THEN 'Store the credential under another name.'
-              WHEN p.kind = 'secret' THEN 'A secret would show up in logs on the way; it goes into "auth" or "headers".'
+              WHEN p.kind = 'secret' THEN 'A secret here would appear in logs; use it in "auth" or "headers".'
               WHEN p.name LIKE 'since|%' AND p.kind IS NULL THEN 'Write {{since}} or {{since|epoch}}.'
               ELSE 'Allowed here: ' || (
                 SELECT pg_catalog.string_agg(CASE a.kind WHEN 'config' THEN '{{config.NAME}}' WHEN 'secret' THEN '{{secret.NAME}}'
@@ -96,7 +96,7 @@ BEGIN ATOMIC
             FROM (SELECT DISTINCT pg_catalog.left(d.name, 100) FROM _flohsync.placeholders(_text) d(name)) t(name)) p
    WHERE p.kind IS NULL OR NOT _allowed ? p.kind OR p.webhook;
 END;
-COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed where it stands';
+COMMENT ON FUNCTION _flohsync.placeholder_faults(text, jsonb, text) IS 'Placeholders of a text that are unknown, or not allowed in its place';
 
 CREATE FUNCTION _flohsync.jsonpath_problem(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
@@ -110,30 +110,30 @@ BEGIN
   IF _plain ~ '\$""' THEN
     RETURN 'a jsonpath cannot use variables here';
   ELSIF strpos(_plain, '$') = 0 THEN
-    RETURN 'a jsonpath without "$" names nothing in an answer';
+    RETURN 'a jsonpath without "$" does not refer to the answer';
   END IF;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
   RETURN SQLERRM;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.jsonpath_problem(text) IS 'What is wrong with a jsonpath, in PostgreSQL''s words; null when nothing is';
+COMMENT ON FUNCTION _flohsync.jsonpath_problem(text) IS 'Why a jsonpath is invalid, as reported by PostgreSQL; null when it is valid';
 
 CREATE FUNCTION _flohsync.base_url_problem(_url text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN _url !~ '^https?://' THEN 'it must begin with https:// or http://'
-  WHEN _url ~ '[^\x21-\x7e]' THEN 'it holds blanks, control characters or characters beyond ASCII'
+  WHEN _url ~ '[^\x21-\x7e]' THEN 'it contains spaces, control characters or non-ASCII characters'
   WHEN _url ~ '[?#]' THEN 'it must not have a query or fragment'
-  WHEN _url ~ '@' THEN 'it must not hold a user name or password'
-  WHEN _url ~ '[\\{]' THEN 'it holds a backslash or brace'
+  WHEN _url ~ '@' THEN 'it must not contain a user name or password'
+  WHEN _url ~ '[\\{]' THEN 'it contains a backslash or brace'
   WHEN _url ~ '^https?://(/|$)' THEN 'it names no host'
   WHEN _url ~ '^https?://https?:' THEN 'its scheme is there twice'
   WHEN _url ~ '^https?://[^/]*:(/|$)' THEN 'it has a colon without a port'
   ELSE _flohsync.url_problem(_url)
 END;
-COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'What is wrong with the base of requests'' URLs; null when nothing is';
+COMMENT ON FUNCTION _flohsync.base_url_problem(text) IS 'Why the base of requests'' URLs is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.text_fault(_check text, _text text) RETURNS text
 LANGUAGE plpgsql STABLE STRICT
@@ -149,18 +149,18 @@ BEGIN
     WHEN 'url' THEN _flohsync.base_url_problem(plain)
     WHEN 'path' THEN CASE
       WHEN left(_text, 1) <> '/' OR left(_text, 2) = '//' THEN 'it must begin with one slash: it is added to base_url'
-      WHEN _text ~ '[^\x21-\x7e]' THEN 'it holds blanks, control characters or characters beyond ASCII'
-      WHEN _text ~ '[#\\]' THEN 'it holds a fragment or backslash'
+      WHEN _text ~ '[^\x21-\x7e]' THEN 'it contains spaces, control characters or non-ASCII characters'
+      WHEN _text ~ '[#\\]' THEN 'it contains a fragment or backslash'
       WHEN split_part(_text, '?', 1) ~ '/\.{1,2}(/|$)' THEN 'it has a segment "." or ".."' END
     WHEN 'header' THEN CASE
       WHEN lower(_text COLLATE "C") IN ('authorization', 'proxy-authorization', 'cookie') THEN 'credentials are sent by "auth"'
       ELSE _flohsync.header_problem(_text) END
-    WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters' END
+    WHEN 'header_value' THEN CASE WHEN _text ~ '[\x01-\x1f\x7f]' THEN 'it contains control characters' END
     WHEN 'duration' THEN CASE WHEN _flohsync.duration(_text) IS NULL THEN format('%s is not a duration', _flohsync.excerpt(_text)) END
   END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.text_fault(text, text) IS 'What is wrong with one text of a definition, by the check that the schema names; null when nothing is';
+COMMENT ON FUNCTION _flohsync.text_fault(text, text) IS 'Why one text of a definition is invalid, by the check that the schema names; null when it is valid';
 
 CREATE FUNCTION _flohsync.unknown_key_hint(_key text, _properties jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
@@ -172,7 +172,7 @@ BEGIN ATOMIC
     'Known keys are ' || pg_catalog.string_agg(p.key, ', ' ORDER BY p.key COLLATE "C") || '.')
     FROM pg_catalog.jsonb_object_keys(_properties) p(key);
 END;
-COMMENT ON FUNCTION _flohsync.unknown_key_hint(text, jsonb) IS 'What a key that does not exist may have been meant to be';
+COMMENT ON FUNCTION _flohsync.unknown_key_hint(text, jsonb) IS 'Hint for an unknown key: the similar known key, or all known keys';
 
 CREATE FUNCTION _flohsync.choose_schema(_branches jsonb[], _types text[], _value jsonb, _pointer text, OUT chosen jsonb, OUT fault _flohsync.fault)
 LANGUAGE plpgsql IMMUTABLE
@@ -199,7 +199,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.choose_schema(jsonb[], text[], jsonb, text) IS 'Which alternative of a oneOf a value is meant to be, or why none';
+COMMENT ON FUNCTION _flohsync.choose_schema(jsonb[], text[], jsonb, text) IS 'The alternative of a oneOf that applies to a value, or why none does';
 
 CREATE FUNCTION _flohsync.schema_faults(_schema jsonb, _value jsonb, _pointer text, _defs jsonb) RETURNS SETOF _flohsync.fault
 LANGUAGE plpgsql STABLE
@@ -390,7 +390,7 @@ AS $$
 DECLARE
   _definition constant jsonb := coalesce(validate_definition.definition, 'null');
   _schema constant jsonb := flohsync.definition_schema();
-  most constant integer := 1000; -- faults that are told
+  most constant integer := 1000; -- reported faults
   too_many constant boolean := jsonb_typeof(_definition -> 'resources') = 'object'
     AND (SELECT count(*) FROM jsonb_object_keys(_definition -> 'resources')) > (_schema #>> '{properties,resources,maxProperties}')::int;
 BEGIN

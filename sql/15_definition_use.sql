@@ -21,9 +21,9 @@ BEGIN ATOMIC
   SELECT n FROM _flohsync.of_kind('secrets', (_d).kind, (_d).config, (_d).definition) n
   UNION VALUES ('webhook'), ('webhook_previous');
 END;
-COMMENT ON FUNCTION _flohsync.credential_names(flohsync.connector_definition) IS 'Names of the secrets that a connector looks for, those that verify its webhooks among them';
+COMMENT ON FUNCTION _flohsync.credential_names(flohsync.connector_definition) IS 'Names of the secrets that a connector uses, including those that verify its webhooks';
 
--- A name that is none may be the secret itself: it is not told.
+-- An unknown name may be the secret itself: it is not reported.
 CREATE FUNCTION _flohsync.remark_secret(_connector uuid, _name text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -40,7 +40,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.remark_secret(uuid, text) IS 'Says so when a secret has a name that the connector does not look for';
+COMMENT ON FUNCTION _flohsync.remark_secret(uuid, text) IS 'Raises a NOTICE when a secret has a name that the connector does not use';
 
 CREATE FUNCTION _flohsync.fill_placeholders(_text text, _config jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -52,7 +52,7 @@ BEGIN ATOMIC
                      || pg_catalog.substr(p.part, pg_catalog.strpos(p.part, '}}') + 2) END, '' ORDER BY p.i)
     FROM pg_catalog.regexp_split_to_table(_text, '\{\{') WITH ORDINALITY p(part, i);
 END;
-COMMENT ON FUNCTION _flohsync.fill_placeholders(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} filled in as they are';
+COMMENT ON FUNCTION _flohsync.fill_placeholders(text, jsonb) IS 'A text of a valid definition with its {{config.NAME}} placeholders replaced';
 
 CREATE FUNCTION _flohsync.raise_faults(_faults jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -138,7 +138,7 @@ BEGIN
       HINT = 'flohsync.set_secret(…, ''token'', …) stores a bearer token encrypted; it is sent in the header "Authorization".';
   END LOOP;
   IF TG_OP = 'UPDATE' AND NEW.kind = 'rest' THEN
-    PERFORM _flohsync.invalid('definition', p.problem, 'That is how the type is configured: change it with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
+    PERFORM _flohsync.invalid('definition', p.problem, 'A configuration requires it: change that with flohsync.configure_sync(), or remove it with flohsync.delete_sync_config().')
        FROM flohsync.connector_sync_config c
       CROSS JOIN LATERAL _flohsync.strategy_problem(NEW.definition, c.resource_type, c.strategy) p(problem)
       WHERE c.connector_id = NEW.id AND p.problem IS NOT NULL;
@@ -146,7 +146,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Refuses a connector that makes no sense (22023), tells of a credential in clear text, and notes who decides what it runs';
+COMMENT ON FUNCTION _flohsync.guard_connector() IS 'Rejects an invalid connector (22023), warns of a credential in clear text, and records the role that decides what it runs';
 CREATE TRIGGER guard_connector_insert BEFORE INSERT ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_connector();
 CREATE TRIGGER guard_connector_update BEFORE UPDATE ON flohsync.connector_definition

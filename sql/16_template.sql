@@ -20,7 +20,7 @@ RETURN $json$[
 ,
 --:include templates/authifi.json
 ]$json$::pg_catalog.jsonb;
-COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with all that is known about them';
+COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with their documentation';
 
 CREATE FUNCTION flohsync.connector_templates()
 RETURNS TABLE (name text, title text, config jsonb, secrets jsonb, resource_types text[], notes jsonb, sources jsonb)
@@ -33,7 +33,7 @@ BEGIN ATOMIC
     FROM pg_catalog.jsonb_array_elements(_flohsync.templates()) WITH ORDINALITY t(value, i) ORDER BY t.i;
 END;
 COMMENT ON FUNCTION flohsync.connector_templates() IS
-  'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, what is to be known about the vendor, and where that is documented';
+  'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, notes on the vendor, and where that is documented';
 SELECT _flohsync.allow('reader', 'flohsync.connector_templates()');
 
 CREATE FUNCTION flohsync.connector_template(name text) RETURNS jsonb

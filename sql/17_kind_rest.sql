@@ -23,9 +23,9 @@ BEGIN
     v := _config -> k;
     problem := CASE
       WHEN coalesce(v, 'null') = 'null' THEN format('it is required: the definition uses {{config.%s}}', k)
-      WHEN jsonb_typeof(v) NOT IN ('string', 'number', 'boolean') THEN 'it must be a text, a number, true or false'
+      WHEN jsonb_typeof(v) NOT IN ('string', 'number', 'boolean') THEN 'it must be a string, a number, true or false'
       WHEN length(v #>> '{}') NOT BETWEEN 1 AND 2000 THEN 'it must have 1 to 2000 characters'
-      WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it holds control characters'
+      WHEN v #>> '{}' ~ '[\x01-\x1f\x7f]' THEN 'it contains control characters'
       WHEN v #>> '{}' IN ('.', '..') THEN 'it cannot be part of a path' END;
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(k, problem,
@@ -33,8 +33,8 @@ BEGIN
     END IF;
   END LOOP;
   FOR k IN SELECT n FROM _flohsync.definition_names(_definition, 'secret') n WHERE _config ? n LOOP
-    PERFORM _flohsync.invalid(k, 'the definition takes it as a secret, which is not kept in config',
-      format('Leave it out of config, and call flohsync.set_secret(connector, %L, …).', k));
+    PERFORM _flohsync.invalid(k, 'the definition uses it as a secret, which must not be in config',
+      format('Omit it from config, and call flohsync.set_secret(connector, %L, …).', k));
   END LOOP;
   FOR k, url IN
     SELECT u.key, _flohsync.fill_placeholders(u.url, _config)
@@ -44,9 +44,9 @@ BEGIN
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
         CASE WHEN url ~ '^https?://https?:'
-             THEN format('Values of config are put into this address as they are: give a host, such as %s, without "https://".',
+             THEN format('Values of config are inserted into this URL unchanged: specify a host, such as %s, without "https://".',
                          substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
-             ELSE 'Values of config are put into this address as they are.' END);
+             ELSE 'Values of config are inserted into this URL unchanged.' END);
     END IF;
   END LOOP;
 END

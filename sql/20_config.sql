@@ -101,7 +101,7 @@ BEGIN
     PERFORM _flohsync.raise('42501',
       format('the configuration runs with the rights of role "%s"', _flohsync.role_name(OLD.owner)),
       NULL,
-      'Only a member of that role can change what it runs, or give it to another one.');
+      'Only a member of that role can change what it runs, or its owner.');
   END IF;
   SELECT * INTO c FROM flohsync.connector_definition d
    WHERE d.id = NEW.connector_id AND d.kind = 'sql' AND NOT _flohsync.may_act_as(_flohsync.role_oid(d.author));
@@ -109,12 +109,12 @@ BEGIN
     RAISE WARNING USING
       MESSAGE = format('role "%s" decided what connector "%s" runs', _flohsync.role_name(c.author), c.name),
       DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type, _flohsync.role_name(NEW.owner)),
-      HINT = 'Look at the config of the connector; flohsync.delete_sync_config() takes the rights away again.';
+      HINT = 'Review the config of the connector; flohsync.delete_sync_config() revokes the rights again.';
   END IF;
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Keeps a role from making another one the owner of a configuration, and from changing what another one runs; warns who lends rights to what another wrote';
+COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Prevents a role from making another role the owner of a configuration, and from changing what another role runs; warns when a role lends its rights to code that another role configured';
 CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 
@@ -127,7 +127,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.note_hash_rule() IS 'Notes when the rule of the hash was changed';
+COMMENT ON FUNCTION _flohsync.note_hash_rule() IS 'Records when hash_ignore was changed';
 CREATE TRIGGER note_hash_rule BEFORE UPDATE OF hash_ignore ON flohsync.connector_sync_config
 FOR EACH ROW WHEN (OLD.hash_ignore IS DISTINCT FROM NEW.hash_ignore) EXECUTE FUNCTION _flohsync.note_hash_rule();
 
@@ -155,7 +155,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Keeps a role from changing what another one runs, and notes who decides that';
+COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Prevents a role from changing what another role runs, and records who decides that';
 CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config, author, code_owner ON flohsync.connector_definition
 FOR EACH ROW WHEN ((NEW.id, NEW.kind, NEW.config, NEW.author::text, NEW.code_owner::text)
                    IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.author::text, OLD.code_owner::text)
@@ -165,14 +165,14 @@ EXECUTE FUNCTION _flohsync.guard_queries();
 COMMENT ON TABLE flohsync.connector_sync_config IS 'How one resource type of a connector is synced';
 COMMENT ON COLUMN flohsync.connector_sync_config.id IS 'Identity of the configuration';
 COMMENT ON COLUMN flohsync.connector_sync_config.connector_id IS 'Its connector';
-COMMENT ON COLUMN flohsync.connector_sync_config.resource_type IS 'Resource type that it is about';
-COMMENT ON COLUMN flohsync.connector_sync_config.enabled IS 'Whether schedules run; a run by hand needs no enabling';
+COMMENT ON COLUMN flohsync.connector_sync_config.resource_type IS 'Resource type';
+COMMENT ON COLUMN flohsync.connector_sync_config.enabled IS 'Whether schedules run; runs by hand are always possible';
 COMMENT ON COLUMN flohsync.connector_sync_config.strategy IS 'full or incremental';
 COMMENT ON COLUMN flohsync.connector_sync_config.cron_schedule IS 'When runs of the strategy are due; null: by hand only';
 COMMENT ON COLUMN flohsync.connector_sync_config.filter_rules IS 'Which upstream records are in scope';
 COMMENT ON COLUMN flohsync.connector_sync_config.stale_retention IS 'How long stale records are kept';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_at IS 'End of the last run';
-COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_cursor IS 'Where the next run goes on after an error';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_cursor IS 'Cursor from which the next run resumes after an error';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_status IS 'idle, running, success or error';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_error IS 'Message of the last run when it failed or was held';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_stats IS 'Statistics of the last run';
@@ -189,24 +189,24 @@ COMMENT ON COLUMN flohsync.connector_sync_config.full_cron_schedule IS 'When a f
 COMMENT ON COLUMN flohsync.connector_sync_config.timezone IS 'Time zone of both schedules';
 COMMENT ON COLUMN flohsync.connector_sync_config.overlap IS 'How far an incremental run reaches back behind the watermark';
 COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths left out of the hash';
-COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore_since IS 'When hash_ignore became what it is: until a full pass that began later is complete, records may have the hash of another rule';
-COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits over which a pass is held for approval; a null one is off';
+COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore_since IS 'When hash_ignore was last changed: until a full pass that began later is complete, records may have hashes of the previous setting';
+COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits above which a pass is held for approval; null disables a limit';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
-COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that got all it asked for, by the upstream''s clock where that is behind ours';
+COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that received everything it requested, by the upstream''s clock where that is behind the server''s';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
-COMMENT ON COLUMN flohsync.connector_sync_config.full_incomplete_reason IS 'Why the last full pass was not complete; null: it was. No incremental pass makes up for it';
-COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass saw everything that it asked for';
-COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run did not see everything; null when it did';
-COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a scheduled run that failed is tried again; null: at the next tick';
-COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'How often a scheduled run that failed has been tried again';
-COMMENT ON COLUMN flohsync.connector_sync_config.schedule_error IS 'Why the schedules cannot be used; looked at again every five minutes';
-COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules stand still because runs kept crashing their worker; a run by hand starts them again';
-COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Sums over all runs ever: how many ended in which status, and their statistics';
-COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Link with which the next incremental pass of a connector of kind rest begins';
-COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Of all that the pass was that ended with that link; under another one it is not used';
-COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run; ?name: that role is gone, or its access was revoked, and nothing runs';
+COMMENT ON COLUMN flohsync.connector_sync_config.full_incomplete_reason IS 'Why the last full pass was not complete; null: it was. Unaffected by incremental passes';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass was complete';
+COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run was not complete; null when it was';
+COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a failed scheduled run is retried; null: at the next tick';
+COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'Number of retries of the failed scheduled run';
+COMMENT ON COLUMN flohsync.connector_sync_config.schedule_error IS 'Why the schedules cannot be used; checked again every five minutes';
+COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules are suspended because runs repeatedly crashed their worker; a run by hand resumes them';
+COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Totals over all runs: how many ended in which status, and their statistics';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Delta link from which the next incremental pass of a connector of kind rest starts';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Fingerprint of the pass that ended with that link; the link is used only while it is unchanged';
+COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run; ?name: that role was dropped, or its access was revoked, and nothing runs';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
 SELECT _flohsync.allow('reader', 'flohsync.connector_sync_config');
@@ -228,7 +228,7 @@ BEGIN ATOMIC
            WHERE pg_catalog.jsonb_typeof(e.value) = 'number'
            GROUP BY e.key) s;
 END;
-COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; what is none is left out';
+COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; other values are skipped';
 
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
@@ -255,15 +255,15 @@ BEGIN
   RETURN CASE WHEN answer >= interval '0' AND isfinite(answer) THEN answer END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.duration(text) IS 'A duration such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is none';
+COMMENT ON FUNCTION _flohsync.duration(text) IS 'The interval of a text such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is not a duration';
 
 CREATE FUNCTION _flohsync.cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
-COMMENT ON FUNCTION _flohsync.cron_next(text, timestamptz, text) IS 'First instant after the given one that a schedule names; null for a null argument or when there is none';
+COMMENT ON FUNCTION _flohsync.cron_next(text, timestamptz, text) IS 'Next time after the given one at which a schedule is due; null for a null argument or when there is none';
 
 CREATE FUNCTION _flohsync.cron_problem(_schedule text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_problem';
-COMMENT ON FUNCTION _flohsync.cron_problem(text) IS 'What is wrong with a cron schedule; null when nothing is';
+COMMENT ON FUNCTION _flohsync.cron_problem(text) IS 'Why a cron schedule is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.timezone_valid(_name text) RETURNS boolean
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_timezone_valid';
@@ -272,7 +272,7 @@ COMMENT ON FUNCTION _flohsync.timezone_valid(text) IS 'Whether a time zone of th
 CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT 'UTC') RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
-  'First instant after the given one that a cron schedule names in a time zone; null when there is none; 22023 for a bad schedule or zone';
+  'Next time after the given one at which a cron schedule is due in a time zone; null when there is none; 22023 for an invalid schedule or zone';
 SELECT _flohsync.allow('reader', 'flohsync.cron_next(text, timestamptz, text)');
 
 CREATE FUNCTION _flohsync.path_problem(_path text) RETURNS text
@@ -288,7 +288,7 @@ RETURN CASE
     OR (pg_catalog.split_part(_path, '.', 1) <> 'attributes' AND pg_catalog.strpos(_path, '.') > 0)
     THEN pg_catalog.format('%L does not start at externalId, displayName, email or attributes', _path)
 END;
-COMMENT ON FUNCTION _flohsync.path_problem(text) IS 'What is wrong with a dot path into a record; null when nothing is';
+COMMENT ON FUNCTION _flohsync.path_problem(text) IS 'Why a dot path into a record is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.check_texts(_key text, _value jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -296,7 +296,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF jsonb_typeof(_value) <> 'array' OR jsonb_path_exists(_value, '$[*] ? (@.type() != "string" || @ == "")') THEN
-    PERFORM _flohsync.invalid(_key, 'it must be an array of texts');
+    PERFORM _flohsync.invalid(_key, 'it must be an array of strings');
   END IF;
 END
 $$;
@@ -349,14 +349,14 @@ BEGIN
       WHEN 'maxRecords' THEN
         IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 1 AND 9007199254740991
            OR (v #>> '{}')::numeric % 1 <> 0 THEN
-          PERFORM _flohsync.invalid('filterRules.maxRecords', 'it must be a whole number of at least 1');
+          PERFORM _flohsync.invalid('filterRules.maxRecords', 'it must be an integer of at least 1');
         END IF;
     END CASE;
   END LOOP;
   RETURN nullif(_rules, '{}');
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names what is wrong';
+COMMENT ON FUNCTION _flohsync.check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names the invalid key';
 
 CREATE FUNCTION _flohsync.field_problem(_field text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -364,14 +364,14 @@ SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN _field !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$' OR _field IN ('__proto__', 'prototype', 'constructor')
     THEN pg_catalog.format('%L is not a field name', _field)
-  -- Who somebody is, and whether he may come in, no directory decides by way of a profile.
+  -- Identity and login of users must not be changed through profile fields.
   WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active', 'deletedAt', 'password',
                   'user_id', 'upstream_issuer', 'upstream_id', 'deleted_at')
     THEN pg_catalog.format('%L is not a profile field', _field)
   WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
     THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ') COLLATE "C"), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1) COLLATE "C") || '\2'))
 END;
-COMMENT ON FUNCTION _flohsync.field_problem(text) IS 'What is wrong with the name of a profile field; null when nothing is';
+COMMENT ON FUNCTION _flohsync.field_problem(text) IS 'Why the name of a profile field is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.check_mappings(_mappings jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -392,7 +392,7 @@ BEGIN
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
     END IF;
-    problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a text'
+    problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a string'
                     ELSE _flohsync.field_problem(m ->> 'targetField') END;
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].targetField', i), problem,
@@ -406,14 +406,14 @@ BEGIN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].enabled', i), 'it must be true or false');
     END IF;
     IF m ? 'transform' AND jsonb_typeof(m -> 'transform') NOT IN ('string', 'null') THEN
-      PERFORM _flohsync.invalid(format('attributeMappings[%s].transform', i), 'it must be a text');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].transform', i), 'it must be a string');
     END IF;
     i := i + 1;
   END LOOP;
   RETURN _mappings;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_mappings(jsonb) IS 'Attribute mappings as given; 22023 names what is wrong';
+COMMENT ON FUNCTION _flohsync.check_mappings(jsonb) IS 'Attribute mappings as given; 22023 names the invalid key';
 
 CREATE FUNCTION _flohsync.check_safeguards(_given jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -430,7 +430,7 @@ BEGIN
     END IF;
     IF k = 'minRecords' THEN
       IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12 OR (v #>> '{}')::numeric % 1 <> 0 THEN
-        PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be a whole number of at least 0, or null');
+        PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be an integer of at least 0, or null');
       END IF;
     ELSIF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1 THEN
       PERFORM _flohsync.invalid('safeguards.' || k, 'it must be a number from 0 to 1, or null');
@@ -438,13 +438,13 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_safeguards(jsonb) IS 'Raises 22023 for safeguards that make no sense, naming the key';
+COMMENT ON FUNCTION _flohsync.check_safeguards(jsonb) IS 'Raises 22023 for invalid safeguards, naming the key';
 
 CREATE FUNCTION _flohsync.next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
-COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due: by a schedule, or to try again; null: not by itself';
+COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due, by a schedule or for a retry; null: not scheduled';
 
 CREATE FUNCTION _flohsync.standing(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -459,7 +459,7 @@ BEGIN
     'incompleteReason', _c.incomplete_reason, 'lastCompletePassAt', _flohsync.iso(_c.last_complete_at));
 END
 $$;
-COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'What somebody has to know of a configuration whatever its last run says: a held run, a pass that was not complete';
+COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'State of a configuration that later runs must not hide: a held run, an incomplete pass';
 
 CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -475,7 +475,7 @@ RETURN (SELECT pg_catalog.jsonb_object_agg(k.key, pg_catalog.to_jsonb(_c) -> k.a
   'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
   'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at))
   || _flohsync.standing(_c);
-COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration as applications see it';
+COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration in its public JSON form';
 
 CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]
 LANGUAGE sql STABLE
@@ -483,7 +483,7 @@ SET search_path = pg_catalog, pg_temp
 RETURN ARRAY(SELECT pg_catalog.jsonb_object_keys(_flohsync.config_dto(NULL))
              EXCEPT SELECT k.key FROM _flohsync.config_keys() k);
 COMMENT ON FUNCTION _flohsync.informing_keys() IS
-  'Keys of a configuration that only inform: configure_sync() passes over them';
+  'Read-only keys of a configuration: configure_sync() ignores them';
 
 -- The checks of config_keys(): what is stored of a value, or 22023.
 
@@ -812,12 +812,12 @@ BEGIN
   RETURN _flohsync.config_dto(c);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
-  'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the key that is wrong';
+  'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the invalid key';
 SELECT _flohsync.allow('manager', 'flohsync.configure_sync(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.sync_config(connector text, resource_type text) RETURNS jsonb
@@ -860,16 +860,16 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('connector "%s" has no configuration for resource type "%s"', connector, _type),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.set_sync_owner(connector text, resource_type text, owner regrole DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_sync_owner(text, text, regrole) IS
-  'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 unless the caller is a member of that role and of the owner before, if that one is still there; 42704 for an unknown connector, configuration or role';
+  'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 unless the caller is a member of that role and of the previous owner, if that still exists; 42704 for an unknown connector, configuration or role';
 SELECT _flohsync.allow('manager', 'flohsync.set_sync_owner(text, text, regrole)');
 
 -- Workflows: what they do is an application's; here is what a configuration can name.
@@ -901,7 +901,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.configure_workflow(text, jsonb) IS
-  'Makes a workflow, or changes the given keys (enabled: true or false, default true; definition: an object, opaque to flohsync) of the one of that name; its id; 22023 names the key that is wrong';
+  'Creates a workflow, or changes the given keys (enabled: true or false, default true; definition: an object, opaque to flohsync) of the one of that name; returns its id; 22023 names the invalid key';
 SELECT _flohsync.allow('manager', 'flohsync.configure_workflow(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_workflow(name text) RETURNS boolean
@@ -915,5 +915,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.drop_workflow(text) IS
-  'Removes a workflow; configurations that name it trigger none, and its jobs and runs stay; false when there was none';
+  'Removes a workflow; configurations that name it trigger none, and its jobs and runs remain; false when there was none';
 SELECT _flohsync.allow('manager', 'flohsync.drop_workflow(text)');

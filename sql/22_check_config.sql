@@ -24,11 +24,11 @@ BEGIN
     PERFORM _flohsync.cron_next(_c.full_cron_schedule, clock_timestamp(), _c.timezone);
   EXCEPTION WHEN OTHERS THEN
     unusable := true;
-    RETURN QUERY SELECT 'warning', 'timezone', _flohsync.clean('the schedules cannot be used: ' || SQLERRM), 'Until they can nothing is queued by them.';
+    RETURN QUERY SELECT 'warning', 'timezone', _flohsync.clean('the schedules cannot be used: ' || SQLERRM), 'No runs are scheduled until that is fixed.';
   END;
   IF _c.enabled AND _c.cron_schedule IS NULL AND _c.full_cron_schedule IS NULL THEN
     RETURN QUERY SELECT 'warning', 'enabled', 'the configuration is enabled but has no schedule',
-      'Set cronSchedule or fullCronSchedule; until then it runs only when it is asked to.';
+      'Set cronSchedule or fullCronSchedule; until then it runs only on request.';
   ELSIF NOT _c.enabled AND coalesce(_c.cron_schedule, _c.full_cron_schedule) IS NOT NULL THEN
     RETURN QUERY SELECT 'info', 'enabled', 'the configuration has a schedule but is not enabled', 'Set enabled to true.';
   END IF;
@@ -36,10 +36,10 @@ BEGIN
     RETURN QUERY SELECT 'warning', 'enabled', format('connector "%s" is disabled', d.name), 'Call flohsync.update_connector() with {"enabled": true}.';
   END IF;
   IF _c.cron_schedule IS NOT NULL AND first_tick IS NULL AND NOT unusable THEN
-    RETURN QUERY SELECT 'warning', 'cronSchedule', 'the schedule names no time that ever comes', 'It has the fields minute, hour, day, month, weekday.';
+    RETURN QUERY SELECT 'warning', 'cronSchedule', 'the schedule never matches any time', 'It has the fields minute, hour, day, month, weekday.';
   END IF;
   IF _c.strategy = 'full' AND _c.full_cron_schedule IS NOT NULL THEN
-    RETURN QUERY SELECT 'info', 'fullCronSchedule', 'every run is full already', 'It is for full passes beside strategy incremental.';
+    RETURN QUERY SELECT 'info', 'fullCronSchedule', 'every run is full already', 'It is for full passes in addition to strategy incremental.';
   END IF;
   IF second_tick - first_tick > _flohsync.duration(_c.stale_retention) THEN
     RETURN QUERY SELECT 'warning', 'staleRetention', 'stale records are removed before the next run could find them again',
@@ -49,20 +49,20 @@ BEGIN
   -- Absence is noticed by full passes alone.
   IF _c.strategy = 'incremental' AND full_schedule IS NULL THEN
     RETURN QUERY SELECT 'warning', CASE WHEN _c.deactivate_users THEN 'deactivateUsers' ELSE 'strategy' END,
-      CASE WHEN _c.deactivate_users THEN 'nobody is deactivated because a record is missing: there is no full pass'
-           ELSE 'records that vanish without the upstream saying so stay: there is no full pass' END,
+      CASE WHEN _c.deactivate_users THEN 'no user is deactivated because a record is missing: there is no full pass'
+           ELSE 'records that are missing upstream without being reported as deleted stay: there is no full pass' END,
       'Set fullCronSchedule.';
   END IF;
   IF _c.filter_rules ? 'maxRecords' THEN
-    RETURN QUERY SELECT 'info', 'filterRules.maxRecords', 'a pass that is cut off is not complete, and marks nothing stale', NULL::text;
+    RETURN QUERY SELECT 'info', 'filterRules.maxRecords', 'a pass that is cut off is not complete and marks nothing stale', NULL::text;
   END IF;
   IF _c.safeguards ->> 'maxStaleFraction' IS NULL THEN
-    RETURN QUERY SELECT 'info', 'safeguards.maxStaleFraction', 'no pass is held, however many records it misses', NULL::text;
+    RETURN QUERY SELECT 'info', 'safeguards.maxStaleFraction', 'no pass is held, however many records are missing', NULL::text;
   END IF;
 
   -- Filters
   IF _c.resource_type = 'user' AND _c.filter_rules ?| ARRAY['groupNamePattern', 'groupIds'] THEN
-    RETURN QUERY SELECT 'warning', 'filterRules', 'groupNamePattern and groupIds are for groups: of type user they let nobody through or do nothing',
+    RETURN QUERY SELECT 'warning', 'filterRules', 'groupNamePattern and groupIds are for groups: for type user they exclude every record or have no effect',
       'Sync the groups with that filter, and give the users memberOfSyncedGroups.';
   END IF;
   IF _c.resource_type IN ('group', 'role') AND _c.filter_rules ?| ARRAY['emailDomains', 'memberOfSyncedGroups'] THEN
@@ -70,7 +70,7 @@ BEGIN
   END IF;
   IF (_c.filter_rules -> 'memberOfSyncedGroups') = 'true' AND NOT EXISTS (
        SELECT FROM flohsync.connector_sync_config x WHERE x.connector_id = _c.connector_id AND x.resource_type = 'group') THEN
-    RETURN QUERY SELECT 'warning', 'filterRules.memberOfSyncedGroups', 'no groups of the connector are synced: nobody passes',
+    RETURN QUERY SELECT 'warning', 'filterRules.memberOfSyncedGroups', 'no groups of the connector are synced: no user passes',
       'Configure resource type group first.';
   END IF;
 
@@ -84,7 +84,7 @@ BEGIN
   IF _c.issuer_source_path IS NOT NULL AND NOT EXISTS (
        SELECT FROM _flohsync.match_strategies() s
         WHERE s.by_issuer AND s.strategy = ANY (_flohsync.strategies(_c))) THEN
-    RETURN QUERY SELECT 'info', 'issuerSourcePath', 'no match strategy looks at the issuer',
+    RETURN QUERY SELECT 'info', 'issuerSourcePath', 'no match strategy uses the issuer',
       (SELECT format('It is for strategy %s.', _flohsync.enumerated(array_agg(s.strategy)))
          FROM _flohsync.match_strategies() s WHERE s.by_issuer);
   END IF;
@@ -104,7 +104,7 @@ BEGIN
   -- The connector
   IF d.kind = 'command' AND d.config ? 'commands' AND NOT (d.config -> 'commands') ? _flohsync.list_command(d.config, _c.resource_type) THEN
     RETURN QUERY SELECT 'warning', 'resourceType', format('config.commands does not name %s', _flohsync.list_command(d.config, _c.resource_type)),
-      'Name the command there, or in config.commandNames.';
+      'Add the command there, or to config.commandNames.';
   ELSIF d.kind = 'sql' AND d.config ? 'queries' AND NOT (d.config -> 'queries') ? _c.resource_type::text THEN
     RETURN QUERY SELECT 'warning', 'resourceType', format('the connector has no query for resource type "%s"', _c.resource_type),
       format('Queries are for %s.', (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(d.config -> 'queries') k));
@@ -139,7 +139,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.remarks(flohsync.connector_sync_config) IS 'What check_config() says of a configuration';
+COMMENT ON FUNCTION _flohsync.remarks(flohsync.connector_sync_config) IS 'The rows that check_config() returns for a configuration';
 
 CREATE FUNCTION _flohsync.remark(_c flohsync.connector_sync_config) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -153,7 +153,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.remark(flohsync.connector_sync_config) IS 'Says by NOTICE what check_config() warns of';
+COMMENT ON FUNCTION _flohsync.remark(flohsync.connector_sync_config) IS 'Raises the warnings of check_config() as NOTICEs';
 
 CREATE FUNCTION flohsync.check_config(connector text, resource_type text)
 RETURNS TABLE (severity text, key text, message text, hint text)
@@ -168,5 +168,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.check_config(text, text) IS
-  'Settings of a configuration that do nothing, or not what one would expect: severity (warning, info), the key, what is odd, what to do; 42704 without a configuration';
+  'Settings of a configuration that have no effect or a surprising one: severity (warning, info), the key, a message, a hint; 42704 without a configuration';
 SELECT _flohsync.allow('reader', 'flohsync.check_config(text, text)');

@@ -47,4 +47,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.check_stored(uuid, text) IS
-  'Raises 22023 when what is stored of a connector and the configuration of a resource type is not what could have been stored';
+  'Raises 22023 when the stored connector or the stored configuration of a resource type is invalid';

@@ -31,19 +31,19 @@ CREATE INDEX resource_record_stale_list ON flohsync.resource_record (connector_i
 CREATE INDEX resource_record_email ON flohsync.resource_record USING hash (email);
 COMMENT ON TABLE flohsync.resource_record IS 'Upstream records as last observed; applications read the view connector_resource';
 COMMENT ON COLUMN flohsync.resource_record.id IS 'Identity of the record';
-COMMENT ON COLUMN flohsync.resource_record.record_no IS 'Short identity, kept in the ledger of a pass';
+COMMENT ON COLUMN flohsync.resource_record.record_no IS 'Compact identity of the record, used in the ledger of a pass';
 COMMENT ON COLUMN flohsync.resource_record.connector_id IS 'Connector that it comes from';
 COMMENT ON COLUMN flohsync.resource_record.resource_type IS 'user, group, role or any other type';
 COMMENT ON COLUMN flohsync.resource_record.external_id IS 'Id in the upstream; compares by bytes: write COLLATE "C" out where it is joined to other text';
 COMMENT ON COLUMN flohsync.resource_record.display_name IS 'Human-readable name';
 COMMENT ON COLUMN flohsync.resource_record.email IS 'E-mail address';
-COMMENT ON COLUMN flohsync.resource_record.attributes IS 'Everything else the upstream says';
+COMMENT ON COLUMN flohsync.resource_record.attributes IS 'All other attributes from the upstream';
 COMMENT ON COLUMN flohsync.resource_record.sync_hash IS 'resource_hash of the record, less the paths of hash_ignore';
 COMMENT ON COLUMN flohsync.resource_record.stale_since IS 'When the record was found missing upstream; null while it is there';
-COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed by itself; older observations lose against it';
+COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed individually; older observations are ignored';
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
-COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null while no webhook said so';
-COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'When the last event that named a key happened, in microseconds since 2000; so that an older one that comes late still counts for the others; null: older ones do not count at all';
+COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null before the first webhook';
+COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'Time of the last event per key, in microseconds since 2000, so that a late older event still applies to the other keys; null: older events are ignored';
 SELECT _flohsync.allow('reader', 'flohsync.resource_record');
 
 CREATE VIEW flohsync.connector_resource AS
@@ -62,7 +62,7 @@ COMMENT ON COLUMN flohsync.connector_resource.resource_type IS 'user, group, rol
 COMMENT ON COLUMN flohsync.connector_resource.external_id IS 'Id in the upstream, unique within connector and type';
 COMMENT ON COLUMN flohsync.connector_resource.display_name IS 'Human-readable name';
 COMMENT ON COLUMN flohsync.connector_resource.email IS 'E-mail address';
-COMMENT ON COLUMN flohsync.connector_resource.attributes IS 'Everything else the upstream says';
+COMMENT ON COLUMN flohsync.connector_resource.attributes IS 'All other attributes from the upstream';
 COMMENT ON COLUMN flohsync.connector_resource.sync_hash IS 'SHA-256 of the canonical record';
 COMMENT ON COLUMN flohsync.connector_resource.stale_since IS 'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.connector_resource.synced_at IS 'When the record was last confirmed upstream';
@@ -81,14 +81,14 @@ CREATE TABLE _flohsync.resource_tombstone (
 );
 CREATE INDEX resource_tombstone_age ON _flohsync.resource_tombstone (deleted_at);
 CREATE INDEX resource_tombstone_leaver ON _flohsync.resource_tombstone (connector_id, resource_type, made_at) WHERE deactivated;
-COMMENT ON TABLE _flohsync.resource_tombstone IS 'Deletions that an older page must not undo';
+COMMENT ON TABLE _flohsync.resource_tombstone IS 'Deletions, which older observations must not undo';
 COMMENT ON COLUMN _flohsync.resource_tombstone.external_id IS 'Id in the upstream';
 COMMENT ON COLUMN _flohsync.resource_tombstone.resource_type IS 'Resource type';
 COMMENT ON COLUMN _flohsync.resource_tombstone.connector_id IS 'Connector';
 COMMENT ON COLUMN _flohsync.resource_tombstone.deleted_at IS 'When the deletion was observed';
-COMMENT ON COLUMN _flohsync.resource_tombstone.event_at IS 'When it happened, by the upstream''s clock; null where that is not known';
-COMMENT ON COLUMN _flohsync.resource_tombstone.deactivated IS 'Whether a user was deactivated for it';
-COMMENT ON COLUMN _flohsync.resource_tombstone.made_at IS 'When the tombstone was made, or the user deactivated';
+COMMENT ON COLUMN _flohsync.resource_tombstone.event_at IS 'When it happened, by the upstream''s clock; null: unknown';
+COMMENT ON COLUMN _flohsync.resource_tombstone.deactivated IS 'Whether a user was deactivated because of it';
+COMMENT ON COLUMN _flohsync.resource_tombstone.made_at IS 'When the tombstone was created, or the user deactivated';
 
 -- synced_at of the rows leans on the configuration; before that goes, each row
 -- gets its own true time.
@@ -99,7 +99,7 @@ AS $$
 BEGIN
   IF OLD.last_full_pass_at IS NOT NULL
      AND EXISTS (SELECT FROM flohsync.connector_definition d WHERE d.id = OLD.connector_id) THEN
-    -- Many records are locked in the order of their ids, by everybody.
+    -- Many records are always locked in the order of their ids.
     PERFORM _flohsync.records_confirmed(ARRAY(
       SELECT x.id FROM flohsync.resource_record x
        WHERE x.connector_id = OLD.connector_id AND x.resource_type = OLD.resource_type
@@ -109,7 +109,7 @@ BEGIN
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.settle_synced_at() IS 'Writes the true synced_at into the records of a configuration that is being deleted';
+COMMENT ON FUNCTION _flohsync.settle_synced_at() IS 'Stores synced_at in the records of a configuration that is being deleted';
 CREATE TRIGGER settle_synced_at BEFORE DELETE ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.settle_synced_at();
 
@@ -127,7 +127,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resources';
 COMMENT ON FUNCTION flohsync.upsert_resources(text, text, jsonb) IS
-  'Stores an array of records; counts by outcome: added, updated, unchanged, restored, ignored, errored; those set aside are in sync_error, the first 100 of them in errors: [{index (from 0), externalId, class, message}]';
+  'Stores an array of records and returns counts by outcome: added, updated, unchanged, restored, ignored, errored; those set aside are in sync_error, the first 100 of them in errors: [{index (from 0), externalId, class, message}]';
 SELECT _flohsync.allow('manager', 'flohsync.upsert_resources(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.mark_stale(connector text, resource_type text, not_seen_since timestamptz) RETURNS bigint
@@ -169,7 +169,7 @@ BEGIN
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type
        AND x.stale_since < clock_timestamp() - _retention
-       -- By these a run knows whom it has yet to deactivate.
+       -- From these a run knows which users it still has to deactivate.
        AND (_run IS NULL OR x.id <> ALL (ARRAY(
              SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
               WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users AND s.stage = 'deactivate')))
@@ -189,7 +189,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
-  'Removes at most a number of records that have been stale for longer than an interval; on behalf of a run, workflows are told';
+  'Removes at most a number of records that have been stale for longer than an interval; triggers workflows on behalf of a run';
 
 CREATE FUNCTION _flohsync.purge_stale(connector text, resource_type text, retention interval) RETURNS bigint
 LANGUAGE plpgsql
@@ -217,7 +217,7 @@ BEGIN
   RETURN _flohsync.purge(_connector, _type, _retention, NULL, NULL);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';

@@ -2,11 +2,11 @@
 --
 -- status: queued -> running -> success | error | cancelled | held
 --         held -> success (approve_run) | cancelled (reject_run, or a later pass)
--- Who runs a run is told by a session lock (db.c), never by the status: a row
--- that says running while the lock is free is a run whose worker died, and the
--- next worker goes on with it.
+-- The process of a run is identified by a session lock (db.c), never by the status: a row
+-- with status running while the lock is free is a run whose worker died, and the
+-- next worker resumes it.
 -- A pass is one walk over the upstream.  A run that fails keeps its cursor;
--- the next run of the configuration gets the same pass_id and goes on, so the
+-- the next run of the configuration gets the same pass_id and resumes, so the
 -- ledger of the pass is all pages of all runs with that pass_id.
 --
 -- In which order a transaction locks what it needs.  Each function takes what it
@@ -29,16 +29,16 @@
 --   14  the row of the run              to note what was done: the last thing of the transaction
 --
 -- - Notes for others (record_change, departure, user_change, cache_outbox, sync_error)
---   are only ever inserted, so that nobody waits for them; who takes them away
---   passes over those that somebody holds.
+--   are only ever inserted, so that nothing waits for them; their removal
+--   skips locked ones.
 -- - Rows of runs and configurations are locked no more than their keys need
---   (NO KEY UPDATE), so that a page, or a request that is not committed, does not
---   keep anybody waiting.
--- - Nobody waits for the lock of the runs; who needs it tries again while he
---   holds nothing.
--- - What this leaves: the matches and the profiles of one person, who is known to
---   two configurations, may be met in two orders.  Then the server ends one of
---   two transactions, and a worker does its own again (db.c).
+--   (NO KEY UPDATE), so that a page, or an uncommitted request, does not
+--   block others.
+-- - The lock of the runs is never waited for; it is tried again while no other
+--   lock is held.
+-- - What remains: the matches and the profiles of one user, matched in
+--   two configurations, may be locked in two orders.  Then the server aborts one of
+--   two transactions, and a worker retries its own (db.c).
 
 CREATE TABLE flohsync.sync_run (
   id                bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -93,30 +93,30 @@ COMMENT ON COLUMN flohsync.sync_run.requested_at IS 'When it was asked for';
 COMMENT ON COLUMN flohsync.sync_run.started_at IS 'When a worker first took it';
 COMMENT ON COLUMN flohsync.sync_run.finished_at IS 'When it ended';
 COMMENT ON COLUMN flohsync.sync_run.status IS 'queued, running, success, error, cancelled or held';
-COMMENT ON COLUMN flohsync.sync_run.cursor IS 'Where a failed run stopped, and the next one goes on';
+COMMENT ON COLUMN flohsync.sync_run.cursor IS 'Cursor at which a failed run stopped and the next one resumes';
 COMMENT ON COLUMN flohsync.sync_run.pages IS 'Pages applied by this run';
-COMMENT ON COLUMN flohsync.sync_run.complete IS 'Whether the pass saw everything there is';
-COMMENT ON COLUMN flohsync.sync_run.incomplete_reason IS 'Why it did not';
+COMMENT ON COLUMN flohsync.sync_run.complete IS 'Whether the pass is complete';
+COMMENT ON COLUMN flohsync.sync_run.incomplete_reason IS 'Why it is not';
 COMMENT ON COLUMN flohsync.sync_run.error IS 'What went wrong, or why the run is held';
-COMMENT ON COLUMN flohsync.sync_run.error_class IS 'Kind of the error, for machines';
+COMMENT ON COLUMN flohsync.sync_run.error_class IS 'Machine-readable class of the error';
 COMMENT ON COLUMN flohsync.sync_run.stats IS 'Statistics of the run';
-COMMENT ON COLUMN flohsync.sync_run.cancel_requested IS 'Somebody asked the run to stop';
-COMMENT ON COLUMN flohsync.sync_run.restart IS 'Somebody asked for a new pass, whatever an earlier run left';
-COMMENT ON COLUMN flohsync.sync_run.pass_id IS 'First run of the pass that this run is part of';
+COMMENT ON COLUMN flohsync.sync_run.cancel_requested IS 'Whether cancelling the run has been requested';
+COMMENT ON COLUMN flohsync.sync_run.restart IS 'Whether a new pass has been requested instead of resuming a failed one';
+COMMENT ON COLUMN flohsync.sync_run.pass_id IS 'First run of the pass that this run belongs to';
 COMMENT ON COLUMN flohsync.sync_run.pass_started_at IS 'When the pass began';
 COMMENT ON COLUMN flohsync.sync_run.pass_pages IS 'Pages of the pass at the end of the run';
-COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'What an incremental pass asks for';
-COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Of all that makes a pass what it is; a failed pass goes on only under the same';
-COMMENT ON COLUMN flohsync.sync_run.decided_under IS 'Of the connector, the strategy and the filters that the configuration had when the run began; under others a held run is not approved';
+COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'Start of the changes that an incremental pass requests';
+COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Fingerprint of the settings that define the pass; a failed pass is resumed only while it is unchanged';
+COMMENT ON COLUMN flohsync.sync_run.decided_under IS 'Fingerprint of the connector, the strategy and the filters when the run began; a held run can be approved only while it is unchanged';
 COMMENT ON COLUMN flohsync.sync_run.staled IS 'Records that the run marked stale';
 COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purged';
-COMMENT ON COLUMN flohsync.sync_run.crashes IS 'How often in a row its worker died without having got further';
-COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Most pages that had been applied when a worker died';
-COMMENT ON COLUMN flohsync.sync_run.timings IS 'Where the time of the run went: milliseconds by stage';
-COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'What post-sync processing did, and its failures; null when there was nothing to do';
+COMMENT ON COLUMN flohsync.sync_run.crashes IS 'Number of consecutive crashes of its worker without progress';
+COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Highest number of applied pages at a crash of a worker';
+COMMENT ON COLUMN flohsync.sync_run.timings IS 'Duration of the stages of the run, in milliseconds';
+COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'Results and failures of post-sync processing; null when there was nothing to do';
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
-COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When it did';
-COMMENT ON COLUMN flohsync.sync_run.notes IS 'What it noted';
+COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When that was';
+COMMENT ON COLUMN flohsync.sync_run.notes IS 'Notes given with it';
 SELECT _flohsync.allow('reader', 'flohsync.sync_run');
 
 CREATE TABLE flohsync.sync_run_page (
@@ -155,9 +155,9 @@ CREATE INDEX sync_run_page_changed ON flohsync.sync_run_page (run_id) WHERE chan
 COMMENT ON TABLE flohsync.sync_run_page IS 'One row per applied page: the ledger of a pass';
 COMMENT ON COLUMN flohsync.sync_run_page.run_id IS 'Run that applied the page';
 COMMENT ON COLUMN flohsync.sync_run_page.page IS 'Number of the page in its pass, from 1';
-COMMENT ON COLUMN flohsync.sync_run_page.cursor IS 'Cursor that the page was asked with';
+COMMENT ON COLUMN flohsync.sync_run_page.cursor IS 'Cursor of the request for the page';
 COMMENT ON COLUMN flohsync.sync_run_page.next_cursor IS 'Cursor of the next page; null on the last one';
-COMMENT ON COLUMN flohsync.sync_run_page.fetched_at IS 'When the request was sent: the page is no newer than that';
+COMMENT ON COLUMN flohsync.sync_run_page.fetched_at IS 'When the request was sent; the records count as observed then';
 COMMENT ON COLUMN flohsync.sync_run_page.records IS 'Records received, before filters';
 COMMENT ON COLUMN flohsync.sync_run_page.bytes IS 'Size of the answer';
 COMMENT ON COLUMN flohsync.sync_run_page.fetch_ms IS 'Milliseconds from request to answer';
@@ -169,16 +169,16 @@ COMMENT ON COLUMN flohsync.sync_run_page.restored IS 'Stale records that are bac
 COMMENT ON COLUMN flohsync.sync_run_page.filtered IS 'Records out of scope';
 COMMENT ON COLUMN flohsync.sync_run_page.errored IS 'Records set aside (see sync_error)';
 COMMENT ON COLUMN flohsync.sync_run_page.ignored IS 'Records older than what is stored';
-COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id came again on the page';
+COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id occurred again on the page';
 COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 characters';
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
-COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'What the upstream said there is in all';
-COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'Until a later full pass is complete: the record_no of every record seen, as ranges (ledger.c)';
-COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream said are deleted';
-COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, then updated, then restored, until post-sync has dealt with them; null where nobody needs to know';
+COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'Total number of records reported by the upstream';
+COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'record_no of every record seen, as ranges (ledger.c); kept until a later full pass is complete';
+COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream reported as deleted';
+COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, updated and restored, in this order, until post-sync has processed them; null where post-sync does not need them';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
-COMMENT ON COLUMN flohsync.sync_run_page.unread IS 'Whether that is because something was not read, so that it has to be asked for again: the watermark stays';
-COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Link of a list of changes with which the next incremental pass begins; empty: it begins without one';
+COMMENT ON COLUMN flohsync.sync_run_page.unread IS 'Whether that is because something was not read and must be requested again, so that the watermark stays';
+COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Delta link from which the next incremental pass starts; empty: it starts without one';
 SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (
@@ -201,7 +201,7 @@ COMMENT ON COLUMN flohsync.sync_error.id IS 'Identity of the error';
 COMMENT ON COLUMN flohsync.sync_error.run_id IS 'Run; null: a webhook, or upsert_resources()';
 COMMENT ON COLUMN flohsync.sync_error.page IS 'Page';
 COMMENT ON COLUMN flohsync.sync_error.external_id IS 'Id of the record, where it has one';
-COMMENT ON COLUMN flohsync.sync_error.error_class IS 'Kind of the error, for machines';
+COMMENT ON COLUMN flohsync.sync_error.error_class IS 'Machine-readable class of the error';
 COMMENT ON COLUMN flohsync.sync_error.message IS 'What is wrong with the record';
 COMMENT ON COLUMN flohsync.sync_error.payload IS 'The record, cut at 4 kB';
 COMMENT ON COLUMN flohsync.sync_error.created_at IS 'When the record was set aside';
@@ -214,7 +214,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _state = '55P03' OR pg_catalog.left(_state, 2) IN ('08', '40', '53', '57', '58');
 COMMENT ON FUNCTION _flohsync.passes(text) IS
-  'Whether an error is one that passes by itself: somebody else''s lock or transaction, a connection, a lack of something, a shutdown';
+  'Whether an error is transient: a lock or transaction of another session, a connection, insufficient resources, a shutdown';
 
 CREATE FUNCTION _flohsync.lock_queue(_connector uuid, _type text, _wait boolean) RETURNS boolean
 LANGUAGE plpgsql
@@ -231,18 +231,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.lock_queue(uuid, text, boolean) IS
-  'Whoever queues a run of a configuration holds this until the row is there for all; false when somebody does and is not to be waited for';
+  'Lock of the queue of a configuration, held until a newly queued run is committed; false when it is not available without waiting';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'What a set of pages has seen, made for ledger_has';
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'Union of the records that a set of pages has seen, for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
 COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a record_no is in what ledger_union returned';
 CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
-COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some nums the largest number of a page that has seen it, 0 when none has';
+COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some record_no the highest number of a page that has seen it, 0 when none has';
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE
@@ -271,7 +271,7 @@ BEGIN ATOMIC
     FROM flohsync.sync_run r
    WHERE r.pass_id = _pass AND p.run_id = r.id AND (p.seen IS NOT NULL OR p.deleted IS NOT NULL);
 END;
-COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Drops what a pass has seen, once nothing needs it';
+COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Removes the ledger of a pass when it is not needed any more';
 
 CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE sql
@@ -282,7 +282,7 @@ BEGIN ATOMIC
    WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id <= _run
      AND r.status NOT IN ('queued', 'running', 'held') AND p.run_id = r.id AND p.seen IS NOT NULL;
 END;
-COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS 'Drops what the runs of a configuration up to one have seen, once a complete pass has seen everything';
+COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS 'Removes the ledgers of the runs of a configuration up to one, after a complete pass';
 
 CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
 LANGUAGE sql STABLE
@@ -293,7 +293,7 @@ BEGIN ATOMIC
    WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run;
 END;
 COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
-  'What pages fetched since a time, of runs after one, have seen, complete or not, made for ledger_has';
+  'Union of the records seen by pages fetched since a time, of runs after one, complete or not, for ledger_has';
 
 -- Made from page_counters().
 DO $do$
@@ -345,7 +345,7 @@ SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
   (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text);
 COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
-  'Of all that decides which records a configuration is about';
+  'Fingerprint of everything that determines which records are in scope of a configuration';
 
 CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
@@ -353,4 +353,4 @@ SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
   _strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules, (_c).hash_ignore)::text);
 COMMENT ON FUNCTION _flohsync.fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config) IS
-  'Of all that makes a pass what it is';
+  'Fingerprint of the settings that define a pass';

@@ -34,7 +34,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.keep_config(bigint) IS
-  'The configuration of a run, which may be changed and is not deleted before the end of the transaction; null when there is none';
+  'The configuration of a run, locked against deletion, but not changes, until the end of the transaction; null when there is none';
 
 CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
@@ -71,7 +71,7 @@ BEGIN
   IF r.status = 'running' THEN
     SELECT coalesce(max(l.page), 0) INTO applied FROM _flohsync.pass_pages(r.pass_id) l;
     -- Where the server went down as well, the last pages may be lost: only new ground is progress.
-    -- A worker that ended by an error, or was told to, did not crash.
+    -- A worker that ended by an error, or was terminated, did not crash.
     IF NOT _left THEN
       r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
       r.crash_page := greatest(r.crash_page, applied);
@@ -82,7 +82,7 @@ BEGIN
     problem := 'run was cancelled';
     class := _flohsync.error_class('cancelled');
   ELSIF c.id IS NULL THEN
-    problem := _flohsync.clean(format('connector "%s" has no configuration for resource type "%s" any more', d.name, r.resource_type));
+    problem := _flohsync.clean(format('connector "%s" no longer has a configuration for resource type "%s"', d.name, r.resource_type));
     class := _flohsync.error_class('configuration');
   ELSIF NOT d.enabled THEN
     problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
@@ -182,7 +182,7 @@ BEGIN
   list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS 'Begins or goes on with a run (_left: whose worker ended by an error) and returns all that its worker needs';
+COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS 'Starts or resumes a run (_left: its worker ended by an error) and returns everything that the worker needs';
 
 CREATE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql
@@ -193,7 +193,7 @@ DECLARE
 BEGIN
   PERFORM _flohsync.lock_config(_run);
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
-  -- Whoever goes on with this pass must not take it for one that began with the link.
+  -- When this pass is resumed it must not be mistaken for one that began with the link.
   IF _forget_link THEN
     UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
      WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
@@ -206,9 +206,9 @@ BEGIN
   RETURN r.pass_started_at;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS 'Begins the pass of a run again because the upstream does not take its cursor, or the link that it began with, any more';
+COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS 'Restarts the pass of a run because the upstream rejects its cursor, or the delta link that it started from';
 
--- Where pages are asked for by position, a record that comes on two of them has
+-- Where pages are requested by position, a record that occurs on two of them has
 -- moved, and another one may have moved past.
 CREATE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
 LANGUAGE plpgsql STABLE
@@ -235,12 +235,12 @@ BEGIN
   SELECT count(*) INTO there FROM flohsync.resource_record x
    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.record_no);
   IF came > there THEN
-    RETURN format('pages are asked for by position, and records came on more than one (%s): the list moved, or is in no order', came - there);
+    RETURN format('pages are requested by position, and records occurred on more than one (%s): the list has shifted, or is not ordered', came - there);
   END IF;
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that came to its end may have missed records all the same; null: no reason to think so';
+COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that reached its end may have missed records; null: no sign of that';
 
 -- What a pass says is gone: what a complete full pass did not see, and what the
 -- upstream said is deleted.  Whatever a later run has seen, complete or not, is
@@ -282,10 +282,10 @@ BEGIN
   END IF;
 
   IF r.strategy = 'full' AND _complete THEN
-    -- Without a whole ledger, nothing can be said to be missing.
+    -- Without a complete ledger, nothing counts as missing.
     IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
                 HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is not whole', r.pass_id), NULL, 'Run the sync again.');
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is incomplete', r.pass_id), NULL, 'Run the sync again.');
     END IF;
     SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
@@ -309,7 +309,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
-  'Records that are not stale and that the pass of a run says are gone, when each was observed, and how many are not stale in all (where that was asked)';
+  'Active records that are missing or deleted according to the pass of a run, when each was observed, and the number of all active records (on request)';
 
 -- settle_pass does what a pass as a whole says about records: the missing ones
 -- go stale, if the pass is complete and under the safeguard.
@@ -374,7 +374,7 @@ BEGIN
        ORDER BY x.external_id FOR NO KEY UPDATE OF x), c.last_full_pass_at);
     UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
-  -- Whoever is spared was not confirmed by this pass.
+  -- Spared records were not confirmed by this pass.
   IF full_pass AND _except IS NULL THEN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
@@ -383,7 +383,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
-  'Marks stale what a pass says is gone, but for some external ids, unless a safeguard holds the run';
+  'Marks the records stale that are missing or deleted according to a pass, except some external ids, unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE sql
@@ -393,7 +393,7 @@ BEGIN ATOMIC
      SET status = 'cancelled', notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)), resolved_at = pg_catalog.clock_timestamp()
    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
 END;
-COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Ends held runs that a later pass has made void';
+COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Cancels held runs that a later pass supersedes';
 
 CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint, OUT refused bigint, OUT message text)
 LANGUAGE plpgsql
@@ -417,7 +417,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.purge_singly(flohsync.connector_sync_config, bigint, bigint) IS
-  'Purges records one by one, where some of a batch cannot go since a table of others refers to them; tells how many could not, and why';
+  'Purges records one by one when some of a batch cannot be deleted because foreign tables refer to them; returns how many could not, and why';
 
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
 LANGUAGE plpgsql
@@ -496,7 +496,7 @@ BEGIN
   IF _status IN ('success', 'held') THEN
     PERFORM _flohsync.trigger_summary(_run, r.stats);
   END IF;
-  -- What a run has seen is kept until a complete pass has seen everything.
+  -- The ledger of a run is kept until a pass is complete.
   IF _status = 'success' AND _complete AND r.strategy = 'full' THEN
     PERFORM _flohsync.forget_seen(r.connector_id, r.resource_type, _run);
   END IF;
@@ -522,7 +522,7 @@ BEGIN
          last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
          last_sync_error = _error,
          last_sync_stats = r.stats,
-         -- All that was asked for came, though perhaps not all of it could be told apart.
+         -- Everything requested was received, though perhaps not all of it could be identified.
          delta_link = CASE WHEN forget THEN NULL WHEN read_on THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
          delta_fingerprint = CASE WHEN forget THEN NULL WHEN read_on AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
          watermark = CASE WHEN read_on THEN _watermark ELSE c.watermark END
@@ -530,7 +530,7 @@ BEGIN
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification; the watermark is null where the pass did not get all that it asked for';
+COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification; the watermark is null when the pass did not receive everything it requested';
 
 CREATE FUNCTION _flohsync.enqueue_due() RETURNS integer
 LANGUAGE plpgsql
@@ -546,7 +546,7 @@ DECLARE
   problem text;
   n int := 0;
 BEGIN
-  -- Nothing here is waited for: what somebody holds is for the next time.
+  -- Nothing here is waited for: locked rows are left for the next time.
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
             WHERE x.enabled AND d.enabled AND d.home = _flohsync.home() AND NOT x.parked
               AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
@@ -556,7 +556,7 @@ BEGIN
             ORDER BY _flohsync.next_due(x) NULLS LAST
               FOR NO KEY UPDATE OF x SKIP LOCKED LOOP
     CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true) OR NOT _flohsync.lock_queue(c.connector_id, c.resource_type, false);
-    -- One bad row must not stop the others.
+    -- One invalid row must not stop the others.
     BEGIN
       IF EXISTS (SELECT FROM flohsync.sync_run r
                   WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status IN ('queued', 'running')) THEN
@@ -592,7 +592,7 @@ BEGIN
       IF problem IS DISTINCT FROM c.schedule_error THEN
         RAISE WARNING USING
           MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s', (SELECT d.name FROM flohsync.connector_definition d WHERE d.id = c.connector_id), c.resource_type, problem)),
-          HINT = 'They are looked at again every five minutes.';
+          HINT = 'They are checked again every five minutes.';
       END IF;
       UPDATE flohsync.connector_sync_config x
          SET schedule_error = problem,
@@ -605,4 +605,4 @@ BEGIN
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.enqueue_due() IS 'Queues the scheduled runs and the further tries that are due; missed ticks collapse into one';
+COMMENT ON FUNCTION _flohsync.enqueue_due() IS 'Queues the scheduled runs and retries that are due; missed ticks collapse into one';

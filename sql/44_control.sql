@@ -13,12 +13,12 @@ DECLARE
   _default text;
 BEGIN
   IF pg_is_in_recovery() THEN
-    PERFORM _flohsync.raise('25006', 'cannot ask for a run on a standby', NULL, 'Ask the primary.');
+    PERFORM _flohsync.raise('25006', 'cannot request a run on a standby', NULL, 'Request it on the primary.');
   END IF;
   IF (SELECT d.home <> _flohsync.home() FROM flohsync.connector_definition d WHERE d.id = _connector) THEN
     PERFORM _flohsync.raise('55000',
-      _flohsync.clean(format('connector "%s" came with a dump of another database', connector)), NULL,
-      'When it is to be synced by this one, call flohsync.adopt().');
+      _flohsync.clean(format('connector "%s" was restored from a dump of another database', connector)), NULL,
+      'To sync it in this database, call flohsync.adopt().');
   END IF;
   IF trigger_sync.restart IS NULL THEN
     PERFORM _flohsync.invalid('restart', 'it must be true or false');
@@ -31,7 +31,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', connector, _type)),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
   PERFORM _flohsync.check_strategy(d.definition, _type, trigger_sync.strategy)
      FROM flohsync.connector_definition d WHERE d.id = _connector AND d.kind = 'rest';
@@ -50,8 +50,8 @@ BEGIN
         CONTINUE WHEN NOT FOUND;
       END IF;
       RAISE NOTICE USING
-        MESSAGE = format('run %s of that configuration is %s already (strategy %s): it is returned, and no other one made', r.id,
-                         CASE r.status WHEN 'queued' THEN 'queued' ELSE 'going on' END, coalesce(r.strategy, _default));
+        MESSAGE = format('run %s of that configuration is already %s (strategy %s): it is returned instead of a new one', r.id,
+                         CASE r.status WHEN 'queued' THEN 'queued' ELSE 'running' END, coalesce(r.strategy, _default));
       EXIT;
     END IF;
     PERFORM _flohsync.lock_queue(_connector, _type, true);
@@ -65,12 +65,12 @@ BEGIN
   RETURN _id;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.trigger_sync(text, text, text, boolean) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.trigger_sync(text, text, text, boolean) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.trigger_sync(connector text, resource_type text, strategy text DEFAULT NULL, restart boolean DEFAULT false) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.trigger_sync(text, text, text, boolean) IS
-  'Asks for a run (strategy full or incremental; null: the configuration''s) and returns its id at once; a run that is already queued or running is returned instead of a second one, which a notice says (one in the queue becomes full, or begins anew, when that is asked for); restart: begins a new pass instead of going on with one that failed; 42704 for an unknown connector or configuration, 22023 for a bad strategy';
+  'Requests a run (strategy full or incremental; null: the configuration''s) and returns its id at once; a run that is already queued or running is returned instead of a second one, with a notice (a queued one becomes full, or starts a new pass, when that is requested); restart: starts a new pass instead of resuming one that failed; 42704 for an unknown connector or configuration, 22023 for an invalid strategy';
 SELECT _flohsync.allow('manager', 'flohsync.trigger_sync(text, text, text, boolean)');
 
 CREATE FUNCTION flohsync.adopt() RETURNS bigint
@@ -91,20 +91,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.adopt() IS
-  'Has this database sync the connectors that came with a dump of another one, and returns how many there are; until then nothing is scheduled or run of them';
+  'Lets this database sync the connectors that were restored from a dump of another one, and returns their number; until then they are neither scheduled nor run';
 SELECT _flohsync.allow('manager', 'flohsync.adopt()');
 
 CREATE PROCEDURE flohsync.sync(connector text, resource_type text, INOUT stats jsonb DEFAULT NULL, strategy text DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_sync';
 COMMENT ON PROCEDURE flohsync.sync(text, text, jsonb, text) IS
-  'Asks for a run as trigger_sync() does and waits for its end; raises the run''s error; cancelling the call leaves the run alone; not inside a transaction block. When no worker takes the run within a second a notice says why, or an error (55000) where waiting does not change it';
+  'Requests a run as trigger_sync() does and waits for its end; raises the run''s error; cancelling the call does not cancel the run; not inside a transaction block. When no worker takes the run within a second a notice says why, or an error (55000) if waiting cannot change that';
 SELECT _flohsync.allow('manager', 'flohsync.sync(text, text, jsonb, text)');
 
 CREATE FUNCTION _flohsync.interrupt_run(_connector uuid, _type text) RETURNS boolean
 LANGUAGE c VOLATILE STRICT
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_interrupt_run';
-COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'Interrupts whoever holds the lock of the run; false when nobody does';
+COMMENT ON FUNCTION _flohsync.interrupt_run(uuid, text) IS 'Cancels the current statement of the process that holds the lock of the run; false when none does';
 
 CREATE FUNCTION flohsync.cancel_sync(run_id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -153,7 +153,7 @@ DECLARE
   patience timestamptz := clock_timestamp() + interval '10 seconds';
 BEGIN
   LOOP
-    -- Who has the lock of the runs may be waiting for the configuration.
+    -- The holder of the lock of the runs may be waiting for the configuration.
     IF locked THEN
       PERFORM _flohsync.lock_config(_run);
     END IF;
@@ -168,21 +168,21 @@ BEGIN
     EXIT WHEN locked;
     locked := _flohsync.try_run_lock(r.connector_id, r.resource_type);
     CONTINUE WHEN locked;
-    -- A worker that has just told of the end of its run has not let go of the lock yet.
+    -- A worker that has just reported the end of its run has not released the lock yet.
     IF clock_timestamp() > patience
        OR EXISTS (SELECT FROM flohsync.sync_run x
                    WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.status = 'running') THEN
       PERFORM _flohsync.raise('55006',
-        format('another run of resource type "%s" is going on', r.resource_type),
+        format('another run of resource type "%s" is in progress', r.resource_type),
         NULL,
-        'Wait for its end; if it is complete, it decides instead of the held one.');
+        'Wait until it ends; if it is complete, it supersedes the held run.');
     END IF;
     PERFORM pg_sleep(0.005);
   END LOOP;
   RETURN r;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, which nobody else decides about before the end of the transaction';
+COMMENT ON FUNCTION _flohsync.held_run(bigint) IS 'A held run, locked against other decisions until the end of the transaction';
 
 -- What the approval of a held run would do: the records that would go stale, and
 -- the users who would be deactivated, each with one of their records.
@@ -224,7 +224,7 @@ BEGIN
      ORDER BY l.user_id, x.external_id;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.held_effects(bigint) IS 'What the approval of a held run would do to records and users';
+COMMENT ON FUNCTION _flohsync.held_effects(bigint) IS 'Effects of the approval of a held run on records and users';
 
 CREATE FUNCTION _flohsync.held_changes(run_id bigint, page int, page_size int) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -255,12 +255,12 @@ BEGIN
                             'totalPages', (_total + held_changes.page_size - 1) / held_changes.page_size);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.held_changes(bigint, int, int) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.held_changes(bigint, int, int) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.held_changes(run_id bigint, page int DEFAULT 1, page_size int DEFAULT 50) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.held_changes(bigint, int, int) IS
-  'A page of what the approval of a held run would do now: {externalId, displayName, email, op, userId, userEmail}, op staled (the record) or deactivated (the user), an item each, in the order of external ids; pages of 1 to 2000 (50), counted from 1; 42704 for an unknown run, 55000 for one that is not held, 22023 for a bad page';
+  'A page of what the approval of a held run would do now: {externalId, displayName, email, op, userId, userEmail}, op staled (the record) or deactivated (the user), an item each, in the order of external ids; pages of 1 to 2000 (50), counted from 1; 42704 for an unknown run, 55000 for one that is not held, 22023 for an invalid page';
 SELECT _flohsync.allow('reader', 'flohsync.held_changes(bigint, int, int)');
 
 CREATE FUNCTION _flohsync.approve_run(run_id bigint, notes text, except_ids text[]) RETURNS jsonb
@@ -284,12 +284,12 @@ BEGIN
                        WHERE x.external_id = e.id AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id) LIMIT 1;
   IF c.id IS NULL OR r.decided_under IS DISTINCT FROM _flohsync.decided_under(d, c) THEN
     PERFORM _flohsync.raise('55000', format('the configuration has changed since run %s was held', r.id),
-      'The connector, the strategy or the filters are others now, and so may be the records that are missing.',
-      'Run the sync again; a complete pass decides anew. Or drop the run with flohsync.reject_run().');
+      'The connector, the strategy or the filters have changed, and so may have the records that are missing.',
+      'Run the sync again, so that a complete pass decides; or drop the run with flohsync.reject_run().');
   END IF;
   -- A pass that was not complete says nothing about what it did not see, approved or not.
   s := _flohsync.settle_pass(r.id, coalesce(r.complete, false), except_ids);
-  -- Whose record is spared is not asked about again, unless something else happens to the record.
+  -- The decision about a spared record is final, unless something else happens to the record.
   PERFORM _flohsync.settle_departures(ARRAY(
     SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
      WHERE m.connector_id = r.connector_id AND m.resource_type = r.resource_type AND m.user_id IS NOT NULL
@@ -318,17 +318,17 @@ BEGIN
            'usersCreated', coalesce((r.post_sync ->> 'usersCreated')::bigint, 0) - coalesce((before ->> 'usersCreated')::bigint, 0)))
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
-  -- A run that was asked for meanwhile found the lock taken.
+  -- A run requested meanwhile found the lock taken.
   PERFORM _flohsync.wake();
   RETURN jsonb_build_object('runId', r.id, 'status', r.status, 'staled', s.staled, 'removed', n, 'stats', r.stats);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.approve_run(bigint, text, text[]) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.approve_run(bigint, text, text[]) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.approve_run(run_id bigint, notes text DEFAULT NULL, except_ids text[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.approve_run(bigint, text, text[]) IS
-  'Lets a held run do what the safeguard stopped: looks again which records are missing, and marks them stale, but for those of except_ids and those that any later run has seen; deactivates likewise; 42704 for an unknown run; 22023 for an id that no record has; 55000 for one that is not held, or when the connector, the strategy or the filters have changed since; 55006 while another run goes on';
+  'Approves a held run: determines again which records are missing, and marks them stale, except those of except_ids and those that any later run has seen; deactivates users likewise; 42704 for an unknown run; 22023 for an id that no record has; 55000 for a run that is not held, or when the connector, the strategy or the filters have changed since; 55006 while another run is in progress';
 SELECT _flohsync.allow('manager', 'flohsync.approve_run(bigint, text, text[])');
 
 CREATE FUNCTION _flohsync.reject_run(run_id bigint, notes text) RETURNS void
@@ -342,7 +342,7 @@ BEGIN
   UPDATE flohsync.sync_run x
      SET status = 'cancelled', resolved_by = _flohsync.caller_name(), resolved_at = clock_timestamp(), notes = reject_run.notes
    WHERE x.id = r.id;
-  -- Who was to be deactivated is not asked about again, unless something else happens to the record.
+  -- The decision about the users is final, unless something else happens to the record.
   PERFORM _flohsync.settle_departures(ARRAY(SELECT * FROM _flohsync.users_to_deactivate(c, NULL)))
      FROM flohsync.connector_sync_config c
     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type AND c.deactivate_users;
@@ -354,15 +354,15 @@ BEGIN
      AND NOT EXISTS (SELECT FROM flohsync.sync_run x
                       WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.id > r.id);
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', 'cancelled')::text);
-  -- A run that was asked for meanwhile found the lock taken.
+  -- A run requested meanwhile found the lock taken.
   PERFORM _flohsync.wake();
 END
 $$;
-COMMENT ON FUNCTION _flohsync.reject_run(bigint, text) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.reject_run(bigint, text) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.reject_run(run_id bigint, notes text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
-COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Drops a held run; the records that it missed, and the users it would have deactivated, stay as they are';
+COMMENT ON FUNCTION flohsync.reject_run(bigint, text) IS 'Rejects a held run; the records that it missed and the users that it would have deactivated remain unchanged';
 SELECT _flohsync.allow('manager', 'flohsync.reject_run(bigint, text)');
 
 CREATE FUNCTION flohsync.delete_sync_config(connector text, resource_type text) RETURNS boolean
@@ -374,7 +374,7 @@ DECLARE
   _connector uuid := _flohsync.hold_connector(connector);
   _run bigint;
 BEGIN
-  -- Who is at work stops at once, and lets go of what is wanted here.
+  -- A running worker is cancelled, and releases the locks needed here.
   PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type) FROM flohsync.sync_run r
     WHERE r.connector_id = _connector AND r.resource_type = delete_sync_config.resource_type AND r.status = 'running';
   PERFORM FROM flohsync.connector_definition d WHERE d.id = _connector FOR NO KEY UPDATE;
@@ -391,7 +391,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.delete_sync_config(text, text) IS
-  'Removes a configuration with its schedules; the records stay; false when there was none';
+  'Removes a configuration with its schedules; the records remain; false when there was none';
 SELECT _flohsync.allow('manager', 'flohsync.delete_sync_config(text, text)');
 
 CREATE FUNCTION flohsync.test_connector(connector text) RETURNS jsonb
@@ -399,5 +399,5 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_test_connector';
 COMMENT ON FUNCTION flohsync.test_connector(text) IS
-  'Asks the upstream for one record of each resource type: {"ok":true,"types":{…}} or {"ok":false,"error":…}; an upstream''s failure is never raised';
+  'Requests one record of each resource type from the upstream: {"ok":true,"types":{…}} or {"ok":false,"error":…}; an upstream''s failure is never raised';
 SELECT _flohsync.allow('manager', 'flohsync.test_connector(text)');

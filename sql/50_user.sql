@@ -13,7 +13,7 @@
 -- What is compared when e-mail addresses or issuers are.
 CREATE FUNCTION _flohsync.match_key(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_match_key';
-COMMENT ON FUNCTION _flohsync.match_key(text) IS 'A text without white space around it and with ASCII letters in lower case, nothing else folded; null when nothing is left';
+COMMENT ON FUNCTION _flohsync.match_key(text) IS 'A text without surrounding white space and with ASCII letters in lower case, nothing else folded; null when it is empty';
 
 CREATE TABLE flohsync.floh_user (
   id                 uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -49,19 +49,19 @@ COMMENT ON COLUMN flohsync.floh_user.display_name IS 'Human-readable name';
 COMMENT ON COLUMN flohsync.floh_user.confirmed IS 'Whether the user has logged in';
 COMMENT ON COLUMN flohsync.floh_user.upstream_issuer IS 'Issuer behind the login''s issuer';
 COMMENT ON COLUMN flohsync.floh_user.upstream_id IS 'Id at that issuer';
-COMMENT ON COLUMN flohsync.floh_user.active IS 'Whether the user may work';
+COMMENT ON COLUMN flohsync.floh_user.active IS 'Whether the user is active';
 COMMENT ON COLUMN flohsync.floh_user.deleted_at IS 'When the user was soft-deleted';
 COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS 'Run that deactivated the user, 0: a webhook; only such a user is reactivated by a sync';
 COMMENT ON COLUMN flohsync.floh_user.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.floh_user.updated_at IS 'When the row was last changed';
 SELECT _flohsync.allow('reader', 'flohsync.floh_user');
 
--- A security barrier: somebody may have been granted this view alone.
+-- A security barrier: a role may have been granted this view only.
 CREATE VIEW flohsync.v_user WITH (security_barrier) AS
 SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
-COMMENT ON VIEW flohsync.v_user IS 'The users that matching looks at: those not soft-deleted';
+COMMENT ON VIEW flohsync.v_user IS 'The users that matching considers: those not soft-deleted';
 COMMENT ON COLUMN flohsync.v_user.id IS 'Identity of the user';
 COMMENT ON COLUMN flohsync.v_user.email IS 'E-mail address';
 COMMENT ON COLUMN flohsync.v_user.display_name IS 'Human-readable name';
@@ -69,7 +69,7 @@ COMMENT ON COLUMN flohsync.v_user.upstream_issuer IS 'Issuer behind the login''s
 COMMENT ON COLUMN flohsync.v_user.upstream_id IS 'Id at that issuer';
 COMMENT ON COLUMN flohsync.v_user.sub IS 'Subject of the login';
 COMMENT ON COLUMN flohsync.v_user.confirmed IS 'Whether the user has logged in';
-COMMENT ON COLUMN flohsync.v_user.active IS 'Whether the user may work';
+COMMENT ON COLUMN flohsync.v_user.active IS 'Whether the user is active';
 SELECT _flohsync.allow('reader', 'flohsync.v_user');
 
 -- The same for our own statements.  A security barrier, which v_user is because
@@ -78,7 +78,7 @@ CREATE VIEW _flohsync.app_user AS
 SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
-COMMENT ON VIEW _flohsync.app_user IS 'v_user, without being a security barrier; follows it when an application replaces it';
+COMMENT ON VIEW _flohsync.app_user IS 'Like v_user, but not a security barrier; updated when an application replaces v_user';
 COMMENT ON COLUMN _flohsync.app_user.id IS 'Identity of the user';
 COMMENT ON COLUMN _flohsync.app_user.email IS 'E-mail address';
 COMMENT ON COLUMN _flohsync.app_user.display_name IS 'Human-readable name';
@@ -86,9 +86,9 @@ COMMENT ON COLUMN _flohsync.app_user.upstream_issuer IS 'Issuer behind the login
 COMMENT ON COLUMN _flohsync.app_user.upstream_id IS 'Id at that issuer';
 COMMENT ON COLUMN _flohsync.app_user.sub IS 'Subject of the login';
 COMMENT ON COLUMN _flohsync.app_user.confirmed IS 'Whether the user has logged in';
-COMMENT ON COLUMN _flohsync.app_user.active IS 'Whether the user may work';
+COMMENT ON COLUMN _flohsync.app_user.active IS 'Whether the user is active';
 
--- Whoever creates any view comes here, with their own rights: no name is looked up.
+-- Runs for each CREATE VIEW of any role, with that role's rights: no name is looked up.
 CREATE FUNCTION _flohsync.seam_changed() RETURNS event_trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -99,9 +99,9 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.seam_changed() IS 'Keeps app_user the same as v_user';
+COMMENT ON FUNCTION _flohsync.seam_changed() IS 'Keeps app_user identical to v_user';
 CREATE EVENT TRIGGER flohsync_seam ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION _flohsync.seam_changed();
-COMMENT ON EVENT TRIGGER flohsync_seam IS 'Notices that an application puts its own users behind flohsync.v_user';
+COMMENT ON EVENT TRIGGER flohsync_seam IS 'Detects that an application replaces flohsync.v_user with its own users';
 
 CREATE TABLE flohsync.user_profile (
   user_id           uuid PRIMARY KEY REFERENCES flohsync.floh_user ON DELETE CASCADE,
@@ -126,7 +126,7 @@ COMMENT ON COLUMN flohsync.user_profile.location IS 'Place of work';
 COMMENT ON COLUMN flohsync.user_profile.employee_id IS 'Employee number';
 COMMENT ON COLUMN flohsync.user_profile.cost_center IS 'Cost centre';
 COMMENT ON COLUMN flohsync.user_profile.start_date IS 'First day of work';
-COMMENT ON COLUMN flohsync.user_profile.manager_id IS 'User to whom this one reports';
+COMMENT ON COLUMN flohsync.user_profile.manager_id IS 'Manager of the user';
 COMMENT ON COLUMN flohsync.user_profile.custom_attributes IS 'Values of custom fields';
 COMMENT ON COLUMN flohsync.user_profile.attribute_sources IS 'Which source last wrote which field: manual, oidc, workflow or connector';
 COMMENT ON COLUMN flohsync.user_profile.updated_at IS 'When the row was last changed';
@@ -156,11 +156,11 @@ BEGIN
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.connector_removed() IS 'Removes the rows of a connector that is deleted from the table that the trigger names, which has no foreign key';
+COMMENT ON FUNCTION _flohsync.connector_removed() IS 'Removes the rows of a deleted connector from the table that the trigger names, which has no foreign key';
 CREATE TRIGGER identities_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('flohsync.user_external_identity');
 
-COMMENT ON TABLE flohsync.user_external_identity IS 'Which upstream identities a user has';
+COMMENT ON TABLE flohsync.user_external_identity IS 'Upstream identities of users';
 COMMENT ON COLUMN flohsync.user_external_identity.user_id IS 'User';
 COMMENT ON COLUMN flohsync.user_external_identity.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.user_external_identity.external_id IS 'Id in the upstream';
@@ -183,7 +183,7 @@ BEGIN
              FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS 'Keeps others from creating users with some e-mail addresses until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS 'Prevents concurrent creation of users with some e-mail addresses until the end of the transaction';
 
 CREATE FUNCTION flohsync._user_create(_emails text[], _display_names text[])
 RETURNS TABLE ("position" integer, user_id uuid, problem text)
@@ -259,7 +259,7 @@ BEGIN ATOMIC
   RETURNING u.id;
 END;
 COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS
-  'Seam: brings back those of the users that _user_deactivate soft-deleted, and returns them';
+  'Seam: restores those of the users that _user_deactivate soft-deleted, and returns them';
 
 CREATE FUNCTION _flohsync.is_blank(_value jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -274,7 +274,7 @@ RETURN CASE _field
   WHEN 'employeeId' THEN pg_catalog.to_jsonb((_p).employee_id) WHEN 'costCenter' THEN pg_catalog.to_jsonb((_p).cost_center)
   WHEN 'startDate' THEN pg_catalog.to_jsonb((_p).start_date) WHEN 'managerId' THEN pg_catalog.to_jsonb((_p).manager_id)
   ELSE (_p).custom_attributes -> _field END;
-COMMENT ON FUNCTION _flohsync.profile_value(flohsync.user_profile, text) IS 'What a profile has in a field';
+COMMENT ON FUNCTION _flohsync.profile_value(flohsync.user_profile, text) IS 'Value of a field of a profile';
 
 -- The fields of a patch that are written over what a profile has now.
 CREATE FUNCTION _flohsync.profile_changes(_p flohsync.user_profile, _patch jsonb) RETURNS jsonb
@@ -290,12 +290,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.profile_changes(flohsync.user_profile, jsonb) IS
-  'What a patch of _profile_update changes in a profile (null: there is none yet), as field and value; null when nothing';
+  'Changes of a profile (null: none yet) by a patch of _profile_update, as field and value; null when nothing changes';
 
 CREATE FUNCTION _flohsync.profile_cached(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a plan that is kept, for a few users';
+COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a cached plan, for a few users';
 
 CREATE FUNCTION _flohsync.profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE plpgsql
@@ -320,7 +320,7 @@ AS $$
 DECLARE
   done uuid[];
 BEGIN
-  -- New profiles; somebody else's that is new, too, is then one that is there.
+  -- New profiles; one that is inserted concurrently counts as existing.
   done := _flohsync.profile_run($sql$
     WITH made AS (
       INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
@@ -348,7 +348,7 @@ BEGIN
   END IF;
 
   -- What is to be written is found from the row as it is once it is locked:
-  -- what somebody else wrote meanwhile counts.
+  -- concurrent changes count.
   done := _flohsync.profile_run($sql$
     SELECT array_agg(l.user_id)
       FROM (SELECT p.user_id FROM flohsync.user_profile p
@@ -386,9 +386,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync._profile_update(uuid[], jsonb[], text) IS
-  'Seam: writes profile fields and who wrote them; a patch is {"field": {"value": …, "mode": "overwrite_always" or "overwrite_if_empty"}}; returns the users whose profile changed';
+  'Seam: writes profile fields and their sources; a patch is {"field": {"value": …, "mode": "overwrite_always" or "overwrite_if_empty"}}; returns the users whose profile changed';
 
--- Whoever else deactivates a user that a sync deactivated takes that over: no sync brings the user back then.
+-- When a user deactivated by a sync is deactivated otherwise as well, no sync reactivates the user any more.
 CREATE FUNCTION _flohsync.user_guard() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -398,7 +398,7 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.user_guard() IS 'Forgets which run deactivated a user whose state somebody else changes';
+COMMENT ON FUNCTION _flohsync.user_guard() IS 'Clears deactivated_by_run of a user whose state is changed other than by a sync';
 CREATE TRIGGER user_guard BEFORE UPDATE OF active, deleted_at ON flohsync.floh_user
 FOR EACH ROW WHEN (NEW.deactivated_by_run IS NOT NULL AND NEW.deactivated_by_run IS NOT DISTINCT FROM OLD.deactivated_by_run
                    AND (NEW.active, NEW.deleted_at) IS DISTINCT FROM (OLD.active, OLD.deleted_at))

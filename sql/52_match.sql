@@ -3,7 +3,7 @@
 -- Matching is one statement for any number of records (_match).  What it works
 -- on is either everything, or what has changed since it was last done:
 --   sync_run_page.changed   records that a page of a pass added, changed or brought back
---   record_change           records changed otherwise: singly, staled, or to be looked at again
+--   record_change           records changed otherwise: individually, staled, or to be rechecked
 --   user_change             users that were added, changed or removed
 -- match_progress says up to where that has been dealt with, and under which
 -- settings.  No row there, or one of other settings, means that nothing has: then
@@ -40,7 +40,7 @@ CREATE INDEX connector_sync_match_review ON flohsync.connector_sync_match (conne
 CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (_flohsync.match_key(external_email) COLLATE "C");
 CREATE INDEX connector_sync_match_former ON flohsync.connector_sync_match (connector_id, resource_type)
  WHERE match_status IN ('unmatched', 'create_pending') AND candidate_user_ids IS NOT NULL;
-COMMENT ON TABLE flohsync.connector_sync_match IS 'Which user a record belongs to, and how that was found';
+COMMENT ON TABLE flohsync.connector_sync_match IS 'Users that records are matched to, and how';
 COMMENT ON COLUMN flohsync.connector_sync_match.id IS 'Identity of the match';
 COMMENT ON COLUMN flohsync.connector_sync_match.connector_id IS 'Connector';
 COMMENT ON COLUMN flohsync.connector_sync_match.resource_type IS 'Resource type';
@@ -53,7 +53,7 @@ COMMENT ON COLUMN flohsync.connector_sync_match.match_status IS 'matched, unmatc
 COMMENT ON COLUMN flohsync.connector_sync_match.match_confidence IS 'exact, probable, ambiguous or none';
 COMMENT ON COLUMN flohsync.connector_sync_match.match_strategy IS 'Strategy that led to the outcome; null for a user made from the record';
 COMMENT ON COLUMN flohsync.connector_sync_match.candidate_user_ids IS 'Candidates of an ambiguous match; of an unmatched one, the user it was linked to before';
-COMMENT ON COLUMN flohsync.connector_sync_match.resolution_notes IS 'What an operator noted';
+COMMENT ON COLUMN flohsync.connector_sync_match.resolution_notes IS 'Notes of the operator';
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolved the match';
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
 COMMENT ON COLUMN flohsync.connector_sync_match.created_at IS 'When the row was created';
@@ -66,11 +66,11 @@ CREATE TABLE _flohsync.match_progress (
   users_seen xid8 NOT NULL,
   own_xid    xid8
 );
-COMMENT ON TABLE _flohsync.match_progress IS 'How far matching has dealt with changes; no row: everything is to be done';
+COMMENT ON TABLE _flohsync.match_progress IS 'Changes up to which matching has been done; no row: everything has to be matched';
 COMMENT ON COLUMN _flohsync.match_progress.config_id IS 'Configuration';
-COMMENT ON COLUMN _flohsync.match_progress.rules IS 'Of the settings under which it did; under others everything is to be done';
-COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been dealt with';
-COMMENT ON COLUMN _flohsync.match_progress.own_xid IS 'So have those of this transaction, in which the matching itself changed users';
+COMMENT ON COLUMN _flohsync.match_progress.rules IS 'Fingerprint of the settings used; when they change everything has to be matched';
+COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been processed';
+COMMENT ON COLUMN _flohsync.match_progress.own_xid IS 'So have those of this transaction, in which matching itself changed users';
 
 CREATE TABLE _flohsync.record_change (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -81,12 +81,12 @@ CREATE TABLE _flohsync.record_change (
 );
 CREATE INDEX record_change_scope ON _flohsync.record_change (connector_id, resource_type);
 CREATE INDEX record_change_record ON _flohsync.record_change (resource_id);
-COMMENT ON TABLE _flohsync.record_change IS 'Records that the next post-sync looks at, beside those of its run''s pages; a record may be there more than once, because nobody waits to note one';
+COMMENT ON TABLE _flohsync.record_change IS 'Records to be processed by the next post-sync, in addition to those of its run''s pages; may contain a record more than once, since rows are only inserted';
 COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
 COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
 COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
 COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or recheck: to be looked at once more';
-COMMENT ON COLUMN _flohsync.record_change.seq IS 'Grows with each change, so that only what was read is taken away';
+COMMENT ON COLUMN _flohsync.record_change.seq IS 'Increases with each change, so that only rows that were read are removed';
 
 CREATE TABLE _flohsync.departure (
   seq          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -97,11 +97,11 @@ CREATE TABLE _flohsync.departure (
 CREATE INDEX departure_record ON _flohsync.departure (resource_id, seq);
 CREATE TRIGGER departures_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.departure');
-COMMENT ON TABLE _flohsync.departure IS 'Whether it has been decided that a user leaves because a record is stale; of several rows of a record the last one counts';
-COMMENT ON COLUMN _flohsync.departure.seq IS 'Tells which came last';
+COMMENT ON TABLE _flohsync.departure IS 'Whether the deactivation of a user because of a stale record has been decided; the last row of a record counts';
+COMMENT ON COLUMN _flohsync.departure.seq IS 'Order of the rows';
 COMMENT ON COLUMN _flohsync.departure.resource_id IS 'Stale record';
 COMMENT ON COLUMN _flohsync.departure.connector_id IS 'Its connector';
-COMMENT ON COLUMN _flohsync.departure.settled_at IS 'When it was decided; holds for that absence (later than stale_since), not for the next; null: it is open again';
+COMMENT ON COLUMN _flohsync.departure.settled_at IS 'When it was decided; valid for the current absence only (later than stale_since); null: undecided again';
 
 CREATE TABLE _flohsync.user_change (
   xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
@@ -113,10 +113,10 @@ CREATE TABLE _flohsync.user_change (
 CREATE INDEX user_change_xid ON _flohsync.user_change (xid);
 -- For publications of all tables: rows are many and short-lived, a key of their own would cost more.
 ALTER TABLE _flohsync.user_change REPLICA IDENTITY FULL;
-COMMENT ON TABLE _flohsync.user_change IS 'By what the users that were changed can be, or could have been, matched';
+COMMENT ON TABLE _flohsync.user_change IS 'Match keys, old and new, of changed users';
 COMMENT ON COLUMN _flohsync.user_change.xid IS 'Transaction that changed the user';
 COMMENT ON COLUMN _flohsync.user_change.user_id IS 'User';
-COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address, as it is compared';
+COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address in the form that is compared';
 COMMENT ON COLUMN _flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN _flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
@@ -140,7 +140,7 @@ BEGIN
 END
 $do$;
 COMMENT ON FUNCTION _flohsync.config_concerns_users(flohsync.connector_sync_config) IS
-  'Whether the settings of a configuration are about users: type user, or any that maps, matches otherwise than by email, creates or deactivates';
+  'Whether a configuration concerns users: type user, or any that maps attributes, matches other than by email, creates or deactivates';
 
 CREATE FUNCTION _flohsync.matches_users(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -159,15 +159,15 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.matches_users(flohsync.connector_sync_config) IS
-  'Whether records of a configuration are matched to users: one whose settings are about users, or that was matched once';
+  'Whether records of a configuration are matched to users: it concerns users, or has matches';
 
 COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
-  'Of the settings of a configuration after whose change everybody is to be looked at again';
+  'Fingerprint of the settings of a configuration whose change requires everything to be matched again';
 
 CREATE FUNCTION _flohsync.triggers_per_record(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
-COMMENT ON FUNCTION _flohsync.triggers_per_record(flohsync.connector_sync_config) IS 'Whether a workflow is told of each changed record';
+COMMENT ON FUNCTION _flohsync.triggers_per_record(flohsync.connector_sync_config) IS 'Whether a workflow is triggered per changed record';
 
 -- Changes of users.
 
@@ -200,7 +200,7 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.user_changed() IS 'Notes users that were added or removed, or by which something else can be matched now';
+COMMENT ON FUNCTION _flohsync.user_changed() IS 'Records users that were added or removed, or whose match keys changed';
 CREATE TRIGGER user_added AFTER INSERT ON flohsync.floh_user REFERENCING NEW TABLE AS new_users
 FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.user_changed();
 CREATE TRIGGER user_changed AFTER UPDATE ON flohsync.floh_user REFERENCING OLD TABLE AS old_users NEW TABLE AS new_users
@@ -239,17 +239,17 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.users_are_watched() IS
-  'Whether v_user shows floh_user, whose changes triggers note; an application''s users are looked at anew each time';
+  'Whether v_user shows floh_user, whose changes are recorded by triggers; users of an application are always matched again';
 
 -- A post-sync under way may not have said yet which changes it has dealt with:
--- nobody takes any away meanwhile.
+-- none are removed meanwhile.
 CREATE FUNCTION _flohsync.read_user_changes() RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.lock('user changes', '', true);
 END;
-COMMENT ON FUNCTION _flohsync.read_user_changes() IS 'Keeps _forget_user_changes from taking anything away until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.read_user_changes() IS 'Prevents forget_user_changes() from removing anything until the end of the transaction';
 
 CREATE FUNCTION _flohsync.forget_user_changes() RETURNS void
 LANGUAGE plpgsql
@@ -259,14 +259,14 @@ BEGIN
   IF NOT _flohsync.try_lock('user changes', '', false) THEN
     RETURN;
   END IF;
-  -- A configuration that never comes to it must not keep them all: it will do everything then.
+  -- A configuration that never processes them must not keep them all: it will process everything then.
   DELETE FROM _flohsync.match_progress p
    WHERE EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen OFFSET 200000);
   DELETE FROM _flohsync.user_change u
    WHERE u.xid < (SELECT min(p.users_seen) FROM _flohsync.match_progress p);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.forget_user_changes() IS 'Drops the changes of users that every configuration has dealt with';
+COMMENT ON FUNCTION _flohsync.forget_user_changes() IS 'Removes the changes of users that every configuration has processed';
 
 -- Changes of records.
 
@@ -291,9 +291,9 @@ BEGIN
   PERFORM _flohsync.forget_changes(older);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS 'Has the next post-sync of a configuration look at some records';
+COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS 'Queues some records for the next post-sync of a configuration';
 
--- What somebody else is about to take away, or has made out of date, he sees to himself.
+-- Rows that another transaction is removing, or has outdated, are left to it.
 CREATE FUNCTION _flohsync.forget_changes(_seqs bigint[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -305,7 +305,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.forget_changes(bigint[]) IS 'Takes away rows of record_change, but for those that somebody holds';
+COMMENT ON FUNCTION _flohsync.forget_changes(bigint[]) IS 'Removes rows of record_change, except locked ones';
 
 CREATE FUNCTION _flohsync.note_departures(_ids uuid[], _settled_at timestamptz) RETURNS void
 LANGUAGE plpgsql
@@ -329,7 +329,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.note_departures(uuid[], timestamptz) IS
-  'Notes of stale records when it was decided what their absence means, or (null) that it is open again';
+  'Records when the deactivation because of stale records was decided, or (null) that it is undecided again';
 
 CREATE FUNCTION _flohsync.forget_departures(_ids uuid[]) RETURNS void
 LANGUAGE sql
@@ -338,14 +338,14 @@ BEGIN ATOMIC
   DELETE FROM _flohsync.departure d
    WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids) FOR UPDATE SKIP LOCKED));
 END;
-COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS 'Forgets what was decided about the absence of records that are there again, or removed';
+COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS 'Removes the decisions about records that were restored or removed';
 
 CREATE FUNCTION _flohsync.departure_open(_record uuid, _stale_since timestamptz) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT d.settled_at < _stale_since FROM _flohsync.departure d
                   WHERE d.resource_id = _record ORDER BY d.seq DESC LIMIT 1), true);
-COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS 'Whether it has yet to be decided what the absence of a stale record means';
+COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS 'Whether the deactivation because of a stale record is still undecided';
 
 -- A user who loses a record may have nothing but stale ones left.
 CREATE FUNCTION _flohsync.requeue_stale(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
@@ -377,7 +377,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.requeue_stale(uuid[], uuid) IS
-  'Has the configurations that deactivate users, but one of them, look again at the stale records of some users';
+  'Queues the stale records of some users for all configurations that deactivate users, except one';
 
 CREATE FUNCTION _flohsync.keep_page_changes(_run bigint) RETURNS void
 LANGUAGE sql
@@ -390,7 +390,7 @@ BEGIN ATOMIC
                         WHERE p.run_id = r.id AND p.changed IS NOT NULL GROUP BY e.change ORDER BY e.change DESC) c
    WHERE r.id = _run;
 END;
-COMMENT ON FUNCTION _flohsync.keep_page_changes(bigint) IS 'Moves what the pages of a run changed to record_change, before the pages go';
+COMMENT ON FUNCTION _flohsync.keep_page_changes(bigint) IS 'Moves the changes of the pages of a run to record_change before the pages are removed';
 
 -- The matching itself.
 
@@ -410,7 +410,7 @@ BEGIN
   RETURN names;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.strategies(flohsync.connector_sync_config) IS 'The match strategies of a configuration in the order in which they are tried, each once';
+COMMENT ON FUNCTION _flohsync.strategies(flohsync.connector_sync_config) IS 'The distinct match strategies of a configuration, in the order in which they are tried';
 
 CREATE FUNCTION _flohsync.source_sql(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
@@ -424,7 +424,7 @@ BEGIN
     ELSE format('(x.attributes #> %L::text[])', (string_to_array(_path, '.'))[2:]) END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.source_sql(text) IS 'SQL for what a dot path finds in the record x: jsonb';
+COMMENT ON FUNCTION _flohsync.source_sql(text) IS 'SQL expression for the value at a dot path of the record x: jsonb';
 
 -- By their ids, also where nothing is known of the table: the index of a type would do as well then, and reads all of it.
 CREATE FUNCTION _flohsync.type_of_sql(_few boolean) RETURNS text
@@ -432,13 +432,13 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN _few THEN 'x.connector_id IS NOT DISTINCT FROM $1 AND x.resource_type IS NOT DISTINCT FROM $2'
             ELSE 'x.connector_id = $1 AND x.resource_type = $2' END;
-COMMENT ON FUNCTION _flohsync.type_of_sql(boolean) IS 'SQL for the records x of connector $1 and type $2; few: of which something else tells better which they are';
+COMMENT ON FUNCTION _flohsync.type_of_sql(boolean) IS 'SQL condition for the records x of connector $1 and type $2; few: in a form that does not use the index on them';
 
 CREATE FUNCTION _flohsync.records_of_sql(_few boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.type_of_sql(_few) || CASE WHEN _few THEN ' AND x.id = ANY ($3)' ELSE '' END;
-COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS 'SQL for which records x are meant: those of connector $1 and type $2, or (few) of these the ids $3';
+COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS 'SQL condition for the records x of connector $1 and type $2, or (few) those of them with ids $3';
 
 -- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
 CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
@@ -455,7 +455,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, boolean) IS
-  'SQL for the records of connector $1 and type $2, all or those with an id of $3, with what they are matched by';
+  'SQL for the records of connector $1 and type $2, all or those with an id of $3, with their match keys';
 
 CREATE FUNCTION _flohsync.hits_sql(_strategies text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -471,32 +471,32 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
 
--- The statement of _match for a few records: its plan is kept.
+-- The statement of _match for a few records: its plan is cached.
 CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
   _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.match_cached(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
-  'Runs the statement of _match with a plan that is kept, for a few records of users that are in floh_user';
+  'Runs the statement of match() with a cached plan, for a few records, with users in floh_user';
 
 CREATE FUNCTION _flohsync.use_cached_plan(_ids uuid[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Nobody knows what an application's view is made of: a plan by indexes may be the wrong one.
+  -- The view of an application is unknown: a plan by indexes may be the wrong one.
   RETURN coalesce(cardinality(_ids) <= 10, false) AND _flohsync.users_are_watched();
 END
 $$;
-COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are so few that what is done about them is planned once';
+COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are few enough for cached plans';
 
 -- _match recomputes the matches of some records (null: all).  An outcome that
 -- stays is not written.  What an operator decided stays, and so does
 -- - the link of a user made from the record, who may have nothing else in
 --   common with it, as long as the user is there;
--- - that of a stale record whose user is gone: it is what deactivated him;
+-- - that of a stale record whose user is deleted: it is the reason of that;
 -- - that of a record that came back with its user (_back, _back_users), unless
---   a strategy finds somebody.
+--   a strategy finds a user.
 CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}', _back_users uuid[] DEFAULT '{}')
 RETURNS bigint
 LANGUAGE plpgsql
@@ -546,7 +546,7 @@ BEGIN
                 WHEN o.status IN ('unmatched', 'create_pending') AND o.candidates IS NOT NULL
                   THEN (SELECT jsonb_agg(e.candidate) FROM jsonb_array_elements(o.candidates) e(candidate)
                           JOIN _flohsync.app_user u ON u.id::text = e.candidate ->> 'userId')
-                -- It was somebody's: an operator may want to know, and no second user is made of it.
+                -- The record had a user: that is shown to operators, and no second user is created.
                 WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
                                                                            'confidence', 'none', 'reason', 'former_link'))
                                                   FROM _flohsync.app_user u WHERE u.id = o.user_id) END AS candidates
@@ -612,7 +612,7 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.lock('matching', (_c).id::text, false);
 END;
-COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS 'One matching of a configuration at a time, until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS 'Takes the exclusive lock on the matching of a configuration until the end of the transaction';
 
 CREATE FUNCTION _flohsync.share_matching(_connector uuid, _type text) RETURNS void
 LANGUAGE plpgsql
@@ -623,7 +623,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.share_matching(uuid, text) IS
-  'For what is done to one match or a few: others like it may go on at the same time, a matching of many may not; comes before the record or the match is locked';
+  'Takes the shared lock on the matching of a configuration, for changes of a few matches; before records or matches are locked';
 
 CREATE FUNCTION _flohsync.config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql STABLE
@@ -639,7 +639,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       _flohsync.clean(format('connector "%s" has no configuration for resource type "%s"', _connector, _type)),
       NULL,
-      'Make one with flohsync.configure_sync().');
+      'Create one with flohsync.configure_sync().');
   END IF;
   RETURN c;
 END

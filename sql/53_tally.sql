@@ -1,4 +1,4 @@
--- Kept figures: how many records and matches there are.
+-- Maintained counts of records and matches.
 --
 -- Counting a million rows takes a third of a second.  So each statement that
 -- changes their number leaves a row that says by how many (src/entry/tally.c),
@@ -17,26 +17,26 @@ CREATE TABLE _flohsync.tally (
   n             bigint NOT NULL,
   PRIMARY KEY (connector_id, resource_type, id)
 );
-COMMENT ON TABLE _flohsync.tally IS 'How many records and matches there are: the sum of n';
+COMMENT ON TABLE _flohsync.tally IS 'Numbers of records and matches, as sums of n';
 COMMENT ON COLUMN _flohsync.tally.connector_id IS 'Connector';
 COMMENT ON COLUMN _flohsync.tally.resource_type IS 'Resource type';
-COMMENT ON COLUMN _flohsync.tally.id IS 'Tells the rows apart';
+COMMENT ON COLUMN _flohsync.tally.id IS 'Identity of the row';
 COMMENT ON COLUMN _flohsync.tally.state IS 'live or stale: records; else matches, of this match_status';
 COMMENT ON COLUMN _flohsync.tally.confidence IS 'match_confidence of the matches';
-COMMENT ON COLUMN _flohsync.tally.n IS 'So many more; negative: so many fewer';
+COMMENT ON COLUMN _flohsync.tally.n IS 'Change of the number; may be negative';
 CREATE TRIGGER tally_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.tally');
 
 CREATE FUNCTION _flohsync.tally_row() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_tally_row';
-COMMENT ON FUNCTION _flohsync.tally_row() IS 'Counts a row that comes, goes, or gets another state';
+COMMENT ON FUNCTION _flohsync.tally_row() IS 'Counts a row that is inserted, deleted, or changes its state';
 CREATE FUNCTION _flohsync.tally_statement() RETURNS trigger
 LANGUAGE c SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_tally_statement';
-COMMENT ON FUNCTION _flohsync.tally_statement() IS 'Writes down what the rows of a statement have come to';
+COMMENT ON FUNCTION _flohsync.tally_statement() IS 'Stores the counts of a statement';
 
--- Rows that somebody else is folding are left to him.
+-- Rows that another transaction is folding are left to it.
 CREATE FUNCTION _flohsync.tally_fold(_connector uuid, _type text) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -51,7 +51,7 @@ BEGIN ATOMIC
   SELECT _connector, _type, o.state, o.confidence, pg_catalog.sum(o.n) FROM old o
    GROUP BY o.state, o.confidence HAVING pg_catalog.sum(o.n) <> 0;
 END;
-COMMENT ON FUNCTION _flohsync.tally_fold(uuid, text) IS 'Makes one row of those with the same state of a resource type';
+COMMENT ON FUNCTION _flohsync.tally_fold(uuid, text) IS 'Merges the rows with the same state of a resource type';
 
 CREATE FUNCTION _flohsync.tally_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -62,7 +62,7 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.tally_truncated() IS 'Forgets the figures of a table that is truncated';
+COMMENT ON FUNCTION _flohsync.tally_truncated() IS 'Resets the counts of a truncated table';
 
 CREATE FUNCTION _flohsync.tally_recount() RETURNS void
 LANGUAGE plpgsql
@@ -79,7 +79,7 @@ BEGIN
     FROM flohsync.connector_sync_match m GROUP BY 1, 2, 3, 4;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.tally_recount() IS 'Counts records and matches anew; for superusers, after rows were written with triggers off';
+COMMENT ON FUNCTION _flohsync.tally_recount() IS 'Recounts records and matches; for superusers, after rows were written with triggers disabled';
 
 CREATE TRIGGER tally_row AFTER INSERT OR DELETE ON flohsync.resource_record
 FOR EACH ROW EXECUTE FUNCTION _flohsync.tally_row('record');

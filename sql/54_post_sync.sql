@@ -23,11 +23,11 @@ CREATE TABLE _flohsync.setback (
   tried_at    timestamptz NOT NULL,
   PRIMARY KEY (config_id, stage, resource_id)
 );
-COMMENT ON TABLE _flohsync.setback IS 'What post-sync could not do because of the one row, to be tried again; written under the exclusive lock of the matching';
+COMMENT ON TABLE _flohsync.setback IS 'Rows for which a stage of post-sync failed, to be retried; written under the exclusive lock of the matching';
 COMMENT ON COLUMN _flohsync.setback.config_id IS 'Configuration';
-COMMENT ON COLUMN _flohsync.setback.stage IS 'What could not be done: reactivate, create, deactivate, map or workflow';
+COMMENT ON COLUMN _flohsync.setback.stage IS 'Stage that failed: reactivate, create, deactivate, map or workflow';
 COMMENT ON COLUMN _flohsync.setback.resource_id IS 'Record, or one of the records of the user';
-COMMENT ON COLUMN _flohsync.setback.change IS 'Change that the workflow was not told of';
+COMMENT ON COLUMN _flohsync.setback.change IS 'Change for which the workflow was not triggered';
 COMMENT ON COLUMN _flohsync.setback.tried_at IS 'When it was last tried';
 
 CREATE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _stage text) RETURNS uuid[]
@@ -36,7 +36,7 @@ SET search_path = pg_catalog, pg_temp
 RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m ON m.connector_resource_id = s.resource_id
               WHERE s.config_id = (_c).id AND s.stage = _stage AND m.user_id IS NOT NULL
               GROUP BY m.user_id ORDER BY pg_catalog.min(s.tried_at), m.user_id);
-COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS 'Users with whom a stage has failed before, those that were tried longest ago first';
+COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS 'Users that a stage has failed for before, least recently tried first';
 
 -- One call for some rows: the seam's, or that of the queue of workflow jobs.
 CREATE FUNCTION _flohsync.call_seam(_stage text, _c flohsync.connector_sync_config, _run bigint,
@@ -51,7 +51,7 @@ BEGIN
     WHEN 'create' THEN
       SELECT array_agg(n."position"), array_agg(n.user_id), array_agg(n.problem) INTO positions, users, problems
         FROM flohsync._user_create(_emails, _names) n;
-      -- A user without the values that he is to begin with is not made.
+      -- A user without the initial values is not created.
       PERFORM _flohsync.apply_defaults(_c, array_agg(u.id)) FROM unnest(users) u(id) WHERE u.id IS NOT NULL;
     WHEN 'reactivate' THEN
       users := ARRAY(SELECT * FROM flohsync._user_reactivate(_users));
@@ -65,7 +65,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.call_seam(text, flohsync.connector_sync_config, bigint, uuid[], text[], text[], jsonb[]) IS
-  'Does a stage for some rows: which user each position became or why none, the users for whom something was done, or the number of jobs';
+  'Runs a stage for some rows: returns the user created for each position or why none was, the users processed, or the number of jobs';
 
 -- k rows of n that fail cost about 2 k log2 (n / k) calls.  A failure that is
 -- not about rows is told by this: nothing has succeeded, and all rows that were
@@ -80,7 +80,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  again constant int := 100;      -- so many of those known to have failed are tried in a run
+  again constant int := 100;      -- number of rows known to have failed that are retried in a run
   few constant int := 5;          -- so many single rows that fail make one suspicious,
   many constant int := 20;        -- where there are more than these
   too_many constant int := 1000;  -- so many that fail, but for those known to, end it
@@ -159,7 +159,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[], text[], jsonb[]) IS
-  'Does a stage for n rows, of which the last are known to have failed before, longest ago first: what call_seam() says, the rows that failed and why, those not tried because too many did, and those whose turn to be tried again it is not';
+  'Runs a stage for n rows, of which the last have failed before, least recently tried first: returns the result of call_seam(), the rows that failed and why, those not tried because too many failed, and those not due for a retry';
 
 -- Who calls for one record of a webhook does not hold the matching alone: the record is noted elsewhere then.
 CREATE FUNCTION _flohsync.note_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
@@ -186,9 +186,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.note_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[], text[], text[]) IS
-  'Records the rows with which a stage failed, and has later runs try them again (but not for a webhook''s record); returns the first of them for the report';
+  'Records the rows for which a stage failed, to be retried by later runs (except for the record of a webhook); returns the first of them for the report';
 
--- The same for users: each by one of his records.
+-- The same for users: each by one of their records.
 CREATE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
   _users uuid[], _states text[], _messages text[]) RETURNS jsonb
 LANGUAGE sql
@@ -205,14 +205,14 @@ BEGIN ATOMIC
           ORDER BY r.external_id LIMIT 1) x ON true;
 END;
 COMMENT ON FUNCTION _flohsync.note_user_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[]) IS
-  'Records the users with whom a stage failed; see note_setbacks()';
+  'Records the users that a stage failed for; see note_setbacks()';
 
 -- Users who left and whose record is back.  They come first: matching does not see them otherwise.
 CREATE FUNCTION _flohsync.back_cached(_sql text, _connector uuid, _type text, _ids uuid[], OUT records uuid[], OUT users uuid[])
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.back_cached(text, uuid, text, uuid[]) IS
-  'Runs the statement of _reactivate with a plan that is kept, for a few records of users that are in floh_user';
+  'Runs the statement of reactivate() with a cached plan, for a few records, with users in floh_user';
 
 CREATE FUNCTION _flohsync.reactivate(_c flohsync.connector_sync_config, _ids uuid[], _run bigint DEFAULT NULL,
   _record flohsync.resource_record DEFAULT NULL, OUT records uuid[], OUT users uuid[], OUT reactivated bigint, OUT refused bigint, OUT errors jsonb)
@@ -230,7 +230,7 @@ DECLARE
                                -- the record was purged meanwhile, and its match with it
                                SELECT i.user_id FROM flohsync.user_external_identity i
                                 WHERE m.id IS NULL AND i.external_id = x.external_id AND i.connector_id = x.connector_id
-                                  -- an id that was given to somebody else is not the same record
+                                  -- an id that was reassigned to another person is not the same record
                                   AND _flohsync.match_key(i.external_email) IS NOT DISTINCT FROM _flohsync.match_key(x.email)
                                   AND i.source = 'connector_sync') g
            WHERE %s AND x.stale_since IS NULL
@@ -266,14 +266,14 @@ BEGIN
                                  array_agg(f.state ORDER BY f.position), array_agg(f.message ORDER BY f.position)) INTO errors
     FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS f(nr, state, message, position)
     JOIN flohsync.resource_record x ON x.id = firsts[f.nr];
-  -- Whom it failed with is not gone: his records stay his.
+  -- Users that it failed for are not deleted: their records stay matched to them.
   SELECT coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.user_id), '{}') INTO records, users
     FROM unnest(records, users) AS b(id, user_id)
     JOIN (SELECT unnest(did.users) UNION SELECT wanted[f.nr] FROM unnest(did.failed || did.untried || did.passed_over) AS f(nr)) AS d(id) ON d.id = b.user_id;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.reactivate(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record) IS
-  'Reactivates users whom a sync deactivated and whose record is there again; returns those records with their users, also those with whom that failed, and how many there are of each';
+  'Reactivates users that a sync deactivated and whose record is back; returns those records with their users, including failures, and the number of each';
 
 CREATE FUNCTION _flohsync.profile_field(_field text, _value jsonb, _c flohsync.connector_sync_config, OUT value jsonb, OUT problem text)
 LANGUAGE plpgsql STABLE
@@ -288,7 +288,7 @@ BEGIN
   ELSIF _field NOT IN ('title', 'department', 'phoneNumber', 'location', 'employeeId', 'costCenter', 'startDate', 'managerId') THEN
     value := _value;
   ELSIF jsonb_typeof(_value) IN ('object', 'array') THEN
-    problem := format('a %s is not a text', jsonb_typeof(_value));
+    problem := format('a %s is not a string', jsonb_typeof(_value));
   ELSIF _field = 'startDate' AND t ~ '\S' THEN
     IF t ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ].*)?$' AND t !~ '^0000'
        AND extract(month FROM make_date(left(t, 4)::int, substr(t, 6, 2)::int, 1) + (substr(t, 9, 2)::int - 1)) = substr(t, 6, 2)::int THEN
@@ -321,12 +321,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.profile_field(text, jsonb, flohsync.connector_sync_config) IS
-  'A value as a profile field takes it, or what is wrong with it';
+  'A value converted for a profile field, or why it is invalid';
 
 CREATE FUNCTION _flohsync.as_worker_profile_field(_field text, _value jsonb, _c flohsync.connector_sync_config, OUT value jsonb, OUT problem text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION _flohsync.as_worker_profile_field(text, jsonb, flohsync.connector_sync_config) IS
-  'The same, as the workers'' role: whom a user is found among may be an application''s';
+  'Like profile_field(), run as the workers'' role, since users may be those of an application';
 
 CREATE FUNCTION _flohsync.map_sql(_c flohsync.connector_sync_config) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -348,7 +348,7 @@ CREATE FUNCTION _flohsync.map_cached(_sql text, _connector uuid, _type text, _c 
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.map_cached(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid) IS
-  'Runs the statement of _map_attributes with a plan that is kept, for a few records of users that are in floh_user';
+  'Runs the statement of map_attributes() with a cached plan, for a few records, with users in floh_user';
 
 -- Rules for one field act one after the other, which comes to: the last one that
 -- always writes, else the first one that has something for an empty field.
@@ -439,7 +439,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_attributes(flohsync.connector_sync_config, uuid[], bigint, flohsync.resource_record) IS
-  'Writes what the mapping rules take from some records (null: all) into the profiles of their users; how many profiles changed, how many values could not be taken, how many profiles refused them, and whether all were tried';
+  'Applies the attribute mappings of some records (null: all) to the profiles of their users; returns the numbers of changed profiles, of invalid values and of profiles whose update failed, and whether all were tried';
 
 -- Only the users that are given, already there, and not linked by now: who calls made them from these matches.
 CREATE FUNCTION _flohsync.link_created(_matches uuid[], _users uuid[]) RETURNS void
@@ -459,7 +459,7 @@ BEGIN ATOMIC
   ON CONFLICT (external_id, connector_id, user_id) DO UPDATE
      SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = EXCLUDED.verified_at;
 END;
-COMMENT ON FUNCTION _flohsync.link_created(uuid[], uuid[]) IS 'Links matches to the users that were made from them';
+COMMENT ON FUNCTION _flohsync.link_created(uuid[], uuid[]) IS 'Links matches to the users that were created from them';
 
 -- _apply_defaults gives new users the configured profile values.
 CREATE FUNCTION _flohsync.apply_defaults(_c flohsync.connector_sync_config, _users uuid[]) RETURNS void
@@ -569,11 +569,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.create_users(flohsync.connector_sync_config, uuid[], bigint, boolean, flohsync.resource_record) IS
-  'Makes users of unmatched records with an e-mail address; the others of them become create_pending, each with its reason in sync_error; complete: all were tried';
+  'Creates users from unmatched records with an e-mail address; those that fail become create_pending, with the reason in sync_error; complete: all were tried';
 
--- A user leaves when all records that he has, here and elsewhere, are stale, and
+-- A user leaves when all of their records, here and elsewhere, are stale, and
 -- one of them is of this configuration.  It is decided once for an absence of a
--- record: whom somebody brings back meanwhile stays.
+-- record: a user who is restored meanwhile stays.
 CREATE FUNCTION _flohsync.users_to_deactivate(_c flohsync.connector_sync_config, _ids uuid[]) RETURNS SETOF uuid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -598,7 +598,7 @@ CREATE FUNCTION _flohsync.requeue_in_other_configs(_c flohsync.connector_sync_co
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  -- Who goes here may be the one whom another configuration kept for our sake.
+  -- A user who leaves here may have been kept by another configuration because of this one.
   SELECT _flohsync.requeue_stale((
     SELECT pg_catalog.array_agg(DISTINCT u.id)
       FROM flohsync.resource_record x
@@ -608,7 +608,7 @@ BEGIN ATOMIC
        AND (_ids IS NULL OR x.id = ANY (_ids))), (_c).id);
 END;
 COMMENT ON FUNCTION _flohsync.requeue_in_other_configs(flohsync.connector_sync_config, uuid[]) IS
-  'Has other configurations look again at the stale records of users whose record here is stale now';
+  'Queues the stale records of users whose record here became stale for the other configurations';
 
 CREATE FUNCTION _flohsync.settle_departures(_users uuid[]) RETURNS void
 LANGUAGE sql
@@ -618,7 +618,7 @@ BEGIN ATOMIC
     SELECT DISTINCT x.id FROM flohsync.connector_sync_match m JOIN flohsync.resource_record x ON x.id = m.connector_resource_id
      WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override') AND x.stale_since IS NOT NULL), pg_catalog.clock_timestamp());
 END;
-COMMENT ON FUNCTION _flohsync.settle_departures(uuid[]) IS 'Notes that it has been decided what the absence of the records of some users means';
+COMMENT ON FUNCTION _flohsync.settle_departures(uuid[]) IS 'Records that the deactivation because of the stale records of some users has been decided';
 
 CREATE FUNCTION _flohsync.deactivate(_c flohsync.connector_sync_config, _ids uuid[], _run bigint, _approved boolean,
   OUT deactivated bigint, OUT message text, OUT refused bigint, OUT errors jsonb, OUT complete boolean)
@@ -666,7 +666,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.deactivate(flohsync.connector_sync_config, uuid[], bigint, boolean) IS
-  'Deactivates the users who left, unless that is more than the safeguard allows: then the message says so';
+  'Deactivates the users without active records, unless they are more than the safeguard allows, which the message then says';
 
 -- Each probe by its own index and the scope afterwards: without statistics, as
 -- right after a first load, the planner takes the scope for the better index.
@@ -701,7 +701,7 @@ BEGIN ATOMIC
    WHERE 'upstream_identity' = ANY (_flohsync.strategies(_c)) AND u.xid >= _since AND u.xid IS DISTINCT FROM _but
      AND x.connector_id = (_c).connector_id AND x.resource_type = (_c).resource_type
   UNION ALL
-  -- those that wait because they were once his
+  -- those that wait because they once belonged to the user
   SELECT m.connector_resource_id, u.user_id
     FROM flohsync.connector_sync_match m
     JOIN _flohsync.user_change u ON u.user_id::text = m.candidate_user_ids -> 0 ->> 'userId'
@@ -710,9 +710,9 @@ BEGIN ATOMIC
      AND u.xid >= _since AND u.xid IS DISTINCT FROM _but;
 END;
 COMMENT ON FUNCTION _flohsync.reached_by_users(flohsync.connector_sync_config, xid8, xid8) IS
-  'Records of a configuration that users changed since a transaction, but for one transaction''s changes, belong to, belonged to or may belong to';
+  'Records of a configuration that match, matched or may match users changed since a transaction, except by one transaction';
 
--- _to_do collects the records that post-sync has to look at.  The page rows are
+-- _pending_records collects the records that post-sync has to process.  The page rows are
 -- few: only those not dealt with have something in "changed".
 CREATE FUNCTION _flohsync.pending_records(_c flohsync.connector_sync_config, _p _flohsync.match_progress,
   OUT ids uuid[], OUT by_record uuid[], OUT queued uuid[], OUT seqs bigint[], OUT setbacks uuid[])
@@ -737,7 +737,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.pending_records(flohsync.connector_sync_config, _flohsync.match_progress) IS
-  'Records that post-sync has to look at (null when _p is: all), those of them that changed themselves, what of record_change was read for that, and what could not be done before and is tried again';
+  'Records that post-sync has to process (null when _p is: all), those of them that changed themselves, the rows of record_change read for that, and the failed rows to retry';
 
 CREATE FUNCTION _flohsync.stage_failed(_run bigint, _stage text, _state text, _message text, _attempt int DEFAULT 3,
   _record flohsync.resource_record DEFAULT NULL) RETURNS jsonb
@@ -750,7 +750,7 @@ BEGIN
   IF _run IS NOT NULL AND _state = '40P01' THEN
     RAISE deadlock_detected USING MESSAGE = _message;
   END IF;
-  -- Somebody else's lock, deadlock or deletion: it may go better another time.
+  -- A lock, deadlock or deletion of another session: worth a retry.
   IF _attempt < 3 AND _state IN ('40P01', '40001', '55P03', '23503', '23505') THEN
     RETURN '[]';
   END IF;
@@ -761,9 +761,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.stage_failed(bigint, text, text, text, int, flohsync.resource_record) IS
-  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it is worth another attempt; raises 40P01 again for a run';
+  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it should be retried; re-raises 40P01 for a run';
 
--- _people does what is configured about the users of some records.  Each stage
+-- _process_users does what is configured about the users of some records.  Each stage
 -- is a subtransaction of its own, with three attempts.
 CREATE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
   _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
@@ -848,7 +848,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.process_users(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
-  'Matches the records _ids to users and has the other stages look at "touched" (null: all), on behalf of a run or (null) of a webhook about one record: what was done, what failed (broken: a stage as a whole), and what the safeguard of deactivating says';
+  'Matches the records _ids to users and runs the other stages for "touched" (null: all), on behalf of a run or (null) of a webhook about one record: returns what was done, what failed (broken: a complete stage), and the message of the deactivation safeguard';
 
 CREATE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
@@ -862,7 +862,7 @@ DECLARE
   watched boolean := _flohsync.users_are_watched();
   todo record;
   ids uuid[];  -- records whose user is looked for; null: all
-  touched uuid[];  -- records that the other stages look at; null: all
+  touched uuid[];  -- records that the other stages process; null: all
   did record;
   users boolean;
   report jsonb := '{}';
@@ -966,14 +966,14 @@ BEGIN
     INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
     VALUES (c.id, _flohsync.people_rules(c), horizon, CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
     ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen, own_xid = EXCLUDED.own_xid;
-    -- The users whom this changed are dealt with, but for other records that could be theirs.
+    -- The users that this changed are processed, except for other records that could be theirs.
     IF r.status = 'running' AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
       PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
         SELECT DISTINCT u.id FROM _flohsync.reached_by_users(c, pg_current_xact_id_if_assigned(), NULL) u
           LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
          WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'recheck');
     END IF;
-    -- Who approves a run may leave his transaction open: every other post-sync would wait for its end.
+    -- The transaction of approve_run() may stay open: every other post-sync would wait for its end.
     IF r.status = 'running' THEN
       PERFORM _flohsync.forget_user_changes();
     END IF;
@@ -990,7 +990,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.post_sync(bigint, boolean) IS
-  'What follows the pass of a run (_held: the safeguard of staling holds it); held when the safeguard of deactivating does';
+  'Post-sync processing of a run (_held: held by the staling safeguard); returns held when the deactivation safeguard holds it';
 
 CREATE FUNCTION _flohsync.post_sync_failed(_run bigint, _state text, _message text) RETURNS void
 LANGUAGE plpgsql
@@ -1006,4 +1006,4 @@ BEGIN
    WHERE x.id = _run;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.post_sync_failed(bigint, text, text) IS 'Records that post-sync as a whole did not come through; the next one does everything';
+COMMENT ON FUNCTION _flohsync.post_sync_failed(bigint, text, text) IS 'Records that post-sync failed completely, so that the next one processes everything';

@@ -8,11 +8,11 @@
 
 CREATE FUNCTION _flohsync.search_fold(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_search_fold';
-COMMENT ON FUNCTION _flohsync.search_fold(text) IS 'A text as it is searched: its letters of all languages in lower case, where ICU or the locale knows them';
+COMMENT ON FUNCTION _flohsync.search_fold(text) IS 'A text folded for searches: in lower case, by ICU or the locale';
 
 CREATE FUNCTION _flohsync.search_text(_external_id text, _email text, _display_name text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_search_text';
-COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS 'What of a record can be searched, folded, in one text; for the indexes of enable_search()';
+COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS 'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
 
 CREATE FUNCTION _flohsync.search_found(_folded text, _external_id text, _email text, _display_name text) RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_search_found';
@@ -24,12 +24,12 @@ SET search_path = pg_catalog, pg_temp
 RETURN (SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
          WHERE i.indrelid = _table AND i.indisvalid
            AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = _table));
-COMMENT ON FUNCTION _flohsync.search_index(regclass) IS 'The index of enable_search() on a table; null when there is none';
+COMMENT ON FUNCTION _flohsync.search_index(regclass) IS 'Index that enable_search() created on a table; null when there is none';
 
 CREATE FUNCTION _flohsync.make_search_indexes(_opclass oid) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_make_search_indexes';
 COMMENT ON FUNCTION _flohsync.make_search_indexes(oid) IS
-  'Makes the indexes of enable_search() with an operator class of GIN, whatever rights the owner of flohsync has on its schema';
+  'Creates the indexes of enable_search() with a GIN operator class, whatever privileges the owner of flohsync has on its schema';
 
 CREATE FUNCTION flohsync.enable_search() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -47,8 +47,8 @@ BEGIN
    WHERE e.extname = 'pg_trgm';
   IF NOT FOUND THEN
     RAISE NOTICE USING
-      MESSAGE = 'extension pg_trgm is not there: searches read all records of a type',
-      HINT = 'CREATE EXTENSION pg_trgm, which comes with PostgreSQL, and call flohsync.enable_search() again.';
+      MESSAGE = 'extension pg_trgm is not installed: searches read all records of a type',
+      HINT = 'Run CREATE EXTENSION pg_trgm, which is part of PostgreSQL, and call flohsync.enable_search() again.';
     RETURN false;
   END IF;
   IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
@@ -67,20 +67,20 @@ BEGIN
   -- Without statistics of what they index they would be used where they do not pay.
   ANALYZE flohsync.resource_record, flohsync.connector_sync_match;
   RAISE NOTICE USING
-    MESSAGE = 'searches in list_resources() and list_matches() have indexes now',
-    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not carry them.';
+    MESSAGE = 'searches in list_resources() and list_matches() now have indexes',
+    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not include them.';
   RETURN true;
 END
 $$;
 COMMENT ON FUNCTION flohsync.enable_search() IS
-  'Makes the pg_trgm indexes by which list_resources() and list_matches() search, flohsync.resource_record_search and flohsync.connector_sync_match_search, unless they are there; nothing can be written meanwhile; false where extension pg_trgm is missing. A dump does not carry them: call it again in a restored database. DROP INDEX removes them';
+  'Creates the pg_trgm indexes for searches in list_resources() and list_matches(), flohsync.resource_record_search and flohsync.connector_sync_match_search, unless they exist; blocks writes meanwhile; false where extension pg_trgm is missing. A dump does not include them: call it again in a restored database. DROP INDEX removes them';
 SELECT _flohsync.allow('manager', 'flohsync.enable_search()');
 
 CREATE FUNCTION _flohsync.like_pattern(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
-COMMENT ON FUNCTION _flohsync.like_pattern(text) IS 'A pattern of LIKE for texts that contain the text';
+COMMENT ON FUNCTION _flohsync.like_pattern(text) IS 'LIKE pattern for texts that contain the given text';
 
 CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -94,13 +94,13 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for a page number or size that makes no sense';
+COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for an invalid page number or size';
 
 CREATE FUNCTION _flohsync.page_object(_data jsonb, _total bigint, _page int, _page_size int) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 RETURN pg_catalog.jsonb_build_object('data', coalesce(_data, '[]'), 'total', _total, 'page', _page, 'pageSize', _page_size,
                                      'totalPages', (_total + _page_size - 1) / _page_size);
-COMMENT ON FUNCTION _flohsync.page_object(jsonb, bigint, int, int) IS 'A page of a list as applications see it';
+COMMENT ON FUNCTION _flohsync.page_object(jsonb, bigint, int, int) IS 'A page of a list in its public JSON form';
 
 -- Where a list is gone on with.  A total that took long to count goes along:
 -- it is that of the first page.
@@ -109,7 +109,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.translate(pg_catalog.encode(pg_catalog.convert_to(
          pg_catalog.jsonb_build_array(_external_id, _type, _list, _total)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS 'What list_resources() gives as nextAfter';
+COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS 'The value that list_resources() returns as nextAfter';
 
 CREATE FUNCTION _flohsync.read_page_mark(_mark text, _list text, OUT external_id text, OUT resource_type text, OUT total bigint)
 LANGUAGE plpgsql IMMUTABLE
@@ -130,7 +130,7 @@ BEGIN
   END;
   IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
               OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64, true) THEN
-    PERFORM _flohsync.invalid('after', 'it is not what a list gave as nextAfter', 'Leave it out to begin at the start of the list.');
+    PERFORM _flohsync.invalid('after', 'it is not a nextAfter of this list', 'Omit it to begin at the start of the list.');
   END IF;
   external_id := mark ->> 0;
   resource_type := mark ->> 1;
@@ -139,7 +139,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS 'The place that a nextAfter stands for, and the total, if it is of the same list; 22023 for anything else';
+COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS 'The position of a nextAfter, and the total if it is of the same list; 22023 for anything else';
 
 -- The plan is known; statistics are not.
 CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text, _after_type text, _needle text,
@@ -235,7 +235,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, boolean, bigint, bigint) IS
-  'The ids and types of a page of a list and of the row behind it, and how many rows the list has';
+  'The ids and types of a page of a list and of the row after it, and the number of rows of the list';
 
 CREATE FUNCTION _flohsync.count_of(_connector uuid, _type text, _states text[]) RETURNS bigint
 LANGUAGE plpgsql STABLE
@@ -247,4 +247,4 @@ BEGIN
     ELSE (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.resource_type = _type AND t.state = ANY (_states)) END, 0);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS 'How many records (live, stale) or matches (of a status) a type has, or (null) all types';
+COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS 'Number of records (live, stale) or matches (by status) of a type, or (null) of all types';

@@ -17,7 +17,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.stale_matches(uuid, text, text[]) IS 'How many matches of some statuses are of stale records';
+COMMENT ON FUNCTION _flohsync.stale_matches(uuid, text, text[]) IS 'Number of matches with some statuses whose records are stale';
 
 CREATE FUNCTION flohsync.match_stats(connector text, resource_type text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -53,7 +53,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.match_stats(text, text) IS
-  'How many records are matched, unmatched, … and with which confidence; those of unmatched, ambiguous and createPending that are stale, and so are nobody''s work, are under stale instead, and the statuses and stale add up to total';
+  'Numbers of records by match status and confidence; stale records that are unmatched, ambiguous or createPending need no attention and are counted under stale instead, so that the statuses and stale add up to total';
 SELECT _flohsync.allow('reader', 'flohsync.match_stats(text, text)');
 
 CREATE FUNCTION _flohsync.match_users(connector text, resource_type text) RETURNS jsonb
@@ -69,7 +69,7 @@ BEGIN
   c := _flohsync.config_of(connector, resource_type);
   PERFORM FROM flohsync.connector_sync_config x WHERE x.id = c.id FOR KEY SHARE;
   PERFORM _flohsync.lock_matching(c);
-  -- Whoever came back would be taken for gone.
+  -- Users that were reactivated would count as deleted.
   back := _flohsync.reactivate(c, NULL);
   n := _flohsync.match(c, NULL, back.records, back.users);
   -- The other stages come with the next pass.
@@ -82,12 +82,12 @@ BEGIN
          || CASE WHEN back.refused > 0 THEN jsonb_build_object('rowsRefused', back.refused) ELSE '{}' END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.match_users(text, text) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.match_users(connector text, resource_type text) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.match_users(text, text) IS
-  'Recomputes the matches of all records now, and reactivates those whom a sync deactivated and whose record is back; match_stats(), how many matches were made or changed and how many users reactivated, and with how many that failed; 42704 without a configuration';
+  'Recomputes the matches of all records now, and reactivates users that a sync deactivated and whose record is back; returns match_stats(), the number of matches created or changed, of users reactivated, and of failures; 42704 without a configuration';
 SELECT _flohsync.allow('manager', 'flohsync.match_users(text, text)');
 
 CREATE FUNCTION _flohsync.match_dto(_m flohsync.connector_sync_match) RETURNS jsonb
@@ -99,7 +99,7 @@ RETURN pg_catalog.jsonb_build_object(
   'matchStatus', (_m).match_status, 'matchConfidence', (_m).match_confidence, 'matchStrategy', (_m).match_strategy,
   'candidateUserIds', (_m).candidate_user_ids, 'resolutionNotes', (_m).resolution_notes, 'resolvedBy', (_m).resolved_by,
   'resolvedAt', _flohsync.iso((_m).resolved_at), 'createdAt', _flohsync.iso((_m).created_at), 'updatedAt', _flohsync.iso((_m).updated_at));
-COMMENT ON FUNCTION _flohsync.match_dto(flohsync.connector_sync_match) IS 'A match as applications see it';
+COMMENT ON FUNCTION _flohsync.match_dto(flohsync.connector_sync_match) IS 'A match in its public JSON form';
 
 CREATE FUNCTION flohsync.list_matches(connector text, resource_type text, status text DEFAULT NULL, search text DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50, stale boolean DEFAULT NULL) RETURNS jsonb
@@ -155,7 +155,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, boolean) IS
-  'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address whatever the case, and of records that are stale or are not, where these are given; pages of 1 to 2000 (50), counted from 1; staleSince says since when a record is stale';
+  'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address, ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; staleSince is set for stale records';
 SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int, boolean)');
 
 CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
@@ -210,7 +210,7 @@ BEGIN
   END LOOP;
   stays := CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN 'an operator decided so'
                 WHEN m.match_status = 'matched' AND m.match_strategy IS NULL AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
-                  THEN 'the user was made from the record, or came back with it'
+                  THEN 'the user was created from the record, or reactivated with it'
                 WHEN m.match_status = 'matched' AND x.stale_since IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                   THEN 'the record is stale and its user is gone' END;
   RETURN jsonb_build_object(
@@ -219,12 +219,12 @@ BEGIN
     'strategies', steps, 'outcome', outcome, 'match', CASE WHEN m.id IS NOT NULL THEN _flohsync.match_dto(m) END, 'stays', stays);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.explain_match(text, text, text) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.explain_match(text, text, text) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.explain_match(text, text, text) IS
-  'Why a record is matched as it is: each strategy with its key and the users it finds, what they come to, the match that is stored and why it stays if it does';
+  'Explains the match of a record: each strategy with its key and the users found, the outcome, the stored match, and why that is preserved, if it is';
 SELECT _flohsync.allow('reader', 'flohsync.explain_match(text, text, text)');
 
 -- What is done to one match, locked by who calls.
@@ -239,14 +239,14 @@ EXCEPTION WHEN invalid_text_representation THEN
   PERFORM _flohsync.invalid('flohsync.acting_user', 'it is not the id of a user');
 END
 $$;
-COMMENT ON FUNCTION _flohsync.acting_user() IS 'The application''s user on whose behalf the session acts, from flohsync.acting_user; null when not set';
+COMMENT ON FUNCTION _flohsync.acting_user() IS 'User of the application on whose behalf the session acts, from flohsync.acting_user; null when not set';
 
 CREATE FUNCTION _flohsync.lock_user(_user uuid) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Whoever deletes the user meanwhile waits, and then finds the link.
+  -- A concurrent deletion of the user waits, and then finds the link.
   PERFORM FROM _flohsync.app_user u WHERE u.id = _user FOR KEY SHARE;
   RETURN FOUND;
 EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_type THEN
@@ -254,7 +254,7 @@ EXCEPTION WHEN feature_not_supported OR insufficient_privilege OR wrong_object_t
   RETURN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = _user);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.lock_user(uuid) IS 'Whether there is a user, who then cannot be deleted until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_user(uuid) IS 'Whether a user exists; locks the user against deletion until the end of the transaction';
 
 CREATE FUNCTION _flohsync.check_action(_action text, _actions text[], _user uuid) RETURNS void
 LANGUAGE plpgsql
@@ -265,7 +265,7 @@ BEGIN
     PERFORM _flohsync.invalid('action', format('%s is not an action', coalesce(quote_literal(_action), 'NULL')),
       format('Actions are %s.', array_to_string(_actions, ', ')));
   ELSIF _action = 'link' AND _user IS NULL THEN
-    PERFORM _flohsync.invalid('userId', 'action "link" needs it', 'Give the id of the user to link to.');
+    PERFORM _flohsync.invalid('userId', 'action "link" requires it', 'Specify the id of the user to link to.');
   ELSIF _action <> 'link' AND _user IS NOT NULL THEN
     PERFORM _flohsync.invalid('userId', format('action "%s" takes none', _action));
   ELSIF _user IS NOT NULL AND NOT _flohsync.lock_user(_user) THEN
@@ -276,7 +276,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_action(text, text[], uuid) IS 'Raises 22023 or 42704 for an action on a match that cannot be done';
+COMMENT ON FUNCTION _flohsync.check_action(text, text[], uuid) IS 'Raises 22023 or 42704 for an impossible action on a match';
 
 CREATE FUNCTION _flohsync.locked_match(_match uuid) RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
@@ -292,7 +292,7 @@ BEGIN
     PERFORM _flohsync.raise('42704',
       format('match %s does not exist', coalesce(_match::text, 'NULL')),
       NULL,
-      'Matches are listed by flohsync.list_matches(); that of a record that was purged is gone with it.');
+      'Matches are listed by flohsync.list_matches(); the match of a purged record is removed with it.');
   END IF;
   RETURN m;
 END
@@ -332,7 +332,7 @@ BEGIN
   RETURN new;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.set_match(flohsync.connector_sync_match, text, uuid, text) IS 'Writes what an operator decided about a match';
+COMMENT ON FUNCTION _flohsync.set_match(flohsync.connector_sync_match, text, uuid, text) IS 'Stores the decision of an operator about a match';
 
 CREATE FUNCTION _flohsync.create_for_match(_m flohsync.connector_sync_match, _notes text) RETURNS flohsync.connector_sync_match
 LANGUAGE plpgsql
@@ -345,16 +345,16 @@ DECLARE
 BEGIN
   SELECT * INTO STRICT x FROM flohsync.resource_record r WHERE r.id = _m.connector_resource_id;
   IF _flohsync.match_key(x.email) IS NULL THEN
-    PERFORM _flohsync.invalid('email', 'the record has none, and a user needs one', 'Link the record to a user that is there.');
+    PERFORM _flohsync.invalid('email', 'the record has none, and a user requires one', 'Link the record to an existing user.');
   END IF;
   SELECT * INTO made FROM flohsync._user_create(ARRAY[x.email::text], ARRAY[x.display_name::text]) LIMIT 1;
   IF made.user_id IS NULL THEN
     PERFORM _flohsync.raise('23505',
-      _flohsync.clean(format('no user can be created with e-mail address "%s"', x.email)),
+      _flohsync.clean(format('could not create a user with e-mail address "%s"', x.email)),
       coalesce(_flohsync.clean(made.problem) || '.', 'No user was created.'),
       CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE _flohsync.match_key(u.email) = _flohsync.match_key(x.email))
            THEN 'Link the record to that user.'
-           ELSE 'A user who is deleted can be linked to once he has been brought back; or skip the record.' END);
+           ELSE 'A deleted user can be linked to once they have been restored; or skip the record.' END);
   END IF;
   SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = _m.connector_id AND y.resource_type = _m.resource_type;
   PERFORM _flohsync.apply_defaults(c, ARRAY[made.user_id]);
@@ -380,13 +380,13 @@ BEGIN
                      ELSE _flohsync.create_for_match(m, notes) END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.resolve_match(uuid, text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.resolve_match(uuid, text, uuid, text) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.resolve_match(match_id uuid, action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
 RETURNS flohsync.connector_sync_match
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.resolve_match(uuid, text, uuid, text) IS
-  'Settles a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
+  'Resolves a match: link (to user_id; manual_override), skip (skipped) or create (an unconfirmed user from the record''s e-mail address; matched). 22023: unknown action, user_id missing, no e-mail address; 42704: no such match or user; 23505: the e-mail address is taken';
 SELECT _flohsync.allow('manager', 'flohsync.resolve_match(uuid, text, uuid, text)');
 
 CREATE FUNCTION _flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
@@ -395,12 +395,12 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT m.* FROM _flohsync.set_match(_flohsync.locked_match(unlink_match.match_id), 'unmatched', NULL, NULL) m;
 END;
-COMMENT ON FUNCTION _flohsync.unlink_match(uuid) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.unlink_match(uuid) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.unlink_match(match_id uuid) RETURNS flohsync.connector_sync_match
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.unlink_match(uuid) IS
-  'Takes the user and the resolution from a match; the next post-sync matches the record again; 42704 when there is no such match';
+  'Removes the user and the resolution of a match; the next post-sync matches the record again; 42704 when there is no such match';
 SELECT _flohsync.allow('manager', 'flohsync.unlink_match(uuid)');
 
 CREATE FUNCTION _flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid, notes text)
@@ -422,7 +422,7 @@ BEGIN
   PERFORM _flohsync.check_action(action, ARRAY['link', 'skip'], user_id);
   SELECT array_agg(DISTINCT i.id ORDER BY i.id) INTO missing FROM unnest(match_ids) i(id)
    WHERE NOT EXISTS (SELECT FROM flohsync.connector_sync_match x WHERE x.id = i.id AND x.connector_id = _connector);
-  -- Who resolves one match after the other may come to these in any order.
+  -- A transaction that resolves several matches may lock these in any order.
   PERFORM _flohsync.lock('matching', c.id::text, false)
      FROM (SELECT y.id FROM flohsync.connector_sync_config y
             WHERE y.connector_id = _connector
@@ -444,7 +444,7 @@ BEGIN
   RETURN jsonb_build_object('updated', updated, 'notFound', coalesce(to_jsonb(missing), '[]'), 'failed', failed);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS 'What the public function of this name does, as the workers'' role';
+COMMENT ON FUNCTION _flohsync.bulk_resolve_matches(text, uuid[], text, uuid, text) IS 'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.bulk_resolve_matches(connector text, match_ids uuid[], action text, user_id uuid DEFAULT NULL, notes text DEFAULT NULL)
 RETURNS jsonb

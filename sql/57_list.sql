@@ -6,7 +6,7 @@ RETURN pg_catalog.jsonb_build_object(
   'id', (_r).id, 'connectorId', (_r).connector_id, 'resourceType', (_r).resource_type, 'externalId', (_r).external_id,
   'displayName', (_r).display_name, 'email', (_r).email, 'attributes', (_r).attributes, 'syncHash', (_r).sync_hash,
   'staleSince', _flohsync.iso((_r).stale_since), 'syncedAt', _flohsync.iso((_r).synced_at), 'createdAt', _flohsync.iso((_r).created_at));
-COMMENT ON FUNCTION _flohsync.resource_dto(flohsync.connector_resource) IS 'A record as applications see it';
+COMMENT ON FUNCTION _flohsync.resource_dto(flohsync.connector_resource) IS 'A record in its public JSON form';
 
 -- From one type to the next, not from record to record.
 CREATE FUNCTION _flohsync.types_of(_connector uuid) RETURNS text[]
@@ -29,7 +29,7 @@ BEGIN
   RETURN types;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.types_of(uuid) IS 'The resource types of which a connector has records';
+COMMENT ON FUNCTION _flohsync.types_of(uuid) IS 'The resource types for which a connector has records';
 
 CREATE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL, stale boolean DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50, after text DEFAULT NULL) RETURNS jsonb
@@ -67,7 +67,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int, text) IS
-  'A page of records of a connector, of all types or one, in the order (byte by byte) of external id and type; search: only those with this text in id, e-mail address or name, whatever the case; stale: only those that are, or are not; pages of 1 to 2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end. 42704 for an unknown connector, 22023 names the argument that makes no sense';
+  'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to 2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end. 42704 for an unknown connector, 22023 names the invalid argument';
 SELECT _flohsync.allow('reader', 'flohsync.list_resources(text, text, text, boolean, int, int, text)');
 
 CREATE FUNCTION flohsync.get_resource(connector text, resource_type text, external_id text) RETURNS jsonb
@@ -84,5 +84,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.get_resource(text, text, text) IS
-  'One record as list_resources() shows it; null when there is none; 42704 for an unknown connector, 22023 for a malformed resource type';
+  'One record in the form of list_resources(); null when there is none; 42704 for an unknown connector, 22023 for a malformed resource type';
 SELECT _flohsync.allow('reader', 'flohsync.get_resource(text, text, text)');

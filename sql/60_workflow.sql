@@ -2,7 +2,7 @@
 --
 -- A job is queued in the transaction that changed what it tells of, and the
 -- handler makes a workflow_run of it there and then.  Doing the workflow is
--- somebody else's work: a worker outside claims the job, or an application
+-- outside of flohsync: an external worker claims the job, or an application
 -- that listens to flohsync_workflow reads workflow_run.
 
 CREATE TABLE flohsync.workflow_job (
@@ -24,13 +24,13 @@ CREATE INDEX workflow_job_workflow ON flohsync.workflow_job (workflow_id);
 CREATE INDEX workflow_job_run ON flohsync.workflow_job (run_id);
 COMMENT ON TABLE flohsync.workflow_job IS 'Queue of sync-workflow-trigger jobs';
 COMMENT ON COLUMN flohsync.workflow_job.id IS 'Identity of the job';
-COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it; null when the history has it no more';
+COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it; null when it was removed from the history';
 COMMENT ON COLUMN flohsync.workflow_job.workflow_id IS 'Workflow to run';
 COMMENT ON COLUMN flohsync.workflow_job.data IS 'Payload of the job';
 COMMENT ON COLUMN flohsync.workflow_job.status IS 'queued, running, done or failed';
-COMMENT ON COLUMN flohsync.workflow_job.attempts IS 'How often it was tried';
-COMMENT ON COLUMN flohsync.workflow_job.run_after IS 'Not to be tried before';
-COMMENT ON COLUMN flohsync.workflow_job.claimed_at IS 'When a worker took it last';
+COMMENT ON COLUMN flohsync.workflow_job.attempts IS 'Number of attempts';
+COMMENT ON COLUMN flohsync.workflow_job.run_after IS 'Earliest time of the next attempt';
+COMMENT ON COLUMN flohsync.workflow_job.claimed_at IS 'When a worker last claimed it';
 COMMENT ON COLUMN flohsync.workflow_job.error IS 'Message of the last failure';
 COMMENT ON COLUMN flohsync.workflow_job.created_at IS 'When it was queued';
 COMMENT ON COLUMN flohsync.workflow_job.finished_at IS 'When it ended';
@@ -46,7 +46,7 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.runs_removed() IS 'Has jobs forget the runs that are removed';
+COMMENT ON FUNCTION _flohsync.runs_removed() IS 'Clears run_id of the jobs of removed runs';
 CREATE TRIGGER runs_removed AFTER DELETE ON flohsync.sync_run REFERENCING OLD TABLE AS removed
 FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.runs_removed();
 
@@ -60,13 +60,13 @@ CREATE TABLE flohsync.workflow_run (
 );
 CREATE INDEX workflow_run_job ON flohsync.workflow_run (job_id);
 CREATE INDEX workflow_run_workflow ON flohsync.workflow_run (workflow_id);
-COMMENT ON TABLE flohsync.workflow_run IS 'Workflow runs that jobs started';
+COMMENT ON TABLE flohsync.workflow_run IS 'Workflow runs started by jobs';
 COMMENT ON COLUMN flohsync.workflow_run.id IS 'Identity of the workflow run';
 COMMENT ON COLUMN flohsync.workflow_run.job_id IS 'Job that started it';
 COMMENT ON COLUMN flohsync.workflow_run.workflow_id IS 'Workflow';
 COMMENT ON COLUMN flohsync.workflow_run.variables IS 'Variables that it starts with';
-COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, what became of the job: running, done or failed; else written by who does the workflow';
-COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When it was made';
+COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, the state of the job: running, done or failed; else set by the application';
+COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When the row was created';
 SELECT _flohsync.allow('reader', 'flohsync.workflow_run');
 
 -- What queues the jobs.
@@ -76,14 +76,14 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object('resourceId', _id, 'externalId', _external_id, 'displayName', _display_name, 'email', _email,
                                      'change', _change, 'userId', _user, 'matchStatus', _status);
-COMMENT ON FUNCTION _flohsync.changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record as a workflow is told of it';
+COMMENT ON FUNCTION _flohsync.changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record in the form passed to workflows';
 
 CREATE FUNCTION _flohsync.job_data(_c flohsync.connector_sync_config, _run bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object('connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
                                      'workflowId', (_c).post_sync_workflow_id, 'triggerMode', (_c).sync_trigger_mode, 'runId', _run);
-COMMENT ON FUNCTION _flohsync.job_data(flohsync.connector_sync_config, bigint) IS 'What the data of every job has';
+COMMENT ON FUNCTION _flohsync.job_data(flohsync.connector_sync_config, bigint) IS 'Data that every job has';
 
 CREATE FUNCTION _flohsync.queue_jobs(_c flohsync.connector_sync_config, _run bigint, _data jsonb[]) RETURNS bigint
 LANGUAGE plpgsql
@@ -101,7 +101,7 @@ BEGIN
   RETURN coalesce(cardinality(jobs), 0);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and has the handler take them; returns their number';
+COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and calls the handler for them; returns their number';
 
 CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb[]) RETURNS bigint
 LANGUAGE sql
@@ -165,7 +165,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, bigint[], uuid[]) IS
-  'Queues the jobs that tell a workflow of each record changed since it was last told; their number, and the records with which that failed';
+  'Queues the jobs for each record changed since the workflow was last triggered; returns their number, and the records for which that failed';
 
 CREATE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
 LANGUAGE plpgsql
@@ -189,7 +189,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.trigger_summary(bigint, jsonb) IS 'Queues the one job that tells a workflow of a run in which something changed';
+COMMENT ON FUNCTION _flohsync.trigger_summary(bigint, jsonb) IS 'Queues the one job of a run in which something changed';
 
 -- The handler: what a job becomes.
 
@@ -198,16 +198,16 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN pg_catalog.jsonb_typeof((_j).data) <> 'object' THEN 'the data of the job is not an object'
-  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or not an id'
   WHEN coalesce((_j).data ->> 'resourceType', '') !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN '"resourceType" is missing or malformed'
-  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or no id'
+  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or not an id'
   WHEN coalesce((_j).data ->> 'triggerMode', '') NOT IN ('per_record', 'summary') THEN '"triggerMode" is neither per_record nor summary'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'records'), 'array') <> 'array' THEN '"records" is not an array'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'stats'), 'object') <> 'object' THEN '"stats" is not an object'
   WHEN NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = ((_j).data ->> 'workflowId')::uuid)
     THEN pg_catalog.format('workflow %s does not exist', (_j).data ->> 'workflowId')
 END;
-COMMENT ON FUNCTION _flohsync.job_problem(flohsync.workflow_job) IS 'What makes a job useless; null when nothing does';
+COMMENT ON FUNCTION _flohsync.job_problem(flohsync.workflow_job) IS 'Why a job is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.start_workflows(_jobs bigint[]) RETURNS void
 LANGUAGE plpgsql
@@ -238,7 +238,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.start_workflows(bigint[]) IS
-  'The handler of sync-workflow-trigger jobs: checks the data and makes a workflow_run with its variables; what cannot be used fails for good';
+  'The handler of sync-workflow-trigger jobs: checks the data and creates a workflow_run with its variables; invalid jobs fail permanently';
 
 CREATE FUNCTION _flohsync.workflow_enabled() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -249,11 +249,11 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.workflow_enabled() IS 'Has the handler take the jobs that waited while their workflow was disabled';
+COMMENT ON FUNCTION _flohsync.workflow_enabled() IS 'Calls the handler for the jobs that waited while their workflow was disabled';
 CREATE TRIGGER workflow_enabled AFTER UPDATE OF enabled ON flohsync.workflow_definition
 FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION _flohsync.workflow_enabled();
 
--- For a worker outside that does the workflows.
+-- For an external worker that executes the workflows.
 
 CREATE FUNCTION flohsync.claim_workflow_jobs(max int) RETURNS SETOF flohsync.workflow_job
 LANGUAGE plpgsql SECURITY DEFINER
@@ -266,7 +266,7 @@ BEGIN
   IF claim_workflow_jobs.max IS NULL OR claim_workflow_jobs.max < 1 THEN
     PERFORM _flohsync.invalid('max', 'it must be at least 1');
   END IF;
-  -- Whoever claimed these is gone.
+  -- The claiming workers of these are gone.
   UPDATE flohsync.workflow_job j
      SET status = CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END, error = 'the worker did not finish the job within 30 minutes',
          finished_at = CASE WHEN j.attempts >= 3 THEN clock_timestamp() END
@@ -291,7 +291,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
-  'Gives at most a number of jobs to the caller, each to one caller; it must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they are given out again';
+  'Claims at most a number of jobs for the caller, which must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they can be claimed again';
 SELECT _flohsync.allow('manager', 'flohsync.claim_workflow_jobs(int)');
 
 CREATE FUNCTION _flohsync.claimed_job(_id bigint) RETURNS flohsync.workflow_job
@@ -307,9 +307,9 @@ BEGIN
     PERFORM _flohsync.raise('42704', format('workflow job %s does not exist', coalesce(_id::text, 'NULL')));
   ELSIF j.status <> 'running' THEN
     PERFORM _flohsync.raise('55000',
-      format('workflow job %s is not being worked on', _id),
+      format('workflow job %s is not claimed', _id),
       format('Its status is %s.', j.status),
-      'Take jobs with flohsync.claim_workflow_jobs().');
+      'Claim jobs with flohsync.claim_workflow_jobs().');
   END IF;
   RETURN j;
 END
@@ -337,7 +337,7 @@ BEGIN
   PERFORM _flohsync.end_job(complete_workflow_job.id, 'done', NULL, NULL);
 END
 $$;
-COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Says that a claimed job is done; 42704 when there is none, 55000 when it is not claimed';
+COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Marks a claimed job as done; 42704 when there is none, 55000 when it is not claimed';
 SELECT _flohsync.allow('manager', 'flohsync.complete_workflow_job(bigint)');
 
 CREATE FUNCTION flohsync.fail_workflow_job(id bigint, error text) RETURNS text
@@ -354,7 +354,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
-  'Says that a claimed job failed: it is queued again after 5, then 10 seconds, and fails for good at the third attempt; returns queued or failed';
+  'Marks a claimed job as failed: it is queued again after 5, then 10 seconds, and fails permanently at the third attempt; returns queued or failed';
 SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 
 -- The history of runs and of jobs.
@@ -381,4 +381,4 @@ BEGIN ATOMIC
                    ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED)
      AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id AND n.resource_type = r.resource_type AND n.id > r.id);
 END;
-COMMENT ON FUNCTION _flohsync.forget_history(interval) IS 'Forgets runs and workflow jobs that ended longer ago than the retention, failures after three times that';
+COMMENT ON FUNCTION _flohsync.forget_history(interval) IS 'Removes runs and workflow jobs that ended longer ago than the retention, failed ones after three times that';

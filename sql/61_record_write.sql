@@ -22,7 +22,7 @@ RETURN coalesce((_r).event_at <= _event_at, true)
             (SELECT c.last_full_pass_at FROM flohsync.connector_sync_config c
               WHERE c.connector_id = (_r).connector_id AND c.resource_type = (_r).resource_type) END));
 COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, timestamptz) IS
-  'Whether an event is no older than what is stored; a stored time in the future is a clock''s that was wrong';
+  'Whether an event is not older than the stored record; a stored time in the future is ignored as a clock error';
 
 -- The note of change.
 

@@ -13,14 +13,14 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_cache_put';
 COMMENT ON FUNCTION flohsync.cache_put(text, text, text, jsonb, interval) IS
-  'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is away, the value too large, too deep or with too large a number, the transaction has written or is REPEATABLE READ, or the key was invalidated since this session''s cache_get, or may have been; 22023 for a malformed type, id or ttl';
+  'Stores a value, at once and not with the transaction, for ttl (default flohsync.cache_ttl); false when it was not stored: Redis is unavailable, the value too large, too deep or with too large a number, the transaction has written or is REPEATABLE READ, or the key was invalidated since this session''s cache_get, or may have been; 22023 for a malformed type, id or ttl';
 SELECT _flohsync.allow('manager', 'flohsync.cache_put(text, text, text, jsonb, interval)');
 
 CREATE FUNCTION _flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure) RETURNS jsonb
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_cache_get_or_fetch';
-COMMENT ON FUNCTION _flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.cache_get_or_fetch(text, text, text, regprocedure) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.cache_get_or_fetch(connector text, resource_type text, external_id text, fetcher regprocedure DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
@@ -40,7 +40,7 @@ BEGIN
   PERFORM _flohsync.invalidate(_connector, _type, ARRAY[external_id]);
 END
 $$;
-COMMENT ON FUNCTION flohsync.cache_invalidate(text, text, text) IS 'Has the cache forget one record when the transaction commits';
+COMMENT ON FUNCTION flohsync.cache_invalidate(text, text, text) IS 'Invalidates one record in the cache when the transaction commits';
 SELECT _flohsync.allow('manager', 'flohsync.cache_invalidate(text, text, text)');
 
 CREATE FUNCTION flohsync.cache_clear(connector text, resource_type text DEFAULT NULL) RETURNS void
@@ -53,7 +53,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.cache_clear(text, text) IS
-  'Has the cache forget all records of a type, or with null of a connector, when the transaction commits; takes the same time for any number';
+  'Invalidates all records of a type, or with null of a connector, in the cache when the transaction commits; in constant time';
 SELECT _flohsync.allow('manager', 'flohsync.cache_clear(text, text)');
 
 CREATE FUNCTION _flohsync.cache_metrics() RETURNS TABLE (family text, labels text, value numeric)

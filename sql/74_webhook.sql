@@ -3,7 +3,7 @@
 -- src/webhook/webhook.c reads and verifies a delivery, and stores a record; here is
 -- what it does to the tables beside that.
 --
--- Which of two pieces of news is newer?
+-- Which of two observations is newer?
 --   - Against pages and upserts: observed_at, by our own clock, as everywhere.
 --     An event counts as observed when the row has been locked for it; one that
 --     happened more than five minutes before as five minutes after it happened
@@ -12,12 +12,12 @@
 --   - Against other events of the record: event_at, by the upstream's clock, as
 --     far as events say it.
 --
--- A deletion leaves a tombstone.  It has to hold against somebody who is just
+-- A deletion leaves a tombstone.  It has to hold against a transaction that is just
 -- inserting the record and cannot see it yet, so:
---   - who deletes writes the tombstone, and makes sure that no such insert is
---     under way: finding no row he inserts and deletes one, which waits for, or
---     makes wait, whoever else inserts that key;
---   - who inserts looks for tombstones after the insert, at what is committed by
+--   - the deletion writes the tombstone, and makes sure that no such insert is
+--     under way: finding no row it inserts and deletes one, which waits for, or
+--     makes wait, any other insert of that key;
+--   - the insert looks for tombstones after inserting, at what is committed by
 --     then (apply.c).
 
 CREATE INDEX webhook_delivery_age ON _flohsync.webhook_delivery (received_at);
@@ -33,10 +33,10 @@ CREATE TABLE _flohsync.webhook_handler (
   set_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE _flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
-COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'True: there is one row at most';
+COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'Limits the table to one row';
 COMMENT ON COLUMN _flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; where that is a superuser, with those of the function''s owner, or with none if that is one, too';
-COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS 'Owner of the function when it was set; of another one it is not called';
+COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; for a superuser, the rights of the function''s owner, or none if that is a superuser, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS 'Owner of the function when it was set; it is not called after a change of its owner';
 COMMENT ON COLUMN _flohsync.webhook_handler.set_at IS 'When it was set';
 
 CREATE FUNCTION _flohsync.guard_handler() RETURNS trigger
@@ -54,7 +54,7 @@ BEGIN
   RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_handler() IS 'Keeps a role from changing what another one runs as the entitlement handler';
+COMMENT ON FUNCTION _flohsync.guard_handler() IS 'Prevents a role from changing what another role runs as the entitlement handler';
 CREATE TRIGGER guard_handler BEFORE INSERT OR UPDATE OR DELETE ON _flohsync.webhook_handler
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_handler();
 
@@ -99,19 +99,19 @@ BEGIN
   ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner, set_at = EXCLUDED.set_at;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS 'What the public function of this name does, as its owner';
+COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS 'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
-  'Has a function (connector uuid, body jsonb) take webhooks without a resource type; it runs with the rights of who calls this (of the function''s owner, if that is a superuser; with none, if both are), and its error makes the sender try again; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and could act as who set the one before';
+  'Sets the function (connector uuid, body jsonb) that handles webhooks without a resource type; it runs with the rights of the caller (of the function''s owner, if the caller is a superuser; with none, if both are), and its error makes the sender retry; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and is a member of the role that set the previous one';
 
 CREATE FUNCTION flohsync.handle_webhook(connector text, body jsonb) RETURNS jsonb
 LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_handle_webhook';
 COMMENT ON FUNCTION flohsync.handle_webhook(text, jsonb) IS
-  'Takes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for a body that makes no sense, 55000 for a disabled connector';
+  'Processes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for an invalid body, 55000 for a disabled connector';
 SELECT _flohsync.allow('manager', 'flohsync.handle_webhook(text, jsonb)');
 
 CREATE FUNCTION flohsync.receive_webhook(connector text, body bytea, headers jsonb) RETURNS jsonb
@@ -119,7 +119,7 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_receive_webhook';
 COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
-  'Verifies a webhook and takes it: the body as it came, the headers as an object of texts; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
+  'Verifies and processes a webhook: the body as received, the headers as an object of strings; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
 SELECT _flohsync.allow('manager', 'flohsync.receive_webhook(text, bytea, jsonb)');
 
 -- Failures.
@@ -133,7 +133,7 @@ BEGIN ATOMIC
   SELECT _flohsync.note_changes((_record).connector_id, (_record).resource_type, ARRAY[(_record).id], 'recheck');
 END;
 COMMENT ON FUNCTION _flohsync.webhook_failed(flohsync.resource_record, text, text, text) IS
-  'Records that what follows a webhook failed, and has the next post-sync look at the record';
+  'Records that post-processing of a webhook failed, and queues the record for the next post-sync';
 
 -- Added, updated or restored.
 
@@ -149,7 +149,7 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   RETURN _flohsync.clean(SQLERRM);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'share_matching() for a webhook, which goes on without it where that cannot be had: null, or why not';
+COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'Like share_matching(), for a webhook, which continues without the lock when it is not available: null, or why it is not';
 
 CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text, _hindered text) RETURNS void
 LANGUAGE plpgsql
@@ -170,7 +170,7 @@ BEGIN
     IF _flohsync.matches_users(c) AND _hindered IS NOT NULL THEN
       PERFORM _flohsync.webhook_failed(x, 'match', '55P03', _hindered);
     ELSIF _flohsync.matches_users(c) THEN
-      -- Nobody is created while a run is held.
+      -- No user is created while a run is held.
       held := c.create_users AND EXISTS (SELECT FROM flohsync.sync_run r
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held');
       did := _flohsync.process_users(c, ARRAY[x.id], ARRAY[x.id], NULL, held, false, false, false, x);
@@ -194,7 +194,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text, text) IS
-  'Does what post-sync does, for one record that a webhook changed; failures, and why it did not get the lock of the matching, are recorded, not raised';
+  'Runs post-sync processing for one record that a webhook changed; failures, including that of the lock of the matching, are recorded, not raised';
 
 -- Out of the scope that the filter rules set: as a complete pass would find it.
 
@@ -251,10 +251,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.deactivation_limit_reached(flohsync.connector_sync_config) IS
-  'Whether one more deactivation by a webhook would make more within 24 hours than the safeguard allows';
+  'Whether one more deactivation by a webhook would exceed the safeguard within 24 hours';
 
--- _let_go applies the rules about the user of a record that is to be removed:
--- true when that may be done.  Otherwise it must stay, stale, because the next
+-- _prepare_removal applies the rules about the user of a record that is to be removed:
+-- true when that may be done.  Otherwise the record must stay, stale, because the next
 -- post-sync has to look at it.
 CREATE FUNCTION _flohsync.prepare_removal(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
@@ -282,7 +282,7 @@ BEGIN
       IF _flohsync.deactivation_limit_reached(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
         VALUES (_x.connector_id, _x.resource_type, _x.external_id, _flohsync.error_class('safeguard'),
-                'the user was not deactivated: with him the webhooks of 24 hours would have deactivated more users than the safeguard allows; the next run decides');
+                'the user was not deactivated: webhooks would have deactivated more users within 24 hours than the safeguard allows; the next run decides');
         PERFORM _flohsync.note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
         removable := false;
         RETURN;
@@ -293,14 +293,14 @@ BEGIN
   END IF;
   PERFORM _flohsync.requeue_in_other_configs(_c, ARRAY[_x.id]);
 EXCEPTION WHEN OTHERS THEN
-  -- Whoever has to leave must not be forgotten with the record.
+  -- A user to be deactivated must not be lost with the record.
   PERFORM _flohsync.webhook_failed(_x, 'deactivate', SQLSTATE, SQLERRM);
   removable := false;
   deactivated := false;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.prepare_removal(flohsync.connector_sync_config, flohsync.resource_record, text) IS
-  'Deactivates the user of a record that is to be removed if the rules say so; whether the record may go, and whether somebody was deactivated';
+  'Deactivates the user of a record that is to be removed if so configured; returns whether the record may be removed, and whether a user was deactivated';
 
 CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
 LANGUAGE plpgsql
@@ -363,7 +363,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, interval) IS
-  'Removes a record that an event says is deleted and leaves a tombstone: removed, staled (it is kept for the next post-sync), none (there was none) or ignored (it is newer)';
+  'Removes a record that an event reports as deleted, leaving a tombstone: removed, staled (left to the next post-sync), none (there was none) or ignored (the record is newer)';
 
 -- What is kept no longer than it can be of use.
 
@@ -395,4 +395,4 @@ BEGIN ATOMIC
                    ORDER BY x.created_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
 END;
 COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS
-  'Forgets ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and errors of webhooks after three times the retention of runs (null: never)';
+  'Removes ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and errors of webhooks after three times the retention of runs (null: never)';

@@ -37,7 +37,7 @@ SELECT r.id AS run_id, d.name AS connector, r.connector_id, r.resource_type, r.s
   LEFT JOIN (SELECT pg_catalog.substring(p.doing, '^flohsync run ([0-9]+)')::bigint AS run_id, coalesce(nullif(pg_catalog.split_part(p.doing, ': ', 2), ''), 'fetching') AS stage
                FROM flohsync.processes() p WHERE p.database = pg_catalog.current_database() AND p.doing ~ '^flohsync run [0-9]+') w ON w.run_id = r.id
  WHERE r.status IN ('queued', 'running');
-COMMENT ON VIEW flohsync.sync_progress IS 'Runs that are queued or going on, with what their pass has done so far';
+COMMENT ON VIEW flohsync.sync_progress IS 'Queued and running runs, with the progress of their passes';
 COMMENT ON COLUMN flohsync.sync_progress.run_id IS 'Run';
 COMMENT ON COLUMN flohsync.sync_progress.connector IS 'Name of the connector';
 COMMENT ON COLUMN flohsync.sync_progress.connector_id IS 'Connector';
@@ -49,7 +49,7 @@ COMMENT ON COLUMN flohsync.sync_progress.requested_at IS 'When it was asked for'
 COMMENT ON COLUMN flohsync.sync_progress.started_at IS 'When a worker took it';
 COMMENT ON COLUMN flohsync.sync_progress.page IS 'Pages applied in the pass';
 COMMENT ON COLUMN flohsync.sync_progress.records IS 'Records received in the pass';
-COMMENT ON COLUMN flohsync.sync_progress.total_estimate IS 'What the upstream says there is in all';
+COMMENT ON COLUMN flohsync.sync_progress.total_estimate IS 'Total number of records reported by the upstream';
 COMMENT ON COLUMN flohsync.sync_progress.percent IS 'records of total_estimate, in percent';
 COMMENT ON COLUMN flohsync.sync_progress.added IS 'New records';
 COMMENT ON COLUMN flohsync.sync_progress.updated IS 'Changed records';
@@ -58,15 +58,15 @@ COMMENT ON COLUMN flohsync.sync_progress.errored IS 'Records set aside';
 COMMENT ON COLUMN flohsync.sync_progress.cursor IS 'Cursor of the page to come';
 COMMENT ON COLUMN flohsync.sync_progress.pass_id IS 'First run of the pass';
 COMMENT ON COLUMN flohsync.sync_progress.pass_started_at IS 'When the pass began';
-COMMENT ON COLUMN flohsync.sync_progress.stage IS 'What the run is at: fetching, settling, matching, creating, deactivating, mapping, purging; waiting: no worker is at it';
+COMMENT ON COLUMN flohsync.sync_progress.stage IS 'Stage of the run: fetching, settling, matching, creating, deactivating, mapping, purging; waiting: no worker is executing it';
 COMMENT ON COLUMN flohsync.sync_progress.records_per_s IS 'Records that the run has received per second since it started';
-COMMENT ON COLUMN flohsync.sync_progress.eta IS 'When all records will have been received, at that rate; null where the upstream names no total';
+COMMENT ON COLUMN flohsync.sync_progress.eta IS 'Estimated time at which all records will have been received; null without a total from the upstream';
 SELECT _flohsync.allow('reader', 'flohsync.sync_progress');
 
 CREATE FUNCTION flohsync.hindrance() RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_hindrance';
 COMMENT ON FUNCTION flohsync.hindrance() IS
-  'Why no worker can take a run in this database, or none of a schedule, until somebody changes that: flohsync.enabled, the role of flohsync.worker_role, row level security, flohsync.databases; null: nothing that is known';
+  'Why no worker can take a run, or a scheduled run, in this database until that is changed: flohsync.enabled, the role of flohsync.worker_role, row level security, flohsync.databases; null: no known reason';
 SELECT _flohsync.allow('reader', 'flohsync.hindrance()');
 
 CREATE VIEW flohsync.jobs AS
@@ -75,21 +75,21 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
        c.cron_schedule AS schedule, c.full_cron_schedule AS full_schedule, c.timezone,
        CASE WHEN d.enabled AND d.home = (SELECT h.id FROM _flohsync.home h) AND c.enabled AND NOT c.parked AND c.schedule_error IS NULL THEN least(c.next_run_at, c.next_full_run_at, c.retry_at) END AS next_run_at,
        nullif(pg_catalog.concat_ws('; ',
-         CASE WHEN d.home <> (SELECT h.id FROM _flohsync.home h) THEN 'the connector came with a dump of another database; adopt() has it synced by this one'
+         CASE WHEN d.home <> (SELECT h.id FROM _flohsync.home h) THEN 'the connector was restored from a dump of another database; call adopt() to sync it in this one'
             WHEN NOT d.enabled THEN 'the connector is disabled'
             WHEN NOT c.enabled THEN 'the configuration is disabled'
             WHEN c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL THEN 'there is no schedule'
             WHEN c.schedule_error IS NOT NULL THEN 'the schedule cannot be used: ' || c.schedule_error
-            WHEN c.parked THEN 'runs crashed their worker; trigger_sync() starts the schedules again'
+            WHEN c.parked THEN 'runs crashed their worker; trigger_sync() resumes the schedules'
             WHEN g.hindrance IS NOT NULL THEN g.hindrance
             WHEN NOT EXISTS (SELECT FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
               THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is a standby' ELSE 'there is no launcher; see shared_preload_libraries' END
-            WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; try %s of 3 is to come', c.retries + 1)
+            WHEN c.retry_at IS NOT NULL THEN pg_catalog.format('the last run failed; retry %s of 3 is pending', c.retries + 1)
        END,
          CASE WHEN r.status = 'queued' AND w.busy >= pg_catalog.current_setting('flohsync.max_workers', true)::bigint
               THEN pg_catalog.format('waiting for a worker (%s of %s busy)', w.busy, pg_catalog.current_setting('flohsync.max_workers', true)) END,
          CASE WHEN h.id IS NOT NULL
-              THEN pg_catalog.format('run %s is held since %s: approve_run() or reject_run() decides', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
+              THEN pg_catalog.format('run %s is held since %s: call approve_run() or reject_run()', h.id, pg_catalog.to_char(h.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')) END,
          CASE WHEN (c.last_complete_at IS NULL OR c.last_sync_at > c.last_complete_at) AND c.incomplete_reason IS NOT NULL
               THEN CASE WHEN coalesce(c.last_complete_at, c.created_at) < pg_catalog.now() - greatest(interval '1 day', 3 * (c.next_run_at - c.last_sync_at))
                         THEN coalesce('no pass has been complete since ' || pg_catalog.to_char(c.last_complete_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'no pass has ever been complete')
@@ -108,7 +108,7 @@ SELECT 'cr-sync-' || c.connector_id || '-' || c.resource_type AS job_id,
   LEFT JOIN LATERAL (SELECT x.id, x.finished_at FROM flohsync.sync_run x
                       WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type AND x.status = 'held'
                       ORDER BY x.id DESC LIMIT 1) h ON true;
-COMMENT ON VIEW flohsync.jobs IS 'What is scheduled, when it is next due, and how it last went';
+COMMENT ON VIEW flohsync.jobs IS 'Schedules, when they are next due, and their last runs';
 COMMENT ON COLUMN flohsync.jobs.job_id IS 'cr-sync-{connectorId}-{resourceType}';
 COMMENT ON COLUMN flohsync.jobs.connector IS 'Name of the connector';
 COMMENT ON COLUMN flohsync.jobs.resource_type IS 'Resource type';
@@ -118,12 +118,12 @@ COMMENT ON COLUMN flohsync.jobs.schedule IS 'First schedule';
 COMMENT ON COLUMN flohsync.jobs.full_schedule IS 'Schedule of full passes beside it';
 COMMENT ON COLUMN flohsync.jobs.timezone IS 'Time zone of both';
 COMMENT ON COLUMN flohsync.jobs.next_run_at IS 'When the next run is due';
-COMMENT ON COLUMN flohsync.jobs.remark IS 'Why nothing is due, or something else than a schedule is';
+COMMENT ON COLUMN flohsync.jobs.remark IS 'Why nothing is scheduled, or what needs attention';
 COMMENT ON COLUMN flohsync.jobs.last_success_at IS 'End of the last run that succeeded';
 COMMENT ON COLUMN flohsync.jobs.last_run_id IS 'Last run';
 COMMENT ON COLUMN flohsync.jobs.last_run_at IS 'When it started';
-COMMENT ON COLUMN flohsync.jobs.last_status IS 'How it stands';
-COMMENT ON COLUMN flohsync.jobs.last_error IS 'What went wrong';
+COMMENT ON COLUMN flohsync.jobs.last_status IS 'Status of the last run';
+COMMENT ON COLUMN flohsync.jobs.last_error IS 'Error of the last run';
 SELECT _flohsync.allow('reader', 'flohsync.jobs');
 
 CREATE VIEW flohsync.workers AS
@@ -133,10 +133,10 @@ COMMENT ON COLUMN flohsync.workers.pid IS 'Process id';
 COMMENT ON COLUMN flohsync.workers.kind IS 'flohsync launcher, flohsync worker or flohsync invalidator';
 COMMENT ON COLUMN flohsync.workers.database IS 'Database that it is connected to; null for the launcher';
 COMMENT ON COLUMN flohsync.workers.started_at IS 'When it started';
-COMMENT ON COLUMN flohsync.workers.doing IS 'What it is working on';
+COMMENT ON COLUMN flohsync.workers.doing IS 'Current activity';
 COMMENT ON COLUMN flohsync.workers.state IS 'State of its backend';
-COMMENT ON COLUMN flohsync.workers.wait_event_type IS 'Kind of what it waits for';
-COMMENT ON COLUMN flohsync.workers.wait_event IS 'What it waits for';
+COMMENT ON COLUMN flohsync.workers.wait_event_type IS 'Type of the wait event';
+COMMENT ON COLUMN flohsync.workers.wait_event IS 'Wait event';
 SELECT _flohsync.allow('reader', 'flohsync.workers');
 
 CREATE FUNCTION flohsync.sync_status(connector text, resource_type text) RETURNS jsonb
@@ -155,5 +155,5 @@ BEGIN ATOMIC
     FROM flohsync.connector_sync_config c
    WHERE c.connector_id = _flohsync.connector_id(sync_status.connector) AND c.resource_type = sync_status.resource_type;
 END;
-COMMENT ON FUNCTION flohsync.sync_status(text, text) IS 'How the last run went and what is going on; null when there is no configuration';
+COMMENT ON FUNCTION flohsync.sync_status(text, text) IS 'Status of the last run and of the current one; null when there is no configuration';
 SELECT _flohsync.allow('reader', 'flohsync.sync_status(text, text)');

@@ -66,14 +66,14 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH family (position, name, type, help) AS (VALUES
     (1, 'flohsync_info', 'gauge', 'Version of the extension'),
-    (2, 'flohsync_launcher_up', 'gauge', 'Whether the process that starts workers is there'),
+    (2, 'flohsync_launcher_up', 'gauge', 'Whether the launcher is running'),
     (3, 'flohsync_workers', 'gauge', 'Workers in the cluster'),
-    (4, 'flohsync_workers_limit', 'gauge', 'Most workers at a time (flohsync.max_workers)'),
-    (5, 'flohsync_enabled', 'gauge', 'Whether workers run anything (flohsync.enabled)'),
-    (6, 'flohsync_scheduled', 'gauge', 'Whether schedules of the configuration run'),
-    (7, 'flohsync_parked', 'gauge', 'Whether schedules stand still because runs crashed their worker'),
-    (27, 'flohsync_schedule_unusable', 'gauge', 'Whether the schedules cannot be used, as a time zone that is gone'),
-    (8, 'flohsync_retries', 'gauge', 'How often a scheduled run that failed has been tried again'),
+    (4, 'flohsync_workers_limit', 'gauge', 'Maximum number of workers (flohsync.max_workers)'),
+    (5, 'flohsync_enabled', 'gauge', 'Whether workers are enabled (flohsync.enabled)'),
+    (6, 'flohsync_scheduled', 'gauge', 'Whether schedules of the configuration are enabled'),
+    (7, 'flohsync_parked', 'gauge', 'Whether schedules are suspended because runs crashed their worker'),
+    (27, 'flohsync_schedule_unusable', 'gauge', 'Whether the schedules cannot be used, for example because of an unknown time zone'),
+    (8, 'flohsync_retries', 'gauge', 'Number of retries of the failed scheduled run'),
     (9, 'flohsync_next_run_timestamp_seconds', 'gauge', 'When the next run is due'),
     (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),
     (11, 'flohsync_last_success_timestamp_seconds', 'gauge', 'End of the last run that succeeded'),
@@ -82,7 +82,7 @@ BEGIN ATOMIC
     (26, 'flohsync_last_pass_incomplete', 'gauge', 'Whether the pass of the last run was not complete'),
     (13, 'flohsync_last_run_failed', 'gauge', 'Whether the last run failed or is held'),
     (14, 'flohsync_last_run_duration_seconds', 'gauge', 'Duration of the last run'),
-    (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, going on, or held for a decision'),
+    (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, running, or held for a decision'),
     (16, 'flohsync_runs_total', 'counter', 'Runs that ended, by status'),
     (17, 'flohsync_records_total', 'counter', 'Records, by what a run did with them'),
     (18, 'flohsync_upstream_records_total', 'counter', 'Records received from the upstream'),
@@ -94,14 +94,14 @@ BEGIN ATOMIC
     (24, 'flohsync_workflow_jobs', 'gauge', 'Workflow jobs, by status'),
     (40, 'flohsync_cache_reads_total', 'counter', 'Reads of the cache since the server started, by outcome; bypassed: Redis was not asked'),
     (41, 'flohsync_cache_stores_total', 'counter', 'Values stored in the cache, and those not stored because the record was invalidated meanwhile'),
-    (42, 'flohsync_cache_waits_total', 'counter', 'Reads that waited for what another one was fetching'),
-    (43, 'flohsync_cache_poisoned_total', 'counter', 'Values in Redis that were not ours, and were removed'),
-    (44, 'flohsync_cache_errors_total', 'counter', 'Failures and errors of Redis'),
-    (45, 'flohsync_cache_invalidations_total', 'counter', 'Records that Redis was told to forget'),
-    (46, 'flohsync_cache_clears_total', 'counter', 'How often all of a type, a connector or the database was forgotten'),
-    (47, 'flohsync_cache_outbox', 'gauge', 'Invalidations that Redis has not been told yet'),
-    (48, 'flohsync_cache_breaker_open', 'gauge', 'Whether Redis is left alone because it did not answer'),
-    (49, 'flohsync_cache_breaker_opened_total', 'counter', 'How often it came to that'))
+    (42, 'flohsync_cache_waits_total', 'counter', 'Reads that waited for a concurrent fetch of the same value'),
+    (43, 'flohsync_cache_poisoned_total', 'counter', 'Invalid values found in Redis and removed'),
+    (44, 'flohsync_cache_errors_total', 'counter', 'Failed commands and error replies of Redis'),
+    (45, 'flohsync_cache_invalidations_total', 'counter', 'Records invalidated in Redis'),
+    (46, 'flohsync_cache_clears_total', 'counter', 'Invalidations of all records of a type, a connector or the database'),
+    (47, 'flohsync_cache_outbox', 'gauge', 'Invalidations not yet delivered to Redis'),
+    (48, 'flohsync_cache_breaker_open', 'gauge', 'Whether the circuit breaker for Redis is open'),
+    (49, 'flohsync_cache_breaker_opened_total', 'counter', 'Number of times that the circuit breaker opened'))
   SELECT pg_catalog.string_agg(
            pg_catalog.format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', f.name, f.help, f.type, s.lines), '' ORDER BY f.position)
     FROM family f
@@ -111,5 +111,5 @@ BEGIN ATOMIC
            GROUP BY m.family) s ON s.family = f.name;
 END;
 COMMENT ON FUNCTION flohsync.metrics() IS
-  'Figures of this database in the text format of Prometheus; counters are of all runs ever, whatever the history keeps';
+  'Figures of this database in the text format of Prometheus; counters cover all runs, independent of the retention of the history';
 SELECT _flohsync.allow('reader', 'flohsync.metrics()');

@@ -15,7 +15,7 @@ BEGIN
   RETURN _role::text;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_access_role(regrole) IS 'A role to be granted something, quoted; 22023 for none and for the roles of flohsync';
+COMMENT ON FUNCTION _flohsync.check_access_role(regrole) IS 'Name of a role that access can be granted to, quoted; 22023 for a missing role and for the roles of flohsync';
 
 CREATE FUNCTION _flohsync.grant_level(_role regrole, _levels text[]) RETURNS void
 LANGUAGE plpgsql
@@ -31,7 +31,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.grant_level(regrole, text[]) IS 'Grants a role what is declared for some levels';
+COMMENT ON FUNCTION _flohsync.grant_level(regrole, text[]) IS 'Grants a role the access that is declared for some levels';
 
 CREATE FUNCTION flohsync.grant_reader(role regrole) RETURNS void
 LANGUAGE sql
@@ -61,7 +61,7 @@ BEGIN ATOMIC
           UNION SELECT _flohsync.role_oid(h.owner) FROM _flohsync.webhook_handler h) o
    WHERE pg_catalog.has_function_privilege(o.id, 'flohsync.configure_sync(text, text, jsonb)', 'EXECUTE');
 END;
-COMMENT ON FUNCTION _flohsync.managing_owners() IS 'Roles with whose rights something runs and that are managers, by themselves or by a role that they are a member of';
+COMMENT ON FUNCTION _flohsync.managing_owners() IS 'Roles with whose rights something runs and that are managers, directly or by membership';
 
 CREATE FUNCTION flohsync.revoke_access(role regrole) RETURNS void
 LANGUAGE plpgsql
@@ -104,9 +104,9 @@ BEGIN
            || CASE WHEN cardinality(revoked) > 1 THEN ' or of its members' ELSE '' END;
   IF stopped IS NOT NULL THEN
     RAISE WARNING USING
-      MESSAGE = _flohsync.clean(format('%s configurations that ran with the rights of %s run no more', cardinality(stopped), whose)),
+      MESSAGE = _flohsync.clean(format('%s configurations that ran with the rights of %s no longer run', cardinality(stopped), whose)),
       DETAIL = format('They are: %s%s.', _flohsync.clean(array_to_string(stopped[:20], '; ')), CASE WHEN cardinality(stopped) > 20 THEN '; …' ELSE '' END),
-      HINT = 'Look at what they run, then give them to another role with flohsync.set_sync_owner().';
+      HINT = 'Review what they run, then assign them to another role with flohsync.set_sync_owner().';
   END IF;
   IF handler IS NOT NULL THEN
     RAISE WARNING USING
@@ -117,7 +117,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.revoke_access(regrole) IS
-  'Takes back what grant_reader() and grant_manager() gave a role, and stops what runs with its rights, or with those of its members who managed by it: configurations of connectors of kind sql, the entitlement handler; a warning names these; 22023 for a role of flohsync itself';
+  'Revokes the access granted by grant_reader() and grant_manager(), and stops what runs with the rights of the role, or of its members that were managers by it: configurations of connectors of kind sql, the entitlement handler; a warning names these; 22023 for a role of flohsync itself';
 
 -- Roles of the workers.
 
@@ -157,4 +157,4 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.grant_worker(regrole) IS 'Grants a role what the workers need; call it for the role of flohsync.worker_role after changing that';
+COMMENT ON FUNCTION _flohsync.grant_worker(regrole) IS 'Grants a role the privileges that workers need; call it after changing flohsync.worker_role';

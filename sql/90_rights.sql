@@ -1,5 +1,5 @@
 -- Who may do what: everything belongs to flohsync_owner; nothing is for PUBLIC,
--- nor for whom default privileges of the installing role name; the workers' role
+-- nor for the roles in default privileges of the installing role; the workers' role
 -- gets what workers need; applications' roles get what is declared.
 --
 -- Steps to a new version end with this as well (upgrade/end.sql).  There it is for

@@ -1,6 +1,6 @@
 /*
  * bytes.h
- *	  Bytes that belong to somebody else.
+ *	  Byte strings in memory owned elsewhere.
  */
 #ifndef FLOHSYNC_BYTES_H
 #define FLOHSYNC_BYTES_H

@@ -1,17 +1,16 @@
 /*
  * clean.c
- *	  Text from outside (an upstream's answer, a reply of Redis, a webhook, a
- *	  certificate, an id or a name of a record), made fit for a message, the
- *	  server log, or a column that tells what went wrong.
+ *	  Sanitizes external text (an upstream's answer, a reply of Redis, a
+ *	  webhook, a certificate, an id or a name of a record) for messages, the
+ *	  server log, and columns that report errors.
  *
- * All such text goes through here (test/layers checks it).  What comes out is
- * valid UTF-8 on one line: it can neither end a line of the log and begin
- * another, nor speak to a terminal, nor turn the order of what follows.
- * Instead of
- *	- tabs, ends of lines and of paragraphs, in whatever code, stands a blank;
- *	- other control characters (C0, DEL, C1), marks that change the direction
- *	  of writing, and each byte that is not UTF-8, stands "?".
- * A cut is made at a character.
+ * All external text goes through here (test/layers checks it).  The result is
+ * valid UTF-8 on one line: it cannot forge lines of the log, send control
+ * sequences to a terminal, or reorder the text after it.
+ * - Tabs and line and paragraph separators become a space.
+ * - Other control characters (C0, DEL, C1), bidirectional formatting
+ *   characters, and each byte that is not valid UTF-8 become "?".
+ * Text is truncated at a character boundary.
  */
 #ifdef FLOHSYNC_STANDALONE
 #include "shim.h"
@@ -48,7 +47,7 @@ clean_char(const unsigned char *p, size_t left, int *len)
 	return c < least[*len] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000) ? -1 : c;
 }
 
-/* What stands for a character: itself (0), or another. */
+/* Replacement of a character: itself (0), or another. */
 static char
 clean_instead(int c)
 {

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* Longer than any message of ours is of use. */
+/* No longer message is useful. */
 #define CLEAN_MAX	4096
 
 /* clean_into writes at most size - 1 bytes and a NUL, and returns their number; out may be the text itself. */

@@ -93,7 +93,7 @@
 #define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), (n), 0)
 #endif
 
-/* The executor is run to the end, or not, without being told since 18. */
+/* Since 18 the executor has no parameter for running to the end. */
 #if PG_VERSION_NUM >= 180000
 #define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count
 #define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count

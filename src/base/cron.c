@@ -301,7 +301,7 @@ cron_parse_field(CronSchedule *schedule, CronFieldNumber number, char *field,
 	return true;
 }
 
-/* False when no month named has any day named. */
+/* False when none of the months has any of the days. */
 static bool
 cron_has_a_day(const CronSchedule *schedule)
 {

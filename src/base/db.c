@@ -47,7 +47,7 @@ db_guard_extension(void)
 		if (get_extension_oid(FLOHSYNC_EXTENSION, true) == extension)
 			return;
 	}
-	/* Nothing to do here, and nothing to complain about. */
+	/* Nothing to do here, and no error. */
 	AbortCurrentTransaction();
 	proc_exit(0);
 }
@@ -116,13 +116,13 @@ db_abort(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Is an error one that passes by itself? */
+/* Is an error transient? */
 static bool
 db_error_passes(int sqlerrcode, int attempt)
 {
 	switch (sqlerrcode)
 	{
-		case ERRCODE_UNIQUE_VIOLATION:	/* somebody inserted the same row meanwhile */
+		case ERRCODE_UNIQUE_VIOLATION:	/* another session inserted the same row meanwhile */
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 			return attempt < DB_ATTEMPTS;
@@ -132,7 +132,7 @@ db_error_passes(int sqlerrcode, int attempt)
 	return false;
 }
 
-/* One attempt; false when it is worth another. */
+/* One attempt; false when it should be retried. */
 static bool
 db_attempt(DbWork work, void *arg, int attempt)
 {
@@ -216,7 +216,7 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 {
 	int			rc;
 
-	/* Planned now, and anew after ANALYZE. */
+	/* Planned now, and again after ANALYZE. */
 	if (query->plan_as == PLAN_BY_INDEX && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
 		db_plan_by_index(query);
 	else if (query->plan == NULL)
@@ -227,7 +227,7 @@ db_execute(DbQuery *query, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
-/* A row that is not there, for whatever reason, must be an error and no access to memory. */
+/* A missing row, for whatever reason, must be an error and no invalid memory access. */
 static HeapTuple
 db_row(uint64 row)
 {

@@ -11,7 +11,7 @@
 typedef enum DbPlanKind
 {
 	PLAN_AUTO,					/* as PostgreSQL decides */
-	PLAN_CUSTOM,				/* anew for each call: a plan made while a table was small would be kept for ever */
+	PLAN_CUSTOM,				/* for each call: a plan made while a table was small would be cached forever */
 	PLAN_GENERIC,				/* once, so that large arrays among the values are not copied into a plan */
 	PLAN_BY_INDEX				/* once, for a few rows by their key, whatever the planner thinks of the table's size */
 } DbPlanKind;

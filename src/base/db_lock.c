@@ -1,16 +1,16 @@
 /*
  * db_lock.c
- *	  The only place that takes locks of our own: advisory locks of the lock
- *	  manager, in classes that no SQL function of PostgreSQL can name.  Which
- *	  there are is in db_lock.h.
+ *	  The only place that takes the extension's own locks: advisory locks of
+ *	  the lock manager, in classes that no SQL function of PostgreSQL can
+ *	  name.  db_lock.h lists them.
  *
- * With a public key, as pg_advisory_lock() takes it, any role that can connect
- * could keep everybody waiting for ever.
+ * With keys of pg_advisory_lock() any role that can connect could block all
+ * other sessions indefinitely.
  *
- * A lock of a transaction goes with it.  A lock of a session goes with the
- * process, or when code of somebody else that runs in it calls
- * pg_advisory_unlock_all(), which knows no classes: so a worker looks again in
- * each of its transactions (db_keep_run).
+ * A transaction-level lock is released at the end of the transaction.  A
+ * session-level lock is released when the process exits, or when foreign code
+ * that runs in it calls pg_advisory_unlock_all(), which releases all classes: so
+ * a worker checks its lock in each of its transactions (db_keep_run).
  */
 #include "postgres.h"
 
@@ -66,7 +66,7 @@ db_lock_wait(DbLock lock, uint64 key, bool shared)
 	(void) LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, false);
 }
 
-/* db_lock_try does not wait: false when it cannot be had. */
+/* db_lock_try does not wait: false when the lock is not available. */
 bool
 db_lock_try(DbLock lock, uint64 key, bool shared)
 {

@@ -8,42 +8,42 @@
 
 /*
  * A class is the objsubid that pg_locks shows, as a smallint.  SQL functions of
- * PostgreSQL take 1 and 2 and no other (lockfuncs.c), so nobody but us can hold
+ * PostgreSQL take 1 and 2 and no other (lockfuncs.c), so only the extension can hold
  * one of these, and keys of different classes never meet.
  *
  * A transaction takes them from the top down, before the rows that it needs.
  */
 typedef enum DbLock
 {
-	/* Queueing what is due: one worker at a time, so that runs are queued in that order.  Only tried. */
+	/* Queueing due runs: one worker at a time, so that runs are queued in that order.  Never waited for. */
 	DB_LOCK_SCHEDULE = 0x710B,
 
 	/*
-	 * The runs of a configuration: exclusive for whoever does one or decides
-	 * about a held one.  A session's lock in a worker; it dies with its holder,
-	 * which makes it, and no column, the proof that a run is alive.  Only tried.
+	 * The runs of a configuration: exclusive to execute one or to decide
+	 * about a held one.  Session-level in a worker; it is released with the process,
+	 * so it, and no column, proves that a run is alive.  Never waited for.
 	 */
 	DB_LOCK_RUN = 0x710C,
 
 	/* The cache; its keys are below. */
 	DB_LOCK_CACHE = 0x710D,
 
-	/* A connector: shared for whoever writes anything of it, exclusive for who drops it. */
+	/* A connector: shared to write anything that belongs to it, exclusive to drop it. */
 	DB_LOCK_CONNECTOR = 0x710E,
 
-	/* Queueing a run of a configuration by hand: exclusive until the row is there for all. */
+	/* Queueing a run of a configuration by hand: exclusive until the row is committed. */
 	DB_LOCK_QUEUE = 0x710F,
 
 	/*
-	 * The matches of a configuration: exclusive for who changes many of them
-	 * (post-sync, match_users, bulk_resolve_matches), shared for who changes one.
+	 * The matches of a configuration: exclusive to change many of them
+	 * (post-sync, match_users, bulk_resolve_matches), shared to change one.
 	 */
 	DB_LOCK_MATCHING = 0x7110,
 
-	/* Changes of users: shared for who has not said yet which ones he has dealt with; who takes any away only tries it. */
+	/* Changes of users: shared while they are being processed; exclusive, and never waited for, to remove any. */
 	DB_LOCK_USER_CHANGES = 0x7111,
 
-	/* E-mail addresses of users that are created: exclusive, in a few buckets, which are taken in the order of their numbers. */
+	/* E-mail addresses of users to be created: exclusive, in a few buckets, locked in the order of their numbers. */
 	DB_LOCK_ADDRESS = 0x7112,
 } DbLock;
 
@@ -56,7 +56,7 @@ typedef enum DbLock
 	X(ADDRESS, "address")
 
 /* Keys of DB_LOCK_CACHE. */
-#define CACHE_LOCK_STATE	0	/* which Redis it is in: shared for who goes by it; who changes it only tries (outbox.c) */
+#define CACHE_LOCK_STATE	0	/* which Redis is used: shared to rely on it; exclusive, never waited for, to change it (outbox.c) */
 #define CACHE_LOCK_AT_WORK	1	/* held by the session that delivers invalidations (worker_cache.c) */
 #define CACHE_LOCK_NEXT		2	/* and by the one that waits for its place */
 

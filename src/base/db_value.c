@@ -39,7 +39,7 @@ db_text_array(const Slice *slices, int n)
 	array = palloc_extended(offset + size, MCXT_ALLOC_HUGE);
 	memset(array, 0, offset);
 	if (!AllocSizeIsValid(offset + size))
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the records of a page are too large together")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("total size of the records of a page is too large")));
 	SET_VARSIZE(array, offset + size);
 	array->ndim = 1;
 	array->dataoffset = nulls ? offset : 0;

@@ -76,25 +76,25 @@ typedef enum ErrorRetry
 	X(EXTERNAL_ID_MISSING, "external_id_missing", "externalId is missing") \
 	X(EXTERNAL_ID_EMPTY, "external_id_empty", "externalId is empty") \
 	X(EXTERNAL_ID_TOO_LONG, "external_id_too_long", "externalId is longer than 255 characters") \
-	X(EXTERNAL_ID_TYPE, "external_id_type", "externalId is neither a text nor an integer") \
-	X(DISPLAY_NAME_TYPE, "display_name_type", "displayName is not a text") \
-	X(EMAIL_TYPE, "email_type", "email is not a text") \
+	X(EXTERNAL_ID_TYPE, "external_id_type", "externalId is neither a string nor an integer") \
+	X(DISPLAY_NAME_TYPE, "display_name_type", "displayName is not a string") \
+	X(EMAIL_TYPE, "email_type", "email is not a string") \
 	X(EMAIL_TOO_LONG, "email_too_long", "email is longer than 255 characters") \
 	X(ATTRIBUTES_TYPE, "attributes_type", "attributes is not an object") \
 	X(RECORD_TYPE, "record_type", "the record is not an object") \
-	X(NUL_CHARACTER, "nul_character", "a string holds the character U+0000") \
-	X(INVALID_UNICODE, "invalid_unicode", "a string holds half of a surrogate pair") \
+	X(NUL_CHARACTER, "nul_character", "a string contains the character U+0000") \
+	X(INVALID_UNICODE, "invalid_unicode", "a string contains an unpaired surrogate") \
 	X(INVALID_UTF8, "invalid_utf8", "the record is not valid UTF-8") \
 	X(NESTING_TOO_DEEP, "nesting_too_deep", "values are nested more than 64 levels deep") \
 	X(NUMBER_OUT_OF_RANGE, "number_out_of_range", \
 	  "a number has more than 4000 characters or an exponent over 400") \
 	X(RECORD_TOO_LARGE, "record_too_large", \
-	  "the record is larger than 8 MB, or is with its numbers written out") \
+	  "the record is larger than 8 MB, perhaps only with its numbers written out") \
 	X(TOO_MANY_VALUES, "too_many_values", \
 	  "the record has so many values that storing it would take more than half of" \
 	  " flohsync.page_memory") \
 	X(PARTIAL_UNKNOWN, "partial_unknown", \
-	  "what has changed of a record came, and the record is not stored here") \
+	  "only the changes of a record were received, and the record is not stored") \
 	X(CREATE_USER, "create_user", "no user could be created of the record") \
 	X(MAPPING, "mapping", "a value of the record cannot be a value of the profile field") \
 	X(POST_SYNC, "post_sync", "a stage of post-sync processing failed")

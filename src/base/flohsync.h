@@ -9,7 +9,7 @@
 
 #define FLOHSYNC_EXTENSION	"flohsync"
 #define FLOHSYNC_SCHEMA		"flohsync"
-#define FLOHSYNC_INTERNAL_SCHEMA	"_flohsync"	/* nobody but the extension looks into it */
+#define FLOHSYNC_INTERNAL_SCHEMA	"_flohsync"	/* internal objects */
 
 /* Roles of the extension's own, beside that of flohsync.worker_role; none can log in. */
 #define FLOHSYNC_OWNER_ROLE			"flohsync_owner"	/* owns tables and functions */
@@ -37,8 +37,8 @@
 #define FLOHSYNC_MAX_TOKEN_ANSWER	65536	/* what a token endpoint answers */
 #define FLOHSYNC_MAX_HEADER_BYTES	65536	/* all headers of an answer together */
 #define FLOHSYNC_MAX_HEADERS		500
-#define FLOHSYNC_MAX_ERROR_BYTES	1024	/* of the reason that an upstream gives, so much is told */
-#define FLOHSYNC_MAX_ERROR_BODY		65536	/* of an answer that is an error, so much is looked at */
+#define FLOHSYNC_MAX_ERROR_BYTES	1024	/* reported part of an upstream's reason */
+#define FLOHSYNC_MAX_ERROR_BODY		65536	/* examined part of an error answer */
 
 /* Records in one call of upsert_resources(). */
 #define FLOHSYNC_MAX_UPSERT_RECORDS	1000000

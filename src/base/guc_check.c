@@ -1,14 +1,13 @@
 /*
  * guc_check.c
- *	  Which values settings take.
+ *	  Check hooks of the settings.
  *
- * A value that cannot be meant is refused when it is set, with what is wrong
- * with it as DETAIL.  What PostgreSQL would say of it by itself quotes it:
- * where a secret may have been written, in its place or by mistake, the message
- * is ours and does not.
+ * Invalid values are rejected when they are set, with the reason as DETAIL.
+ * PostgreSQL's own message quotes the value: where it may be a secret, intended
+ * or by mistake, the message is raised here and does not quote it.
  *
- * Hooks run in every process, at each reload, with and without a transaction:
- * they look at the text alone, at no catalog and no file.
+ * Check hooks run in every process, at each reload, inside and outside of
+ * transactions: they examine the text only, and access no catalog and no file.
  */
 #include "postgres.h"
 
@@ -38,7 +37,7 @@ guc_check_end(void)
 	defining = false;
 }
 
-/* A value that is not to be quoted is wrong. */
+/* Rejects an invalid value that must not be quoted. */
 static bool
 check_secret(const char *setting, const char *problem)
 {
@@ -60,7 +59,7 @@ check_path(const char *path)
 	return NULL;
 }
 
-/* Who writes what is in the file where its path should be shall not find it in the log. */
+/* The value may be the contents of the file instead of its path: then it must not be logged. */
 static bool
 check_secret_file(const char *setting, const char *path)
 {
@@ -128,14 +127,14 @@ guc_check_databases(char **newval, void **extra, GucSource source)
 	bool		good = SplitGUCList(copy, ',', &names);
 
 	if (!good)
-		GUC_check_errdetail("It is not a list of names: commas separate them, and none is empty.");
+		GUC_check_errdetail("It must be a comma-separated list of names.");
 	foreach(cell, names)
 	{
 		size_t		len = strlen(lfirst(cell));
 
 		if (!good || (len > 0 && len < NAMEDATALEN))
 			continue;
-		GUC_check_errdetail(len == 0 ? "A name in it is empty." : "A name in it is longer than that of a database can be.");
+		GUC_check_errdetail(len == 0 ? "A name in the list is empty." : "A name in the list is too long to be the name of a database.");
 		good = false;
 	}
 	list_free(names);
@@ -149,7 +148,7 @@ guc_check_worker_role(char **newval, void **extra, GucSource source)
 	if (**newval == '\0')
 		GUC_check_errdetail("It must be the name of a role.");
 	else if (strlen(*newval) >= NAMEDATALEN)
-		GUC_check_errdetail("It is longer than the name of a role can be.");
+		GUC_check_errdetail("It is too long to be the name of a role.");
 	else
 		return true;
 	return false;
@@ -198,8 +197,8 @@ check_tell_of_password(const char *url)
 		return;
 	ereport(loading ? LOG_SERVER_ONLY : WARNING,
 			(errmsg("flohsync.redis_url holds a password"),
-			 errdetail("Everybody can see it by SHOW in a session that has not loaded the library of flohsync."),
-			 errhint("Put the password into a file, and name that in flohsync.redis_password_file.")));
+			 errdetail("Any user can see it with SHOW in a session that has not loaded the library of flohsync."),
+			 errhint("Put the password into a file, and set flohsync.redis_password_file to its path.")));
 }
 
 /* The rest is checked where it is used (guc_redis.c). */

@@ -1,12 +1,12 @@
 /*
  * guc_file.c
- *	  Files that hold a secret, which settings name.
+ *	  Files with secrets, which settings name.
  *
- * Such a file must be a regular file and no link, of the server's own user and
- * for nobody else to read, or of root and for nobody but its group (as
- * PostgreSQL has it for TLS keys).  It is read when it is needed, so that one
- * that was changed is the one that counts.  Nothing is raised, and nothing of
- * what it holds is told.
+ * Such a file must be a regular file and not a link, owned by the server's user
+ * and inaccessible to others, or owned by root and accessible to its group only
+ * (as PostgreSQL requires for TLS keys).  It is read whenever it is needed, so
+ * that changes take effect immediately.  No error is raised, and its contents
+ * are never reported.
  */
 #include "postgres.h"
 
@@ -25,9 +25,9 @@ file_problem(const struct stat *st)
 	if (!S_ISREG(st->st_mode))
 		return "it is not a regular file";
 	if (st->st_uid != geteuid() && !is_root)
-		return "it belongs neither to the user of the server nor to root";
+		return "it is owned neither by the server's user nor by root";
 	if (st->st_mode & (is_root && geteuid() != 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO))
-		return "others than its owner may use it; its mode must be 0600";
+		return "users other than its owner have access to it; its mode must be 0600";
 	return NULL;
 }
 
@@ -40,7 +40,7 @@ guc_file_read(const char *path, char *buffer, size_t size, const char **problem)
 	int			fd;
 
 	*problem = NULL;
-	/* Not blocking: it may be a pipe that nobody writes to. */
+	/* Not blocking: it may be a pipe without a writer. */
 	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		*problem = errno == ELOOP ? "it is a symbolic link" : strerror(errno);

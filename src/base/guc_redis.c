@@ -83,7 +83,7 @@ url_login(const char **rest, RedisAddress *address)
 		return NULL;
 	colon = memchr(*rest, ':', at - *rest);
 	if (at == *rest)
-		return "There is no user before the sign \"@\".";
+		return "There is no user name before \"@\".";
 	if (!url_decode(*rest, (colon ? colon : at) - *rest, address->user, sizeof(address->user)) ||
 		(colon && !url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password))))
 		return "User or password is too long, or not percent-encoded.";
@@ -130,7 +130,7 @@ guc_parse_redis_url(const char *url, RedisAddress *address)
 		{
 			if (strncmp(rest + len, "?db=", 4) != 0 ||
 				(address->database = url_number(rest + len + 4, strlen(rest + len + 4), REDIS_MAX_DATABASE)) < 0)
-				return "All that can follow the path is ?db=NUMBER.";
+				return "Only ?db=NUMBER can follow the path.";
 		}
 		return NULL;
 	}
@@ -139,7 +139,7 @@ guc_parse_redis_url(const char *url, RedisAddress *address)
 	{
 		end = strchr(rest, ']');
 		if (end == NULL)
-			return "The address in brackets does not end.";
+			return "The address in brackets has no closing bracket.";
 		len = end - rest - 1;
 		rest++;
 		end++;
@@ -167,6 +167,6 @@ guc_parse_redis_url(const char *url, RedisAddress *address)
 			return "The database is not a number.";
 	}
 	else if (*end != '\0' && *end != '/')
-		return "There is something behind the host that is no port and no database.";
+		return "The host is followed by something other than a port or a database.";
 	return NULL;
 }

@@ -1,14 +1,14 @@
 /*
  * memory_page.c
- *	  The one accounting of what a page of an upstream takes: an answer that is
- *	  small on the wire and huge when it is read ends in an error of its own.
+ *	  Limits the memory that one page of an upstream takes: an answer that is
+ *	  small on the wire and huge once parsed fails with an error of its own.
  *
- * PostgreSQL counts what each memory context has allocated, so nothing is
- * counted twice, or forgotten after an error: what is looked at is the sum below
- * a root (of a worker, all its memory), less what there was before, and with the
- * buffers of answers, which libcurl's callbacks malloc.  It is looked at before
- * something grows in leaps (a tree, an arena, a buffer, an array that is handed
- * to SQL), never per value.
+ * The sizes of PostgreSQL's memory contexts are used, so nothing is counted
+ * twice, or leaked after an error: measured is the sum below a root (in a worker,
+ * all its memory), minus the initial size, plus the buffers of answers, which
+ * libcurl's callbacks malloc.  It is measured before something grows in large
+ * steps (a tree, an arena, a buffer, an array that is passed to SQL), never per
+ * value.
  */
 #include "postgres.h"
 
@@ -65,7 +65,7 @@ memory_left(PageMemory *memory)
 	return used < memory_limit() ? memory_limit() - used : 0;
 }
 
-/* memory_hint is what helps against the error. */
+/* memory_hint is the HINT of the error. */
 const char *
 memory_hint(void)
 {
@@ -106,9 +106,9 @@ memory_room(PageMemory *memory, Size least, Size most)
 	left = memory_left(memory);
 	if (left < least)
 		memory_exceeded(memory);
-	/* Who takes more than he needs leaves something to others. */
+	/* A caller with more than the minimum leaves something to others. */
 	most = Min(most, Max(least, left / 2));
-	/* What else is allocated meanwhile is found when it is measured again. */
+	/* Other allocations meanwhile are found at the next measurement. */
 	memory->trusted = (left - most) / 4;
 	return most;
 }
@@ -128,7 +128,7 @@ memory_expect(PageMemory *memory, Size more)
 		memory_exceeded(memory);
 }
 
-/* memory_keep is how large a buffer may be that is kept from page to page. */
+/* memory_keep is the maximum size of a buffer that is reused for the next page. */
 Size
 memory_keep(void)
 {

@@ -1,35 +1,34 @@
 /*
  * run_as.c
- *	  Whose rights are in force: the one place that runs the code of others,
- *	  and that says who called.
+ *	  Privileges: the one place that runs foreign code, and that knows the
+ *	  caller of a public function.
  *
- * Code of others is a query or function of a connector of kind sql, a fetcher,
- * an entitlement handler, and what an application puts behind the seam.  It
+ * Foreign code is a query or function of a connector of kind sql, a fetcher, an
+ * entitlement handler, and what an application puts behind the seam.  It
  * runs with the rights of one ordinary role, in a security-restricted
- * operation, with a search path of our own and in a settings level that ends
- * with it.  So it cannot take another role's rights, nor leave anything in the
- * session that would run with other rights later: no deferred trigger, no
- * cursor WITH HOLD, no temporary table, no prepared statement, no setting.
+ * operation, with a fixed search path and in a GUC nest level that ends with it.
+ * So it cannot acquire another role's rights, nor leave anything in the session
+ * that would run with other rights later: no deferred trigger, no cursor WITH
+ * HOLD, no temporary table, no prepared statement, no setting.
  *
- * Rights that are never lent to code of others: those of a superuser, of a
- * predefined role (pg_*) and of our own roles.  Such code runs as its own
- * owner, if that is an ordinary role; else as FLOHSYNC_NOBODY_ROLE, which has
- * no rights at all.
+ * Foreign code never gets the rights of a superuser, of a predefined role (pg_*)
+ * or of the extension's own roles.  Such code runs as its own owner, if that is
+ * an ordinary role; else as FLOHSYNC_NOBODY_ROLE, which has no privileges.
  *
- * What a security-restricted operation lets through all the same is stopped by
- * hooks (run_as_guard.c).
+ * What a security-restricted operation does not prevent is prevented by hooks
+ * (run_as_guard.c).
  *
- * The caller of a public function is the role whose rights were in force when
- * it was called: the one of whom PostgreSQL asks EXECUTE.  That is not the
- * session's role where somebody else's code calls: a SECURITY DEFINER function,
- * a trigger that a foreign key of its owner fires, a function in an index that
- * ANALYZE evaluates.  Inside a SECURITY DEFINER function it cannot be told any
- * more, so the public functions that need it are SECURITY INVOKER: an outer half
- * in C notes who calls, takes the rights that the inner half in _flohsync runs
+ * The caller of a public function is the current role at the time of the call:
+ * the one whose EXECUTE privilege PostgreSQL checks.  That is not the session's
+ * role if foreign code is the caller: a SECURITY DEFINER function, a trigger that
+ * a foreign key of its owner fires, a function in an index that ANALYZE
+ * evaluates.  Inside a SECURITY DEFINER function the caller is not known any
+ * more, so public functions that need it are SECURITY INVOKER: an outer half
+ * in C records the caller, takes the rights that the inner half in _flohsync runs
  * with, and calls that (entry/rights.c).
  *
- * An error gives back what was in force before, with the (sub)transaction; who
- * called is forgotten until the public function that is going on has ended.
+ * After an error the previous rights are restored with the (sub)transaction; the
+ * caller is unknown until the public function in progress has ended.
  */
 #include "postgres.h"
 
@@ -52,7 +51,7 @@
 /* In the security context while code of others runs; PostgreSQL keeps it there, also for what that calls. */
 #define RUN_AS_OTHERS		0x40000000
 
-/* Who called the public function that is going on, and the role in which that may ask. */
+/* Caller of the public function in progress, and the role as which that may ask. */
 static Oid	run_as_called_by = InvalidOid;
 static Oid	run_as_called_as = InvalidOid;
 
@@ -81,18 +80,18 @@ run_as_caller(void)
 	if (!OidIsValid(run_as_called_by) || GetUserId() != run_as_called_as)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("which role asks for this cannot be told here"),
+				 errmsg("cannot determine the calling role here"),
 				 errhint("Call the function of this name in schema %s.", FLOHSYNC_SCHEMA)));
 	return run_as_called_by;
 }
 
-/* run_as_caller_to_note is the same for both kinds, to write down who did something. */
+/* run_as_caller_to_note is the same for both kinds, to record who did something. */
 Oid
 run_as_caller_to_note(void)
 {
 	if (!OidIsValid(run_as_called_by))
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("which role asks for this cannot be told here")));
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("cannot determine the calling role here")));
 	return run_as_called_by;
 }
 
@@ -125,7 +124,7 @@ run_as_role(Oid wanted, Oid code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
 				 errmsg("role \"%s\" does not exist, or is a superuser", FLOHSYNC_NOBODY_ROLE),
-				 errhint("CREATE EXTENSION makes that role; CREATE ROLE %s makes it again.", FLOHSYNC_NOBODY_ROLE)));
+				 errhint("CREATE EXTENSION creates that role; CREATE ROLE %s restores it.", FLOHSYNC_NOBODY_ROLE)));
 	return nobody;
 }
 
@@ -222,7 +221,7 @@ run_as_call(Oid role, Oid function, int nargs, const Datum *args, bool *isnull)
 	Datum		value;
 
 	if (nargs > RUN_AS_MAX_ARGS)
-		elog(ERROR, "a function of others has %d arguments", nargs);
+		elog(ERROR, "foreign function has %d arguments", nargs);
 	run_as_begin(&saved, role);
 	if (!compat_may_execute(function, role))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));

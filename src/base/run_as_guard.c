@@ -1,19 +1,19 @@
 /*
  * run_as_guard.c
- *	  What code of others cannot do, though a security-restricted operation lets
- *	  it: leave something in the session that it runs in, or reach what is there.
+ *	  Restrictions on foreign code beyond a security-restricted operation: it
+ *	  must not leave anything in its session, nor use what is there.
  *
- *	- advisory locks of the session: one that is left, or one of the caller's (or
- *	  of a run) that is released;
- *	- objects in the temporary schema: another's function beside one of the
- *	  session's own of the same name;
- *	- cursors: one that is left open runs its functions with the rights of who
- *	  fetches from it; one of the caller's shows the caller's data;
- *	- SET CONSTRAINTS, which is the transaction's, and would run the caller's
- *	  triggers.
+ * - advisory locks of the session: one that stays, or one of the caller's (or
+ *   of a run) that is released;
+ * - objects in the temporary schema: another's function beside one of the
+ *   session's own of the same name;
+ * - cursors: one that stays open runs its functions with the rights of the
+ *   session that fetches from it; one of the caller's shows the caller's data;
+ * - SET CONSTRAINTS, which affects the transaction, and would run the caller's
+ *   triggers.
  *
- * Nothing is changed for any other code.  Rows that a cursor WITH HOLD has set
- * aside already are read without the executor, and so are not guarded.
+ * No other code is affected.  Rows that a cursor WITH HOLD has materialized
+ * already are read without the executor, and so are not guarded.
  */
 #include "postgres.h"
 
@@ -133,7 +133,7 @@ guard_executor_start(QueryDesc *queryDesc, int eflags)
 		queryDesc->estate->es_top_eflags |= GUARD_OTHERS_FLAG;
 }
 
-/* A cursor is used by who opened it. */
+/* A cursor can be used only on the side that opened it. */
 static void
 guard_executor_run(COMPAT_EXECUTOR_RUN_PARAMETERS)
 {

@@ -1,17 +1,18 @@
 /*
  * table_check.c
- *	  Refuses to work with tables of the extension on which somebody has put
- *	  what changes, without an error, what is read or written there:
- *	  - row level security: rows that it hides would be taken for gone;
+ *	  Rejects tables of the extension with objects that silently change what
+ *	  is read or written there:
+ *	  - row level security: hidden rows would be treated as missing;
  *	  - rules, which can skip or change what is written;
  *	  - a disabled trigger of the extension: its counts and checks would be wrong.
  *
- * What cannot do harm unseen is left alone: views, foreign keys, constraints,
- * indexes.  Triggers of others are looked at when they run (table_trigger.c).
+ * Objects that cannot do silent damage are ignored: views, foreign keys,
+ * constraints, indexes.  Foreign triggers are checked when they run
+ * (table_trigger.c).
  *
  * Invariant: no statement of the extension runs in a session or worker that has
- * not asked here since its catalogs last changed.  An answer is kept until one
- * of these tables is changed.
+ * not called this since its catalogs last changed.  The result is cached until
+ * one of these tables is changed.
  */
 #include "postgres.h"
 
@@ -193,7 +194,7 @@ table_name(Oid table)
 	return psprintf("%s.%s", quote_identifier(get_namespace_name(get_rel_namespace(table))), quote_identifier(get_rel_name(table)));
 }
 
-/* table_fault tells what keeps a role (InvalidOid: the one in force) from working with the tables; false: nothing does. */
+/* table_fault reports what prevents a role (InvalidOid: the current one) from using the tables; false: nothing does. */
 bool
 table_fault(Oid role, TableFault *fault)
 {
@@ -215,8 +216,8 @@ table_fault(Oid role, TableFault *fault)
 			continue;
 		table = table_name(tables[i].oid);
 		fault->message = psprintf("row level security is on for table \"%s\"", table);
-		fault->detail = "Rows that it hides would be taken for gone.";
-		fault->hint = psprintf("ALTER TABLE %s DISABLE ROW LEVEL SECURITY; who may read is what flohsync.grant_reader() decides.", table);
+		fault->detail = "Rows that it hides would be treated as missing.";
+		fault->hint = psprintf("Run ALTER TABLE %s DISABLE ROW LEVEL SECURITY; use flohsync.grant_reader() to control who may read.", table);
 		return true;
 	}
 	if (fault_kind == 0)
@@ -226,13 +227,13 @@ table_fault(Oid role, TableFault *fault)
 	if (fault_kind == 'r')
 	{
 		fault->message = psprintf("table \"%s\" has the rule \"%s\"", table, name);
-		fault->detail = "It could change or skip what is written there.";
-		fault->hint = psprintf("DROP RULE %s ON %s; a trigger that runs after the change may take its place.", quote_identifier(name), table);
+		fault->detail = "It could change or skip rows that flohsync writes.";
+		fault->hint = psprintf("Run DROP RULE %s ON %s; use an AFTER trigger instead.", quote_identifier(name), table);
 	}
 	else
 	{
 		fault->message = psprintf("trigger \"%s\" of table \"%s\" is disabled", name, table);
-		fault->detail = "What flohsync counts and checks would be wrong.";
+		fault->detail = "Counts and checks of flohsync would be wrong.";
 		fault->hint = psprintf("ALTER TABLE %s ENABLE TRIGGER %s.", table, quote_identifier(name));
 	}
 	return true;

@@ -1,15 +1,14 @@
 /*
  * table_trigger.c
- *	  A trigger of others on a table of the extension that runs before the change
- *	  of a row can skip or change the row.  What the extension writes would then
- *	  count as written, so either is an error that names the trigger.
+ *	  A foreign BEFORE ROW trigger on a table of the extension can skip or
+ *	  change a row.  The extension would treat it as written, so either is an
+ *	  error that names the trigger.
  *
  * The executor calls each trigger through an entry of ResultRelInfo; for
- * statements of the extension the entries of such triggers are filled, before it
- * does so itself, with a function that calls the trigger and looks at what it
- * returns.  Statements of anybody else are left alone, and so are the tables
- * behind the seam (floh_user, user_profile), where an application may have
- * triggers as it likes.
+ * statements of the extension the entries of such triggers are preset with a
+ * function that calls the trigger and checks its result.  Statements of others
+ * are not affected, nor are the tables behind the seam (floh_user,
+ * user_profile), where applications may have any triggers.
  */
 #include "postgres.h"
 
@@ -79,8 +78,8 @@ watched_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("trigger \"%s\" skipped a row of table \"%s.%s\"", clean(trigger->tg_trigger->tgname),
 						get_namespace_name(RelationGetNamespace(table)), RelationGetRelationName(table)),
-				 errdetail("The row would count as written."),
-				 errhint("What flohsync writes there may be noted by a trigger that runs after the change.")));
+				 errdetail("flohsync would treat the row as written."),
+				 errhint("Use an AFTER trigger to record what flohsync writes.")));
 	if (returned == NULL || returned == written || TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		return result;
 	column = changed_column(table, written, returned);
@@ -89,8 +88,8 @@ watched_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("trigger \"%s\" changed column \"%s\" of a row of table \"%s.%s\"", clean(trigger->tg_trigger->tgname), clean(column),
 						get_namespace_name(RelationGetNamespace(table)), RelationGetRelationName(table)),
-				 errdetail("The row would count as written as it was."),
-				 errhint("What flohsync writes there may be noted by a trigger that runs after the change.")));
+				 errdetail("flohsync would treat the row as written unchanged."),
+				 errhint("Use an AFTER trigger to record what flohsync writes.")));
 	return result;
 }
 

@@ -38,7 +38,7 @@ wait_answer_interrupts(void)
 {
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
-	/* In a user's backend the main loop does this between commands. */
+	/* In a regular backend the main loop does this between commands. */
 	if (MyBgworkerEntry != NULL && ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
@@ -62,7 +62,7 @@ wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 	Assert(n <= WAIT_MAX_SOCKETS);
 	CHECK_FOR_INTERRUPTS();
 
-	/* There is no way to take an event out of a set, so it is built anew. */
+	/* There is no way to take an event out of a set, so it is rebuilt. */
 	set = compat_create_wait_event_set(n + 2);
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);

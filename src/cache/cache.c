@@ -1,34 +1,34 @@
 /*
  * cache.c
- *	  Single records in Redis: what is under a key, and when it may be believed
- *	  and stored.
+ *	  Single records in Redis: the format of values, and when they are valid
+ *	  and may be stored.
  *
- *	value        'V' '1' epoch (8 bytes) mark (7 random bytes) JSON
- *	lease        'L' token (16 random bytes): somebody is fetching
- *	observation  'G' token: somebody has looked with cache_get, and may put
- *	tombstone    'T' alone: invalidated a moment ago; nothing is stored for a while
+ *	value		 'V' '1' epoch (8 bytes) mark (7 random bytes) JSON
+ *	lease		 'L' token (16 random bytes): a reader is fetching
+ *	observation	 'G' token: read with cache_get, which allows a put
+ *	tombstone	 'T' alone: recently invalidated; nothing is stored for a while
  *
- * The mark tells two values apart that are the same: a value's head is as good an
- * observation as a token.
+ * The mark distinguishes two equal values: the head of a value serves as an
+ * observation just as a token does.
  *
  * A read, in this order: which Redis is this; is the key pending, what is its
  * epoch (outbox.c, with a snapshot of its own); GET.  A value of this epoch is
- * then younger than every invalidation committed before the read began:
+ * then newer than every invalidation committed before the read began:
  * - an invalidation that is not pending any more was deleted from Redis before
  *   its row was deleted, so before GET;
- * - a value that is stored has a lease that was there when its fetch began and
- *   was still there when it was stored (compare and set, in Redis).  Deleting
- *   the key takes the lease away: whoever began to fetch before cannot store.
+ * - a value that is stored has a lease that existed when its fetch began and
+ *   still when it was stored (compare and set, in Redis).  Deleting the key
+ *   removes the lease, so fetches that began before cannot store.
  * So after the commit of a change no read that begins gets a value fetched
- * before it; it costs a hit no message to Redis.  Whatever is lost in Redis
+ * before it; a hit costs no message to Redis.  Whatever is lost in Redis
  * (evicted, flushed, expired) only means that nothing is stored.
  *
- * What is fetched is not stored when it may be older than the lease or not
- * committed: under REPEATABLE READ, and in a transaction that has written.  A
- * SERIALIZABLE transaction, and a standby, do without the cache.
+ * A fetched value is not stored when it may be older than the lease or
+ * uncommitted: under REPEATABLE READ, and in a transaction that has written.
+ * SERIALIZABLE transactions, and standbys, do not use the cache.
  *
- * Nothing here raises because of Redis, but for a cancel.  An error reply is
- * never taken for "not there".
+ * No error is raised because of Redis, except by a cancel.  An error reply is
+ * never treated as "not found".
  */
 #include "postgres.h"
 
@@ -111,7 +111,7 @@ cache_failed(void)
 	shmem_cache_count(CACHE_ERRORS, 1);
 	if (shmem_cache_failed())
 		ereport(LOG,
-				(errmsg("flohsync does without its cache for a while: Redis: %s", redis_problem()),
+				(errmsg("flohsync cache disabled temporarily: Redis: %s", redis_problem()),
 				 errhidestmt(true), errhidecontext(true)));
 }
 
@@ -262,7 +262,7 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		outbox_view_and_memoize(key->name, key->writes, &key->connector, key->type, key->external_id, view);
 	if (view->server != 0 && view->server == redis_server() && !view->pending)
 		return CACHE_READY;
-	/* It is there, and we ask it no more: the breaker hears now how it went. */
+	/* Redis is available, and there are no further requests: report that to the breaker. */
 	shmem_cache_worked();
 	return view->server != 0 && view->server == redis_server() ? CACHE_BYPASS : CACHE_INACTIVE;
 }
@@ -359,7 +359,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 				return CACHE_MISS;
 			if (lease->value[0] == 'G')
 			{
-				/* Who looked before us has seen the same: his token is as good as one of ours. */
+				/* The previous reader has seen the same: its token is equivalent to a new one. */
 				memcpy(lease->value, reply->str, sizeof(lease->value));
 				lease->held = true;
 				return CACHE_MISS;
@@ -376,7 +376,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 		}
 		else if (reply->type == REDIS_IS_NIL)
 		{
-			/* After the first attempt it means that somebody was faster. */
+			/* After the first attempt it means that another reader was faster. */
 			if (lease != NULL && attempt > 0)
 				*other = 'L';
 			if (lease == NULL || attempt > 0 || !cache_make_token(lease))
@@ -388,7 +388,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 		else if (reply->type == REDIS_IS_ERROR && redis_error(reply) != REDIS_ERROR_WRONG_TYPE)
 			return cache_reply_failed(reply) ? CACHE_MISS : CACHE_FAILED;
 
-		/* A value of another epoch is replaced; what is none of ours goes. */
+		/* A value of another epoch is replaced; a foreign one is removed. */
 		if (!(ours && reply->len > VALUE_HEAD && reply->str[0] == 'V' && reply->str[1] == '1' &&
 			  memcmp(reply->str, head, VALUE_HEAD) != 0) && !(ours && reply->str[0] == 'G'))
 		{
@@ -407,7 +407,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 
 /*
  * cache_read reads a key.  After a miss, the lease is held if the caller may
- * store what he fetches; NULL: he does not want to.  A reader who meets
+ * store the fetched value; NULL: it does not want to.  A reader that finds
  * another's lease waits for the value.
  */
 CacheResult
@@ -445,7 +445,7 @@ cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLeas
 		pause = Min(pause, flohsync_cache_lease_wait - waited);
 		wait_ms(pause, WAIT_REDIS);
 		waited += Max(pause, 1);
-		/* Not all who wait come back at the same time. */
+		/* Readers that wait must not all wake up at the same time. */
 		pause = Min(POLL_LAST_MS, pause + pause / 2 + MyProcPid % 5);
 		if (!redis_open(flohsync_redis_connect_timeout, flohsync_redis_timeout))
 		{
@@ -528,7 +528,7 @@ cache_store(const CacheKey *key, const OutboxView *view, const CacheLease *lease
 		return false;
 	if (reply->type != REDIS_IS_INTEGER)
 	{
-		/* It is full: the lease would only keep others waiting. */
+		/* It is full: the lease would only make others wait. */
 		if (cache_reply_failed(reply))
 			cache_give_up(key, lease);
 		return false;

@@ -3,11 +3,13 @@
  *	  Delivers invalidations to Redis.
  *
  *	  settle what needs no Redis --> connect --> is it the Redis we know? --no--> new epoch for all
- *	      --> read a batch | delete its keys | delete its rows --> again, until there is none
+ *	                                   --> read a batch
+ *	                                         delete its keys
+ *	                                         delete its rows --> again, until there is none
  *
- * Reading and deleting rows are transactions of their own, and nothing is open
- * while Redis is spoken to.  Whoever dies in between leaves the rows, and the
- * keys are deleted again: at least once, and once more does no harm.
+ * Reading and deleting rows are separate transactions, and none is open while
+ * talking to Redis.  A process that dies in between leaves the rows, and the keys
+ * are deleted again: delivery is at least once and idempotent.
  */
 #include "postgres.h"
 

@@ -1,9 +1,9 @@
 /*
  * outbox_drain.c
- *	  What the invalidator asks of the tables: see outbox.c for what they mean.
+ *	  Statements of the invalidator; see outbox.c for the tables.
  *
- * It is the only one that deletes from the outbox and that changes epochs, and
- * there is one in a database (it holds a lock).  SPI must be connected.
+ * Only the invalidator deletes from the outbox and changes epochs, and there is
+ * one per database (it holds a lock).  SPI must be connected.
  */
 #include "postgres.h"
 
@@ -36,7 +36,7 @@ outbox_random(void)
 	return number;
 }
 
-/* outbox_waiting: is there anything in the outbox?  If not, readers are told. */
+/* outbox_waiting: is there anything in the outbox?  If not, that is published to readers. */
 bool
 outbox_waiting(void)
 {
@@ -168,7 +168,7 @@ outbox_bound(int64 max)
 
 /*
  * outbox_activate says which Redis the cache is in, and voids whatever values
- * it has.  False when that must wait: somebody is still writing who saw that
+ * it has.  False when that must wait: a transaction is still writing that saw that
  * there was no cache.
  */
 bool
@@ -182,7 +182,7 @@ outbox_activate(uint64 server)
 	Datum		v[3] = {Int64GetDatum((int64) server), Int64GetDatum(outbox_random()), Int32GetDatum((int32) compat_timeline())};
 	bool		locked = outbox_server() != 0;
 
-	/* Nobody queues behind us: who writes must not wait for who reads. */
+	/* No other session must queue behind this one: writers must not wait for readers. */
 	for (int i = 0; i < ACTIVATE_ATTEMPTS && !locked; i++)
 	{
 		locked = db_lock_try(DB_LOCK_CACHE, CACHE_LOCK_STATE, false);

@@ -1,16 +1,16 @@
 /*
  * put.c
- *	  cache_get and cache_put: for who fetches by himself.
+ *	  cache_get and cache_put: for callers that fetch themselves.
  *
  * A miss leaves an observation in Redis, and its token here; of a hit the head
- * of the value is kept.  The next put of the same session stores only if that
- * is still there, and the epoch is the same, so that an invalidation between
- * the two is not undone.  Other than a lease it keeps nobody waiting.
+ * of the value is remembered.  The next put of the same session stores only if
+ * that is unchanged, and the epoch is the same, so that an invalidation between
+ * the two is not undone.  Unlike a lease it does not make other readers wait.
  *
- * A get that could observe nothing denies the put: Redis was not asked, or what
- * is fetched then may be old or never be committed.  So does one that has been
- * forgotten over many others.  A put without a get before is stored: the caller
- * says that the value is good now.
+ * A get without an observation prevents the put: Redis was not asked, or
+ * the fetched value may be outdated or never be committed.  So does one that has
+ * been evicted by many others.  A put without a previous get is stored: the caller
+ * asserts that the value is current.
  */
 #include "postgres.h"
 

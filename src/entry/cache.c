@@ -2,8 +2,8 @@
  * cache.c
  *	  SQL-callable: the cache of single records.
  *
- * These look at tables with scans of their own (outbox.c) and check no rights
- * but EXECUTE, which nobody has who was not given it.  They are SECURITY
+ * These read tables with scans of their own (outbox.c) and check no privileges
+ * but EXECUTE, which has to be granted.  They are SECURITY
  * DEFINER: what they ask of tables they ask as the owner of these.
  */
 #include "postgres.h"
@@ -129,7 +129,7 @@ activate(const CacheKey *key, OutboxView *view)
 	return CACHE_BYPASS;
 }
 
-/* Somebody must look after a row in the outbox; he may have tried just now, and Redis refused. */
+/* A row in the outbox needs an invalidator, which may just have failed because Redis refused. */
 static void
 deliver_soon(void)
 {
@@ -203,13 +203,13 @@ flohsync_cache_put(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the value of cache_put() must not be null"),
-				 errhint("To have the cache forget a record, call flohsync.cache_invalidate().")));
+				 errhint("To remove a record from the cache, call flohsync.cache_invalidate().")));
 	if (enter(&key, &view) != CACHE_READY)
 		PG_RETURN_BOOL(false);
 	PG_RETURN_BOOL(cache_put(&key, &view, PG_GETARG_JSONB_P(3), ttl_ms));
 }
 
-/* Values that were stored together shall not all expire together. */
+/* Values stored together must not all expire together. */
 static int64
 spread_ttl(void)
 {
@@ -222,8 +222,8 @@ spread_ttl(void)
 }
 
 /*
- * What a caller's own function returns is stored for everybody: only for who
- * may call cache_put, too.
+ * What a caller's own function returns is stored for all readers: only if the caller
+ * may execute cache_put, too.
  */
 static bool
 may_put(void)
@@ -304,7 +304,7 @@ flohsync_connectors_changed(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function connectors_changed() is for triggers")));
+				 errmsg("function connectors_changed() can only be called as a trigger")));
 	outbox_touch();
 	return PointerGetDatum(NULL);
 }

@@ -118,7 +118,7 @@ fetch_to_jsonb(PageParser *parser, const Record *record)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
 
-/* The problem is fit to be told, or ours. */
+/* The problem is sanitized, or a text of flohsync. */
 static void
 fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
 {
@@ -146,11 +146,11 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 		return NULL;
 	i = page_find_id(page.records, page.nrecords, id, strlen(id));
 	if (i < 0)
-		fetch_failed(key, ERRCLASS_PROTOCOL, "upstream answered with another record");
+		fetch_failed(key, ERRCLASS_PROTOCOL, "upstream returned a different record");
 	return fetch_to_jsonb(parser, &page.records[i]);
 }
 
-/* False: the upstream cannot be asked for one record. */
+/* False: the upstream does not support requests for one record. */
 static bool
 fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {
@@ -166,7 +166,7 @@ fetch_from_upstream(const CacheKey *key, Jsonb **value)
 	found = source_read_spec(connector, TextDatumGetCString(key->type), &spec, context);
 	SPI_finish();
 	if (!found)
-		fetch_failed(key, ERRCLASS_NONE, "the connector does not exist any more");
+		fetch_failed(key, ERRCLASS_NONE, "the connector no longer exists");
 	spec.page_size = 1;
 	spec.in_transaction = true;
 	PG_TRY();

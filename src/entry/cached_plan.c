@@ -60,7 +60,7 @@ cached_plan_find(Oid function, const char *sql, uint32 hash)
 	if (oldest == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
-				 errmsg("triggers on what flohsync writes call it more than %d deep", CACHED_PLANS)));
+				 errmsg("triggers on tables of flohsync are nested more than %d levels deep", CACHED_PLANS)));
 	if (oldest->query.plan)
 		SPI_freeplan(oldest->query.plan);
 	if (oldest->sql)
@@ -76,7 +76,7 @@ cached_plan_refuse(const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("a statement cannot be kept: %s", what)));
+			 errmsg("cannot cache the plan of a statement: %s", what)));
 }
 
 /* Raises unless a text is one statement that reads or writes rows. */
@@ -108,12 +108,12 @@ cached_plan_check_result(FunctionCallInfo fcinfo, uint64 rows)
 	if (got == NULL)
 		cached_plan_refuse("it returns no rows");
 	if (rows != 1 || SPI_tuptable->numvals != 1)
-		cached_plan_refuse("it has returned other than one row");
+		cached_plan_refuse("it returned more or less than one row");
 	if (got->natts != (composite ? want->natts : 1))
-		cached_plan_refuse("it returns another number of columns than the function");
+		cached_plan_refuse("it returns a different number of columns than the function");
 	for (int i = 0; i < got->natts; i++)
 		if (TupleDescAttr(got, i)->atttypid != (composite ? TupleDescAttr(want, i)->atttypid : type))
-			cached_plan_refuse("it returns columns of other types than the function");
+			cached_plan_refuse("it returns columns of different types than the function");
 }
 
 static CachedStatement *
@@ -130,7 +130,7 @@ cached_plan_get(Oid function, const char *sql)
 		cached_plan_check_text(sql);
 		(void) get_func_signature(function, &types, &n);
 		if (n - 1 > (int) lengthof(k->query.types))
-			elog(ERROR, "a kept statement has %d parameters", n - 1);
+			elog(ERROR, "a cached statement has %d parameters", n - 1);
 		memcpy(k->query.types, types + 1, sizeof(Oid) * (n - 1));
 		k->sql = MemoryContextStrdup(TopMemoryContext, sql);
 		k->query.sql = k->sql;

@@ -207,7 +207,7 @@ test_first(StringInfo out, const char *said)
 	uint32		error;
 
 	if (!json_parse(json, said, strlen(said), FLOHSYNC_MAX_NESTING + 2) || (error = json_member(json, JSON_ROOT, "error", 5)) == 0)
-		elog(ERROR, "the test of a connector says nothing that can be read");
+		elog(ERROR, "could not read the result of a connector's test");
 	appendStringInfo(out, "{\"ok\": false, \"error\": %.*s}", (int) (json->nodes[error].end - json->nodes[error].start),
 					 json->text + json->nodes[error].start);
 }

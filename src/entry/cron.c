@@ -54,14 +54,14 @@ flohsync_cron_next(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid cron schedule \"%s\"", sqlfn_cron_quoted(schedule_text)),
 				 errdetail("The %s.", problem),
-				 errhint("Name minute, hour, day of month, month and day of week, for example \"*/15 * * * *\", or use \"@daily\" or \"30 seconds\".")));
+				 errhint("Specify minute, hour, day of month, month and day of week, for example \"*/15 * * * *\", or use \"@daily\" or \"30 seconds\".")));
 
 	zone = sqlfn_cron_zone(zone_name);
 	if (zone == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" is unknown", sqlfn_cron_quoted(zone_name)),
-				 errhint("The view pg_timezone_names lists the known ones, for example \"Europe/Berlin\".")));
+				 errmsg("time zone \"%s\" not recognized", sqlfn_cron_quoted(zone_name)),
+				 errhint("Time zones are listed in pg_timezone_names, for example \"Europe/Berlin\".")));
 
 	if (!cron_next(schedule, after, zone, &next))
 		PG_RETURN_NULL();

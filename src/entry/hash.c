@@ -74,7 +74,7 @@ append_jsonb(Jsonb *value, const CanonicalPath *ignored, int nignored)
 	if (!json_parse(parser, utf8, strlen(utf8), UINT32_MAX))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the value has no canonical form"),
+				 errmsg("could not convert the value to canonical form"),
 				 errdetail("At byte %zu of its text: %s.", parser->error_offset, parser->error)));
 	canonical_append_node(canonical, parser, JSON_ROOT, ignored, nignored);
 	if (utf8 != text)

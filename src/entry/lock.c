@@ -21,7 +21,7 @@ lock_named(text *name)
 	if (!db_lock_by_name(text, &lock))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no lock \"%s\"", clean(text))));
+				 errmsg("lock \"%s\" does not exist", clean(text))));
 	return lock;
 }
 

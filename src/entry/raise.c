@@ -1,9 +1,9 @@
 /*
  * raise.c
- *	  SQL-callable: an error for the person who called.
+ *	  SQL-callable: raises an error for users.
  *
- * RAISE of PL/pgSQL adds the call stack of our own functions as CONTEXT, which
- * tells the caller nothing.
+ * RAISE of PL/pgSQL adds the call stack of internal functions as CONTEXT, which
+ * is of no use to the caller.
  */
 #include "postgres.h"
 
@@ -14,7 +14,7 @@
 
 #include "base/clean.h"
 
-/* The text of an argument as it may stand in a message, NULL for a null. */
+/* The text of an argument made fit for a message, NULL for a null. */
 static char *
 raise_text(FunctionCallInfo fcinfo, int argument)
 {
@@ -53,7 +53,7 @@ flohsync_raise(PG_FUNCTION_ARGS)
 		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || strncmp(state, "00", 2) == 0 || strncmp(state, "XX", 2) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no error for people of such an SQLSTATE")));
+				 errmsg("SQLSTATE cannot be raised as a user error")));
 	error_context_stack = NULL;
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),

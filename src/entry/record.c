@@ -25,7 +25,7 @@
 #include "record/rules.h"
 #include "record/upsert.h"
 
-#define UPSERT_ERRORS	100		/* of the records that upsert_resources() set aside, so many are told */
+#define UPSERT_ERRORS	100		/* number of records set aside that upsert_resources() reports */
 
 static const char *const outcome_names[] = {
 	[APPLY_UNDECIDED] = "ignored", [APPLY_ADDED] = "added", [APPLY_UPDATED] = "updated",
@@ -65,7 +65,7 @@ record_read(UpsertScope *scope, Jsonb *value, UpstreamPage *page)
 	upsert_read(scope, text.data, text.len, page);
 }
 
-/* Stores the records, and has the next post-sync look at those that changed. */
+/* Stores the records, and queues the changed ones for the next post-sync. */
 static void
 record_apply(UpsertScope *scope, UpstreamPage *page, PageCounts *counts, ApplyOutcome *outcomes)
 {

@@ -105,7 +105,7 @@ flohsync_stage(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Why no worker takes a run as long as nobody changes it, or NULL. */
+/* Why no worker takes a run until that is changed, or NULL. */
 static const char *
 sync_lasting_hindrance(void)
 {
@@ -205,7 +205,7 @@ sync_wait(int64 run, RunState *state, MemoryContext context)
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
-						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
+						 errhint("The run stays queued until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") removes it.", run)));
 			why = shmem_hindrance(MyDatabaseId);
 			if (why == NULL)
 				why = worker_hindrance();
@@ -242,7 +242,7 @@ sync_raise(int64 run, const RunState *state)
 						strcmp(state->status, "cancelled") == 0 ? "was cancelled" : "failed",
 						state->error ? clean(state->error) : "no message"),
 				 strcmp(state->status, "held") == 0 ?
-				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
+				 errhint("Review it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
 				 state->error_class ? errdetail("Error class: %s.", state->error_class) : 0,
 				 state->error_class && strcmp(state->error_class, error_class_name(ERRCLASS_PAGE_MEMORY)) == 0 ? errhint("%s", memory_hint()) : 0));
 }
@@ -270,7 +270,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("flohsync.sync() cannot wait inside a transaction block"),
-				 errhint("CALL it on its own, or ask for the run with flohsync.trigger_sync().")));
+				 errhint("CALL it outside a transaction block, or request the run with flohsync.trigger_sync().")));
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sync must have an output argument");
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));

@@ -1,14 +1,14 @@
 /*
  * search.c
- *	  SQL: what list_resources and list_matches search in.
+ *	  SQL-callable: folding of the texts that list_resources and list_matches search.
  *
- * A text is found whatever the case of its letters.  Texts are folded by ICU's
- * root locale where the server has ICU, else by the locale of the database: so
- * the letters of all languages count, also in a database of locale C, and an I
- * is an i in Turkish, too.  A sigma at the end of a word is a sigma.
+ * Searches ignore case.  Texts are folded by ICU's root locale where the server
+ * has ICU, else by the locale of the database: so letters of all languages are
+ * folded, also in a database of locale C, and I and i match in Turkish, too.
+ * A final sigma matches a sigma.
  *
- * What is folded is part of an index (enable_search), so it must stay the same
- * for ever: a change of folding here needs new indexes.
+ * The result of folding is stored in indexes (enable_search), so it must be
+ * immutable: a change of folding here requires new indexes.
  */
 #include "postgres.h"
 
@@ -202,7 +202,7 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 	if (form->opcmethod != GIN_AM_OID)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("operator class with OID %u is not one of GIN", opclass)));
+				 errmsg("operator class with OID %u does not belong to access method gin", opclass)));
 	name = quote_qualified_identifier(get_namespace_name(form->opcnamespace), NameStr(form->opcname));
 	ReleaseSysCache(tuple);
 
@@ -216,7 +216,7 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 		int			rc = SPI_execute(sql, false, 0);
 
 		if (rc != SPI_OK_UTILITY)
-			elog(ERROR, "could not make the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
+			elog(ERROR, "could not create the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
 	}
 	run_as_end(&saved);
 	SPI_finish();

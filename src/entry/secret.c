@@ -31,7 +31,7 @@ secret_check_name(const char *name)
 		strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for \"name\": it is not the name of a secret"),
+				 errmsg("invalid value for \"name\": it is not a valid name of a secret"),
 				 errhint("A name is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".")));
 }
 
@@ -53,7 +53,7 @@ secret_store(Datum connector, const char *name, const char *value)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("connector does not exist"),
-				 errdetail("What was given for it is not shown, since it may be the secret."),
+				 errdetail("The given value is not shown, since it may be the secret."),
 				 errhint("flohsync.set_secret() takes the connector, the name of the secret, and its value, in this order.")));
 	id = SPI_datumTransfer(db_value(0, 1, &isnull), false, UUID_LEN);
 	changes_hold_connector(id);
@@ -69,7 +69,7 @@ secret_store(Datum connector, const char *name, const char *value)
 
 /*
  * Stores a value; what is made of it here is wiped on every way out.  What the
- * caller has of it (the statement, a constant of a plan, a parameter) is his.
+ * caller has of it (the statement, a constant of a plan, a parameter) is theirs.
  */
 static void
 secret_store_text(Datum connector, const char *name, Datum value)

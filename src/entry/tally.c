@@ -1,17 +1,16 @@
 /*
  * tally.c
- *	  Triggers that keep the figures of sql/53_tally.sql: how many records and
- *	  matches there are, by connector, type and state.
+ *	  Triggers that maintain the counts of sql/53_tally.sql: numbers of records
+ *	  and matches, by connector, type and state.
  *
- * A trigger a row adds to a few sums in memory, and one at the end of the
- * statement writes these as rows of _flohsync.tally, each of which says "so many
- * more" or "so many fewer".  Nothing is ever waited for: a row is only inserted,
- * and taken away by whoever comes to fold several into one.  As these rows are
- * of the transaction that changed what they count, every snapshot sees figures
- * that are exactly its own.
+ * A row trigger adds to a few sums in memory, and one at the end of the
+ * statement inserts these as rows of _flohsync.tally, each of which is a
+ * difference.  Nothing ever waits: rows are only inserted, and removed when
+ * several are folded into one.  As these rows belong to the transaction that
+ * changed what they count, every snapshot sees exact counts.
  *
- * Sums belong to the subtransaction that made them: when it is rolled back, and
- * only then, they may be left behind; then nobody looks at them any more.
+ * Sums belong to the subtransaction that made them: only when it is rolled back
+ * may they be left behind, and then they are not used any more.
  */
 #include "postgres.h"
 
@@ -138,7 +137,7 @@ flohsync_tally_row(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(t->tg_event) || !TRIGGER_FIRED_FOR_ROW(t->tg_event) ||
 		t->tg_trigger->tgnargs != 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("called other than as the trigger that it is")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
 	match = strcmp(t->tg_trigger->tgargs[0], "match") == 0;
 	if (TRIGGER_FIRED_BY_INSERT(t->tg_event))
 		tally_add(t->tg_relation, t->tg_trigtuple, match, 1);
@@ -174,7 +173,7 @@ flohsync_tally_statement(PG_FUNCTION_ARGS)
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("called other than as the trigger that it is")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
 	if (tally_sums == NULL || hash_get_num_entries(tally_sums) == 0)
 		return PointerGetDatum(NULL);
 

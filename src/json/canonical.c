@@ -558,8 +558,8 @@ canonical_text(const char *json, size_t len, size_t *outlen)
 	if (parser->nodes[JSON_ROOT].flags & JSON_F_BAD)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 errmsg("JSON text cannot be put into canonical form"),
-				 errdetail("It holds \\u0000, half of a surrogate pair, or a number beyond the range of numeric.")));
+				 errmsg("could not convert JSON text to canonical form"),
+				 errdetail("It contains \\u0000, an unpaired surrogate, or a number outside the range of type numeric.")));
 	canonical_append_node(canonical, parser, JSON_ROOT, NULL, 0);
 	put_char(canonical, '\0');
 	*outlen = canonical->len - 1;

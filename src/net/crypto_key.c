@@ -24,11 +24,11 @@ key_parse(const char *text, size_t len, CryptoKey *key)
 	unsigned char mac[CRYPTO_HMAC_BYTES];
 
 	if (len > KEY_FILE_SIZE)
-		return "it does not hold 64 hex digits";
+		return "it does not contain 64 hex digits";
 	while (len > KEY_DIGITS && (text[len - 1] == '\n' || text[len - 1] == '\r'))
 		len--;
 	if (len != KEY_DIGITS || !crypto_hex_decode(text, len, key->bytes))
-		return "it does not hold 64 hex digits";
+		return "it does not contain 64 hex digits";
 	if (!crypto_hmac_sha256(key->bytes, CRYPTO_KEY_BYTES, label, sizeof(label) - 1, mac))
 		return "OpenSSL could not work with it";
 	crypto_hex_encode(mac, CRYPTO_KEY_ID_LENGTH / 2, key->id);

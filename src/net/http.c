@@ -275,8 +275,8 @@ http_client_create(void)
 		http_client_close(client);
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("no file descriptor is left for a connection to an upstream"),
-				 errhint("Raise the limit of open files of the server.")));
+				 errmsg("out of file descriptors for a connection to an upstream"),
+				 errhint("Increase the server's limit on open files.")));
 	}
 	client->has_fd = true;
 	return client;
@@ -363,7 +363,7 @@ http_has_header(const HttpRequest *request, const char *line)
 	return false;
 }
 
-/* Nothing that somebody configured, or an upstream sent, ends a line of ours and begins another. */
+/* No configured value, nor one from an upstream, may inject a header line. */
 static void
 http_check_request(const HttpRequest *request)
 {
@@ -376,7 +376,7 @@ http_check_request(const HttpRequest *request)
 	if (!clean)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a request is not sent: its address or a header holds control characters")));
+				 errmsg("could not send request: its URL or a header contains control characters")));
 }
 
 /* http_start sends a request; one that is under way is given up. */

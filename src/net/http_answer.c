@@ -172,7 +172,7 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 		return false;
 	to = pstrdup(to);			/* libcurl's goes away */
 	if (http_url_problem(to) != NULL || http_location_has_user(client) || !http_url_origin(from, &origin) || !http_url_origin(to, &target))
-		snprintf(problem, size, "status %ld redirects to what is no address", status);
+		snprintf(problem, size, "status %ld redirects to an invalid URL", status);
 	else if (!http_same_origin(&origin, &target))
 		snprintf(problem, size, "status %ld redirects to another origin, %s://%s:%d, and is not followed", status,
 				 target.scheme, target.host, target.port);
@@ -181,7 +181,7 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 	else if (++client->redirects > HTTP_MAX_REDIRECTS)
 		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
 	else if (!http_send_again(client, to))
-		snprintf(problem, size, "it redirects, and that could not be followed");
+		snprintf(problem, size, "the redirect could not be followed");
 	pfree(to);
 	return client->underway && problem[0] == '\0';
 }
@@ -219,7 +219,7 @@ http_wait(HttpClient *client)
 		if (client->too_many_sockets)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("an upstream took too many connections at a time")));
+					 errmsg("too many concurrent connections for one upstream")));
 		for (int i = 0; i < n; i++)
 		{
 			sockets[i].fd = client->sockets[i].fd;

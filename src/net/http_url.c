@@ -52,27 +52,27 @@ http_url_problem(const char *url)
 	for (const char *p = url; *p; p++)
 	{
 		if ((unsigned char) *p <= ' ' || *p == 0x7f)
-			return "it holds blanks or control characters";
+			return "it contains spaces or control characters";
 		if ((unsigned char) *p > 0x7f)
-			return "it holds characters that are not ASCII: write a name as \"xn--…\", the rest percent-encoded";
+			return "it contains non-ASCII characters: write a name as \"xn--…\", the rest percent-encoded";
 		if (*p == '\\')
-			return "it holds a backslash";
+			return "it contains a backslash";
 	}
 	/* libcurl is generous. */
 	if (colon == NULL || strncmp(colon, "://", 3) != 0 || colon[3] == '/')
-		return "it is not an absolute address";
+		return "it is not an absolute URL";
 	u = curl_url();
 	if (u == NULL)
 		return "out of memory";
 	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
-		problem = "it is not an absolute address";
+		problem = "it is not an absolute URL";
 	else if (curl_url_get(u, CURLUPART_SCHEME, &part, 0) != CURLUE_OK ||
 			 (strcmp(part, "http") != 0 && strcmp(part, "https") != 0))
 		problem = "its scheme must be http or https";
 	curl_free(part);
 	part = NULL;
 	if (problem == NULL && curl_url_get(u, CURLUPART_USER, &part, 0) == CURLUE_OK)
-		problem = "it must not hold a user name or password";
+		problem = "it must not contain a user name or password";
 	curl_free(part);
 	part = NULL;
 	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || !http_host_is_clean(part)))

@@ -203,13 +203,13 @@ outbound_allowed(const OutboundPolicy *policy, const struct sockaddr *address, c
 	}
 	else
 	{
-		snprintf(text, size, "addresses of family %d are not reached", family);
+		snprintf(text, size, "addresses of family %d are not allowed", family);
 		return false;
 	}
 
 	if (!outbound_port_allowed(port))
 	{
-		snprintf(text, size, "port %d is not one for HTTP", port);
+		snprintf(text, size, "port %d is not allowed for HTTP", port);
 		return false;
 	}
 	if (!outbound_address_allowed(policy, family, bytes))

@@ -1,23 +1,22 @@
 /*
  * redact.c
- *	  Finds secrets in a text, however they are spelled.
+ *	  Finds secrets in a text, in any spelling.
  *
- * An upstream that sends back what it was sent may write it down in its own
- * way, and another way in each place.  So at every position of the text all
- * that may be written there is considered: the byte itself, an escape of JSON
- * (also within JSON in a text), of an address or a form, of HTML.  What is one
- * escape may also be characters of the secret ("%41" in a secret that holds
- * "%41"), so none of the ways is taken for the only one.  Capital and small
- * letters are the same: the name of a host comes back in small ones.
+ * An upstream that echoes what it was sent may encode it, differently in each
+ * place.  So at every position of the text all readings are considered: the byte
+ * itself, an escape of JSON (also within JSON in a string), of a URL or a form,
+ * of HTML.  An escape may also be part of the secret itself ("%41" in a secret
+ * that contains "%41"), so all readings are followed.  Case is ignored: host
+ * names come back in lower case.
  *
- * The search goes through the text once for each secret.  It keeps, for every
+ * The search scans the text once for each secret.  It keeps, for every
  * position not far ahead, how many bytes of the secret may have been read there,
- * and where the earliest of these beginnings was; a number of bytes is kept
- * once, whatever ways lead to it.  So the time is at most that of text times
- * secret, and for anything but a secret that repeats itself that of the text.
+ * and where the earliest such match began; each number of bytes is kept
+ * once, whatever readings lead to it.  So the time is at most text length times
+ * secret length, and linear for any but a self-repeating secret.
  *
- * Base64 has no characters of its own: there a secret is looked for in the
- * three shapes that it has, depending on how much comes before it.
+ * In base64 a secret is searched for in its three possible encodings, depending
+ * on the number of bytes before it.
  */
 #ifdef FLOHSYNC_STANDALONE
 #include "shim.h"

@@ -119,11 +119,11 @@ redis_wait(bool write)
 	{
 		long		left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
 
-		/* Who was not given the processor for a while looks once more. */
+		/* Look once more, in case the process was not scheduled for a while. */
 		if (wait_channel(redis.line, write, Max(left, 0), WAIT_REDIS))
 			return true;
 		if (left <= 0)
-			return redis_set_problem("it did not answer in time");
+			return redis_set_problem("it did not reply in time");
 	}
 }
 
@@ -225,7 +225,7 @@ redis_read_replies(int n)
 		size_t		got;
 
 		if (redisReaderGetReply(redis.reader, &reply) != REDIS_OK)
-			return redis_set_problem("its answer is not of the protocol");
+			return redis_set_problem("its reply violates the protocol");
 		if (reply != NULL)
 		{
 			redis.replies[redis.nreplies++] = reply;
@@ -235,7 +235,7 @@ redis_read_replies(int n)
 		if (fed > limit)
 		{
 			redis.too_long = true;
-			return redis_set_problem("its answer is too long");
+			return redis_set_problem("its reply is too long");
 		}
 		if (!redis_receive(buffer, sizeof(buffer), &got))
 			return false;
@@ -243,9 +243,9 @@ redis_read_replies(int n)
 		if (redisReaderFeed(redis.reader, buffer, got) != REDIS_OK)
 			return redis_set_problem("out of memory");
 	}
-	/* Nobody asked for more. */
+	/* There is no further request. */
 	if (redis.reader->pos < redis.reader->len)
-		return redis_set_problem("it said more than it was asked");
+		return redis_set_problem("it sent an unexpected reply");
 	return true;
 }
 
@@ -277,7 +277,7 @@ redis_append(const RedisCommand *command)
 	return true;
 }
 
-/* What came without being asked for would be taken for the next reply. */
+/* Unsolicited data would be mistaken for the next reply. */
 static bool
 redis_is_quiet(void)
 {
@@ -289,12 +289,12 @@ redis_is_quiet(void)
 		TlsWant		want = redis_tls_peek(redis.tls);
 
 		if (want == TLS_DONE)
-			return redis_set_problem("it said more than it was asked");
+			return redis_set_problem("it sent an unexpected reply");
 		return want != TLS_FAILED || redis_lost(0);
 	}
 	rc = recv(redis.fd, &byte, 1, MSG_PEEK);
 	if (rc > 0)
-		return redis_set_problem("it said more than it was asked");
+		return redis_set_problem("it sent an unexpected reply");
 	if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 		return true;
 	return redis_lost(rc == 0 ? 0 : errno);
@@ -356,7 +356,7 @@ redis_open(long connect_ms, long answer_ms)
 
 /*
  * redis_run sends commands and waits for their replies.  False: there is no
- * connection any more, and nobody knows whether they were done.
+ * connection any more, and it is unknown whether they were executed.
  */
 bool
 redis_run(const RedisCommand *commands, int n, RedisReply **replies)
@@ -457,9 +457,9 @@ redis_fail(const RedisReply *reply)
 	size_t		len = strcspn(reply->str, " \r\n");
 
 	if (reply->type != REDIS_IS_ERROR)
-		strlcpy(text, "its answer is not what was asked for", sizeof(text));
+		strlcpy(text, "its reply is of an unexpected type", sizeof(text));
 	else
-		snprintf(text, sizeof(text), "it answers with the error %.*s", (int) Min(len, 40), reply->str);
+		snprintf(text, sizeof(text), "it replied with the error %.*s", (int) Min(len, 40), reply->str);
 	redis_drop();
 	return redis_set_problem(text);
 }

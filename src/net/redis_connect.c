@@ -31,7 +31,7 @@ redis_socket(int family)
 	if (redis.fd < 0)
 	{
 		ReleaseExternalFD();
-		return redis_set_problem("no socket can be made");
+		return redis_set_problem("could not create socket");
 	}
 	if (family != AF_UNIX)
 	{
@@ -57,7 +57,7 @@ redis_connect_to(const struct sockaddr *address, socklen_t len)
 		if (!redis_wait(true))
 		{
 			redis_drop();
-			return redis_set_problem("no connection in time");
+			return redis_set_problem("connection timed out");
 		}
 		if (getsockopt(redis.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 			error = errno;
@@ -99,7 +99,7 @@ redis_connect(const RedisAddress *address)
 	{
 		char		text[128];
 
-		snprintf(text, sizeof(text), "its host is not found: %s", gai_strerror(rc));
+		snprintf(text, sizeof(text), "could not resolve its host name: %s", gai_strerror(rc));
 		return redis_set_problem(text);
 	}
 	list = found;
@@ -133,7 +133,7 @@ redis_start_tls(const RedisAddress *address)
 		if (want == TLS_FAILED)
 			return redis_set_problem(problem);
 		if (!redis_wait(want == TLS_WRITE))
-			return redis_set_problem("no TLS handshake in time");
+			return redis_set_problem("TLS handshake timed out");
 	}
 }
 
@@ -179,7 +179,7 @@ redis_note_server(const RedisReply *server, const RedisReply *replication)
 	parts[1] = redis_info_line(replication, "master_replid", &len[1]);
 	parts[2] = redis_info_line(replication, "role", &len[2]);
 	if (parts[0] == NULL || parts[1] == NULL || parts[2] == NULL || len[0] == 0 || len[1] == 0)
-		return redis_set_problem("INFO does not say who it is");
+		return redis_set_problem("INFO does not identify the server");
 	if (len[2] != 6 || memcmp(parts[2], "master", 6) != 0)
 		return redis_set_problem("it is not a master");
 	for (int i = 0; i < 2; i++)
@@ -256,7 +256,7 @@ redis_read_password(RedisAddress *address)
 		else if (len >= sizeof(address->password))
 			problem = "its first line is too long";
 		else if (memchr(text, '\0', len) != NULL)
-			problem = "its first line is no text";
+			problem = "its first line is not valid text";
 	}
 	if (problem == NULL)
 	{

@@ -51,7 +51,7 @@ redis_tls_open(int fd, const char *host, const char *ca_file, char *problem, siz
 		tls_problem("TLS cannot be used", problem, size);
 	else if (ca_file[0] != '\0' ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL) != 1 :
 			 SSL_CTX_set_default_verify_paths(tls->context) != 1)
-		tls_problem("the certificates of the authorities cannot be read", problem, size);
+		tls_problem("could not read the CA certificates", problem, size);
 	else if ((tls->ssl = SSL_new(tls->context)) == NULL || SSL_set_fd(tls->ssl, fd) != 1)
 		tls_problem("TLS cannot be used", problem, size);
 	else
@@ -63,7 +63,7 @@ redis_tls_open(int fd, const char *host, const char *ca_file, char *problem, siz
 		if (is_address ? X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1 :
 			X509_VERIFY_PARAM_set1_host(param, host, 0) == 1 && SSL_set_tlsext_host_name(tls->ssl, host) == 1)
 			return tls;
-		tls_problem("the host's name cannot be checked", problem, size);
+		tls_problem("could not set up the check of the host name", problem, size);
 	}
 	redis_tls_close(tls);
 	return NULL;

@@ -1,9 +1,9 @@
 /*
  * mapped.c
- *	  Pages whose records are found and taken apart by somebody else, and what
- *	  is left out of their attributes.
+ *	  Pages whose records are located and taken apart by another module, and
+ *	  what is excluded from their attributes.
  *
- * Of a record and its deletion on one page, what came later counts.
+ * Of a record and its deletion on one page, the later one counts.
  */
 #ifdef FLOHSYNC_STANDALONE
 #include "shim.h"

@@ -330,7 +330,7 @@ page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index, const cha
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
-	*problem = "payload.nextCursor is neither a text nor an integer";
+	*problem = "payload.nextCursor is neither a string nor an integer";
 	if (node->type == JSON_STRING)
 	{
 		if ((node->flags & JSON_F_BAD_ESCAPE) || !page_node_is_utf8(parser, parser->json, node))
@@ -415,7 +415,7 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
 
 	success = json_member(json, JSON_ROOT, "success", 7);
 	error = json_member(json, JSON_ROOT, "error", 5);
-	/* Of a success with an error, nobody knows what is missing. */
+	/* A success with an error: it is unknown what is missing. */
 	if (success == 0 || nodes[success].type != JSON_TRUE || (error != 0 && json_says_yes(json, error)))
 	{
 		page->upstream_error = page_error_text(parser, error);
@@ -553,7 +553,7 @@ page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visito
 	{
 		if (record->attributes.data == NULL)
 			return false;
-		/* Attributes that were put together have no tree any more. */
+		/* Merged attributes have no tree any more. */
 		if (parser->attributes == NULL)
 		{
 			MemoryContext old = MemoryContextSwitchTo(parser->context);

@@ -44,7 +44,7 @@ typedef struct UpstreamPage
 	bool		success;		/* payload usable; false: see upstream_error */
 	bool		too_large;		/* the problem is a limit that was passed: asking again does not help */
 	char	   *upstream_error; /* text of a success:false answer, NUL-terminated, at most 1 kB */
-	bool		unexplained;	/* that text is ours: the answer gives no reason */
+	bool		unexplained;	/* that text is generated: the answer gives no reason */
 	Record	   *records;		/* sorted by external_id bytes, no duplicates */
 	int			nrecords;
 	RecordFault *faults;
@@ -60,16 +60,16 @@ typedef struct UpstreamPage
 	/* of kind rest */
 	bool		partial;		/* records hold only what has changed, and an id may come twice */
 	bool		new_records_full;		/* partial, but records that are not known yet are whole */
-	Record	   *full; 			/* of a partial page: records that were asked for by themselves (run/refetch.c) */
+	Record	   *full; 			/* of a partial page: records that were requested individually (run/refetch.c) */
 	int			nfull;
 	int			unknown;		/* of a merged page: records that were set aside because they are not */
 	int			gone;			/* records of which the upstream says that they have been deleted */
 	bool		list_start;		/* one of many lists begins here */
-	bool		may_end;		/* the upstream said that it ends here: the next page is only asked for to be sure */
+	bool		may_end;		/* the list ends here according to the upstream: the next page is only requested to be sure */
 	const char *cut;			/* why there may be another page though nothing tells of it, or NULL */
 	const char *loop;			/* why the upstream is going in circles, or NULL */
 	const char *incomplete;		/* why the pass is not complete from here on, or NULL */
-	bool		unread;			/* because something was not read that has to be asked for again */
+	bool		unread;			/* because something was not read and must be requested again */
 	const char *keep_link;		/* where the next incremental pass begins, or NULL */
 } UpstreamPage;
 
@@ -135,8 +135,8 @@ typedef bool (*PageGroupVisitor) (void *arg, Slice id);
 extern bool page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visitor, void *arg);
 
 /*
- * A page whose records are not those of the command protocol is read by whoever
- * knows where they are: page_mapped_begin parses (NULL: not JSON; levels are
+ * A page whose records are not those of the command protocol is read by the module
+ * that knows where they are: page_mapped_begin parses (NULL: not JSON; levels are
  * those around a record), page_mapped_room makes room for at most so many
  * records, page_mapped_add checks and hashes one, page_mapped_end sorts them.
  */

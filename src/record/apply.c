@@ -1,6 +1,6 @@
 /*
  * apply.c
- *	  Compares the records of a page with what is stored and writes only the
+ *	  Compares the records of a page with the stored rows and writes only the
  *	  difference.  SPI must be connected.
  *
  * Three steps: look the keys up, insert the new ones, update the changed and
@@ -16,15 +16,24 @@
  *   see the new row, but it is committed before the insert can go on
  *   (sql/74_webhook).
  *
- * A pass does not touch an unchanged row; that it was seen is in the ledger.
- * After hash_ignore was changed, the content of rows with another hash is looked
- * at: where it is the same by the new rule, the row gets the new hash, and counts
+ * - The lookup is not a statement but a scan of the matching index (lookup.c).
+ * - Returned rows are matched by key, never by position.
+ * - observed_at guards every write: the later observation wins.  A time in the
+ *   future can only come from a clock that was set back; it is ignored.
+ * - Written records are added to the cache's outbox (outbox.c).
+ * - An insert yields to a tombstone that is newer than the observation.  That is
+ *   checked again after the insert: a concurrent deletion did not see the new
+ *   row, but it is committed before the insert can continue (sql/74_webhook).
+ *
+ * A pass does not write unchanged rows; that they were seen is in the ledger.
+ * After a change of hash_ignore, rows with another hash are compared by content:
+ * where it is the same by the new rule, the row gets the new hash, and counts
  * as unchanged.
- * Records observed singly are not in any ledger, so their rows do get the new
- * observed_at, and are judged by the true synced_at of the stored row.  They
+ * Records observed individually are not in any ledger, so their rows do get the
+ * new observed_at, and are compared with the stored row's actual synced_at.  They
  * come from a user's transaction, where an insert that meets a concurrent one
- * must not fail: it steps aside and looks again.  In a pass it does fail, and
- * the worker applies the page anew (run.c): inserting is cheaper that way.
+ * must not fail: it does nothing and looks again.  In a pass it does fail, and
+ * the worker retries the page (run.c): inserting is cheaper that way.
  */
 #include "postgres.h"
 
@@ -389,7 +398,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 			{
 				int			i = which[0][k];
 
-				/* Not written: a tombstone stands against it, or, singly, somebody was faster. */
+				/* Not written: there is a tombstone, or, individually, a concurrent insert. */
 				if (written[i])
 					outcome[i] = APPLY_ADDED;
 				else if (!scope->individual || tried[i] & 1)

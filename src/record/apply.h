@@ -27,7 +27,7 @@
 	X(filtered, false, true, true, "Records out of scope") \
 	X(errored, false, true, true, "Records set aside (see sync_error)") \
 	X(ignored, true, true, true, "Records older than what is stored") \
-	X(duplicates, false, true, true, "Records whose id came again on the page") \
+	X(duplicates, false, true, true, "Records whose id occurred again on the page") \
 	X(truncated, false, true, false, "Display names cut to 255 characters") \
 	X(unidentified, false, false, false, "Records set aside whose id could not be read")
 
@@ -62,7 +62,7 @@ typedef struct ApplyScope
 	PageParser *parser;			/* of the records; NULL: their attributes are stored as they are */
 	struct PageMemory *memory;	/* that what is handed to SQL is counted in; NULL: in none */
 	Size		heaviest;		/* as of UpstreamPage */
-	ApplyChanges *changes;		/* what the last call changed is put here; NULL: nobody wants to know */
+	ApplyChanges *changes;		/* what the last call changed is put here; NULL: not needed */
 	bool		queue_changes;	/* as of RecordChanges */
 	/* Where the time went, in microseconds. */
 	int64		lookup_us;

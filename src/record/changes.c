@@ -76,5 +76,5 @@ changes_hold_connector(Datum connector)
 	if (db_execute(&query, &connector, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the connector has been dropped")));
+				 errmsg("connector has been dropped")));
 }

@@ -55,7 +55,7 @@ record_faults_of_page(int64 run, int page, const RecordFault *faults, int n)
 	faults_note(faults, n, v, "  nn    ");
 }
 
-/* record_faults_of_upsert notes those of a list that somebody gave us. */
+/* record_faults_of_upsert notes those of upsert_resources(). */
 void
 record_faults_of_upsert(Datum connector, Datum type, const RecordFault *faults, int n)
 {

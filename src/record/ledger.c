@@ -95,7 +95,7 @@ ledger_damaged(const char *what)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("the bytes are not those of a ledger: %s", what)));
+			 errmsg("invalid ledger: %s", what)));
 }
 
 static uint64
@@ -113,7 +113,7 @@ ledger_get(const char **p, const char *end)
 		if ((c & 0x80) == 0)
 			return v;
 	}
-	ledger_damaged("a number is cut, or too large");
+	ledger_damaged("a number is truncated or too large");
 }
 
 /* Reads the next range of a page; last is the end of the one before. */
@@ -230,7 +230,7 @@ flohsync_ledger_union(PG_FUNCTION_ARGS)
 	if (!AllocSizeIsValid(size))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("what the pages have seen has too many ranges: %zu", kept)));
+				 errmsg("ledger has too many ranges: %zu", kept)));
 	result = palloc(size);
 	SET_VARSIZE(result, size);
 	memset(VARDATA(result), 0, LEDGER_HEAD);
@@ -252,7 +252,7 @@ flohsync_ledger_has(PG_FUNCTION_ARGS)
 	int64		high = size / (int64) sizeof(Range);
 
 	if (unlikely(size < 0 || size % (int64) sizeof(Range) != 0))
-		ledger_damaged("they are not what ledger_union returned");
+		ledger_damaged("the value was not returned by ledger_union");
 	while (low < high)
 	{
 		int64		middle = (low + high) / 2;

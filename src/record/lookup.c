@@ -1,25 +1,25 @@
 /*
  * lookup.c
- *	  Finds what is stored of a page's records: the hottest place of a pass.
+ *	  Looks up the stored rows of a page's records: the hottest code of a pass.
  *
- * These are scans in C and not a query, because there is one right plan for
- * them and the planner cannot know: before the table is analysed it takes the
- * index on (connector, type) for as good, and reads the whole table for every
+ * These are scans in C and not a query, because there is one right plan that the
+ * planner cannot know: before the table has been analyzed it considers the
+ * index on (connector, type) equally good, and reads the complete table for every
  * page.
  *
- * Three ways, each for what the one before has left:
+ * Three methods, each for the records that the previous one has left:
  * - Records that an upstream lists together were mostly stored together.  So
- *   one of them is looked up in the index, and its neighbours are read straight
+ *   one of them is looked up in the index, and its neighbours are read directly
  *   from the table: no descent, no cold index page, whatever the ids look like.
- * - What is not there, but close together in the order of the key, is found by
- *   walking along the index beside the (sorted) records, as one merges lists.
+ * - Missing records that are close together in key order are found by walking
+ *   along the index in step with the (sorted) records, as in a merge.
  * - The rest is probed key by key.
  *
- * Each of the first two gives up when it reads more than it finds.  All three
- * read with one snapshot, in which a key has one visible row at most: it does
- * not matter which of them meets it.
+ * Each of the first two stops when it reads more than it finds.  All three use
+ * one snapshot, in which a key has at most one visible row: it does not matter
+ * which of them finds it.
  *
- * The executor's check of rights is made here by hand.
+ * Privileges, which the executor would check, are checked here.
  */
 #include "postgres.h"
 
@@ -90,7 +90,7 @@ typedef struct Lookup
 #define LOOKUP_MAX_KEY		(FLOHSYNC_MAX_NAME_CHARS * 4)
 
 /*
- * So many rows in a row that nobody asked for end a stretch of neighbours; so
+ * So many consecutive rows that are not wanted end a stretch of neighbours; so
  * many in all, and one for each that was wanted, end the search.
  */
 #define LOOKUP_STRETCH_MISSES	48
@@ -237,7 +237,7 @@ lookup_neighbours(Lookup *l)
 		{
 			int			i = lookup_record_of_row(l, expected);
 
-			/* A row that is known already is as good as one that nobody asked for. */
+			/* A row that is known already counts as not wanted. */
 			if (i < 0 || l->prior[i].num != 0)
 			{
 				in_a_row++;

@@ -3,7 +3,7 @@
  *	  Records that hold only what has changed, of pages and of webhooks, are
  *	  completed from what is stored.
  *
- * It is done on text: the members of the stored attributes, then those of each
+ * Merging is done on text: the members of the stored attributes, then those of
  * part in the order in which they came, in one object.  Of two members of one
  * name the later one counts, in jsonb as in the canonical form, so this is what
  * "||" does; and what comes out is read like any other records.
@@ -22,7 +22,7 @@
 #include "record/apply.h"
 #include "record/merge.h"
 
-/* So much, of what is stored and of the page, is put together at a time. */
+/* Amount of data, stored and of the page, merged at a time. */
 #define MERGE_BYTES		(8 * 1024 * 1024)
 
 typedef struct Stored
@@ -37,7 +37,7 @@ struct Merge
 {
 	ApplyScope *scope;
 	PageParser *parser;			/* of the page */
-	PageParser *merger;			/* of what is put together */
+	PageParser *merger;			/* of the merged records */
 	const UpstreamPage *page;
 	bool		fresh_only;		/* a stale record is as good as none */
 	Record	   *ids;			/* the first record with each id */
@@ -71,8 +71,8 @@ merge_ids(const Record *ids, int n)
 
 /*
  * Locks what is stored of a page's records, in the order of their ids, and
- * notes how large it is.  Whoever writes one of them meanwhile waits: what is
- * put together from them must not undo that.
+ * notes how large it is.  Concurrent writers of one of them wait: what is
+ * merged from them must not undo their changes.
  */
 static void
 merge_lock(Merge *m)
@@ -330,7 +330,7 @@ merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	m->next += n;
 
 	if (!page_parse_records(m->merger, text.data, text.len, merged, &problem))
-		elog(ERROR, "records that were put together cannot be read: %s", problem);
+		elog(ERROR, "could not read merged records: %s", problem);
 	faults = palloc(sizeof(RecordFault) * (merged->nfaults + nunknown + 1));
 	if (merged->nfaults > 0)
 		memcpy(faults, merged->faults, sizeof(RecordFault) * merged->nfaults);
@@ -349,7 +349,7 @@ merge_context(const Merge *m)
 	return m->context;
 }
 
-/* How many records of the page were put together with others. */
+/* Number of records of the page that were merged with others. */
 int
 merge_duplicates(const Merge *m)
 {

@@ -1,34 +1,33 @@
 /*
  * outbox.c
- *	  What the tables say about the cache, and what is written when a record
+ *	  The tables behind the cache, and what is written to them when a record
  *	  changes.
  *
- * Three tables.  cache_state, one row: which Redis the cache is in (server),
+ * Three tables.  cache_state, one row: the Redis server that the cache uses,
  * and a random number (epoch).  cache_epoch: random numbers for a connector and
  * for a type of it.  cache_outbox: invalidations that are committed and not
- * delivered; an empty id stands for all ids, an empty type for all types.
+ * delivered; an empty id means all ids, an empty type all types.
  *
- * A value in Redis counts only with the epoch of its key, which is the three
- * numbers together, and which database this is; a new number voids all values
- * at once, without asking Redis, and no value can come back to life, whatever
- * dump Redis starts from.
+ * A value in Redis is valid only with the epoch of its key, which combines the
+ * three numbers and the identity of the database; a new number invalidates all
+ * values at once, without asking Redis, and no value can become valid again,
+ * whatever dump Redis starts from.
  *
- * Writers only ever insert into the outbox: a transaction that stays open
- * keeps no other from invalidating the same key, or everything.  That the same
- * key is there twice costs a row; it is deleted once.  Numbers are changed by
- * the invalidator alone.
+ * Writers only insert into the outbox: an open transaction does not prevent
+ * others from invalidating the same key, or everything.  A duplicate key costs a
+ * row; it is deleted once.  Only the invalidator changes the numbers.
  *
- * Readers look with a snapshot taken when the read begins (outbox_look): the
- * key is pending, or all invalidations committed before have been delivered,
- * and what Redis says afterwards is good.  These are scans in C because there
+ * Readers look with a snapshot taken when the read begins (outbox_look): either
+ * the key is pending, or all invalidations committed before have been delivered,
+ * and a later reply of Redis is valid.  These are scans in C because there
  * is nothing to plan, and because a hit should cost as much as asking Redis.
  *
- * Switched on and off: without a server in cache_state nothing is written, so
+ * Enabling and disabling: without a server in cache_state nothing is written, so
  * the cache must not be used either.  A writer holds a shared lock while it
- * goes by that (outbox_begin); whoever enters a server takes the lock
- * exclusively, so that all who saw none have ended, and changes the epoch.
- * The time line of the server is checked as well: what a cluster restored to an
- * earlier point remembers is not what Redis has.
+ * relies on that (outbox_begin); setting a server takes the lock exclusively, so
+ * that all transactions that saw none have ended, and changes the epoch.
+ * The timeline of the server is checked as well: the state of a cluster restored
+ * to an earlier point does not match Redis.
  */
 #include "postgres.h"
 
@@ -360,7 +359,7 @@ outbox_touch(void)
 	shmem_cache_write_begin();
 }
 
-/* The last transaction of ours that went by "there is no cache". */
+/* The last transaction of this session that relied on the absence of a cache. */
 static LocalTransactionId outbox_without = InvalidLocalTransactionId;
 
 /*

@@ -59,7 +59,7 @@ upsert_read(UpsertScope *scope, const char *text, int len, UpstreamPage *page)
 	if (!page_parse_records(scope->parser, text, len, page, &problem))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("records cannot be read: %s", problem)));
+				 errmsg("could not read records: %s", problem)));
 }
 
 /* upsert_apply stores what was read, and tells in scope->changes what that changed. */

@@ -1,22 +1,22 @@
 /*
  * auth.c
- *	  Credentials of requests; tokens and the signed JWTs that they are got for.
+ *	  Credentials of requests; access tokens and the signed JWTs that request them.
  *
- * A token lives in memory of this process, and while a run uses it in memory that
- * all share, until 60 seconds before it expires, under the SHA-256 of everything
- * that it was asked for with: another secret never gets it.  One worker asks at a
- * time, and the others wait for what he gets; one that is refused is not asked for
- * anew where another worker has got one meanwhile: a new one may make that one
- * void.  It is hidden (source_redact_also) from the moment it is known, and so is every
- * credential that is made here.
+ * A token is kept in memory of this process, and while a run uses it in shared
+ * memory, until 60 seconds before it expires, under the SHA-256 of everything
+ * in its request: a different secret never gets it.  One worker requests a token
+ * at a time, and the others wait for the result; a rejected token is not
+ * requested again if another worker has got a new one meanwhile, which a further
+ * request might invalidate.  It is redacted (source_redact_also) from the moment
+ * it is known, and so is every credential that is generated here.
  *
- * What a token endpoint answers may hold a token that we do not know of, when
- * it is not where the definition says.  So of a successful answer a message has
- * the error of RFC 6749 (5.2), the names of the members, or a web page; of any
- * other answer the beginning.
+ * The answer of a token endpoint may contain an unknown token, if it is not where
+ * the definition says.  So of a successful answer a message shows only the error
+ * of RFC 6749 (5.2), the names of the members, or a web page; of any other answer
+ * the beginning.
  *
  * Clear texts are wiped with the memory context of the request: so a text that
- * one is put into gets its whole room before.
+ * will contain one gets its full size first.
  */
 #include "postgres.h"
 
@@ -43,7 +43,7 @@
 #define TOKEN_DEFAULT_S		300
 #define TOKEN_MAX_S			(10 * 365 * 86400)
 
-#define TOKEN_MEMBERS		10		/* names of so many are told */
+#define TOKEN_MEMBERS		10		/* number of names that are reported */
 #define TOKEN_ERROR_BYTES	500
 
 typedef struct TokenSlot
@@ -103,7 +103,7 @@ auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const 
 	memcpy(slot->key, key, CRYPTO_SHA256_BYTES);
 }
 
-/* The token that was kept is of no use any more. */
+/* The stored token is invalid. */
 static void
 auth_forget_all(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 {
@@ -464,7 +464,7 @@ auth_life(const char *text)
 	if (text[0] < '0' || text[0] > '9')
 		return TOKEN_DEFAULT_S;
 	seconds = strtod(text, NULL);
-	/* No token is good for so many seconds: it is a time since 1970. */
+	/* No token is valid for that many seconds: it is a time since 1970. */
 	if (seconds > TOKEN_MAX_S && time_unix(text, strspn(text, "0123456789"), &at))
 		return Min(TIME_UNIX(at) - (int64) time(NULL), TOKEN_MAX_S);
 	return (int64) Min(seconds, (double) TOKEN_MAX_S);
@@ -478,7 +478,7 @@ auth_find(RestState *state, const RestPath *path, JsonParser *json)
 	return value.node ? json_value_text(value.json, value.node) : NULL;
 }
 
-/* What RFC 6749 (5.2) has in an error, fit to be told; NULL: the answer has none. */
+/* The error of RFC 6749 (5.2), sanitized; NULL: the answer has none. */
 static char *
 auth_error(RestState *state, const JsonParser *json)
 {
@@ -511,13 +511,13 @@ auth_members(const JsonParser *json)
 	return names.data;
 }
 
-/* Says why a successful answer is of no use. */
+/* Reports why a successful answer contains no usable token. */
 static void
 auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 {
 	char	   *error = auth_error(state, json);
 	const char *path = state->def->auth.token_path->text;
-	static const char none[] = "the token endpoint's answer holds no token at";
+	static const char none[] = "the token endpoint's answer contains no token at";
 
 	if (error)
 		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: %s", none, path, error);
@@ -584,12 +584,12 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		return true;
 	}
 	if (!fit)
-		source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint's answer holds a token that cannot be sent in a header: it has white space or characters that are not ASCII");
+		source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint's answer contains a token that cannot be sent in a header: it has white space or non-ASCII characters");
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
 		source_fail_status(state->source, answer, response, SOURCE_TOKEN_ENDPOINT, auth_error(state, json));
-	/* Cut, or of somebody else who listens there at the moment. */
+	/* Truncated, or from another server that listens there at the moment. */
 	if (good && json == NULL)
 	{
 		answer->error_class = ERRCLASS_BAD_ANSWER;
@@ -747,7 +747,7 @@ auth_header(RestState *state, char **header, char *line)
 	for (const unsigned char *p = (unsigned char *) line; *p; p++)
 		if (*p < ' ' || *p == 0x7f)
 		{
-			rest_problem(state, ERRCLASS_CONFIGURATION, "a credential of the connector holds control characters");
+			rest_problem(state, ERRCLASS_CONFIGURATION, "a credential of the connector contains control characters");
 			return false;
 		}
 	*header = line;

@@ -47,7 +47,7 @@ definition_error(const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("the connector's definition cannot be used: %s", clean(what)),
-			 errhint("flohsync.validate_definition() tells every fault.")));
+			 errhint("flohsync.validate_definition() lists every fault.")));
 }
 
 static void
@@ -88,7 +88,7 @@ definition_text(Reader *r, uint32 object, const char *key)
 	if (node == 0)
 		return NULL;
 	if (value->type != JSON_STRING)
-		definition_wrong(key, "is not a text");
+		definition_wrong(key, "is not a string");
 	if (value->end - value->start > DEFINITION_MAX_TEXT)
 		definition_wrong(key, "is too long");
 	return json_value_text(r->json, node);
@@ -134,7 +134,7 @@ definition_choice(Reader *r, uint32 object, const char *key, const char *const *
 	for (int i = 0; i < n; i++)
 		if (strcmp(text, words[i]) == 0)
 			return i;
-	definition_wrong(key, psprintf("is %s, which is not known", definition_excerpt(text)));
+	definition_wrong(key, psprintf("has the unknown value %s", definition_excerpt(text)));
 }
 
 #define CHOICE(object, key, ...) \
@@ -180,7 +180,7 @@ definition_number(Reader *r, uint32 node, const char *key, int64 min, int64 max)
 			end += 1 + strspn(end + 1, "0");
 	}
 	if (text == NULL || *end != '\0' || end == text)
-		definition_wrong(key, "is not a whole number");
+		definition_wrong(key, "is not an integer");
 	if (errno == ERANGE || value < min || value > max)
 		definition_wrong(key, psprintf("is not from " INT64_FORMAT " to " INT64_FORMAT, min, max));
 	return value;
@@ -325,7 +325,7 @@ definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool o
 		param->name = json_value_text(r->json, i);
 		if (param->name == NULL || *param->name == '\0' || text == NULL || (only_texts && nodes[value].type != JSON_STRING) ||
 			nodes[value].end - nodes[value].start > DEFINITION_MAX_TEXT)
-			definition_wrong(key, "has a member that cannot be used");
+			definition_wrong(key, "has an invalid member");
 		if (nodes[value].type == JSON_STRING)
 			param->value = definition_template_of(text, allowed);
 		else
@@ -411,7 +411,7 @@ definition_auth(Reader *r, uint32 node, RestAuth *auth)
 		  (auth->type == REST_AUTH_CLIENT_CREDENTIALS && auth->token_url && auth->client_id &&
 		   (auth->client_auth == REST_CLIENT_JWT ? auth->key != NULL : auth->client_secret != NULL)) ||
 		  (auth->type == REST_AUTH_JWT && auth->token_url && auth->iss && auth->key)))
-		definition_error("its auth lacks something");
+		definition_error("its auth is incomplete");
 	grant = auth->type != REST_AUTH_JWT || !auth->bearer;
 	auth->token_path = definition_path(r, node, "token_path", grant ? "$.access_token" : "$.token");
 	auth->expires_path = definition_path(r, node, "expires_path", grant ? "$.expires_in" : "$.expires_at");
@@ -443,7 +443,7 @@ definition_top(Reader *r, RestDefinition *d)
 	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
 	{
 		if (nodes[i].type != JSON_STRING)
-			definition_wrong("allow_hosts", "has something else than a text");
+			definition_wrong("allow_hosts", "has an element that is not a string");
 		d->allow_hosts[d->nallow_hosts++] = json_value_text(r->json, i);
 	}
 	d->max_pages = (int) definition_int(r, limits, "max_pages", 1, 100000, 100000);
@@ -499,7 +499,7 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 		(p->type >= REST_PAGES_CURSOR && p->param == NULL) ||
 		(p->stop == REST_STOP_TOTAL && p->total == NULL) || (p->stop == REST_STOP_TOTAL_PAGES && p->total_pages == NULL) ||
 		(p->step_page_size && d->size_param == NULL))
-		definition_error("its pagination lacks something");
+		definition_error("its pagination is incomplete");
 }
 
 static void
@@ -528,7 +528,7 @@ definition_incremental(Reader *r, uint32 node, RestDefinition *d)
 			if (d->delta == NULL)
 				definition_error("its incremental lacks \"path\"");
 			if (d->parent_type != NULL)
-				definition_error("a list of changes cannot be asked for each of some records");
+				definition_error("a list of changes cannot be combined with for_each");
 			break;
 	}
 }
@@ -538,7 +538,7 @@ static void
 definition_exclude_name(Reader *r, uint32 node, StringInfo path)
 {
 	if (r->json->nodes[node].type != JSON_STRING)
-		definition_wrong("exclude", "has something else than a name");
+		definition_wrong("exclude", "has an element that is not a name");
 	appendStringInfoString(path, json_value_text(r->json, node));
 }
 
@@ -558,7 +558,7 @@ definition_exclude(Reader *r, uint32 map, RestDefinition *d)
 		if (nodes[i].type != JSON_ARRAY)
 			definition_exclude_name(r, i, &path);
 		else if (nodes[i].count == 0 || nodes[i].count > 8)
-			definition_wrong("exclude", "has a path of none or too many names");
+			definition_wrong("exclude", "has a path with no names or too many");
 		else
 			for (uint32 k = nodes[i].child; k != 0; k = nodes[k].next)
 			{
@@ -646,7 +646,7 @@ definition_parents(Reader *r, uint32 resource, uint32 each, RestDefinition *d)
 		definition_error("its for_each lacks \"resource\"");
 	parent = definition_object(r, r->resources, d->parent_type);
 	if (parent == 0 || parent == resource || definition_member(r, parent, "for_each") != 0)
-		definition_error("its for_each names no resource that it can be for");
+		definition_error("its for_each names no usable resource");
 }
 
 static void
@@ -732,7 +732,7 @@ rest_definition_compile(const char *definition, const char *resource_type)
 		r.json->nodes[JSON_ROOT].type != JSON_OBJECT)
 		definition_error("it is not a JSON object of at most 1 MB");
 	if (r.json->nodes[JSON_ROOT].flags & JSON_F_BAD)
-		definition_error("it is nested too deep, or has a text or number that cannot be used");
+		definition_error("it is nested too deeply, or has a string or number that cannot be used");
 	definition_top(&r, d);
 	r.resources = definition_object(&r, JSON_ROOT, "resources");
 	resource = definition_object(&r, r.resources, resource_type);

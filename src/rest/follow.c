@@ -12,7 +12,7 @@
 #include "net/crypto_memory.h"
 #include "rest/rest.h"
 
-#define FOLLOW_TOLD_BYTES	200		/* so much of a link that cannot be used is told */
+#define FOLLOW_TOLD_BYTES	200		/* reported part of an unusable link */
 
 /*
  * A link as upstreams write it: blanks around it mean nothing, and what may not

@@ -1,20 +1,20 @@
 /*
  * give_up.c
- *	  Pages that cannot be had, and without which a list goes on all the same.
+ *	  Pages that fail although the list can continue without them.
  *
- *	- the page behind the last one, where the definition says how the upstream
- *	  answers for it (pagination.end_status), or where a total has been reached and
- *	  the page was only asked for to be sure;
- *	- a list of for_each: one parent that the upstream gives no list for must not
- *	  keep the others from being listed.  What is stored of it stays, since the pass
- *	  is not complete.  Where that happens to more than a few parents and to the
- *	  greater part of them, it is not the parents, and the run ends.
+ * - the page after the last one, where the definition says how the upstream
+ *   answers for it (pagination.end_status), or where a total has been reached and
+ *   the page was only requested for confirmation;
+ * - a list of for_each: one parent without an accessible list must not prevent
+ *   the others from being listed.  Its stored records remain, since the pass
+ *   is incomplete.  If that happens to more than a few parents and to the
+ *   majority of them, the parents are not the cause, and the run ends.
  */
 #include "postgres.h"
 
 #include "rest/rest.h"
 
-#define FAILED_ID_BYTES		120		/* so much of a parent's id is told */
+#define FAILED_ID_BYTES		120		/* reported part of a parent's id */
 
 /* Is it this list, rather than the server or our credentials, that there is something wrong with? */
 static bool
@@ -101,7 +101,7 @@ rest_give_up(Source *source, const SourceAnswer *answer)
 	{
 		state->nothing = state->ended = true;
 		if (give_up_is_no_answer(answer->status))
-			state->unsure = "the upstream answered for the page behind the end with an error, so it is not sure that there is none: see pagination.end_status";
+			state->unsure = "the upstream answered the request for the page after the last one with an error, so it is not certain that there is none: see pagination.end_status";
 		return true;
 	}
 	if (state->def->parent_type == NULL || !give_up_is_of_list(answer) || !rest_leave_parent(state, answer->status, answer->error_class))

@@ -237,7 +237,7 @@ jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, ui
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
-		/* Cancelling, being told to end and lack of memory are no faults of a record. */
+		/* A cancel, a termination and lack of memory are not faults of a record. */
 		if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
 			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR)

@@ -95,7 +95,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	json = json_parser_create();
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
-		rest_problem(state, ERRCLASS_PROTOCOL, "the stored cursor cannot be read");
+		rest_problem(state, ERRCLASS_PROTOCOL, "could not read the stored cursor");
 		state->problem.retryable = false;
 		state->problem.stored = true;
 		return;
@@ -190,7 +190,7 @@ rest_wait(RestState *state)
 
 	if (ms == 0)
 		return true;
-	rest_problem(state, ERRCLASS_THROTTLED, "the upstream's rate limit is used up");
+	rest_problem(state, ERRCLASS_THROTTLED, "the upstream's rate limit is exhausted");
 	state->problem.retry_after_ms = ms;
 	return false;
 }
@@ -217,7 +217,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
 
-	/* Who is asked to wait has learned nothing. */
+	/* A request to wait says nothing about the record. */
 	if (answer->error_class == ERRCLASS_THROTTLED)
 		return;
 	if (state->external_id)
@@ -235,7 +235,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 		answer->error_class = ERRCLASS_NONE;
 		state->nothing = state->missing = true;
 	}
-	/* The kept link, or what it led to, is not taken any more. */
+	/* The upstream rejects the stored link, or one that it led to. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
 		(answer->cursor_refused || rest_status_in(state->status, d->reset_status, d->nreset_status)))
 	{

@@ -1,13 +1,13 @@
 /*
  * next.c
- *	  Where a list goes on behind a page: a link, a cursor, an offset, a page number.
+ *	  Where a list continues after a page: a link, a cursor, an offset, a page number.
  *
- * What is found is the next position, or that this was the last page, which only
- * the definition's own sign may tell; anything else in the sign's place is an
- * error.  By position (offset, page) there is no sign but what the upstream says
- * of the length of its list, so whatever tells that the list has moved makes the
- * pass incomplete.  And what it says is a claim: where a page that may be followed
- * by another reaches it, the page behind is asked for once, to be sure.
+ * The result is the next position, or that this was the last page, which only
+ * the definition's own sign may indicate; anything else in its place is an
+ * error.  By position (offset, page) the only sign is the length of the list
+ * reported by the upstream, so any sign that the list has shifted makes the
+ * pass incomplete.  And that length is only a claim: when a page that may be
+ * followed by another reaches it, the next page is requested once, to be sure.
  */
 #include "postgres.h"
 
@@ -45,12 +45,12 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 		return NULL;
 	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
 	{
-		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "what the answer has at %s cannot be used to ask for the next page", path->text);
+		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "the value at %s cannot be used to request the next page", path->text);
 		return NULL;
 	}
 	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
 	{
-		*failed = !reading_failed(r, ERRCLASS_TOO_LARGE, "what the answer has at %s to ask for the next page has %u bytes, more than %d",
+		*failed = !reading_failed(r, ERRCLASS_TOO_LARGE, "the value at %s that requests the next page has %u bytes, more than %d",
 								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
@@ -121,7 +121,7 @@ next_cursor(Reading *r, bool *failed)
 		return NULL;
 	if (cursor == NULL)
 	{
-		reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer says that there are more records and gives no cursor");
+		reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer announces more records but gives no cursor");
 		*failed = true;
 	}
 	return cursor;
@@ -132,15 +132,15 @@ static char *
 next_after_empty(Reading *r, int64 passed, int64 total)
 {
 	if (total >= 0 && passed != total)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " records, and sent none after " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent none after " INT64_FORMAT,
 						   total, passed);
 	return NULL;
 }
 
 /*
- * Pages that are asked for by position follow each other only in a list that
- * stays as it is.  What it says of its length must not change, and after a break
- * there is no telling how far the records have moved.
+ * Pages that are requested by position are contiguous only in a list that
+ * does not change.  Its reported length must not change, and after an interruption
+ * it is unknown how far the records have moved.
  */
 static void
 next_by_position(Reading *r, int64 total, int64 total_pages)
@@ -152,19 +152,19 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	else if (!state->reading)
 	{
 		r->page->unread = true;
-		reading_incomplete(r, "pages are asked for by position, and the pass was interrupted: records may have moved past it");
+		reading_incomplete(r, "pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
 	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and then " INT64_FORMAT, state->total, total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT, state->total, total);
 	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and then " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages, then " INT64_FORMAT,
 						   state->total_pages, total_pages);
 	state->total = Max(state->total, total);
 	state->total_pages = Max(state->total_pages, total_pages);
 }
 
-/* A number of a position that we made; one that was stored by somebody else can be added to as well. */
+/* A position's number; safe to add to, even if the stored cursor was modified. */
 static int64
 next_number(const char *text)
 {
@@ -215,15 +215,15 @@ next_offset(Reading *r, int64 total)
 		/* What was on such a page may have been filtered out, where the position does not depend on it. */
 		if (by_total && p->step_page_size && passed < state->total)
 			return next;
-		/* Nobody is helped by asking for the same offset again. */
+		/* Requesting the same offset again would not make progress. */
 		return next_after_empty(r, offset - p->base, by_total && !p->step_page_size ? state->total : -1);
 	}
 	if (!by_total || total < 0 || passed < state->total)
 		return next;
-	/* Here are more than it says: so that is no end. */
+	/* More records than the total: so this is not the end. */
 	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
 	{
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
 		return next;
 	}
 	return next_behind(r, next);
@@ -244,10 +244,10 @@ next_page(Reading *r, int64 total, bool *failed)
 
 	next_by_position(r, total, pages);
 	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
-		reading_incomplete(r, "upstream says there are " INT64_FORMAT " pages, and sent no records on page " INT64_FORMAT,
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent no records on page " INT64_FORMAT,
 						   state->total_pages, done);
 	if (pages == 0 && r->n > 0)
-		reading_incomplete(r, "upstream says there are no pages, and sent one with records");
+		reading_incomplete(r, "upstream reported zero pages but sent one with records");
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->total_pages)
 		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
@@ -259,17 +259,17 @@ next_page(Reading *r, int64 total, bool *failed)
 	if (r->n == 0)
 		return NULL;
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " pages, and sent more", state->total_pages);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent more", state->total_pages);
 	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
 		return next_behind(r, next);
 	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
-		reading_incomplete(r, "upstream said there are " INT64_FORMAT " records, and sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
 	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
 		return next_behind(r, next);
 	return next;
 }
 
-/* next_position is where the list goes on; NULL: it ends here, or *failed. */
+/* next_position is where the list continues; NULL: it ends here, or *failed. */
 char *
 next_position(Reading *r, int64 total, bool *failed)
 {

@@ -1,13 +1,13 @@
 /*
  * page.c
- *	  An answer becomes a page: records selected and mapped.
+ *	  Turns an answer into a page: records selected and mapped.
  *
- * The answer is parsed once.  Plain paths are walked on that tree; what
- * PostgreSQL has to evaluate comes back as a tree of its own (a "side"), which
+ * The answer is parsed once.  Plain paths are walked on that tree; results of
+ * PostgreSQL's jsonpath come back as a tree of their own (scratch), which
  * lives until the next record.
  *
- * Nothing but what the definition says ends a list.  What looks like an end and
- * is none (a missing list, the same page again) is an error, never "empty".
+ * Only what the definition says ends a list.  Anything else that looks like an
+ * end (a missing list, the same page again) is an error, never "empty".
  */
 #include "postgres.h"
 
@@ -31,7 +31,7 @@ reading_failed(Reading *r, ErrorClass error_class, const char *format,...)
 	return false;
 }
 
-/* reading_none: the answer is not what was asked for, so the message also shows what it is; false. */
+/* reading_none: the answer is not the requested one, so the message also shows its beginning; false. */
 static bool
 reading_none(Reading *r, const char *problem, const char *path)
 {
@@ -203,7 +203,7 @@ reading_select(Reading *r, int64 total)
 	else
 	{
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
-			return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer holds values that PostgreSQL cannot read, so its records cannot be found");
+			return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer contains values that PostgreSQL cannot read, so its records cannot be found");
 		r->tree = rest_parser(r->state);
 		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
 			return reading_unknown(r, d->records);
@@ -221,7 +221,7 @@ reading_select(Reading *r, int64 total)
 			r->list_found = r->n > 0;
 	}
 	if (r->bad_list || reading_is_no_map(r))
-		return reading_none(r, "the answer has something else where the list of records should be, at", d->records->text);
+		return reading_none(r, "expected an array of records at", d->records->text);
 	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
 	if (!r->list_found && r->behind && (r->state->behind_short || (total >= 0 && total == r->state->total)))
 		return true;			/* some leave it out where it would be empty */
@@ -440,7 +440,7 @@ reading_delta(Reading *r, char **next)
 	else if (*next == NULL && !failed)
 	{
 		r->page->unread = true;
-		r->page->incomplete = "the list of changes ended without a link to go on from next time";
+		r->page->incomplete = "the list of changes ended without a link for the next run";
 	}
 	return !failed;
 }
@@ -488,7 +488,7 @@ reading_list_ends(Reading *r)
 	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 || state->received == state->list_total ||
 		(state->nothing && !state->ended))
 		return;
-	reading_incomplete(r, "upstream said there are " INT64_FORMAT " records for one of the parents, and sent " INT64_FORMAT,
+	reading_incomplete(r, "upstream reported " INT64_FORMAT " records for one of the parents but sent " INT64_FORMAT,
 					   state->list_total, state->received);
 }
 
@@ -515,7 +515,7 @@ reading_next_parent(Reading *r, char *next)
 	else if (state->ncut >= (state->def->parent_type ? REST_CUT_PARENTS : 1) && !state->went_on)
 		reading_incomplete(r, "%s", REST_CUT_TEXT);
 	if (state->at.left_out && r->page->incomplete == NULL)
-		r->page->incomplete = "some parent records lack what the definition asks for, and were left out";
+		r->page->incomplete = "some parent records lack values that the definition uses, and were skipped";
 	else if (state->at.only_missing && state->missing && r->page->incomplete == NULL)
 		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
@@ -538,7 +538,7 @@ reading_nothing(Reading *r)
 	if (state->def->delta && state->source->spec.incremental)
 	{
 		r->page->unread = true;
-		reading_incomplete(r, "the list of changes ended without a link to go on from next time");
+		reading_incomplete(r, "the list of changes ended without a link for the next run");
 	}
 	state->behind = NULL;
 	if (state->at.inner == NULL)
@@ -570,7 +570,7 @@ reading_count(Reading *r, int64 total)
 }
 
 /*
- * A first page as long as was asked for, and nothing in it that would tell of
+ * A first page with as many records as requested, and no indication of
  * another: perhaps the definition looks for the next page in the wrong place.
  */
 static bool
@@ -629,7 +629,7 @@ reading_page(Reading *r)
 	if (failed || !reading_select(r, total))
 		return false;
 	if (state->status == 206)
-		reading_incomplete(r, "upstream answered with status 206: it is a part of what was asked for");
+		reading_incomplete(r, "upstream answered with status 206: the content is partial");
 	state->behind = NULL;
 	if (!page_mapped_room(parser, page, r->n, &problem))
 		return reading_failed(r, ERRCLASS_TOO_LARGE, "%s", problem);
@@ -641,14 +641,14 @@ reading_page(Reading *r)
 	/* It would be stored in clear. */
 	if ((next && source_shows_secret(state->source, next)) ||
 		(page->keep_link && source_shows_secret(state->source, page->keep_link)))
-		return reading_failed(r, ERRCLASS_BAD_ANSWER, "what the answer gives to go on with holds a secret of the connector");
+		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the next-page cursor contains a secret of the connector");
 	for (uint32 i = 0; i < r->n; i++)
 		map_record(r, r->nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
 	if (reading_repeats(r) && r->behind)
 	{
-		/* It does not heed the position, so the page that had all was the only one. */
+		/* The upstream ignores the position, so the page with all records was the only one. */
 		reading_empty(page);
 		page->may_end = false;
 		r->n = 0;
@@ -711,7 +711,7 @@ reading_one(Reading *r)
 	if (r->json == NULL)
 		return reading_none(r, "upstream's answer cannot be read:", problem);
 	if (!page_is_clean(r->parser, r->json, JSON_ROOT))
-		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the record cannot be stored: it is not valid UTF-8, or nested too deep, or has a string or number that jsonb does not take");
+		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the record cannot be stored: it is not valid UTF-8, or nested too deeply, or has a string or number that jsonb cannot represent");
 	/* The record stays in the tree it is found in while its parts use the others. */
 	record = rest_find(state, d->get_record, r->json, JSON_ROOT, rest_parser(state));
 	if (record.failed)

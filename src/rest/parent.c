@@ -2,8 +2,8 @@
  * parent.c
  *	  The records that a list is made for each of (for_each), read in batches.
  *
- * They are read by their ids, so that a run goes on behind any of them however
- * the others change meanwhile.
+ * They are read by id, so that a run can continue after any of them while others
+ * change.
  */
 #include "postgres.h"
 
@@ -49,7 +49,7 @@ rest_parents_ready(RestState *state)
 	MemoryContext old = CurrentMemoryContext;
 	Datum		v[2];
 
-	/* Who only wants to know whether the upstream answers has nothing to lose. */
+	/* A test of the connector does not need the parents. */
 	if (state->parents_checked || state->source->spec.probe)
 		return true;
 	parent_begin(state);
@@ -70,7 +70,7 @@ parent_read(RestState *state, const char *from, bool behind)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text,"
-		/* What is longer than an address is of no use in one. */
+		/* A text longer than a URL cannot be used in one. */
 		" (select pg_catalog.jsonb_object_agg(k.name, r.attributes -> k.name) from pg_catalog.unnest($5) k(name)"
 		" where pg_catalog.jsonb_typeof(r.attributes -> k.name) in ('string', 'number', 'boolean')"
 		" and pg_catalog.octet_length(r.attributes ->> k.name) <= " CppAsString2(FLOHSYNC_MAX_LINK_BYTES) ")::pg_catalog.text"

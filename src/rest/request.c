@@ -299,7 +299,7 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 		Template *t = text ? template_parse(text) : NULL;
 
 		if (t == NULL)
-			rest_problem(state, ERRCLASS_CONFIGURATION, "the definition's body has a text that cannot be used");
+			rest_problem(state, ERRCLASS_CONFIGURATION, "the definition's body has a string that cannot be used");
 		text = t ? rest_render_plain(state, t) : NULL;
 		if (text == NULL)
 			return false;
@@ -524,7 +524,7 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 		appendStringInfo(&line, "%s: ", p->param);
 		if (!request_plain(&line, value))
 		{
-			rest_problem(state, ERRCLASS_BAD_ANSWER, "the upstream's cursor holds control characters");
+			rest_problem(state, ERRCLASS_BAD_ANSWER, "the upstream's cursor contains control characters");
 			return false;
 		}
 		*header = line.data;
@@ -619,7 +619,7 @@ request_send(RestState *state)
 	return true;
 }
 
-/* rest_client is who sends the request at hand; made when it is needed. */
+/* rest_client is the HTTP client of the current request; created on demand. */
 HttpClient *
 rest_client(RestState *state)
 {
@@ -649,7 +649,7 @@ rest_send(RestState *state)
 	}
 	state->sent = request_send(state);
 	if (!state->sent && state->problem.error_class == ERRCLASS_NONE)
-		rest_problem(state, ERRCLASS_CONFIGURATION, "the request cannot be put together");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "could not build the request");
 	MemoryContextSwitchTo(old);
 	return state->sent;
 }

@@ -31,7 +31,7 @@
 #define REST_FAILED_NAMES			3
 #define REST_FAILED_MOST			10
 
-#define REST_CUT_PARENTS		3		/* so many parents with a list that may be cut make the pass incomplete */
+#define REST_CUT_PARENTS		3		/* number of parents with a possibly truncated list that makes the pass incomplete */
 #define REST_CUT_TEXT \
 	"the first page is as long as was asked for, and nothing in it tells of another, or that there is none: " \
 	"perhaps the definition looks for the next page in the wrong place"
@@ -221,9 +221,9 @@ typedef struct RestProblem
 	ErrorClass	error_class;	/* NONE: nothing */
 	bool		of_parent;		/* only with this parent is there no request */
 	bool		retryable;
-	bool		stored;			/* it is where the pass goes on from that cannot be used */
+	bool		stored;			/* the position from which the pass continues is unusable */
 	int64		retry_after_ms;
-	char		message[1024];	/* fit to be told */
+	char		message[1024];	/* sanitized */
 } RestProblem;
 
 typedef struct RestState
@@ -235,10 +235,10 @@ typedef struct RestState
 	HttpClient *token_client;	/* likewise */
 	HttpOrigin	origin;			/* of base_url */
 	char	   *kept_link;		/* an incremental pass begins here, or NULL */
-	/* the request under way, or asked for last; strings in request_context */
+	/* the current or last request; strings in request_context */
 	MemoryContext request_context;
 	RestPosition at;
-	char	   *external_id;	/* a single record is asked for */
+	char	   *external_id;	/* a single record is requested */
 	char	   *url;			/* without a key in it */
 	int			page_size;		/* asked for */
 	bool		sent;
@@ -248,7 +248,7 @@ typedef struct RestState
 	char	   *unsure;			/* why that is not sure, or NULL */
 	int			refreshed;		/* how often the token was renewed for this request */
 	unsigned char refused[32];	/* digest of the one before */
-	unsigned char token_key[32];	/* under which the token is kept */
+	unsigned char token_key[32];	/* under which the token is stored */
 	bool		token_held;		/* by us, too, where it is shared */
 	RestProblem problem;
 	/* tokens */

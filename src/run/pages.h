@@ -29,7 +29,7 @@ typedef struct PageEntry
 	PageCounts	counts;
 	int64	   *seen;			/* sorted in place */
 	int			nseen;
-	const pg_uuid_t *changed;	/* added, updated, restored; NULL: nobody wants to know */
+	const pg_uuid_t *changed;	/* added, updated, restored; NULL: not needed */
 	int			nchanged;
 } PageEntry;
 

@@ -131,14 +131,14 @@ pass_restart_work(void *arg)
 	db_commit();
 }
 
-/* The upstream does not take the cursor any more: begin the pass anew. */
+/* The upstream rejects the cursor: restart the pass. */
 static void
 pass_restart_pass(Run *run, bool forget_link)
 {
 	RestartWork work = {run, forget_link};
 
 	ereport(LOG,
-			(errmsg("upstream refuses the cursor; the pass begins again")));
+			(errmsg("upstream rejected the cursor; restarting the pass")));
 	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
@@ -392,7 +392,7 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	if (unknown > 0)
 	{
 		entry->link = "";
-		entry->incomplete = psprintf("of %d records that are not stored only what has changed came: the next run begins anew", unknown);
+		entry->incomplete = psprintf("received only the changes of %d records that are not stored: the next run starts a new pass", unknown);
 		run_incomplete(run, "%s", entry->incomplete);
 	}
 	entry->counts.duplicates += merge_duplicates(merge);
@@ -512,11 +512,11 @@ pass_check_completeness(Run *run)
 	if (total >= 0 && run->setup.received < total - (int64) ((double) total * tolerance))
 	{
 		run->unread |= pass_everything(run);
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent " INT64_FORMAT, total, run->setup.received);
+		run_incomplete(run, "upstream reported " INT64_FORMAT " records but sent " INT64_FORMAT, total, run->setup.received);
 	}
 	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
 	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
-		run_incomplete(run, "upstream said there are " INT64_FORMAT " records, and sent more: " INT64_FORMAT,
+		run_incomplete(run, "upstream reported " INT64_FORMAT " records but sent more: " INT64_FORMAT,
 					   total, run->setup.received - run->repeated);
 }
 
@@ -562,7 +562,7 @@ pass_walk(Run *run)
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
 		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
-			page.loop = psprintf("upstream sent %d pages in a row without a record that had not come before", run->known_pages);
+			page.loop = psprintf("upstream sent %d pages in a row without a new record", run->known_pages);
 		loop |= page.loop != NULL;
 		pass_refetch(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
@@ -608,7 +608,7 @@ pass_walk(Run *run)
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)
 		{
-			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream does not come to an end: %d pages", run->page);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream did not finish after %d pages", run->page);
 			return;
 		}
 		if (run->empty_pages > PASS_MAX_EMPTY_PAGES)

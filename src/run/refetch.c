@@ -1,16 +1,15 @@
 /*
  * refetch.c
- *	  Pages whose records hold only what has changed.
+ *	  Pages whose records contain only what has changed.
  *
- * Such a record is put together with the stored one (record/merge.c).  Where
- * there is none, what came may be all of it, if the record is new, or half of
- * it: nothing in it tells.  Then the whole record is asked for, by itself; and
- * where that cannot be done it is set aside, and the next run begins where
- * records come whole.
+ * Such a record is merged with the stored one (record/merge.c).  If none is
+ * stored, the received record may be complete, if it is new, or partial: it does
+ * not say which.  Then the full record is requested individually; if that fails
+ * it is set aside, and the next run starts where full records are listed.
  *
- * A stored one must have taken part in every change.  One that the filter rules
- * put out of scope does not, so it becomes stale, and a stale one counts as not
- * stored while there are filter rules.
+ * A stored record must include every previous change.  Records that the filter
+ * rules put out of scope are not updated, so they become stale, and stale records
+ * count as not stored while there are filter rules.
  */
 #include "postgres.h"
 
@@ -23,7 +22,7 @@
 #include "run/pages.h"
 #include "run/state.h"
 
-/* So many records of a run are asked for one by one; for more, beginning anew is cheaper. */
+/* Upper limit of single-record requests per run; beyond it a full restart is cheaper. */
 #define WHOLE_MAX	100
 
 bool
@@ -75,7 +74,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	}
 	if (answer.error_class)
 	{
-		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		ereport(DEBUG1, (errmsg_internal("could not fetch a full record: %s", answer.message)));
 		return false;
 	}
 	/* The answer goes with the next request. */
@@ -87,7 +86,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
 	if (!source_read(run->source, parser, &answer, &page))
 	{
-		ereport(DEBUG1, (errmsg_internal("a record cannot be had whole: %s", answer.message)));
+		ereport(DEBUG1, (errmsg_internal("could not fetch a full record: %s", answer.message)));
 		return false;
 	}
 	if (page.nfaults > 0 || page.nrecords != 1)
@@ -103,8 +102,8 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 }
 
 /*
- * pass_refetch asks for those records of a page that there is nothing to
- * put together with, until one cannot be had.  They move from its records to
+ * pass_refetch requests those records of a page that have no stored one to
+ * be merged with, until one request fails.  They move from its records to
  * page->full.  Holds no transaction while it waits.
  */
 void
@@ -136,7 +135,7 @@ pass_refetch(Run *run, UpstreamPage *page)
 				page->duplicates += n - 1;
 				continue;
 			}
-			/* The next run begins anew in any case. */
+			/* The next run starts a new pass in any case. */
 			run->nfull = WHOLE_MAX;
 		}
 		memcpy(rest + nrest, page->records + i, sizeof(Record) * n);

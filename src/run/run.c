@@ -6,12 +6,12 @@
  *	              |                 |           |
  *	              +--> failed       +--> held <-+
  *
- * settle, post-sync and each batch of purge are one transaction each, as is each page of
- * the walk, so that at any moment the tables tell how far the run is.  A run
- * that is found "running" with nobody behind it is therefore simply started
- * again, and goes on behind its last page.
+ * settle, post-sync, each batch of purge and each page of the walk are one
+ * transaction each, so that the tables always show the progress of the run.  A
+ * "running" run without a process is therefore simply started again, and resumes
+ * after its last page.
  *
- * Who calls holds the lock of the run.
+ * The caller holds the lock of the run.
  */
 #include "postgres.h"
 
@@ -88,7 +88,7 @@ run_incomplete(Run *run, const char *format,...)
 	run->reason = MemoryContextStrdup(run->context, message);
 }
 
-/* run_unread: the same, where something that was asked for did not come, or does not count: it has to be asked for again. */
+/* run_unread: likewise, when something requested was not received, or was discarded: it has to be requested again. */
 void
 run_unread(Run *run, const char *reason)
 {
@@ -97,9 +97,9 @@ run_unread(Run *run, const char *reason)
 }
 
 /*
- * run_begin starts a transaction of a run that has begun.  Somebody else's code
- * in this process, a connector's query or what is behind the seam, may have let
- * go of our locks; then another worker may do the run by now.
+ * run_begin starts a transaction of a run that has begun.  Foreign code
+ * in this process, a connector's query or what is behind the seam, may have
+ * released its locks; then another worker may execute the run by now.
  */
 void
 run_begin(Run *run, const char *activity)
@@ -110,8 +110,8 @@ run_begin(Run *run, const char *activity)
 	if (!db_keep_run(run->setup.connector_id, run->setup.resource_type))
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("another worker goes on with flohsync run " INT64_FORMAT, run->id),
-				 errhint("What a connector runs must not call pg_advisory_unlock_all().")));
+				 errmsg("flohsync run " INT64_FORMAT " was taken over by another worker", run->id),
+				 errhint("Functions that a connector runs must not call pg_advisory_unlock_all().")));
 	db_lock_wait(DB_LOCK_CONNECTOR, db_lock_key(run->setup.connector_id), true);
 }
 
@@ -368,7 +368,7 @@ run_finish_work(void *arg)
 	db_commit();
 }
 
-/* Who has the run stop comes too late: its end is written all the same.  False when it has to be tried again. */
+/* A cancel request now is too late: the end of the run is written anyway.  False when it has to be tried again. */
 static bool
 run_finish_once(FinishWork *work, int attempt)
 {
@@ -417,7 +417,7 @@ run_finish(Run *run)
 	}
 }
 
-/* A text of an error that was raised: it may quote what an upstream, or somebody's function, said. */
+/* A text of an error that was raised: it may quote an upstream, or a foreign function. */
 static char *
 run_told(Run *run, const char *text)
 {
@@ -473,9 +473,9 @@ run_handle_error(Run *run)
 		const char *message = edata->message ? edata->message : "unknown error";
 		const char *detail = edata->detail;
 
-		/* A connector's query does not know about the search_path of who wrote it. */
+		/* A connector's query does not run with the search_path of its author. */
 		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->source && run->source->own_query)
-			detail = "a connector's query must name tables with their schema";
+			detail = "a connector's query must schema-qualify the tables that it names";
 		if (detail == NULL)
 			detail = run_foreign_function(edata->context);
 		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ?
@@ -514,7 +514,7 @@ run_report_stage(const char *stage)
 
 /*
  * run_execute does a run.  Raises only when not even the end of the run could
- * be written; the run is then found and gone on with later.
+ * be written; the run is then found and resumed later.
  */
 void
 run_execute(int64 id)

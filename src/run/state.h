@@ -24,18 +24,18 @@ typedef struct Run
 	PageMemory	memory;			/* of the page being worked on: all that this process takes */
 	Source	   *source;
 	PageParser *parser;
-	PageParser *merger;			/* of records put together (record/merge.c); NULL until there are any */
+	PageParser *merger;			/* of merged records (record/merge.c); NULL until there are any */
 	ApplyScope	scope;
 	RunTimings	timings;
 	int			page;			/* being worked on, from 1 */
 	bool		first_answer;	/* no page of this run has come yet */
-	bool		restarted;		/* the pass was begun anew on the way */
+	bool		restarted;		/* the pass was restarted during the run */
 	int			empty_pages;	/* in a row */
 	int			known_pages;	/* in a row, with nothing but what had come before */
 	int64		repeated;		/* records that had come before in the list, as far as is known */
 	int			nseen_ids;
 	struct bloom_filter *seen_ids;	/* of the list at hand (run/still.c); NULL until a page says that there is another */
-	int			nfull;			/* records asked for one by one (run/refetch.c) */
+	int			nfull;			/* records requested individually (run/refetch.c) */
 	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
 	int64		skew_s;			/* how far the upstream's clock is behind ours */
 	/* how it ended */
@@ -45,7 +45,7 @@ typedef struct Run
 	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
 	char	   *reason;			/* why not complete */
-	bool		unread;			/* part of what was asked for is to be asked for again: the watermark stays */
+	bool		unread;			/* something has to be requested again: the watermark stays */
 } Run;
 
 extern void run_fail(Run *run, ErrorClass error_class, const char *format,...) pg_attribute_printf(3, 4);

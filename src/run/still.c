@@ -1,6 +1,6 @@
 /*
  * still.c
- *	  Upstreams that send the same records for ever, with cursors that are new.
+ *	  Detects upstreams that send the same records forever, with new cursors.
  */
 #include "postgres.h"
 

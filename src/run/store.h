@@ -20,7 +20,7 @@ typedef struct RunSetup
 	char	   *strategy;
 	int64		pass_id;
 	TimestampTz pass_started_at;
-	bool		resumed;		/* the pass goes on from an earlier page */
+	bool		resumed;		/* the pass resumes after an earlier page */
 	int			last_page;		/* pages applied so far */
 	char	   *cursor;			/* of the page to come, NULL: the first */
 	int64		passed;			/* records in scope so far */
@@ -32,7 +32,7 @@ typedef struct RunSetup
 	char	  **hash_ignore;
 	int			nhash_ignore;
 	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
-	bool		unread;			/* something that an earlier page stands for has to be asked for again */
+	bool		unread;			/* something on an earlier page has to be requested again */
 	bool		rehash;			/* see ApplyScope */
 	bool		note_changes;	/* post-sync wants to know what the pages change */
 	SourceSpec	spec;
@@ -61,7 +61,7 @@ typedef struct RunTimings
 	int64		post_sync_us;	/* of that, post-sync */
 } RunTimings;
 
-/* Of settling and of post-sync: whether a safeguard holds the run, and what it says. */
+/* Of settling and of post-sync: whether a safeguard holds the run, and its message. */
 typedef struct SettleResult
 {
 	bool		held;

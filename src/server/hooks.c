@@ -1,14 +1,14 @@
 /*
  * hooks.c
- *	  Commands on databases that workers must know of, and COPY into our tables
- *	  (hooks_copy.c).
+ *	  Commands on databases that workers must know of, and COPY into tables of
+ *	  the extension (hooks_copy.c).
  *
- * Workers get out of the way of those that need a database for themselves:
- * DROP DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE … TEMPLATE.  These
- * wait five seconds for others to leave and then fail.  The workers in
- * the database are told to go, and none is started there until the command is
- * done; one that comes before its transaction ends waits for the database's lock.
- * Nothing happens on behalf of a role that could not do the command anyway.
+ * Workers yield to commands that need exclusive access to a database: DROP
+ * DATABASE, ALTER DATABASE … RENAME, CREATE DATABASE … TEMPLATE.  These
+ * wait five seconds for other sessions to leave and then fail.  The workers in
+ * the database are terminated, and none is started there until the command is
+ * done; one that starts before its transaction ends waits for the database's lock.
+ * Nothing is done for a role that may not execute the command.
  */
 #include "postgres.h"
 

@@ -1,16 +1,16 @@
 /*
  * hooks_copy.c
- *	  COPY into the tables of the extension, as pg_restore does it.
+ *	  COPY into the tables of the extension, as pg_restore executes it.
  *
- * The foreign keys among these tables are there before the data, since they come
- * with the extension; pg_restore -j loads the tables in any order.  So where a
- * superuser copies into one, the triggers that look for the referenced row stand
- * aside for that command, as they do for the tables of a database, whose keys
- * come last.  All other triggers fire.
+ * The foreign keys among these tables exist before the data, since they belong to
+ * the extension; pg_restore -j loads the tables in any order.  So when a
+ * superuser copies into one, its foreign key check triggers are disabled for that
+ * command, as if the keys were created last, as for other tables.  All other
+ * triggers fire.
  *
- * They are switched off in the relation that this backend has open, which COPY
- * takes its list of triggers from: nobody else sees it, and if the relation is
- * read anew meanwhile, they are on again, and the copy is checked.
+ * They are disabled in the relcache entry of this backend, from which COPY takes
+ * its list of triggers: other backends are not affected, and if the entry is
+ * rebuilt meanwhile, they are enabled again, and the copy is checked.
  */
 #include "postgres.h"
 

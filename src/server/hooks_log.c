@@ -1,25 +1,25 @@
 /*
  * hooks_log.c
- *	  Statements that store a secret stay out of the server log, and out of the
- *	  statistics of statements.
+ *	  Keeps statements that store a secret out of the server log and of
+ *	  pg_stat_statements.
  *
- * The text of a statement reaches the log before our function is called
+ * The text of a statement is logged before our function is called
  * (log_statement), when it is not called at all (an error in the statement)
  * and after it has returned (log_min_duration_statement, auto_explain).  So
- * what is about to be logged is looked at here: a statement counts as secret
- * when its text names set_secret, when a text that is run within it does, when
- * it executes what was prepared in a session in which such a text was, or when
- * set_secret was called in it.  Of such a statement the log gets neither text
- * nor parameters nor context, and of what is raised in it, whose message may
- * quote it, only the SQLSTATE; the client gets everything.
+ * messages are filtered here: a statement counts as secret when its text names
+ * set_secret, when a nested statement does, when it executes a prepared statement
+ * of a session with such a text, or when set_secret was called in it.  Of such a
+ * statement the log contains neither text nor parameters nor context, and of
+ * errors raised in it, whose message may quote it, only the SQLSTATE; the client
+ * gets everything.
  *
- * Once a statement is understood, pg_stat_activity does not show it any more,
- * and pg_stat_statements, which would keep utility statements as they are
- * written, leaves it out: it has no query id.
+ * Once a statement has been parsed, pg_stat_activity does not show it any more,
+ * and pg_stat_statements, which would store utility statements verbatim, skips
+ * it: it has no query id.
  *
- * The hooks are there from the loading of the library on, which is the start of
- * the server with shared_preload_libraries.  That of the log allocates nothing
- * and raises nothing: it shortens texts where they are.
+ * The hooks are installed when the library is loaded, which is at server start
+ * with shared_preload_libraries.  The hook of the log neither allocates nor
+ * raises: it truncates texts in place.
  */
 #include "postgres.h"
 
@@ -44,7 +44,7 @@ static post_parse_analyze_hook_type prev_post_parse = NULL;
 static TimestampTz hidden_statement = 0;	/* start of the one that is secret beyond its text */
 static bool secret_prepared = false;	/* EXECUTE may be a call of set_secret */
 
-/* hooks_hide_statement: from now on the statement at hand looks like this to others. */
+/* hooks_hide_statement replaces the current statement in what others see. */
 void
 hooks_hide_statement(void)
 {
@@ -163,7 +163,7 @@ log_cut(const ErrorData *edata)
 
 	if (edata->message_id != NULL && strcmp(edata->message_id, "%s") == 0)
 	{
-		/* A user's own; nothing of it is ours to tell. */
+		/* Raised by user code, so it may quote the statement. */
 	}
 	else if (edata->message_id != NULL && strncmp(edata->message_id, "duration: ", 10) == 0)
 	{
@@ -188,9 +188,9 @@ log_in_short(ErrorData *edata)
 	ereport(LOG_SERVER_ONLY,
 			(errcode(edata->sqlerrcode),
 			 edata->elevel == ERROR ?
-			 errmsg("statement with %s failed, SQLSTATE %s; neither it nor the message is logged",
+			 errmsg("statement with %s failed, SQLSTATE %s; neither the statement nor the message is logged",
 					shown_instead, unpack_sql_state(edata->sqlerrcode)) :
-			 errmsg("statement with %s had something to say, SQLSTATE %s; neither it nor the message is logged",
+			 errmsg("statement with %s issued a message, SQLSTATE %s; neither the statement nor the message is logged",
 					shown_instead, unpack_sql_state(edata->sqlerrcode)),
 			 errhidestmt(true), errhidecontext(true)));
 	edata->output_to_server = false;

@@ -105,7 +105,7 @@ launcher_refresh(void)
 	(void) GetTransactionSnapshot();
 	copy = pstrdup(flohsync_databases);
 	if (!SplitGUCList(copy, ',', &names))
-		ereport(LOG, (errmsg("flohsync.databases is not a list of names")));
+		ereport(LOG, (errmsg("invalid list syntax in parameter \"flohsync.databases\"")));
 	databases = palloc(sizeof(Oid) * room);
 	relation = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(relation, 0, NULL);
@@ -131,8 +131,8 @@ launcher_refresh(void)
 	missing = shmem_sync_databases(databases, n);
 	if (missing > 0 && !reported_missing)
 		ereport(WARNING,
-				(errmsg("flohsync has no room for %d databases", missing),
-				 errhint("Name those with schedules in flohsync.databases.")));
+				(errmsg("flohsync has no shared memory for %d databases", missing),
+				 errhint("Set flohsync.databases to the databases that have schedules.")));
 	reported_missing = missing > 0;
 	CommitTransactionCommand();
 }
@@ -148,7 +148,7 @@ launcher_report(WorkerLaunch launch)
 		failing_since = GetCurrentTimestamp();
 		ereport(LOG,
 				(errmsg("flohsync could not start a worker"),
-				 errdetail("All background worker slots are taken; it tries again until there is one."),
+				 errdetail("All background worker slots are in use; the launcher retries until one is free."),
 				 errhint("You might need to increase max_worker_processes.")));
 	}
 	else if (launch == LAUNCH_DONE && failing_since != 0)
@@ -172,7 +172,7 @@ launcher_check_clock(TimestampTz now)
 	if (last_look > TimestampTzPlusMilliseconds(now, CLOCK_STEP_MS))
 	{
 		ereport(LOG,
-				(errmsg("flohsync looks at its schedules again: the clock was set back by %ld s",
+				(errmsg("flohsync checks all schedules again: the clock was set back by %ld s",
 						TimestampDifferenceMilliseconds(now, last_look) / 1000)));
 		shmem_all_due();
 	}
@@ -209,7 +209,7 @@ flohsync_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	shmem_launcher_attach();
 	ereport(LOG,
-			(errmsg("flohsync %s is there: its schedules run in the databases \"%s\"", FLOHSYNC_VERSION, flohsync_databases)));
+			(errmsg("flohsync %s launcher started: schedules run in the databases \"%s\"", FLOHSYNC_VERSION, flohsync_databases)));
 
 	for (;;)
 	{

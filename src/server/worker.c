@@ -1,12 +1,12 @@
 /*
  * worker.c
- *	  A worker: connect to one database, do the runs that are waiting there,
- *	  say when the next is due, leave.
+ *	  A worker: connects to one database, executes the runs that are due
+ *	  there, publishes when the next is due, exits.
  *
- * Nobody keeps a connection to a database that has no work, so that it can be
+ * No connection to a database without work is kept, so that it can be
  * dropped, renamed and copied, and costs nothing.  A worker that is killed
- * leaves its run "running" with the lock free; the next worker goes on with
- * it.  Exit codes are 0 and 1 only: any other restarts the cluster.
+ * leaves its run "running" with the lock free; the next worker resumes it.
+ * Exit codes are 0 and 1 only: any other restarts the cluster.
  */
 #include "postgres.h"
 
@@ -72,7 +72,7 @@ worker_launch(Oid database, Oid role, WorkerKind kind)
 	return LAUNCH_NO_PROCESS;
 }
 
-/* Is the whole cluster set to be read? */
+/* Is the cluster read-only by configuration? */
 static bool cluster_read_only = false;
 
 /*
@@ -229,7 +229,7 @@ worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampT
 			queue_enqueue_due();
 		*next_due = queue_next_due();
 		db_commit();
-		/* What is due and could not be queued is locked by somebody. */
+		/* Due runs that could not be queued are locked by another session. */
 		if (*next_due <= GetCurrentTimestamp())
 			*next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
 		found = worker_claim(claimed, more, context);
@@ -265,7 +265,7 @@ worker_do_run(const RunCandidate *claimed)
 	pgstat_report_stat(true);
 }
 
-/* After a crash nobody else knows that invalidations are left. */
+/* After a crash no other process knows that invalidations are left. */
 static void
 worker_look_at_outbox(Oid database)
 {
@@ -285,7 +285,7 @@ worker_enter(WorkerTicket *ticket, const char *name)
 	memcpy(ticket, MyBgworkerEntry->bgw_extra, sizeof(*ticket));
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	/* SIGINT cancels what is going on; SIGUSR1 takes part in barriers: the defaults. */
+	/* SIGINT cancels the current statement; SIGUSR1 handles barriers: the defaults. */
 	BackgroundWorkerUnblockSignals();
 
 	if (!shmem_worker_attach(ticket))
@@ -297,7 +297,7 @@ worker_enter(WorkerTicket *ticket, const char *name)
 	if (compat_session_is_superuser())
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("flohsync workers do not run as a superuser"),
+				 errmsg("flohsync workers cannot run as a superuser"),
 				 errhint("Set flohsync.worker_role to another role.")));
 	worker_pin_settings();
 	pgstat_report_appname(name);
@@ -324,7 +324,7 @@ flohsync_worker_main(Datum arg)
 			continue;
 		if (!flohsync_enabled || worker_must_not_write() || worker_meets_table_fault())
 		{
-			/* Nobody tells us when it is switched on again. */
+			/* There is no notification when it is enabled again. */
 			next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_AGAIN_MS);
 			continue;
 		}
@@ -341,7 +341,7 @@ flohsync_worker_main(Datum arg)
 			shmem_publish_due(ticket.database, seq, more ? GetCurrentTimestamp() : next_due);
 			worker_do_run(&claimed);
 			seq = shmem_wake_seq(ticket.database, WORKER_RUNS);
-			/* One busy database does not keep the others waiting: its turn comes again. */
+			/* One busy database must not make the others wait: its turn comes again. */
 			if (shmem_others_wait(ticket.database))
 			{
 				next_due = GetCurrentTimestamp();
@@ -355,7 +355,7 @@ flohsync_worker_main(Datum arg)
 			db_commit();
 		}
 		worker_look_at_outbox(ticket.database);
-		/* Not everything tells us that it is there: what a restore, replication or triggers that are off write. */
+		/* Not all work sends a wake-up: rows from a restore, from replication, or written with triggers disabled. */
 		next_due = Min(next_due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_ANYWAY_NAPS * 1000L * flohsync_launcher_naptime));
 	} while (!shmem_worker_done(&ticket, seq, next_due));
 	proc_exit(0);

@@ -1,14 +1,14 @@
 /*
  * worker_cache.c
- *	  The invalidator's process: connect to one database, deliver the
- *	  invalidations that wait there, stay a moment for more, leave.
+ *	  The invalidator's process: connects to one database, delivers the
+ *	  pending invalidations, waits a moment for more, exits.
  *
- * It is started after a commit that leaves rows in the outbox, by a reader who
- * meets one, or by the launcher.  There is one in a database: without shared
- * memory a lock sees to that, and one more waits for the lock, so that a row
- * which the first has missed is found.  While Redis does not answer there is
+ * It is started after a commit that leaves rows in the outbox, by a reader that
+ * finds one, or by the launcher.  There is one per database: without shared
+ * memory a lock ensures that, and one more waits for the lock, so that a row
+ * that the first has missed is found.  While Redis does not answer there is
  * none; the launcher starts one now and then (shmem_cache_pause).  With
- * flohsync.enabled off it asks no Redis, and only keeps the outbox small.
+ * flohsync.enabled off it does not contact Redis, and only limits the outbox.
  */
 #include "postgres.h"
 
@@ -34,7 +34,7 @@
 #include "shared/shmem.h"
 
 #define LINGER_MS		1000
-#define LINGER_LOOK_MS	100		/* without shared memory nobody tells us */
+#define LINGER_LOOK_MS	100		/* without shared memory there are no wake-ups */
 #define WAIT_LOCK_MS	20
 #define RELAUNCH_MS		200
 
@@ -103,8 +103,8 @@ flohsync_invalidator_main(Datum arg)
 			{
 				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS && enabled)
 					ereport(LOG,
-							(errmsg("flohsync cannot tell Redis what has changed, and does without what is cached of that: %s", redis_problem()),
-							 errhint("It tries again until it can.")));
+							(errmsg("flohsync could not deliver cache invalidations: Redis: %s", redis_problem()),
+							 errhint("Delivery is retried until it succeeds; until then the records are not read from the cache.")));
 				break;
 			}
 			if (worker_cache_linger(ticket.database, seq))
@@ -141,7 +141,7 @@ worker_cache_start(Oid database, Oid role)
 	shmem_wake_database(database, WORKER_CACHE);
 }
 
-/* worker_cache_now has an invalidator look at our database now: Redis is there. */
+/* worker_cache_now starts an invalidator for this database now: Redis is available. */
 void
 worker_cache_now(void)
 {

@@ -23,7 +23,7 @@ static Oid	wake_role = InvalidOid;
 static WorkerLaunch wake_outcome = LAUNCH_DONE;	/* of the last one for runs */
 static bool wake_cache = false;
 
-const char *const worker_no_process = "the server has no process left for it (max_worker_processes)";
+const char *const worker_no_process = "all background worker slots of the server are in use (max_worker_processes)";
 
 /* Must not raise: the transaction is committed. */
 static void
@@ -70,7 +70,7 @@ wake_register(void)
 		RegisterXactCallback(wake_at_end, NULL);
 		registered = true;
 	}
-	/* What cannot work is not started. */
+	/* Workers that cannot work are not started. */
 	if (worker_obstacle(MyDatabaseId, &wake_role) != NULL)
 		wake_role = InvalidOid;
 }
@@ -103,7 +103,7 @@ worker_wake(Oid database)
 	MemoryContextSwitchTo(caller);
 }
 
-/* worker_wake_cache has an invalidator look at our database after commit. */
+/* worker_wake_cache starts an invalidator for this database after commit. */
 void
 worker_wake_cache(void)
 {

@@ -1,35 +1,35 @@
 /*
  * cache.c
- *	  What processes share about the cache: counters, the breaker, and whether
- *	  the outbox is known to be empty.
+ *	  State of the cache shared by processes: counters, the circuit breaker,
+ *	  and whether the outbox is known to be empty.
  *
- * That saves a reader looking into tables.  A writer counts himself as in flight,
- * counts a write, writes, commits, and is in flight no more.  Whoever reads the
- * number of writes, then sees that nobody is in flight, and then, with a new
+ * The latter saves readers a look into tables.  A writer is counted as in flight,
+ * counts a write, writes, commits, and is in flight no more.  A reader that reads
+ * the number of writes, then sees no writer in flight, and then, with a new
  * snapshot, that the outbox is empty, knows it empty as of that number; and as
- * long as the number is the same and nobody is in flight, it still is.  (A
- * transaction that is prepared ends elsewhere, so none of this is done where
+ * long as the number is the same and no writer is in flight, it still is.  (A
+ * prepared transaction ends in another process, so none of this is used where
  * there can be any.)
  *
- * The breaker of a database keeps everybody from waiting for a Redis that does
+ * The breaker of a database prevents sessions from waiting for a Redis that does
  * not answer.
  *
  *	  closed --3 failures in a row--> open --its time is up--> one probe
- *	     ^                             ^                         |
- *	     +------- it worked -----------(-------------------------+
+ *	    ^                              ^                         |
+ *	    +------- it worked -----------(-------------------------+
  *	                                   +---- it failed: twice as long
  *
- * Open for 1 s, then 2, 4, ... 30 s, each time longer or shorter by up to a
- * quarter, so that not everybody comes back at once.  A probe that is not heard
- * of again is given up after PROBE_MS.
+ * Open for 1 s, then 2, 4, ... 30 s, each time varied by up to a quarter, so
+ * that sessions do not retry simultaneously.  A probe without a result is given
+ * up after PROBE_MS.
  *
- * Without shared memory all of this is the process's own, and where all slots
- * are taken.  Then writers count themselves in a slot that belongs to no
- * database, and readers of all databases heed it: when their database gets a
- * slot later on, nobody who has one takes the outbox for empty while they write.
+ * Without shared memory all of this is local to the process, and so it is when
+ * all slots are in use.  Then writers are counted in a slot that belongs to no
+ * database, which readers of all databases check: when their database gets a
+ * slot later on, they do not treat the outbox as empty while such writers write.
  *
- * A slot is free again when its database is dropped: nobody is connected to it
- * any more.  The launcher sees to that.
+ * A slot is freed when its database is dropped, which has no connections any
+ * more.  The launcher does that.
  */
 #include "postgres.h"
 
@@ -214,7 +214,7 @@ shmem_cache_forget(Oid database)
 	}
 }
 
-/* shmem_cache_write_begin counts a writer; he calls shmem_cache_write_end when his transaction has ended. */
+/* shmem_cache_write_begin counts a writer, which calls shmem_cache_write_end at the end of its transaction. */
 void
 shmem_cache_write_begin(void)
 {
@@ -231,7 +231,7 @@ shmem_cache_write_end(void)
 	pg_atomic_fetch_sub_u32(&writing->in_flight, 1);
 }
 
-/* shmem_cache_writes is to be asked before a snapshot; 0: somebody is in flight, or nobody can know. */
+/* shmem_cache_writes is to be called before taking a snapshot; 0: a writer is in flight, or that is unknown. */
 uint64
 shmem_cache_writes(void)
 {
@@ -282,7 +282,7 @@ shmem_cache_figures(CacheFigures *figures)
 	return slot != &own;
 }
 
-/* shmem_cache_allowed: may Redis be asked?  Whoever is told so says afterwards how it went. */
+/* shmem_cache_allowed: may Redis be asked?  If so, the result must be reported afterwards. */
 bool
 shmem_cache_allowed(void)
 {
@@ -294,7 +294,7 @@ shmem_cache_allowed(void)
 		return true;
 	now = GetCurrentTimestamp();
 	SpinLockAcquire(&slot->mutex);
-	/* Nobody waits so long: the clock was set back. */
+	/* No wait is that long: the clock was set back. */
 	if (slot->open_until > TimestampTzPlusMilliseconds(now, 2 * BREAKER_LAST_MS))
 		slot->open_until = now;
 	if (slot->probe_until > TimestampTzPlusMilliseconds(now, 2 * PROBE_MS))
@@ -334,7 +334,7 @@ shmem_cache_failed(void)
 	if (pg_atomic_add_fetch_u32(&slot->failures, 1) < BREAKER_FAILURES)
 		return false;
 	SpinLockAcquire(&slot->mutex);
-	/* Failures of those who had asked before it opened say nothing new. */
+	/* Failures of requests from before it opened are ignored. */
 	if (slot->open_until == 0 || now >= slot->open_until)
 	{
 		int			ms = Min(BREAKER_LAST_MS, BREAKER_FIRST_MS << Min(slot->level, 5));

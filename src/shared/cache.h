@@ -14,7 +14,7 @@ typedef enum CacheCounter
 	CACHE_STORED,
 	CACHE_REFUSED,				/* invalidated while it was fetched, so not stored */
 	CACHE_WAITED,				/* for a value that another one was fetching */
-	CACHE_POISONED,				/* what was found is no value of ours */
+	CACHE_POISONED,				/* the value found is not one of flohsync */
 	CACHE_ERRORS,				/* Redis did not answer, or with an error */
 	CACHE_INVALIDATED,			/* keys */
 	CACHE_CLEARED,				/* all keys of a type, a connector, or the database */

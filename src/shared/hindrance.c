@@ -1,11 +1,10 @@
 /*
  * hindrance.c
- *	  Why workers can do nothing in a database: noted by the launcher or by the
- *	  last worker that tried, forgotten by the first one that can go to work.
+ *	  Why workers cannot work in a database: set by the launcher or by the
+ *	  last worker that tried, cleared by the first one that can work.
  *
- * By the note the server log says each reason once, however often workers try;
- * and others can tell a user, but for those reasons that anybody sees in the
- * catalogs as they are now.
+ * It makes the server log report each reason once, however often workers try;
+ * and shows users the reasons that cannot be seen in the current catalogs.
  */
 #include "postgres.h"
 

@@ -2,7 +2,7 @@
  * shmem.c
  *	  Shared memory: which databases are due, which workers there are.
  *
- * It only says whom to wake: after a crash it is empty, the launcher takes
+ * It only serves wake-ups: after a crash it is empty, the launcher takes
  * every database for due, and the tables give the state back.  Nothing in it
  * points into a process.  It exists only under shared_preload_libraries;
  * without it every function here answers "no launcher, no limit".
@@ -199,7 +199,7 @@ shmem_all_due(void)
 /*
  * shmem_next_database finds the database that has been due longest and has no
  * worker on its way.  False: there is none before *wake_at, which the caller
- * has set to the latest time that he would wait for.
+ * has set to the latest time that it would wait for.
  */
 bool
 shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz *wake_at)
@@ -238,7 +238,7 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 
 		if (d->database == InvalidOid || d->next_due[kind] == DT_NOEND)
 			continue;
-		/* Nobody asks for so long a hold: the clock was set back. */
+		/* No pause is that long: the clock was set back. */
 		if (d->hold_until > TimestampTzPlusMilliseconds(now, 2 * CLEAR_MS))
 			d->hold_until = now;
 		if (d->cache_hold_until > TimestampTzPlusMilliseconds(now, 2 * CACHE_MAX_DELAY_MS))
@@ -377,7 +377,7 @@ shmem_clear_database(Oid database)
 	return held;
 }
 
-/* shmem_cleared_database: workers may come again, unless somebody else needs the database for himself. */
+/* shmem_cleared_database: workers may be started again, unless another command needs the database. */
 void
 shmem_cleared_database(Oid database, TimestampTz held)
 {

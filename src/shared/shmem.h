@@ -1,6 +1,6 @@
 /*
  * shmem.h
- *	  Whom to wake.  See shmem.c.
+ *	  Wake-ups of processes.  See shmem.c.
  */
 #ifndef FLOHSYNC_SHMEM_H
 #define FLOHSYNC_SHMEM_H

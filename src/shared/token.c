@@ -2,17 +2,17 @@
  * token.c
  *	  Access tokens that all processes share.
  *
- * Where a new token makes the one before it void, workers that each get their own
- * would take it from each other for ever.  So what one of them got, the others
- * use.  A token is found under the digest of everything that it was asked for
- * with, secrets included: who finds it could have got it.  It stays for as long
- * as anybody uses it, and is wiped when the last one lets go.
+ * If a new token invalidates the previous one, workers with tokens of their own
+ * would invalidate them mutually.  So they share one.  A token is found by the
+ * digest of everything in its request, secrets included: only a process that
+ * could have requested it finds it.  It is kept as long as any process uses it,
+ * and wiped when the last one releases it.
  *
- * While there is none, one process asks for it: it has a claim, which ends by
- * itself at a time, so that one that died holds nobody up.
+ * While there is none, one process requests it: it has a claim, which expires, so
+ * that a process that died does not block the others.
  *
- * Only under shared_preload_libraries; without it nothing is kept here, and each
- * process keeps its own (rest/auth.c).
+ * Only under shared_preload_libraries; without it nothing is stored here, and each
+ * process has its own token (rest/auth.c).
  */
 #include "postgres.h"
 

@@ -13,7 +13,7 @@
 extern Size shmem_token_size(void);
 extern void shmem_token_startup(struct LWLock *lock);
 
-/* held: does the caller count as one who uses the token?  Set here; he lets go of it at his end. */
+/* held: does the caller count as a user of the token?  Set here; the caller releases it at the end. */
 extern bool shmem_token_get(const unsigned char *key, char *token, TimestampTz *until, bool *held);
 extern void shmem_token_put(const unsigned char *key, const char *token, TimestampTz until, bool *held);
 extern void shmem_token_release(const unsigned char *key);

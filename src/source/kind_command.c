@@ -29,7 +29,7 @@ typedef struct CommandState
 #define AUTHORIZATION	"Authorization:"
 #define BEARER			AUTHORIZATION " Bearer "
 
-/* Credentials may stand in clear text in the configuration, which not everybody may read who may read messages. */
+/* The configuration may contain credentials in clear text, and not all roles that may read messages may read it. */
 static void
 command_hide_header(Source *source, const char *header)
 {
@@ -77,7 +77,7 @@ command_headers(Source *source, CommandState *state)
 		if (*p <= ' ' || *p > '~')
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIG_FILE_ERROR),
-					 errmsg("secret \"token\" cannot be sent in a header: it holds white space or characters that are not ASCII")));
+					 errmsg("secret \"token\" cannot be sent in a header: it contains white space or non-ASCII characters")));
 	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 

@@ -158,7 +158,7 @@ sql_read_rights(Source *source)
 		return;
 	if (db_execute(&query, v, NULL) != 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector does not exist any more")));
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector no longer exists")));
 	role = db_value(0, 1, &isnull);
 	state->owner = isnull ? InvalidOid : DatumGetObjectId(role);
 	state->owner_name = db_get_text(0, 2, source->context);
@@ -167,16 +167,16 @@ sql_read_rights(Source *source)
 	state->rights_known = true;
 }
 
-/* Whoever asks, in whatever session: the rights of the configuration's owner. */
+/* In any session: the rights of the configuration's owner. */
 static Oid
 sql_role(const SqlState *state, Oid code_owner)
 {
 	if (!OidIsValid(state->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which owns the configuration, does not exist any more or may not run it",
+				 errmsg("role \"%s\", the owner of the configuration, no longer exists or may not run it",
 						clean(state->owner_name)),
-				 errhint("Give it to a role with flohsync.set_sync_owner().")));
+				 errhint("Assign it to another role with flohsync.set_sync_owner().")));
 	return run_as_role(state->owner, code_owner);
 }
 
@@ -250,11 +250,11 @@ sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 		source_fail(source, answer, ERRCLASS_CONFIGURATION, "there is no function %s(jsonb) that returns jsonb", state->function);
 		return false;
 	}
-	/* A function that somebody else put under the name. */
+	/* A function of that name with another owner. */
 	if (code_owner != state->code_owner)
 	{
 		source_fail(source, answer, ERRCLASS_CONFIGURATION,
-					"the function %s has another owner than when the connector was given it; look at it, and give it to the connector again with flohsync.update_connector()",
+					"the owner of function %s has changed since the connector was set to use it; review the function, and set it again with flohsync.update_connector()",
 					state->function);
 		return false;
 	}
@@ -474,7 +474,7 @@ sql_answer(Source *source, SourceAnswer *answer)
 	TimestampTz start = GetCurrentTimestamp();
 
 	answer->started_at = start;
-	/* Asked for the same page again: the spool has moved on, so it is kept. */
+	/* The same page is requested again: the spool has moved on, so the page is remembered. */
 	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
 	{
 		answer->started_at = state->queried_at;

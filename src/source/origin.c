@@ -1,15 +1,15 @@
 /*
  * origin.c
- *	  Where requests of a connector go, and what may go there with them.
+ *	  Where requests of a connector may go, and which secrets with them.
  *
- * An origin is scheme://host, with the port unless it is the scheme's own (RFC
+ * An origin is scheme://host, with the port unless it is the scheme's default (RFC
  * 6454).  A secret is bound to the origins that its connector had when it was
- * set (source/secret_store.c).  Whether it may be used is decided twice: before a
- * request is put together, from what config and definition say, so that the
- * reason can be told; and, whatever these say, from the address that a request
- * is about to be sent to.
+ * set (source/secret_store.c).  Whether it may be used is checked twice: before a
+ * request is built, by config and definition, so that the reason can be
+ * reported; and, independently of these, by the URL that a request is about to
+ * be sent to.
  *
- * What verifies webhooks comes in; it is bound to no origin, and never sent.
+ * Secrets that verify webhooks are bound to no origin, and never sent.
  */
 #include "postgres.h"
 

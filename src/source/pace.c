@@ -2,9 +2,9 @@
  * pace.c
  *	  When a source may send its next request.
  *
- * Two things hold one back: the connector's own limit of requests in a minute,
- * which is waited for however long that takes, and an upstream that says when
- * its limit is reset (not_before), which is waited for only so long.
+ * Two limits apply: the connector's own limit of requests per minute, which is
+ * always waited for, and an upstream's statement when its limit is reset
+ * (not_before), which is waited for only up to a maximum.
  */
 #include "postgres.h"
 

@@ -1,12 +1,11 @@
 /*
  * secret.c
- *	  Secrets of a source: how a kind gets at them, and how they stay out of
- *	  what is told about an upstream.
+ *	  Secrets of a source: how a kind accesses them, and how they are kept out
+ *	  of messages about an upstream.
  *
- * An upstream may send back what it was sent.  Whatever of an answer goes into
- * a message passes source_told: each secret of the connector in it, and what a
- * kind made of one (source_redact_also), becomes "***", however it is spelled
- * (redact.c).
+ * An upstream may echo what it was sent.  Any part of an answer in a message
+ * passes source_told: each secret of the connector in it, and what a kind derived
+ * from one (source_redact_also), becomes "***", in any spelling (redact.c).
  */
 #include "postgres.h"
 
@@ -18,7 +17,7 @@
 #include "source/source.h"
 
 #define SECRET_MAX_HIDDEN	16
-#define SECRET_LOOK_AT		16384	/* so much of a text is looked at, and told at most */
+#define SECRET_LOOK_AT		16384	/* maximum part of a text that is examined and reported */
 
 /*
  * source_secret is the clear text of a secret, for a request; NULL when it is
@@ -77,7 +76,7 @@ source_redact_also(Source *source, const char *value)
 	MemoryContextSwitchTo(old);
 }
 
-/* What must not be told; palloc'd. */
+/* The texts to redact; palloc'd. */
 static char **
 secret_values(const Source *source, int *n)
 {
@@ -104,7 +103,7 @@ source_redacted(const Source *source, const char *text, size_t len)
 }
 
 /*
- * source_told is a text from outside as it may be told: without the secrets,
+ * source_told is an external text prepared for a message: without the secrets,
  * and fit for a message (clean.c); palloc'd, at most max bytes.
  */
 char *

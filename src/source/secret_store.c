@@ -140,7 +140,7 @@ secret_read(const CryptoKeys *keys, Datum connector, uint64 row, int first, Secr
 	place->name = secret->name = db_text(row, first);
 	place->kind = db_text(row, first + 4);
 	if (format == SECRET_UNBOUND_FORMAT)
-		secret->problem = "an earlier version of flohsync stored it, for no address: set it again with flohsync.set_secret()";
+		secret->problem = "it was stored by an earlier version of flohsync, without an origin: set it again with flohsync.set_secret()";
 	else if (format != SECRET_FORMAT)
 		secret->problem = psprintf("its format %d is of another version of flohsync", format);
 	else if (key == NULL)
@@ -343,7 +343,7 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 }
 
 /*
- * secrets_rotate encrypts all secrets anew, with the current key; all or
+ * secrets_rotate re-encrypts all secrets with the current key; all or
  * none.  Each stays bound to what it was set for.
  */
 int64
@@ -384,7 +384,7 @@ secrets_rotate(void)
 						(errcode(ERRCODE_CONFIG_FILE_ERROR),
 						 errmsg("secret \"%s\" of connector \"%s\" cannot be decrypted: %s",
 								secret.name, clean(db_text(i, SECRET_COLUMN_COUNT + 2)), secret.problem),
-						 errhint("Name the file of the key before in flohsync.encryption_key_file_previous, or store the secret again with flohsync.set_secret().")));
+						 errhint("Set flohsync.encryption_key_file_previous to the file of the previous key, or store the secret again with flohsync.set_secret().")));
 			values[1] = CStringGetTextDatum(secret.name);
 			values[2] = Int16GetDatum(SECRET_FORMAT);
 			values[3] = CStringGetTextDatum(keys.current.id);

@@ -1,9 +1,9 @@
 /*
  * source.c
- *	  Where pages come from: what is common to the kinds of connectors.
+ *	  Where pages come from: the common part of all kinds of connectors.
  *
- * A source is asked for a page (source_ask, which may send a request and
- * return), then gives its answer (source_answer, which waits), and then makes
+ * A page is requested (source_ask, which may send a request and return), then
+ * its answer is awaited (source_answer), and then converted to a page
  * a page of it (source_read).  source_get asks for a single record and waits for
  * the answer, of which source_read makes a page with that record, or with none.
  * Close a source also after an error.

@@ -58,11 +58,11 @@ typedef struct SourceSpec
 typedef struct SourceAnswer
 {
 	ErrorClass error_class;	/* NULL: this is an answer, for source_read() */
-	char		message[2048];	/* fit to be told: written by source_fail() and its like alone */
+	char		message[2048];	/* sanitized: set by source_fail() and its like only */
 	bool		retryable;		/* the same request may fare better a moment later */
 	bool		cursor_refused; /* the status says that it may be the cursor that is not liked */
 	bool		cursor_expired; /* the upstream says that it is */
-	bool		start_again;	/* where the pass goes on from is of no use any more, even if that is its beginning */
+	bool		start_again;	/* the position of the pass is not valid any more, even if that is its beginning */
 	bool		one;			/* of source_get */
 	bool		none;			/* likewise, and the upstream says that there is no such record */
 	bool		not_supported;	/* likewise: the connector cannot be asked for one record */

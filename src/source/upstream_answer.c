@@ -172,7 +172,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer,
 	{
 		case 202:
 			source_fail(source, answer, ERRCLASS_HTTP_STATUS,
-						"upstream answered with status 202: what was asked for is not ready");
+						"upstream answered with status 202: the result is not ready");
 			answer->retryable = true;
 			break;
 		case 204:
@@ -182,7 +182,7 @@ source_status_is_complete(const Source *source, SourceAnswer *answer,
 			break;
 		case 206:
 			source_fail(source, answer, ERRCLASS_BAD_ANSWER,
-						"upstream answered with status 206: it is a part of what was asked for");
+						"upstream answered with status 206: the content is partial");
 			break;
 		default:
 			return answer->status >= 200 && answer->status <= 299;

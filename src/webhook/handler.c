@@ -56,13 +56,13 @@ webhook_call_handler(const Webhook *hook)
 	if (none || ownerless)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the entitlement handler %s of role \"%s\" does not exist any more", db_text(0, 1), clean(db_text(0, 2))),
+				 errmsg("the entitlement handler %s of role \"%s\" no longer exists", db_text(0, 1), clean(db_text(0, 2))),
 				 errhint("Set another one with flohsync.set_entitlement_handler().")));
 	if (!db_bool(0, 9))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the entitlement handler %s has another owner than when it was set", db_text(0, 1)),
-				 errhint("Look at the function, then set it again with flohsync.set_entitlement_handler().")));
+				 errmsg("the owner of the entitlement handler %s has changed since it was set", db_text(0, 1)),
+				 errhint("Review the function, then set it again with flohsync.set_entitlement_handler().")));
 	code_owner = DatumGetObjectId(db_value(0, 5, &isnull));
 	nargs = (int) db_int64(0, 6, 0);
 	if (nargs == 2 && DatumGetObjectId(db_value(0, 7, &isnull)) == TEXTOID)

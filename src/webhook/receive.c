@@ -98,9 +98,9 @@ webhook_read_body(Slice body)
 	if (root->flags & JSON_F_BAD)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the body of a webhook holds a value that cannot be stored"),
-				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deep." :
-						   root->flags & JSON_F_BAD_ESCAPE ? "A string holds the character U+0000, or half of a surrogate pair." :
+				 errmsg("the body of a webhook contains a value that cannot be stored"),
+				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deeply." :
+						   root->flags & JSON_F_BAD_ESCAPE ? "A string contains the character U+0000, or an unpaired surrogate." :
 						   "A number has more than 4000 characters or an exponent over 400.")));
 	if (body.len * (Size) JSON_MOST_WEIGHT > memory_record_limit() && json_weight(parser, JSON_ROOT, NULL) > memory_record_limit())
 		ereport(ERROR,

@@ -283,7 +283,7 @@ webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 }
 
 static const char data_hint[] =
-	"It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
+	"It is the current record, or the part of it that has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
 
 /* What the webhook says of the record; raises when that cannot be used. */
 static Jsonb *
@@ -301,7 +301,7 @@ webhook_data(const WebhookRecord *r)
 	other = webhook_member(data, "externalId");
 	if (other && other->type == jbvString &&
 		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
-		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+		webhook_refuse("data.externalId", "is not the resourceId", "Omit it.");
 	return data;
 }
 
@@ -397,7 +397,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("record \"%s\" is being added and removed all the time", clean(r->id))));
+			 errmsg("could not store record \"%s\" because of concurrent changes", clean(r->id))));
 }
 
 bool

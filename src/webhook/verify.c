@@ -201,9 +201,9 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 
 	*sent_at = 0;
 	if (h->twice)
-		return "a header that counts came more than once, or is not a text";
+		return "a signature header occurs more than once, or is not a string";
 	if (!standard && h->hex.data == NULL)
-		return "there is no signature";
+		return "the signature is missing";
 	if (h->id.data != NULL && !webhook_is_token(h->id, WEBHOOK_MAX_ID))
 		return "the header webhook-id is malformed";
 	if (standard)
@@ -222,7 +222,7 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	}
 
 	if (!crypto_random(made_up, sizeof(made_up)))
-		return "there are no random bytes";
+		return "could not generate random bytes";
 	for (int s = 0; s < WEBHOOK_SECRETS; s++)
 		webhook_keys(secrets[s], made_up, keys + 2 * s);
 	for (int k = 0; k < WEBHOOK_KEYS; k++)
@@ -232,7 +232,7 @@ webhook_verify(const WebhookHeaders *h, Slice body, const Slice secrets[WEBHOOK_
 	}
 	webhook_wipe_keys(keys);
 	if (!signed_all)
-		return "OpenSSL has no HMAC-SHA256";
+		return "OpenSSL could not compute HMAC-SHA256";
 	found = standard ? webhook_find_standard(h->signatures, macs, keys) : webhook_find_hex(h->hex, macs, keys);
 	if (!found)
 		return any ? "no secret of the connector has made the signature" : "there is no such connector, or it has no secret \"webhook\"";

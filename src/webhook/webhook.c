@@ -53,7 +53,7 @@ webhook_refuse(const char *key, const char *problem, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("webhook cannot be taken: \"%s\" %s", key, problem),
+			 errmsg("webhook rejected: \"%s\" %s", key, problem),
 			 errdetail("Nothing was changed."),
 			 errhint("%s", hint)));
 }
@@ -76,7 +76,7 @@ webhook_text(Jsonb *body, const char *key, const char *hint)
 	if (value == NULL)
 		webhook_refuse(key, "is missing", hint);
 	if (value->type != jbvString)
-		webhook_refuse(key, "is not a text", hint);
+		webhook_refuse(key, "is not a string", hint);
 	return pnstrdup(value->val.string.val, value->val.string.len);
 }
 
@@ -84,7 +84,7 @@ webhook_text(Jsonb *body, const char *key, const char *hint)
 static char *
 webhook_resource_id(Jsonb *body)
 {
-	static const char hint[] = "It names the record: a text of 1 to 255 characters, or an integer.";
+	static const char hint[] = "It identifies the record: a string of 1 to 255 characters, or an integer.";
 	JsonbValue *value = webhook_member(body, "resourceId");
 	char	   *id;
 
@@ -92,10 +92,10 @@ webhook_resource_id(Jsonb *body)
 	{
 		id = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
 		if (strspn(id, "-0123456789") < strlen(id))
-			webhook_refuse("resourceId", "is neither a text nor an integer", hint);
+			webhook_refuse("resourceId", "is neither a string nor an integer", hint);
 	}
 	else if (value && value->type != jbvString)
-		webhook_refuse("resourceId", "is neither a text nor an integer", hint);
+		webhook_refuse("resourceId", "is neither a string nor an integer", hint);
 	else
 		id = webhook_text(body, "resourceId", hint);
 	if (*id == '\0')
@@ -143,7 +143,7 @@ webhook_event_at(const Webhook *hook)
 		else
 			text = (Slice) {"", 0};
 		if (!(value->type == jbvString && time_iso(text.data, text.len, &at)) && !time_unix(text.data, text.len, &at))
-			webhook_refuse(keys[i], "is not a time", "It says when the event happened: a time of ISO 8601, such as \"2026-01-31T12:00:00Z\", or seconds or milliseconds since 1970.");
+			webhook_refuse(keys[i], "is not a time", "It is the time of the event: in ISO 8601 format, such as \"2026-01-31T12:00:00Z\", or in seconds or milliseconds since 1970.");
 		break;
 	}
 	/*
@@ -201,7 +201,7 @@ webhook_take(const Webhook *hook)
 	if (!JB_ROOT_IS_OBJECT(hook->body))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("webhook cannot be taken: the body is not a JSON object"),
+				 errmsg("webhook rejected: the body is not a JSON object"),
 				 errhint("%s", hint)));
 	changes_hold_connector(hook->connector);
 	if (webhook_seen_before(hook))
@@ -219,7 +219,7 @@ webhook_take(const Webhook *hook)
 	else if (strcmp(action, "deleted") == 0)
 		changed = webhook_delete(&r, &ignored);
 	else
-		webhook_refuse("action", "is none that is known", hint);
+		webhook_refuse("action", "is unknown", hint);
 	/* Also of a record that is not stored, or newer here: what the cache has may not be what the upstream has. */
 	if (!r.told_cache)
 		outbox_add(hook->connector, PointerGetDatum(r.type), db_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
@@ -244,7 +244,7 @@ webhook_check_enabled(bool enabled, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("connector \"%s\" is disabled", clean(name)),
-				 errhint("Its webhooks are taken again when it is enabled.")));
+				 errhint("Webhooks are accepted again once the connector is enabled.")));
 }
 
 PG_FUNCTION_INFO_V1(flohsync_handle_webhook);

@@ -33,7 +33,7 @@ typedef struct WebhookRecord
 	TimestampTz event_at;		/* 0: unknown */
 	Filter		filter;
 	bool		filtered;		/* there are filter rules */
-	bool		followed;		/* somebody looks at records of the type: matching, a workflow */
+	bool		followed;		/* records of the type have consumers: matching, a workflow */
 	bool		told_cache;		/* whoever wrote the record has */
 	char	   *hindered;		/* why it did not get the lock of the matching; NULL: it has, or does not need it */
 	UpsertScope scope;

@@ -96,9 +96,9 @@ is(mark(), $was, 'so does a run that fails');
 # A total is about the list where everything was asked for, and perhaps about something else where changes were.
 begin();
 $f->fault('total_estimate', json => '1000', times => -1);
-incomplete_pass(1, qr/said there are 1000 records, and sent 3/, 'changes, with the total of everything');
+incomplete_pass(1, qr/reported 1000 records but sent 3/, 'changes, with the total of everything');
 $f->configure($c, 'user', strategy => 'full');
-incomplete_pass(0, qr/said there are 1000 records, and sent 100/, 'everything, of which a part is missing');
+incomplete_pass(0, qr/reported 1000 records but sent 100/, 'everything, of which a part is missing');
 
 # A pass that is resumed in the middle of a list by position has to be made again.
 $f->up('heal');
@@ -137,7 +137,7 @@ is(scalar($f->requests(type => 'user')) . " $stats->{totalUpstreamRecords} $stat
 $link = link_now();
 $f->up('change', ids => 'user-0000008', what => 'name');
 $f->fault('body', body => '{"value": []}', times => 1);
-incomplete_pass(0, qr/without a link to go on from/, 'delta: a list that ends without a link');
+incomplete_pass(0, qr/without a link for the next run/, 'delta: a list that ends without a link');
 is(link_now(), $link, 'delta: keeps the one there is');
 $f->sync_ok($c, 'user', 'delta: and with that');
 like(name_of('user-0000008'), qr/ v1$/, 'delta: nothing is missed');

@@ -97,10 +97,10 @@ my $before = last_id($s, 'restored');
 sleep 2.5;    # two ticks and two looks of the launcher
 is(last_id($s, 'restored'), $before, 'nothing is queued in the restored database');
 is(scalar($s->requests), 0, 'and the upstream is left alone');
-is($s->sql("SELECT remark FROM flohsync.jobs WHERE resource_type = 'group'", 'restored'), 'the connector came with a dump of another database; adopt() has it synced by this one', 'the view of jobs says why');
+is($s->sql("SELECT remark FROM flohsync.jobs WHERE resource_type = 'group'", 'restored'), 'the connector was restored from a dump of another database; call adopt() to sync it in this one', 'the view of jobs says why');
 like($s->sql('SELECT flohsync.metrics()', 'restored'), qr/^flohsync_scheduled\{[^}]*\} 0$/m, 'and a metric');
 my $refused = $s->try_sql("SELECT flohsync.trigger_sync('hand', 'group')", 'restored');
-like("$refused->{state} $refused->{text}", qr/^55000 .*came with a dump of another database.*flohsync\.adopt\(\)/s, 'so does who asks for a run');
+like("$refused->{state} $refused->{text}", qr/^55000 .*was restored from a dump of another database.*flohsync\.adopt\(\)/s, 'so does who asks for a run');
 for my $what ('count(*), sum(hashtext(sync_hash)), min(id::text) FROM flohsync.connector_resource', 'count(*) FROM flohsync.sync_run WHERE status = \'success\'',
 	"string_agg(name || id, ' ' ORDER BY id) FROM flohsync.connector_definition", "flohsync.sync_config('c', 'user') - 'nextRunAt'")
 {

@@ -131,7 +131,7 @@ is(claim(10), '', 'until there are none');
 is(state_of($jobs[0]), 'running 1 running', 'a claimed job is being worked on, and so is its workflow run');
 $f->sql("select flohsync.complete_workflow_job($jobs[0])");
 is(state_of($jobs[0]), 'done 1 done', 'done');
-$f->fails_like("select flohsync.complete_workflow_job($jobs[0])", '55000', qr/not being worked on/, 'a job is done once');
+$f->fails_like("select flohsync.complete_workflow_job($jobs[0])", '55000', qr/is not claimed/, 'a job is done once');
 $f->fails_like('select flohsync.complete_workflow_job(-1)', '42704', qr/workflow job -1 does not exist/, 'an unknown job');
 $f->fails_like("select flohsync.fail_workflow_job(-1, 'x')", '42704', qr/does not exist/, 'an unknown job cannot fail either');
 $f->fails_like('select * from flohsync.claim_workflow_jobs(0)', '22023', qr/at least 1/, 'nobody claims nothing');

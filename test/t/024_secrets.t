@@ -74,19 +74,19 @@ for my $case (
 	[ 'readable by the group', sub { key_file('k', "$key\n", 0640) }, qr/its mode must be 0600/ ],
 	[ 'readable by all', sub { key_file('k', "$key\n", 0604) }, qr/its mode must be 0600/ ],
 	[ 'writable by all', sub { key_file('k', "$key\n", 0602) }, qr/its mode must be 0600/ ],
-	[ 'too short', sub { key_file('k', substr($key, 1) . "\n") }, qr/does not hold 64 hex digits/ ],
-	[ 'too long', sub { key_file('k', "${key}0\n") }, qr/does not hold 64 hex digits/ ],
-	[ 'much too long', sub { key_file('k', $key x 1000) }, qr/does not hold 64 hex digits/ ],
-	[ 'no hex digits', sub { key_file('k', 'g' . substr($key, 1) . "\n") }, qr/does not hold 64 hex digits/ ],
-	[ 'two lines', sub { key_file('k', substr($key, 0, 63) . "\n" . 'a') }, qr/does not hold 64 hex digits/ ],
-	[ 'empty', sub { key_file('k', '') }, qr/does not hold 64 hex digits/ ],
+	[ 'too short', sub { key_file('k', substr($key, 1) . "\n") }, qr/does not contain 64 hex digits/ ],
+	[ 'too long', sub { key_file('k', "${key}0\n") }, qr/does not contain 64 hex digits/ ],
+	[ 'much too long', sub { key_file('k', $key x 1000) }, qr/does not contain 64 hex digits/ ],
+	[ 'no hex digits', sub { key_file('k', 'g' . substr($key, 1) . "\n") }, qr/does not contain 64 hex digits/ ],
+	[ 'two lines', sub { key_file('k', substr($key, 0, 63) . "\n" . 'a') }, qr/does not contain 64 hex digits/ ],
+	[ 'empty', sub { key_file('k', '') }, qr/does not contain 64 hex digits/ ],
 	[ 'a link', sub { my $t = key_file('real', "$key\n"); unlink "$dir/k"; symlink $t, "$dir/k" or die; "$dir/k" }, qr/it is a symbolic link/ ],
 	[ 'a folder', sub { unlink "$dir/k"; mkdir "$dir/d"; "$dir/d" }, qr/it is not a regular file/ ],
 	[ 'a pipe', sub { mkfifo("$dir/p", 0600) or die; "$dir/p" }, qr/it is not a regular file/ ],
 	[ 'a device', sub { '/dev/zero' }, qr/it is not a regular file/ ],
 	[ 'not there', sub { "$dir/nothing" }, qr/No such file or directory/ ],
 	[ 'not readable', sub { key_file('k', "$key\n", 0000) }, $> == 0 ? undef : qr/Permission denied/ ],
-	[ 'somebody else\'s', sub { '/etc/hostname' }, qr/its mode must be 0600|belongs neither to/ ])
+	[ 'somebody else\'s', sub { '/etc/hostname' }, qr/its mode must be 0600|is owned neither by/ ])
 {
 	my ($name, $make, $says) = @$case;
 	next unless $says;
@@ -138,7 +138,7 @@ pass('and may do so twice');
 is($f->sql("SELECT count(*) FROM pg_proc WHERE pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND proname ~ 'secret' AND prorettype NOT IN ('void'::regtype, 'bigint'::regtype)"), 0, 'no function gives a secret out');
 $f->fails_like(set_secret('acme', 'token', ''), '22023', qr/1 to 65536 bytes.*null value removes/s, 'an empty one is refused');
 $f->fails_like(set_secret('acme', 'token', canary() . 'x' x 65536), '22023', qr/1 to 65536 bytes/, 'a huge one is refused');
-$f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not the name of a secret/, 'a bad name is refused');
+$f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not a valid name of a secret/, 'a bad name is refused');
 unlike($f->try_sql(set_secret('acme', "$canary a", 'x'))->{text}, qr/ERROR:.*$canary/, 'and not repeated');
 $f->fails_like(set_secret('acme', undef, canary()), '22023', qr/"name".*null/, 'no name is refused');
 $f->fails_like(set_secret('nobody', 'token', canary()), '42704', qr/connector does not exist.*in this order/s, 'an unknown connector is refused');
@@ -338,7 +338,7 @@ for my $mode (-x $pgbench ? qw(extended prepared) : ())
 	my $c = canary();
 	append_to_file("$dir/script", ($log_all =~ s/; */;\n/gr) . "SELECT flohsync.set_secret(:c, :n, :v);\nSELECT flohsync.set_secret(:c, :v, :n);\n");
 	run_log([ $pgbench, '-n', '-t', 1, '-M', $mode, '-f', "$dir/script", '-D', 'c=box', '-D', 'n=value', '-D', "v=$c a", $f->node->connstr('postgres') ], '>', \my $out, '2>', \my $err);
-	like($err, qr/not the name of a secret/, "the client hears of an error, with protocol $mode");
+	like($err, qr/not a valid name of a secret/, "the client hears of an error, with protocol $mode");
 	is(sent('box'), "$c a", 'and what was right is stored');
 	unlink "$dir/script";
 }

@@ -345,7 +345,7 @@ begin({ createUsers => \1 });
 person($_, "shown$_\@x.example") for 1 .. 12;
 one_pass();
 is(join(' ', map { $_->{externalId} } @{ $f->json("select flohsync.list_matches('$c', 'user')")->{data} }), join(' ', sort { $a cmp $b } 1 .. 12), 'matches are listed in the order of their external ids');
-is($f->json("select flohsync.explain_match('$c', 'user', '1')")->{stays}, 'the user was made from the record, or came back with it', 'explain_match says why a match stays');
+is($f->json("select flohsync.explain_match('$c', 'user', '1')")->{stays}, 'the user was created from the record, or reactivated with it', 'explain_match says why a match stays');
 $f->sql("select flohsync.resolve_match('" . match_id(2) . "', 'skip')");
 is($f->json("select flohsync.explain_match('$c', 'user', '2')")->{stays}, 'an operator decided so', 'that of an operator, too');
 

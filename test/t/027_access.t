@@ -123,7 +123,7 @@ $f->sync_ok('theirs', 'user', 'and goes on');
 is($f->sql("select external_id " . $f->scope('theirs', 'user') . ' and stale_since is null'), 'renamed', 'as that role');
 $f->sql('drop owned by renamed; drop role renamed; create role renamed login');
 $f->sql("select flohsync.grant_manager('renamed')");
-$f->sync_fails('theirs', 'user', qr/role "other", which owns the configuration, does not exist any more/, 'of an owner that was dropped nothing runs');
+$f->sync_fails('theirs', 'user', qr/role "other", the owner of the configuration, no longer exists/, 'of an owner that was dropped nothing runs');
 is($f->sql("select owner from flohsync.connector_sync_config where connector_id = (select id from flohsync.connector_definition where name = 'theirs')"), '?other', 'another role of that name is not the owner');
 can('renamed', "select flohsync.set_sync_owner('theirs', 'user')", 'taking what nobody owns any more');
 $f->sync_ok('theirs', 'user', 'which then runs');
@@ -140,7 +140,7 @@ is($f->sql("select count(*) from pg_class c, unnest(array['SELECT', 'INSERT', 'U
 
 # Taken back
 my $said = $f->try_sql("select flohsync.revoke_access('renamed')");
-like($said->{text}, qr/configurations that ran with the rights of role "renamed" run no more.*"theirs", user/s, 'revoke_access names what it stops');
+like($said->{text}, qr/configurations that ran with the rights of role "renamed" no longer run.*"theirs", user/s, 'revoke_access names what it stops');
 $f->sync_fails('theirs', 'user', qr/role "renamed".*may not run it/, 'which runs no more');
 $f->sql("select flohsync.revoke_access('reader'); select flohsync.revoke_access('manager')");
 cannot('reader', $reading{$_}, $_) for sort keys %reading;

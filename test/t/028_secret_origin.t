@@ -122,7 +122,7 @@ for my $kind (sort keys %make)
 	sends($kind, $A, $token, "$kind, at another path");
 
 	$r = update($kind, $to->($B));
-	like($r->{text}, qr/WARNING:.*secrets of connector "$kind" must be set again: token.*DETAIL:.*another address than \Q$B\E.*HINT:.*set_secret/s, "$kind: update_connector warns when the origin changes");
+	like($r->{text}, qr/WARNING:.*secrets of connector "$kind" must be set again: token.*DETAIL:.*an origin other than \Q$B\E.*HINT:.*set_secret/s, "$kind: update_connector warns when the origin changes");
 	is(row($kind, 'token'), "f|$A", "$kind: the view says that it is not usable");
 	refuses($kind, moved($A, $B), "$kind, moved to B");
 	is(update($kind, description => 'x')->{text}, '', "$kind: a change of something else does not warn");

@@ -264,7 +264,7 @@ works('a service account with another audience, and a life that is a text');
 	ok($t->{ok}, 'a token of a JWT') or diag(json_text($t));
 	connect_with({ %exchange, token_path => '$.nothing' }, @rest);
 	$t = $f->json("SELECT flohsync.test_connector('$c')");
-	like($t->{error} // 'ok', qr/holds no token/, 'a token that is looked for elsewhere is not the one before');
+	like($t->{error} // 'ok', qr/contains no token/, 'a token that is looked for elsewhere is not the one before');
 }
 $f->up('auth', kind => 'token', form => 'bearer', iss => '12345', aud => '', body => $public{RS256});
 connect_with({ type => 'jwt_exchange', token_url => 'http://{{config.host}}/oauth/app/installations/7/access_tokens', iss => '{{config.app}}', key => '{{secret.key}}', body => 'bearer' },

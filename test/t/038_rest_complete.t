@@ -172,7 +172,7 @@ for ([ 'a filter', '$.items[*] ? (@.kind == "x")' ],
 	answers("$path?p=2" => { error => { code => 500 }, next => "$path?p=3" });
 	bad("$name, an error instead of page 2", qr/no list of records/);
 	answers("$path?p=2" => { items => { error => 'x' }, next => "$path?p=3" });
-	bad("$name, an object instead of the list", qr/something else where the list/) if $records =~ /\[\*\]/;
+	bad("$name, an object instead of the list", qr/expected an array of records/) if $records =~ /\[\*\]/;
 	answers("$path?p=2" => { items => [], next => "$path?p=3" });
 	$f->sync_ok($c, 'user', "$name, an empty list on page 2");
 }
@@ -206,18 +206,18 @@ $path = connector({ @item, total => '$.total', pagination => { type => 'offset',
 by_offset();
 whole('offset');
 by_offset(2 => { items => [], total => 0 });
-not_whole('offset, a total of 0 on page 2', qr/said there are 30 records, and then 0/);
+not_whole('offset, a total of 0 on page 2', qr/reported 30 records, then 0/);
 by_offset(2 => { total => 0 });
 bad('offset, a total of 0 and no list on page 2', qr/no list of records/);
 by_offset();
 $f->sync_ok($c, 'user', 'offset, after that');
 by_offset(2 => { items => page(2), total => 20 });
-not_whole('offset, a total that shrinks', qr/said there are 30 records, and then 20/);
+not_whole('offset, a total that shrinks', qr/reported 30 records, then 20/);
 is($f->sql("SELECT pages FROM flohsync.sync_run ORDER BY id DESC LIMIT 1"), 4, 'offset, a total that shrinks: the list goes on, and behind its end');
 by_offset(3 => { items => [ records(21 .. 29) ], total => 29 });
-not_whole('offset, a total that shrinks by one', qr/said there are 30 records, and then 29/);
+not_whole('offset, a total that shrinks by one', qr/reported 30 records, then 29/);
 by_offset(2 => { items => page(2) }, 3 => { items => [] });
-not_whole('offset, an empty page without a total', qr/30 records, and sent none after 20/);
+not_whole('offset, an empty page without a total', qr/30 records but sent none after 20/);
 
 # With cursors, too, the largest total counts.
 $path = connector({ @item, total => '$.total', pagination => { type => 'cursor', path => '$.c', param => 'p' } });
@@ -225,12 +225,12 @@ my $counted = sub { my ($n, $total, $c) = @_; return { items => page($n), total 
 answers("$path?n=10" => $counted->(1, 30, 2), uri(2, 'p') => $counted->(2, 30, 3), uri(3, 'p') => $counted->(3, 30));
 whole('cursor');
 answers(uri(2, 'p') => $counted->(2, 20));
-not_whole('cursor, a total that shrinks', qr/said there are 30 records, and sent 20/);
+not_whole('cursor, a total that shrinks', qr/reported 30 records but sent 20/);
 # … also after a run that failed
 answers(uri(2, 'p') => [ '500 Oops', '{}' ]);
 $f->ends_with($c, 'user', 'http_status', qr/500/, 'cursor, a failure');
 answers(uri(2, 'p') => $counted->(2, 20));
-not_whole('cursor, a total that shrinks after a failure', qr/said there are 30 records, and sent 20/);
+not_whole('cursor, a total that shrinks after a failure', qr/reported 30 records but sent 20/);
 
 # Pages
 sub by_page
@@ -243,15 +243,15 @@ $path = connector({ @item, pagination => { type => 'page', param => 'p', total_p
 by_page();
 whole('page');
 by_page(2 => { items => [], pages => 0 });
-not_whole('page, no pages on page 2', qr/said there are 3 pages, and then 0/);
+not_whole('page, no pages on page 2', qr/reported 3 pages, then 0/);
 by_page(2 => { items => page(2), pages => 2 });
-not_whole('page, fewer pages', qr/said there are 3 pages, and then 2/);
+not_whole('page, fewer pages', qr/reported 3 pages, then 2/);
 by_page(2 => { items => [], pages => 3 });
-not_whole('page, an empty page', qr/are 3 pages, and sent no records on page 2/);
+not_whole('page, an empty page', qr/reported 3 pages but sent no records on page 2/);
 by_page(2 => { items => [] });
-not_whole('page, an empty page that does not say how many there are', qr/are 3 pages, and sent no records on page 2/);
+not_whole('page, an empty page that does not say how many there are', qr/reported 3 pages but sent no records on page 2/);
 by_page(1 => { items => page(1), pages => 0 });
-not_whole('page, records on no page', qr/no pages, and sent one with records/);
+not_whole('page, records on no page', qr/zero pages but sent one with records/);
 $path = connector({ @item, pagination => { type => 'page', param => 'p', total_pages => '$.pages' } });
 by_page(1 => { items => [], pages => 0 });
 whole('page, none at all', 0);
@@ -265,7 +265,7 @@ for my $known (1, 0)
 	by_offset();
 	whole($name);
 	by_offset(2 => { items => [ records(10 .. 19) ], @total }, 3 => { items => [ records(20 .. 29) ], @total });
-	not_whole($name, qr/came on more than one \(1\): the list moved, or is in no order/);
+	not_whole($name, qr/occurred on more than one \(1\): the list has shifted, or is not ordered/);
 	by_offset();
 	whole("$name, no more");
 }
@@ -283,7 +283,7 @@ whole('has_more');
 for my $yes ('true', 1, 'yes', { a => 1 }, '')
 {
 	answers($path => { items => page(1), more => $yes });
-	bad('no cursor, and more: ' . encode_json([$yes]), qr/more records and gives no cursor/);
+	bad('no cursor, and more: ' . encode_json([$yes]), qr/more records but gives no cursor/);
 }
 linked($path, $more);
 answers("$path?p=3" => { items => page(3), more => $_ }), whole('no cursor, and no more: ' . encode_json([$_])) for 'false', 0, '0', undef;
@@ -366,7 +366,7 @@ for ([ 'external_id', '..' ], [ 'external_id', '.' ], [ 'attributes.name', 'x' x
 		map { ("/n/$_" => [ '200 OK', [ records(1 .. 2) ] ]) } '%2B1', 'y');
 	whole($name, 3);
 	members($name, 0, '4 0');
-	like($f->last_run($c, 'member')->{incomplete_reason}, qr/left out/, "$name: says why");
+	like($f->last_run($c, 'member')->{incomplete_reason}, qr/were skipped/, "$name: says why");
 }
 
 # Two ids that make another pair in the same place

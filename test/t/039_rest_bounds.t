@@ -37,11 +37,11 @@ for ([ 'next', '@odata.nextLink', "/rest/next/users?other=$secret" ], [ 'next', 
 	my ($style, $member, $value) = @$_;
 	begin($style, %key);
 	page({ value => [$ann], resources => [$ann], $member => $value });
-	$f->ends_with($c, 'user', 'bad_answer', qr/holds a secret/, "$style, the key elsewhere in it");
+	$f->ends_with($c, 'user', 'bad_answer', qr/contains a secret/, "$style, the key elsewhere in it");
 }
 begin('delta', %key, strategy => 'incremental', list => { incremental => { type => 'delta_link', path => '$."@odata.deltaLink"', start_path => '/users/delta' } });
 page({ value => [$ann], '@odata.deltaLink' => "/rest/delta/users/delta?x=$secret" });
-$f->ends_with($c, 'user', 'bad_answer', qr/holds a secret/, 'a delta link with the key');
+$f->ends_with($c, 'user', 'bad_answer', qr/contains a secret/, 'a delta link with the key');
 
 # ... and in messages
 begin('next', %key);

@@ -73,8 +73,8 @@ SKIP:
 }
 
 my $log = slurp_file($f->node->logfile);
-like($log, qr/flohsync does without its cache.*(?:WRONGPASS|NOPERM)/, 'the log says what is wrong');
-like($log, qr/flohsync does without its cache.*certificate/, 'also of certificates');
+like($log, qr/flohsync cache disabled temporarily.*(?:WRONGPASS|NOPERM)/, 'the log says what is wrong');
+like($log, qr/flohsync cache disabled temporarily.*certificate/, 'also of certificates');
 # PostgreSQL itself logs settings that a reload has changed; nobody else may.
 is(scalar(grep { /\Q$password\E|\Q$encoded\E/ && !/parameter "flohsync.redis_url" changed to|STATEMENT|^\s|ALTER SYSTEM/ } split /\n/, $log), 0, 'no password is in the log');
 

@@ -20,7 +20,7 @@ my %cases = (
 		bad => [ map { [ $_, qr/must be the id of a user/ ] } 'x', '01908f4e-3d5c-7a61-8f5e-0123456789a', '01908f4e-3d5c-7a61-8f5e-0123456789abc', '0190-8f4e--3d5c-7a61-8f5e-0123456789ab', '{01908f4e3d5c7a618f5e0123456789ab', '01908f4e3d5c7a618f5e0123456789ab-', ' 01908f4e3d5c7a618f5e0123456789ab' ] },
 	databases => {
 		good => [ '*', '', 'postgres', 'a, b , "C d"', 'a,"b,c"' ],
-		bad => [ (map { [ $_, qr/not a list of names/ ] } 'a,', ',a', 'a,,b', 'a b', '"a', '"a" b'), [ '""', qr/name in it is empty/ ], [ "a,${\ substr $long, 0, 64}", qr/longer than that of a database can be/ ] ] },
+		bad => [ (map { [ $_, qr/must be a comma-separated list of names/ ] } 'a,', ',a', 'a,,b', 'a b', '"a', '"a" b'), [ '""', qr/name in the list is empty/ ], [ "a,${\ substr $long, 0, 64}", qr/too long to be the name of a database/ ] ] },
 	encryption_key_file => { good => [ '', '/etc/flohsync.key' ], bad => [ paths() ], secret => 1 },
 	encryption_key_file_previous => { good => [ '', '/etc/flohsync.key' ], bad => [ paths() ], secret => 1 },
 	redis_password_file => { good => [ '', '/etc/flohsync.redis' ], bad => [ paths() ], secret => 1 },
@@ -39,10 +39,10 @@ my %cases = (
 			(map { [ $_, qr/must begin with/ ] } "http://u:$canary\@h", "u:$canary\@h"),
 			(map { [ $_, qr/port is not a number/ ] } "redis://u:$canary\@h:x", "redis://u:$canary\@h:0"),
 			[ "redis://u:%zz$canary\@h", qr/not percent-encoded/ ], [ "redis://u:$canary\@", qr/There is no host/ ],
-			[ "redis://\@h", qr/no user before/ ], [ "unix://u:$canary\@relative", qr/must be absolute/ ], [ "redis://u:$canary\@h/x", qr/database is not a number/ ] ],
+			[ "redis://\@h", qr/no user name before/ ], [ "unix://u:$canary\@relative", qr/must be absolute/ ], [ "redis://u:$canary\@h/x", qr/database is not a number/ ] ],
 		secret => 1 },
 	timezone => { good => [ 'UTC', 'Europe/Berlin' ], bad => [ [ 'Nowhere/Land', qr/is not known/ ], [ '', qr/is not known/ ] ] },
-	worker_role => { good => [ 'flohsync_worker', 'other' ], bad => [ [ '', qr/must be the name of a role/ ], [ substr($long, 0, 64), qr/longer than the name of a role/ ] ] },);
+	worker_role => { good => [ 'flohsync_worker', 'other' ], bad => [ [ '', qr/must be the name of a role/ ], [ substr($long, 0, 64), qr/too long to be the name of a role/ ] ] },);
 
 sub paths { return map { [ $_, qr/must be an absolute path|too long for a path/ ] } 'key', './key', '../key', "$canary" . 'ab' x 32, '~/key', " /key", "/$long" }
 
@@ -259,12 +259,12 @@ for my $case (
 	[ 'a device', sub { '/dev/zero' }, qr/it is not a regular file/ ],
 	[ 'not there', sub { "$dir/nothing" }, qr/No such file or directory/ ],
 	[ 'not readable', sub { file('k', "$password\n", 0000) }, $> == 0 ? undef : qr/Permission denied/ ],
-	[ 'somebody else\'s', sub { '/etc/hostname' }, qr/its mode must be 0600|belongs neither to/ ],
+	[ 'somebody else\'s', sub { '/etc/hostname' }, qr/its mode must be 0600|is owned neither by/ ],
 	[ 'empty', sub { file('k', '') }, qr/its first line is empty/ ],
 	[ 'with an empty first line', sub { file('k', "\n$password\n") }, qr/its first line is empty/ ],
 	[ 'with a long first line', sub { file('k', 'x' x 5000) }, qr/its first line is too long/ ],
 	[ 'with a line just too long', sub { file('k', 'x' x 512 . "\n") }, qr/its first line is too long/ ],
-	[ 'with a zero byte', sub { file('k', "a\0b\n") }, qr/its first line is no text/ ])
+	[ 'with a zero byte', sub { file('k', "a\0b\n") }, qr/its first line is not valid text/ ])
 {
 	my ($name, $make, $says) = @$case;
 	next unless $says;

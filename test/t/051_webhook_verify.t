@@ -197,7 +197,7 @@ my %texts = map { (($f->try_sql($_)->{text} =~ s/^psql:<stdin>:\d+: //r =~ s/LOC
   call_sql($b, $bad{'a wrong digit'}), call_sql($b, $good, 'nobody'), call_sql($b, $good, 'bare'), call_sql($b, $bad{'no headers'}), call_sql($b, $bad{'too old'}), call_sql($b, $bad{'an id with a dot'}, 'nobody');
 is(scalar(keys %texts), 1, 'all are refused in the same words');
 my $log = slurp_file($f->node->logfile);
-like($log, qr/Reason: .*$_/, "the log says: $_") for 'there is no such connector, or it has no secret', 'no secret of the connector has made', 'more than five minutes off', 'came more than once';
+like($log, qr/Reason: .*$_/, "the log says: $_") for 'there is no such connector, or it has no secret', 'no secret of the connector has made', 'more than five minutes off', 'occurs more than once';
 unlike($log, qr/\Q$_\E/, 'and no secret') for $plain, $whsec;
 for my $off (-297, 297)
 {

@@ -15,7 +15,7 @@ sub gives { my ($sql, $want, $name) = @_; local $Test::Builder::Level = $Test::B
 #
 sub hex_of { return "'\\x" . join('', map { sprintf '%02x', $_ } @_) . "'::bytea" }
 
-fails("_flohsync.ledger_has($_, 0)", '22023', qr/not those of a ledger/) for "''", "'\\x00'", "'\\x00000000000000'", "'\\x000000000000000000'", "decode(repeat('00', 100), 'hex')", "decode(repeat('ff', 8 + 17), 'hex')";
+fails("_flohsync.ledger_has($_, 0)", '22023', qr/invalid ledger/) for "''", "'\\x00'", "'\\x00000000000000'", "'\\x000000000000000000'", "decode(repeat('00', 100), 'hex')", "decode(repeat('ff', 8 + 17), 'hex')";
 gives("_flohsync.ledger_has($_, 0)", 'f') for "_flohsync.ledger_union('{}')", "'\\x0000000000000000'", "decode(repeat('ff', 8 + 16), 'hex')";
 gives('_flohsync.ledger_has(_flohsync.ledger_union(NULL), 0) IS NULL', 't');
 # 5 alone; 7, 8 and 9: what a page of these writes
@@ -23,11 +23,11 @@ my $page = hex_of(5 << 1, (1 << 1) + 1, 1);
 gives("string_agg(n::text, ' ') FROM generate_series(0, 12) n WHERE _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[$page]), n)", '5 7 8 9');
 gives("string_agg(n::text, ' ') FROM generate_series(0, 12) n WHERE _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[$page, NULL, " . hex_of(6 << 1) . ", $page]), n)", '5 6 7 8 9');
 # Cut, and too large: bytes that are lost would be records that were not seen.
-fails('_flohsync.ledger_union(ARRAY[' . hex_of(@$_) . '])', '22023', qr/not those of a ledger/)
+fails('_flohsync.ledger_union(ARRAY[' . hex_of(@$_) . '])', '22023', qr/invalid ledger/)
   for [0x80], [ 0x0a, 0xff ], [3], [ 0x0a, 3 ], [ (0xff) x 9, 0x02 ], [ (0xff) x 9, 0xff, 0x01 ], [ (0x80) x 200 ];
 my @most = ((0xff) x 9, 0x01);    # 2^64 - 1: a range from 2^63 - 1 on
 fails('_flohsync.ledger_union(ARRAY[' . hex_of(@$_) . '])', '22023', qr/beyond the largest|too long/) for [ @most, 0 ], [ 0x01, @most ], [ (0xfe), (0xff) x 8, 0x01, 0x02 ], [ 0x01, (0xfe), (0xff) x 8, 0x00, 0xff ];
-fails("_flohsync.ledger_union(ARRAY[decode(repeat('ff', 1000000), 'hex')])", '22023', qr/not those of a ledger/, 'a million bytes of ff');
+fails("_flohsync.ledger_union(ARRAY[decode(repeat('ff', 1000000), 'hex')])", '22023', qr/invalid ledger/, 'a million bytes of ff');
 # Many ranges, in an order that is none: they are sorted, and merged
 gives("count(*) FROM generate_series(1, 3000) n, (SELECT _flohsync.ledger_union(array_agg(decode(lpad(to_hex((((x * 7919) % 3000) << 1) & 127 | 128), 2, '0') || lpad(to_hex((((x * 7919) % 3000) << 1) >> 7), 2, '0'), 'hex') ORDER BY x)) AS seen FROM generate_series(0, 2999) x) s WHERE _flohsync.ledger_has(s.seen, n - 1)", 3000, '3000 pages of one number each');
 
@@ -36,7 +36,7 @@ gives("_flohsync.ledger_last('{}', '{}', '{}')", '{}');
 gives("_flohsync.ledger_last('{}', '{}', '{7}')", '{0}');
 gives("_flohsync.ledger_last(NULL, '{}', '{7}') IS NULL", 't');
 fails("_flohsync.ledger_last(ARRAY[$page], '{1,2}', '{7}')", '2202E', qr/each page must have a number/);
-fails('_flohsync.ledger_last(ARRAY[' . hex_of(0x80) . "], '{1}', '{7}')", '22023', qr/not those of a ledger/);
+fails('_flohsync.ledger_last(ARRAY[' . hex_of(0x80) . "], '{1}', '{7}')", '22023', qr/invalid ledger/);
 
 #
 # Statements whose plan is kept: what they return is not taken for granted
@@ -55,14 +55,14 @@ for my $try ([ $few, 'SELECT 1, 2', 'types' ], [ $few, 'SELECT NULL, NULL', 'typ
 	[ $profile, 'SELECT 1 AS x INTO public.made', 'INTO' ], [ $profile, "DELETE FROM flohsync.sync_run WHERE id = 0", 'no rows' ], [ $profile, 'SELECT 1 ' . (' ' x 1_100_000), 'too long' ])
 {
 	my ($call, $statement, $says) = @$try;
-	fails($call->($statement), '22023', qr/cannot be kept: .*$says/, "kept: " . substr($statement, 0, 60));
+	fails($call->($statement), '22023', qr/cannot cache the plan of a statement: .*$says/, "kept: " . substr($statement, 0, 60));
 }
 fails($profile->('SELEC 1'), '42601', qr/syntax error/, 'a kept statement that is none');
 # Again, now that the plan is there; and with a table that changes its type meanwhile
 $f->sql('CREATE TABLE public.changing (x uuid[]); INSERT INTO public.changing VALUES (NULL)');
 gives($profile->('SELECT x FROM public.changing') . ' IS NULL', 't', 'a kept statement over a table');
 $f->sql('ALTER TABLE public.changing ALTER x TYPE bigint USING 7');
-fails($profile->('SELECT x FROM public.changing'), '22023', qr/columns of other types/, 'and when the table has another type');
+fails($profile->('SELECT x FROM public.changing'), '22023', qr/columns of different types/, 'and when the table has another type');
 gives("to_regclass('public.made') IS NULL", 't', 'nothing was made');
 
 #

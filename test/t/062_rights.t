@@ -317,10 +317,10 @@ my $list = sub { my ($what) = @_; return "create function shared.list(c jsonb) r
 can('alice', $list->('current_user') . ';' . connector('shared', json_text({ function => 'shared.list' })) . "; select flohsync.configure_sync('shared', 'user', '{}')", 'a function in it');
 $f->sync_ok('shared', 'user', 'runs');
 can('app', 'drop function shared.list(jsonb); set check_function_bodies = off; ' . $list->('(select x from alice.secret)'), 'replaces it');
-$f->sync_fails('shared', 'user', qr/the function shared\.list has another owner than when the connector was given it/, 'somebody else\'s is not run in its place');
+$f->sync_fails('shared', 'user', qr/the owner of function shared\.list has changed since/, 'somebody else\'s is not run in its place');
 is($f->json("select flohsync.test_connector('shared')")->{ok}, JSON::PP::false, 'nor is it tested');
 cannot('mallory', "select flohsync.update_connector('shared', '{\"config\": {\"function\": \"shared.list\"}}')", 'accept it for her');
-$f->sync_fails('shared', 'user', qr/another owner/, 'still not');
+$f->sync_fails('shared', 'user', qr/the owner of function .* has changed/, 'still not');
 is(sql('select count(*) from flohsync.resource_record where external_id ~ $$alice.$$'), 0, 'her data are hers');
 can('alice', "select flohsync.update_connector('shared', '{\"config\": {\"function\": \"shared.list\"}}')", 'accepts it');
 $f->sync_ok('shared', 'user', 'then it runs');
@@ -484,12 +484,12 @@ is($f->try_sql("select '$_'::_flohsync.role")->{state}, '42602', 'no role: ' . s
 sql('create role temporary login; select flohsync.grant_manager($$temporary$$)');
 can('temporary', connector('theirs', query('', 'current_user')) . "; select flohsync.configure_sync('theirs', 'user', '{}')", 'makes a connector');
 sql('drop owned by temporary; drop role temporary; create role temporary login; select flohsync.grant_manager($$temporary$$)');
-$f->sync_fails('theirs', 'user', qr/role "temporary".*does not exist any more/, 'of a role that is dropped nothing runs, also where one has its name');
+$f->sync_fails('theirs', 'user', qr/role "temporary".*no longer exists/, 'of a role that is dropped nothing runs, also where one has its name');
 is($f->json("select flohsync.test_connector('theirs')")->{ok}, JSON::PP::false, 'nor is it tested');
 sql('create role team; select flohsync.grant_manager($$team$$); create role member login in role team');
 can('member', connector('team', query('', 'current_user')) . "; select flohsync.configure_sync('team', 'user', '{}')", 'of a team');
 $f->sync_ok('team', 'user', 'runs');
-like($f->try_sql("select flohsync.revoke_access('team')")->{text}, qr/1 configurations that ran with the rights of role "team" or of its members run no more.*"team", user/s, 'revoke_access names what a member of the role ran');
+like($f->try_sql("select flohsync.revoke_access('team')")->{text}, qr/1 configurations that ran with the rights of role "team" or of its members no longer run.*"team", user/s, 'revoke_access names what a member of the role ran');
 $f->sync_fails('team', 'user', qr/role "member".*may not run it/, 'which runs no more');
 is(sql("select owner || ' ' || author from flohsync.connector_sync_config c join flohsync.connector_definition d on d.id = c.connector_id where d.name = 'team'"), '?member ?member', 'nor does what is not configured');
 
@@ -548,12 +548,12 @@ my @traps = (
 	[ 'a schema with an operator in it', 'create schema flohsync; create function public.trap(oid, regnamespace) returns boolean language plpgsql as $$ begin raise exception $q$trapped$q$; end $$; create operator flohsync.= (leftarg = oid, rightarg = regnamespace, function = public.trap)', 'drop schema flohsync cascade', '55000', qr/exists and is not empty/ ],
 	[ 'a schema of another', 'create schema flohsync authorization mallory', 'drop schema flohsync', '55000', qr/does not belong to a superuser/ ],
 	[ 'an internal schema', 'create schema _flohsync', 'drop schema _flohsync', '42P06', qr/already exists/ ],
-	[ 'a member of the owner', 'grant flohsync_owner to mallory', 'revoke flohsync_owner from mallory', '0P000', qr/role "flohsync_owner" exists with rights/ ],
+	[ 'a member of the owner', 'grant flohsync_owner to mallory', 'revoke flohsync_owner from mallory', '0P000', qr/role "flohsync_owner" exists with privileges/ ],
 	[ 'an owner with more rights', 'grant pg_write_server_files to flohsync_owner', 'revoke pg_write_server_files from flohsync_owner', '0P000', qr/role "flohsync_owner"/ ],
 	[ 'an owner who logs in', 'alter role flohsync_owner login', 'alter role flohsync_owner nologin', '0P000', qr/role "flohsync_owner"/ ],
 	[ 'a nobody with rights', 'grant pg_read_all_data to flohsync_nobody', 'revoke pg_read_all_data from flohsync_nobody', '0P000', qr/role "flohsync_nobody"/ ],
-	[ 'a worker who logs in', 'alter role flohsync_worker connection limit 5', 'alter role flohsync_worker connection limit 0', '0P000', qr/role "flohsync_worker" exists, and others can be it/ ],
-	[ 'a member of the workers', 'grant flohsync_worker to mallory', 'revoke flohsync_worker from mallory', '0P000', qr/role "flohsync_worker" exists, and others can be it/ ],
+	[ 'a worker who logs in', 'alter role flohsync_worker connection limit 5', 'alter role flohsync_worker connection limit 0', '0P000', qr/role "flohsync_worker" exists, and others can use it/ ],
+	[ 'a member of the workers', 'grant flohsync_worker to mallory', 'revoke flohsync_worker from mallory', '0P000', qr/role "flohsync_worker" exists, and others can use it/ ],
 	[ 'a worker with the server\'s files', 'grant pg_execute_server_program to flohsync_worker', 'revoke pg_execute_server_program from flohsync_worker', '0P000', qr/cannot be the role of the flohsync workers/ ],
 );
 for (@traps)

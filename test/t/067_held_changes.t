@@ -159,7 +159,7 @@ $f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *'
 like($f->sql("select remark from flohsync.jobs where connector = '$c'"), qr/not in flohsync\.databases/, 'a database that is not in flohsync.databases: the view of jobs says so');
 $f->sync_ok($c, 'user', 'runs by hand go on');
 $f->sql('alter system reset flohsync.databases; select pg_reload_conf()');
-like(PostgreSQL::Test::Utils::slurp_file($f->node->logfile), qr/LOG:  flohsync \S+ is there: its schedules run in the databases "\*"/, 'the log says at start that the launcher is there');
+like(PostgreSQL::Test::Utils::slurp_file($f->node->logfile), qr/LOG:  flohsync \S+ launcher started: schedules run in the databases "\*"/, 'the log says at start that the launcher is there');
 
 # What keeps workers from coming is said where one looks.
 $f->configure($c, 'user', enabled => JSON::PP::true, cronSchedule => '0 0 1 1 *');

@@ -193,7 +193,7 @@ my %nothing = (results => []);
 	answers($end, $page =~ s/"totalResults": 100/"totalResults": 105/r, $scim->(105, 101, 101 .. 105));
 	run_is('01, with the right total', 'complete', '105 0', undef, 2);
 	answers($scim->(0, 1), $page, $scim->(5, 101, 101 .. 105));
-	run_is('01, the total of a page', 'incomplete', '105 0', qr/said there are 100 records/, 3);
+	run_is('01, the total of a page', 'incomplete', '105 0', qr/reported 100 records/, 3);
 	is((asked())[1], '/scim/v2/Users?count=100&startIndex=101', '01: the page behind is asked for');
 	# The page behind, however it is answered
 	for my $behind ([ 404, {} ], [ 400, {} ], [ 204, '' ], $scim->(100, 101))
@@ -206,11 +206,11 @@ my %nothing = (results => []);
 	answers($end, $page =~ s/"totalResults": 100/"totalResults": 105/r, $scim->(105, 101, 101 .. 105));
 	run_is('01, a page has fewer than were asked for', 'complete', '105 0', undef, 2);
 	answers($scim->(0, 1), $page, $scim->(5, 101, 101 .. 105));
-	run_is('01, and the total is that of a page', 'incomplete', '105 0', qr/said there are 100 records/, 3);
+	run_is('01, and the total is that of a page', 'incomplete', '105 0', qr/reported 100 records/, 3);
 	answers([ 200, { totalResults => 100, startIndex => 101, itemsPerPage => 0 } ], $page);
 	run_is('01, and the page behind has no list', 'complete', '100 5', undef, 2);
 	answers($scim->(0, 1), $scim->(12, 1, 1 .. 12), $scim->(12, 13, 13 .. 20));
-	run_is('01, a page of twelve', 'incomplete', '100 5', qr/said there are 12 records/, 3);
+	run_is('01, a page of twelve', 'incomplete', '100 5', qr/reported 12 records/, 3);
 	connector('01');
 	answers($end, $page =~ s/"totalResults": 100/"totalResults": 105/r, $scim->(105, 101, 101 .. 105));
 	run_is('01, once more', 'complete', '105 0', undef, 2);
@@ -219,16 +219,16 @@ my %nothing = (results => []);
 	for my $status (407, 408, 423, 451)
 	{
 		answers([ $status, {} ], $page);
-		run_is("01, and no answer behind, $status", 'incomplete', '100 5', qr/not sure that there is none/);
+		run_is("01, and no answer behind, $status", 'incomplete', '100 5', qr/not certain that there is none/);
 	}
 	answers([ 500, {} ], $page);
-	run_is('01, and an error behind', 'incomplete', '100 5', qr/not sure that there is none/, 3);
+	run_is('01, and an error behind', 'incomplete', '100 5', qr/not certain that there is none/, 3);
 	answers($page, $page);
 	run_is('01, the same page again', 'complete', '100 5', undef, 2);
 
 	connector('03');
 	answers($scim->(0, 4), saved('03'), $scim->(0, 3, 3));
-	run_is('03', 'incomplete', '3 0', qr/said there are 0 records, and (then|sent)/);
+	run_is('03', 'incomplete', '3 0', qr/reported 0 records(, then| but sent)/);
 
 	connector('54');
 	my @pages = saved('54');
@@ -237,20 +237,20 @@ my %nothing = (results => []);
 	answers([ 200, { total => 1000, items => [] } ], @whole);
 	run_is('54, all', 'complete', '1000 0', undef, 11);
 	answers([ 200, { total => 1000, items => [] } ], @pages);
-	run_is('54, part of a page', 'incomplete', '1000 0', qr/said there are 1000 records, and sent 940/, 11);
+	run_is('54, part of a page', 'incomplete', '1000 0', qr/reported 1000 records but sent 940/, 11);
 	connector('54', change => sub { $_[0]{resources}{user}{list}{total_estimate} = JSON::PP::true });
 	answers([ 200, { total => 1000, items => [] } ], @whole);
 	run_is('54, an estimate', 'complete', '1000 0', undef, 11);
 	answers([ 200, { total => 1000, items => [] } ], @pages);
 	run_is('54, an estimate, and 6 % fewer', 'complete', '940 60', undef, 11);
 	answers([ 200, { total => 1000, items => [] } ], @pages[0 .. 7]);
-	run_is('54, an estimate, and 20 % fewer', 'incomplete', '940 60', qr/said there are 1000 records, and sent 740/);
+	run_is('54, an estimate, and 20 % fewer', 'incomplete', '940 60', qr/reported 1000 records but sent 740/);
 
 	# With cursors, too
 	my $cursor = sub { $_[0]{resources}{user}{list} = { path => '/u', records => '$.items[*]', total => '$.total', pagination => { type => 'cursor', path => '$.c', param => 'c' } } };
 	connector('54', change => $cursor);
 	answers($end, [ 200, { items => records(1 .. 5), total => 5, c => 'x' } ], [ 200, { items => records(6 .. 7), total => 5 } ]);
-	run_is('more than the total, with cursors', 'incomplete', '7 0', qr/5 records, and sent more: 7/, 2);
+	run_is('more than the total, with cursors', 'incomplete', '7 0', qr/5 records but sent more: 7/, 2);
 }
 
 #
@@ -322,11 +322,11 @@ my %nothing = (results => []);
 	answers($end, [ 200, { users => { 1001 => { name => 'A' }, 1002 => { name => 'B' } } } ]);
 	run_is('14, a map', 'complete', '2 0', undef, 1);
 	answers($end, saved('14'));
-	run_is('14', 'bad_answer', '2 0', qr/something else where the list/);
+	run_is('14', 'bad_answer', '2 0', qr/expected an array of records/);
 	answers($end, [ 200, { users => 7 } ]);
-	run_is('14, a number', 'bad_answer', '2 0', qr/something else where the list/);
+	run_is('14, a number', 'bad_answer', '2 0', qr/expected an array of records/);
 	answers($end, [ 200, { users => { code => 401, message => 'no' } } ]);
-	run_is('14, an error object where a map should be', 'bad_answer', '2 0', qr/something else where the list/);
+	run_is('14, an error object where a map should be', 'bad_answer', '2 0', qr/expected an array of records/);
 	answers($end, [ 200, { users => { 1001 => { name => 'A' }, 1002 => undef } } ]);
 	run_is('14, a map in which one is null', 'complete', '2 0', undef, 1);
 	answers($end, [ 200, { users => {} } ]);
@@ -335,7 +335,7 @@ my %nothing = (results => []);
 	answers($end, [ 200, { items => [ { id => 1, kind => 'x' } ] } ]);
 	run_is('14, a filter', 'complete', '1 0', undef, 1);
 	answers($end, [ 200, { items => { error => 'x' } } ]);
-	run_is('14, an error object where a filter looks for a list', 'bad_answer', '1 0', qr/something else where the list/);
+	run_is('14, an error object where a filter looks for a list', 'bad_answer', '1 0', qr/expected an array of records/);
 
 	# As in the template
 	my $google = sub { $_[0]{resources}{group}{list}{error} = '$.error' };
@@ -410,16 +410,16 @@ my %nothing = (results => []);
 	connector('24');
 	my @jira = saved('24');
 	answers([ 200, { total => 7, values => [] } ], @jira, [ 200, { startAt => 6, total => 7, values => records(7) } ]);
-	run_is('24', 'incomplete', '4 0', qr/7 records, and sent 4/, 3);
+	run_is('24', 'incomplete', '4 0', qr/7 records but sent 4/, 3);
 
 	connector('31');
 	my @same = saved('31');
 	answers($end, map { my $s = 2 * $_; $same[0] =~ s/start=2/sprintf 'start=%d', $s/er =~ s/Content-Length: \d+/'Content-Length: ' . (188 + length $s)/er } 1 .. 40);
-	my $run = run_is('31', 'pagination_loop', '2 0', qr/\d pages in a row without a record/);
+	my $run = run_is('31', 'pagination_loop', '2 0', qr/\d pages in a row without a new record/);
 	cmp_ok(scalar(my @all = asked()), '<=', 10, '31: after a few pages');
 	my $next = sub { my ($n, @n) = @_; return [ 200, { results => records(@n), _links => { next => $n ? "/api/u?start=$n" : undef } } ] };
 	answers($end, (map { $next->($_, $_ % 3 * 2 + 1, $_ % 3 * 2 + 2) } 1 .. 40));
-	run_is('31, pages that come again', 'pagination_loop', '6 0', qr/without a record/);
+	run_is('31, pages that come again', 'pagination_loop', '6 0', qr/without a new record/);
 	answers($end, $next->(1, 1 .. 4), $next->(2, 1 .. 4), $next->(3, 3 .. 6), $next->(4, 1 .. 4), $next->(5, 1 .. 4), $next->(undef, 7));
 	run_is('31, a list that moves', 'complete', '7 0', undef, 6);
 
@@ -653,7 +653,7 @@ for ([ 'id', '$.id' ], [ 'profile.email', '$.profile.email' ], [ 'items[*].id', 
 	like($faults->[0]{hint} // '', qr/begins with "\$": write "\Q$_->[1]\E"/, "a path without \$: $_->[0]");
 }
 like(json_text($f->json(q{SELECT flohsync.validate_definition('{"version": 1, "base_url": "https://x.example", "resources": {"user": {"list": {"path": "/u"}, "map": {"externalId": "\"id\""}}}}')})),
-	qr/names nothing in an answer/, 'a path that is a constant');
+	qr/does not refer to the answer/, 'a path that is a constant');
 
 #
 # Webhooks
@@ -711,13 +711,13 @@ like(json_text($f->json(q{SELECT flohsync.validate_definition('{"version": 1, "b
 	}
 	$make->('strict command', limits => { total_tolerance => 0 });
 	answers($end, $list->({ totalEstimate => 20 }, 1 .. 19));
-	run_is('a command, 5 % fewer, and none are tolerated', 'incomplete', '19 0', qr/20 records, and sent 19/, 1);
+	run_is('a command, 5 % fewer, and none are tolerated', 'incomplete', '19 0', qr/20 records but sent 19/, 1);
 	answers($end, $list->({ totalEstimate => 18 }, 1 .. 19));
-	run_is('a command, more, and none are tolerated', 'incomplete', '19 0', qr/18 records, and sent more/, 1);
+	run_is('a command, more, and none are tolerated', 'incomplete', '19 0', qr/18 records but sent more/, 1);
 	answers([ 202, { success => JSON::PP::true, payload => { resources => [] } } ]);
 	run_is('a command, not ready', 'http_status', '19 0', qr/status 202/, 2);
 	answers($end, map { $list->({ nextCursor => "c$_" }, 1, 2) } 1 .. 40);
-	run_is('a command, the same records with new cursors', 'pagination_loop', '19 0', qr/without a record/);
+	run_is('a command, the same records with new cursors', 'pagination_loop', '19 0', qr/without a new record/);
 	$f->fails_like("SELECT flohsync.create_connector('x', 'command', '{\"url\": \"http://127.0.0.1:1/\", \"limits\": {\"total_tolerance\": 2}}')", '22023', qr/total_tolerance/, 'a tolerance that is none');
 }
 

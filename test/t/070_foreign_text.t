@@ -167,9 +167,9 @@ like($f->sql("select string_agg(message, '; ') from flohsync.sync_error where ru
 my $hook = sub { my (%body) = @_; return Flohsync::jsonb({ action => 'created', resourceId => 'w', resourceType => 'user', data => { displayName => 'W', email => 'w@example.com' }, %body }) };
 my $wide = Encode::decode_utf8($evil);
 error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(resourceType => $wide) . ')', qr/"resourceType" is not a resource type/, 'a webhook about such a type');
-error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(action => $wide) . ')', qr/"action" is none that is known/, 'of such an action');
+error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(action => $wide) . ')', qr/"action" is unknown/, 'of such an action');
 error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(timestamp => $wide) . ')', qr/"timestamp" is not a time/, 'of such a time');
-error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(resourceId => $wide, data => { email => 7, displayName => $wide }) . ')', qr/"data" email is not a text/, 'about such an id');
+error_is_clean("select flohsync.handle_webhook('hr', " . $hook->(resourceId => $wide, data => { email => 7, displayName => $wide }) . ')', qr/"data" email is not a string/, 'about such an id');
 error_is_clean('select flohsync.handle_webhook(' . literal($evil) . ', ' . $hook->() . ')', qr/connector "\?\[31mred.* does not exist/, 'for such a connector');
 $f->secret('hr', 'webhook', 'a webhook secret');
 my $receive = sub { my ($body, $headers, $connector) = @_; return 'select flohsync.receive_webhook(' . literal($connector // 'hr') . ", '\\x" . unpack('H*', $body) . "', " . Flohsync::jsonb($headers) . ')' };
@@ -217,7 +217,7 @@ for (@lines)
 }
 is(join("\n", grep { s/^\t//r =~ $steers } @of_message), '', 'no line of the log has anything that steers');
 is(join("\n", grep { /^\s*LOG:  forged/ } @of_message), '', 'and none is forged');
-cmp_ok(scalar(grep { /it answers with the error ERR\?\[31mred/ } @ours), '>', 0, 'Redis is told of');
+cmp_ok(scalar(grep { /it replied with the error ERR\?\[31mred/ } @ours), '>', 0, 'Redis is told of');
 cmp_ok(scalar(grep { /\bsync of c\/user: run \d+ error: .*\?\[31mred/ } @ours), '>', 0, 'and so are runs');
 
 # Columns that say something, of all tables and views; not those that hold what was stored.

@@ -169,7 +169,7 @@ for my $case ([ 'an error', 403, "no: $bearer" ], [ 'no JSON', 200, "no: $bearer
 	$f->up('add', count => 1);
 	$f->fault('body', times => -1, command => 'get', code => $code, body => $body);
 	$f->sync('delta', 'user');
-	hides(slurp_file($f->node->logfile, $from), "delta, $name", qr/a record cannot be had whole: .*\*\*\*/);
+	hides(slurp_file($f->node->logfile, $from), "delta, $name", qr/could not fetch a full record: .*\*\*\*/);
 }
 $f->up('heal');
 
@@ -205,7 +205,7 @@ asked('tbody', 'token endpoint, a token elsewhere', says => qr/no token at \$\.a
 token_answers("access_token=$stray&expires_in=1", code => 200, content_type => 'application/x-www-form-urlencoded');
 asked('tbody', 'token endpoint, a token in a form', says => qr/it is not JSON, but application\/x-www-form-urlencoded/);
 token_answers(json_text($stray), code => 200);
-asked('tbody', 'token endpoint, a token alone', says => qr/holds no token at/);
+asked('tbody', 'token endpoint, a token alone', says => qr/contains no token at/);
 
 # The token itself, and the JWT that it is got for
 token_answers(qq({"access_token":"$stray","expires_in":3600}), code => 200);
@@ -220,7 +220,7 @@ token_answers(json_text({ error => 'bad_key', error_description => "not $pem" })
 asked('jwt', 'token endpoint, a private key', says => qr/bad_key: not \*\*\*/);
 
 token_answers(qq({"access_token":"$stray and more"}), code => 200);
-asked('tbasic', 'token endpoint, a token with a blank', says => qr/holds a token that cannot be sent in a header/);
+asked('tbasic', 'token endpoint, a token with a blank', says => qr/contains a token that cannot be sent in a header/);
 
 # Whatever was sent, as it was sent
 $f->rest('tnew', 'link', %get, auth => { %oauth, client_auth => 'body', client_id => 'another' }, secrets => { s => $client_secret });
@@ -251,7 +251,7 @@ for my $what (qw(resourceType action timestamp resourceId))
 	{
 		my $body = json_text({ action => 'updated', resourceId => 'x', resourceType => 'user', data => { email => 7 }, $what => $text });
 		my $r = $f->try_sql("select flohsync.receive_webhook('c', '\\x" . unpack('H*', $body) . "', " . Flohsync::jsonb({ 'X-Webhook-Signature' => hmac_sha256_hex($body, encode_utf8($hook_secret)) }) . ')');
-		hides($r->{text}, "a webhook with a secret as $what", qr/webhook cannot be taken/);
+		hides($r->{text}, "a webhook with a secret as $what", qr/webhook rejected/);
 	}
 }
 

@@ -111,7 +111,7 @@ $f->sql('update flohsync.connector_sync_config set next_run_at = now()', $db);
 my $runs = $f->sql('select count(*) from flohsync.sync_run', $db);
 $f->sql('select _flohsync.enqueue_due()', $db);
 is($f->sql('select count(*) from flohsync.sync_run', $db), $runs, 'what is due is not queued');
-like($f->sql('select remark from flohsync.jobs', $db), qr/^the connector came with a dump of another database; adopt\(\)/, 'the view of jobs says why');
+like($f->sql('select remark from flohsync.jobs', $db), qr/^the connector was restored from a dump of another database; call adopt\(\)/, 'the view of jobs says why');
 is($f->sql('select next_run_at from flohsync.jobs', $db), '', 'and that nothing is due');
 is($f->sql('select count(*) > 0 from flohsync.workflow_job where run_id not in (select id from flohsync.sync_run)', $db), 't', 'there are jobs of a run that a dump does not have');
 $f->sql('select flohsync.adopt()', $db);

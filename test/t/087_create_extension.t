@@ -25,7 +25,7 @@ for my $round (1 .. 2)
 
 $f->sql("create database latin encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0");
 my $refused = $f->try_sql('create extension flohsync', 'latin');
-like("$refused->{state} $refused->{text}", qr/^0A000 .*flohsync needs a database in UTF8.*The encoding of this database is LATIN1\..*ENCODING 'UTF8' TEMPLATE template0/s, 'not in a database of another encoding');
+like("$refused->{state} $refused->{text}", qr/^0A000 .*flohsync requires a database with encoding UTF8.*The encoding of this database is LATIN1\..*ENCODING 'UTF8' TEMPLATE template0/s, 'not in a database of another encoding');
 unlike($refused->{text}, qr/[^\x00-\x7f]/, 'which is said in ASCII');
 is($f->sql("select count(*) from pg_namespace where nspname ~ 'flohsync'", 'latin'), 0, 'where it leaves nothing');
 
