@@ -461,20 +461,26 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'State of a configuration that later runs must not hide: a held run, an incomplete pass';
 
-CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-SET intervalstyle = postgres
-RETURN (SELECT pg_catalog.jsonb_object_agg(k.key, pg_catalog.to_jsonb(_c) -> k.attribute)
-          FROM _flohsync.config_keys() k)
-  || pg_catalog.jsonb_build_object(
-  'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
-  'lastSyncAt', _flohsync.iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
-  'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
-  'lastSyncStats', (_c).last_sync_stats,
-  'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
-  'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at))
-  || _flohsync.standing(_c);
+-- Made from config_keys(), followed by keys that only inform.
+DO $do$
+BEGIN
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.config_dto(_c flohsync.connector_sync_config) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET intervalstyle = postgres
+    RETURN jsonb_build_object(%s)
+      || jsonb_build_object(
+      'id', (_c).id, 'connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
+      'lastSyncAt', _flohsync.iso((_c).last_sync_at), 'lastSyncCursor', (_c).last_sync_cursor,
+      'lastSyncStatus', (_c).last_sync_status, 'lastSyncError', (_c).last_sync_error,
+      'lastSyncStats', (_c).last_sync_stats,
+      'nextRunAt', _flohsync.iso(_flohsync.next_due(_c)),
+      'createdAt', _flohsync.iso((_c).created_at), 'updatedAt', _flohsync.iso((_c).updated_at))
+      || _flohsync.standing(_c)$create$,
+    string_agg(format('%L, (_c).%I', k.key, k.attribute), ', ')) FROM _flohsync.config_keys() k);
+END
+$do$;
 COMMENT ON FUNCTION _flohsync.config_dto(flohsync.connector_sync_config) IS 'A configuration in its public JSON form';
 
 CREATE FUNCTION _flohsync.informing_keys() RETURNS text[]
