@@ -1,5 +1,6 @@
 # flohsync: a PostgreSQL extension.  "make" builds, "make install" installs,
-# "make test" runs the tests on clusters of its own; README.md has the rest.
+# "make installcheck" tests what is installed on a running server, "make test" runs
+# all tests on clusters of its own; README.md has the rest.
 #
 #	make WERROR=1	a warning is an error
 #	make HARDENING=	without our own hardening flags
@@ -15,10 +16,18 @@ MODULE_big = flohsync
 OBJS = $(patsubst $(TOP)/%.c,%.o,$(wildcard $(TOP)/src/*/*.c))
 # The folders of src/ are described in src/README.md.
 OBJ_DIRS = $(sort $(dir $(OBJS)))
-DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql
+STEPS = $(sort $(notdir $(wildcard $(TOP)/sql/flohsync--*--*.sql)))
+DATA_built = sql/flohsync--$(FLOHSYNC_VERSION).sql $(addprefix build/steps/,$(STEPS))
 INSTALL_SQL = $(sort $(wildcard $(TOP)/sql/[0-9][0-9]_*.sql))
 INSTALL_JSON = $(wildcard $(TOP)/sql/*.json $(TOP)/sql/templates/*.json)
 DATA = sql/flohsync.definition.schema.json
+# "make installcheck": on the running server that PGHOST and PGPORT name, as one
+# of its superusers, with the extension as it is installed there.
+REGRESS = $(sort $(notdir $(basename $(wildcard $(TOP)/test/sql/*.sql))))
+REGRESS_OPTS = $(INSTALLCHECK_OPTS)
+ISOLATION = $(sort $(notdir $(basename $(wildcard $(TOP)/test/specs/*.spec))))
+ISOLATION_OPTS = $(INSTALLCHECK_OPTS)
+INSTALLCHECK_OPTS = --inputdir=$(TOP)/test --encoding=UTF8 --no-locale
 EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build
 
 PG_CONFIG ?= pg_config
@@ -34,12 +43,6 @@ override with_llvm = no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
-
-# On clusters of its own, with what is installed by test/run.
-installcheck: installcheck-suites
-installcheck-suites:
-	$(TOP)/test/run regress isolation
-.PHONY: installcheck-suites
 
 # Only sources are looked for there: what was built in the source folder, with
 # other flags perhaps, is none of ours.
@@ -70,14 +73,17 @@ endif
 
 $(OBJS): $(wildcard $(TOP)/src/*/*.h) $(TOP)/flohsync.control | $(OBJ_DIRS)
 
-# One script from topic files, in the order of their names.  A line
-# "--:include FILE" stands for the text of that file.
-sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) | $(CURDIR)/sql
-	awk '$$1 == "--:include" { while ((got = (getline line < ("$(TOP)/sql/" $$2))) > 0) print line; \
-		close("$(TOP)/sql/" $$2); if (got < 0) exit 1; next } { print }' $(INSTALL_SQL) > $@.tmp
+# One script from topic files, in the order of their names, and each step from a
+# version to the next; sql/README.md says what is in them.
+sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) $(TOP)/script/include-sql | $(CURDIR)/sql
+	$(TOP)/script/include-sql $(INSTALL_SQL) > $@.tmp
 	mv $@.tmp $@
 
-$(OBJ_DIRS) $(CURDIR)/sql:
+build/steps/%: $(TOP)/sql/% $(wildcard $(TOP)/sql/upgrade/*.sql) $(INSTALL_SQL) $(TOP)/script/include-sql | $(CURDIR)/build/steps
+	$(TOP)/script/include-sql $< > $@.tmp
+	mv $@.tmp $@
+
+$(OBJ_DIRS) $(CURDIR)/sql $(CURDIR)/build/steps:
 	mkdir -p $@
 
 sanitize:

@@ -6,6 +6,8 @@
 -- Operators and types are PostgreSQL's own, whatever somebody put into a schema
 -- of our name.
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+-- Everything is new (90_rights.sql), whatever somebody set.
+SELECT pg_catalog.set_config('flohsync_step.before', '{}', true);
 
 DO $guard$
 DECLARE

@@ -57,7 +57,7 @@ BEGIN
   PERFORM _flohsync.raise('22023',
     format('invalid value for "%s": %s', _key, _problem),
     NULL,
-    coalesce(_hint, 'Nothing was changed. The README lists every setting with its type and default.'));
+    coalesce(_hint, 'Nothing was changed. doc/configuration.md and doc/connectors.md list every key with its meaning and default.'));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';

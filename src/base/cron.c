@@ -147,128 +147,133 @@ cron_read_value(const CronField *field, const char **cursor, int *value, bool *n
 	return false;
 }
 
-/* Adds one member of a field's comma-separated list. */
+typedef struct CronItem
+{
+	int			low;
+	int			high;
+	int			step;
+	uint8		weeks;
+} CronItem;
+
+/* What an item says; false when it is malformed, or names a week that there is not, which has a problem of its own. */
 static bool
-cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *item,
-				char **problem)
+cron_read_item(CronFieldNumber number, const char *text, CronItem *item, char **problem)
 {
 	const CronField *field = &cron_fields[number];
-	const char *p = item;
-	int			low = field->min;
-	int			high = field->max;
-	int			step = 1;
-	int			week;
-	uint8		weeks = CRON_WEEK_ALL;
-	uint64		set = 0;
-	bool		whole = false;
-	bool		range = false;
+	const char *p = text;
+	bool		open = true;	/* a step from here goes to the end of the field */
 	bool		named;
-	bool		repeats = false;
+	int			week;
 
-	if (number == CRON_DAY && (strcmp(item, "L") == 0 || strcmp(item, "$") == 0))
-	{
-		repeats = schedule->last_day;
-		schedule->last_day = true;
-		goto done;
-	}
-
+	*item = (CronItem) {field->min, field->max, 1, CRON_WEEK_ALL};
 	if (*p == '*' || *p == '?')
 	{
-		whole = true;
+		open = false;
 		p++;
 	}
 	else
 	{
-		if (!cron_read_value(field, &p, &low, &named))
-			goto malformed;
-		high = low;
+		if (!cron_read_value(field, &p, &item->low, &named))
+			return false;
+		item->high = item->low;
 		if (*p == '-')
 		{
-			range = true;
+			open = false;
 			p++;
-			if (!cron_read_value(field, &p, &high, &named))
-				goto malformed;
-			if (number == CRON_WEEKDAY && named && high == 0)
-				high = CRON_WEEKDAYS;	/* "FRI-SUN" */
+			if (!cron_read_value(field, &p, &item->high, &named))
+				return false;
+			if (number == CRON_WEEKDAY && named && item->high == 0)
+				item->high = CRON_WEEKDAYS; /* "FRI-SUN" */
 		}
 		else if (number == CRON_WEEKDAY && *p == 'L')
 		{
-			weeks = CRON_WEEK_LAST;
+			item->weeks = CRON_WEEK_LAST;
 			p++;
 		}
 		else if (number == CRON_WEEKDAY && *p == '#')
 		{
 			p++;
 			if (!cron_read_number(&p, &week))
-				goto malformed;
+				return false;
 			if (week < 1 || week > 5)
 			{
-				*problem = psprintf("%s field \"%s\" names a week out of range 1..5",
-									field->name, item);
+				*problem = psprintf("%s field \"%s\" names a week out of range 1..5", field->name, text);
 				return false;
 			}
-			weeks = CRON_WEEK(week);
+			item->weeks = CRON_WEEK(week);
 		}
 	}
-
-	if (*p == '/' && weeks == CRON_WEEK_ALL)
+	if (*p == '/' && item->weeks == CRON_WEEK_ALL)
 	{
 		p++;
-		if (!cron_read_number(&p, &step))
-			goto malformed;
-		if (!whole && !range)
-			high = field->max;
+		if (!cron_read_number(&p, &item->step))
+			return false;
+		if (open)
+			item->high = field->max;
 	}
-	if (*p != '\0')
-		goto malformed;
+	return *p == '\0';
+}
 
-	if (low < field->min || low > field->max || high < field->min || high > field->max)
-	{
-		*problem = psprintf("%s field \"%s\" is out of range %d..%d",
-							field->name, item, field->min, field->max);
-		return false;
-	}
-	if (low > high)
-	{
-		*problem = psprintf("%s field \"%s\" is a range that ends before it starts",
-							field->name, item);
-		return false;
-	}
-	if (step < 1)
-	{
-		*problem = psprintf("%s field \"%s\" has a step of zero", field->name, item);
-		return false;
-	}
+/* Adds an item to the schedule; false when it is there already. */
+static bool
+cron_add_item(CronSchedule *schedule, CronFieldNumber number, const CronItem *item)
+{
+	uint64		set = 0;
+	bool		repeats = false;
 
-	for (int value = low; value <= high; value += step)
+	for (int value = item->low; value <= item->high; value += item->step)
 		set |= UINT64CONST(1) << (number == CRON_WEEKDAY ? value % CRON_WEEKDAYS : value);
-
-	if (number == CRON_WEEKDAY)
-	{
-		for (int day = 0; day < CRON_WEEKDAYS; day++)
-		{
-			if ((set & (UINT64CONST(1) << day)) == 0)
-				continue;
-			repeats |= (schedule->weeks[day] & weeks) != 0;
-			schedule->weeks[day] |= weeks;
-		}
-	}
-	else
+	if (number != CRON_WEEKDAY)
 	{
 		repeats = (schedule->sets[number] & set) != 0;
 		schedule->sets[number] |= set;
+		return !repeats;
 	}
-
-done:
-	if (repeats)
-		*problem = psprintf("%s field \"%s\" repeats a value named before it",
-							field->name, item);
+	for (int day = 0; day < CRON_WEEKDAYS; day++)
+	{
+		if ((set & (UINT64CONST(1) << day)) == 0)
+			continue;
+		repeats |= (schedule->weeks[day] & item->weeks) != 0;
+		schedule->weeks[day] |= item->weeks;
+	}
 	return !repeats;
+}
 
-malformed:
-	*problem = psprintf("%s field \"%s\" is not a value, range or step",
-						field->name, item);
-	return false;
+/* Adds one member of a field's comma-separated list. */
+static bool
+cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *text,
+				char **problem)
+{
+	const CronField *field = &cron_fields[number];
+	CronItem	item;
+	bool		added;
+
+	if (number == CRON_DAY && (strcmp(text, "L") == 0 || strcmp(text, "$") == 0))
+	{
+		added = !schedule->last_day;
+		schedule->last_day = true;
+	}
+	else
+	{
+		if (!cron_read_item(number, text, &item, problem))
+		{
+			if (*problem == NULL)
+				*problem = psprintf("%s field \"%s\" is not a value, range or step", field->name, text);
+			return false;
+		}
+		if (item.low < field->min || item.low > field->max || item.high < field->min || item.high > field->max)
+			*problem = psprintf("%s field \"%s\" is out of range %d..%d", field->name, text, field->min, field->max);
+		else if (item.low > item.high)
+			*problem = psprintf("%s field \"%s\" is a range that ends before it starts", field->name, text);
+		else if (item.step < 1)
+			*problem = psprintf("%s field \"%s\" has a step of zero", field->name, text);
+		if (*problem != NULL)
+			return false;
+		added = cron_add_item(schedule, number, &item);
+	}
+	if (!added)
+		*problem = psprintf("%s field \"%s\" repeats a value named before it", field->name, text);
+	return added;
 }
 
 /* Cuts the field at its commas. */
@@ -314,6 +319,38 @@ cron_has_a_day(const CronSchedule *schedule)
 	return false;
 }
 
+/* The expression that a name such as "@daily" stands for. */
+static char *
+cron_expand_alias(const char *name, char **problem)
+{
+	for (int i = 0; i < lengthof(cron_aliases); i++)
+	{
+		if (pg_strcasecmp(name, cron_aliases[i].alias) == 0)
+			return pstrdup(cron_aliases[i].expression);
+	}
+	*problem = psprintf("name \"%s\" is unknown", name);
+	return NULL;
+}
+
+/* Cuts an expression into its fields, and returns their number, which may be larger than CRON_FIELDS. */
+static int
+cron_split(char *expression, char **fields)
+{
+	char	   *p = expression;
+	int			n;
+
+	for (n = 0; *p != '\0'; n++)
+	{
+		if (n < CRON_FIELDS)
+			fields[n] = p;
+		while (*p != '\0' && !cron_is_space(*p))
+			p++;
+		while (cron_is_space(*p))
+			*p++ = '\0';
+	}
+	return n;
+}
+
 /* Reads "N seconds"; false when text is something else. */
 static bool
 cron_parse_interval(const char *text, int *seconds)
@@ -334,7 +371,7 @@ cron_parse(const char *text, char **problem)
 	char	   *fields[CRON_FIELDS] = {NULL};
 	char	   *copy;
 	char	   *p;
-	int			nfields = 0;
+	int			nfields;
 	int			absent;
 
 	*problem = NULL;
@@ -366,32 +403,9 @@ cron_parse(const char *text, char **problem)
 	}
 	schedule->interval = 0;
 
-	if (*copy == '@')
-	{
-		const char *expression = NULL;
-
-		for (int i = 0; i < lengthof(cron_aliases); i++)
-		{
-			if (pg_strcasecmp(copy, cron_aliases[i].alias) == 0)
-				expression = cron_aliases[i].expression;
-		}
-		if (expression == NULL)
-		{
-			*problem = psprintf("name \"%s\" is unknown", copy);
-			return NULL;
-		}
-		copy = pstrdup(expression);
-	}
-
-	for (p = copy; *p != '\0'; nfields++)
-	{
-		if (nfields < CRON_FIELDS)
-			fields[nfields] = p;
-		while (*p != '\0' && !cron_is_space(*p))
-			p++;
-		while (cron_is_space(*p))
-			*p++ = '\0';
-	}
+	if (*copy == '@' && (copy = cron_expand_alias(copy, problem)) == NULL)
+		return NULL;
+	nfields = cron_split(copy, fields);
 	if (nfields != CRON_FIELDS && nfields != CRON_FIELDS - 1)
 	{
 		*problem = psprintf("schedule has %d %s, needs 5, or 6 with leading seconds",

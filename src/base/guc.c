@@ -51,6 +51,7 @@ int			flohsync_run_retention;
 char	   *flohsync_timezone;
 char	   *flohsync_worker_role;
 
+/* guc_init defines the settings: a list, however long. */
 void
 guc_init(void)
 {

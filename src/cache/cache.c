@@ -274,6 +274,28 @@ cache_set_new(const CacheKey *key, const CacheLease *lease, const char *ms)
 	return cache_run(6, argv, len);
 }
 
+/* Has a lease take the place of what is there, unless that is a value that counts. */
+static RedisReply *
+cache_take(const CacheKey *key, const char *head, const CacheLease *lease, const char *ms)
+{
+	const char *args[3] = {head, lease->value, ms};
+	size_t		len[3] = {VALUE_HEAD, sizeof(lease->value), strlen(ms)};
+
+	return cache_script(&script_take, key, 3, args, len);
+}
+
+/* A value that we would never have stored: it goes, and with it the connection. */
+static CacheResult
+cache_drop_too_long(const CacheKey *key)
+{
+	shmem_cache_count(CACHE_POISONED, 1);
+	if (!redis_open(flohsync_redis_connect_timeout, flohsync_redis_timeout))
+		cache_failed();
+	else if (cache_delete(key) != NULL)
+		return CACHE_MISS;
+	return CACHE_FAILED;
+}
+
 /*
  * cache_look_at judges what is under a key.  A value that counts is returned,
  * and its head takes the place of an observation's token;
@@ -359,23 +381,9 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 		}
 		if (lease == NULL || !cache_make_token(lease))
 			return CACHE_MISS;
-		{
-			const char *args[3] = {head, lease->value, ms};
-			size_t		args_len[3] = {VALUE_HEAD, sizeof(lease->value), strlen(ms)};
-
-			reply = cache_script(&script_take, key, 3, args, args_len);
-		}
+		reply = cache_take(key, head, lease, ms);
 	}
-	/* A value that we would never have stored: it goes, and with it the connection. */
-	if (reply == NULL && redis_reply_too_long())
-	{
-		shmem_cache_count(CACHE_POISONED, 1);
-		if (!redis_open(flohsync_redis_connect_timeout, flohsync_redis_timeout))
-			cache_failed();
-		else if (cache_delete(key) != NULL)
-			return CACHE_MISS;
-	}
-	return CACHE_FAILED;
+	return reply == NULL && redis_reply_too_long() ? cache_drop_too_long(key) : CACHE_FAILED;
 }
 
 /*

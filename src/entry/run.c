@@ -173,6 +173,79 @@ sync_read_run(int64 run, RunState *state, MemoryContext context)
 	return true;
 }
 
+/* Waits for the end of a run; says, or raises, why none takes it. */
+static void
+sync_wait(int64 run, RunState *state, MemoryContext context)
+{
+	const char *told = NULL;
+	TimestampTz queued_since;
+	TimestampTz asked_at;
+
+	asked_at = queued_since = GetCurrentTimestamp();
+	for (;;)
+	{
+		bool		found;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		found = sync_read_run(run, state, context);
+		if (found && strcmp(state->status, "queued") == 0 &&
+			TimestampDifferenceExceeds(queued_since, GetCurrentTimestamp(), RELAUNCH_AFTER_MS))
+		{
+			/* All places were taken when we asked; without a launcher nobody else asks again. */
+			worker_wake(MyDatabaseId);
+			queued_since = GetCurrentTimestamp();
+		}
+		if (found && strcmp(state->status, "queued") == 0 &&
+			TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), EXPLAIN_AFTER_MS))
+		{
+			const char *why = sync_lasting_hindrance();
+
+			if (why)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
+						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
+			why = shmem_hindrance(MyDatabaseId);
+			if (why == NULL)
+				why = worker_hindrance();
+			if (why && (told == NULL || strcmp(why, told) != 0))
+			{
+				told = MemoryContextStrdup(context, why);
+				ereport(NOTICE,
+						(errmsg("run " INT64_FORMAT " waits for a worker: %s", run, clean(why))));
+			}
+		}
+		PopActiveSnapshot();
+		SPI_commit();
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("run " INT64_FORMAT " was removed before it ended", run)));
+		if (strcmp(state->status, "queued") != 0 && strcmp(state->status, "running") != 0)
+			break;
+		shmem_wait_run_finished(200);
+	}
+}
+
+/* Raises what a run ended with, if that is no success. */
+static void
+sync_raise(int64 run, const RunState *state)
+{
+	if (strcmp(state->status, "success") != 0)
+		ereport(ERROR,
+				(errcode(strcmp(state->status, "cancelled") == 0 ? ERRCODE_QUERY_CANCELED :
+						 strcmp(state->status, "held") == 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
+						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("run " INT64_FORMAT " %s: %s", run,
+						strcmp(state->status, "held") == 0 ? "is held" :
+						strcmp(state->status, "cancelled") == 0 ? "was cancelled" : "failed",
+						state->error ? clean(state->error) : "no message"),
+				 strcmp(state->status, "held") == 0 ?
+				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
+				 state->error_class ? errdetail("Error class: %s.", state->error_class) : 0,
+				 state->error_class && strcmp(state->error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
+}
+
 /*
  * flohsync_sync is CALL sync: ask for a run, commit, and look for its end in
  * short transactions, so that the wait holds no lock and no snapshot.
@@ -187,10 +260,7 @@ flohsync_sync(PG_FUNCTION_ARGS)
 	Datum		v[3];
 	char		nulls[3];
 	int64		run;
-	const char *told = NULL;
 	RunState	state;
-	TimestampTz queued_since;
-	TimestampTz asked_at;
 	TupleDesc	desc;
 	Datum		out;
 	bool		isnull;
@@ -218,65 +288,10 @@ flohsync_sync(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	SPI_commit();
 
-	asked_at = queued_since = GetCurrentTimestamp();
-	for (;;)
-	{
-		bool		found;
-
-		PushActiveSnapshot(GetTransactionSnapshot());
-		found = sync_read_run(run, &state, context);
-		if (found && strcmp(state.status, "queued") == 0 &&
-			TimestampDifferenceExceeds(queued_since, GetCurrentTimestamp(), RELAUNCH_AFTER_MS))
-		{
-			/* All places were taken when we asked; without a launcher nobody else asks again. */
-			worker_wake(MyDatabaseId);
-			queued_since = GetCurrentTimestamp();
-		}
-		if (found && strcmp(state.status, "queued") == 0 &&
-			TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), EXPLAIN_AFTER_MS))
-		{
-			const char *why = sync_lasting_hindrance();
-
-			if (why)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
-						 errhint("The run stays in the queue until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") takes it out.", run)));
-			why = shmem_hindrance(MyDatabaseId);
-			if (why == NULL)
-				why = worker_hindrance();
-			if (why && (told == NULL || strcmp(why, told) != 0))
-			{
-				told = MemoryContextStrdup(context, why);
-				ereport(NOTICE,
-						(errmsg("run " INT64_FORMAT " waits for a worker: %s", run, clean(why))));
-			}
-		}
-		PopActiveSnapshot();
-		SPI_commit();
-		if (!found)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("run " INT64_FORMAT " was removed before it ended", run)));
-		if (strcmp(state.status, "queued") != 0 && strcmp(state.status, "running") != 0)
-			break;
-		shmem_wait_run_finished(200);
-	}
+	sync_wait(run, &state, context);
 	SPI_finish();
 
-	if (strcmp(state.status, "success") != 0)
-		ereport(ERROR,
-				(errcode(strcmp(state.status, "cancelled") == 0 ? ERRCODE_QUERY_CANCELED :
-						 strcmp(state.status, "held") == 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
-						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("run " INT64_FORMAT " %s: %s", run,
-						strcmp(state.status, "held") == 0 ? "is held" :
-						strcmp(state.status, "cancelled") == 0 ? "was cancelled" : "failed",
-						state.error ? clean(state.error) : "no message"),
-				 strcmp(state.status, "held") == 0 ?
-				 errhint("Look at it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
-				 state.error_class ? errdetail("Error class: %s.", state.error_class) : 0,
-				 state.error_class && strcmp(state.error_class, "page_memory") == 0 ? errhint("%s", memory_hint()) : 0));
+	sync_raise(run, &state);
 	isnull = state.stats == 0;
 	out = HeapTupleGetDatum(heap_form_tuple(desc, &state.stats, &isnull));
 	PG_RETURN_DATUM(out);

@@ -22,7 +22,6 @@
 #include "base/memory_page.h"
 #endif
 
-#include <openssl/evp.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -79,9 +78,6 @@ struct CanonicalWork
 	uint32		tails_size;
 	Shape		shapes[SHAPES];
 };
-
-static EVP_MD *sha256_md = NULL;
-static EVP_MD_CTX *sha256_ctx = NULL;
 
 Canonical *
 canonical_create(void)
@@ -444,6 +440,24 @@ is_left_out(Canonical *canonical, const Frame *frame, const CanonicalKey *key)
 	return false;
 }
 
+static void
+begin_node(Canonical *canonical, const CanonicalPath *paths, uint32 npaths)
+{
+	struct CanonicalWork *work = canonical->work;
+
+	work->nframes = 0;
+	work->nkeys = 0;
+	canonical->paths = paths;
+	if (npaths > work->tails_size)
+		work->tails = grow(canonical, work->tails, &work->tails_size, npaths, sizeof(Tail));
+	for (uint32 i = 0; i < npaths; i++)
+	{
+		work->tails[i].path = i;
+		work->tails[i].offset = 0;
+	}
+	work->ntails = npaths;
+}
+
 void
 canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 root,
 					  const CanonicalPath *paths, uint32 npaths)
@@ -455,19 +469,7 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 	uint32		current = root;
 	uint32		tails = 0;		/* those for current: from here to ntails */
 
-	work->nframes = 0;
-	work->nkeys = 0;
-	work->ntails = 0;
-	canonical->paths = paths;
-	if (npaths > work->tails_size)
-		work->tails = grow(canonical, work->tails, &work->tails_size, npaths, sizeof(Tail));
-	for (uint32 i = 0; i < npaths; i++)
-	{
-		work->tails[i].path = i;
-		work->tails[i].offset = 0;
-	}
-	work->ntails = npaths;
-
+	begin_node(canonical, paths, npaths);
 	for (;;)
 	{
 		const JsonNode *node = &nodes[current];
@@ -536,37 +538,6 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 			put_char(canonical, ':');
 			break;
 		}
-	}
-}
-
-void
-canonical_hash(Canonical *canonical, char *hex)
-{
-	static const char digits[] = "0123456789abcdef";
-	unsigned char sum[EVP_MAX_MD_SIZE];
-
-	if (sha256_ctx == NULL)
-	{
-		if (sha256_md == NULL)
-			sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
-		if (sha256_md != NULL)
-			sha256_ctx = EVP_MD_CTX_new();
-		if (sha256_ctx == NULL || EVP_DigestInit_ex2(sha256_ctx, sha256_md, NULL) != 1)
-		{
-			EVP_MD_CTX_free(sha256_ctx);
-			sha256_ctx = NULL;
-			elog(ERROR, "could not set up SHA-256");
-		}
-	}
-	/* Without a digest the context's own is used again, which is the cheaper way. */
-	if (EVP_DigestInit_ex2(sha256_ctx, NULL, NULL) != 1 ||
-		EVP_DigestUpdate(sha256_ctx, canonical->data, canonical->len) != 1 ||
-		EVP_DigestFinal_ex(sha256_ctx, sum, NULL) != 1)
-		elog(ERROR, "could not compute a SHA-256 digest");
-	for (int i = 0; i < 32; i++)
-	{
-		hex[2 * i] = digits[sum[i] >> 4];
-		hex[2 * i + 1] = digits[sum[i] & 15];
 	}
 }
 

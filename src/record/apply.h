@@ -65,14 +65,4 @@ extern void apply_known_faults(ApplyScope *scope, const RecordFault *faults, int
 extern int	apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser,
 						 Record *records, int n);
 
-/* record/merge.c */
-typedef struct Merge Merge;
-
-extern bool *apply_merge_known(ApplyScope *scope, const Record *records, int n);
-extern Merge *apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page,
-								bool fresh_only);
-extern bool apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged);
-extern MemoryContext apply_merge_context(const Merge *m);
-extern int	apply_merge_duplicates(const Merge *m);
-
 #endif							/* FLOHSYNC_APPLY_H */

@@ -1,11 +1,12 @@
 /*
  * merge.c
- *	  Records that hold only what has changed are completed from what is stored.
+ *	  Records that hold only what has changed, of pages and of webhooks, are
+ *	  completed from what is stored.
  *
  * It is done on text: the members of the stored attributes, then those of each
- * record with that id in the order in which they came, in one object.  Of two
- * members of one name the later one counts, in jsonb as in the canonical form,
- * so this is what "||" does; and what comes out is read like any other records.
+ * part in the order in which they came, in one object.  Of two members of one
+ * name the later one counts, in jsonb as in the canonical form, so this is what
+ * "||" does; and what comes out is read like any other records.
  */
 #include "postgres.h"
 
@@ -19,6 +20,7 @@
 #include "base/db_value.h"
 #include "page/page.h"
 #include "record/apply.h"
+#include "record/merge.h"
 
 /* So much, of what is stored and of the page, is put together at a time. */
 #define MERGE_BYTES		(8 * 1024 * 1024)
@@ -129,18 +131,8 @@ merge_read(const Merge *m, int n)
 	return stored;
 }
 
-static void
-merge_text(StringInfo out, const char *name, Slice value)
-{
-	appendStringInfo(out, ",\"%s\":", name);
-	if (value.data == NULL)
-		appendStringInfoString(out, "null");
-	else
-		escape_json(out, pnstrdup(value.data, value.len));
-}
-
-/* Adds the members of an object to one that is being written. */
-static void
+/* merge_members adds the members of an object to one that is being written. */
+void
 merge_members(StringInfo out, Slice object)
 {
 	int			from = 1;
@@ -154,6 +146,30 @@ merge_members(StringInfo out, Slice object)
 	appendBinaryStringInfo(out, object.data + from, object.len - 1 - from);
 }
 
+static void
+merge_value(StringInfo out, const char *name, MergeValue value)
+{
+	if (value.text.data == NULL)
+		return;
+	appendStringInfo(out, ",\"%s\":", name);
+	if (value.json)
+		appendBinaryStringInfo(out, value.text.data, value.text.len);
+	else
+		escape_json(out, pnstrdup(value.text.data, value.text.len));
+}
+
+/* merge_write writes a record; attributes are JSON. */
+void
+merge_write(StringInfo out, Slice id, MergeValue name, MergeValue email, Slice attributes)
+{
+	appendStringInfoString(out, "{\"externalId\":");
+	escape_json(out, pnstrdup(id.data, id.len));
+	merge_value(out, "displayName", name);
+	merge_value(out, "email", email);
+	merge_value(out, "attributes", (MergeValue) {attributes, true});
+	appendStringInfoChar(out, '}');
+}
+
 static bool
 merge_same(const Record *a, const Record *b)
 {
@@ -161,11 +177,11 @@ merge_same(const Record *a, const Record *b)
 }
 
 /*
- * apply_merge_known tells of sorted records, of which several may have one id,
+ * merge_known tells of sorted records, of which several may have one id,
  * whether a record is stored that they can be put together with for certain.
  */
 bool *
-apply_merge_known(ApplyScope *scope, const Record *records, int n)
+merge_known(ApplyScope *scope, const Record *records, int n)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text"
@@ -194,11 +210,11 @@ apply_merge_known(ApplyScope *scope, const Record *records, int n)
 }
 
 /*
- * apply_merge_begin locks what a partial page is to be merged with; in the
+ * merge_begin locks what a partial page is to be merged with; in the
  * current context.  fresh_only: a stale record may have missed changes.
  */
 Merge *
-apply_merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, bool fresh_only)
+merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, bool fresh_only)
 {
 	Merge	   *m = palloc0(sizeof(Merge));
 
@@ -239,7 +255,7 @@ merge_part(const Merge *m)
 }
 
 /*
- * apply_merge_next makes whole records of the next part of the page's, read by
+ * merge_next makes whole records of the next part of the page's, read by
  * a parser of their own; merged has these and their faults, good until the next
  * call.  False when there are no more.
  *
@@ -247,7 +263,7 @@ merge_part(const Merge *m)
  * it.  It is set aside, in the page's faults.
  */
 bool
-apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
+merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 {
 	const Record *records = m->page->records;
 	MemoryContext old;
@@ -302,13 +318,10 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 			};
 		else
 		{
-			appendStringInfoString(&text, text.len > 1 ? ",{\"externalId\":" : "{\"externalId\":");
-			escape_json(&text, pnstrdup(id->external_id.data, id->external_id.len));
-			merge_text(&text, "displayName", s->display_name);
-			merge_text(&text, "email", s->email);
-			if (has_attributes)
-				appendStringInfo(&text, ",\"attributes\":%s", attributes.data);
-			appendStringInfoChar(&text, '}');
+			if (text.len > 1)
+				appendStringInfoChar(&text, ',');
+			merge_write(&text, id->external_id, (MergeValue) {s->display_name}, (MergeValue) {s->email},
+						has_attributes ? (Slice) {attributes.data, attributes.len} : (Slice) {NULL});
 		}
 		pfree(attributes.data);
 	}
@@ -328,16 +341,16 @@ apply_merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	return true;
 }
 
-/* Emptied by the next call of apply_merge_next. */
+/* Emptied by the next call of merge_next. */
 MemoryContext
-apply_merge_context(const Merge *m)
+merge_context(const Merge *m)
 {
 	return m->context;
 }
 
 /* How many records of the page were put together with others. */
 int
-apply_merge_duplicates(const Merge *m)
+merge_duplicates(const Merge *m)
 {
 	return m->page->nrecords - m->n;
 }

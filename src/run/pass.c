@@ -34,6 +34,7 @@
 #include "base/guc.h"
 #include "base/wait.h"
 #include "record/faults.h"
+#include "record/merge.h"
 #include "run/pages.h"
 #include "run/state.h"
 #include "run/store.h"
@@ -374,13 +375,13 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	int			n = 0;
 
 	pass_make_merger(run);
-	merge = apply_merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
+	merge = merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
 	run->scope.parser = run->merger;
 	n += pass_apply_records(run, &whole, true, page->next_cursor != NULL, run->setup.passed, entry);
-	while (apply_merge_next(merge, !page->new_records_full, &merged))
+	while (merge_next(merge, !page->new_records_full, &merged))
 	{
 		/* What is needed to write a part is gone before the next one. */
-		MemoryContext old = MemoryContextSwitchTo(apply_merge_context(merge));
+		MemoryContext old = MemoryContextSwitchTo(merge_context(merge));
 
 		n += pass_apply_records(run, &merged, true, page->next_cursor != NULL, run->setup.passed + n, entry);
 		pass_apply_faults(run, &merged, entry);
@@ -394,7 +395,7 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 		entry->incomplete = psprintf("of %d records that are not stored only what has changed came: the next run begins anew", unknown);
 		run_incomplete(run, "%s", entry->incomplete);
 	}
-	entry->counts.duplicates += apply_merge_duplicates(merge);
+	entry->counts.duplicates += merge_duplicates(merge);
 	return n;
 }
 

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/db.h"
 #include "base/wait.h"
+#include "record/merge.h"
 #include "run/pages.h"
 #include "run/state.h"
 
@@ -118,7 +119,7 @@ pass_refetch(Run *run, UpstreamPage *page)
 		return;
 	db_begin("looking for the records of a page");
 	MemoryContextSwitchTo(context);
-	known = apply_merge_known(&run->scope, page->records, page->nrecords);
+	known = merge_known(&run->scope, page->records, page->nrecords);
 	db_commit();
 	MemoryContextSwitchTo(context);
 	rest = palloc_extended(sizeof(Record) * page->nrecords, MCXT_ALLOC_HUGE);

@@ -7,10 +7,6 @@
  * points into a process.  It exists only under shared_preload_libraries;
  * without it every function here answers "no launcher, no limit".
  *
- * A worker's slot is reserved by whoever launches it, taken over by the worker
- * (slot number and generation match), and freed by the worker at exit, or by
- * the launcher when the worker never came.
- *
  * No wake-up is lost: a worker reads wake_seq before it last looks for work,
  * and may leave only if wake_seq is still the same (shmem_worker_done).
  *
@@ -35,66 +31,19 @@
 #include "base/wait.h"
 #include "shared/cache.h"
 #include "shared/hindrance.h"
+#include "shared/private.h"
 #include "shared/shmem.h"
 #include "shared/token.h"
 
-#define MAX_DATABASES		1024
 #define ATTACH_TIMEOUT_MS	30000
 #define RELAUNCH_DELAY_MS	1000
 #define MAX_DELAY_MS		8000
-#define MAX_LEFT_RUNS		64
 #define CLEAR_MS			10000
 #define CACHE_WORKERS		4
-#define CACHE_DELAY_MS		500
-#define CACHE_MAX_DELAY_MS	30000
 
-typedef struct DatabaseSlot
-{
-	Oid			database;		/* InvalidOid: free */
-	uint32		wake_seq[WORKER_KINDS];
-	TimestampTz next_due[WORKER_KINDS]; /* DT_NOEND: nothing known */
-	TimestampTz hold_until;		/* no launch before */
-	int			failures;		/* launches in a row that came to nothing */
-	TimestampTz cache_hold_until;	/* Redis did not answer: leave it alone until then */
-	int			cache_failures;
-	bool		listed;
-} DatabaseSlot;
-
-typedef struct WorkerSlot
-{
-	bool		in_use;
-	WorkerKind	kind;			/* never changes */
-	uint32		generation;
-	Oid			database;
-	pid_t		pid;			/* 0: launched, not yet there */
-	int			proc;			/* proc number, once it is there */
-	TimestampTz launched_at;
-	int64		run;			/* that it is at; 0: none */
-} WorkerSlot;
-
-/* A run whose worker ended by an error, or was told to: it did not crash. */
-typedef struct LeftRun
-{
-	Oid			database;
-	int64		run;
-} LeftRun;
-
-typedef struct SharedState
-{
-	LWLock	   *lock;
-	int			launcher;		/* proc number, -1: none */
-	int			nworkers;		/* slots: flohsync.max_workers, and those for the cache */
-	ConditionVariable run_finished;
-	DatabaseSlot databases[MAX_DATABASES];
-	LeftRun		left[MAX_LEFT_RUNS];	/* the last ones */
-	int			nleft;
-	WorkerSlot	workers[FLEXIBLE_ARRAY_MEMBER];
-} SharedState;
-
-static SharedState *shared = NULL;
+SharedState *shmem_state = NULL;
 static shmem_request_hook_type prev_request_hook = NULL;
 static shmem_startup_hook_type prev_startup_hook = NULL;
-static WorkerTicket my_ticket = {.slot = -1};
 
 static Size
 shmem_size(void)
@@ -120,16 +69,16 @@ shmem_startup(void)
 	if (prev_startup_hook)
 		prev_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("flohsync", shmem_size(), &found);
+	shmem_state = ShmemInitStruct("flohsync", shmem_size(), &found);
 	if (!found)
 	{
-		memset(shared, 0, shmem_size());
-		shared->lock = &GetNamedLWLockTranche("flohsync")->lock;
-		shared->launcher = -1;
-		shared->nworkers = flohsync_max_workers + CACHE_WORKERS;
-		for (int i = flohsync_max_workers; i < shared->nworkers; i++)
-			shared->workers[i].kind = WORKER_CACHE;
-		ConditionVariableInit(&shared->run_finished);
+		memset(shmem_state, 0, shmem_size());
+		shmem_state->lock = &GetNamedLWLockTranche("flohsync")->lock;
+		shmem_state->launcher = -1;
+		shmem_state->nworkers = flohsync_max_workers + CACHE_WORKERS;
+		for (int i = flohsync_max_workers; i < shmem_state->nworkers; i++)
+			shmem_state->workers[i].kind = WORKER_CACHE;
+		ConditionVariableInit(&shmem_state->run_finished);
 	}
 	shmem_cache_startup(&GetNamedLWLockTranche("flohsync")[1].lock);
 	shmem_token_startup(&GetNamedLWLockTranche("flohsync")[2].lock);
@@ -150,17 +99,17 @@ shmem_init(void)
 bool
 shmem_available(void)
 {
-	return shared != NULL;
+	return shmem_state != NULL;
 }
 
-static DatabaseSlot *
+DatabaseSlot *
 shmem_find_database(Oid database, bool create)
 {
 	DatabaseSlot *unused = NULL;
 
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
-		DatabaseSlot *d = &shared->databases[i];
+		DatabaseSlot *d = &shmem_state->databases[i];
 
 		if (d->database == database)
 			return d;
@@ -180,29 +129,29 @@ shmem_find_database(Oid database, bool create)
 }
 
 /* Called with the lock held. */
-static void
+void
 shmem_poke_launcher(void)
 {
-	if (shared->launcher >= 0)
-		SetLatch(&ProcGlobal->allProcs[shared->launcher].procLatch);
+	if (shmem_state->launcher >= 0)
+		SetLatch(&ProcGlobal->allProcs[shmem_state->launcher].procLatch);
 }
 
 static void
 shmem_launcher_detach(int code, Datum arg)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (shared->launcher == compat_my_proc_number())
-		shared->launcher = -1;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
+	if (shmem_state->launcher == compat_my_proc_number())
+		shmem_state->launcher = -1;
+	LWLockRelease(shmem_state->lock);
 }
 
 void
 shmem_launcher_attach(void)
 {
 	before_shmem_exit(shmem_launcher_detach, (Datum) 0);
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->launcher = compat_my_proc_number();
-	LWLockRelease(shared->lock);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
+	shmem_state->launcher = compat_my_proc_number();
+	LWLockRelease(shmem_state->lock);
 }
 
 /*
@@ -215,9 +164,9 @@ shmem_sync_databases(const Oid *databases, int n)
 {
 	int			missing = 0;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES; i++)
-		shared->databases[i].listed = false;
+		shmem_state->databases[i].listed = false;
 	for (int i = 0; i < n; i++)
 	{
 		DatabaseSlot *d = shmem_find_database(databases[i], false);
@@ -230,9 +179,9 @@ shmem_sync_databases(const Oid *databases, int n)
 			missing++;
 	}
 	for (int i = 0; i < MAX_DATABASES; i++)
-		if (!shared->databases[i].listed)
-			shared->databases[i].database = InvalidOid;
-	LWLockRelease(shared->lock);
+		if (!shmem_state->databases[i].listed)
+			shmem_state->databases[i].database = InvalidOid;
+	LWLockRelease(shmem_state->lock);
 	return missing;
 }
 
@@ -240,25 +189,11 @@ shmem_sync_databases(const Oid *databases, int n)
 void
 shmem_all_due(void)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES; i++)
-		if (OidIsValid(shared->databases[i].database))
-			shared->databases[i].next_due[WORKER_RUNS] = DT_NOBEGIN;
-	LWLockRelease(shared->lock);
-}
-
-/* Is a worker there, so that another need not be started?  Called with the lock held. */
-static bool
-shmem_worker_underway(Oid database, WorkerKind kind)
-{
-	for (int i = 0; i < shared->nworkers; i++)
-	{
-		WorkerSlot *w = &shared->workers[i];
-
-		if (w->in_use && w->kind == kind && w->database == database && (w->pid == 0 || kind == WORKER_CACHE))
-			return true;
-	}
-	return false;
+		if (OidIsValid(shmem_state->databases[i].database))
+			shmem_state->databases[i].next_due[WORKER_RUNS] = DT_NOBEGIN;
+	LWLockRelease(shmem_state->lock);
 }
 
 /*
@@ -272,10 +207,10 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 	DatabaseSlot *best = NULL;
 	bool		room = false;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->nworkers; i++)
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shmem_state->nworkers; i++)
 	{
-		WorkerSlot *w = &shared->workers[i];
+		WorkerSlot *w = &shmem_state->workers[i];
 
 		if (w->kind != kind)
 			continue;
@@ -297,7 +232,7 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 	/* With all slots taken, the exit of a worker is what wakes us. */
 	for (int i = 0; i < MAX_DATABASES && room; i++)
 	{
-		DatabaseSlot *d = &shared->databases[i];
+		DatabaseSlot *d = &shmem_state->databases[i];
 		TimestampTz at;
 		bool		underway;
 
@@ -325,7 +260,7 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 		*database = best->database;
 		best->next_due[kind] = DT_NOEND;	/* until its worker says otherwise */
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 	return best != NULL;
 }
 
@@ -337,19 +272,19 @@ shmem_others_wait(Oid database)
 	bool		room = false;
 	bool		waiting = false;
 
-	if (shared == NULL)
+	if (shmem_state == NULL)
 		return false;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->nworkers; i++)
-		room |= shared->workers[i].kind == WORKER_RUNS && !shared->workers[i].in_use;
+	LWLockAcquire(shmem_state->lock, LW_SHARED);
+	for (int i = 0; i < shmem_state->nworkers; i++)
+		room |= shmem_state->workers[i].kind == WORKER_RUNS && !shmem_state->workers[i].in_use;
 	for (int i = 0; i < MAX_DATABASES && !room && !waiting; i++)
 	{
-		DatabaseSlot *d = &shared->databases[i];
+		DatabaseSlot *d = &shmem_state->databases[i];
 
 		waiting = d->listed && OidIsValid(d->database) && d->database != database &&
 			d->next_due[WORKER_RUNS] <= now && d->hold_until <= now;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 	return waiting;
 }
 
@@ -359,7 +294,7 @@ shmem_launch_failed(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, false)) != NULL)
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -371,244 +306,7 @@ shmem_launch_failed(Oid database, WorkerKind kind)
 							TimestampTzPlusMilliseconds(now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
 		d->failures++;
 	}
-	LWLockRelease(shared->lock);
-}
-
-/* shmem_reserve_worker returns a slot, or -1 when all are taken, or the one that may be there is. */
-int
-shmem_reserve_worker(Oid database, WorkerKind kind, uint32 *generation)
-{
-	int			slot = -1;
-	DatabaseSlot *d;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (kind == WORKER_CACHE && (d = shmem_find_database(database, false)) != NULL &&
-		GetCurrentTimestamp() < d->cache_hold_until)
-	{
-		LWLockRelease(shared->lock);
-		return -1;
-	}
-	for (int i = 0; i < shared->nworkers && slot < 0; i++)
-	{
-		WorkerSlot *w = &shared->workers[i];
-
-		if (w->in_use || w->kind != kind || (kind == WORKER_CACHE && shmem_worker_underway(database, kind)))
-			continue;
-		w->in_use = true;
-		w->generation++;
-		w->database = database;
-		w->pid = 0;
-		w->run = 0;
-		w->launched_at = GetCurrentTimestamp();
-		*generation = w->generation;
-		slot = i;
-	}
-	LWLockRelease(shared->lock);
-	return slot;
-}
-
-void
-shmem_release_worker(int slot, uint32 generation)
-{
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (shared->workers[slot].in_use && shared->workers[slot].generation == generation)
-		shared->workers[slot].in_use = false;
-	LWLockRelease(shared->lock);
-}
-
-/*
- * shmem_note_run: this worker is at a run, or (0) at none any more.  True: the
- * worker that was at it before left it by an error.
- */
-bool
-shmem_note_run(int64 run)
-{
-	bool		left = false;
-
-	if (my_ticket.slot < 0 || shared == NULL)
-		return false;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->workers[my_ticket.slot].run = run;
-	for (int i = 0; i < MAX_LEFT_RUNS && run != 0; i++)
-	{
-		LeftRun    *l = &shared->left[i];
-
-		if (l->run == run && l->database == my_ticket.database)
-		{
-			left = true;
-			l->run = 0;
-		}
-	}
-	LWLockRelease(shared->lock);
-	return left;
-}
-
-/* A worker that goes without shmem_worker_done left work behind. */
-static void
-shmem_worker_exit(int code, Datum arg)
-{
-	if (my_ticket.slot < 0)
-		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (shared->workers[my_ticket.slot].run != 0)
-		shared->left[shared->nleft++ % MAX_LEFT_RUNS] = (LeftRun) {my_ticket.database, shared->workers[my_ticket.slot].run};
-	shared->workers[my_ticket.slot].run = 0;
-	LWLockRelease(shared->lock);
-	shmem_release_worker(my_ticket.slot, my_ticket.generation);
-	shmem_launch_failed(my_ticket.database, my_ticket.kind);
-	LWLockAcquire(shared->lock, LW_SHARED);
-	shmem_poke_launcher();
-	LWLockRelease(shared->lock);
-	my_ticket.slot = -1;
-}
-
-/*
- * shmem_worker_attach: false when the slot is not this worker's any more.  What
- * is due in the database so far is for this worker: nobody else need start.
- */
-bool
-shmem_worker_attach(const WorkerTicket *ticket)
-{
-	DatabaseSlot *d;
-	bool		mine;
-
-	if (ticket->slot < 0 || shared == NULL)
-		return true;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	mine = ticket->slot < shared->nworkers &&
-		shared->workers[ticket->slot].in_use &&
-		shared->workers[ticket->slot].generation == ticket->generation;
-	if (mine)
-	{
-		shared->workers[ticket->slot].pid = MyProcPid;
-		shared->workers[ticket->slot].proc = compat_my_proc_number();
-		if ((d = shmem_find_database(ticket->database, false)) != NULL)
-			d->next_due[ticket->kind] = DT_NOEND;
-	}
-	LWLockRelease(shared->lock);
-	if (mine)
-	{
-		my_ticket = *ticket;
-		before_shmem_exit(shmem_worker_exit, (Datum) 0);
-	}
-	return mine;
-}
-
-/* shmem_wake_seq: read it before looking for work. */
-uint32
-shmem_wake_seq(Oid database, WorkerKind kind)
-{
-	DatabaseSlot *d;
-	uint32		seq = 0;
-
-	if (shared == NULL)
-		return 0;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(database, true)) != NULL)
-		seq = d->wake_seq[kind];
-	LWLockRelease(shared->lock);
-	return seq;
-}
-
-/*
- * shmem_publish_due says when the database is next due, for a worker that
- * goes on to work; nothing is done if somebody woke the database since seq.
- */
-void
-shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
-{
-	DatabaseSlot *d;
-
-	if (shared == NULL)
-		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(database, true)) != NULL && d->wake_seq[WORKER_RUNS] == seq)
-	{
-		d->next_due[WORKER_RUNS] = next_due;
-		shmem_poke_launcher();
-	}
-	LWLockRelease(shared->lock);
-}
-
-/*
- * shmem_worker_done says when the database is next due and gives the slot
- * back.  False, and nothing done, if somebody woke the database since seq was
- * read: look again.
- */
-bool
-shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
-{
-	DatabaseSlot *d;
-	bool		done = true;
-
-	if (shared == NULL)
-		return true;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(ticket->database, true)) != NULL)
-	{
-		if (d->wake_seq[ticket->kind] != seq)
-			done = false;
-		else
-		{
-			d->next_due[ticket->kind] = next_due;
-			d->failures = 0;
-			if (ticket->kind == WORKER_CACHE)
-				d->cache_failures = 0;
-		}
-	}
-	if (done)
-	{
-		if (my_ticket.slot >= 0)
-			shared->workers[my_ticket.slot].in_use = false;
-		my_ticket.slot = -1;
-		shmem_poke_launcher();
-	}
-	LWLockRelease(shared->lock);
-	return done;
-}
-
-/*
- * shmem_cache_pause gives the slot of a worker for the cache back: Redis does
- * not answer, and nobody asks it again for a while, longer each time.  True
- * the first time.
- */
-bool
-shmem_cache_pause(const WorkerTicket *ticket)
-{
-	DatabaseSlot *d;
-	bool		first = true;
-
-	if (shared == NULL)
-		return first;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(ticket->database, true)) != NULL)
-	{
-		d->cache_hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														  Min(CACHE_MAX_DELAY_MS, CACHE_DELAY_MS << Min(d->cache_failures, 6)));
-		first = d->cache_failures == 0;
-		d->cache_failures++;
-		d->next_due[WORKER_CACHE] = d->cache_hold_until;
-	}
-	if (my_ticket.slot >= 0)
-		shared->workers[my_ticket.slot].in_use = false;
-	my_ticket.slot = -1;
-	shmem_poke_launcher();
-	LWLockRelease(shared->lock);
-	return first;
-}
-
-/* shmem_cache_resume ends such a pause: somebody has reached Redis. */
-void
-shmem_cache_resume(Oid database)
-{
-	DatabaseSlot *d;
-
-	if (shared == NULL)
-		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if ((d = shmem_find_database(database, false)) != NULL)
-		d->cache_hold_until = 0;
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 }
 
 /*
@@ -620,9 +318,9 @@ shmem_wake_database(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
 
-	if (shared == NULL)
+	if (shmem_state == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, true)) != NULL)
 	{
 		d->wake_seq[kind]++;
@@ -631,15 +329,15 @@ shmem_wake_database(Oid database, WorkerKind kind)
 		if (kind == WORKER_RUNS ||
 			(!shmem_worker_underway(database, kind) && GetCurrentTimestamp() >= d->cache_hold_until))
 			shmem_poke_launcher();
-		for (int i = 0; i < shared->nworkers && kind == WORKER_CACHE; i++)
+		for (int i = 0; i < shmem_state->nworkers && kind == WORKER_CACHE; i++)
 		{
-			WorkerSlot *w = &shared->workers[i];
+			WorkerSlot *w = &shmem_state->workers[i];
 
 			if (w->in_use && w->kind == kind && w->database == database && w->pid != 0)
 				SetLatch(&ProcGlobal->allProcs[w->proc].procLatch);
 		}
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 }
 
 /*
@@ -653,16 +351,16 @@ shmem_clear_database(Oid database)
 	DatabaseSlot *d;
 	TimestampTz held = 0;
 
-	if (shared == NULL)
+	if (shmem_state == NULL)
 		return 0;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, false)) != NULL)
 	{
 		held = d->hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLEAR_MS);
 		/* A worker that is still on its way finds its slot taken away. */
-		for (int i = 0; i < shared->nworkers; i++)
+		for (int i = 0; i < shmem_state->nworkers; i++)
 		{
-			WorkerSlot *w = &shared->workers[i];
+			WorkerSlot *w = &shmem_state->workers[i];
 
 			if (!w->in_use || w->database != database)
 				continue;
@@ -674,7 +372,7 @@ shmem_clear_database(Oid database)
 				w->in_use = false;
 		}
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 	shmem_cache_forget(database);
 	return held;
 }
@@ -687,13 +385,13 @@ shmem_cleared_database(Oid database, TimestampTz held)
 
 	if (held == 0)
 		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(database, false)) != NULL && d->hold_until == held)
 	{
 		d->hold_until = 0;
 		shmem_poke_launcher();
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(shmem_state->lock);
 }
 
 /*
@@ -706,26 +404,26 @@ shmem_run_finished(void)
 {
 	DatabaseSlot *d;
 
-	if (shared == NULL)
+	if (shmem_state == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(MyDatabaseId, false)) != NULL)
 		d->wake_seq[WORKER_RUNS]++;
-	LWLockRelease(shared->lock);
-	ConditionVariableBroadcast(&shared->run_finished);
+	LWLockRelease(shmem_state->lock);
+	ConditionVariableBroadcast(&shmem_state->run_finished);
 }
 
 /* shmem_wait_run_finished returns when some run has ended, or after the timeout. */
 void
 shmem_wait_run_finished(long timeout_ms)
 {
-	if (shared == NULL)
+	if (shmem_state == NULL)
 	{
 		wait_latch(Min(timeout_ms, 50), WAIT_RUN);
 		return;
 	}
 	/* Without this, the first sleep only prepares and returns at once. */
-	ConditionVariablePrepareToSleep(&shared->run_finished);
-	ConditionVariableTimedSleep(&shared->run_finished, timeout_ms, PG_WAIT_EXTENSION);
+	ConditionVariablePrepareToSleep(&shmem_state->run_finished);
+	ConditionVariableTimedSleep(&shmem_state->run_finished, timeout_ms, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

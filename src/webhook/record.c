@@ -25,6 +25,7 @@
 #include "base/db.h"
 #include "page/filter.h"
 #include "record/apply.h"
+#include "record/merge.h"
 #include "record/rules.h"
 #include "webhook/keys.h"
 #include "webhook/verify.h"
@@ -98,7 +99,7 @@ typedef struct WebhookStored
 	Jsonb	   *keys;			/* see webhook/keys.c */
 	char	   *display_name;	/* these three: NULL when it has none */
 	char	   *email;
-	Jsonb	   *attributes;
+	char	   *attributes;		/* as JSON */
 } WebhookStored;
 
 /* Locks the stored record and reads it; false when there is none. */
@@ -127,68 +128,67 @@ webhook_lock(const WebhookRecord *r, WebhookStored *stored)
 	stored->keys = isnull ? NULL : DatumGetJsonbPCopy(value);
 	stored->display_name = db_text(0, 6);
 	stored->email = db_text(0, 7);
-	value = db_value(0, 8, &isnull);
-	stored->attributes = isnull ? NULL : DatumGetJsonbPCopy(value);
+	stored->attributes = db_text(0, 8);
 	return true;
 }
 
-static void
-webhook_put_member(StringInfo text, const char *key, const JsonbValue *value)
+static Slice
+webhook_slice(const char *text)
 {
-	appendStringInfo(text, ",\"%s\":", key);
+	return (Slice) {text, text ? (int) strlen(text) : 0};
+}
+
+/* A value of the data as JSON.  Of scalars, no record has any but texts and null: what stands for the others is none either. */
+static Slice
+webhook_json(const JsonbValue *value)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
 	if (value->type == jbvBinary)
-		(void) JsonbToCString(text, value->val.binary.data, value->val.binary.len);
+		(void) JsonbToCString(&text, value->val.binary.data, value->val.binary.len);
 	else if (value->type == jbvString)
-		escape_json(text, pnstrdup(value->val.string.val, value->val.string.len));
+		escape_json(&text, pnstrdup(value->val.string.val, value->val.string.len));
 	else
-		appendStringInfoString(text, value->type == jbvNull ? "null" : "0"); /* no kind of value that any of them takes */
+		appendStringInfoString(&text, value->type == jbvNull ? "null" : "0");
+	return (Slice) {text.data, text.len};
 }
 
 /* A text of the record: what the data says, or else what is stored. */
-static void
-webhook_put_text(StringInfo text, const char *key, Jsonb *data, const char *stored)
+static MergeValue
+webhook_text(Jsonb *data, const char *key, const char *stored)
 {
 	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, key, strlen(key), NULL);
 
-	if (given)
-		webhook_put_member(text, key, given);
-	else if (stored)
-	{
-		appendStringInfo(text, ",\"%s\":", key);
-		escape_json(text, stored);
-	}
+	return given ? (MergeValue) {webhook_json(given), true} : (MergeValue) {webhook_slice(stored)};
 }
 
-static bool
-webhook_is_object(const JsonbValue *value)
+/* Of the stored attributes, those of some names; no data when there are none. */
+static Slice
+webhook_kept_attributes(const char *stored, const WebhookKept *kept)
 {
-	return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
-}
+	Jsonb	   *attributes = stored ? DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(stored))) : NULL;
+	StringInfoData text;
 
-/* Of the stored attributes, those of some names; NULL when there are none. */
-static Jsonb *
-webhook_kept_attributes(Jsonb *attributes, const WebhookKept *kept)
-{
-	JsonbParseState *state = NULL;
-	int			n = 0;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	initStringInfo(&text);
 	for (int i = 0; attributes != NULL && i < kept->n; i++)
 	{
-		JsonbValue	name = {.type = jbvString, .val.string = {kept->names[i].len, unconstify(char *, kept->names[i].data)}};
-		JsonbValue *value = getKeyJsonValueFromContainer(&attributes->root, name.val.string.val, name.val.string.len, NULL);
+		const Slice *name = &kept->names[i];
+		JsonbValue *value = getKeyJsonValueFromContainer(&attributes->root, name->data, name->len, NULL);
+		Slice		json;
 
 		if (value == NULL)
 			continue;
-		pushJsonbValue(&state, WJB_KEY, &name);
-		pushJsonbValue(&state, WJB_VALUE, value);
-		n++;
+		json = value->type == jbvBinary || value->type == jbvString || value->type == jbvNull ? webhook_json(value) :
+			webhook_slice(JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, -1));
+		appendStringInfoChar(&text, text.len == 0 ? '{' : ',');
+		escape_json(&text, pnstrdup(name->data, name->len));
+		appendStringInfo(&text, ":%.*s", json.len, json.data);
 	}
-	{
-		JsonbValue *all = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-
-		return n > 0 ? JsonbValueToJsonb(all) : NULL;
-	}
+	if (text.len == 0)
+		return (Slice) {NULL};
+	appendStringInfoChar(&text, '}');
+	return (Slice) {text.data, text.len};
 }
 
 /*
@@ -199,30 +199,25 @@ static char *
 webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored, const WebhookKept *kept)
 {
 	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, "attributes", strlen("attributes"), NULL);
-	Jsonb	   *attributes = stored->attributes;
+	Slice		attributes = webhook_slice(stored->attributes);
 	StringInfoData text;
 
-	initStringInfo(&text);
-	appendStringInfoString(&text, "{\"externalId\":");
-	escape_json(&text, r->id);
-	webhook_put_text(&text, "displayName", data, stored->display_name);
-	webhook_put_text(&text, "email", data, stored->email);
-	if (given && !webhook_is_object(given))
+	if (given && given->type == jbvBinary && JsonContainerIsObject(given->val.binary.data))
 	{
-		attributes = webhook_kept_attributes(attributes, kept);
-		if (kept->n == 0)
-			webhook_put_member(&text, "attributes", given);
+		StringInfoData both;
+
+		initStringInfo(&both);
+		appendStringInfoChar(&both, '{');
+		merge_members(&both, attributes);
+		merge_members(&both, webhook_json(given));
+		appendStringInfoChar(&both, '}');
+		attributes = (Slice) {both.data, both.len};
 	}
-	else if (given && attributes)
-		attributes = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(attributes), JsonbPGetDatum(JsonbValueToJsonb(given))));
 	else if (given)
-		webhook_put_member(&text, "attributes", given);
-	if (attributes)
-	{
-		appendStringInfoString(&text, ",\"attributes\":");
-		(void) JsonbToCString(&text, &attributes->root, VARSIZE(attributes));
-	}
-	appendStringInfoChar(&text, '}');
+		attributes = kept->n == 0 ? webhook_json(given) : webhook_kept_attributes(stored->attributes, kept);
+	initStringInfo(&text);
+	merge_write(&text, webhook_slice(r->id), webhook_text(data, "displayName", stored->display_name),
+				webhook_text(data, "email", stored->email), attributes);
 	return text.data;
 }
 
@@ -287,13 +282,36 @@ webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 	return db_bool(0, 1);
 }
 
+static const char data_hint[] =
+	"It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
+
+/* What the webhook says of the record; raises when that cannot be used. */
+static Jsonb *
+webhook_data(const WebhookRecord *r)
+{
+	JsonbValue *value = webhook_member(r->hook->body, "data");
+	Jsonb	   *data;
+	JsonbValue *other;
+
+	if (value == NULL)
+		webhook_refuse("data", "is missing", data_hint);
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		webhook_refuse("data", "is not an object", data_hint);
+	data = JsonbValueToJsonb(value);
+	other = webhook_member(data, "externalId");
+	if (other && other->type == jbvString &&
+		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
+		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+	return data;
+}
+
 /* The record from its text; raises when it is none. */
 static void
-webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char *hint)
+webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page)
 {
 	upsert_read(&r->scope, text, strlen(text), page);
 	if (page->nfaults > 0)
-		webhook_refuse("data", page->faults[0].message, hint);
+		webhook_refuse("data", page->faults[0].message, data_hint);
 }
 
 /*
@@ -305,20 +323,7 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page, const char
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
 {
-	static const char hint[] = "It is what the record is now, or of that what has changed: {\"displayName\": …, \"email\": …, \"attributes\": {…}}.";
-	JsonbValue *value = webhook_member(r->hook->body, "data");
-	Jsonb	   *data;
-	JsonbValue *other;
-
-	if (value == NULL)
-		webhook_refuse("data", "is missing", hint);
-	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		webhook_refuse("data", "is not an object", hint);
-	data = JsonbValueToJsonb(value);
-	other = webhook_member(data, "externalId");
-	if (other && other->type == jbvString &&
-		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
-		webhook_refuse("data.externalId", "is not the resourceId", "Leave it out.");
+	Jsonb	   *data = webhook_data(r);
 
 	webhook_scope(r);
 	if (r->followed)
@@ -342,7 +347,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		if (r->event_at != 0)
 			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_at = r->event_at;
-		webhook_parse(r, text, &page, hint);
+		webhook_parse(r, text, &page);
 		if (known && r->event_at != 0 && stored.event_at > r->event_at)
 		{
 			text = webhook_merge_late(r, &named, &stored);
@@ -351,7 +356,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 				*ignored = true;
 				return false;
 			}
-			webhook_parse(r, text, &page, hint);
+			webhook_parse(r, text, &page);
 			/* The record is as new as it was. */
 			r->scope.apply.event_at = stored.event_at;
 			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);

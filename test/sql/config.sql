@@ -1,6 +1,6 @@
 -- Configurations and connectors as people write them: what is taken, merged,
 -- refused, and said to do nothing.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS flohsync CASCADE;
 CREATE EXTENSION flohsync;
 SET client_min_messages = notice;

@@ -1,6 +1,7 @@
 -- validate_definition over a corpus of definitions, and what hangs on it.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS flohsync;
+SET client_min_messages = warning;
 \getenv folder PG_ABS_SRCDIR
 \set definitions :folder /definitions.sql
 \set ECHO none

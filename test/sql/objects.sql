@@ -1,6 +1,6 @@
 -- What the extension consists of.  A change here is a change of the interface,
 -- or of what an upgrade script has to do.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS flohsync CASCADE;
 CREATE EXTENSION flohsync;
 

@@ -1,6 +1,6 @@
 -- Who may do what.  A change here is a change of the security model: read it
 -- line by line before it replaces test/expected/rights.out.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS flohsync CASCADE;
 CREATE ROLE regress_reader;
 CREATE ROLE regress_manager;
@@ -12,6 +12,7 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_stranger;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO regress_stranger;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO regress_stranger;
 CREATE EXTENSION flohsync;
+SET client_min_messages = warning;
 SELECT flohsync.grant_reader('regress_reader'), flohsync.grant_manager('regress_manager');
 
 -- roles

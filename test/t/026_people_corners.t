@@ -204,7 +204,7 @@ person(1, 'mapped@wait.example', d => 'One');
 one_pass();
 is(match_of('s') . ' ' . ($f->sql("select count(*) from flohsync.floh_user where email = 'stale\@wait.example'")), 'unmatched none 0', 'nobody is made of a stale record');
 $f->sql("update flohsync.resource_record set attributes = '{\"d\": \"Two\"}', stale_since = now() where external_id = '1' and connector_id = " . $f->connector_id($c)
-	. "; select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'again')");
+	. "; select _flohsync.note_changes(" . $f->connector_id($c) . ", 'user', array(select id from flohsync.resource_record where external_id = '1' and connector_id = " . $f->connector_id($c) . "), 'recheck')");
 $f->sql("delete from public.people where directory = '$c'");
 one_pass();
 is(profile('mapped@wait.example')->{department}, 'One', 'nor is a profile filled from one');

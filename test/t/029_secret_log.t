@@ -61,7 +61,7 @@ sub shown
 }
 
 my $all = "SET log_statement = 'all'; SET log_min_duration_statement = 0; SET log_duration = on; SET log_executor_stats = on; SET debug_print_parse = on; SET debug_print_rewritten = on; SET debug_print_plan = on; SET log_min_messages = debug1;";
-# Before these, nobody can know what they will come to: README says so.  What follows can.
+# Before these, nobody can know what they will come to: doc/secrets.md says so.  What follows can.
 my $errors = "SET log_min_duration_statement = 0; SET log_min_messages = debug1;";
 
 $f->sql(<<'SQL');

@@ -54,6 +54,12 @@ sub serve
 		while (my $more = <$socket>) { last if $more =~ /^\r?\n$/; $head .= $more }
 		read($socket, my $body, $1) if $head =~ /^content-length: (\d+)/mi;
 		my ($method, $uri) = $line =~ /^(\S+) (\S+)/ or next;
+		if ($uri eq '/idle')
+		{
+			print $socket "HTTP/1.1 204 X\r\n\r\n";
+			close $socket;
+			next;
+		}
 		my $now = slurp("$dir/now");
 		($case, $n) = ($now, 0) if $now ne $case;
 		note_request("$method $uri " . Time::HiRes::time() . ($head =~ /^accept-encoding:/mi ? '' : ' plain') . "\n");
@@ -109,6 +115,11 @@ sub answers
 {
 	my ($rest, @answers) = @_;
 	my $case = 'c' . ++$nr;
+	# What a run that failed had asked for beforehand must not take one of these: one connection is served after the other.
+	my $idle = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 60) or die "no upstream: $@";
+	print $idle "GET /idle HTTP/1.1\r\n\r\n";
+	1 while <$idle>;
+	close $idle;
 	mkdir "$dir/$case" or die;
 	my $n = 0;
 	spill("$dir/$case/" . ++$n, ref $_ ? raw(@$_) : $_) for @answers;
