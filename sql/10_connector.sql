@@ -184,7 +184,7 @@ END;
 COMMENT ON FUNCTION _flohsync.header_problem(text) IS 'Why a header of this name cannot be sent; null when it can';
 
 -- What differs from kind to kind is in a topic file of the kind, in functions that
--- have its name: check_<kind>, types_<kind> and secrets_<kind>.
+-- have its name: check_<kind>, types_<kind> and credentials_<kind>.
 
 CREATE FUNCTION _flohsync.check_connector(_kind text, _config jsonb, _definition jsonb, _given boolean) RETURNS void
 LANGUAGE plpgsql STABLE

@@ -86,8 +86,8 @@ RETURN _flohsync.types_of_commands(_config);
 COMMENT ON FUNCTION _flohsync.types_command(jsonb, jsonb) IS
   'Resource types that the config of a connector of kind command names';
 
-CREATE FUNCTION _flohsync.secrets_command(_config jsonb, _definition jsonb) RETURNS SETOF text
+CREATE FUNCTION _flohsync.credentials_command(_config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN 'token';
-COMMENT ON FUNCTION _flohsync.secrets_command(jsonb, jsonb) IS 'Secrets that a connector of kind command looks for';
+COMMENT ON FUNCTION _flohsync.credentials_command(jsonb, jsonb) IS 'Secrets that a connector of kind command looks for';

@@ -88,10 +88,10 @@ END;
 COMMENT ON FUNCTION _flohsync.types_sql(jsonb, jsonb) IS
   'Resource types that the config of a connector of kind sql names';
 
-CREATE FUNCTION _flohsync.secrets_sql(_config jsonb, _definition jsonb) RETURNS SETOF text
+CREATE FUNCTION _flohsync.credentials_sql(_config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT NULL::text WHERE false;
 END;
-COMMENT ON FUNCTION _flohsync.secrets_sql(jsonb, jsonb) IS 'Secrets that a connector of kind sql looks for: none';
+COMMENT ON FUNCTION _flohsync.credentials_sql(jsonb, jsonb) IS 'Secrets that a connector of kind sql looks for: none';

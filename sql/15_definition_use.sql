@@ -18,7 +18,7 @@ CREATE FUNCTION _flohsync.credential_names(_d flohsync.connector_definition) RET
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT n FROM _flohsync.of_kind('secrets', (_d).kind, (_d).config, (_d).definition) n
+  SELECT n FROM _flohsync.of_kind('credentials', (_d).kind, (_d).config, (_d).definition) n
   UNION VALUES ('webhook'), ('webhook_previous');
 END;
 COMMENT ON FUNCTION _flohsync.credential_names(flohsync.connector_definition) IS 'Names of the secrets that a connector uses, including those that verify its webhooks';

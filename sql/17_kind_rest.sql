@@ -62,9 +62,9 @@ RETURN pg_catalog.jsonb_object_keys(CASE pg_catalog.jsonb_typeof(_definition -> 
 COMMENT ON FUNCTION _flohsync.types_rest(jsonb, jsonb) IS
   'Resource types that the definition of a connector of kind rest names';
 
-CREATE FUNCTION _flohsync.secrets_rest(_config jsonb, _definition jsonb) RETURNS SETOF text
+CREATE FUNCTION _flohsync.credentials_rest(_config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.definition_names(_definition, 'secret');
-COMMENT ON FUNCTION _flohsync.secrets_rest(jsonb, jsonb) IS
+COMMENT ON FUNCTION _flohsync.credentials_rest(jsonb, jsonb) IS
   'Secrets that the definition of a connector of kind rest uses';
