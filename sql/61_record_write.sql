@@ -7,7 +7,7 @@
 --
 -- The callers have locked the records, many of them in the order of their
 -- external ids (40_run).  What the absence of a record means for its user is
--- written elsewhere (departure, 52_match).
+-- written elsewhere (departure, 51_change).
 
 -- By which rules a write gives way.
 
