@@ -1,6 +1,6 @@
 -- What the code lists once, against the tables of the documents, wherever these
 -- are.  Prints a line for each comparison: its name, and what is wrong, if
--- anything; - where there is no such table.
+-- anything.
 \set ON_ERROR_STOP 1
 \set QUIET 1
 SET client_min_messages = warning;
@@ -40,7 +40,7 @@ SELECT 'the match strategies have rows, in their order',
 
 -- Tables with exactly these rows.
 CREATE FUNCTION pg_temp.listed(_header text, _rows text[]) RETURNS text LANGUAGE sql AS $$
-  SELECT CASE WHEN NOT EXISTS (SELECT FROM doc_row r WHERE r.header = _header) THEN '-'
+  SELECT CASE WHEN NOT EXISTS (SELECT FROM doc_row r WHERE r.header = _header) THEN 'no document has this table'
               ELSE coalesce(string_agg(format('%s %s', CASE WHEN d.is IS NULL THEN 'lacks' ELSE 'has' END,
                                               coalesce(d.is, w.shall)), '; '), '') END
     FROM (SELECT array_to_string(r.cells, ' | ') AS is FROM doc_row r WHERE r.header = _header) d
