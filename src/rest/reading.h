@@ -40,4 +40,10 @@ extern char *next_link_text(Reading *r, char *text);
 extern char *next_text(Reading *r, const RestPath *path, bool json_text, bool *failed);
 extern char *next_position(Reading *r, int64 total, bool *failed);
 
+/* rest/map.c */
+extern bool map_looks_inside(const RestDefinition *d);
+extern void map_values(Reading *r, uint32 node, bool clean, PageMapped *m);
+extern void map_leave_out(Reading *r, bool clean, PageMapped *m);
+extern void map_record(Reading *r, uint32 node);
+
 #endif							/* FLOHSYNC_REST_READING_H */

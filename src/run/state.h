@@ -65,4 +65,9 @@ extern bool pass_has_filter(const Filter *filter);
 extern void pass_refetch(Run *run, UpstreamPage *page);
 extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept, PageEntry *entry);
 
+/* run/pass_apply.c */
+extern void pass_capped(Run *run);
+extern bool pass_everything(const Run *run);
+extern bool pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry);
+
 #endif							/* FLOHSYNC_RUN_STATE_H */

@@ -38,6 +38,7 @@
 #include "json/value.h"
 #include "source/commands.h"
 #include "source/query.h"
+#include "source/sql_private.h"
 
 #define SPOOL_BATCH		1000
 /* Then a page is long enough; and so much it may have where it cannot end. */
@@ -54,30 +55,6 @@
 	"'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, " \
 	"'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n" \
 	"from (\n%s\n) q\n"
-
-typedef struct SqlState
-{
-	char	   *query;			/* of the type, or NULL: then there is a function, or nothing */
-	char	   *function;
-	char	   *list_command;
-	char	   *get_command;	/* NULL: the function offers none */
-	bool		rights_known;
-	Oid			owner;			/* with whose rights it runs; InvalidOid: there is none any more */
-	char	   *owner_name;
-	Oid			code_owner;		/* of the function when it was set; of another one it is not run */
-	char	   *cursor;			/* asked for */
-	Tuplestorestate *spool;		/* rows (external_id text, record text); see sql_receive() */
-	TupleTableSlot *slot;
-	char	   *answered;		/* cursor of the page given last, "" for the first */
-	char	   *next;			/* cursor of the one behind it, NULL: there is none */
-	bool		stepped;		/* the first row has been read */
-	bool		has_row;		/* slot holds the row to come */
-	int64		total;			/* rows of the whole query, -1 unknown */
-	TimestampTz queried_at;
-	StringInfoData body;
-	char	  **too_large;		/* ids of records of the page that are too large to be in the body; NULL: no usable id */
-	int			ntoo_large;
-} SqlState;
 
 static const char *
 sql_check(const JsonParser *config)
@@ -135,71 +112,8 @@ sql_ask(Source *source, const char *cursor)
 	state->cursor = cursor ? MemoryContextStrdup(source->context, cursor) : NULL;
 }
 
-/* Reads with whose rights it runs; the same to the end of the source. */
-static void
-sql_read_rights(Source *source)
-{
-	static DbQuery query = {
-		"select _flohsync.role_oid(o.role), _flohsync.role_name(o.role),"
-		" _flohsync.role_oid(d.code_owner) from flohsync.connector_definition d"
-		" left join flohsync.connector_sync_config c"
-		" on c.connector_id = d.id and c.resource_type = $2"
-		" cross join lateral (select case when c.id is null then d.author else c.owner end) o(role)"
-		" where d.id = $1::pg_catalog.uuid",
-		2, {TEXTOID, TEXTOID}
-	};
-	SqlState   *state = source->state;
-	Datum		v[2] = {CStringGetTextDatum(source->spec.connector_id),
-						CStringGetTextDatum(source->spec.resource_type)};
-	Datum		role;
-	bool		isnull;
-
-	if (state->rights_known)
-		return;
-	if (db_execute(&query, v, NULL) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the connector no longer exists")));
-	role = db_value(0, 1, &isnull);
-	state->owner = isnull ? InvalidOid : DatumGetObjectId(role);
-	state->owner_name = db_get_text(0, 2, source->context);
-	role = db_value(0, 3, &isnull);
-	state->code_owner = isnull ? InvalidOid : DatumGetObjectId(role);
-	state->rights_known = true;
-}
-
-/* In any session: the rights of the configuration's owner. */
-static Oid
-sql_role(const SqlState *state, Oid code_owner)
-{
-	if (!OidIsValid(state->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", the owner of the configuration, no longer exists or may not run it",
-						clean(state->owner_name)),
-				 errhint("Assign it to another role with flohsync.set_sync_owner().")));
-	return run_as_role(state->owner, code_owner);
-}
-
-/* The function of a name, and its owner; InvalidOid when there is none. */
-static Oid
-sql_find_function(const char *function, Oid *owner)
-{
-	static DbQuery query = {
-		"select p.oid, p.proowner from pg_catalog.pg_proc p"
-		" where p.oid = _flohsync.function_of_kind_sql($1)",
-		1, {TEXTOID}
-	};
-	Datum		value = CStringGetTextDatum(function);
-	bool		isnull;
-
-	if (db_execute(&query, &value, NULL) != 1)
-		return InvalidOid;
-	*owner = DatumGetObjectId(db_value(0, 2, &isnull));
-	return DatumGetObjectId(db_value(0, 1, &isnull));
-}
-
 /* Makes room for so many more bytes of the body, by doubling it as a string does by itself. */
-static void
+void
 sql_room(Source *source, Size more)
 {
 	StringInfo	body = &((SqlState *) source->state)->body;
@@ -232,48 +146,6 @@ sql_new_body(Source *source)
 		MemoryContextSwitchTo(old);
 	}
 	resetStringInfo(&state->body);
-}
-
-/* False when there is no such function; the answer says so. */
-static bool
-sql_call_function(Source *source, const char *request, SourceAnswer *answer)
-{
-	SqlState   *state = source->state;
-	Oid			code_owner;
-	Oid			function = sql_find_function(state->function, &code_owner);
-	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
-	Datum		result;
-	bool		isnull;
-
-	if (!OidIsValid(function))
-	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION, "there is no function %s(jsonb) that returns jsonb", state->function);
-		return false;
-	}
-	/* A function of that name with another owner. */
-	if (code_owner != state->code_owner)
-	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION,
-					"the owner of function %s has changed since the connector was set to use it; review the function, and set it again with flohsync.update_connector()",
-					state->function);
-		return false;
-	}
-	result = run_as_call(sql_role(state, code_owner), function, 1, &argument, &isnull);
-	if (!isnull)
-	{
-		Jsonb	   *value = DatumGetJsonbP(result);
-		char	   *text;
-		size_t		len;
-
-		/* As text, and that in the body. */
-		memory_expect(source->memory, (Size) VARSIZE(value) * 3);
-		text = JsonbToCString(NULL, &value->root, VARSIZE(value));
-		len = strlen(text);
-		sql_room(source, len);
-		appendBinaryStringInfo(&state->body, text, (int) len);
-		pfree(text);
-	}
-	return true;
 }
 
 typedef struct SqlReceiver

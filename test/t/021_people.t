@@ -304,7 +304,7 @@ one_pass();
 is_deeply([ @{ profile('jane@map.example') }{qw(title department start_date manager_id phone_number)} ], [ 'Boss of all', 'Sales', '2024-02-29', $boss, '41' ],
 	'overwrite_always overwrites, overwrite_if_empty does not, and what is of the wrong type is left out');
 is_deeply([ @{ profile('jane@map.example')->{attribute_sources} }{qw(title department)} ], [ 'manual', 'connector' ], 'the sources tell who wrote what');
-is(join("\n", sort split /\n/, errors()), "jane: mapping: managerId: 'nobody' is no user\njane: mapping: phoneNumber: a object is not a text\njane: mapping: startDate: '2024-02-30' is not a date",
+is(join("\n", sort split /\n/, errors()), "jane: mapping: managerId: 'nobody' is no user\njane: mapping: phoneNumber: a object is not a string\njane: mapping: startDate: '2024-02-30' is not a date",
 	'each value that was refused is an error of its own');
 $f->sql("update flohsync.user_profile set title = '  ' where user_id = '$jane'");
 $f->configure($c, 'user', attributeMappings => [ $rules[1] ]);
