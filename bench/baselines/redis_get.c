@@ -12,8 +12,8 @@
 int
 main(int argc, char **argv)
 {
-	redisContext *redis = argc == 4 ? redisConnectUnix(argv[1]) : NULL;
-	int			n = argc == 4 ? atoi(argv[3]) : 0;
+	redisContext   *redis = argc == 4 ? redisConnectUnix(argv[1]) : NULL;
+	int				n = argc == 4 ? atoi(argv[3]) : 0;
 	struct timespec from;
 	struct timespec to;
 

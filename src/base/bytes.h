@@ -13,4 +13,4 @@ typedef struct Slice
 } Slice;
 
 
-#endif							/* FLOHSYNC_BYTES_H */
+#endif /* FLOHSYNC_BYTES_H */

@@ -30,9 +30,13 @@ static int
 clean_char(const unsigned char *p, size_t left, int *len)
 {
 	static const int least[5] = {0, 0, 0x80, 0x800, 0x10000};
-	int			c = p[0];
+	int				 c = p[0];
 
-	*len = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
+	*len = c < 0x80			  ? 1 :
+		c >= 0xC2 && c < 0xE0 ? 2 :
+		c >= 0xE0 && c < 0xF0 ? 3 :
+		c >= 0xF0 && c < 0xF5 ? 4 :
+								0;
 	if (*len == 0 || *len > left)
 		return -1;
 	if (*len == 1)
@@ -53,15 +57,17 @@ clean_instead(int c)
 {
 	if ((c >= '\t' && c <= '\r') || c == 0x85 || c == 0x2028 || c == 0x2029)
 		return ' ';
-	if (c < 0x20 || (c >= 0x7F && c < 0xA0) ||
-		c == 0x61C || c == 0x200E || c == 0x200F || (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x206F))
+	if (c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x61C || c == 0x200E || c == 0x200F ||
+		(c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x206F))
 		return '?';
 	return 0;
 }
 
 typedef enum CleanMode
 {
-	CLEAN_PLAIN, CLEAN_WORDS, CLEAN_JSON
+	CLEAN_PLAIN,
+	CLEAN_WORDS,
+	CLEAN_JSON
 } CleanMode;
 
 static size_t
@@ -69,7 +75,7 @@ clean_as(CleanMode mode, char *out, size_t size, const char *text, size_t len)
 {
 	const unsigned char *p = (const unsigned char *) text;
 	const unsigned char *end = p + len;
-	size_t		n = 0;
+	size_t				 n = 0;
 
 	while (p < end)
 	{
@@ -109,8 +115,8 @@ clean_into(char *out, size_t size, const char *text, size_t len)
 static char *
 clean_copy(CleanMode mode, const char *text, size_t len, size_t max)
 {
-	size_t		size = Min(mode == CLEAN_JSON ? 6 * Min(len, max) : len, max) + 1;
-	char	   *out = palloc(size);
+	size_t size = Min(mode == CLEAN_JSON ? 6 * Min(len, max) : len, max) + 1;
+	char  *out = palloc(size);
 
 	clean_as(mode, out, size, text, len);
 	return out;
@@ -148,18 +154,19 @@ clean_json(const char *text, size_t len, size_t max)
 const char *
 clean_id(const char *data, int len, int max, int *outlen)
 {
-	char	   *out = palloc(Min(len, max) + 1);
-	int			n = 0;
+	char *out = palloc(Min(len, max) + 1);
+	int	  n = 0;
 
 	for (int i = 0; i < len && n < max;)
 	{
-		int			l = pg_utf_mblen((const unsigned char *) data + i);
+		int l = pg_utf_mblen((const unsigned char *) data + i);
 
 		if (i + l > len || n + l > max)
 			l = i + l > len ? 1 : 0;
 		if (l == 0)
 			break;
-		if (data[i] != '\0' && pg_utf8_islegal((const unsigned char *) data + i, l) && (l > 1 || (signed char) data[i] > 0))
+		if (data[i] != '\0' && pg_utf8_islegal((const unsigned char *) data + i, l) &&
+			(l > 1 || (signed char) data[i] > 0))
 			memcpy(out + n, data + i, l);
 		else
 		{

@@ -8,12 +8,18 @@
 #include <stddef.h>
 
 /* No longer message is useful. */
-#define CLEAN_MAX	4096
+#define CLEAN_MAX 4096
 
-/* clean_into writes at most size - 1 bytes and a NUL, and returns their number; out may be the text itself. */
+/*
+ * clean_into writes at most size - 1 bytes and a NUL, and returns their number; out may be
+ * the text itself.
+ */
 extern size_t clean_into(char *out, size_t size, const char *text, size_t len);
 
-/* clean_text is the same, palloc'd; clean that of a C string, which may be NULL, at most CLEAN_MAX bytes. */
+/*
+ * clean_text is the same, palloc'd; clean that of a C string, which may be NULL, at most
+ * CLEAN_MAX bytes.
+ */
 extern char *clean_text(const char *text, size_t len, size_t max);
 extern char *clean(const char *text);
 
@@ -29,4 +35,4 @@ extern char *clean_json(const char *text, size_t len, size_t max);
 /* clean_id makes an id that can be stored and compared with others, whatever the bytes were. */
 extern const char *clean_id(const char *data, int len, int max, int *outlen);
 
-#endif							/* FLOHSYNC_CLEAN_H */
+#endif /* FLOHSYNC_CLEAN_H */

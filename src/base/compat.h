@@ -30,76 +30,84 @@
 
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
-#define FLOHSYNC_NORETURN(decl)	pg_noreturn decl
+#define FLOHSYNC_NORETURN(decl) pg_noreturn decl
 #else
-#define FLOHSYNC_NORETURN(decl)	decl pg_attribute_noreturn()
+#define FLOHSYNC_NORETURN(decl) decl pg_attribute_noreturn()
 #endif
 
 #if PG_VERSION_NUM >= 170000
-#define COMPAT_TRANSACTION_TIMEOUT	1
+#define COMPAT_TRANSACTION_TIMEOUT 1
 #endif
 
 /* The first argument of CreateWaitEventSet became a resource owner in 17. */
 #if PG_VERSION_NUM >= 170000
-#define compat_create_wait_event_set(n)	CreateWaitEventSet(NULL, (n))
+#define compat_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
 #define compat_wait_event(name)			WaitEventExtensionNew(name)
 #define compat_my_proc_number()			((int) MyProcNumber)
 #else
-#define compat_create_wait_event_set(n)	CreateWaitEventSet(CurrentMemoryContext, (n))
+#define compat_create_wait_event_set(n) CreateWaitEventSet(CurrentMemoryContext, (n))
 #define compat_wait_event(name)			((void) (name), PG_WAIT_EXTENSION)
 #define compat_my_proc_number()			(MyProc->pgprocno)
 #endif
 
 /* Time line that the server writes; good on a primary only. */
-#define compat_timeline()		GetWALInsertionTimeLine()
+#define compat_timeline() GetWALInsertionTimeLine()
 
 /* A process has its number in a structure of its own since 17. */
 #if PG_VERSION_NUM >= 170000
-#define compat_local_transaction()	(MyProc->vxid.lxid)
+#define compat_local_transaction() (MyProc->vxid.lxid)
 #else
-#define compat_local_transaction()	(MyProc->lxid)
+#define compat_local_transaction() (MyProc->lxid)
 #endif
 
 /* One function checks the owner of any object since 16. */
 #if PG_VERSION_NUM >= 160000
-#define compat_owns_database(d, r)	object_ownercheck(DatabaseRelationId, (d), (r))
+#define compat_owns_database(d, r) object_ownercheck(DatabaseRelationId, (d), (r))
 #else
-#define compat_owns_database(d, r)	pg_database_ownercheck((d), (r))
+#define compat_owns_database(d, r) pg_database_ownercheck((d), (r))
 #endif
 
 #if PG_VERSION_NUM >= 160000
-#define compat_may_connect(d, r)	(object_aclcheck(DatabaseRelationId, (d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#define compat_may_connect(d, r) \
+	(object_aclcheck(DatabaseRelationId, (d), (r), ACL_CONNECT) == ACLCHECK_OK)
 #else
-#define compat_may_connect(d, r)	(pg_database_aclcheck((d), (r), ACL_CONNECT) == ACLCHECK_OK)
+#define compat_may_connect(d, r) (pg_database_aclcheck((d), (r), ACL_CONNECT) == ACLCHECK_OK)
 #endif
 
 #if PG_VERSION_NUM >= 160000
-#define compat_may_execute(f, r)	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
+#define compat_may_execute(f, r) \
+	(object_aclcheck(ProcedureRelationId, (f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #else
-#define compat_may_execute(f, r)	(pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)
+#define compat_may_execute(f, r) (pg_proc_aclcheck((f), (r), ACL_EXECUTE) == ACLCHECK_OK)
 #endif
 
-/* The function came with minor releases; before, a setting told, as it did at the start of the session. */
-#if (PG_VERSION_NUM >= 150009 && PG_VERSION_NUM < 160000) || (PG_VERSION_NUM >= 160005 && PG_VERSION_NUM < 170000) || PG_VERSION_NUM >= 170001
-#define compat_session_is_superuser()	GetSessionUserIsSuperuser()
+/*
+ * The function came with minor releases; before, a setting told, as it did at the start of
+ * the session.
+ */
+#if (PG_VERSION_NUM >= 150009 && PG_VERSION_NUM < 160000) || \
+	(PG_VERSION_NUM >= 160005 && PG_VERSION_NUM < 170000) || PG_VERSION_NUM >= 170001
+#define compat_session_is_superuser() GetSessionUserIsSuperuser()
 #else
-#define compat_session_is_superuser()	(strcmp(GetConfigOption("is_superuser", false, false), "on") == 0)
+#define compat_session_is_superuser() \
+	(strcmp(GetConfigOption("is_superuser", false, false), "on") == 0)
 #endif
 
 /* An index scan can be instrumented since 18. */
 #if PG_VERSION_NUM >= 180000
-#define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), NULL, (n), 0)
+#define compat_index_beginscan(t, i, s, n) index_beginscan((t), (i), (s), NULL, (n), 0)
 #else
-#define compat_index_beginscan(t, i, s, n)	index_beginscan((t), (i), (s), (n), 0)
+#define compat_index_beginscan(t, i, s, n) index_beginscan((t), (i), (s), (n), 0)
 #endif
 
 /* Since 18 the executor has no parameter for running to the end. */
 #if PG_VERSION_NUM >= 180000
-#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count
-#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count
+#define COMPAT_EXECUTOR_RUN_PARAMETERS QueryDesc *queryDesc, ScanDirection direction, uint64 count
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS  queryDesc, direction, count
 #else
-#define COMPAT_EXECUTOR_RUN_PARAMETERS	QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
-#define COMPAT_EXECUTOR_RUN_ARGUMENTS	queryDesc, direction, count, execute_once
+#define COMPAT_EXECUTOR_RUN_PARAMETERS \
+	QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
+#define COMPAT_EXECUTOR_RUN_ARGUMENTS queryDesc, direction, count, execute_once
 #endif
 
-#endif							/* FLOHSYNC_COMPAT_H */
+#endif /* FLOHSYNC_COMPAT_H */

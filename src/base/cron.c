@@ -24,7 +24,7 @@ typedef struct CronField
 	const char *name;
 	int			min;
 	int			max;
-	const char *names;			/* three letters each, the first for value 0 */
+	const char *names; /* three letters each, the first for value 0 */
 } CronField;
 
 static const CronField cron_fields[CRON_FIELDS] = {
@@ -36,6 +36,7 @@ static const CronField cron_fields[CRON_FIELDS] = {
 	{"day-of-week", 0, 7, "sunmontuewedthufrisat"},
 };
 
+/* clang-format off */
 static const struct
 {
 	const char *alias;
@@ -53,6 +54,7 @@ static const struct
 	{"@weekdays", "0 0 * * 1-5"},
 	{"@weekends", "0 0 * * 0,6"},
 };
+/* clang-format on */
 
 static bool
 cron_is_space(char c)
@@ -97,23 +99,26 @@ cron_read_value(const CronField *field, const char **cursor, int *value, bool *n
 
 typedef struct CronItem
 {
-	int			low;
-	int			high;
-	int			step;
-	uint8		weeks;
+	int	  low;
+	int	  high;
+	int	  step;
+	uint8 weeks;
 } CronItem;
 
-/* What an item says; false when it is malformed, or names a week that there is not, which has a problem of its own. */
+/*
+ * What an item says; false when it is malformed, or names a week that there is not, which
+ * has a problem of its own.
+ */
 static bool
 cron_read_item(CronFieldNumber number, const char *text, CronItem *item, char **problem)
 {
 	const CronField *field = &cron_fields[number];
-	const char *p = text;
-	bool		open = true;	/* a step from here goes to the end of the field */
-	bool		named;
-	int			week;
+	const char		*p = text;
+	bool			 open = true; /* a step from here goes to the end of the field */
+	bool			 named;
+	int				 week;
 
-	*item = (CronItem) {field->min, field->max, 1, CRON_WEEK_ALL};
+	*item = (CronItem){field->min, field->max, 1, CRON_WEEK_ALL};
 	if (*p == '*' || *p == '?')
 	{
 		open = false;
@@ -145,7 +150,8 @@ cron_read_item(CronFieldNumber number, const char *text, CronItem *item, char **
 				return false;
 			if (week < 1 || week > 5)
 			{
-				*problem = psprintf("%s field \"%s\" names a week out of range 1..5", field->name, text);
+				*problem = psprintf("%s field \"%s\" names a week out of range 1..5", field->name,
+									text);
 				return false;
 			}
 			item->weeks = CRON_WEEK(week);
@@ -166,8 +172,8 @@ cron_read_item(CronFieldNumber number, const char *text, CronItem *item, char **
 static bool
 cron_add_item(CronSchedule *schedule, CronFieldNumber number, const CronItem *item)
 {
-	uint64		set = 0;
-	bool		repeats = false;
+	uint64 set = 0;
+	bool   repeats = false;
 
 	for (int value = item->low; value <= item->high; value += item->step)
 		set |= UINT64CONST(1) << (number == CRON_WEEKDAY ? value % CRON_WEEKDAYS : value);
@@ -189,12 +195,11 @@ cron_add_item(CronSchedule *schedule, CronFieldNumber number, const CronItem *it
 
 /* Adds one member of a field's comma-separated list. */
 static bool
-cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *text,
-				char **problem)
+cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *text, char **problem)
 {
 	const CronField *field = &cron_fields[number];
-	CronItem	item;
-	bool		added;
+	CronItem		 item;
+	bool			 added;
 
 	if (number == CRON_DAY && (strcmp(text, "L") == 0 || strcmp(text, "$") == 0))
 	{
@@ -206,13 +211,17 @@ cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *text
 		if (!cron_read_item(number, text, &item, problem))
 		{
 			if (*problem == NULL)
-				*problem = psprintf("%s field \"%s\" is not a value, range or step", field->name, text);
+				*problem = psprintf("%s field \"%s\" is not a value, range or step", field->name,
+									text);
 			return false;
 		}
-		if (item.low < field->min || item.low > field->max || item.high < field->min || item.high > field->max)
-			*problem = psprintf("%s field \"%s\" is out of range %d..%d", field->name, text, field->min, field->max);
+		if (item.low < field->min || item.low > field->max || item.high < field->min ||
+			item.high > field->max)
+			*problem = psprintf("%s field \"%s\" is out of range %d..%d", field->name, text,
+								field->min, field->max);
 		else if (item.low > item.high)
-			*problem = psprintf("%s field \"%s\" is a range that ends before it starts", field->name, text);
+			*problem = psprintf("%s field \"%s\" is a range that ends before it starts",
+								field->name, text);
 		else if (item.step < 1)
 			*problem = psprintf("%s field \"%s\" has a step of zero", field->name, text);
 		if (*problem != NULL)
@@ -226,10 +235,9 @@ cron_parse_item(CronSchedule *schedule, CronFieldNumber number, const char *text
 
 /* Cuts the field at its commas. */
 static bool
-cron_parse_field(CronSchedule *schedule, CronFieldNumber number, char *field,
-				 char **problem)
+cron_parse_field(CronSchedule *schedule, CronFieldNumber number, char *field, char **problem)
 {
-	bool		any = strcmp(field, "*") == 0 || strcmp(field, "?") == 0;
+	bool any = strcmp(field, "*") == 0 || strcmp(field, "?") == 0;
 
 	if (number == CRON_DAY)
 		schedule->any_day = any;
@@ -238,7 +246,7 @@ cron_parse_field(CronSchedule *schedule, CronFieldNumber number, char *field,
 
 	for (char *item = field; item != NULL;)
 	{
-		char	   *comma = strchr(item, ',');
+		char *comma = strchr(item, ',');
 
 		if (comma != NULL)
 			*comma++ = '\0';
@@ -253,7 +261,7 @@ cron_parse_field(CronSchedule *schedule, CronFieldNumber number, char *field,
 static bool
 cron_has_a_day(const CronSchedule *schedule)
 {
-	int			first_day;
+	int first_day;
 
 	if (schedule->last_day || !schedule->any_weekday)
 		return true;
@@ -280,12 +288,15 @@ cron_expand_alias(const char *name, char **problem)
 	return NULL;
 }
 
-/* Cuts an expression into its fields, and returns their number, which may be larger than CRON_FIELDS. */
+/*
+ * Cuts an expression into its fields, and returns their number, which may be larger than
+ * CRON_FIELDS.
+ */
 static int
 cron_split(char *expression, char **fields)
 {
-	char	   *p = expression;
-	int			n;
+	char *p = expression;
+	int	  n;
 
 	for (n = 0; *p != '\0'; n++)
 	{
@@ -316,11 +327,11 @@ CronSchedule *
 cron_parse(const char *text, char **problem)
 {
 	CronSchedule *schedule;
-	char	   *fields[CRON_FIELDS] = {NULL};
-	char	   *copy;
-	char	   *p;
-	int			nfields;
-	int			absent;
+	char		 *fields[CRON_FIELDS] = {NULL};
+	char		 *copy;
+	char		 *p;
+	int			  nfields;
+	int			  absent;
 
 	*problem = NULL;
 	while (cron_is_space(*text))
@@ -345,8 +356,8 @@ cron_parse(const char *text, char **problem)
 	{
 		if (schedule->interval >= 1 && schedule->interval <= CRON_MAX_INTERVAL)
 			return schedule;
-		*problem = psprintf("interval \"%s\" is out of range 1..%d seconds",
-							copy, CRON_MAX_INTERVAL);
+		*problem = psprintf("interval \"%s\" is out of range 1..%d seconds", copy,
+							CRON_MAX_INTERVAL);
 		return NULL;
 	}
 	schedule->interval = 0;
@@ -356,8 +367,8 @@ cron_parse(const char *text, char **problem)
 	nfields = cron_split(copy, fields);
 	if (nfields != CRON_FIELDS && nfields != CRON_FIELDS - 1)
 	{
-		*problem = psprintf("schedule has %d %s, needs 5, or 6 with leading seconds",
-							nfields, nfields == 1 ? "field" : "fields");
+		*problem = psprintf("schedule has %d %s, needs 5, or 6 with leading seconds", nfields,
+							nfields == 1 ? "field" : "fields");
 		return NULL;
 	}
 
@@ -377,4 +388,3 @@ cron_parse(const char *text, char **problem)
 	}
 	return schedule;
 }
-

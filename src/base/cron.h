@@ -22,7 +22,7 @@ extern CronSchedule *cron_parse(const char *text, char **problem);
  * names in the zone; false when there is none within the search horizon (an
  * impossible date).  Pure: no globals, no clock, no session time zone.
  */
-extern bool cron_next(const CronSchedule *schedule, TimestampTz after,
-					  pg_tz *zone, TimestampTz *next);
+extern bool cron_next(const CronSchedule *schedule, TimestampTz after, pg_tz *zone,
+					  TimestampTz *next);
 
-#endif							/* FLOHSYNC_CRON_H */
+#endif /* FLOHSYNC_CRON_H */

@@ -37,11 +37,11 @@ static bool
 cron_next_in_day(const CronSchedule *schedule, int *second)
 {
 	const uint64 *sets = schedule->sets;
-	int			from_h = *second / SECS_PER_HOUR;
-	int			from_m = *second / SECS_PER_MINUTE % MINS_PER_HOUR;
-	int			h = cron_next_member(sets[CRON_HOUR], from_h);
-	int			m = -1;
-	int			s = -1;
+	int			  from_h = *second / SECS_PER_HOUR;
+	int			  from_m = *second / SECS_PER_MINUTE % MINS_PER_HOUR;
+	int			  h = cron_next_member(sets[CRON_HOUR], from_h);
+	int			  m = -1;
+	int			  s = -1;
 
 	if (h == from_h)
 	{
@@ -68,13 +68,13 @@ cron_next_in_day(const CronSchedule *schedule, int *second)
 static bool
 cron_day_matches(const CronSchedule *schedule, int jdate)
 {
-	int			year;
-	int			month;
-	int			day;
-	int			last;
-	uint8		weeks;
-	bool		by_day;
-	bool		by_weekday;
+	int	  year;
+	int	  month;
+	int	  day;
+	int	  last;
+	uint8 weeks;
+	bool  by_day;
+	bool  by_weekday;
 
 	j2date(jdate, &year, &month, &day);
 	if ((schedule->sets[CRON_MONTH] & (UINT64CONST(1) << month)) == 0)
@@ -99,8 +99,8 @@ cron_day_matches(const CronSchedule *schedule, int jdate)
 static int64
 cron_next_local(const CronSchedule *schedule, int64 from, int64 limit)
 {
-	int64		day = from / SECS_PER_DAY;
-	int			second = (int) (from % SECS_PER_DAY);
+	int64 day = from / SECS_PER_DAY;
+	int	  second = (int) (from % SECS_PER_DAY);
 
 	if (second < 0)
 	{
@@ -117,16 +117,15 @@ cron_next_local(const CronSchedule *schedule, int64 from, int64 limit)
 }
 
 bool
-cron_next(const CronSchedule *schedule, TimestampTz after, pg_tz *zone,
-		  TimestampTz *next)
+cron_next(const CronSchedule *schedule, TimestampTz after, pg_tz *zone, TimestampTz *next)
 {
-	bool		wall_clock = schedule->sets[CRON_HOUR] == CRON_EVERY_HOUR;
-	int64		start;
-	int64		horizon;
-	int64		stretch;
-	int64		end;
-	long int	before = 0;		/* offset of the stretch before this one */
-	long int	offset;
+	bool	 wall_clock = schedule->sets[CRON_HOUR] == CRON_EVERY_HOUR;
+	int64	 start;
+	int64	 horizon;
+	int64	 stretch;
+	int64	 end;
+	long int before = 0; /* offset of the stretch before this one */
+	long int offset;
 
 	if (TIMESTAMP_NOT_FINITE(after) || !IS_VALID_TIMESTAMP(after))
 		return false;
@@ -151,15 +150,15 @@ cron_next(const CronSchedule *schedule, TimestampTz after, pg_tz *zone,
 	/* Begin early enough to see a change whose effects last until start. */
 	for (stretch = start - CRON_MAX_CHANGE; stretch < horizon; stretch = end, before = offset)
 	{
-		pg_time_t	boundary;
-		long int	unused_offset;
-		int			unused_dst;
-		int64		from = Max(start, stretch);
-		int64		found;
-		int			more;
+		pg_time_t boundary;
+		long int  unused_offset;
+		int		  unused_dst;
+		int64	  from = Max(start, stretch);
+		int64	  found;
+		int		  more;
 
-		more = pg_next_dst_boundary(&stretch, &offset, &unused_dst, &boundary,
-									&unused_offset, &unused_dst, zone);
+		more = pg_next_dst_boundary(&stretch, &offset, &unused_dst, &boundary, &unused_offset,
+									&unused_dst, zone);
 		if (more < 0)
 			return false;
 		end = more > 0 ? Min(boundary, horizon) : horizon;
@@ -171,13 +170,13 @@ cron_next(const CronSchedule *schedule, TimestampTz after, pg_tz *zone,
 		if (wall_clock || before <= offset)
 			found = cron_next_local(schedule, from + offset, end + offset) - offset;
 		else
-			found = cron_next_local(schedule, Max(from + offset, stretch + before),
-									end + offset) - offset;
+			found = cron_next_local(schedule, Max(from + offset, stretch + before), end + offset) -
+				offset;
 
 		if (!wall_clock && before < offset && from < stretch + (offset - before))
 		{
-			int64		late_end = Min(end, stretch + (offset - before));
-			int64		late;
+			int64 late_end = Min(end, stretch + (offset - before));
+			int64 late;
 
 			late = cron_next_local(schedule, from + before, late_end + before) - before;
 			if (late < late_end)

@@ -30,8 +30,8 @@
 #include "base/guc.h"
 #include "base/wait.h"
 
-#define DB_ATTEMPTS			10
-#define DB_LOCK_ATTEMPTS	100		/* of lock_timeout each (worker.c) */
+#define DB_ATTEMPTS		 10
+#define DB_LOCK_ATTEMPTS 100 /* of lock_timeout each (worker.c) */
 
 /* Where the caller of db_begin allocates; a commit would leave it in TopMemoryContext. */
 static MemoryContext db_caller_context = NULL;
@@ -39,7 +39,7 @@ static MemoryContext db_caller_context = NULL;
 static void
 db_guard_extension(void)
 {
-	Oid			extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
+	Oid extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
 
 	if (OidIsValid(extension))
 	{
@@ -74,7 +74,10 @@ db_begin(const char *activity)
 		pgstat_report_activity(STATE_RUNNING, activity);
 }
 
-/* db_constraints_immediate has all constraints checked by each statement until the end of the transaction. */
+/*
+ * db_constraints_immediate has all constraints checked by each statement until the end of
+ * the transaction.
+ */
 void
 db_constraints_immediate(void)
 {
@@ -122,7 +125,7 @@ db_error_passes(int sqlerrcode, int attempt)
 {
 	switch (sqlerrcode)
 	{
-		case ERRCODE_UNIQUE_VIOLATION:	/* another session inserted the same row meanwhile */
+		case ERRCODE_UNIQUE_VIOLATION: /* another session inserted the same row meanwhile */
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 			return attempt < DB_ATTEMPTS;
@@ -145,7 +148,7 @@ db_attempt(DbWork work, void *arg, int attempt)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -174,17 +177,18 @@ db_retry(DbWork work, void *arg)
 
 /* What makes a plan one for a few rows by their keys, whatever the session's settings. */
 static const char *const by_index_settings[][2] = {
-	{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_hashjoin", "off"},
-	{"enable_mergejoin", "off"}, {"enable_material", "off"}, {"jit", "off"},
-	{"enable_nestloop", "on"}, {"enable_indexscan", "on"}, {"enable_indexonlyscan", "on"},
+	{"enable_seqscan", "off"},	 {"enable_bitmapscan", "off"}, {"enable_hashjoin", "off"},
+	{"enable_mergejoin", "off"}, {"enable_material", "off"},   {"jit", "off"},
+	{"enable_nestloop", "on"},	 {"enable_indexscan", "on"},   {"enable_indexonlyscan", "on"},
 };
 
 static void
 db_prepare(DbQuery *query)
 {
-	SPIPlanPtr	plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
-										  query->plan_as == PLAN_CUSTOM ? CURSOR_OPT_CUSTOM_PLAN :
-										  query->plan_as == PLAN_AUTO ? 0 : CURSOR_OPT_GENERIC_PLAN);
+	SPIPlanPtr plan = SPI_prepare_cursor(query->sql, query->nargs, query->types,
+										 query->plan_as == PLAN_CUSTOM	 ? CURSOR_OPT_CUSTOM_PLAN :
+											 query->plan_as == PLAN_AUTO ? 0 :
+																		   CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
@@ -200,8 +204,8 @@ db_plan_by_index(DbQuery *query)
 	CachedPlan *made;
 
 	for (size_t i = 0; i < lengthof(by_index_settings); i++)
-		(void) set_config_option(by_index_settings[i][0], by_index_settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option(by_index_settings[i][0], by_index_settings[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	if (query->plan == NULL)
 		db_prepare(query);
 	made = SPI_plan_get_cached_plan(query->plan);
@@ -214,7 +218,7 @@ db_plan_by_index(DbQuery *query)
 uint64
 db_execute(DbQuery *query, Datum *values, const char *nulls)
 {
-	int			rc;
+	int rc;
 
 	/* Planned now, and again after ANALYZE. */
 	if (query->plan_as == PLAN_BY_INDEX && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
@@ -252,20 +256,20 @@ db_text(uint64 row, int column)
 int64
 db_int64(uint64 row, int column, int64 otherwise)
 {
-	bool		isnull;
-	Datum		value = db_value(row, column, &isnull);
+	bool  isnull;
+	Datum value = db_value(row, column, &isnull);
 
 	if (isnull)
 		return otherwise;
-	return SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID ?
-		DatumGetInt32(value) : DatumGetInt64(value);
+	return SPI_gettypeid(SPI_tuptable->tupdesc, column) == INT4OID ? DatumGetInt32(value) :
+																	 DatumGetInt64(value);
 }
 
 bool
 db_bool(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = db_value(row, column, &isnull);
+	bool  isnull;
+	Datum value = db_value(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
 }

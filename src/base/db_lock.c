@@ -45,7 +45,7 @@ db_lock_by_name(const char *name, DbLock *lock)
 	{
 		const char *name;
 		DbLock		lock;
-	}			names[] = {DB_LOCKS_OF_SQL(LOCK_NAME)};
+	} names[] = {DB_LOCKS_OF_SQL(LOCK_NAME)};
 
 	for (size_t i = 0; i < lengthof(names); i++)
 		if (strcmp(names[i].name, name) == 0)
@@ -60,7 +60,7 @@ db_lock_by_name(const char *name, DbLock *lock)
 void
 db_lock_wait(DbLock lock, uint64 key, bool shared)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	db_lock_tag(&tag, lock, key);
 	(void) LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, false);
@@ -70,17 +70,18 @@ db_lock_wait(DbLock lock, uint64 key, bool shared)
 bool
 db_lock_try(DbLock lock, uint64 key, bool shared)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	db_lock_tag(&tag, lock, key);
-	return LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, shared ? ShareLock : ExclusiveLock, false, true) !=
+		LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* db_lock_try_session: the same, exclusively and until db_unlock_session. */
 bool
 db_lock_try_session(DbLock lock, uint64 key)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	db_lock_tag(&tag, lock, key);
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
@@ -89,7 +90,7 @@ db_lock_try_session(DbLock lock, uint64 key)
 void
 db_unlock_session(DbLock lock, uint64 key)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	db_lock_tag(&tag, lock, key);
 	LockRelease(&tag, ExclusiveLock, true);
@@ -111,7 +112,7 @@ db_run_lock_key(const char *connector, const char *resource_type)
 bool
 db_lock_run(const char *connector, const char *resource_type, bool session)
 {
-	uint64		key = db_run_lock_key(connector, resource_type);
+	uint64 key = db_run_lock_key(connector, resource_type);
 
 	return session ? db_lock_try_session(DB_LOCK_RUN, key) : db_lock_try(DB_LOCK_RUN, key, false);
 }
@@ -129,7 +130,7 @@ db_unlock_run(const char *connector, const char *resource_type)
 bool
 db_keep_run(const char *connector, const char *resource_type)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	db_lock_tag(&tag, DB_LOCK_RUN, db_run_lock_key(connector, resource_type));
 	switch (LockAcquire(&tag, ExclusiveLock, true, true))

@@ -15,7 +15,10 @@
  */
 typedef enum DbLock
 {
-	/* Queueing due runs: one worker at a time, so that runs are queued in that order.  Never waited for. */
+	/*
+	 * Queueing due runs: one worker at a time, so that runs are queued in that order.  Never
+	 * waited for.
+	 */
 	DB_LOCK_SCHEDULE = 0x710B,
 
 	/*
@@ -40,10 +43,16 @@ typedef enum DbLock
 	 */
 	DB_LOCK_MATCHING = 0x7110,
 
-	/* Changes of users: shared while they are being processed; exclusive, and never waited for, to remove any. */
+	/*
+	 * Changes of users: shared while they are being processed; exclusive, and never waited
+	 * for, to remove any.
+	 */
 	DB_LOCK_USER_CHANGES = 0x7111,
 
-	/* E-mail addresses of users to be created: exclusive, in a few buckets, locked in the order of their numbers. */
+	/*
+	 * E-mail addresses of users to be created: exclusive, in a few buckets, locked in the
+	 * order of their numbers.
+	 */
 	DB_LOCK_ADDRESS = 0x7112,
 } DbLock;
 
@@ -56,20 +65,21 @@ typedef enum DbLock
 	X(ADDRESS, "address")
 
 /* Keys of DB_LOCK_CACHE. */
-#define CACHE_LOCK_STATE	0	/* which Redis is used: shared to rely on it; exclusive, never waited for, to change it (outbox.c) */
-#define CACHE_LOCK_AT_WORK	1	/* held by the session that delivers invalidations (worker_cache.c) */
-#define CACHE_LOCK_NEXT		2	/* and by the one that waits for its place */
+#define CACHE_LOCK_STATE \
+	0 /* which Redis is used: shared to rely on it; exclusive, never waited for, to change it (outbox.c) */
+#define CACHE_LOCK_AT_WORK 1 /* held by the session that delivers invalidations (worker_cache.c) */
+#define CACHE_LOCK_NEXT	   2 /* and by the one that waits for its place */
 
 extern uint64 db_lock_key(const char *text);
-extern bool db_lock_by_name(const char *name, DbLock *lock);
-extern void db_lock_wait(DbLock lock, uint64 key, bool shared);
-extern bool db_lock_try(DbLock lock, uint64 key, bool shared);
-extern bool db_lock_try_session(DbLock lock, uint64 key);
-extern void db_unlock_session(DbLock lock, uint64 key);
+extern bool	  db_lock_by_name(const char *name, DbLock *lock);
+extern void	  db_lock_wait(DbLock lock, uint64 key, bool shared);
+extern bool	  db_lock_try(DbLock lock, uint64 key, bool shared);
+extern bool	  db_lock_try_session(DbLock lock, uint64 key);
+extern void	  db_unlock_session(DbLock lock, uint64 key);
 
 extern uint64 db_run_lock_key(const char *connector, const char *resource_type);
-extern bool db_lock_run(const char *connector, const char *resource_type, bool session);
-extern void db_unlock_run(const char *connector, const char *resource_type);
-extern bool db_keep_run(const char *connector, const char *resource_type);
+extern bool	  db_lock_run(const char *connector, const char *resource_type, bool session);
+extern void	  db_unlock_run(const char *connector, const char *resource_type);
+extern bool	  db_keep_run(const char *connector, const char *resource_type);
 
-#endif							/* FLOHSYNC_DB_LOCK_H */
+#endif /* FLOHSYNC_DB_LOCK_H */

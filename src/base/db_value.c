@@ -19,12 +19,12 @@
 Datum
 db_text_array(const Slice *slices, int n)
 {
-	Size		size = 0;
-	int			nulls = 0;
-	int			offset;
-	ArrayType  *array;
-	char	   *p;
-	bits8	   *bitmap;
+	Size	   size = 0;
+	int		   nulls = 0;
+	int		   offset;
+	ArrayType *array;
+	char	  *p;
+	bits8	  *bitmap;
 
 	if (n == 0)
 		return PointerGetDatum(construct_empty_array(TEXTOID));
@@ -39,7 +39,9 @@ db_text_array(const Slice *slices, int n)
 	array = palloc_extended(offset + size, MCXT_ALLOC_HUGE);
 	memset(array, 0, offset);
 	if (!AllocSizeIsValid(offset + size))
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("total size of the records of a page is too large")));
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("total size of the records of a page is too large")));
 	SET_VARSIZE(array, offset + size);
 	array->ndim = 1;
 	array->dataoffset = nulls ? offset : 0;
@@ -50,7 +52,7 @@ db_text_array(const Slice *slices, int n)
 	p = ARR_DATA_PTR(array);
 	for (int i = 0; i < n; i++)
 	{
-		int			len = slices[i].len;
+		int len = slices[i].len;
 
 		if (slices[i].data == NULL)
 			continue;
@@ -68,8 +70,8 @@ db_text_array(const Slice *slices, int n)
 Datum
 db_uuid_array(const pg_uuid_t *ids, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
-	ArrayType  *array;
+	Datum	  *elements = palloc(sizeof(Datum) * Max(n, 1));
+	ArrayType *array;
 
 	for (int i = 0; i < n; i++)
 		elements[i] = UUIDPGetDatum(&ids[i]);
@@ -82,17 +84,18 @@ db_uuid_array(const pg_uuid_t *ids, int n)
 int
 db_get_texts(uint64 row, int column, char ***texts, MemoryContext context)
 {
-	bool		isnull;
-	Datum		value = db_value(row, column, &isnull);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
+	bool		  isnull;
+	Datum		  value = db_value(row, column, &isnull);
+	Datum		 *elements;
+	bool		 *nulls;
+	int			  n;
 	MemoryContext old;
 
 	*texts = NULL;
 	if (isnull)
 		return -1;
-	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, &n);
 	old = MemoryContextSwitchTo(context);
 	*texts = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -105,7 +108,7 @@ db_get_texts(uint64 row, int column, char ***texts, MemoryContext context)
 char *
 db_get_text(uint64 row, int column, MemoryContext context)
 {
-	char	   *text = db_text(row, column);
+	char *text = db_text(row, column);
 
 	return text ? MemoryContextStrdup(context, text) : NULL;
 }

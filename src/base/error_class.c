@@ -15,7 +15,9 @@
 #define OF_RECORDS(id, name, meaning) \
 	[ERRCLASS_##id] = {name, true, RETRY_NEVER, false, false, meaning},
 
+/* clang-format off */
 const ErrorClassEntry error_class_entries[ERRCLASS_END] = {
 	ERROR_CLASSES_OF_RUNS(OF_RUNS)
 	ERROR_CLASSES_OF_RECORDS(OF_RECORDS)
 };
+/* clang-format on */

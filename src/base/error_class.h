@@ -12,7 +12,7 @@
 typedef enum ErrorRetry
 {
 	RETRY_NEVER,
-	RETRY_SOMETIMES,			/* who meets it knows: by the status, or as the answer was cut */
+	RETRY_SOMETIMES, /* who meets it knows: by the status, or as the answer was cut */
 	RETRY_ALWAYS,
 } ErrorRetry;
 
@@ -28,8 +28,7 @@ typedef enum ErrorRetry
 	  "an answer is not what was asked for; only one that was cut is asked for again within the run") \
 	X(BLOCKED_ADDRESS, "blocked_address", RETRY_NEVER, false, true, \
 	  "an address, or that of a link, is one to which nothing is sent") \
-	X(CANCELLED, "cancelled", RETRY_NEVER, false, false, \
-	  "somebody stopped the run") \
+	X(CANCELLED, "cancelled", RETRY_NEVER, false, false, "somebody stopped the run") \
 	X(CONFIGURATION, "configuration", RETRY_NEVER, false, false, \
 	  "the connector, its definition or the configuration cannot be used, is disabled or is gone") \
 	X(CRASH_LOOP, "crash_loop", RETRY_NEVER, false, false, \
@@ -40,10 +39,8 @@ typedef enum ErrorRetry
 	X(HTTP_STATUS, "http_status", RETRY_SOMETIMES, true, true, \
 	  "any other status that is no success, or a redirect that is not followed; asked again" \
 	  " within the run at 202, 408, 425, 500, 502, 503 and 504, or those of `retry.on_status`") \
-	X(INTERNAL, "internal", RETRY_NEVER, false, true, \
-	  "an error that should not happen") \
-	X(NETWORK, "network", RETRY_ALWAYS, true, true, \
-	  "no connection, or one that broke") \
+	X(INTERNAL, "internal", RETRY_NEVER, false, true, "an error that should not happen") \
+	X(NETWORK, "network", RETRY_ALWAYS, true, true, "no connection, or one that broke") \
 	X(NOT_FOUND, "not_found", RETRY_SOMETIMES, false, true, \
 	  "status 404 or 410; asked again where `retry.on_status` names it") \
 	X(PAGE_MEMORY, "page_memory", RETRY_NEVER, false, true, \
@@ -59,8 +56,7 @@ typedef enum ErrorRetry
 	  "a secret cannot be decrypted, or belongs to another address") \
 	X(THROTTLED, "throttled", RETRY_ALWAYS, true, true, \
 	  "the upstream asks for fewer requests: status 429, or what the definition says of it") \
-	X(TIMEOUT, "timeout", RETRY_ALWAYS, true, true, \
-	  "no answer in time") \
+	X(TIMEOUT, "timeout", RETRY_ALWAYS, true, true, "no answer in time") \
 	X(TLS, "tls", RETRY_NEVER, true, true, \
 	  "the upstream's certificate, or its TLS, is not accepted") \
 	X(TOO_LARGE, "too_large", RETRY_NEVER, false, true, \
@@ -104,9 +100,7 @@ typedef enum ErrorRetry
 typedef enum ErrorClass
 {
 	ERRCLASS_NONE = 0,
-	ERROR_CLASSES_OF_RUNS(ERRCLASS_ID)
-	ERROR_CLASSES_OF_RECORDS(ERRCLASS_ID)
-	ERRCLASS_END
+	ERROR_CLASSES_OF_RUNS(ERRCLASS_ID) ERROR_CLASSES_OF_RECORDS(ERRCLASS_ID) ERRCLASS_END
 } ErrorClass;
 
 #undef ERRCLASS_ID
@@ -137,4 +131,4 @@ error_class_retries(ErrorClass error_class)
 	return error_class_entries[error_class].retry == RETRY_ALWAYS;
 }
 
-#endif							/* FLOHSYNC_ERROR_CLASS_H */
+#endif /* FLOHSYNC_ERROR_CLASS_H */

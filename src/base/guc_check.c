@@ -121,20 +121,22 @@ guc_check_acting_user(char **newval, void **extra, GucSource source)
 bool
 guc_check_databases(char **newval, void **extra, GucSource source)
 {
-	char	   *copy = pstrdup(*newval);
-	List	   *names = NIL;
-	ListCell   *cell;
-	bool		good = SplitGUCList(copy, ',', &names);
+	char	 *copy = pstrdup(*newval);
+	List	 *names = NIL;
+	ListCell *cell;
+	bool	  good = SplitGUCList(copy, ',', &names);
 
 	if (!good)
 		GUC_check_errdetail("It must be a comma-separated list of names.");
-	foreach(cell, names)
+	foreach (cell, names)
 	{
-		size_t		len = strlen(lfirst(cell));
+		size_t len = strlen(lfirst(cell));
 
 		if (!good || (len > 0 && len < NAMEDATALEN))
 			continue;
-		GUC_check_errdetail(len == 0 ? "A name in the list is empty." : "A name in the list is too long to be the name of a database.");
+		GUC_check_errdetail(len == 0 ?
+								"A name in the list is empty." :
+								"A name in the list is too long to be the name of a database.");
 		good = false;
 	}
 	list_free(names);
@@ -157,7 +159,7 @@ guc_check_worker_role(char **newval, void **extra, GucSource source)
 bool
 guc_check_timezone(char **newval, void **extra, GucSource source)
 {
-	pg_tz	   *zone = pg_tzset(*newval);
+	pg_tz *zone = pg_tzset(*newval);
 
 	if (zone == NULL)
 		GUC_check_errdetail("Time zone \"%s\" is not known.", *newval);
@@ -171,7 +173,7 @@ guc_check_timezone(char **newval, void **extra, GucSource source)
 bool
 guc_check_http_allowed_networks(char **newval, void **extra, GucSource source)
 {
-	char		problem[256];
+	char problem[256];
 
 	if (guc_parse_networks(*newval, NULL, 0, problem, sizeof(problem)) >= 0)
 		return true;
@@ -195,10 +197,13 @@ check_tell_of_password(const char *url)
 		return;
 	if (IsUnderPostmaster && !statement && !loading)
 		return;
-	ereport(loading ? LOG_SERVER_ONLY : WARNING,
-			(errmsg("flohsync.redis_url holds a password"),
-			 errdetail("Any user can see it with SHOW in a session that has not loaded the library of flohsync."),
-			 errhint("Put the password into a file, and set flohsync.redis_password_file to its path.")));
+	ereport(
+		loading ? LOG_SERVER_ONLY : WARNING,
+		(errmsg("flohsync.redis_url holds a password"),
+		 errdetail(
+			 "Any user can see it with SHOW in a session that has not loaded the library of flohsync."),
+		 errhint(
+			 "Put the password into a file, and set flohsync.redis_password_file to its path.")));
 }
 
 /* The rest is checked where it is used (guc_redis.c). */
@@ -206,8 +211,8 @@ bool
 guc_check_redis_url(char **newval, void **extra, GucSource source)
 {
 	RedisAddress address;
-	const char *problem;
-	bool		has_password;
+	const char	*problem;
+	bool		 has_password;
 
 	if (**newval == '\0')
 		return true;
@@ -216,7 +221,8 @@ guc_check_redis_url(char **newval, void **extra, GucSource source)
 	explicit_bzero(&address, sizeof(address));
 	if (problem)
 	{
-		GUC_check_errhint("Addresses look like redis://user@host:6379/0, rediss://host:6380/0 or unix:///path/to/socket?db=0.");
+		GUC_check_errhint(
+			"Addresses look like redis://user@host:6379/0, rediss://host:6380/0 or unix:///path/to/socket?db=0.");
 		return check_secret("flohsync.redis_url", problem);
 	}
 	if (has_password)

@@ -22,4 +22,4 @@ extern bool guc_check_redis_url(char **newval, void **extra, GucSource source);
 extern bool guc_check_timezone(char **newval, void **extra, GucSource source);
 extern bool guc_check_worker_role(char **newval, void **extra, GucSource source);
 
-#endif							/* FLOHSYNC_GUC_CHECK_H */
+#endif /* FLOHSYNC_GUC_CHECK_H */

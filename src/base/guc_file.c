@@ -20,7 +20,7 @@
 static const char *
 file_problem(const struct stat *st)
 {
-	bool		is_root = st->st_uid == 0;
+	bool is_root = st->st_uid == 0;
 
 	if (!S_ISREG(st->st_mode))
 		return "it is not a regular file";

@@ -11,4 +11,4 @@
  */
 extern ssize_t guc_file_read(const char *path, char *buffer, size_t size, const char **problem);
 
-#endif							/* FLOHSYNC_GUC_FILE_H */
+#endif /* FLOHSYNC_GUC_FILE_H */

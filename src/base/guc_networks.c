@@ -17,7 +17,7 @@
 
 #include "base/guc_networks.h"
 
-#define NETWORK_TEXT	64		/* more than any has, and as much as is quoted of what is none */
+#define NETWORK_TEXT 64 /* more than any has, and as much as is quoted of what is none */
 
 static const unsigned char network_mapped[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -25,12 +25,12 @@ static const unsigned char network_mapped[12] = {[10] = 0xff, [11] = 0xff};
 static bool
 network_cut(GucNetwork *network)
 {
-	int			length = network->family == AF_INET ? 4 : 16;
-	bool		cut = false;
+	int	 length = network->family == AF_INET ? 4 : 16;
+	bool cut = false;
 
 	for (int i = 0; i < length; i++)
 	{
-		int			bits = Max(0, Min(8, network->bits - 8 * i));
+		int			  bits = Max(0, Min(8, network->bits - 8 * i));
 		unsigned char mask = (unsigned char) (0xff << (8 - bits));
 
 		cut |= (network->address[i] & ~mask) != 0;
@@ -43,8 +43,8 @@ network_cut(GucNetwork *network)
 static bool
 network_parse(char *text, GucNetwork *network)
 {
-	char	   *slash = strchr(text, '/');
-	int			max;
+	char *slash = strchr(text, '/');
+	int	  max;
 
 	memset(network, 0, sizeof(*network));
 	if (slash)
@@ -71,9 +71,9 @@ network_parse(char *text, GucNetwork *network)
 static bool
 network_element(const char *text, size_t len, GucNetwork *network, char *problem, size_t size)
 {
-	char		copy[NETWORK_TEXT];
-	char		name[INET6_ADDRSTRLEN];
-	bool		cut;
+	char copy[NETWORK_TEXT];
+	char name[INET6_ADDRSTRLEN];
+	bool cut;
 
 	while (len > 0 && strchr(" \t\r\n", text[0]))
 		text++, len--;
@@ -89,34 +89,41 @@ network_element(const char *text, size_t len, GucNetwork *network, char *problem
 	snprintf(copy, sizeof(copy), "%.*s", (int) Min(len, sizeof(copy)), text);
 	if (len >= sizeof(copy) || !network_parse(copy, network))
 	{
-		snprintf(problem, size, "\"%.*s\" is no network: it must be an address, or an address and the length of its prefix, such as 10.1.0.0/16.",
-				 (int) Min(len, sizeof(copy)), text);
+		snprintf(
+			problem, size,
+			"\"%.*s\" is no network: it must be an address, or an address and the length of its prefix, such as 10.1.0.0/16.",
+			(int) Min(len, sizeof(copy)), text);
 		return false;
 	}
 	cut = network_cut(network);
-	if (network->family == AF_INET6 && network->bits >= 96 && memcmp(network->address, network_mapped, 12) == 0)
+	if (network->family == AF_INET6 && network->bits >= 96 &&
+		memcmp(network->address, network_mapped, 12) == 0)
 	{
-		snprintf(problem, size, "\"%.*s\" is an address of IPv4 and judged as such; write %s/%d.", (int) len, text,
-				 inet_ntop(AF_INET, network->address + 12, name, sizeof(name)) ? name : "?", network->bits - 96);
+		snprintf(problem, size, "\"%.*s\" is an address of IPv4 and judged as such; write %s/%d.",
+				 (int) len, text,
+				 inet_ntop(AF_INET, network->address + 12, name, sizeof(name)) ? name : "?",
+				 network->bits - 96);
 		return false;
 	}
 	if (cut)
-		snprintf(problem, size, "\"%.*s\" has bits set behind its prefix; the network is %s/%d.", (int) len, text,
-				 inet_ntop(network->family, network->address, name, sizeof(name)) ? name : "?", network->bits);
+		snprintf(problem, size, "\"%.*s\" has bits set behind its prefix; the network is %s/%d.",
+				 (int) len, text,
+				 inet_ntop(network->family, network->address, name, sizeof(name)) ? name : "?",
+				 network->bits);
 	return !cut;
 }
 
 int
 guc_parse_networks(const char *list, GucNetwork *networks, int room, char *problem, size_t size)
 {
-	int			n = 0;
+	int n = 0;
 
 	if (list[strspn(list, " \t\r\n")] == '\0')
 		return 0;
 	for (;;)
 	{
-		size_t		len = strcspn(list, ",");
-		GucNetwork	network;
+		size_t	   len = strcspn(list, ",");
+		GucNetwork network;
 
 		if (!network_element(list, len, &network, problem, size))
 			return -1;

@@ -7,12 +7,16 @@
 
 typedef struct GucNetwork
 {
-	int			family;			/* AF_INET or AF_INET6 */
+	int			  family; /* AF_INET or AF_INET6 */
 	unsigned char address[16];
-	int			bits;
+	int			  bits;
 } GucNetwork;
 
-/* guc_parse_networks counts the networks of a list and stores the first of them; -1: problem says what is wrong. */
-extern int	guc_parse_networks(const char *list, GucNetwork *networks, int room, char *problem, size_t size);
+/*
+ * guc_parse_networks counts the networks of a list and stores the first of them; -1: problem
+ * says what is wrong.
+ */
+extern int guc_parse_networks(const char *list, GucNetwork *networks, int room, char *problem,
+							  size_t size);
 
-#endif							/* FLOHSYNC_GUC_NETWORKS_H */
+#endif /* FLOHSYNC_GUC_NETWORKS_H */

@@ -17,22 +17,22 @@
 #include "base/guc_redis.h"
 #include "base/hex.h"
 
-#define REDIS_PORT			6379
-#define REDIS_MAX_DATABASE	65535
+#define REDIS_PORT		   6379
+#define REDIS_MAX_DATABASE 65535
 
 /* Takes the percent-encoding off; false when it is malformed or too long. */
 static bool
 url_decode(const char *text, size_t len, char *out, size_t size)
 {
-	size_t		n = 0;
+	size_t n = 0;
 
 	for (size_t i = 0; i < len; i++)
 	{
-		char		c = text[i];
+		char c = text[i];
 
 		if (c == '%')
 		{
-			int			byte = i + 2 < len ? hex_byte(text + i + 1) : -1;
+			int byte = i + 2 < len ? hex_byte(text + i + 1) : -1;
 
 			if (byte <= 0)
 				return false;
@@ -51,7 +51,7 @@ url_decode(const char *text, size_t len, char *out, size_t size)
 static int
 url_number(const char *text, size_t len, int max)
 {
-	int			n = 0;
+	int n = 0;
 
 	if (len == 0 || len > 6)
 		return -1;
@@ -85,7 +85,8 @@ url_login(const char **rest, RedisAddress *address)
 	if (at == *rest)
 		return "There is no user name before \"@\".";
 	if (!url_decode(*rest, (colon ? colon : at) - *rest, address->user, sizeof(address->user)) ||
-		(colon && !url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password))))
+		(colon &&
+		 !url_decode(colon + 1, at - colon - 1, address->password, sizeof(address->password))))
 		return "User or password is too long, or not percent-encoded.";
 	address->has_password = colon != NULL;
 	*rest = at + 1;
@@ -124,12 +125,14 @@ guc_parse_redis_url(const char *url, RedisAddress *address)
 	if (address->local)
 	{
 		len = strcspn(rest, "?");
-		if (rest[0] != '/' || !url_decode(rest, len, address->host, sizeof(address->host)) || strlen(address->host) > 107)
+		if (rest[0] != '/' || !url_decode(rest, len, address->host, sizeof(address->host)) ||
+			strlen(address->host) > 107)
 			return "The path of the socket must be absolute and at most 107 bytes long.";
 		if (rest[len] == '?')
 		{
 			if (strncmp(rest + len, "?db=", 4) != 0 ||
-				(address->database = url_number(rest + len + 4, strlen(rest + len + 4), REDIS_MAX_DATABASE)) < 0)
+				(address->database = url_number(rest + len + 4, strlen(rest + len + 4),
+												REDIS_MAX_DATABASE)) < 0)
 				return "Only ?db=NUMBER can follow the path.";
 		}
 		return NULL;

@@ -59,8 +59,8 @@ memory_page(PageMemory *memory, int page)
 Size
 memory_left(PageMemory *memory)
 {
-	Size		measured = memory_measure(memory);
-	Size		used = measured > memory->base ? measured - memory->base : 0;
+	Size measured = memory_measure(memory);
+	Size used = measured > memory->base ? measured - memory->base : 0;
 
 	return used < memory_limit() ? memory_limit() - used : 0;
 }
@@ -79,11 +79,13 @@ memory_exceeded(PageMemory *memory)
 	if (memory->page > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("page %d takes more than flohsync.page_memory (%d kB)", memory->page, flohsync_page_memory),
+				 errmsg("page %d takes more than flohsync.page_memory (%d kB)", memory->page,
+						flohsync_page_memory),
 				 errhint("%s", memory_hint())));
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("reading the records takes more than flohsync.page_memory (%d kB)", flohsync_page_memory),
+			 errmsg("reading the records takes more than flohsync.page_memory (%d kB)",
+					flohsync_page_memory),
 			 errhint("%s", memory_hint())));
 }
 
@@ -94,7 +96,7 @@ memory_exceeded(PageMemory *memory)
 Size
 memory_room(PageMemory *memory, Size least, Size most)
 {
-	Size		left;
+	Size left;
 
 	if (memory == NULL)
 		return most;
@@ -113,7 +115,10 @@ memory_room(PageMemory *memory, Size least, Size most)
 	return most;
 }
 
-/* memory_take: so much is about to be allocated; raises when that is too much.  Without a memory nothing is counted. */
+/*
+ * memory_take: so much is about to be allocated; raises when that is too much.  Without a
+ * memory nothing is counted.
+ */
 void
 memory_take(PageMemory *memory, Size more)
 {

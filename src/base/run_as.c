@@ -46,26 +46,33 @@
 #include "base/guc.h"
 #include "base/run_as.h"
 
-#define RUN_AS_MAX_ARGS		3
+#define RUN_AS_MAX_ARGS 3
 
-/* In the security context while code of others runs; PostgreSQL keeps it there, also for what that calls. */
-#define RUN_AS_OTHERS		0x40000000
+/*
+ * In the security context while code of others runs; PostgreSQL keeps it there, also for
+ * what that calls.
+ */
+#define RUN_AS_OTHERS 0x40000000
 
 /* Caller of the public function in progress, and the role as which that may ask. */
-static Oid	run_as_called_by = InvalidOid;
-static Oid	run_as_called_as = InvalidOid;
+static Oid run_as_called_by = InvalidOid;
+static Oid run_as_called_as = InvalidOid;
 
-/* run_as_worker_role is the role of flohsync.worker_role; an error when there is none, or it is a superuser. */
+/*
+ * run_as_worker_role is the role of flohsync.worker_role; an error when there is none, or it
+ * is a superuser.
+ */
 Oid
 run_as_worker_role(void)
 {
-	Oid			role = get_role_oid(flohsync_worker_role, true);
+	Oid role = get_role_oid(flohsync_worker_role, true);
 
 	if (!OidIsValid(role) || superuser_arg(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
 				 errmsg("role \"%s\" cannot be used as flohsync.worker_role", flohsync_worker_role),
-				 errhint("Set flohsync.worker_role to a role that exists and is not a superuser.")));
+				 errhint(
+					 "Set flohsync.worker_role to a role that exists and is not a superuser.")));
 	return role;
 }
 
@@ -91,7 +98,8 @@ run_as_caller_to_note(void)
 {
 	if (!OidIsValid(run_as_called_by))
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("cannot determine the calling role here")));
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot determine the calling role here")));
 	return run_as_called_by;
 }
 
@@ -113,7 +121,7 @@ run_as_ordinary(Oid role)
 Oid
 run_as_role(Oid wanted, Oid code_owner)
 {
-	Oid			nobody;
+	Oid nobody;
 
 	if (run_as_ordinary(wanted))
 		return wanted;
@@ -124,7 +132,8 @@ run_as_role(Oid wanted, Oid code_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_ROLE_SPECIFICATION),
 				 errmsg("role \"%s\" does not exist, or is a superuser", FLOHSYNC_NOBODY_ROLE),
-				 errhint("CREATE EXTENSION creates that role; CREATE ROLE %s restores it.", FLOHSYNC_NOBODY_ROLE)));
+				 errhint("CREATE EXTENSION creates that role; CREATE ROLE %s restores it.",
+						 FLOHSYNC_NOBODY_ROLE)));
 	return nobody;
 }
 
@@ -132,7 +141,9 @@ void
 run_as_begin(RunAs *saved, Oid role)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->context);
-	SetUserIdAndSecContext(role, saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | RUN_AS_OTHERS);
+	SetUserIdAndSecContext(role,
+						   saved->context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION | RUN_AS_OTHERS);
 	saved->called_by = run_as_called_by;
 	saved->called_as = run_as_called_as;
 	run_as_called_by = run_as_called_as = InvalidOid;
@@ -156,8 +167,8 @@ run_as_end(const RunAs *saved)
 bool
 run_as_others(void)
 {
-	Oid			user;
-	int			context;
+	Oid user;
+	int context;
 
 	GetUserIdAndSecContext(&user, &context);
 	return (context & RUN_AS_OTHERS) != 0;
@@ -180,8 +191,8 @@ run_as_begin_inner(RunAs *saved, RunAsInner how, Oid owner)
 Datum
 run_as_invoke_inner(const RunAs *saved, RunAsInner how, FunctionCallInfo call)
 {
-	Oid			called_by = run_as_called_by;
-	Oid			called_as = run_as_called_as;
+	Oid			   called_by = run_as_called_by;
+	Oid			   called_as = run_as_called_as;
 	volatile Datum value = (Datum) 0;
 
 	run_as_called_by = saved->user;
@@ -216,9 +227,9 @@ Datum
 run_as_call(Oid role, Oid function, int nargs, const Datum *args, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, RUN_AS_MAX_ARGS);
-	FmgrInfo	flinfo;
-	RunAs		saved;
-	Datum		value;
+	FmgrInfo flinfo;
+	RunAs	 saved;
+	Datum	 value;
 
 	if (nargs > RUN_AS_MAX_ARGS)
 		elog(ERROR, "foreign function has %d arguments", nargs);

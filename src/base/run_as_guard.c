@@ -38,11 +38,11 @@
 #include "base/run_as.h"
 
 /* Marks executions that code of others began, among the flags of the executor. */
-#define GUARD_OTHERS_FLAG	0x40000000
+#define GUARD_OTHERS_FLAG 0x40000000
 
-static object_access_hook_type prev_object_access = NULL;
-static ExecutorStart_hook_type prev_executor_start = NULL;
-static ExecutorRun_hook_type prev_executor_run = NULL;
+static object_access_hook_type	prev_object_access = NULL;
+static ExecutorStart_hook_type	prev_executor_start = NULL;
+static ExecutorRun_hook_type	prev_executor_run = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 static void
@@ -83,7 +83,8 @@ guard_lasts(Oid function)
 static bool
 guard_is_temporary(Oid class, Oid object)
 {
-	AttrNumber	attribute = is_objectclass_supported(class) ? get_object_attnum_namespace(class) : InvalidAttrNumber;
+	AttrNumber	attribute = is_objectclass_supported(class) ? get_object_attnum_namespace(class) :
+															  InvalidAttrNumber;
 	Relation	catalog;
 	SysScanDesc scan;
 	ScanKeyData key;
@@ -93,13 +94,14 @@ guard_is_temporary(Oid class, Oid object)
 	if (attribute == InvalidAttrNumber)
 		return false;
 	catalog = table_open(class, AccessShareLock);
-	ScanKeyInit(&key, get_object_attnum_oid(class), BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(object));
+	ScanKeyInit(&key, get_object_attnum_oid(class), BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(object));
 	scan = systable_beginscan(catalog, get_object_oid_index(class), true, SnapshotSelf, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		bool		isnull;
-		Datum		schema = heap_getattr(tuple, attribute, RelationGetDescr(catalog), &isnull);
+		bool  isnull;
+		Datum schema = heap_getattr(tuple, attribute, RelationGetDescr(catalog), &isnull);
 
 		temporary = !isnull && isAnyTempNamespace(DatumGetObjectId(schema));
 	}
@@ -142,8 +144,9 @@ guard_executor_run(COMPAT_EXECUTOR_RUN_PARAMETERS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cursor \"%s\" cannot be used here", clean(ActivePortal->name)),
-				 run_as_others() ? errdetail("It was opened outside of the security-restricted operation.") :
-				 errdetail("It was opened within a security-restricted operation.")));
+				 run_as_others() ?
+					 errdetail("It was opened outside of the security-restricted operation.") :
+					 errdetail("It was opened within a security-restricted operation.")));
 	if (prev_executor_run)
 		prev_executor_run(COMPAT_EXECUTOR_RUN_ARGUMENTS);
 	else
@@ -153,14 +156,17 @@ guard_executor_run(COMPAT_EXECUTOR_RUN_PARAMETERS)
 static void
 guard_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 					  ProcessUtilityContext context, ParamListInfo params,
-					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+					  QueryEnvironment *environment, DestReceiver *dest,
+					  QueryCompletion *completion)
 {
 	if (IsA(statement->utilityStmt, ConstraintsSetStmt) && run_as_others())
 		guard_refuse("execute SET CONSTRAINTS");
 	if (prev_process_utility)
-		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
+		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest,
+							 completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest,
+								completion);
 }
 
 void

@@ -45,18 +45,18 @@
 
 typedef struct CheckedTable
 {
-	Oid			oid;
-	bool		row_security;
+	Oid	 oid;
+	bool row_security;
 } CheckedTable;
 
-static bool valid = false;		/* nothing of what follows has changed */
-static Oid	listed_of = InvalidOid; /* the extension that the list is of */
+static bool			 valid = false;			 /* nothing of what follows has changed */
+static Oid			 listed_of = InvalidOid; /* the extension that the list is of */
 static CheckedTable *tables = NULL;
-static int	ntables = 0;
-static bool secured = false;	/* some table has row level security */
-static Oid	faulty_table = InvalidOid;
-static char fault_kind = 0;		/* of that table: 'r'ule, 'd'isabled trigger, or 0 */
-static NameData fault_name;
+static int			 ntables = 0;
+static bool			 secured = false; /* some table has row level security */
+static Oid			 faulty_table = InvalidOid;
+static char			 fault_kind = 0; /* of that table: 'r'ule, 'd'isabled trigger, or 0 */
+static NameData		 fault_name;
 
 /* Called for each change of a relation in this database; must do no more than note it. */
 static void
@@ -68,7 +68,10 @@ table_changed(Datum arg, Oid relation)
 		valid = tables[i].oid != relation;
 }
 
-/* By what depends on the extension: a query would cost a new worker as much as all else before its first page. */
+/*
+ * By what depends on the extension: a query would cost a new worker as much as all else
+ * before its first page.
+ */
 static void
 list_tables(Oid extension)
 {
@@ -83,13 +86,15 @@ list_tables(Oid extension)
 	if (tables)
 		pfree(tables);
 	tables = MemoryContextAlloc(TopMemoryContext, sizeof(CheckedTable) * room);
-	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ExtensionRelationId));
-	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
+	ScanKeyInit(&key[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(ExtensionRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend d = (Form_pg_depend) GETSTRUCT(tuple);
-		char		kind;
+		char		   kind;
 
 		if (d->classid != RelationRelationId || d->objsubid != 0)
 			continue;
@@ -98,7 +103,7 @@ list_tables(Oid extension)
 			continue;
 		if (ntables == room)
 			tables = repalloc(tables, sizeof(CheckedTable) * (room *= 2));
-		tables[ntables++] = (CheckedTable) {d->objid, false};
+		tables[ntables++] = (CheckedTable){d->objid, false};
 	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
@@ -124,7 +129,8 @@ look_at_rules(Oid table)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, Anum_pg_rewrite_ev_class, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(table));
+	ScanKeyInit(&key, Anum_pg_rewrite_ev_class, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(table));
 	scan = systable_beginscan(rewrite, RewriteRelRulenameIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		note_fault(table, 'r', &((Form_pg_rewrite) GETSTRUCT(tuple))->rulename);
@@ -132,7 +138,10 @@ look_at_rules(Oid table)
 	table_close(rewrite, AccessShareLock);
 }
 
-/* A trigger is the extension's when its function is: in a schema where only its owner may make any. */
+/*
+ * A trigger is the extension's when its function is: in a schema where only its owner may
+ * make any.
+ */
 static void
 look_at_triggers(Oid table, Oid internals)
 {
@@ -141,12 +150,14 @@ look_at_triggers(Oid table, Oid internals)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(table));
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(table));
 	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_trigger t = (Form_pg_trigger) GETSTRUCT(tuple);
-		bool		fires = t->tgenabled == TRIGGER_FIRES_ON_ORIGIN || t->tgenabled == TRIGGER_FIRES_ALWAYS;
+		bool			fires = t->tgenabled == TRIGGER_FIRES_ON_ORIGIN ||
+			t->tgenabled == TRIGGER_FIRES_ALWAYS;
 
 		if (!fires && (t->tgisinternal || get_func_namespace(t->tgfoid) == internals))
 			note_fault(table, 'd', &t->tgname);
@@ -158,7 +169,7 @@ look_at_triggers(Oid table, Oid internals)
 static void
 look_at_tables(Oid extension)
 {
-	Oid			internals = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
+	Oid internals = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
 
 	/* What changes while we look makes us look again. */
 	listed_of = InvalidOid;
@@ -169,10 +180,9 @@ look_at_tables(Oid extension)
 	valid = true;
 	for (int i = 0; i < ntables; i++)
 	{
-		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(tables[i].oid));
+		HeapTuple	  tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(tables[i].oid));
 		Form_pg_class c;
-		bool		rules,
-					triggers;
+		bool		  rules, triggers;
 
 		if (!HeapTupleIsValid(tuple))
 			continue;
@@ -191,10 +201,14 @@ look_at_tables(Oid extension)
 static char *
 table_name(Oid table)
 {
-	return psprintf("%s.%s", quote_identifier(get_namespace_name(get_rel_namespace(table))), quote_identifier(get_rel_name(table)));
+	return psprintf("%s.%s", quote_identifier(get_namespace_name(get_rel_namespace(table))),
+					quote_identifier(get_rel_name(table)));
 }
 
-/* table_fault reports what prevents a role (InvalidOid: the current one) from using the tables; false: nothing does. */
+/*
+ * table_fault reports what prevents a role (InvalidOid: the current one) from using the
+ * tables; false: nothing does.
+ */
 bool
 table_fault(Oid role, TableFault *fault)
 {
@@ -217,7 +231,9 @@ table_fault(Oid role, TableFault *fault)
 		table = table_name(tables[i].oid);
 		fault->message = psprintf("row level security is on for table \"%s\"", table);
 		fault->detail = "Rows that it hides would be treated as missing.";
-		fault->hint = psprintf("Run ALTER TABLE %s DISABLE ROW LEVEL SECURITY; use flohsync.grant_reader() to control who may read.", table);
+		fault->hint = psprintf(
+			"Run ALTER TABLE %s DISABLE ROW LEVEL SECURITY; use flohsync.grant_reader() to control who may read.",
+			table);
 		return true;
 	}
 	if (fault_kind == 0)
@@ -228,7 +244,8 @@ table_fault(Oid role, TableFault *fault)
 	{
 		fault->message = psprintf("table \"%s\" has the rule \"%s\"", table, name);
 		fault->detail = "It could change or skip rows that flohsync writes.";
-		fault->hint = psprintf("Run DROP RULE %s ON %s; use an AFTER trigger instead.", quote_identifier(name), table);
+		fault->hint = psprintf("Run DROP RULE %s ON %s; use an AFTER trigger instead.",
+							   quote_identifier(name), table);
 	}
 	else
 	{
@@ -243,12 +260,10 @@ table_fault(Oid role, TableFault *fault)
 void
 table_check(Oid role)
 {
-	TableFault	fault;
+	TableFault fault;
 
 	if (table_fault(role, &fault))
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s", fault.message),
-				 errdetail("%s", fault.detail),
-				 errhint("%s", fault.hint)));
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", fault.message),
+				 errdetail("%s", fault.detail), errhint("%s", fault.hint)));
 }

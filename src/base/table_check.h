@@ -15,4 +15,4 @@ typedef struct TableFault
 extern bool table_fault(Oid role, TableFault *fault);
 extern void table_check(Oid role);
 
-#endif							/* FLOHSYNC_TABLE_CHECK_H */
+#endif /* FLOHSYNC_TABLE_CHECK_H */

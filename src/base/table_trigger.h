@@ -7,4 +7,4 @@
 
 extern void table_trigger_init(void);
 
-#endif							/* FLOHSYNC_TABLE_TRIGGER_H */
+#endif /* FLOHSYNC_TABLE_TRIGGER_H */

@@ -28,7 +28,7 @@ typedef struct Rest
 bool
 time_unix(const char *text, size_t len, TimestampTz *at)
 {
-	int64		n = 0;
+	int64 n = 0;
 
 	if (len == 0 || len > 14)
 		return false;
@@ -75,24 +75,17 @@ time_char(Rest *rest, const char *any)
 bool
 time_iso(const char *text, size_t len, TimestampTz *at)
 {
-	Rest		rest = {text, len};
-	int			year,
-				month,
-				day,
-				hour,
-				minute,
-				second = 0,
-				zone_hour = 0,
-				zone_minute = 0;
-	int64		fraction = 0;
-	int64		unit = USECS_PER_SEC / 10;
-	int			sign = 0;
+	Rest  rest = {text, len};
+	int	  year, month, day, hour, minute, second = 0, zone_hour = 0, zone_minute = 0;
+	int64 fraction = 0;
+	int64 unit = USECS_PER_SEC / 10;
+	int	  sign = 0;
 
 	if (!time_digits(&rest, 4, 1, 9999, &year) || !time_char(&rest, "-") ||
 		!time_digits(&rest, 2, 1, 12, &month) || !time_char(&rest, "-") ||
 		!time_digits(&rest, 2, 1, 31, &day) || day > day_tab[isleap(year)][month - 1] ||
-		!time_char(&rest, "Tt ") ||
-		!time_digits(&rest, 2, 0, 23, &hour) || !time_char(&rest, ":") || !time_digits(&rest, 2, 0, 59, &minute))
+		!time_char(&rest, "Tt ") || !time_digits(&rest, 2, 0, 23, &hour) ||
+		!time_char(&rest, ":") || !time_digits(&rest, 2, 0, 59, &minute))
 		return false;
 	if (time_char(&rest, ":"))
 	{
@@ -100,7 +93,7 @@ time_iso(const char *text, size_t len, TimestampTz *at)
 			return false;
 		if (time_char(&rest, ".,"))
 		{
-			int			digit;
+			int digit;
 
 			if (!time_digits(&rest, 1, 0, 9, &digit))
 				return false;
@@ -108,7 +101,8 @@ time_iso(const char *text, size_t len, TimestampTz *at)
 			{
 				fraction += digit * unit;
 				unit /= 10;
-			} while (rest.len > 0 && rest.data[0] >= '0' && rest.data[0] <= '9' && time_digits(&rest, 1, 0, 9, &digit));
+			} while (rest.len > 0 && rest.data[0] >= '0' && rest.data[0] <= '9' &&
+					 time_digits(&rest, 1, 0, 9, &digit));
 		}
 	}
 	if (!time_char(&rest, "Zz") && rest.len > 0)

@@ -11,8 +11,9 @@
 #include "datatype/timestamp.h"
 
 /* Seconds since 1970 of a time of PostgreSQL, rounded down. */
-#define TIME_UNIX(at) ((at) / USECS_PER_SEC - ((at) % USECS_PER_SEC < 0) + \
-	(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+#define TIME_UNIX(at) \
+	((at) / USECS_PER_SEC - ((at) % USECS_PER_SEC < 0) + \
+	 (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
 /* time_iso reads a time of ISO 8601 (UTC unless it says otherwise). */
 extern bool time_iso(const char *text, size_t len, TimestampTz *at);
@@ -20,4 +21,4 @@ extern bool time_iso(const char *text, size_t len, TimestampTz *at);
 /* time_unix reads seconds, or milliseconds, since 1970. */
 extern bool time_unix(const char *text, size_t len, TimestampTz *at);
 
-#endif							/* FLOHSYNC_TIME_TEXT_H */
+#endif /* FLOHSYNC_TIME_TEXT_H */

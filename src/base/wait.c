@@ -23,10 +23,9 @@
 static uint32
 wait_event(WaitReason reason)
 {
-	static uint32 events[6];
-	static const char *const names[6] = {
-		"FlohsyncHttp", "FlohsyncRetry", "FlohsyncRun", "FlohsyncLauncher", "FlohsyncRedis", "FlohsyncIdle"
-	};
+	static uint32			 events[6];
+	static const char *const names[6] = {"FlohsyncHttp",	 "FlohsyncRetry", "FlohsyncRun",
+										 "FlohsyncLauncher", "FlohsyncRedis", "FlohsyncIdle"};
 
 	if (events[reason] == 0)
 		events[reason] = compat_wait_event(names[reason]);
@@ -54,10 +53,10 @@ int
 wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 {
 	WaitEventSet *set;
-	WaitEvent	found[WAIT_MAX_SOCKETS + 2];
-	int			place[WAIT_MAX_SOCKETS];
-	int			nfound;
-	int			ready = 0;
+	WaitEvent	  found[WAIT_MAX_SOCKETS + 2];
+	int			  place[WAIT_MAX_SOCKETS];
+	int			  nfound;
+	int			  ready = 0;
 
 	Assert(n <= WAIT_MAX_SOCKETS);
 	CHECK_FOR_INTERRUPTS();
@@ -68,12 +67,11 @@ wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (int i = 0; i < n; i++)
 	{
-		uint32		want = (sockets[i].read ? WL_SOCKET_READABLE : 0) |
+		uint32 want = (sockets[i].read ? WL_SOCKET_READABLE : 0) |
 			(sockets[i].write ? WL_SOCKET_WRITEABLE : 0);
 
 		sockets[i].can_read = sockets[i].can_write = false;
-		place[i] = want == 0 ? -1 :
-			AddWaitEventToSet(set, want, sockets[i].fd, NULL, NULL);
+		place[i] = want == 0 ? -1 : AddWaitEventToSet(set, want, sockets[i].fd, NULL, NULL);
 	}
 	nfound = WaitEventSetWait(set, timeout_ms, found, n + 2, wait_event(reason));
 	for (int f = 0; f < nfound; f++)
@@ -96,8 +94,8 @@ wait_sockets(WaitSocket *sockets, int n, long timeout_ms, WaitReason reason)
 struct WaitChannel
 {
 	WaitEventSet *set;
-	int			place;
-	uint32		events;			/* that the set waits for now */
+	int			  place;
+	uint32		  events; /* that the set waits for now */
 };
 
 /*
@@ -108,7 +106,7 @@ WaitChannel *
 wait_channel_open(pgsocket fd)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	WaitChannel   *line = palloc(sizeof(WaitChannel));
+	WaitChannel	 *line = palloc(sizeof(WaitChannel));
 
 	line->set = compat_create_wait_event_set(3);
 	line->events = WL_SOCKET_READABLE;
@@ -134,11 +132,11 @@ wait_channel_close(WaitChannel *line)
 bool
 wait_channel(WaitChannel *line, bool write, long timeout_ms, WaitReason reason)
 {
-	uint32		want = write ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE;
-	WaitEvent	found[3];
-	int			nfound;
-	bool		ready = false;
-	bool		latch = false;
+	uint32	  want = write ? WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE;
+	WaitEvent found[3];
+	int		  nfound;
+	bool	  ready = false;
+	bool	  latch = false;
 
 	if (want != line->events)
 		ModifyWaitEvent(line->set, line->place, want, NULL);
@@ -173,7 +171,7 @@ wait_ms(long timeout_ms, WaitReason reason)
 
 	for (;;)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
 		if (left <= 0)
 			break;

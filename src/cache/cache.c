@@ -54,18 +54,18 @@
 #include "net/redis.h"
 #include "shared/cache.h"
 
-#define VALUE_HEAD			10
-#define VALUE_JSON			(1 + CACHE_TOKEN_BYTES)
-#define CACHE_MAX_NODES		(1024 * 1024)
-#define CACHE_KEEP_NODES	(16 * 1024)
-#define POLL_FIRST_MS		5
-#define POLL_LAST_MS		50
+#define VALUE_HEAD		 10
+#define VALUE_JSON		 (1 + CACHE_TOKEN_BYTES)
+#define CACHE_MAX_NODES	 (1024 * 1024)
+#define CACHE_KEEP_NODES (16 * 1024)
+#define POLL_FIRST_MS	 5
+#define POLL_LAST_MS	 50
 
 /* cache_key_text is what Redis knows a record by. */
 char *
 cache_key_text(const pg_uuid_t *connector, const text *type, const text *external_id, size_t *len)
 {
-	Datum		id = DirectFunctionCall1(uuid_out, UUIDPGetDatum(connector));
+	Datum		   id = DirectFunctionCall1(uuid_out, UUIDPGetDatum(connector));
 	StringInfoData out;
 
 	initStringInfo(&out);
@@ -82,27 +82,22 @@ cache_key_text(const pg_uuid_t *connector, const text *type, const text *externa
 /* KEYS[1]; ARGV: placeholder or head of a value, value, ms */
 static Script script_store = {
 	"local v=redis.call('GET',KEYS[1]) "
-	"if v and string.sub(v,1,#ARGV[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"
-};
+	"if v and string.sub(v,1,#ARGV[1])==ARGV[1] then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end return 0"};
 
 /* ARGV: placeholder */
 static Script script_give_up = {
-	"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
-};
+	"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"};
 
 /* ARGV: head of values that count, placeholder, ms.  What stands in the way is returned. */
 static Script script_take = {
 	"local v=redis.call('GET',KEYS[1]) "
 	"if v then local t=string.sub(v,1,1) local p=#v==#ARGV[2] "
 	"if (p and t=='L') or v=='T' or (p and t=='G' and string.sub(ARGV[2],1,1)=='G') or string.sub(v,1,10)==ARGV[1] then return v end end "
-	"redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1"
-};
+	"redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1"};
 
 /* ARGV: value, ms */
-Script		cache_script_put = {
-	"if redis.call('GET',KEYS[1])=='T' then return 0 end "
-	"redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1"
-};
+Script cache_script_put = {"if redis.call('GET',KEYS[1])=='T' then return 0 end "
+						   "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1"};
 
 /* Counts a failure; the server log hears of it when that opens the breaker. */
 static void
@@ -137,7 +132,7 @@ static RedisReply *
 cache_run(int argc, const char **argv, const size_t *len)
 {
 	RedisCommand command = {argc, argv, len};
-	RedisReply *reply;
+	RedisReply	*reply;
 
 	if (redis_run(&command, 1, &reply))
 		return reply;
@@ -157,7 +152,8 @@ cache_delete(const CacheKey *key)
 
 /* Runs a script on a key; Redis gets its text when it does not know it. */
 RedisReply *
-cache_script(Script *script, const CacheKey *key, int nargs, const char *const *args, const size_t *args_len)
+cache_script(Script *script, const CacheKey *key, int nargs, const char *const *args,
+			 const size_t *args_len)
 {
 	const char *argv[8] = {"EVALSHA", script->sha, "1", key->text};
 	size_t		len[8] = {7, 40, 1, key->len};
@@ -197,7 +193,10 @@ cache_value_head(char *head, uint64 epoch)
 		head[2 + i] = (char) (epoch >> (56 - 8 * i));
 }
 
-/* Parses JSON that jsonb makes short work of; NULL: it is none.  Whatever is not, we do not store. */
+/*
+ * Parses JSON that jsonb makes short work of; NULL: it is none.  Whatever is not, we do not
+ * store.
+ */
 static JsonParser *
 cache_parse_harmless(const char *text, size_t len)
 {
@@ -210,8 +209,10 @@ cache_parse_harmless(const char *text, size_t len)
 		parser = json_parser_create_limited(CACHE_MAX_NODES);
 		MemoryContextSwitchTo(old);
 	}
-	if (json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) && (parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0 &&
-		(len * JSON_MOST_WEIGHT <= memory_record_limit() || json_weight(parser, JSON_ROOT, NULL) <= memory_record_limit()))
+	if (json_parse(parser, text, len, FLOHSYNC_MAX_NESTING + 1) &&
+		(parser->nodes[JSON_ROOT].flags & JSON_F_BAD) == 0 &&
+		(len * JSON_MOST_WEIGHT <= memory_record_limit() ||
+		 json_weight(parser, JSON_ROOT, NULL) <= memory_record_limit()))
 		return parser;
 	json_parser_trim(parser, CACHE_KEEP_NODES);
 	return NULL;
@@ -234,7 +235,8 @@ cache_parse(const char *text, size_t len)
 	JsonParser *parser;
 	Jsonb	   *value;
 
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) || !(parser = cache_parse_harmless(text, len)))
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true) ||
+		!(parser = cache_parse_harmless(text, len)))
 		return NULL;
 	value = json_to_jsonb(parser);
 	json_parser_trim(parser, CACHE_KEEP_NODES);
@@ -259,7 +261,8 @@ cache_enter(const CacheKey *key, OutboxView *view)
 		return CACHE_BYPASS;
 	}
 	if (!outbox_view_memoized(key->name, &key->connector, key->type, view))
-		outbox_view_and_memoize(key->name, key->writes, &key->connector, key->type, key->external_id, view);
+		outbox_view_and_memoize(key->name, key->writes, &key->connector, key->type,
+								key->external_id, view);
 	if (view->server != 0 && view->server == redis_server() && !view->pending)
 		return CACHE_READY;
 	/* Redis is available, and there are no further requests: report that to the breaker. */
@@ -322,7 +325,8 @@ cache_drop_too_long(const CacheKey *key)
  * there now, and *other what else does: its first letter, or '\0'.
  */
 CacheResult
-cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease, char *other)
+cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease,
+			  char *other)
 {
 	const char *get[2] = {"GET", key->text};
 	size_t		get_len[2] = {3, key->len};
@@ -336,7 +340,7 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 	snprintf(ms, sizeof(ms), "%d", flohsync_cache_lease_time);
 	for (int attempt = 0; reply != NULL && attempt < 3; attempt++)
 	{
-		bool		ours = reply->type == REDIS_IS_BULK && reply->len > 0;
+		bool ours = reply->type == REDIS_IS_BULK && reply->len > 0;
 
 		if (ours && reply->len > VALUE_JSON && memcmp(reply->str, head, VALUE_HEAD) == 0)
 		{
@@ -351,8 +355,10 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 				return CACHE_HIT;
 			}
 		}
-		else if (ours && ((reply->len == 1 && reply->str[0] == 'T') ||
-						  (reply->len == sizeof(lease->value) && (reply->str[0] == 'L' || reply->str[0] == 'G'))))
+		else if (ours &&
+				 ((reply->len == 1 && reply->str[0] == 'T') ||
+				  (reply->len == sizeof(lease->value) &&
+				   (reply->str[0] == 'L' || reply->str[0] == 'G'))))
 		{
 			*other = reply->str[0];
 			if (lease == NULL || *other != 'G')
@@ -390,7 +396,8 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 
 		/* A value of another epoch is replaced; a foreign one is removed. */
 		if (!(ours && reply->len > VALUE_HEAD && reply->str[0] == 'V' && reply->str[1] == '1' &&
-			  memcmp(reply->str, head, VALUE_HEAD) != 0) && !(ours && reply->str[0] == 'G'))
+			  memcmp(reply->str, head, VALUE_HEAD) != 0) &&
+			!(ours && reply->str[0] == 'G'))
 		{
 			shmem_cache_count(CACHE_POISONED, 1);
 			if ((reply = cache_delete(key)) == NULL)
@@ -413,8 +420,8 @@ cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheL
 CacheResult
 cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease)
 {
-	int			waited = 0;
-	int			pause = POLL_FIRST_MS;
+	int waited = 0;
+	int pause = POLL_FIRST_MS;
 
 	if (lease)
 	{
@@ -461,8 +468,8 @@ cache_read(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLeas
 StringInfo
 cache_encode(const OutboxView *view, Jsonb *value)
 {
-	StringInfo	out = makeStringInfo();
-	char		head[VALUE_JSON];
+	StringInfo out = makeStringInfo();
+	char	   head[VALUE_JSON];
 
 	cache_value_head(head, view->epoch);
 	if (!pg_strong_random(head + VALUE_HEAD, VALUE_JSON - VALUE_HEAD))
@@ -494,7 +501,8 @@ cache_same_redis(const OutboxView *view)
  * stored; *invalidated, because the lease is not there any more.
  */
 bool
-cache_store(const CacheKey *key, const OutboxView *view, const CacheLease *lease, Jsonb *value, int64 ttl_ms, bool *invalidated)
+cache_store(const CacheKey *key, const OutboxView *view, const CacheLease *lease, Jsonb *value,
+			int64 ttl_ms, bool *invalidated)
 {
 	StringInfo	encoded = cache_encode(view, value);
 	char		ms[32];
@@ -555,7 +563,8 @@ cache_give_up(const CacheKey *key, const CacheLease *lease)
 		return;
 	if (!redis_open(flohsync_redis_connect_timeout, flohsync_redis_timeout))
 		cache_failed();
-	else if ((reply = cache_script(&script_give_up, key, 1, args, len)) != NULL && reply->type == REDIS_IS_ERROR)
+	else if ((reply = cache_script(&script_give_up, key, 1, args, len)) != NULL &&
+			 reply->type == REDIS_IS_ERROR)
 		(void) cache_reply_failed(reply);
 }
 
@@ -563,8 +572,8 @@ cache_give_up(const CacheKey *key, const CacheLease *lease)
 void
 cache_post_give_up(const CacheKey *key, const CacheLease *lease)
 {
-	const char *argv[5] = {"EVAL", script_give_up.text, "1", key->text, lease->value};
-	size_t		len[5] = {4, strlen(script_give_up.text), 1, key->len, sizeof(lease->value)};
+	const char	*argv[5] = {"EVAL", script_give_up.text, "1", key->text, lease->value};
+	size_t		 len[5] = {4, strlen(script_give_up.text), 1, key->len, sizeof(lease->value)};
 	RedisCommand command = {5, argv, len};
 
 	redis_post(&command);

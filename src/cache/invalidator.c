@@ -24,38 +24,38 @@
 #include "record/outbox.h"
 #include "shared/cache.h"
 
-#define INVALIDATOR_BATCH		10000
-#define INVALIDATOR_KEYS		500 /* of one command */
-#define INVALIDATOR_CONNECT_MS	1000
-#define INVALIDATOR_ANSWER_MS	5000
+#define INVALIDATOR_BATCH	   10000
+#define INVALIDATOR_KEYS	   500 /* of one command */
+#define INVALIDATOR_CONNECT_MS 1000
+#define INVALIDATOR_ANSWER_MS  5000
 
 /* KEYS; ARGV: ms */
 static const char *const script_hold_off =
-"for _,k in ipairs(KEYS) do redis.call('SET',k,'T','PX',ARGV[1]) end return #KEYS";
+	"for _,k in ipairs(KEYS) do redis.call('SET',k,'T','PX',ARGV[1]) end return #KEYS";
 
 /* Deletes up to INVALIDATOR_KEYS keys a command, or leaves marks of holdoff ms in their place. */
 static bool
 invalidator_delete(const OutboxBatch *batch, int holdoff)
 {
-	int			room = INVALIDATOR_KEYS + 4;
-	int			ncommands = 0;
+	int			  room = INVALIDATOR_KEYS + 4;
+	int			  ncommands = 0;
 	RedisCommand *commands = palloc(sizeof(RedisCommand) * (batch->n / INVALIDATOR_KEYS + 1));
-	RedisReply *replies[REDIS_MAX_PIPELINE];
-	char		ms[16];
-	char		count[16];
+	RedisReply	 *replies[REDIS_MAX_PIPELINE];
+	char		  ms[16];
+	char		  count[16];
 
 	snprintf(ms, sizeof(ms), "%d", holdoff);
 	for (int from = 0; from < batch->n; from += INVALIDATOR_KEYS)
 	{
-		int			n = Min(INVALIDATOR_KEYS, batch->n - from);
+		int			 n = Min(INVALIDATOR_KEYS, batch->n - from);
 		const char **argv = palloc(sizeof(char *) * room);
-		size_t	   *len = palloc(sizeof(size_t) * room);
-		int			argc = 0;
+		size_t		*len = palloc(sizeof(size_t) * room);
+		int			 argc = 0;
 
 		if (holdoff > 0)
 		{
 			/* One of these says how many keys there are: all commands but the last have as many. */
-			char	   *number = pstrdup((snprintf(count, sizeof(count), "%d", n), count));
+			char *number = pstrdup((snprintf(count, sizeof(count), "%d", n), count));
 
 			argv[argc] = "EVAL";
 			len[argc++] = 4;
@@ -77,11 +77,11 @@ invalidator_delete(const OutboxBatch *batch, int holdoff)
 			argv[argc] = ms;
 			len[argc++] = strlen(ms);
 		}
-		commands[ncommands++] = (RedisCommand) {argc, argv, len};
+		commands[ncommands++] = (RedisCommand){argc, argv, len};
 	}
 	for (int from = 0; from < ncommands; from += REDIS_MAX_PIPELINE)
 	{
-		int			n = Min(REDIS_MAX_PIPELINE, ncommands - from);
+		int n = Min(REDIS_MAX_PIPELINE, ncommands - from);
 
 		if (!redis_run(commands + from, n, replies))
 			return false;
@@ -90,7 +90,8 @@ invalidator_delete(const OutboxBatch *batch, int holdoff)
 			if (replies[i]->type == REDIS_IS_INTEGER)
 				continue;
 			/* It is full: there is room for no mark, and for nothing that one would keep out. */
-			if (holdoff > 0 && replies[i]->type == REDIS_IS_ERROR && redis_error(replies[i]) == REDIS_ERROR_NO_WRITES)
+			if (holdoff > 0 && replies[i]->type == REDIS_IS_ERROR &&
+				redis_error(replies[i]) == REDIS_ERROR_NO_WRITES)
 				return invalidator_delete(batch, 0);
 			return redis_fail(replies[i]);
 		}
@@ -102,8 +103,8 @@ invalidator_delete(const OutboxBatch *batch, int holdoff)
 static uint64
 invalidator_settle(bool bound)
 {
-	uint64		server;
-	int64		cleared;
+	uint64 server;
+	int64  cleared;
 
 	db_begin("settling the cache's outbox");
 	if (bound)
@@ -127,7 +128,7 @@ invalidator_no_redis(void)
 InvalidatorOutcome
 invalidator_keep_small(void)
 {
-	bool		waiting;
+	bool waiting;
 
 	(void) invalidator_settle(true);
 	db_begin("looking for invalidations");
@@ -140,7 +141,7 @@ invalidator_keep_small(void)
 InvalidatorOutcome
 invalidator_drain(void)
 {
-	MemoryContext context;
+	MemoryContext	   context;
 	InvalidatorOutcome outcome = INVALIDATOR_DONE;
 
 	if (flohsync_redis_url[0] == '\0')
@@ -150,13 +151,14 @@ invalidator_drain(void)
 		db_commit();
 		return INVALIDATOR_DONE;
 	}
-	context = AllocSetContextCreate(CurrentMemoryContext, "flohsync invalidations", ALLOCSET_DEFAULT_SIZES);
+	context = AllocSetContextCreate(CurrentMemoryContext, "flohsync invalidations",
+									ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		OutboxBatch batch;
-		uint64		server = invalidator_settle(false);
+		OutboxBatch	  batch;
+		uint64		  server = invalidator_settle(false);
 		MemoryContext old;
-		bool		delivered;
+		bool		  delivered;
 
 		MemoryContextReset(context);
 		if (!redis_open(INVALIDATOR_CONNECT_MS, INVALIDATOR_ANSWER_MS))
@@ -166,7 +168,7 @@ invalidator_drain(void)
 		}
 		if (redis_server() != server)
 		{
-			bool		active;
+			bool active;
 
 			db_begin("noting which Redis the cache is in");
 			active = outbox_activate(redis_server());

@@ -7,12 +7,12 @@
 
 typedef enum InvalidatorOutcome
 {
-	INVALIDATOR_DONE,			/* nothing is left */
-	INVALIDATOR_NO_REDIS,		/* Redis did not do it: later */
-	INVALIDATOR_MUST_WAIT		/* a transaction that is open must end first */
+	INVALIDATOR_DONE,	  /* nothing is left */
+	INVALIDATOR_NO_REDIS, /* Redis did not do it: later */
+	INVALIDATOR_MUST_WAIT /* a transaction that is open must end first */
 } InvalidatorOutcome;
 
 extern InvalidatorOutcome invalidator_drain(void);
 extern InvalidatorOutcome invalidator_keep_small(void);
 
-#endif							/* FLOHSYNC_INVALIDATOR_H */
+#endif /* FLOHSYNC_INVALIDATOR_H */

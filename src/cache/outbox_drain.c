@@ -23,13 +23,13 @@
 #include "record/outbox.h"
 #include "shared/cache.h"
 
-#define ACTIVATE_ATTEMPTS	200
-#define ACTIVATE_WAIT_MS	10
+#define ACTIVATE_ATTEMPTS 200
+#define ACTIVATE_WAIT_MS  10
 
 static int64
 outbox_random(void)
 {
-	int64		number;
+	int64 number;
 
 	if (!pg_strong_random(&number, sizeof(number)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
@@ -41,8 +41,8 @@ bool
 outbox_waiting(void)
 {
 	static DbQuery query = {"select exists (select from _flohsync.cache_outbox)"};
-	uint64		writes = shmem_cache_writes();
-	bool		waiting;
+	uint64		   writes = shmem_cache_writes();
+	bool		   waiting;
 
 	db_execute(&query, NULL, NULL);
 	waiting = db_bool(0, 1);
@@ -55,10 +55,10 @@ outbox_waiting(void)
 uint64
 outbox_server(void)
 {
-	static DbQuery query = {
-		"select s.server from _flohsync.cache_state s where s.timeline = $1", 1, {INT4OID}
-	};
-	Datum		v = Int32GetDatum((int32) compat_timeline());
+	static DbQuery query = {"select s.server from _flohsync.cache_state s where s.timeline = $1",
+							1,
+							{INT4OID}};
+	Datum		   v = Int32GetDatum((int32) compat_timeline());
 
 	return db_execute(&query, &v, NULL) == 0 ? 0 : (uint64) db_int64(0, 1, 0);
 }
@@ -72,15 +72,20 @@ int64
 outbox_settle(void)
 {
 	static DbQuery query = {
-		"with wide as (delete from _flohsync.cache_outbox o where o.external_id = '' returning o.connector_id, o.resource_type),"
+		"with wide as (delete from _flohsync.cache_outbox o where o.external_id = '' returning"
+		" o.connector_id, o.resource_type),"
 		" fresh as (insert into _flohsync.cache_epoch (connector_id, resource_type, epoch)"
-		" select w.connector_id, w.resource_type, ('x' || pg_catalog.left(pg_catalog.replace(pg_catalog.gen_random_uuid()::pg_catalog.text, '-', ''), 12)"
-		" || pg_catalog.right(pg_catalog.gen_random_uuid()::pg_catalog.text, 4))::pg_catalog.bit(64)::pg_catalog.int8"
+		" select w.connector_id, w.resource_type, ('x' ||"
+		" pg_catalog.left(pg_catalog.replace(pg_catalog.gen_random_uuid()::pg_catalog.text,"
+		" '-', ''), 12)"
+		" || pg_catalog.right(pg_catalog.gen_random_uuid()::pg_catalog.text,"
+		" 4))::pg_catalog.bit(64)::pg_catalog.int8"
 		" from (select distinct x.connector_id, x.resource_type from wide x) w"
-		" on conflict (connector_id, resource_type) do update set epoch = excluded.epoch returning 1)"
-		" select (select pg_catalog.count(*) from wide), (select pg_catalog.count(*) from fresh)"
-	};
-	static DbQuery any = {"select exists (select from _flohsync.cache_outbox o where o.external_id = '')"};
+		" on conflict (connector_id, resource_type) do update set epoch = excluded.epoch"
+		" returning 1)"
+		" select (select pg_catalog.count(*) from wide), (select pg_catalog.count(*) from fresh)"};
+	static DbQuery any = {
+		"select exists (select from _flohsync.cache_outbox o where o.external_id = '')"};
 
 	db_execute(&any, NULL, NULL);
 	if (!db_bool(0, 1))
@@ -94,15 +99,15 @@ outbox_settle(void)
 void
 outbox_batch(OutboxBatch *batch, int limit, MemoryContext context)
 {
-	static DbQuery query = {
-		"select o.connector_id, o.resource_type::pg_catalog.text, o.external_id::pg_catalog.text, o.seq"
-		" from _flohsync.cache_outbox o where o.external_id <> '' limit $1",
-		1, {INT8OID}
-	};
-	Datum		v = Int64GetDatum(limit);
-	int			n = (int) db_execute(&query, &v, NULL);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Datum	   *columns[4];
+	static DbQuery query = {"select o.connector_id, o.resource_type::pg_catalog.text,"
+							" o.external_id::pg_catalog.text, o.seq"
+							" from _flohsync.cache_outbox o where o.external_id <> '' limit $1",
+							1,
+							{INT8OID}};
+	Datum		   v = Int64GetDatum(limit);
+	int			   n = (int) db_execute(&query, &v, NULL);
+	MemoryContext  old = MemoryContextSwitchTo(context);
+	Datum		  *columns[4];
 
 	memset(batch, 0, sizeof(*batch));
 	batch->n = n;
@@ -112,17 +117,20 @@ outbox_batch(OutboxBatch *batch, int limit, MemoryContext context)
 		columns[c] = palloc(sizeof(Datum) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		bool		isnull;
+		bool isnull;
 
 		for (int c = 0; c < 4; c++)
 			columns[c][i] = db_value(i, c + 1, &isnull);
 		batch->keys[i] = cache_key_text(DatumGetUUIDP(columns[0][i]), DatumGetTextPP(columns[1][i]),
 										DatumGetTextPP(columns[2][i]), &batch->key_len[i]);
 	}
-	batch->connectors = PointerGetDatum(construct_array(columns[0], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	batch->types = PointerGetDatum(construct_array(columns[1], n, TEXTOID, -1, false, TYPALIGN_INT));
+	batch->connectors = PointerGetDatum(
+		construct_array(columns[0], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	batch->types = PointerGetDatum(
+		construct_array(columns[1], n, TEXTOID, -1, false, TYPALIGN_INT));
 	batch->ids = PointerGetDatum(construct_array(columns[2], n, TEXTOID, -1, false, TYPALIGN_INT));
-	batch->seqs = PointerGetDatum(construct_array(columns[3], n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	batch->seqs = PointerGetDatum(
+		construct_array(columns[3], n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	MemoryContextSwitchTo(old);
 }
 
@@ -131,12 +139,14 @@ void
 outbox_done(const OutboxBatch *batch)
 {
 	static DbQuery query = {
-		"delete from _flohsync.cache_outbox o using unnest($1, $2, $3, $4) u(connector_id, resource_type, external_id, seq)"
+		"delete from _flohsync.cache_outbox o using unnest($1, $2, $3, $4) u(connector_id,"
+		" resource_type, external_id, seq)"
 		" where o.connector_id = u.connector_id and o.resource_type = u.resource_type collate \"C\""
 		" and o.external_id = u.external_id collate \"C\" and o.seq = u.seq",
-		4, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[4] = {batch->connectors, batch->types, batch->ids, batch->seqs};
+		4,
+		{UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum v[4] = {batch->connectors, batch->types, batch->ids, batch->seqs};
 
 	db_execute(&query, v, NULL);
 }
@@ -149,17 +159,20 @@ int64
 outbox_bound(int64 max)
 {
 	static DbQuery twice = {
-		"delete from _flohsync.cache_outbox o using (select x.connector_id, x.resource_type, x.external_id, pg_catalog.max(x.seq) as last"
+		"delete from _flohsync.cache_outbox o using (select x.connector_id, x.resource_type,"
+		" x.external_id, pg_catalog.max(x.seq) as last"
 		" from _flohsync.cache_outbox x group by 1, 2, 3 having pg_catalog.count(*) > 1) t"
-		" where o.connector_id = t.connector_id and o.resource_type = t.resource_type and o.external_id = t.external_id and o.seq < t.last"
-	};
+		" where o.connector_id = t.connector_id and o.resource_type = t.resource_type and"
+		" o.external_id = t.external_id and o.seq < t.last"};
 	static DbQuery many = {
-		"with large as (select x.connector_id from _flohsync.cache_outbox x group by 1 having pg_catalog.count(*) > $1),"
-		" gone as (delete from _flohsync.cache_outbox o using large l where o.connector_id = l.connector_id)"
+		"with large as (select x.connector_id from _flohsync.cache_outbox x group by 1 having"
+		" pg_catalog.count(*) > $1),"
+		" gone as (delete from _flohsync.cache_outbox o using large l where o.connector_id ="
+		" l.connector_id)"
 		" insert into _flohsync.cache_outbox (connector_id) select l.connector_id from large l",
-		1, {INT8OID}
-	};
-	Datum		v = Int64GetDatum(max);
+		1,
+		{INT8OID}};
+	Datum v = Int64GetDatum(max);
 
 	outbox_touch();
 	db_execute(&twice, NULL, NULL);
@@ -176,11 +189,13 @@ outbox_activate(uint64 server)
 {
 	static DbQuery query = {
 		"with emptied as (delete from _flohsync.cache_outbox)"
-		" update _flohsync.cache_state s set server = $1, epoch = $2, timeline = $3, changed_at = pg_catalog.clock_timestamp()",
-		3, {INT8OID, INT8OID, INT4OID}
-	};
-	Datum		v[3] = {Int64GetDatum((int64) server), Int64GetDatum(outbox_random()), Int32GetDatum((int32) compat_timeline())};
-	bool		locked = outbox_server() != 0;
+		" update _flohsync.cache_state s set server = $1, epoch = $2, timeline = $3,"
+		" changed_at = pg_catalog.clock_timestamp()",
+		3,
+		{INT8OID, INT8OID, INT4OID}};
+	Datum v[3] = {Int64GetDatum((int64) server), Int64GetDatum(outbox_random()),
+				  Int32GetDatum((int32) compat_timeline())};
+	bool  locked = outbox_server() != 0;
 
 	/* No other session must queue behind this one: writers must not wait for readers. */
 	for (int i = 0; i < ACTIVATE_ATTEMPTS && !locked; i++)
@@ -200,10 +215,9 @@ outbox_activate(uint64 server)
 void
 outbox_deactivate(void)
 {
-	static DbQuery query = {
-		"with emptied as (delete from _flohsync.cache_outbox)"
-		" update _flohsync.cache_state s set server = null, changed_at = pg_catalog.clock_timestamp() where s.server is not null"
-	};
+	static DbQuery query = {"with emptied as (delete from _flohsync.cache_outbox)"
+							" update _flohsync.cache_state s set server = null, changed_at ="
+							" pg_catalog.clock_timestamp() where s.server is not null"};
 
 	outbox_touch();
 	db_execute(&query, NULL, NULL);

@@ -23,18 +23,18 @@
 #include "net/redis.h"
 #include "shared/cache.h"
 
-#define REMEMBERED		256
-#define FORGOTTEN_BITS	(1024 * 1024)
+#define REMEMBERED	   256
+#define FORGOTTEN_BITS (1024 * 1024)
 
 /* What this session has looked for; the oldest is forgotten first. */
 static struct Seen
 {
-	uint64		key[2];			/* hash of the key; 0: unused */
-	bool		denied;
-	OutboxView	view;
-	CacheLease	lease;
-}			seen[REMEMBERED];
-static int	next_seen = 0;
+	uint64	   key[2]; /* hash of the key; 0: unused */
+	bool	   denied;
+	OutboxView view;
+	CacheLease lease;
+} seen[REMEMBERED];
+static int next_seen = 0;
 
 /* A bit for each key that was forgotten; that it stands for others as well only denies more. */
 static uint8 forgotten[FORGOTTEN_BITS / 8];
@@ -49,7 +49,7 @@ seen_hash(const CacheKey *key, uint64 *hash)
 static bool
 seen_forgotten(const uint64 *hash)
 {
-	uint64		bit = hash[1] % FORGOTTEN_BITS;
+	uint64 bit = hash[1] % FORGOTTEN_BITS;
 
 	return (forgotten[bit / 8] & (1 << (bit % 8))) != 0;
 }
@@ -57,7 +57,7 @@ seen_forgotten(const uint64 *hash)
 static void
 seen_forget(const struct Seen *entry)
 {
-	uint64		bit = entry->key[1] % FORGOTTEN_BITS;
+	uint64 bit = entry->key[1] % FORGOTTEN_BITS;
 
 	if (entry->key[0] != 0)
 		forgotten[bit / 8] |= 1 << (bit % 8);
@@ -85,7 +85,7 @@ seen_find(const uint64 *hash, bool create)
 void
 cache_get_denied(const CacheKey *key)
 {
-	uint64		hash[2];
+	uint64 hash[2];
 
 	seen_hash(key, hash);
 	seen_find(hash, true)->denied = true;
@@ -95,9 +95,9 @@ CacheResult
 cache_get(const CacheKey *key, const OutboxView *view, Jsonb **value)
 {
 	struct Seen *entry;
-	uint64		hash[2];
-	CacheLease	lease = {.value = {'G'}};
-	char		other;
+	uint64		 hash[2];
+	CacheLease	 lease = {.value = {'G'}};
+	char		 other;
 	CacheResult result = cache_look_at(key, view, value, cache_may_store() ? &lease : NULL, &other);
 
 	seen_hash(key, hash);
@@ -118,11 +118,11 @@ bool
 cache_put(const CacheKey *key, const OutboxView *view, Jsonb *value, int64 ttl_ms)
 {
 	struct Seen *entry;
-	uint64		hash[2];
-	StringInfo	encoded;
-	char		ms[32];
-	RedisReply *reply;
-	bool		invalidated;
+	uint64		 hash[2];
+	StringInfo	 encoded;
+	char		 ms[32];
+	RedisReply	*reply;
+	bool		 invalidated;
 
 	if (!cache_may_store())
 		return false;

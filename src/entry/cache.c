@@ -35,9 +35,9 @@
 #include "server/worker.h"
 #include "shared/cache.h"
 
-#define ACTIVATE_MS			2000
-#define ACTIVATE_AGAIN_MS	5000
-#define DELIVER_AGAIN_MS	300
+#define ACTIVATE_MS		  2000
+#define ACTIVATE_AGAIN_MS 5000
+#define DELIVER_AGAIN_MS  300
 
 static bool
 good_type(const char *type, int len)
@@ -46,8 +46,8 @@ good_type(const char *type, int len)
 		return false;
 	for (int i = 0; i < len; i++)
 	{
-		char		c = type[i];
-		bool		letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+		char c = type[i];
+		bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 
 		if (!letter && (i == 0 || !((c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-')))
 			return false;
@@ -59,8 +59,8 @@ good_type(const char *type, int len)
 static void
 ask_sql(FunctionCallInfo fcinfo, DbQuery *query, int argument, pg_uuid_t *id)
 {
-	Datum		v = PG_ARGISNULL(argument) ? (Datum) 0 : PG_GETARG_DATUM(argument);
-	bool		isnull;
+	Datum v = PG_ARGISNULL(argument) ? (Datum) 0 : PG_GETARG_DATUM(argument);
+	bool  isnull;
 
 	SPI_connect();
 	db_execute(query, &v, PG_ARGISNULL(argument) ? "n" : NULL);
@@ -76,15 +76,17 @@ key_from_arguments(FunctionCallInfo fcinfo, CacheKey *key)
 	static DbQuery find_connector = {"select _flohsync.connector_id($1)", 1, {TEXTOID}};
 	static DbQuery check_type = {"select _flohsync.check_resource_type($1)", 1, {TEXTOID}};
 	static DbQuery check_id = {"select _flohsync.check_external_id($1)", 1, {TEXTOID}};
-	text	   *connector = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	text	   *type = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
-	text	   *id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
+	text		  *connector = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	text		  *type = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	text		  *id = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
 
 	key->name = PointerGetDatum(connector);
 	key->writes = shmem_cache_writes();
 	if (connector == NULL || type == NULL ||
 		!outbox_known_connector(key->name, PointerGetDatum(type), key->writes, &key->connector))
-		if (connector == NULL || !outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &key->connector))
+		if (connector == NULL ||
+			!outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector),
+								   &key->connector))
 			ask_sql(fcinfo, &find_connector, 0, &key->connector);
 	if (type == NULL || !good_type(VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)))
 		ask_sql(fcinfo, &check_type, 1, NULL);
@@ -105,8 +107,8 @@ static CacheState
 activate(const CacheKey *key, OutboxView *view)
 {
 	static TimestampTz last = 0;
-	TimestampTz begun = GetCurrentTimestamp();
-	long		pause = 2;
+	TimestampTz		   begun = GetCurrentTimestamp();
+	long			   pause = 2;
 
 	if (!flohsync_enabled || outbox_blocks_activation())
 		return CACHE_BYPASS;
@@ -134,9 +136,10 @@ static void
 deliver_soon(void)
 {
 	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz		   now = GetCurrentTimestamp();
 
-	if (!flohsync_enabled || (last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS)))
+	if (!flohsync_enabled ||
+		(last != 0 && now >= last && !TimestampDifferenceExceeds(last, now, DELIVER_AGAIN_MS)))
 		return;
 	last = now;
 	worker_cache_now();
@@ -145,7 +148,7 @@ deliver_soon(void)
 static CacheState
 enter(const CacheKey *key, OutboxView *view)
 {
-	CacheState	state = cache_enter(key, view);
+	CacheState state = cache_enter(key, view);
 
 	if (state == CACHE_INACTIVE)
 		state = activate(key, view);
@@ -160,9 +163,9 @@ PG_FUNCTION_INFO_V1(flohsync_cache_get);
 PGDLLEXPORT Datum
 flohsync_cache_get(PG_FUNCTION_ARGS)
 {
-	CacheKey	key;
-	OutboxView	view;
-	Jsonb	   *value = NULL;
+	CacheKey   key;
+	OutboxView view;
+	Jsonb	  *value = NULL;
 
 	key_from_arguments(fcinfo, &key);
 	if (enter(&key, &view) != CACHE_READY)
@@ -176,8 +179,8 @@ flohsync_cache_get(PG_FUNCTION_ARGS)
 static int64
 ttl_from_argument(FunctionCallInfo fcinfo, int argument)
 {
-	Interval   *ttl;
-	double		ms;
+	Interval *ttl;
+	double	  ms;
 
 	if (PG_ARGISNULL(argument))
 		return flohsync_cache_ttl * INT64CONST(1000);
@@ -194,9 +197,9 @@ PG_FUNCTION_INFO_V1(flohsync_cache_put);
 PGDLLEXPORT Datum
 flohsync_cache_put(PG_FUNCTION_ARGS)
 {
-	CacheKey	key;
-	OutboxView	view;
-	int64		ttl_ms = ttl_from_argument(fcinfo, 4);
+	CacheKey   key;
+	OutboxView view;
+	int64	   ttl_ms = ttl_from_argument(fcinfo, 4);
 
 	key_from_arguments(fcinfo, &key);
 	if (PG_ARGISNULL(3))
@@ -213,8 +216,8 @@ flohsync_cache_put(PG_FUNCTION_ARGS)
 static int64
 spread_ttl(void)
 {
-	int64		ttl = flohsync_cache_ttl * INT64CONST(1000);
-	uint32		random;
+	int64  ttl = flohsync_cache_ttl * INT64CONST(1000);
+	uint32 random;
 
 	if (!pg_strong_random(&random, sizeof(random)))
 		return ttl;
@@ -228,10 +231,10 @@ spread_ttl(void)
 static bool
 may_put(void)
 {
-	Oid			types[5] = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, INTERVALOID};
-	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("cache_put"),
-										   PointerGetDatum(buildoidvector(types, lengthof(types))),
-										   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)));
+	Oid types[5] = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, INTERVALOID};
+	Oid function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("cache_put"),
+								   PointerGetDatum(buildoidvector(types, lengthof(types))),
+								   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_SCHEMA, false)));
 
 	return OidIsValid(function) && compat_may_execute(function, run_as_caller());
 }
@@ -240,8 +243,8 @@ may_put(void)
 static Jsonb *
 fetch_and_store(const CacheKey *key, const OutboxView *view, const CacheLease *lease, Oid fetcher)
 {
-	Jsonb	   *volatile value = NULL;
-	bool		invalidated = false;
+	Jsonb *volatile value = NULL;
+	bool invalidated = false;
 
 	PG_TRY();
 	{
@@ -269,18 +272,18 @@ PG_FUNCTION_INFO_V1(flohsync_cache_get_or_fetch);
 PGDLLEXPORT Datum
 flohsync_cache_get_or_fetch(PG_FUNCTION_ARGS)
 {
-	CacheKey	key;
-	OutboxView	view;
-	CacheLease	lease = {.held = false};
-	Oid			fetcher = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
-	Jsonb	   *value = NULL;
+	CacheKey   key;
+	OutboxView view;
+	CacheLease lease = {.held = false};
+	Oid		   fetcher = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
+	Jsonb	  *value = NULL;
 
 	key_from_arguments(fcinfo, &key);
 	if (OidIsValid(fetcher))
 		fetch_check(fetcher);
 	if (enter(&key, &view) == CACHE_READY)
 	{
-		bool		store = cache_may_store() && (!OidIsValid(fetcher) || may_put());
+		bool store = cache_may_store() && (!OidIsValid(fetcher) || may_put());
 
 		if (cache_read(&key, &view, &value, store ? &lease : NULL) == CACHE_HIT)
 			PG_RETURN_JSONB_P(value);
@@ -335,7 +338,8 @@ flohsync_invalidate_all(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_VOID();
 	SPI_connect();
-	outbox_add_all(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? CStringGetTextDatum("") : PG_GETARG_DATUM(1));
+	outbox_add_all(PG_GETARG_DATUM(0),
+				   PG_ARGISNULL(1) ? CStringGetTextDatum("") : PG_GETARG_DATUM(1));
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -348,7 +352,7 @@ flohsync_cache_metrics(PG_FUNCTION_ARGS)
 	{
 		const char *family;
 		const char *labels;
-	}			samples[CACHE_COUNTERS] = {
+	} samples[CACHE_COUNTERS] = {
 		[CACHE_HITS] = {"flohsync_cache_reads_total", "outcome=\"hit\""},
 		[CACHE_MISSES] = {"flohsync_cache_reads_total", "outcome=\"miss\""},
 		[CACHE_BYPASSED] = {"flohsync_cache_reads_total", "outcome=\"bypassed\""},
@@ -361,19 +365,22 @@ flohsync_cache_metrics(PG_FUNCTION_ARGS)
 		[CACHE_CLEARED] = {"flohsync_cache_clears_total", NULL},
 	};
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	CacheFigures figures;
+	CacheFigures   figures;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!shmem_cache_figures(&figures))
 		return (Datum) 0;
 	for (int i = 0; i < CACHE_COUNTERS + 2; i++)
 	{
-		Datum		v[3];
-		bool		nulls[3] = {false, true, false};
-		int64		value = i < CACHE_COUNTERS ? (int64) figures.counters[i] : i == CACHE_COUNTERS ? figures.open : (int64) figures.opened;
+		Datum v[3];
+		bool  nulls[3] = {false, true, false};
+		int64 value = i < CACHE_COUNTERS ? (int64) figures.counters[i] :
+			i == CACHE_COUNTERS			 ? figures.open :
+										   (int64) figures.opened;
 
-		v[0] = CStringGetTextDatum(i < CACHE_COUNTERS ? samples[i].family :
-								   i == CACHE_COUNTERS ? "flohsync_cache_breaker_open" : "flohsync_cache_breaker_opened_total");
+		v[0] = CStringGetTextDatum(i < CACHE_COUNTERS	   ? samples[i].family :
+									   i == CACHE_COUNTERS ? "flohsync_cache_breaker_open" :
+															 "flohsync_cache_breaker_opened_total");
 		v[1] = (Datum) 0;
 		if (i < CACHE_COUNTERS && samples[i].labels != NULL)
 		{

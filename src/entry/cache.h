@@ -7,7 +7,7 @@
 
 #include "cache/cache.h"
 
-extern void fetch_check(Oid fetcher);
+extern void	  fetch_check(Oid fetcher);
 extern Jsonb *fetch_record(const CacheKey *key, Oid fetcher);
 
-#endif							/* FLOHSYNC_SQLFN_CACHE_H */
+#endif /* FLOHSYNC_SQLFN_CACHE_H */

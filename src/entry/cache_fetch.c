@@ -37,8 +37,8 @@
 static Oid
 function_owner(Oid function)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid		  owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", function);
@@ -51,22 +51,26 @@ function_owner(Oid function)
 void
 fetch_check(Oid fetcher)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fetcher));
+	HeapTuple	 tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fetcher));
 	Form_pg_proc proc;
-	bool		good;
+	bool		 good;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION), errmsg("function with OID %u does not exist", fetcher)));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", fetcher)));
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	good = proc->prokind == PROKIND_FUNCTION && !proc->proretset && proc->prorettype == JSONBOID &&
 		proc->pronargs == 3 && proc->proargtypes.values[0] == UUIDOID &&
 		proc->proargtypes.values[1] == TEXTOID && proc->proargtypes.values[2] == TEXTOID;
 	ReleaseSysCache(tuple);
 	if (!good)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("%s cannot be a fetcher", format_procedure(fetcher)),
-				 errhint("A fetcher takes (connector uuid, resource_type text, external_id text) and returns jsonb.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("%s cannot be a fetcher", format_procedure(fetcher)),
+			 errhint(
+				 "A fetcher takes (connector uuid, resource_type text, external_id text) and returns jsonb.")));
 	if (!compat_may_execute(fetcher, run_as_caller()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(fetcher));
 }
@@ -78,12 +82,13 @@ fetch_check(Oid fetcher)
 static Jsonb *
 fetch_by_function(const CacheKey *key, Oid fetcher)
 {
-	Oid			caller = run_as_caller();
-	Oid			code_owner = function_owner(fetcher);
-	Oid			role = superuser_arg(caller) && superuser_arg(code_owner) ? caller : run_as_role(caller, code_owner);
-	Datum		args[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
-	bool		isnull;
-	Datum		value = run_as_call(role, fetcher, 3, args, &isnull);
+	Oid	  caller = run_as_caller();
+	Oid	  code_owner = function_owner(fetcher);
+	Oid	  role = superuser_arg(caller) && superuser_arg(code_owner) ? caller :
+																	  run_as_role(caller, code_owner);
+	Datum args[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
+	bool  isnull;
+	Datum value = run_as_call(role, fetcher, 3, args, &isnull);
 
 	return isnull ? NULL : DatumGetJsonbPCopy(value);
 }
@@ -101,7 +106,7 @@ fetch_member(StringInfo out, const char *key, const Slice *slice)
 static Jsonb *
 fetch_to_jsonb(PageParser *parser, const Record *record)
 {
-	Slice		attributes = page_stored_attributes(parser, record);
+	Slice		   attributes = page_stored_attributes(parser, record);
 	StringInfoData out;
 
 	initStringInfo(&out);
@@ -124,8 +129,8 @@ fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			 errmsg("could not fetch %s \"%s\": %s", clean(TextDatumGetCString(key->type)), clean(TextDatumGetCString(key->external_id)),
-					clean(problem)),
+			 errmsg("could not fetch %s \"%s\": %s", clean(TextDatumGetCString(key->type)),
+					clean(TextDatumGetCString(key->external_id)), clean(problem)),
 			 error_class ? errdetail("Error class: %s.", error_class_name(error_class)) : 0));
 }
 
@@ -133,10 +138,10 @@ fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
 static Jsonb *
 fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 {
-	char	   *id = TextDatumGetCString(key->external_id);
-	PageParser *parser = source_parser(source);
+	char		*id = TextDatumGetCString(key->external_id);
+	PageParser	*parser = source_parser(source);
 	UpstreamPage page;
-	int			i;
+	int			 i;
 
 	if (answer->error_class || !source_read(source, parser, answer, &page))
 		fetch_failed(key, answer->error_class, answer->message);
@@ -154,12 +159,13 @@ fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
 static bool
 fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {
-	char	   *connector = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector)));
-	SourceSpec	spec;
-	Source	   *volatile source = NULL;
-	SourceAnswer answer;
+	char *connector = DatumGetCString(
+		DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector)));
+	SourceSpec spec;
+	Source *volatile source = NULL;
+	SourceAnswer  answer;
 	volatile bool supported = true;
-	bool		found;
+	bool		  found;
 	MemoryContext context = CurrentMemoryContext;
 
 	SPI_connect();
@@ -189,20 +195,24 @@ static Jsonb *
 fetch_synced(const CacheKey *key)
 {
 	static DbQuery query = {
-		"select pg_catalog.jsonb_build_object('externalId', r.external_id, 'displayName', r.display_name, 'email', r.email, 'attributes', r.attributes)"
-		" || case when r.stale_since is null then '{}' else pg_catalog.jsonb_build_object('staleSince', _flohsync.iso(r.stale_since)) end"
-		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = $3",
-		3, {UUIDOID, TEXTOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
+		"select pg_catalog.jsonb_build_object('externalId', r.external_id, 'displayName',"
+		" r.display_name, 'email', r.email, 'attributes', r.attributes)"
+		" || case when r.stale_since is null then '{}' else"
+		" pg_catalog.jsonb_build_object('staleSince', _flohsync.iso(r.stale_since)) end"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = $3",
+		3,
+		{UUIDOID, TEXTOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum		  v[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};
 	MemoryContext context = CurrentMemoryContext;
-	Jsonb	   *value = NULL;
+	Jsonb		 *value = NULL;
 
 	SPI_connect();
 	if (db_execute(&query, v, NULL) == 1)
 	{
-		bool		isnull;
-		Datum		found = db_value(0, 1, &isnull);
+		bool		  isnull;
+		Datum		  found = db_value(0, 1, &isnull);
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		value = DatumGetJsonbPCopy(found);
@@ -216,7 +226,7 @@ fetch_synced(const CacheKey *key)
 Jsonb *
 fetch_record(const CacheKey *key, Oid fetcher)
 {
-	Jsonb	   *value = NULL;
+	Jsonb *value = NULL;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(fetcher))

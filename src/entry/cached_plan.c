@@ -26,21 +26,21 @@
 #include "base/db.h"
 
 /* Settings that are in use at a time, times two statements, in one session. */
-#define CACHED_PLANS		32
-#define CACHED_PLAN_MAX_BYTES		(1024 * 1024)
+#define CACHED_PLANS		  32
+#define CACHED_PLAN_MAX_BYTES (1024 * 1024)
 
 typedef struct CachedStatement
 {
-	Oid			function;		/* InvalidOid: free */
-	uint32		hash;
-	uint64		used;
-	int			running;		/* a trigger may come here again */
-	char	   *sql;
-	DbQuery		query;
+	Oid		function; /* InvalidOid: free */
+	uint32	hash;
+	uint64	used;
+	int		running; /* a trigger may come here again */
+	char   *sql;
+	DbQuery query;
 } CachedStatement;
 
 static CachedStatement kept[CACHED_PLANS];
-static uint64 cached_plan_uses = 0;
+static uint64		   cached_plan_uses = 0;
 
 /* The place of a statement, or the one that was unused longest, emptied. */
 static CachedStatement *
@@ -60,7 +60,8 @@ cached_plan_find(Oid function, const char *sql, uint32 hash)
 	if (oldest == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
-				 errmsg("triggers on tables of flohsync are nested more than %d levels deep", CACHED_PLANS)));
+				 errmsg("triggers on tables of flohsync are nested more than %d levels deep",
+						CACHED_PLANS)));
 	if (oldest->query.plan)
 		SPI_freeplan(oldest->query.plan);
 	if (oldest->sql)
@@ -83,13 +84,14 @@ cached_plan_refuse(const char *what)
 static void
 cached_plan_check_text(const char *sql)
 {
-	List	   *trees = raw_parser(sql, RAW_PARSE_DEFAULT);
-	Node	   *statement;
+	List *trees = raw_parser(sql, RAW_PARSE_DEFAULT);
+	Node *statement;
 
 	if (list_length(trees) != 1)
 		cached_plan_refuse("it is not one statement");
 	statement = linitial_node(RawStmt, trees)->stmt;
-	if (!IsA(statement, SelectStmt) && !IsA(statement, InsertStmt) && !IsA(statement, UpdateStmt) && !IsA(statement, DeleteStmt))
+	if (!IsA(statement, SelectStmt) && !IsA(statement, InsertStmt) && !IsA(statement, UpdateStmt) &&
+		!IsA(statement, DeleteStmt))
 		cached_plan_refuse("it is neither a SELECT nor an INSERT, UPDATE or DELETE");
 	if (IsA(statement, SelectStmt) && ((SelectStmt *) statement)->intoClause)
 		cached_plan_refuse("it has an INTO clause");
@@ -99,11 +101,11 @@ cached_plan_check_text(const char *sql)
 static void
 cached_plan_check_result(FunctionCallInfo fcinfo, uint64 rows)
 {
-	TupleDesc	want = NULL;
-	TupleDesc	got = SPI_tuptable ? SPI_tuptable->tupdesc : NULL;
-	Oid			type;
+	TupleDesc want = NULL;
+	TupleDesc got = SPI_tuptable ? SPI_tuptable->tupdesc : NULL;
+	Oid		  type;
 	TypeFuncClass class = get_call_result_type(fcinfo, &type, &want);
-	bool		composite = class == TYPEFUNC_COMPOSITE || class == TYPEFUNC_COMPOSITE_DOMAIN;
+	bool composite = class == TYPEFUNC_COMPOSITE || class == TYPEFUNC_COMPOSITE_DOMAIN;
 
 	if (got == NULL)
 		cached_plan_refuse("it returns no rows");
@@ -112,20 +114,21 @@ cached_plan_check_result(FunctionCallInfo fcinfo, uint64 rows)
 	if (got->natts != (composite ? want->natts : 1))
 		cached_plan_refuse("it returns a different number of columns than the function");
 	for (int i = 0; i < got->natts; i++)
-		if (TupleDescAttr(got, i)->atttypid != (composite ? TupleDescAttr(want, i)->atttypid : type))
+		if (TupleDescAttr(got, i)->atttypid !=
+			(composite ? TupleDescAttr(want, i)->atttypid : type))
 			cached_plan_refuse("it returns columns of different types than the function");
 }
 
 static CachedStatement *
 cached_plan_get(Oid function, const char *sql)
 {
-	uint32		hash = hash_bytes((const unsigned char *) sql, strlen(sql));
+	uint32			 hash = hash_bytes((const unsigned char *) sql, strlen(sql));
 	CachedStatement *k = cached_plan_find(function, sql, hash);
 
 	if (k->sql == NULL)
 	{
-		Oid		   *types;
-		int			n;
+		Oid *types;
+		int	 n;
 
 		cached_plan_check_text(sql);
 		(void) get_func_signature(function, &types, &n);
@@ -166,10 +169,10 @@ PGDLLEXPORT Datum
 flohsync_execute_cached_plan(PG_FUNCTION_ARGS)
 {
 	CachedStatement *k;
-	text	   *sql;
-	Datum		values[lengthof(k->query.types)];
-	char		nulls[lengthof(k->query.types) + 1] = {0};
-	Datum		result;
+	text			*sql;
+	Datum			 values[lengthof(k->query.types)];
+	char			 nulls[lengthof(k->query.types) + 1] = {0};
+	Datum			 result;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();

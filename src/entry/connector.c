@@ -27,9 +27,9 @@
 #include "source/query.h"
 #include "source/spec.h"
 
-#define TEST_ATTRIBUTES_BYTES	20000
-#define TEST_FAULTS				3
-#define TEST_PAYLOAD_BYTES		200
+#define TEST_ATTRIBUTES_BYTES 20000
+#define TEST_FAULTS			  3
+#define TEST_PAYLOAD_BYTES	  200
 
 PG_FUNCTION_INFO_V1(flohsync_url_problem);
 PGDLLEXPORT Datum
@@ -46,9 +46,9 @@ PG_FUNCTION_INFO_V1(flohsync_kinds);
 PGDLLEXPORT Datum
 flohsync_kinds(PG_FUNCTION_ARGS)
 {
-	List	   *names = NIL;
-	Datum	   *elements;
-	int			n = 0;
+	List  *names = NIL;
+	Datum *elements;
+	int	   n = 0;
 
 	for (const char *name; (name = source_kind_name(n)) != NULL; n++)
 		names = lappend(names, unconstify(char *, name));
@@ -76,14 +76,14 @@ PG_FUNCTION_INFO_V1(flohsync_origins);
 PGDLLEXPORT Datum
 flohsync_origins(PG_FUNCTION_ARGS)
 {
-	char	   *texts[2] = {NULL, NULL};
-	char	  **origins;
-	Datum	   *elements;
-	int			n = 0;
+	char  *texts[2] = {NULL, NULL};
+	char **origins;
+	Datum *elements;
+	int	   n = 0;
 
 	for (int i = 0; i < 2; i++)
 	{
-		Jsonb	   *json = PG_ARGISNULL(1 + i) ? NULL : PG_GETARG_JSONB_P(1 + i);
+		Jsonb *json = PG_ARGISNULL(1 + i) ? NULL : PG_GETARG_JSONB_P(1 + i);
 
 		if (json)
 			texts[i] = JsonbToCString(NULL, &json->root, VARSIZE(json));
@@ -125,7 +125,10 @@ test_text(const Source *source, StringInfo out, const char *key, Slice text)
 	escape_json(out, source_told(source, text.data, text.len, CLEAN_MAX));
 }
 
-/* Shows what a record becomes; attributes as far as they are not large, and without what is secret. */
+/*
+ * Shows what a record becomes; attributes as far as they are not large, and without what is
+ * secret.
+ */
 static void
 test_record(const Source *source, PageParser *parser, const Record *record, StringInfo out)
 {
@@ -134,7 +137,8 @@ test_record(const Source *source, PageParser *parser, const Record *record, Stri
 	char	   *text;
 
 	appendStringInfoString(out, ", \"record\": {\"externalId\": ");
-	escape_json(out, source_told(source, record->external_id.data, record->external_id.len, CLEAN_MAX));
+	escape_json(out,
+				source_told(source, record->external_id.data, record->external_id.len, CLEAN_MAX));
 	test_text(source, out, "displayName", record->display_name);
 	test_text(source, out, "email", record->email);
 	if (attributes.data && attributes.len <= TEST_ATTRIBUTES_BYTES)
@@ -159,7 +163,8 @@ test_faults(const Source *source, const UpstreamPage *page, StringInfo out)
 						 error_class_name(fault->error_class));
 		escape_json(out, source_told(source, fault->message, strlen(fault->message), CLEAN_MAX));
 		test_text(source, out, "externalId", fault->external_id);
-		test_text(source, out, "begins", (Slice) {fault->payload.data, Min(fault->payload.len, TEST_PAYLOAD_BYTES)});
+		test_text(source, out, "begins",
+				  (Slice){fault->payload.data, Min(fault->payload.len, TEST_PAYLOAD_BYTES)});
 		appendStringInfoChar(out, '}');
 	}
 	appendStringInfoChar(out, ']');
@@ -169,10 +174,10 @@ test_faults(const Source *source, const UpstreamPage *page, StringInfo out)
 static bool
 test_type(Source *source, StringInfo out)
 {
-	PageParser *parser = source_parser(source);
+	PageParser	*parser = source_parser(source);
 	SourceAnswer answer;
 	UpstreamPage page;
-	const char *problem = NULL;
+	const char	*problem = NULL;
 
 	source_ask(source, NULL);
 	source_answer(source, &answer);
@@ -187,8 +192,9 @@ test_type(Source *source, StringInfo out)
 		problem = psprintf("no record could be stored: %s", page.faults[0].message);
 	appendStringInfo(out, "{\"ok\": %s", problem ? "false" : "true");
 	if (problem)
-		test_text(source, out, "error", (Slice) {problem, (int) strlen(problem)});
-	appendStringInfo(out, ", \"records\": %d, \"errored\": %d, \"ms\": %d", page.received, page.nfaults, (int) answer.ms);
+		test_text(source, out, "error", (Slice){problem, (int) strlen(problem)});
+	appendStringInfo(out, ", \"records\": %d, \"errored\": %d, \"ms\": %d", page.received,
+					 page.nfaults, (int) answer.ms);
 	if (page.cut)
 		appendStringInfo(out, ", \"remark\": \"%s\"", page.cut);
 	if (page.nrecords > 0)
@@ -206,9 +212,11 @@ test_first(StringInfo out, const char *said)
 	JsonParser *json = json_parser_create();
 	uint32		error;
 
-	if (!json_parse(json, said, strlen(said), FLOHSYNC_MAX_NESTING + 2) || (error = json_member(json, JSON_ROOT, "error", 5)) == 0)
+	if (!json_parse(json, said, strlen(said), FLOHSYNC_MAX_NESTING + 2) ||
+		(error = json_member(json, JSON_ROOT, "error", 5)) == 0)
 		elog(ERROR, "could not read the result of a connector's test");
-	appendStringInfo(out, "{\"ok\": false, \"error\": %.*s}", (int) (json->nodes[error].end - json->nodes[error].start),
+	appendStringInfo(out, "{\"ok\": false, \"error\": %.*s}",
+					 (int) (json->nodes[error].end - json->nodes[error].start),
 					 json->text + json->nodes[error].start);
 }
 
@@ -219,12 +227,12 @@ test_first(StringInfo out, const char *said)
 static bool
 test_type_guarded(const char *connector, const char *type, StringInfo out)
 {
-	SourceSpec	spec;
+	SourceSpec	  spec;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	Source	   *volatile source = NULL;
+	Source *volatile source = NULL;
 	volatile bool ok = false;
-	int			start = out->len;
+	int			  start = out->len;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -242,7 +250,7 @@ test_type_guarded(const char *connector, const char *type, StringInfo out)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -256,7 +264,10 @@ test_type_guarded(const char *connector, const char *type, StringInfo out)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		out->len = start;
-		test_failed(out, source ? source_told(source, edata->message, strlen(edata->message), CLEAN_MAX) : edata->message);
+		test_failed(out,
+					source ?
+						source_told(source, edata->message, strlen(edata->message), CLEAN_MAX) :
+						edata->message);
 	}
 	PG_END_TRY();
 	source_close(source);
@@ -270,20 +281,22 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	static DbQuery query = {
 		"select d.id::pg_catalog.text, t.type"
 		" from flohsync.connector_definition d"
-		" cross join lateral (select x.type from _flohsync.of_kind('types', d.kind, d.config, d.definition) x(type)"
-		" union select c.resource_type from flohsync.connector_sync_config c where c.connector_id = d.id) t"
+		" cross join lateral (select x.type from _flohsync.of_kind('types', d.kind, d.config,"
+		" d.definition) x(type)"
+		" union select c.resource_type from flohsync.connector_sync_config c where"
+		" c.connector_id = d.id) t"
 		" where d.id = _flohsync.connector_id($1) order by t.type",
-		1, {TEXTOID}
-	};
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *connector;
-	char	  **names;
+		1,
+		{TEXTOID}};
+	MemoryContext  caller = CurrentMemoryContext;
+	char		  *connector;
+	char		 **names;
 	StringInfoData types;
 	StringInfoData first_error;
-	char	   *answer;
-	Datum		v;
-	int			n;
-	bool		ok = true;
+	char		  *answer;
+	Datum		   v;
+	int			   n;
+	bool		   ok = true;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -299,7 +312,7 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	initStringInfo(&first_error);
 	for (int i = 0; i < n; i++)
 	{
-		int			start;
+		int start;
 
 		appendStringInfoString(&types, i ? ", " : "");
 		escape_json(&types, names[i]);
@@ -314,11 +327,13 @@ flohsync_test_connector(PG_FUNCTION_ARGS)
 	if (n == 0)
 	{
 		ok = false;
-		test_failed(&first_error, "the connector names no resource types: give config.commands, or configure one");
+		test_failed(
+			&first_error,
+			"the connector names no resource types: give config.commands, or configure one");
 	}
 	MemoryContextSwitchTo(caller);
 	answer = ok ? psprintf("{\"ok\": true, \"types\": {%s}}", types.data) :
-		/* {"ok": false, "error": …} as of the first type that failed, and all types */
+				  /* {"ok": false, "error": …} as of the first type that failed, and all types */
 		psprintf("%.*s, \"types\": {%s}}", first_error.len - 1, first_error.data, types.data);
 	SPI_finish();
 	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(answer)));

@@ -24,8 +24,8 @@
 #include "utils/memutils.h"
 
 /* More than this is given back after each call. */
-#define KEEP_NODES		(64 * 1024)
-#define KEEP_BYTES		(1024 * 1024)
+#define KEEP_NODES (64 * 1024)
+#define KEEP_BYTES (1024 * 1024)
 
 extern PGDLLEXPORT Datum flohsync_canonical_json(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum flohsync_resource_hash(PG_FUNCTION_ARGS);
@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(flohsync_resource_hash);
 PG_FUNCTION_INFO_V1(flohsync_record_hash);
 
 static JsonParser *parser = NULL;
-static Canonical *canonical = NULL;
+static Canonical  *canonical = NULL;
 
 /* An error in the last call may have left large buffers. */
 static void
@@ -67,8 +67,8 @@ hash_end(void)
 static void
 append_jsonb(Jsonb *value, const CanonicalPath *ignored, int nignored)
 {
-	char	   *text = JsonbToCString(NULL, &value->root, VARSIZE(value));
-	char	   *utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
+	char *text = JsonbToCString(NULL, &value->root, VARSIZE(value));
+	char *utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
 
 	/* It is JSON, so all that can be wrong is that it has too many values. */
 	if (!json_parse(parser, utf8, strlen(utf8), UINT32_MAX))
@@ -85,9 +85,9 @@ append_jsonb(Jsonb *value, const CanonicalPath *ignored, int nignored)
 static void
 append_text(FunctionCallInfo fcinfo, int arg)
 {
-	text	   *value;
-	char	   *utf8;
-	int			len;
+	text *value;
+	char *utf8;
+	int	  len;
 
 	if (PG_ARGISNULL(arg))
 	{
@@ -109,19 +109,19 @@ append_literal(const char *literal)
 Datum
 flohsync_canonical_json(PG_FUNCTION_ARGS)
 {
-	Jsonb	   *value = PG_GETARG_JSONB_P(0);
-	char	   *server;
-	text	   *result;
+	Jsonb *value = PG_GETARG_JSONB_P(0);
+	char  *server;
+	text  *result;
 
 	hash_begin();
 	append_jsonb(value, NULL, 0);
 	if (canonical->len > MaxAllocSize - VARHDRSZ)
 		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("canonical form is too long"),
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("canonical form is too long"),
 				 errdetail("It has %zu bytes.", canonical->len)));
 	server = pg_any_to_server(canonical->data, canonical->len, PG_UTF8);
-	result = cstring_to_text_with_len(server, server == canonical->data ? canonical->len : strlen(server));
+	result = cstring_to_text_with_len(server,
+									  server == canonical->data ? canonical->len : strlen(server));
 	hash_end();
 	PG_RETURN_TEXT_P(result);
 }
@@ -130,7 +130,7 @@ flohsync_canonical_json(PG_FUNCTION_ARGS)
 static Datum
 hash_of_record(FunctionCallInfo fcinfo, const CanonicalPath *ignored, int nignored)
 {
-	text	   *result;
+	text *result;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -164,16 +164,17 @@ Datum
 flohsync_record_hash(PG_FUNCTION_ARGS)
 {
 	CanonicalPath *ignored = NULL;
-	int			nignored = 0;
+	int			   nignored = 0;
 
 	if (!PG_ARGISNULL(4))
 	{
-		Datum	   *elements;
-		bool	   *nulls;
-		int			n;
+		Datum		*elements;
+		bool		*nulls;
+		int			 n;
 		const char **paths;
 
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+						  &nulls, &n);
 		paths = palloc(sizeof(char *) * Max(n, 1));
 		for (int i = 0; i < n; i++)
 			paths[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);

@@ -25,8 +25,8 @@ raise_text(FunctionCallInfo fcinfo, int argument)
 static char *
 raise_lines(FunctionCallInfo fcinfo, int argument)
 {
-	char	   *rest;
-	char	   *line;
+	char		  *rest;
+	char		  *line;
 	StringInfoData lines;
 
 	if (PG_ARGISNULL(argument))
@@ -43,14 +43,15 @@ PG_FUNCTION_INFO_V1(flohsync_raise);
 PGDLLEXPORT Datum
 flohsync_raise(PG_FUNCTION_ARGS)
 {
-	char	   *state = raise_text(fcinfo, 0);
-	char	   *message = raise_text(fcinfo, 1);
-	char	   *detail = raise_lines(fcinfo, 2);
-	char	   *hint = raise_text(fcinfo, 3);
+	char *state = raise_text(fcinfo, 0);
+	char *message = raise_text(fcinfo, 1);
+	char *detail = raise_lines(fcinfo, 2);
+	char *hint = raise_text(fcinfo, 3);
 
 	/* An internal error is not for people. */
 	if (state == NULL || strlen(state) != 5 ||
-		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 || strncmp(state, "00", 2) == 0 || strncmp(state, "XX", 2) == 0)
+		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5 ||
+		strncmp(state, "00", 2) == 0 || strncmp(state, "XX", 2) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("SQLSTATE cannot be raised as a user error")));
@@ -58,7 +59,6 @@ flohsync_raise(PG_FUNCTION_ARGS)
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),
 			 errmsg_internal("%s", message ? clean(message) : "(no message)"),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0));
+			 detail ? errdetail_internal("%s", detail) : 0, hint ? errhint("%s", hint) : 0));
 	PG_RETURN_VOID();
 }

@@ -25,10 +25,10 @@
 #include "record/rules.h"
 #include "record/upsert.h"
 
-#define UPSERT_ERRORS	100		/* number of records set aside that upsert_resources() reports */
+#define UPSERT_ERRORS 100 /* number of records set aside that upsert_resources() reports */
 
 static const char *const outcome_names[] = {
-	[APPLY_UNDECIDED] = "ignored", [APPLY_ADDED] = "added", [APPLY_UPDATED] = "updated",
+	[APPLY_UNDECIDED] = "ignored",	 [APPLY_ADDED] = "added",		[APPLY_UPDATED] = "updated",
 	[APPLY_UNCHANGED] = "unchanged", [APPLY_RESTORED] = "restored", [APPLY_IGNORED] = "ignored",
 };
 
@@ -37,12 +37,14 @@ static void
 record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at)
 {
 	static DbQuery query = {
-		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end, c.last_full_pass_at,"
-		" " RULES_HASH_IGNORE("c") ", " RULES_REHASH("c")
-		" from (select _flohsync.connector_id($1) as id) i left join flohsync.connector_sync_config c"
-		" on c.connector_id = i.id and c.resource_type = $2",
-		2, {TEXTOID, TEXTOID}
-	};
+		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end,"
+		" c.last_full_pass_at,"
+		" " RULES_HASH_IGNORE("c") ", " RULES_REHASH(
+			"c") " from (select _flohsync.connector_id($1) as id) i left join"
+				 " flohsync.connector_sync_config c"
+				 " on c.connector_id = i.id and c.resource_type = $2",
+		2,
+		{TEXTOID, TEXTOID}};
 	Datum		v[2] = {connector, type};
 	bool		isnull;
 	TimestampTz confirmed_at;
@@ -51,7 +53,8 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
 	if (isnull)
 		confirmed_at = 0;
-	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at, db_value(0, 4, &isnull), db_bool(0, 5));
+	upsert_scope(scope, db_value(0, 1, &isnull), type, observed_at, confirmed_at,
+				 db_value(0, 4, &isnull), db_bool(0, 5));
 	changes_hold_connector(scope->apply.connector);
 }
 
@@ -77,9 +80,9 @@ PG_FUNCTION_INFO_V1(flohsync_upsert_resource);
 PGDLLEXPORT Datum
 flohsync_upsert_resource(PG_FUNCTION_ARGS)
 {
-	UpsertScope scope;
+	UpsertScope	 scope;
 	UpstreamPage page;
-	PageCounts	counts = {0};
+	PageCounts	 counts = {0};
 	ApplyOutcome outcome = APPLY_UNDECIDED;
 
 	for (int i = 0; i < 4; i++)
@@ -91,9 +94,9 @@ flohsync_upsert_resource(PG_FUNCTION_ARGS)
 	record_scope(&scope, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_TIMESTAMPTZ(3));
 	if (!JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(2)))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a record must be a JSON object"),
-				 errhint("For example {\"externalId\": \"u-17\", \"displayName\": \"Jane Doe\"}.")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a record must be a JSON object"),
+				 errhint(
+					 "For example {\"externalId\": \"u-17\", \"displayName\": \"Jane Doe\"}.")));
 	record_read(&scope, PG_GETARG_JSONB_P(2), &page);
 	if (page.nfaults > 0)
 		ereport(ERROR,
@@ -113,12 +116,13 @@ record_report_faults(StringInfo out, const UpstreamPage *page)
 	for (int i = 0; i < Min(page->nfaults, UPSERT_ERRORS); i++)
 	{
 		const RecordFault *fault = &page->faults[i];
-		int			len;
+		int				   len;
 
 		appendStringInfo(out, "%s{\"index\": %u, \"externalId\": ", i ? ", " : "", fault->position);
 		if (fault->external_id.data)
 		{
-			const char *id = clean_id(fault->external_id.data, fault->external_id.len, RECORD_FAULT_BYTES, &len);
+			const char *id = clean_id(fault->external_id.data, fault->external_id.len,
+									  RECORD_FAULT_BYTES, &len);
 
 			escape_json(out, pnstrdup(id, len));
 		}
@@ -136,10 +140,10 @@ PG_FUNCTION_INFO_V1(flohsync_upsert_resources);
 PGDLLEXPORT Datum
 flohsync_upsert_resources(PG_FUNCTION_ARGS)
 {
-	UpsertScope scope;
-	UpstreamPage page;
-	PageCounts	counts = {0};
-	Datum		result;
+	UpsertScope	   scope;
+	UpstreamPage   page;
+	PageCounts	   counts = {0};
+	Datum		   result;
 	StringInfoData text;
 
 	for (int i = 0; i < 3; i++)
@@ -156,18 +160,23 @@ flohsync_upsert_resources(PG_FUNCTION_ARGS)
 	record_read(&scope, PG_GETARG_JSONB_P(2), &page);
 	record_apply(&scope, &page, &counts, NULL);
 	initStringInfo(&text);
-	appendStringInfo(&text, "{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d",
-					 counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored, page.nfaults);
+	appendStringInfo(
+		&text,
+		"{\"added\": %d, \"updated\": %d, \"unchanged\": %d, \"restored\": %d, \"ignored\": %d, \"errored\": %d",
+		counts.added, counts.updated, counts.unchanged, counts.restored, counts.ignored,
+		page.nfaults);
 	/* The last one counted. */
 	if (page.duplicates > 0)
 		appendStringInfo(&text, ", \"duplicates\": %d", page.duplicates);
 	if (page.nfaults > 0)
 	{
 		record_report_faults(&text, &page);
-		record_faults_of_upsert(scope.apply.connector, scope.apply.resource_type, page.faults, page.nfaults);
+		record_faults_of_upsert(scope.apply.connector, scope.apply.resource_type, page.faults,
+								page.nfaults);
 	}
 	appendStringInfoChar(&text, '}');
-	result = SPI_datumTransfer(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)), false, -1);
+	result = SPI_datumTransfer(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)), false,
+							   -1);
 	SPI_finish();
 	PG_RETURN_DATUM(result);
 }
@@ -177,8 +186,8 @@ PGDLLEXPORT Datum
 flohsync_records_changed(PG_FUNCTION_ARGS)
 {
 	RecordChanges changes = {0};
-	char	   *name;
-	ChangeKind	kind;
+	char		 *name;
+	ChangeKind	  kind;
 
 	for (int i = 0; i < 3; i++)
 		if (PG_ARGISNULL(i))
@@ -211,12 +220,13 @@ PGDLLEXPORT Datum
 flohsync_new_id(PG_FUNCTION_ARGS)
 {
 	static unsigned char pool[1600];
-	static int	left = 0;
-	static uint64 last_ms = 0;
-	static uint32 counter = 0;
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-	unsigned char *random;
-	uint64		ms = (GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
+	static int			 left = 0;
+	static uint64		 last_ms = 0;
+	static uint32		 counter = 0;
+	pg_uuid_t			*id = palloc(sizeof(pg_uuid_t));
+	unsigned char		*random;
+	uint64				 ms =
+		(GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
 
 	if (left < 16)
 	{
@@ -226,7 +236,10 @@ flohsync_new_id(PG_FUNCTION_ARGS)
 	}
 	left -= 16;
 	random = pool + left;
-	/* Within a millisecond a counter of 12 bits keeps the order; when it is full, time is pushed on. */
+	/*
+	 * Within a millisecond a counter of 12 bits keeps the order; when it is full, time is
+	 * pushed on.
+	 */
 	if (ms <= last_ms)
 	{
 		if (++counter > 0xfff)

@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(flohsync_caller_name);
 PGDLLEXPORT Datum
 flohsync_caller_name(PG_FUNCTION_ARGS)
 {
-	Name		name = palloc(NAMEDATALEN);
+	Name name = palloc(NAMEDATALEN);
 
 	namestrcpy(name, GetUserNameFromId(run_as_caller_to_note(), false));
 	PG_RETURN_NAME(name);
@@ -54,8 +54,8 @@ flohsync_caller_name(PG_FUNCTION_ARGS)
 
 typedef struct Role
 {
-	Oid			id;				/* InvalidOid: gone */
-	NameData	name;			/* when it was noted */
+	Oid		 id;   /* InvalidOid: gone */
+	NameData name; /* when it was noted */
 } Role;
 
 StaticAssertDecl(sizeof(Role) == 68, "INTERNALLENGTH in sql/04_rights.sql");
@@ -70,7 +70,7 @@ role_now(const Role *role)
 static Role *
 role_make(Oid id, const char *name)
 {
-	Role	   *role = palloc0(sizeof(Role));
+	Role *role = palloc0(sizeof(Role));
 
 	role->id = id;
 	namestrcpy(&role->name, name);
@@ -87,7 +87,8 @@ flohsync_role_in(PG_FUNCTION_ARGS)
 
 	if (*name == '\0' || strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME), errmsg("\"%s\" is not the name of a role", clean(text))));
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("\"%s\" is not the name of a role", clean(text))));
 	PG_RETURN_POINTER(role_make(gone ? InvalidOid : get_role_oid(name, true), name));
 }
 
@@ -95,8 +96,8 @@ PG_FUNCTION_INFO_V1(flohsync_role_out);
 PGDLLEXPORT Datum
 flohsync_role_out(PG_FUNCTION_ARGS)
 {
-	Role	   *role = (Role *) PG_GETARG_POINTER(0);
-	char	   *name = role_now(role);
+	Role *role = (Role *) PG_GETARG_POINTER(0);
+	char *name = role_now(role);
 
 	if (name == NULL)
 		PG_RETURN_CSTRING(psprintf("?%s", NameStr(role->name)));
@@ -107,7 +108,7 @@ PG_FUNCTION_INFO_V1(flohsync_role_from_oid);
 PGDLLEXPORT Datum
 flohsync_role_from_oid(PG_FUNCTION_ARGS)
 {
-	Oid			id = PG_GETARG_OID(0);
+	Oid id = PG_GETARG_OID(0);
 
 	PG_RETURN_POINTER(role_make(id, GetUserNameFromId(id, false)));
 }
@@ -117,7 +118,7 @@ PG_FUNCTION_INFO_V1(flohsync_role_oid);
 PGDLLEXPORT Datum
 flohsync_role_oid(PG_FUNCTION_ARGS)
 {
-	Role	   *role = (Role *) PG_GETARG_POINTER(0);
+	Role *role = (Role *) PG_GETARG_POINTER(0);
 
 	if (role_now(role) == NULL)
 		PG_RETURN_NULL();
@@ -128,8 +129,8 @@ PG_FUNCTION_INFO_V1(flohsync_role_name);
 PGDLLEXPORT Datum
 flohsync_role_name(PG_FUNCTION_ARGS)
 {
-	Role	   *role = (Role *) PG_GETARG_POINTER(0);
-	char	   *name = role_now(role);
+	Role *role = (Role *) PG_GETARG_POINTER(0);
+	char *name = role_now(role);
 
 	PG_RETURN_TEXT_P(cstring_to_text(name ? name : NameStr(role->name)));
 }
@@ -138,8 +139,8 @@ PG_FUNCTION_INFO_V1(flohsync_role_gone);
 PGDLLEXPORT Datum
 flohsync_role_gone(PG_FUNCTION_ARGS)
 {
-	Role	   *role = (Role *) PG_GETARG_POINTER(0);
-	char	   *name = role_now(role);
+	Role *role = (Role *) PG_GETARG_POINTER(0);
+	char *name = role_now(role);
 
 	PG_RETURN_POINTER(role_make(InvalidOid, name ? name : NameStr(role->name)));
 }
@@ -161,23 +162,23 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
  * own code, which runs as the owner, calls it to go on as the worker.
  */
 
-#define AS_WORKER_PREFIX	"as_worker_"
+#define AS_WORKER_PREFIX "as_worker_"
 
 typedef struct InnerHalf
 {
-	Oid			owner;			/* of the outer half */
-	FmgrInfo	function;
+	Oid		 owner; /* of the outer half */
+	FmgrInfo function;
 } InnerHalf;
 
 /* The inner half of a function; an error when it has none. */
 static InnerHalf *
 inner_half(FmgrInfo *flinfo)
 {
-	InnerHalf  *inner = MemoryContextAlloc(flinfo->fn_mcxt, sizeof(InnerHalf));
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
+	InnerHalf	*inner = MemoryContextAlloc(flinfo->fn_mcxt, sizeof(InnerHalf));
+	HeapTuple	 tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
 	Form_pg_proc proc;
-	char	   *name;
-	Oid			function;
+	char		*name;
+	Oid			 function;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
@@ -185,8 +186,10 @@ inner_half(FmgrInfo *flinfo)
 	name = NameStr(proc->proname);
 	if (strncmp(name, AS_WORKER_PREFIX, strlen(AS_WORKER_PREFIX)) == 0)
 		name += strlen(AS_WORKER_PREFIX);
-	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name), PointerGetDatum(&proc->proargtypes),
-							   ObjectIdGetDatum(get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false)));
+	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+							   PointerGetDatum(&proc->proargtypes),
+							   ObjectIdGetDatum(
+								   get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false)));
 	if (!OidIsValid(function))
 		elog(ERROR, "function %u has no inner half", flinfo->fn_oid);
 	inner->owner = proc->proowner;
@@ -198,10 +201,10 @@ inner_half(FmgrInfo *flinfo)
 static Datum
 call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 {
-	InnerHalf  *inner = fcinfo->flinfo->fn_extra;
+	InnerHalf *inner = fcinfo->flinfo->fn_extra;
 	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
-	RunAs		saved;
-	Datum		value;
+	RunAs saved;
+	Datum value;
 
 	if (inner == NULL)
 		fcinfo->flinfo->fn_extra = inner = inner_half(fcinfo->flinfo);
@@ -213,7 +216,8 @@ call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 	}
 	run_as_begin_inner(&saved, how, inner->owner);
 	table_check(InvalidOid);
-	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL, NULL);
+	InitFunctionCallInfoData(*call, &inner->function, fcinfo->nargs, fcinfo->fncollation, NULL,
+							 NULL);
 	memcpy(call->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
 	value = run_as_invoke_inner(&saved, how, call);
 	run_as_end_inner(&saved, how);
@@ -225,7 +229,7 @@ PG_FUNCTION_INFO_V1(flohsync_check_tables);
 PGDLLEXPORT Datum
 flohsync_check_tables(PG_FUNCTION_ARGS)
 {
-	Oid			role = get_role_oid(flohsync_worker_role, true);
+	Oid role = get_role_oid(flohsync_worker_role, true);
 
 	/* Without that role there are no workers: hindrance() says so. */
 	if (OidIsValid(role))

@@ -36,8 +36,8 @@
 #include "shared/hindrance.h"
 #include "shared/shmem.h"
 
-#define RELAUNCH_AFTER_MS	2000
-#define EXPLAIN_AFTER_MS	700		/* that a run waits for a worker */
+#define RELAUNCH_AFTER_MS 2000
+#define EXPLAIN_AFTER_MS  700 /* that a run waits for a worker */
 
 PG_FUNCTION_INFO_V1(flohsync_wake);
 PGDLLEXPORT Datum
@@ -59,7 +59,8 @@ flohsync_try_run_lock(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	PG_RETURN_BOOL(db_lock_run(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), false));
+	PG_RETURN_BOOL(
+		db_lock_run(uuid_text(PG_GETARG_DATUM(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), false));
 }
 
 /*
@@ -71,14 +72,17 @@ PGDLLEXPORT Datum
 flohsync_interrupt_run(PG_FUNCTION_ARGS)
 {
 	static DbQuery query = {
-		"select l.pid from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid"
-		" where l.locktype = 'advisory' and l.granted and l.objsubid = $1 and l.classid = $2 and l.objid = $3"
-		" and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())",
-		3, {INT4OID, OIDOID, OIDOID}
-	};
-	uint64		key;
-	Datum		v[3];
-	bool		sent = false;
+		"select l.pid from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid ="
+		" l.pid"
+		" where l.locktype = 'advisory' and l.granted and l.objsubid = $1 and l.classid = $2"
+		" and l.objid = $3"
+		" and l.database = (select d.oid from pg_catalog.pg_database d where d.datname ="
+		" pg_catalog.current_database())",
+		3,
+		{INT4OID, OIDOID, OIDOID}};
+	uint64 key;
+	Datum  v[3];
+	bool   sent = false;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -89,7 +93,7 @@ flohsync_interrupt_run(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (db_execute(&query, v, NULL) == 1)
 	{
-		int			pid = (int) db_int64(0, 1, 0);
+		int pid = (int) db_int64(0, 1, 0);
 
 		sent = pid > 0 && pid != MyProcPid && kill(pid, SIGINT) == 0;
 	}
@@ -138,10 +142,10 @@ flohsync_hindrance(PG_FUNCTION_ARGS)
 
 typedef struct RunState
 {
-	char		status[16];
-	char	   *error;
-	char	   *error_class;
-	Datum		stats;			/* jsonb, 0: null */
+	char  status[16];
+	char *error;
+	char *error_class;
+	Datum stats; /* jsonb, 0: null */
 } RunState;
 
 /* Reads a run; false when it is gone. */
@@ -149,13 +153,15 @@ static bool
 sync_read_run(int64 run, RunState *state, MemoryContext context)
 {
 	static DbQuery query = {
-		"select r.status, r.error, r.error_class, r.stats from flohsync.sync_run r where r.id OPERATOR(pg_catalog.=) $1", 1, {INT8OID}
-	};
-	Datum		v = Int64GetDatum(run);
+		"select r.status, r.error, r.error_class, r.stats from flohsync.sync_run r where r.id"
+		" OPERATOR(pg_catalog.=) $1",
+		1,
+		{INT8OID}};
+	Datum		  v = Int64GetDatum(run);
 	MemoryContext old;
-	bool		isnull;
-	Datum		stats;
-	char	   *text;
+	bool		  isnull;
+	Datum		  stats;
+	char		 *text;
 
 	memset(state, 0, sizeof(*state));
 	if (db_execute(&query, &v, NULL) == 0)
@@ -185,7 +191,7 @@ sync_wait(int64 run, RunState *state, MemoryContext context)
 	asked_at = queued_since = GetCurrentTimestamp();
 	for (;;)
 	{
-		bool		found;
+		bool found;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
 		found = sync_read_run(run, state, context);
@@ -202,10 +208,14 @@ sync_wait(int64 run, RunState *state, MemoryContext context)
 			const char *why = sync_lasting_hindrance();
 
 			if (why)
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
-						 errhint("The run stays queued until that is changed; flohsync.cancel_sync(" INT64_FORMAT ") removes it.", run)));
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("no worker takes run " INT64_FORMAT ": %s", run, why),
+					 errhint(
+						 "The run stays queued until that is changed; flohsync.cancel_sync(" INT64_FORMAT
+						 ") removes it.",
+						 run)));
 			why = shmem_hindrance(MyDatabaseId);
 			if (why == NULL)
 				why = worker_hindrance();
@@ -234,17 +244,26 @@ sync_raise(int64 run, const RunState *state)
 {
 	if (strcmp(state->status, "success") != 0)
 		ereport(ERROR,
-				(errcode(strcmp(state->status, "cancelled") == 0 ? ERRCODE_QUERY_CANCELED :
-						 strcmp(state->status, "held") == 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
-						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				(errcode(strcmp(state->status, "cancelled") == 0 ?
+							 ERRCODE_QUERY_CANCELED :
+							 strcmp(state->status, "held") == 0 ?
+							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
+							 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg("run " INT64_FORMAT " %s: %s", run,
-						strcmp(state->status, "held") == 0 ? "is held" :
-						strcmp(state->status, "cancelled") == 0 ? "was cancelled" : "failed",
+						strcmp(state->status, "held") == 0			? "is held" :
+							strcmp(state->status, "cancelled") == 0 ? "was cancelled" :
+																	  "failed",
 						state->error ? clean(state->error) : "no message"),
 				 strcmp(state->status, "held") == 0 ?
-				 errhint("Review it, then call flohsync.approve_run(" INT64_FORMAT ") or flohsync.reject_run(" INT64_FORMAT ").", run, run) :
-				 state->error_class ? errdetail("Error class: %s.", state->error_class) : 0,
-				 state->error_class && strcmp(state->error_class, error_class_name(ERRCLASS_PAGE_MEMORY)) == 0 ? errhint("%s", memory_hint()) : 0));
+					 errhint("Review it, then call flohsync.approve_run(" INT64_FORMAT
+							 ") or flohsync.reject_run(" INT64_FORMAT ").",
+							 run, run) :
+					 state->error_class ? errdetail("Error class: %s.", state->error_class) :
+										  0,
+				 state->error_class &&
+						 strcmp(state->error_class, error_class_name(ERRCLASS_PAGE_MEMORY)) == 0 ?
+					 errhint("%s", memory_hint()) :
+					 0));
 }
 
 /*
@@ -255,31 +274,36 @@ PG_FUNCTION_INFO_V1(flohsync_sync);
 PGDLLEXPORT Datum
 flohsync_sync(PG_FUNCTION_ARGS)
 {
-	static DbQuery trigger = {"select flohsync.trigger_sync($1, $2, $3)", 3, {TEXTOID, TEXTOID, TEXTOID}};
-	CallContext *call = (CallContext *) fcinfo->context;
-	MemoryContext context = CurrentMemoryContext;
-	Datum		v[3];
-	char		nulls[3];
-	int64		run;
-	RunState	state;
-	TupleDesc	desc;
-	Datum		out;
-	bool		isnull;
+	static DbQuery trigger = {"select flohsync.trigger_sync($1, $2, $3)",
+							  3,
+							  {TEXTOID, TEXTOID, TEXTOID}};
+	CallContext	  *call = (CallContext *) fcinfo->context;
+	MemoryContext  context = CurrentMemoryContext;
+	Datum		   v[3];
+	char		   nulls[3];
+	int64		   run;
+	RunState	   state;
+	TupleDesc	   desc;
+	Datum		   out;
+	bool		   isnull;
 
 	if (call == NULL || !IsA(call, CallContext) || call->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("flohsync.sync() cannot wait inside a transaction block"),
-				 errhint("CALL it outside a transaction block, or request the run with flohsync.trigger_sync().")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+			 errmsg("flohsync.sync() cannot wait inside a transaction block"),
+			 errhint(
+				 "CALL it outside a transaction block, or request the run with flohsync.trigger_sync().")));
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sync must have an output argument");
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
 	for (int i = 0; i < 3; i++)
 	{
-		int			argument = i < 2 ? i : 3;
+		int argument = i < 2 ? i : 3;
 
 		nulls[i] = PG_ARGISNULL(argument) ? 'n' : ' ';
-		v[i] = PG_ARGISNULL(argument) ? (Datum) 0 : PointerGetDatum(PG_GETARG_TEXT_P_COPY(argument));
+		v[i] = PG_ARGISNULL(argument) ? (Datum) 0 :
+										PointerGetDatum(PG_GETARG_TEXT_P_COPY(argument));
 	}
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);

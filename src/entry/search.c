@@ -32,26 +32,27 @@
 #include "base/run_as.h"
 
 /* Between the texts of one record. */
-#define SEARCH_SEPARATOR	'\n'
+#define SEARCH_SEPARATOR '\n'
 
-#define SEARCH_ON_STACK		1024
+#define SEARCH_ON_STACK 1024
 
 typedef struct Folded
 {
 	const char *data;
 	size_t		len;
-	char	   *allocated;		/* to be freed, or NULL */
+	char	   *allocated; /* to be freed, or NULL */
 	char		buffer[SEARCH_ON_STACK];
 } Folded;
 
 static Oid
 search_collation(void)
 {
-	static Oid	collation = InvalidOid;
+	static Oid collation = InvalidOid;
 
 	if (!OidIsValid(collation))
 	{
-		collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
+		collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")),
+									  true);
 		if (!OidIsValid(collation))
 			collation = DEFAULT_COLLATION_OID;
 	}
@@ -61,7 +62,7 @@ search_collation(void)
 static void
 search_fold(const char *text, size_t len, Folded *folded)
 {
-	char	   *p;
+	char *p;
 
 	folded->allocated = NULL;
 	folded->len = len;
@@ -98,9 +99,9 @@ PG_FUNCTION_INFO_V1(flohsync_search_fold);
 PGDLLEXPORT Datum
 flohsync_search_fold(PG_FUNCTION_ARGS)
 {
-	text	   *value = PG_GETARG_TEXT_PP(0);
-	Folded		folded;
-	text	   *result;
+	text  *value = PG_GETARG_TEXT_PP(0);
+	Folded folded;
+	text  *result;
 
 	search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded);
 	result = cstring_to_text_with_len(folded.data, folded.len);
@@ -113,10 +114,10 @@ PG_FUNCTION_INFO_V1(flohsync_search_text);
 PGDLLEXPORT Datum
 flohsync_search_text(PG_FUNCTION_ARGS)
 {
-	Folded		folded[3];
-	size_t		len = 0;
-	text	   *result;
-	char	   *out;
+	Folded folded[3];
+	size_t len = 0;
+	text  *result;
+	char  *out;
 
 	for (int i = 0; i < lengthof(folded); i++)
 	{
@@ -124,7 +125,7 @@ flohsync_search_text(PG_FUNCTION_ARGS)
 			continue;
 		else
 		{
-			text	   *value = PG_GETARG_TEXT_PP(i);
+			text *value = PG_GETARG_TEXT_PP(i);
 
 			search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded[i]);
 			len += folded[i].len + 1;
@@ -150,8 +151,8 @@ PG_FUNCTION_INFO_V1(flohsync_search_found);
 PGDLLEXPORT Datum
 flohsync_search_found(PG_FUNCTION_ARGS)
 {
-	text	   *needle;
-	bool		found = false;
+	text *needle;
+	bool  found = false;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -162,11 +163,12 @@ flohsync_search_found(PG_FUNCTION_ARGS)
 			continue;
 		else
 		{
-			text	   *value = PG_GETARG_TEXT_PP(i);
-			Folded		folded;
+			text  *value = PG_GETARG_TEXT_PP(i);
+			Folded folded;
 
 			search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded);
-			found = memmem(folded.data, folded.len, VARDATA_ANY(needle), VARSIZE_ANY_EXHDR(needle)) != NULL;
+			found = memmem(folded.data, folded.len, VARDATA_ANY(needle),
+						   VARSIZE_ANY_EXHDR(needle)) != NULL;
 			search_free(&folded);
 		}
 	}
@@ -188,11 +190,11 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 		{"resource_record", "external_id, email, display_name"},
 		{"connector_sync_match", "external_id, external_email, external_display_name"},
 	};
-	Oid			opclass = PG_GETARG_OID(0);
-	HeapTuple	tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
+	Oid				opclass = PG_GETARG_OID(0);
+	HeapTuple		tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
 	Form_pg_opclass form;
-	char	   *name;
-	RunAs		saved;
+	char		   *name;
+	RunAs			saved;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -202,21 +204,24 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 	if (form->opcmethod != GIN_AM_OID)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("operator class with OID %u does not belong to access method gin", opclass)));
-	name = quote_qualified_identifier(get_namespace_name(form->opcnamespace), NameStr(form->opcname));
+				 errmsg("operator class with OID %u does not belong to access method gin",
+						opclass)));
+	name = quote_qualified_identifier(get_namespace_name(form->opcnamespace),
+									  NameStr(form->opcname));
 	ReleaseSysCache(tuple);
 
 	SPI_connect();
 	run_as_begin(&saved, BOOTSTRAP_SUPERUSERID);
 	for (int i = 0; i < lengthof(tables); i++)
 	{
-		char	   *sql = psprintf("create index if not exists %s_search on flohsync.%s using gin"
-								   " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
-								   tables[i][0], tables[i][0], tables[i][1], name);
-		int			rc = SPI_execute(sql, false, 0);
+		char *sql = psprintf("create index if not exists %s_search on flohsync.%s using gin"
+							 " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
+							 tables[i][0], tables[i][0], tables[i][1], name);
+		int	  rc = SPI_execute(sql, false, 0);
 
 		if (rc != SPI_OK_UTILITY)
-			elog(ERROR, "could not create the index of table \"%s\": %s", tables[i][0], SPI_result_code_string(rc));
+			elog(ERROR, "could not create the index of table \"%s\": %s", tables[i][0],
+				 SPI_result_code_string(rc));
 	}
 	run_as_end(&saved);
 	SPI_finish();

@@ -30,28 +30,28 @@
 #include "base/db.h"
 
 /* So many rows are written for one scope, on average, before they are folded. */
-#define TALLY_FOLD_EVERY	64
+#define TALLY_FOLD_EVERY 64
 
 /* varchar(64), of any characters */
-#define TALLY_TYPE_BYTES	(64 * 4)
-#define TALLY_STATE_BYTES	31
+#define TALLY_TYPE_BYTES  (64 * 4)
+#define TALLY_STATE_BYTES 31
 
 typedef struct TallyKey
 {
 	SubTransactionId subid;
-	pg_uuid_t	connector;
-	char		type[TALLY_TYPE_BYTES + 1];
-	char		state[TALLY_STATE_BYTES + 1];
-	char		confidence[TALLY_STATE_BYTES + 1];	/* of a match; of a record empty */
+	pg_uuid_t		 connector;
+	char			 type[TALLY_TYPE_BYTES + 1];
+	char			 state[TALLY_STATE_BYTES + 1];
+	char			 confidence[TALLY_STATE_BYTES + 1]; /* of a match; of a record empty */
 } TallyKey;
 
 typedef struct TallySum
 {
-	TallyKey	key;
-	int64		n;
+	TallyKey key;
+	int64	 n;
 } TallySum;
 
-static HTAB *tally_sums = NULL;
+static HTAB		*tally_sums = NULL;
 static TallySum *tally_last = NULL;
 
 static void
@@ -65,8 +65,11 @@ tally_forget(void *arg)
 static void
 tally_begin(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(TallyKey), .entrysize = sizeof(TallySum), .hcxt = TopTransactionContext};
-	MemoryContextCallback *callback = MemoryContextAllocZero(TopTransactionContext, sizeof(*callback));
+	HASHCTL				   ctl = {.keysize = sizeof(TallyKey),
+								  .entrysize = sizeof(TallySum),
+								  .hcxt = TopTransactionContext};
+	MemoryContextCallback *callback = MemoryContextAllocZero(TopTransactionContext,
+															 sizeof(*callback));
 
 	tally_sums = hash_create("flohsync tally", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	callback->func = tally_forget;
@@ -76,11 +79,11 @@ tally_begin(void)
 static void
 tally_text(char *to, int size, Relation rel, HeapTuple tuple, const char *column)
 {
-	int			attnum = SPI_fnumber(RelationGetDescr(rel), column);
-	bool		isnull;
-	Datum		value = SPI_getbinval(tuple, RelationGetDescr(rel), attnum, &isnull);
-	text	   *t;
-	int			len;
+	int	  attnum = SPI_fnumber(RelationGetDescr(rel), column);
+	bool  isnull;
+	Datum value = SPI_getbinval(tuple, RelationGetDescr(rel), attnum, &isnull);
+	text *t;
+	int	  len;
 
 	if (attnum <= 0 || isnull)
 		elog(ERROR, "column %d cannot be counted by", attnum);
@@ -92,10 +95,10 @@ tally_text(char *to, int size, Relation rel, HeapTuple tuple, const char *column
 static void
 tally_add(Relation rel, HeapTuple tuple, bool match, int64 n)
 {
-	TallyKey	key;
-	bool		isnull;
-	Datum		connector = SPI_getbinval(tuple, RelationGetDescr(rel),
-										  SPI_fnumber(RelationGetDescr(rel), "connector_id"), &isnull);
+	TallyKey key;
+	bool	 isnull;
+	Datum	 connector = SPI_getbinval(tuple, RelationGetDescr(rel),
+									   SPI_fnumber(RelationGetDescr(rel), "connector_id"), &isnull);
 
 	/* Compared byte by byte, with what is between the fields. */
 	memset(&key, 0, sizeof(key));
@@ -109,7 +112,8 @@ tally_add(Relation rel, HeapTuple tuple, bool match, int64 n)
 	}
 	else
 	{
-		(void) SPI_getbinval(tuple, RelationGetDescr(rel), SPI_fnumber(RelationGetDescr(rel), "stale_since"), &isnull);
+		(void) SPI_getbinval(tuple, RelationGetDescr(rel),
+							 SPI_fnumber(RelationGetDescr(rel), "stale_since"), &isnull);
 		strcpy(key.state, isnull ? "live" : "stale");
 	}
 	if (tally_sums == NULL)
@@ -117,7 +121,7 @@ tally_add(Relation rel, HeapTuple tuple, bool match, int64 n)
 	/* Row after row has the same key. */
 	if (tally_last == NULL || memcmp(&tally_last->key, &key, sizeof(key)) != 0)
 	{
-		bool		found;
+		bool found;
 
 		tally_last = hash_search(tally_sums, &key, HASH_ENTER, &found);
 		if (!found)
@@ -132,12 +136,13 @@ PGDLLEXPORT Datum
 flohsync_tally_row(PG_FUNCTION_ARGS)
 {
 	TriggerData *t = (TriggerData *) fcinfo->context;
-	bool		match;
+	bool		 match;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(t->tg_event) || !TRIGGER_FIRED_FOR_ROW(t->tg_event) ||
-		t->tg_trigger->tgnargs != 1)
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(t->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(t->tg_event) || t->tg_trigger->tgnargs != 1)
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function can only be called as a trigger")));
 	match = strcmp(t->tg_trigger->tgargs[0], "match") == 0;
 	if (TRIGGER_FIRED_BY_INSERT(t->tg_event))
 		tally_add(t->tg_relation, t->tg_trigtuple, match, 1);
@@ -155,25 +160,30 @@ PG_FUNCTION_INFO_V1(flohsync_tally_statement);
 PGDLLEXPORT Datum
 flohsync_tally_statement(PG_FUNCTION_ARGS)
 {
-	/* Of a connector that is being removed nothing is to be left behind; in a restore, it may come later than its records. */
+	/*
+	 * Of a connector that is being removed nothing is to be left behind; in a restore, it
+	 * may come later than its records.
+	 */
 	static DbQuery insert = {
 		"insert into _flohsync.tally (connector_id, resource_type, state, confidence, n)"
-		" select $1, $2, $3, nullif($4, ''), $5 where $5 > 0 or exists (select from flohsync.connector_definition d where d.id = $1)"
+		" select $1, $2, $3, nullif($4, ''), $5 where $5 > 0 or exists (select from"
+		" flohsync.connector_definition d where d.id = $1)"
 		" returning id",
-		5, {UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID}, .plan_as = PLAN_BY_INDEX
-	};
+		5,
+		{UUIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID},
+		.plan_as = PLAN_BY_INDEX};
 	static DbQuery fold = {
-		"select _flohsync.tally_fold($1, $2)", 2, {UUIDOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
-	};
+		"select _flohsync.tally_fold($1, $2)", 2, {UUIDOID, TEXTOID}, .plan_as = PLAN_BY_INDEX};
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	HASH_SEQ_STATUS scan;
-	TallySum   *sum;
-	TallySum   *sums;
-	int			n = 0;
+	HASH_SEQ_STATUS	 scan;
+	TallySum		*sum;
+	TallySum		*sums;
+	int				 n = 0;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("function can only be called as a trigger")));
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function can only be called as a trigger")));
 	if (tally_sums == NULL || hash_get_num_entries(tally_sums) == 0)
 		return PointerGetDatum(NULL);
 
@@ -182,7 +192,7 @@ flohsync_tally_statement(PG_FUNCTION_ARGS)
 	hash_seq_init(&scan, tally_sums);
 	while ((sum = hash_seq_search(&scan)) != NULL)
 	{
-		bool		mine = sum->key.subid == subid;
+		bool mine = sum->key.subid == subid;
 
 		if (mine && sum->n != 0)
 			sums[n++] = *sum;
@@ -196,11 +206,13 @@ flohsync_tally_statement(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		const TallyKey *key = &sums[i].key;
-		Datum		v[5] = {UUIDPGetDatum(&key->connector), CStringGetTextDatum(key->type), CStringGetTextDatum(key->state),
-			CStringGetTextDatum(key->confidence), Int64GetDatum(sums[i].n)};
+		Datum			v[5] = {UUIDPGetDatum(&key->connector), CStringGetTextDatum(key->type),
+								CStringGetTextDatum(key->state), CStringGetTextDatum(key->confidence),
+								Int64GetDatum(sums[i].n)};
 
 		/* In other isolation levels, what others have folded meanwhile would be an error. */
-		if (db_execute(&insert, v, NULL) == 1 && db_int64(0, 1, 1) % TALLY_FOLD_EVERY == 0 && !IsolationUsesXactSnapshot())
+		if (db_execute(&insert, v, NULL) == 1 && db_int64(0, 1, 1) % TALLY_FOLD_EVERY == 0 &&
+			!IsolationUsesXactSnapshot())
 			db_execute(&fold, v, NULL);
 	}
 	SPI_finish();

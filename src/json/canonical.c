@@ -28,61 +28,61 @@
 
 #include "json/canonical.h"
 
-#define SHAPE_KEYS			32
-#define SHAPES				16
+#define SHAPE_KEYS 32
+#define SHAPES	   16
 
 /* What PostgreSQL's numeric can hold, with room. */
-#define TEXT_MAX_EXPONENT	150000
-#define TEXT_MAX_DIGITS		200000
+#define TEXT_MAX_EXPONENT 150000
+#define TEXT_MAX_DIGITS	  200000
 
-#define COPY_SLACK			32
+#define COPY_SLACK 32
 
 /* An open container. */
 typedef struct Frame
 {
-	uint32		element;		/* array: the next element */
-	uint32		keys;			/* object: its first key in work->keys */
-	uint32		nkeys;			/* object: one past its last key */
-	uint32		position;		/* object: the next key */
-	uint32		tails;			/* its first path in work->tails */
-	uint32		tails_end;
-	bool		object;
-	bool		first;
+	uint32 element;	 /* array: the next element */
+	uint32 keys;	 /* object: its first key in work->keys */
+	uint32 nkeys;	 /* object: one past its last key */
+	uint32 position; /* object: the next key */
+	uint32 tails;	 /* its first path in work->tails */
+	uint32 tails_end;
+	bool   object;
+	bool   first;
 } Frame;
 
 /* What is left of a path inside a container. */
 typedef struct Tail
 {
-	uint32		path;
-	uint32		offset;
+	uint32 path;
+	uint32 offset;
 } Tail;
 
 /* The order that sorted the last object of so many keys: the next one is likely alike. */
 typedef struct Shape
 {
-	uint32		n;
-	uint8		order[SHAPE_KEYS];
+	uint32 n;
+	uint8  order[SHAPE_KEYS];
 } Shape;
 
 struct CanonicalWork
 {
 	MemoryContext context;
-	Frame	   *frames;
-	uint32		nframes;
-	uint32		frames_size;
+	Frame		 *frames;
+	uint32		  nframes;
+	uint32		  frames_size;
 	CanonicalKey *keys;
-	uint32		nkeys;
-	uint32		keys_size;
-	Tail	   *tails;
-	uint32		ntails;
-	uint32		tails_size;
-	Shape		shapes[SHAPES];
+	uint32		  nkeys;
+	uint32		  keys_size;
+	Tail		 *tails;
+	uint32		  ntails;
+	uint32		  tails_size;
+	Shape		  shapes[SHAPES];
 };
 
 Canonical *
 canonical_create(void)
 {
-	Canonical  *canonical = palloc0(sizeof(Canonical));
+	Canonical *canonical = palloc0(sizeof(Canonical));
 
 	canonical->work = palloc0(sizeof(struct CanonicalWork));
 	canonical->work->context = CurrentMemoryContext;
@@ -129,7 +129,7 @@ static void *
 grow(Canonical *canonical, void *array, uint32 *size, uint32 wanted, size_t item)
 {
 	struct CanonicalWork *work = canonical->work;
-	size_t		larger = Max(*size, 64);
+	size_t				  larger = Max(*size, 64);
 
 	while (larger < wanted)
 		larger *= 2;
@@ -146,7 +146,7 @@ grow(Canonical *canonical, void *array, uint32 *size, uint32 wanted, size_t item
 static pg_noinline void
 enlarge(Canonical *canonical, size_t more)
 {
-	size_t		size = Max(canonical->size, 4096);
+	size_t size = Max(canonical->size, 4096);
 
 	while (size < canonical->len + more + COPY_SLACK)
 		size *= 2;
@@ -184,17 +184,18 @@ put_char(Canonical *canonical, char c)
 static inline void
 put_bytes(Canonical *canonical, const char *data, size_t len, const char *limit)
 {
-	char	   *out = reserve(canonical, len);
+	char *out = reserve(canonical, len);
 
 	canonical->len += len;
 #ifdef __SSE2__
 	if (likely(len <= 64 && limit - data >= 64 + 16))
 	{
-		size_t		done = 0;
+		size_t done = 0;
 
 		do
 		{
-			_mm_storeu_si128((__m128i *) (out + done), _mm_loadu_si128((const __m128i *) (data + done)));
+			_mm_storeu_si128((__m128i *) (out + done),
+							 _mm_loadu_si128((const __m128i *) (data + done)));
 			done += 16;
 		} while (done < len);
 		return;
@@ -213,14 +214,14 @@ canonical_append_bytes(Canonical *canonical, const char *data, size_t len)
 static inline size_t
 plain_prefix(const unsigned char *p, size_t len)
 {
-	size_t		i = 0;
+	size_t i = 0;
 
 #ifdef __SSE2__
 	for (; i + 16 <= len; i += 16)
 	{
-		__m128i		chunk = _mm_loadu_si128((const __m128i *) (p + i));
-		__m128i		stop;
-		unsigned	mask;
+		__m128i	 chunk = _mm_loadu_si128((const __m128i *) (p + i));
+		__m128i	 stop;
+		unsigned mask;
 
 		stop = _mm_or_si128(_mm_cmpeq_epi8(chunk, _mm_set1_epi8('"')),
 							_mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\')));
@@ -238,7 +239,7 @@ plain_prefix(const unsigned char *p, size_t len)
 void
 canonical_append_string(Canonical *canonical, const char *data, size_t len)
 {
-	static const char hex[] = "0123456789abcdef";
+	static const char	 hex[] = "0123456789abcdef";
 	const unsigned char *p = (const unsigned char *) data;
 	const unsigned char *end;
 
@@ -251,8 +252,8 @@ canonical_append_string(Canonical *canonical, const char *data, size_t len)
 	put_char(canonical, '"');
 	for (;;)
 	{
-		size_t		plain = plain_prefix(p, end - p);
-		char	   *out = reserve(canonical, plain + 8);
+		size_t plain = plain_prefix(p, end - p);
+		char  *out = reserve(canonical, plain + 8);
 
 		memcpy(out, p, plain);
 		out += plain;
@@ -266,7 +267,8 @@ canonical_append_string(Canonical *canonical, const char *data, size_t len)
 		*out++ = '\\';
 		switch (*p)
 		{
-			case '"': case '\\':
+			case '"':
+			case '\\':
 				*out++ = *p;
 				break;
 			case '\b':
@@ -313,8 +315,8 @@ order_keys(struct CanonicalWork *work, uint32 first, uint32 n)
 {
 	CanonicalKey *keys = work->keys + first;
 	CanonicalKey *scratch = keys + n;
-	Shape	   *shape = &work->shapes[n % SHAPES];
-	uint32		kept = 0;
+	Shape		 *shape = &work->shapes[n % SHAPES];
+	uint32		  kept = 0;
 
 	if (n == shape->n)
 	{
@@ -332,7 +334,7 @@ order_keys(struct CanonicalWork *work, uint32 first, uint32 n)
 	if (n <= SHAPE_KEYS)
 	{
 		/* ref is put back below */
-		uint32		refs[SHAPE_KEYS];
+		uint32 refs[SHAPE_KEYS];
 
 		for (uint32 i = 0; i < n; i++)
 		{
@@ -362,12 +364,13 @@ static void
 open_container(Canonical *canonical, const JsonParser *parser, const JsonNode *node, uint32 tails)
 {
 	struct CanonicalWork *work = canonical->work;
-	const JsonNode *nodes = parser->nodes;
-	const char *limit = parser->text + parser->len;
-	Frame	   *frame;
+	const JsonNode		 *nodes = parser->nodes;
+	const char			 *limit = parser->text + parser->len;
+	Frame				 *frame;
 
 	if (work->nframes >= work->frames_size)
-		work->frames = grow(canonical, work->frames, &work->frames_size, work->nframes + 1, sizeof(Frame));
+		work->frames = grow(canonical, work->frames, &work->frames_size, work->nframes + 1,
+							sizeof(Frame));
 	frame = &work->frames[work->nframes++];
 	frame->object = node->type == JSON_OBJECT;
 	frame->first = true;
@@ -380,16 +383,17 @@ open_container(Canonical *canonical, const JsonParser *parser, const JsonNode *n
 		return;
 
 	if (node->count * 2 > work->keys_size - work->nkeys)
-		work->keys = grow(canonical, work->keys, &work->keys_size, work->nkeys + node->count * 2, sizeof(CanonicalKey));
+		work->keys = grow(canonical, work->keys, &work->keys_size, work->nkeys + node->count * 2,
+						  sizeof(CanonicalKey));
 	for (uint32 i = node->child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		const JsonNode *name = &nodes[i];
-		const char *data = parser->text + name->start + 1;
-		uint32		len = name->end - name->start - 2;
+		const char	   *data = parser->text + name->start + 1;
+		uint32			len = name->end - name->start - 2;
 
 		if (unlikely(name->flags & JSON_F_ESCAPED))
 		{
-			char	   *decoded = canonical_arena_alloc(&canonical->arena, len + 8);
+			char *decoded = canonical_arena_alloc(&canonical->arena, len + 8);
 
 			len = json_string_decode(parser, name, decoded);
 			canonical_key_init(&work->keys[work->nkeys++], decoded, len, decoded + len, true, i);
@@ -405,7 +409,7 @@ static void
 close_container(Canonical *canonical)
 {
 	struct CanonicalWork *work = canonical->work;
-	Frame	   *frame = &work->frames[--work->nframes];
+	Frame				 *frame = &work->frames[--work->nframes];
 
 	put_char(canonical, frame->object ? '}' : ']');
 	work->nkeys = frame->keys;
@@ -423,8 +427,8 @@ is_left_out(Canonical *canonical, const Frame *frame, const CanonicalKey *key)
 	for (uint32 i = frame->tails; i < frame->tails_end; i++)
 	{
 		const CanonicalPath *path = &canonical->paths[work->tails[i].path];
-		uint32		offset = work->tails[i].offset;
-		uint32		rest = path->len - offset;
+		uint32				 offset = work->tails[i].offset;
+		uint32				 rest = path->len - offset;
 
 		if (rest < key->len || memcmp(path->data + offset, key->data, key->len) != 0)
 			continue;
@@ -433,7 +437,8 @@ is_left_out(Canonical *canonical, const Frame *frame, const CanonicalKey *key)
 		if (path->data[offset + key->len] != path->separator)
 			continue;
 		if (work->ntails >= work->tails_size)
-			work->tails = grow(canonical, work->tails, &work->tails_size, work->ntails + 1, sizeof(Tail));
+			work->tails = grow(canonical, work->tails, &work->tails_size, work->ntails + 1,
+							   sizeof(Tail));
 		work->tails[work->ntails].path = work->tails[i].path;
 		work->tails[work->ntails++].offset = offset + key->len + 1;
 	}
@@ -463,17 +468,17 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 					  const CanonicalPath *paths, uint32 npaths)
 {
 	struct CanonicalWork *work = canonical->work;
-	const JsonNode *nodes = parser->nodes;
-	const char *text = parser->text;
-	const char *limit = text + parser->len;
-	uint32		current = root;
-	uint32		tails = 0;		/* those for current: from here to ntails */
+	const JsonNode		 *nodes = parser->nodes;
+	const char			 *text = parser->text;
+	const char			 *limit = text + parser->len;
+	uint32				  current = root;
+	uint32				  tails = 0; /* those for current: from here to ntails */
 
 	begin_node(canonical, paths, npaths);
 	for (;;)
 	{
 		const JsonNode *node = &nodes[current];
-		Frame	   *frame;
+		Frame		   *frame;
 
 		if ((node->type == JSON_OBJECT || node->type == JSON_ARRAY) &&
 			(node->flags & JSON_F_BAD_DEPTH) == 0 &&
@@ -485,8 +490,8 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 			canonical_append_number(canonical, text + node->start, node->end - node->start);
 		else
 		{
-			uint32		len = node->end - node->start;
-			char	   *decoded = canonical_arena_alloc(&canonical->arena, len);
+			uint32 len = node->end - node->start;
+			char  *decoded = canonical_arena_alloc(&canonical->arena, len);
 
 			len = json_string_decode(parser, node, decoded);
 			canonical_append_string(canonical, decoded, len);
@@ -495,7 +500,7 @@ canonical_append_node(Canonical *canonical, const JsonParser *parser, uint32 roo
 		/* what comes next in the innermost open container */
 		for (;;)
 		{
-			CanonicalKey *key;
+			CanonicalKey   *key;
 			const JsonNode *name;
 
 			if (work->nframes == 0)
@@ -556,10 +561,12 @@ canonical_text(const char *json, size_t len, size_t *outlen)
 				 errmsg("invalid input syntax for type json"),
 				 errdetail("%s at byte %zu.", parser->error, parser->error_offset)));
 	if (parser->nodes[JSON_ROOT].flags & JSON_F_BAD)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 errmsg("could not convert JSON text to canonical form"),
-				 errdetail("It contains \\u0000, an unpaired surrogate, or a number outside the range of type numeric.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+			 errmsg("could not convert JSON text to canonical form"),
+			 errdetail(
+				 "It contains \\u0000, an unpaired surrogate, or a number outside the range of type numeric.")));
 	canonical_append_node(canonical, parser, JSON_ROOT, NULL, 0);
 	put_char(canonical, '\0');
 	*outlen = canonical->len - 1;

@@ -15,13 +15,13 @@ extern char *canonical_text(const char *json, size_t len, size_t *outlen);
 /* Small strings that live until the arena is reset; zero-filled is empty. */
 typedef struct CanonicalArena
 {
-	struct CanonicalChunk *chunks;	/* newest first */
+	struct CanonicalChunk	 *chunks; /* newest first */
 	struct MemoryContextData *context;
-	struct PageMemory *memory;	/* that it is counted in; NULL: in none */
+	struct PageMemory		 *memory; /* that it is counted in; NULL: in none */
 } CanonicalArena;
 
 extern char *canonical_arena_alloc(CanonicalArena *arena, size_t size);
-extern void canonical_arena_reset(CanonicalArena *arena);
+extern void	 canonical_arena_reset(CanonicalArena *arena);
 
 /*
  * A byte string to sort.  With utf16 set it is compared by UTF-16 code units,
@@ -29,14 +29,14 @@ extern void canonical_arena_reset(CanonicalArena *arena);
  */
 typedef struct CanonicalKey
 {
-	uint64_t	prefix;			/* first 8 bytes, big-endian, zero-filled */
+	uint64_t	prefix; /* first 8 bytes, big-endian, zero-filled */
 	const char *data;
 	uint32_t	len;
-	uint32_t	ref;			/* the caller's */
+	uint32_t	ref; /* the caller's */
 	bool		utf16;
 } CanonicalKey;
 
-extern int	canonical_key_compare_tails(const CanonicalKey *a, const CanonicalKey *b);
+extern int canonical_key_compare_tails(const CanonicalKey *a, const CanonicalKey *b);
 
 /*
  * The order of UTF-16: what needs a pair of surrogates (F0..) comes before
@@ -51,10 +51,10 @@ canonical_utf16_rank(unsigned char c)
 
 /* limit: bytes up to here may be read, whatever the length says. */
 static inline void
-canonical_key_init(CanonicalKey *key, const char *data, uint32 len, const char *limit,
-				   bool utf16, uint32 ref)
+canonical_key_init(CanonicalKey *key, const char *data, uint32 len, const char *limit, bool utf16,
+				   uint32 ref)
 {
-	uint64		prefix = 0;
+	uint64 prefix = 0;
 
 	key->data = data;
 	key->len = len;
@@ -99,19 +99,22 @@ typedef struct CanonicalPath
 /* A serializer; data[0..len) is what was appended since the last reset. */
 typedef struct Canonical
 {
-	char	   *data;
-	size_t		len;
-	size_t		size;
-	const CanonicalPath *paths;
-	size_t		limit;			/* soft, 0 for none: see overflow */
-	bool		overflow;		/* numbers were left out because they passed the limit */
-	CanonicalArena arena;		/* decoded strings, until the reset */
+	char				 *data;
+	size_t				  len;
+	size_t				  size;
+	const CanonicalPath	 *paths;
+	size_t				  limit;	/* soft, 0 for none: see overflow */
+	bool				  overflow; /* numbers were left out because they passed the limit */
+	CanonicalArena		  arena;	/* decoded strings, until the reset */
 	struct CanonicalWork *work;
 } Canonical;
 
-/* Made in the current memory context, where its buffers will live, too; counted in arena.memory, once that is set. */
+/*
+ * Made in the current memory context, where its buffers will live, too; counted in
+ * arena.memory, once that is set.
+ */
 extern Canonical *canonical_create(void);
-extern void canonical_reset(Canonical *canonical);
+extern void		  canonical_reset(Canonical *canonical);
 
 /* canonical_trim gives memory back when a buffer has grown over keep bytes. */
 extern void canonical_trim(Canonical *canonical, size_t keep);
@@ -132,9 +135,9 @@ extern void canonical_append_node(Canonical *canonical, const JsonParser *parser
 								  const CanonicalPath *paths, uint32_t npaths);
 
 /* What ECMAScript's Number::toString makes of a finite number; out has room for 32 bytes. */
-extern int	canonical_double(double value, char *out);
+extern int canonical_double(double value, char *out);
 
 /* SHA-256 of what was appended, as 64 lower-case hex digits without a NUL. */
 extern void canonical_hash(Canonical *canonical, char *hex);
 
-#endif							/* FLOHSYNC_CANONICAL_H */
+#endif /* FLOHSYNC_CANONICAL_H */

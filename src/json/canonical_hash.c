@@ -12,14 +12,14 @@
 
 #include "json/canonical.h"
 
-static EVP_MD *sha256_md = NULL;
+static EVP_MD	  *sha256_md = NULL;
 static EVP_MD_CTX *sha256_ctx = NULL;
 
 void
 canonical_hash(Canonical *canonical, char *hex)
 {
 	static const char digits[] = "0123456789abcdef";
-	unsigned char sum[EVP_MAX_MD_SIZE];
+	unsigned char	  sum[EVP_MAX_MD_SIZE];
 
 	if (sha256_ctx == NULL)
 	{

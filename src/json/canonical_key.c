@@ -17,14 +17,14 @@
 
 #include "json/canonical.h"
 
-#define CHUNK_SIZE		(64 * 1024)
+#define CHUNK_SIZE (64 * 1024)
 
 typedef struct CanonicalChunk
 {
 	struct CanonicalChunk *next;
-	size_t		size;
-	size_t		used;
-	char		data[FLEXIBLE_ARRAY_MEMBER];
+	size_t				   size;
+	size_t				   used;
+	char				   data[FLEXIBLE_ARRAY_MEMBER];
 } CanonicalChunk;
 
 char *
@@ -34,7 +34,7 @@ canonical_arena_alloc(CanonicalArena *arena, size_t size)
 
 	if (chunk == NULL || chunk->size - chunk->used < size)
 	{
-		size_t		room = Max(size, CHUNK_SIZE);
+		size_t room = Max(size, CHUNK_SIZE);
 
 		memory_take(arena->memory, offsetof(CanonicalChunk, data) + room);
 		chunk = MemoryContextAllocHuge(arena->context, offsetof(CanonicalChunk, data) + room);
@@ -70,11 +70,11 @@ canonical_arena_reset(CanonicalArena *arena)
 int
 canonical_key_compare_tails(const CanonicalKey *a, const CanonicalKey *b)
 {
-	uint32		len = Min(a->len, b->len);
+	uint32 len = Min(a->len, b->len);
 
 	if (len > 8 && !a->utf16 && !b->utf16)
 	{
-		int			order = memcmp(a->data + 8, b->data + 8, len - 8);
+		int order = memcmp(a->data + 8, b->data + 8, len - 8);
 
 		if (order != 0)
 			return order;
@@ -96,18 +96,18 @@ canonical_key_compare_tails(const CanonicalKey *a, const CanonicalKey *b)
 void
 canonical_key_sort(CanonicalKey *keys, CanonicalKey *scratch, uint32 n)
 {
-	const uint32 run = 12;
+	const uint32  run = 12;
 	CanonicalKey *from = keys;
 	CanonicalKey *to = scratch;
 
 	for (uint32 start = 0; start < n; start += run)
 	{
-		uint32		end = Min(n, start + run);
+		uint32 end = Min(n, start + run);
 
 		for (uint32 i = start + 1; i < end; i++)
 		{
 			CanonicalKey key = keys[i];
-			uint32		j = i;
+			uint32		 j = i;
 
 			for (; j > start && canonical_key_compare(&keys[j - 1], &key) > 0; j--)
 				keys[j] = keys[j - 1];
@@ -120,10 +120,10 @@ canonical_key_sort(CanonicalKey *keys, CanonicalKey *scratch, uint32 n)
 
 		for (uint32 start = 0; start < n; start += 2 * width)
 		{
-			uint32		middle = Min(n, start + width);
-			uint32		end = Min(n, start + 2 * width);
-			uint32		a = start;
-			uint32		b = middle;
+			uint32 middle = Min(n, start + width);
+			uint32 end = Min(n, start + 2 * width);
+			uint32 a = start;
+			uint32 b = middle;
 
 			for (uint32 i = start; i < end; i++)
 			{

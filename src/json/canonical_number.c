@@ -18,11 +18,11 @@
 #include "common/shortest_dec.h"
 
 /* With at most this many digits every decimal number survives a double. */
-#define SAFE_DIGITS			15
+#define SAFE_DIGITS 15
 /* A double prints with no more. */
-#define DOUBLE_DIGITS		17
+#define DOUBLE_DIGITS 17
 /* Well inside the range of normal doubles. */
-#define SAFE_EXPONENT		290
+#define SAFE_EXPONENT 290
 
 /*
  * The digits d1..dk, which stand for 0.d1..dk * 10^point, as ECMAScript's
@@ -31,7 +31,7 @@
 static int
 layout_number(char *out, const char *digits, int k, int point)
 {
-	char	   *start = out;
+	char *start = out;
 
 	if (point > 0 && point <= 21)
 	{
@@ -77,9 +77,9 @@ layout_number(char *out, const char *digits, int k, int point)
 static int
 take_digits(const char *p, const char *end, char *digits, int64 *point)
 {
-	int			k = 0;
-	int64		exponent = 0;
-	bool		fraction = false;
+	int	  k = 0;
+	int64 exponent = 0;
+	bool  fraction = false;
 
 	*point = 0;
 	for (; p < end && *p != 'e' && *p != 'E'; p++)
@@ -100,7 +100,7 @@ take_digits(const char *p, const char *end, char *digits, int64 *point)
 	}
 	if (p < end)
 	{
-		bool		negative = *++p == '-';
+		bool negative = *++p == '-';
 
 		for (p += *p == '-' || *p == '+'; p < end; p++)
 			exponent = exponent < INT32_MAX ? exponent * 10 + (*p - '0') : exponent;
@@ -120,13 +120,13 @@ take_digits(const char *p, const char *end, char *digits, int64 *point)
 static int
 shortest_digits(double value, char *digits, int64 *point)
 {
-	char		buf[64];
-	int			len = double_to_shortest_decimal_bufn(value, buf);
-	int			k = take_digits(buf, buf + len, digits, point);
+	char buf[64];
+	int	 len = double_to_shortest_decimal_bufn(value, buf);
+	int	 k = take_digits(buf, buf + len, digits, point);
 
 	for (int n = k - 1; k > SAFE_DIGITS && value >= 9007199254740992.0 && n > 0; n--)
 	{
-		char	   *mark;
+		char *mark;
 
 		snprintf(buf, sizeof(buf), "%.*e", n - 1, value);
 		if (strtod(buf, NULL) != value)
@@ -156,10 +156,10 @@ shortest_digits(double value, char *digits, int64 *point)
 int
 canonical_double(double value, char *out)
 {
-	char		digits[32];
-	int64		point;
-	int			k;
-	int			sign = value < 0;
+	char  digits[32];
+	int64 point;
+	int	  k;
+	int	  sign = value < 0;
 
 	if (value == 0)
 	{
@@ -175,7 +175,7 @@ canonical_double(double value, char *out)
 static void
 put_plain_number(Canonical *canonical, const char *digits, int k, int64 point)
 {
-	char	   *out;
+	char *out;
 
 	if (point <= 0)
 	{
@@ -203,15 +203,15 @@ put_plain_number(Canonical *canonical, const char *digits, int k, int64 point)
 void
 canonical_append_number(Canonical *canonical, const char *text, uint32 len)
 {
-	char		stack[256];
-	char	   *digits = stack;
-	char		shortest[32];
-	char	   *literal;
-	int64		point;
-	int64		shortest_point;
-	int			k;
-	int			shortest_k;
-	double		value;
+	char   stack[256];
+	char  *digits = stack;
+	char   shortest[32];
+	char  *literal;
+	int64  point;
+	int64  shortest_point;
+	int	   k;
+	int	   shortest_k;
+	double value;
 
 	/* Nothing else grows, and these do by a factor of 80 (1e400). */
 	if (canonical->limit != 0 && canonical->len > canonical->limit)
@@ -239,8 +239,9 @@ canonical_append_number(Canonical *canonical, const char *text, uint32 len)
 		put_plain_number(canonical, digits, k, point);
 		return;
 	}
-	literal = len < sizeof(stack) / 2 && digits == stack ? stack + sizeof(stack) / 2
-		: canonical_arena_alloc(&canonical->arena, len + 1);
+	literal = len < sizeof(stack) / 2 && digits == stack ?
+		stack + sizeof(stack) / 2 :
+		canonical_arena_alloc(&canonical->arena, len + 1);
 	memcpy(literal, text, len);
 	literal[len] = '\0';
 	value = fabs(strtod(literal, NULL));
@@ -254,5 +255,6 @@ canonical_append_number(Canonical *canonical, const char *text, uint32 len)
 		(k != shortest_k || point != shortest_point || memcmp(digits, shortest, k) != 0))
 		put_plain_number(canonical, digits, k, point);
 	else
-		canonical->len += layout_number(canonical_reserve(canonical, 40), shortest, shortest_k, (int) shortest_point);
+		canonical->len += layout_number(canonical_reserve(canonical, 40), shortest, shortest_k,
+										(int) shortest_point);
 }

@@ -30,16 +30,16 @@
 #include "json/json.h"
 #include "json/scan.h"
 
-#define JSON_BUBBLE		(JSON_F_BAD | JSON_F_REWRITE)
+#define JSON_BUBBLE (JSON_F_BAD | JSON_F_REWRITE)
 
-#define JSON_DEFAULT_NODES		0x7FFFFFFF
-#define JSON_MIN_CAPACITY		1024
+#define JSON_DEFAULT_NODES 0x7FFFFFFF
+#define JSON_MIN_CAPACITY  1024
 
 /* As many values as this are a large arena. */
-#define JSON_LARGE				(1024 * 1024)
+#define JSON_LARGE (1024 * 1024)
 
 /* After so many values, or brackets, interrupts are answered. */
-#define JSON_INTERRUPTS			(1 << 20)
+#define JSON_INTERRUPTS (1 << 20)
 
 JsonParser *
 json_parser_create(void)
@@ -84,15 +84,17 @@ json_parser_trim(JsonParser *parser, uint32_t keep)
 static void
 json_grow(JsonParser *parser, uint32_t wanted)
 {
-	size_t		had = parser->capacity;
-	size_t		capacity = Max(had, JSON_MIN_CAPACITY);
+	size_t had = parser->capacity;
+	size_t capacity = Max(had, JSON_MIN_CAPACITY);
 
 	/* What is not used counts as well: large arenas grow by smaller steps. */
 	while (capacity < wanted)
 		capacity = capacity < JSON_LARGE ? capacity * 2 : Max(wanted, capacity + capacity / 4);
 	if (capacity > had)
-		capacity = had + memory_room(parser->memory, (Max(wanted, had) - had) * sizeof(JsonNode),
-									 (capacity - had) * sizeof(JsonNode)) / sizeof(JsonNode);
+		capacity = had +
+			memory_room(parser->memory, (Max(wanted, had) - had) * sizeof(JsonNode),
+						(capacity - had) * sizeof(JsonNode)) /
+				sizeof(JsonNode);
 	if (parser->nodes == NULL)
 		parser->nodes = MemoryContextAllocHuge(parser->context, (Size) capacity * sizeof(JsonNode));
 	else if (capacity > parser->capacity)
@@ -103,11 +105,11 @@ json_grow(JsonParser *parser, uint32_t wanted)
 static void
 json_push_bracket(JsonParser *parser, size_t depth, bool object)
 {
-	size_t		byte = depth / 8;
+	size_t byte = depth / 8;
 
 	if (byte >= parser->brackets_size)
 	{
-		size_t		size = parser->brackets_size ? parser->brackets_size * 2 : 64;
+		size_t size = parser->brackets_size ? parser->brackets_size * 2 : 64;
 
 		memory_take(parser->memory, size - parser->brackets_size);
 		if (parser->brackets == NULL)
@@ -151,7 +153,7 @@ json_skip_container(JsonScan *scan, Bytes p)
 				json_push_bracket(parser, depth++, object);
 				p = json_skip_space(p + 1, end);
 				if (p < end && *p == (object ? '}' : ']'))
-					break;		/* closed below */
+					break; /* closed below */
 				if (!object)
 					continue;
 				goto key;
@@ -207,7 +209,8 @@ key:
 
 /* Whitespace inside a container makes its bytes differ from the canonical form. */
 #define SKIP_SPACE() \
-	do { \
+	do \
+	{ \
 		if (p < end && *p <= ' ') \
 		{ \
 			p = json_skip_space(p, end); \
@@ -238,18 +241,18 @@ json_more_room(JsonParser *parser, uint32_t n)
 bool
 json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth)
 {
-	JsonScan	scan = {(Bytes) (text ? text : ""), (Bytes) (text ? text : "") + len, parser};
-	Bytes		base = scan.base;
-	Bytes		end = scan.end;
-	Bytes		p = base;
-	JsonNode   *nodes;
-	JsonNode   *node;
-	uint32_t	n = JSON_ROOT;
-	uint32_t	room;
-	uint32_t	open = 0;		/* the innermost open container */
-	uint32_t	last = 0;		/* the node before the next one in it */
-	uint32_t	depth = 0;
-	unsigned	flags;
+	JsonScan  scan = {(Bytes) (text ? text : ""), (Bytes) (text ? text : "") + len, parser};
+	Bytes	  base = scan.base;
+	Bytes	  end = scan.end;
+	Bytes	  p = base;
+	JsonNode *nodes;
+	JsonNode *node;
+	uint32_t  n = JSON_ROOT;
+	uint32_t  room;
+	uint32_t  open = 0; /* the innermost open container */
+	uint32_t  last = 0; /* the node before the next one in it */
+	uint32_t  depth = 0;
+	unsigned  flags;
 
 	parser->text = (const char *) base;
 	parser->len = 0;
@@ -322,10 +325,19 @@ value:
 			last = 0;
 			if (node->type == JSON_ARRAY)
 				goto value;
-			node->flags |= JSON_F_REWRITE;	/* the order of the keys is not looked at here */
+			node->flags |= JSON_F_REWRITE; /* the order of the keys is not looked at here */
 			goto key;
-		case '-': case '0': case '1': case '2': case '3': case '4':
-		case '5': case '6': case '7': case '8': case '9':
+		case '-':
+		case '0':
+		case '1':
+		case '2':
+		case '3':
+		case '4':
+		case '5':
+		case '6':
+		case '7':
+		case '8':
+		case '9':
 			node->type = JSON_NUMBER;
 			p = json_scan_number(&scan, p, &flags);
 			break;

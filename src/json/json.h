@@ -14,32 +14,39 @@
 
 typedef enum JsonType
 {
-	JSON_NULL, JSON_TRUE, JSON_FALSE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT
+	JSON_NULL,
+	JSON_TRUE,
+	JSON_FALSE,
+	JSON_NUMBER,
+	JSON_STRING,
+	JSON_ARRAY,
+	JSON_OBJECT
 } JsonType;
 
 /* A node refers to bytes of the parsed text; the text must outlive the tree. */
 typedef struct JsonNode
 {
-	uint32_t	start;			/* first byte of the value in the text (of the opening quote for strings) */
-	uint32_t	end;			/* one past its last byte */
-	uint32_t	next;			/* index of the next sibling, 0 at the end */
-	uint32_t	child;			/* first child; members of an object alternate key node, value node */
-	uint32_t	count;			/* array elements or object members */
-	uint8_t		type;			/* JsonType */
-	uint8_t		flags;			/* JSON_F_* */
+	uint32_t start; /* first byte of the value in the text (of the opening quote for strings) */
+	uint32_t end;	/* one past its last byte */
+	uint32_t next;	/* index of the next sibling, 0 at the end */
+	uint32_t child; /* first child; members of an object alternate key node, value node */
+	uint32_t count; /* array elements or object members */
+	uint8_t	 type;	/* JsonType */
+	uint8_t	 flags; /* JSON_F_* */
 } JsonNode;
 
-#define JSON_F_ESCAPED		0x01	/* string holds backslash escapes */
-#define JSON_F_NON_ASCII	0x02	/* string holds bytes >= 0x80 */
-#define JSON_F_BAD_ESCAPE	0x04	/* string holds \u0000 or a lone surrogate */
+#define JSON_F_ESCAPED	  0x01 /* string holds backslash escapes */
+#define JSON_F_NON_ASCII  0x02 /* string holds bytes >= 0x80 */
+#define JSON_F_BAD_ESCAPE 0x04 /* string holds \u0000 or a lone surrogate */
 /* JSON_F_BAD_* of a value are or-ed into every container around it. */
-#define JSON_F_BAD_NUMBER	0x08	/* exponent or length of a number out of bounds */
-#define JSON_F_BAD_DEPTH	0x10	/* nesting was over max_depth here; the inner value was skipped, has no children */
-#define JSON_F_REWRITE		0x20	/* the bytes may differ from the canonical form; or-ed upwards too */
+#define JSON_F_BAD_NUMBER 0x08 /* exponent or length of a number out of bounds */
+#define JSON_F_BAD_DEPTH \
+	0x10 /* nesting was over max_depth here; the inner value was skipped, has no children */
+#define JSON_F_REWRITE 0x20 /* the bytes may differ from the canonical form; or-ed upwards too */
 
-#define JSON_F_BAD			(JSON_F_BAD_ESCAPE | JSON_F_BAD_NUMBER | JSON_F_BAD_DEPTH)
+#define JSON_F_BAD (JSON_F_BAD_ESCAPE | JSON_F_BAD_NUMBER | JSON_F_BAD_DEPTH)
 
-#define JSON_ROOT			1		/* index of the root node; nodes[0] stands for "none" */
+#define JSON_ROOT 1 /* index of the root node; nodes[0] stands for "none" */
 
 /*
  * The limits may be set between creation and use.  Everything else is
@@ -47,20 +54,20 @@ typedef struct JsonNode
  */
 typedef struct JsonParser
 {
-	const char *text;
-	uint32_t	len;
-	uint32_t	nnodes;
-	JsonNode   *nodes;
-	uint32_t	capacity;
-	uint32_t	max_nodes;		/* more values than this are a fault of the text */
-	uint32_t	max_number_length;	/* a longer literal is JSON_F_BAD_NUMBER */
-	int32_t		max_exponent;	/* so is one with a greater adjusted decimal exponent */
-	const char *error;			/* static text, NULL after success */
-	size_t		error_offset;
-	uint8_t    *brackets;		/* bit stack of skipped containers */
-	size_t		brackets_size;
+	const char				 *text;
+	uint32_t				  len;
+	uint32_t				  nnodes;
+	JsonNode				 *nodes;
+	uint32_t				  capacity;
+	uint32_t				  max_nodes;		 /* more values than this are a fault of the text */
+	uint32_t				  max_number_length; /* a longer literal is JSON_F_BAD_NUMBER */
+	int32_t					  max_exponent; /* so is one with a greater adjusted decimal exponent */
+	const char				 *error;		/* static text, NULL after success */
+	size_t					  error_offset;
+	uint8_t					 *brackets; /* bit stack of skipped containers */
+	size_t					  brackets_size;
 	struct MemoryContextData *context;
-	struct PageMemory *memory;	/* that the arena is counted in; NULL: in none */
+	struct PageMemory		 *memory; /* that the arena is counted in; NULL: in none */
 } JsonParser;
 
 /* Made in the current memory context, where the arena will live, too. */
@@ -86,19 +93,19 @@ extern void json_parser_trim(JsonParser *parser, uint32_t keep);
  */
 extern uint32_t json_string_decode(const JsonParser *parser, const JsonNode *node, char *out);
 
-extern bool json_string_equals(const JsonParser *parser, const JsonNode *node,
-							   const char *value, uint32_t len);
+extern bool json_string_equals(const JsonParser *parser, const JsonNode *node, const char *value,
+							   uint32_t len);
 
 /* json_member returns the value of a key, the last one if it comes twice; 0 when absent. */
-extern uint32_t json_member(const JsonParser *parser, uint32_t object,
-							const char *key, uint32_t len);
+extern uint32_t json_member(const JsonParser *parser, uint32_t object, const char *key,
+							uint32_t len);
 
 /*
  * json_weight is about how much memory jsonb_in, or json_to_jsonb, needs for a
  * value, and how deep it is nested (depth may be NULL).  A few bytes of JSON may
  * need hundreds; a text of n bytes weighs no more than n * JSON_MOST_WEIGHT.
  */
-#define JSON_MOST_WEIGHT	256
+#define JSON_MOST_WEIGHT 256
 
 extern size_t json_weight(const JsonParser *parser, uint32_t node, uint32_t *depth);
 
@@ -113,11 +120,11 @@ extern bool json_is_integer(const JsonParser *parser, const JsonNode *node);
 static inline int
 json_hex4(const unsigned char *p)
 {
-	int			unit = 0;
+	int unit = 0;
 
 	for (int i = 0; i < 4; i++)
 	{
-		int			digit = hex_digit(p[i]);
+		int digit = hex_digit(p[i]);
 
 		if (digit < 0)
 			return -1;
@@ -126,4 +133,4 @@ json_hex4(const unsigned char *p)
 	return unit;
 }
 
-#endif							/* FLOHSYNC_JSON_H */
+#endif /* FLOHSYNC_JSON_H */

@@ -22,7 +22,7 @@
 #include "json/jsonb.h"
 
 /* So many digits are an int64. */
-#define JSON_INT_DIGITS	18
+#define JSON_INT_DIGITS 18
 
 static void
 json_jsonb_string(const JsonParser *parser, const JsonNode *node, JsonbValue *value)
@@ -48,8 +48,8 @@ json_numeric(const JsonParser *parser, const JsonNode *node)
 
 	if (len <= JSON_INT_DIGITS && json_is_integer(parser, node))
 	{
-		bool		negative = text[0] == '-';
-		int64		number = 0;
+		bool  negative = text[0] == '-';
+		int64 number = 0;
 
 		for (int i = negative; i < len; i++)
 			number = number * 10 + (text[i] - '0');
@@ -63,7 +63,7 @@ static JsonbValue *
 json_push(const JsonParser *parser, uint32 index, JsonbParseState **state, JsonbIteratorToken place)
 {
 	const JsonNode *node = &parser->nodes[index];
-	JsonbValue	value;
+	JsonbValue		value;
 
 	switch ((JsonType) node->type)
 	{
@@ -106,9 +106,9 @@ json_push(const JsonParser *parser, uint32 index, JsonbParseState **state, Jsonb
 Jsonb *
 json_to_jsonb(const JsonParser *parser)
 {
-	const JsonNode *root = &parser->nodes[JSON_ROOT];
+	const JsonNode	*root = &parser->nodes[JSON_ROOT];
 	JsonbParseState *state = NULL;
-	JsonbValue	scalar = {.type = jbvArray};
+	JsonbValue		 scalar = {.type = jbvArray};
 
 	Assert((root->flags & JSON_F_BAD) == 0);
 	if (root->type == JSON_ARRAY || root->type == JSON_OBJECT)

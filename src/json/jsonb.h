@@ -16,4 +16,4 @@
  */
 extern Jsonb *json_to_jsonb(const JsonParser *parser);
 
-#endif							/* FLOHSYNC_JSON_JSONB_H */
+#endif /* FLOHSYNC_JSON_JSONB_H */

@@ -13,7 +13,7 @@
 #include "json/json.h"
 
 /* With at most this many digits every decimal number survives a double. */
-#define JSON_SAFE_DIGITS		15
+#define JSON_SAFE_DIGITS 15
 
 typedef const unsigned char *Bytes;
 
@@ -36,14 +36,21 @@ json_fail(JsonScan *scan, Bytes at, const char *error)
 static Bytes
 json_scan_escape(JsonScan *scan, Bytes p, unsigned *flags)
 {
-	int			unit;
+	int unit;
 
 	*flags |= JSON_F_ESCAPED | JSON_F_REWRITE;
 	if (scan->end - p < 2)
 		return json_fail(scan, scan->end, NULL);
 	switch (p[1])
 	{
-		case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+		case '"':
+		case '\\':
+		case '/':
+		case 'b':
+		case 'f':
+		case 'n':
+		case 'r':
+		case 't':
 			return p + 2;
 		case 'u':
 			break;
@@ -61,7 +68,7 @@ json_scan_escape(JsonScan *scan, Bytes p, unsigned *flags)
 	p += 6;
 	if (unit >= 0xD800 && unit <= 0xDBFF && scan->end - p >= 6 && p[0] == '\\' && p[1] == 'u')
 	{
-		int			low = json_hex4(p + 2);
+		int low = json_hex4(p + 2);
 
 		if (low >= 0xDC00 && low <= 0xDFFF)
 			return p + 6;
@@ -75,22 +82,23 @@ json_scan_escape(JsonScan *scan, Bytes p, unsigned *flags)
 static inline Bytes
 json_scan_string(JsonScan *scan, Bytes p, unsigned *flags_out)
 {
-	Bytes		end = scan->end;
-	unsigned	flags = 0;
-	unsigned	high = 0;
+	Bytes	 end = scan->end;
+	unsigned flags = 0;
+	unsigned high = 0;
 
 	for (;;)
 	{
 #ifdef __SSE2__
 		while (end - p >= 16)
 		{
-			__m128i		chunk = _mm_loadu_si128((const __m128i *) p);
-			__m128i		stop;
-			unsigned	mask;
+			__m128i	 chunk = _mm_loadu_si128((const __m128i *) p);
+			__m128i	 stop;
+			unsigned mask;
 
 			stop = _mm_or_si128(_mm_cmpeq_epi8(chunk, _mm_set1_epi8('"')),
 								_mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\')));
-			stop = _mm_or_si128(stop, _mm_cmpeq_epi8(_mm_min_epu8(chunk, _mm_set1_epi8(0x1F)), chunk));
+			stop = _mm_or_si128(stop,
+								_mm_cmpeq_epi8(_mm_min_epu8(chunk, _mm_set1_epi8(0x1F)), chunk));
 			mask = _mm_movemask_epi8(stop);
 			if (mask != 0)
 			{
@@ -127,10 +135,10 @@ stopped:
 static bool
 json_number_is_bad(const JsonParser *parser, Bytes p, Bytes end)
 {
-	int64_t		point = 0;		/* digits between the first significant one and the point */
-	int64_t		exponent = 0;
-	bool		significant = false;
-	bool		fraction = false;
+	int64_t point = 0; /* digits between the first significant one and the point */
+	int64_t exponent = 0;
+	bool	significant = false;
+	bool	fraction = false;
 
 	if (end - p > parser->max_number_length)
 		return true;
@@ -148,7 +156,7 @@ json_number_is_bad(const JsonParser *parser, Bytes p, Bytes end)
 	}
 	if (p < end)
 	{
-		bool		negative = p[1] == '-';
+		bool negative = p[1] == '-';
 
 		for (p += (p[1] == '-' || p[1] == '+') ? 2 : 1; p < end; p++)
 			exponent = exponent < INT32_MAX ? exponent * 10 + (*p - '0') : exponent;
@@ -165,12 +173,12 @@ json_number_is_bad(const JsonParser *parser, Bytes p, Bytes end)
 static inline Bytes
 json_scan_number(JsonScan *scan, Bytes p, unsigned *flags_out)
 {
-	Bytes		end = scan->end;
-	Bytes		start = p;
-	Bytes		whole;
-	Bytes		fraction = NULL;
-	unsigned	flags = 0;
-	bool		exponent = false;
+	Bytes	 end = scan->end;
+	Bytes	 start = p;
+	Bytes	 whole;
+	Bytes	 fraction = NULL;
+	unsigned flags = 0;
+	bool	 exponent = false;
 
 	if (*p == '-')
 		p++;
@@ -194,7 +202,7 @@ json_scan_number(JsonScan *scan, Bytes p, unsigned *flags_out)
 	}
 	if (p < end && (*p | 0x20) == 'e')
 	{
-		Bytes		digits;
+		Bytes digits;
 
 		exponent = true;
 		p++;
@@ -210,8 +218,8 @@ json_scan_number(JsonScan *scan, Bytes p, unsigned *flags_out)
 	/* Canonical as it stands: short, no exponent, no -0, no idle zero, not below 1e-6. */
 	if (exponent || p - whole > JSON_SAFE_DIGITS)
 		flags = JSON_F_REWRITE;
-	else if (fraction == NULL ? (whole != start && *whole == '0')
-			 : (p[-1] == '0' || (*whole == '0' && *fraction == '0')))
+	else if (fraction == NULL ? (whole != start && *whole == '0') :
+								(p[-1] == '0' || (*whole == '0' && *fraction == '0')))
 		flags = JSON_F_REWRITE;
 	if ((exponent || p - start > 64) && json_number_is_bad(scan->parser, start, p))
 		flags |= JSON_F_BAD_NUMBER;
@@ -238,4 +246,4 @@ json_skip_space(Bytes p, Bytes end)
 	return p;
 }
 
-#endif							/* FLOHSYNC_JSON_SCAN_H */
+#endif /* FLOHSYNC_JSON_SCAN_H */

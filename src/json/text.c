@@ -17,10 +17,10 @@
  * elements or members; an element or a member has two or three times its size, as
  * its container grows by doubling; a string is copied from token to value.
  */
-#define WEIGHT_OBJECT	700
-#define WEIGHT_ARRAY	320
-#define WEIGHT_VALUE	140
-#define WEIGHT_BYTE		3
+#define WEIGHT_OBJECT 700
+#define WEIGHT_ARRAY  320
+#define WEIGHT_VALUE  140
+#define WEIGHT_BYTE	  3
 
 typedef const unsigned char *Bytes;
 
@@ -49,11 +49,14 @@ json_put_utf8(char *out, unsigned c)
 	return out;
 }
 
-/* p is at a backslash; writes what the escape stands for, 4 bytes at most, and returns what follows. */
+/*
+ * p is at a backslash; writes what the escape stands for, 4 bytes at most, and returns what
+ * follows.
+ */
 static Bytes
 json_decode_escape(Bytes p, Bytes end, char *out, size_t *n)
 {
-	int			unit;
+	int unit;
 
 	*n = 1;
 	p += 2;
@@ -84,7 +87,7 @@ json_decode_escape(Bytes p, Bytes end, char *out, size_t *n)
 	p += 4;
 	if (unit >= 0xD800 && unit <= 0xDFFF)
 	{
-		int			low = -1;
+		int low = -1;
 
 		if (unit <= 0xDBFF && end - p >= 6 && p[0] == '\\' && p[1] == 'u')
 			low = json_hex4(p + 2);
@@ -103,9 +106,9 @@ json_decode_escape(Bytes p, Bytes end, char *out, size_t *n)
 uint32_t
 json_string_decode(const JsonParser *parser, const JsonNode *node, char *out)
 {
-	Bytes		p = (Bytes) parser->text + node->start + 1;
-	Bytes		end = (Bytes) parser->text + node->end - 1;
-	char	   *start = out;
+	Bytes p = (Bytes) parser->text + node->start + 1;
+	Bytes end = (Bytes) parser->text + node->end - 1;
+	char *start = out;
 
 	if ((node->flags & JSON_F_ESCAPED) == 0)
 	{
@@ -114,7 +117,7 @@ json_string_decode(const JsonParser *parser, const JsonNode *node, char *out)
 	}
 	while (p < end)
 	{
-		size_t		n;
+		size_t n;
 
 		if (*p != '\\')
 		{
@@ -138,8 +141,8 @@ json_string_equals(const JsonParser *parser, const JsonNode *node, const char *v
 		return end - p == len && (len == 0 || memcmp(p, value, len) == 0);
 	while (p < end)
 	{
-		char		c[4];
-		size_t		n = 1;
+		char   c[4];
+		size_t n = 1;
 
 		if (*p == '\\')
 			p = json_decode_escape(p, end, c, &n);
@@ -156,7 +159,7 @@ uint32_t
 json_member(const JsonParser *parser, uint32_t object, const char *key, uint32_t len)
 {
 	const JsonNode *nodes = parser->nodes;
-	uint32_t	found = 0;
+	uint32_t		found = 0;
 
 	if (nodes[object].type != JSON_OBJECT)
 		return 0;
@@ -173,10 +176,10 @@ size_t
 json_weight(const JsonParser *parser, uint32_t node, uint32_t *depth)
 {
 	const JsonNode *nodes = parser->nodes;
-	uint32_t	ends[FLOHSYNC_MAX_NESTING * 2 + 1];	/* of the containers around a node */
-	uint32_t	open = 0;
-	uint32_t	deepest = 0;
-	size_t		weight = (size_t) (nodes[node].end - nodes[node].start) * WEIGHT_BYTE;
+	uint32_t		ends[FLOHSYNC_MAX_NESTING * 2 + 1]; /* of the containers around a node */
+	uint32_t		open = 0;
+	uint32_t		deepest = 0;
+	size_t			weight = (size_t) (nodes[node].end - nodes[node].start) * WEIGHT_BYTE;
 
 	for (uint32_t i = node; i < parser->nnodes && nodes[i].start < nodes[node].end; i++)
 	{
@@ -223,7 +226,7 @@ json_is_integer(const JsonParser *parser, const JsonNode *node)
 static bool
 json_is_zero(Bytes p, Bytes end)
 {
-	bool		any = false;
+	bool any = false;
 
 	for (p += p < end && *p == '-'; p < end; p++)
 	{
@@ -243,9 +246,9 @@ bool
 json_says_no(const JsonParser *parser, uint32_t node)
 {
 	static const char *const words[] = {"false", "no", "off", "f", "n", "null"};
-	const JsonNode *item = &parser->nodes[node];
-	Bytes		p = (Bytes) parser->text + item->start;
-	Bytes		end = (Bytes) parser->text + item->end;
+	const JsonNode			*item = &parser->nodes[node];
+	Bytes					 p = (Bytes) parser->text + item->start;
+	Bytes					 end = (Bytes) parser->text + item->end;
 
 	if (item->type == JSON_NULL || item->type == JSON_FALSE)
 		return true;
@@ -282,8 +285,9 @@ bool
 json_says_yes(const JsonParser *parser, uint32_t node)
 {
 	const JsonNode *item = &parser->nodes[node];
-	bool		empty = item->type == JSON_STRING ? item->end - item->start == 2 :
-		(item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
+	bool			empty = item->type == JSON_STRING ?
+				   item->end - item->start == 2 :
+				   (item->type == JSON_OBJECT || item->type == JSON_ARRAY) && item->child == 0;
 
 	return !empty && !json_says_no(parser, node);
 }

@@ -8,16 +8,19 @@
 
 #include "json/value.h"
 
-/* json_value_text is a string's characters, or the literal of a number or boolean; palloc'd, NULL for anything else. */
+/*
+ * json_value_text is a string's characters, or the literal of a number or boolean; palloc'd,
+ * NULL for anything else.
+ */
 char *
 json_value_text(const JsonParser *json, uint32 node)
 {
 	const JsonNode *value = &json->nodes[node];
-	uint32		len = value->end - value->start;
-	char	   *text;
+	uint32			len = value->end - value->start;
+	char		   *text;
 
-	if (node == 0 || value->type == JSON_NULL || value->type == JSON_OBJECT || value->type == JSON_ARRAY ||
-		(value->flags & JSON_F_BAD_ESCAPE))
+	if (node == 0 || value->type == JSON_NULL || value->type == JSON_OBJECT ||
+		value->type == JSON_ARRAY || (value->flags & JSON_F_BAD_ESCAPE))
 		return NULL;
 	text = palloc(len + 1);
 	if (value->type == JSON_STRING)

@@ -10,4 +10,4 @@
 extern char *json_value_text(const JsonParser *json, uint32 node);
 extern char *json_member_text(const JsonParser *json, uint32 object, const char *key);
 
-#endif							/* FLOHSYNC_JSON_VALUE_H */
+#endif /* FLOHSYNC_JSON_VALUE_H */

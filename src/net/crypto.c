@@ -34,13 +34,13 @@
 #include "base/hex.h"
 #include "net/crypto.h"
 
-#define CRYPTO_MIN_RSA_BITS		2048
-#define CRYPTO_P256_BYTES		32
+#define CRYPTO_MIN_RSA_BITS 2048
+#define CRYPTO_P256_BYTES	32
 
 bool
 crypto_random(void *out, size_t len)
 {
-	bool		done = len <= INT_MAX && RAND_bytes(out, (int) len) == 1;
+	bool done = len <= INT_MAX && RAND_bytes(out, (int) len) == 1;
 
 	ERR_clear_error();
 	return done;
@@ -66,7 +66,8 @@ bool
 crypto_sha1(const void *data, size_t len, unsigned char out[CRYPTO_SHA1_BYTES])
 {
 	unsigned int outlen = 0;
-	bool		done = EVP_Digest(data, len, out, &outlen, EVP_sha1(), NULL) == 1 && outlen == CRYPTO_SHA1_BYTES;
+	bool		 done = EVP_Digest(data, len, out, &outlen, EVP_sha1(), NULL) == 1 &&
+		outlen == CRYPTO_SHA1_BYTES;
 
 	ERR_clear_error();
 	return done;
@@ -76,7 +77,8 @@ bool
 crypto_sha256(const void *data, size_t len, unsigned char out[CRYPTO_SHA256_BYTES])
 {
 	unsigned int outlen = 0;
-	bool		done = EVP_Digest(data, len, out, &outlen, EVP_sha256(), NULL) == 1 && outlen == CRYPTO_SHA256_BYTES;
+	bool		 done = EVP_Digest(data, len, out, &outlen, EVP_sha256(), NULL) == 1 &&
+		outlen == CRYPTO_SHA256_BYTES;
 
 	ERR_clear_error();
 	return done;
@@ -87,7 +89,7 @@ crypto_hmac_sha256(const void *key, size_t keylen, const void *data, size_t len,
 				   unsigned char out[CRYPTO_HMAC_BYTES])
 {
 	unsigned int outlen = 0;
-	bool		done = keylen <= INT_MAX &&
+	bool		 done = keylen <= INT_MAX &&
 		HMAC(EVP_sha256(), keylen ? key : "", (int) keylen, data, len, out, &outlen) != NULL &&
 		outlen == CRYPTO_HMAC_BYTES;
 
@@ -97,13 +99,14 @@ crypto_hmac_sha256(const void *key, size_t keylen, const void *data, size_t len,
 
 /* crypto_gcm_encrypt writes as many bytes as it is given, and the tag. */
 bool
-crypto_gcm_encrypt(const unsigned char key[CRYPTO_KEY_BYTES], const unsigned char nonce[CRYPTO_NONCE_BYTES],
-				   const void *aad, size_t aadlen, const void *plain, size_t len,
-				   unsigned char *out, unsigned char tag[CRYPTO_TAG_BYTES])
+crypto_gcm_encrypt(const unsigned char key[CRYPTO_KEY_BYTES],
+				   const unsigned char nonce[CRYPTO_NONCE_BYTES], const void *aad, size_t aadlen,
+				   const void *plain, size_t len, unsigned char *out,
+				   unsigned char tag[CRYPTO_TAG_BYTES])
 {
 	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-	int			n;
-	bool		done = ctx != NULL && aadlen <= INT_MAX && len <= INT_MAX &&
+	int				n;
+	bool			done = ctx != NULL && aadlen <= INT_MAX && len <= INT_MAX &&
 		EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, nonce) == 1 &&
 		(aadlen == 0 || EVP_EncryptUpdate(ctx, NULL, &n, aad, (int) aadlen) == 1) &&
 		(len == 0 || EVP_EncryptUpdate(ctx, out, &n, plain, (int) len) == 1) &&
@@ -117,14 +120,15 @@ crypto_gcm_encrypt(const unsigned char key[CRYPTO_KEY_BYTES], const unsigned cha
 
 /* crypto_gcm_decrypt writes as many bytes as it is given; zeros when the tag is wrong. */
 bool
-crypto_gcm_decrypt(const unsigned char key[CRYPTO_KEY_BYTES], const unsigned char nonce[CRYPTO_NONCE_BYTES],
-				   const void *aad, size_t aadlen, const void *cipher, size_t len,
-				   const unsigned char tag[CRYPTO_TAG_BYTES], unsigned char *out)
+crypto_gcm_decrypt(const unsigned char key[CRYPTO_KEY_BYTES],
+				   const unsigned char nonce[CRYPTO_NONCE_BYTES], const void *aad, size_t aadlen,
+				   const void *cipher, size_t len, const unsigned char tag[CRYPTO_TAG_BYTES],
+				   unsigned char *out)
 {
 	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-	unsigned char expected[CRYPTO_TAG_BYTES];
-	int			n;
-	bool		done;
+	unsigned char	expected[CRYPTO_TAG_BYTES];
+	int				n;
+	bool			done;
 
 	memcpy(expected, tag, sizeof(expected));
 	done = ctx != NULL && aadlen <= INT_MAX && len <= INT_MAX &&
@@ -149,8 +153,8 @@ crypto_seal(const unsigned char key[CRYPTO_KEY_BYTES], const void *aad, size_t a
 			const void *plain, size_t len, unsigned char *out)
 {
 	return crypto_random(out, CRYPTO_NONCE_BYTES) &&
-		crypto_gcm_encrypt(key, out, aad, aadlen, plain, len,
-						   out + CRYPTO_NONCE_BYTES, out + CRYPTO_NONCE_BYTES + len);
+		crypto_gcm_encrypt(key, out, aad, aadlen, plain, len, out + CRYPTO_NONCE_BYTES,
+						   out + CRYPTO_NONCE_BYTES + len);
 }
 
 /* crypto_unseal is the way back: out gets len - CRYPTO_SEAL_BYTES bytes. */
@@ -170,7 +174,9 @@ bool
 crypto_algorithm(const char *name, CryptoAlgorithm *algorithm)
 {
 	static const char *const names[] = {
-		[CRYPTO_RS256] = "RS256", [CRYPTO_PS256] = "PS256", [CRYPTO_ES256] = "ES256",
+		[CRYPTO_RS256] = "RS256",
+		[CRYPTO_PS256] = "PS256",
+		[CRYPTO_ES256] = "ES256",
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)
@@ -195,8 +201,8 @@ crypto_no_password(char *buffer, int size, int writing, void *arg)
 static EVP_PKEY *
 crypto_read_key(const char *pem, size_t len)
 {
-	BIO		   *bio = len <= INT_MAX ? BIO_new_mem_buf(pem, (int) len) : NULL;
-	EVP_PKEY   *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, crypto_no_password, NULL) : NULL;
+	BIO		 *bio = len <= INT_MAX ? BIO_new_mem_buf(pem, (int) len) : NULL;
+	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, crypto_no_password, NULL) : NULL;
 
 	BIO_free(bio);
 	return key;
@@ -206,8 +212,8 @@ crypto_read_key(const char *pem, size_t len)
 static const char *
 crypto_key_problem(CryptoAlgorithm algorithm, EVP_PKEY *key)
 {
-	char		curve[32];
-	size_t		n;
+	char   curve[32];
+	size_t n;
 
 	if (algorithm == CRYPTO_ES256)
 	{
@@ -231,10 +237,11 @@ crypto_key_problem(CryptoAlgorithm algorithm, EVP_PKEY *key)
 static bool
 crypto_raw_ecdsa(const unsigned char *der, size_t len, unsigned char *out)
 {
-	ECDSA_SIG  *sig = d2i_ECDSA_SIG(NULL, &der, (long) len);
-	bool		done = sig != NULL &&
+	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long) len);
+	bool	   done = sig != NULL &&
 		BN_bn2binpad(ECDSA_SIG_get0_r(sig), out, CRYPTO_P256_BYTES) == CRYPTO_P256_BYTES &&
-		BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + CRYPTO_P256_BYTES, CRYPTO_P256_BYTES) == CRYPTO_P256_BYTES;
+		BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + CRYPTO_P256_BYTES, CRYPTO_P256_BYTES) ==
+			CRYPTO_P256_BYTES;
 
 	ECDSA_SIG_free(sig);
 	return done;
@@ -250,11 +257,11 @@ crypto_sign(CryptoAlgorithm algorithm, const char *pem, size_t pemlen, const voi
 			unsigned char signature[CRYPTO_MAX_SIGNATURE], size_t *signature_len)
 {
 	unsigned char der[CRYPTO_MAX_SIGNATURE];
-	size_t		n = sizeof(der);
-	EVP_PKEY   *key = crypto_read_key(pem, pemlen);
-	EVP_MD_CTX *ctx = NULL;
-	EVP_PKEY_CTX *options = NULL;	/* belongs to ctx */
-	const char *problem;
+	size_t		  n = sizeof(der);
+	EVP_PKEY	 *key = crypto_read_key(pem, pemlen);
+	EVP_MD_CTX	 *ctx = NULL;
+	EVP_PKEY_CTX *options = NULL; /* belongs to ctx */
+	const char	 *problem;
 
 	if (key == NULL)
 		problem = "it is not a private key in PEM without a password";
@@ -263,8 +270,7 @@ crypto_sign(CryptoAlgorithm algorithm, const char *pem, size_t pemlen, const voi
 	if (problem == NULL)
 	{
 		ctx = EVP_MD_CTX_new();
-		if (ctx == NULL ||
-			EVP_DigestSignInit(ctx, &options, EVP_sha256(), NULL, key) != 1 ||
+		if (ctx == NULL || EVP_DigestSignInit(ctx, &options, EVP_sha256(), NULL, key) != 1 ||
 			(algorithm == CRYPTO_PS256 &&
 			 (EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) != 1 ||
 			  EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) != 1)) ||
@@ -286,19 +292,22 @@ crypto_sign(CryptoAlgorithm algorithm, const char *pem, size_t pemlen, const voi
 	return problem;
 }
 
-/* crypto_base64_encode writes CRYPTO_BASE64_SIZE(len) bytes at most, NUL included; returns the length. */
+/*
+ * crypto_base64_encode writes CRYPTO_BASE64_SIZE(len) bytes at most, NUL included; returns
+ * the length.
+ */
 size_t
 crypto_base64_encode(CryptoBase64 kind, const void *data, size_t len, char *out)
 {
-	const char *digits = kind == CRYPTO_BASE64URL ?
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" :
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const char			*digits = kind == CRYPTO_BASE64URL ?
+				 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" :
+				 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	const unsigned char *p = data;
-	char	   *start = out;
+	char				*start = out;
 
 	for (; len > 0; len -= Min(len, 3), p += 3)
 	{
-		uint32		bits = p[0] << 16 | (len > 1 ? p[1] << 8 : 0) | (len > 2 ? p[2] : 0);
+		uint32 bits = p[0] << 16 | (len > 1 ? p[1] << 8 : 0) | (len > 2 ? p[2] : 0);
 
 		for (int i = 0; i < 4; i++)
 		{
@@ -338,9 +347,9 @@ ssize_t
 crypto_base64_decode(CryptoBase64 kind, const char *text, size_t len, void *out)
 {
 	unsigned char *p = out;
-	uint32		bits = 0;
-	size_t		padding = 0;
-	size_t		n;
+	uint32		   bits = 0;
+	size_t		   padding = 0;
+	size_t		   n;
 
 	while (padding < 2 && len > padding && text[len - padding - 1] == '=')
 		padding++;
@@ -349,7 +358,7 @@ crypto_base64_decode(CryptoBase64 kind, const char *text, size_t len, void *out)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 	{
-		int			digit = crypto_base64_digit(kind, text[i]);
+		int digit = crypto_base64_digit(kind, text[i]);
 
 		if (digit < 0)
 			return -1;
@@ -386,7 +395,7 @@ crypto_hex_decode(const char *text, size_t len, void *out)
 		return false;
 	for (size_t i = 0; i < len; i += 2)
 	{
-		int			byte = hex_byte(text + i);
+		int byte = hex_byte(text + i);
 
 		if (byte < 0)
 			return false;

@@ -13,15 +13,15 @@
 #include "base/guc_file.h"
 #include "net/crypto_key.h"
 
-#define KEY_DIGITS		(2 * CRYPTO_KEY_BYTES)
-#define KEY_FILE_SIZE	(KEY_DIGITS + 2)	/* and the end of the line */
+#define KEY_DIGITS	  (2 * CRYPTO_KEY_BYTES)
+#define KEY_FILE_SIZE (KEY_DIGITS + 2) /* and the end of the line */
 
 /* Why the text of a file is no key, or NULL. */
 static const char *
 key_parse(const char *text, size_t len, CryptoKey *key)
 {
 	static const char label[] = "flohsync key id";
-	unsigned char mac[CRYPTO_HMAC_BYTES];
+	unsigned char	  mac[CRYPTO_HMAC_BYTES];
 
 	if (len > KEY_FILE_SIZE)
 		return "it does not contain 64 hex digits";
@@ -56,7 +56,8 @@ key_load(const char *setting, const char *path, CryptoKey *key)
 	if (problem != NULL)
 	{
 		crypto_wipe(key->bytes, sizeof(key->bytes));
-		snprintf(key->problem, sizeof(key->problem), "the file of %s cannot be used: %s", setting, problem);
+		snprintf(key->problem, sizeof(key->problem), "the file of %s cannot be used: %s", setting,
+				 problem);
 	}
 }
 
@@ -65,7 +66,8 @@ void
 crypto_keys_load(CryptoKeys *keys)
 {
 	key_load("flohsync.encryption_key_file", flohsync_encryption_key_file, &keys->current);
-	key_load("flohsync.encryption_key_file_previous", flohsync_encryption_key_file_previous, &keys->previous);
+	key_load("flohsync.encryption_key_file_previous", flohsync_encryption_key_file_previous,
+			 &keys->previous);
 }
 
 void

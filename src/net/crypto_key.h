@@ -7,23 +7,23 @@
 
 #include "net/crypto.h"
 
-#define CRYPTO_KEY_ID_LENGTH	16
+#define CRYPTO_KEY_ID_LENGTH 16
 
 typedef struct CryptoKey
 {
-	bool		loaded;
-	char		id[CRYPTO_KEY_ID_LENGTH + 1];
+	bool		  loaded;
+	char		  id[CRYPTO_KEY_ID_LENGTH + 1];
 	unsigned char bytes[CRYPTO_KEY_BYTES];
-	char		problem[160];	/* why it is not loaded */
+	char		  problem[160]; /* why it is not loaded */
 } CryptoKey;
 
 typedef struct CryptoKeys
 {
-	CryptoKey	current;		/* flohsync.encryption_key_file */
-	CryptoKey	previous;		/* flohsync.encryption_key_file_previous */
+	CryptoKey current;	/* flohsync.encryption_key_file */
+	CryptoKey previous; /* flohsync.encryption_key_file_previous */
 } CryptoKeys;
 
 extern void crypto_keys_load(CryptoKeys *keys);
 extern void crypto_keys_wipe(CryptoKeys *keys);
 
-#endif							/* FLOHSYNC_CRYPTO_KEY_H */
+#endif /* FLOHSYNC_CRYPTO_KEY_H */

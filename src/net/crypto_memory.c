@@ -17,23 +17,26 @@
 typedef struct WipedText
 {
 	MemoryContextCallback callback;
-	void	   *data;
-	size_t		len;
+	void				 *data;
+	size_t				  len;
 } WipedText;
 
 static void
 memory_wipe(void *arg)
 {
-	WipedText  *text = arg;
+	WipedText *text = arg;
 
 	crypto_wipe(text->data, text->len);
 }
 
-/* crypto_wipe_with has bytes of a context wiped when the context is reset; they must not be freed before. */
+/*
+ * crypto_wipe_with has bytes of a context wiped when the context is reset; they must not be
+ * freed before.
+ */
 void
 crypto_wipe_with(MemoryContext context, void *data, size_t len)
 {
-	WipedText  *text = MemoryContextAlloc(context, sizeof(WipedText));
+	WipedText *text = MemoryContextAlloc(context, sizeof(WipedText));
 
 	text->data = data;
 	text->len = len;
@@ -46,10 +49,10 @@ crypto_wipe_with(MemoryContext context, void *data, size_t len)
 char *
 crypto_join(MemoryContext context, const char *a, const char *b, const char *c)
 {
-	size_t		an = strlen(a);
-	size_t		bn = strlen(b);
-	size_t		size = an + bn + strlen(c) + 1;
-	char	   *text = MemoryContextAlloc(context, size);
+	size_t an = strlen(a);
+	size_t bn = strlen(b);
+	size_t size = an + bn + strlen(c) + 1;
+	char  *text = MemoryContextAlloc(context, size);
 
 	crypto_wipe_with(context, text, size);
 	memcpy(text, a, an);

@@ -40,15 +40,15 @@
 #include "net/http.h"
 #include "net/http_private.h"
 
-#define HTTP_LARGE_BUFFER		(16 * 1024 * 1024)	/* from here on a buffer grows by smaller steps */
-#define HTTP_SLOW_S				30	/* so long under 1 kB/s, or half the time that a request has */
+#define HTTP_LARGE_BUFFER (16 * 1024 * 1024) /* from here on a buffer grows by smaller steps */
+#define HTTP_SLOW_S		  30 /* so long under 1 kB/s, or half the time that a request has */
 
 static sigset_t http_saved_mask;
 
 void
 http_enter(void)
 {
-	sigset_t	all;
+	sigset_t all;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &http_saved_mask);
@@ -64,7 +64,7 @@ http_leave(void)
 static bool
 http_grow(HttpClient *client, HttpBuffer *b, size_t size)
 {
-	char	   *bigger = client->is_secret ? malloc(size) : realloc(b->data, size);
+	char *bigger = client->is_secret ? malloc(size) : realloc(b->data, size);
 
 	if (bigger == NULL)
 		return false;
@@ -93,8 +93,9 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 	}
 	if (b->len + n + 1 > b->size)
 	{
-		size_t		extra;
-		size_t		want = Max(b->size < HTTP_LARGE_BUFFER ? b->size * 2 : b->size + b->size / 4, b->len + n + 65536);
+		size_t extra;
+		size_t want = Max(b->size < HTTP_LARGE_BUFFER ? b->size * 2 : b->size + b->size / 4,
+						  b->len + n + 65536);
 
 		want = Min(want, client->max_bytes + 1);
 		if (want - b->size > client->memory_left)
@@ -119,8 +120,8 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 static size_t
 http_on_header(char *data, size_t size, size_t count, void *arg)
 {
-	HttpClient *client = arg;
-	size_t		n = size * count;
+	HttpClient		 *client = arg;
+	size_t			  n = size * count;
 	static const char name[] = "retry-after:";
 
 	client->header_bytes += n;
@@ -135,7 +136,7 @@ http_on_header(char *data, size_t size, size_t count, void *arg)
 		client->retry_after[0] = '\0';
 	if (n > sizeof(name) && pg_strncasecmp(data, name, sizeof(name) - 1) == 0)
 	{
-		size_t		from = sizeof(name) - 1;
+		size_t from = sizeof(name) - 1;
 
 		while (from < n && (data[from] == ' ' || data[from] == '\t'))
 			from++;
@@ -181,7 +182,8 @@ http_on_timer(CURLM *multi, long timeout_ms, void *arg)
 {
 	HttpClient *client = arg;
 
-	client->deadline = timeout_ms < 0 ? 0 :
+	client->deadline = timeout_ms < 0 ?
+		0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
 	return 0;
 }
@@ -203,10 +205,10 @@ http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addre
 HttpClient *
 http_client_create(void)
 {
-	static bool initialised = false;
+	static bool		initialised = false;
 	OutboundPolicy *policy = outbound_policy(flohsync_http_allowed_networks);
-	HttpClient *client = calloc(1, sizeof(HttpClient));
-	CURLcode	rc = CURLE_OK;
+	HttpClient	   *client = calloc(1, sizeof(HttpClient));
+	CURLcode		rc = CURLE_OK;
 
 	if (client == NULL)
 	{
@@ -225,10 +227,15 @@ http_client_create(void)
 	}
 	if (client->multi != NULL && client->easy != NULL)
 	{
-		CURL	   *e = client->easy;
-		CURLM	   *m = client->multi;
+		CURL  *e = client->easy;
+		CURLM *m = client->multi;
 
-#define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
+#define SET(option, value) \
+	do \
+	{ \
+		if (rc == CURLE_OK) \
+			rc = curl_easy_setopt(e, option, value); \
+	} while (0)
 		SET(CURLOPT_NOSIGNAL, 1L);
 		SET(CURLOPT_QUICK_EXIT, 1L);
 		SET(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -344,7 +351,7 @@ http_client_close(HttpClient *client)
 void
 http_act(HttpClient *client, curl_socket_t fd, int what)
 {
-	int			running;
+	int running;
 
 	http_enter();
 	curl_multi_socket_action(client->multi, fd, what, &running);
@@ -355,7 +362,7 @@ http_act(HttpClient *client, curl_socket_t fd, int what)
 static bool
 http_has_header(const HttpRequest *request, const char *line)
 {
-	size_t		n = strcspn(line, ":") + 1;
+	size_t n = strcspn(line, ":") + 1;
 
 	for (int i = 0; i < request->nheaders; i++)
 		if (pg_strncasecmp(request->headers[i], line, n) == 0)
@@ -367,7 +374,7 @@ http_has_header(const HttpRequest *request, const char *line)
 static void
 http_check_request(const HttpRequest *request)
 {
-	bool		clean = true;
+	bool clean = true;
 
 	for (const char *p = request->url; *p && clean; p++)
 		clean = (unsigned char) *p > ' ' && *p != 0x7f;
@@ -376,19 +383,20 @@ http_check_request(const HttpRequest *request)
 	if (!clean)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("could not send request: its URL or a header contains control characters")));
+				 errmsg(
+					 "could not send request: its URL or a header contains control characters")));
 }
 
 /* http_start sends a request; one that is under way is given up. */
 void
 http_start(HttpClient *client, const HttpRequest *request)
 {
-	CURL	   *e = client->easy;
-	CURLcode	rc = CURLE_OK;
+	CURL			  *e = client->easy;
+	CURLcode		   rc = CURLE_OK;
 	struct curl_slist *list = NULL;
-	bool		no_memory = false;
-	long		timeout_ms;
-	HttpBuffer *b;
+	bool			   no_memory = false;
+	long			   timeout_ms;
+	HttpBuffer		  *b;
 
 	http_check_request(request);
 	http_drop_request(client);
@@ -407,16 +415,18 @@ http_start(HttpClient *client, const HttpRequest *request)
 	client->memory_left = SIZE_MAX;
 	client->header_bytes = 0;
 	client->nheaders = 0;
-	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets = false;
+	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets =
+		false;
 	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
 	client->started_at = GetCurrentTimestamp();
 
 	http_enter();
 	for (int i = -3; i < request->nheaders && !no_memory; i++)
 	{
-		const char *line = i == -3 ? "Content-Type: application/json" :
-			i == -2 ? "Accept: application/json" :
-			i == -1 ? "Expect:" : request->headers[i];
+		const char		  *line = i == -3 ? "Content-Type: application/json" :
+				   i == -2				  ? "Accept: application/json" :
+				   i == -1				  ? "Expect:" :
+											request->headers[i];
 		struct curl_slist *longer;
 
 		if (i < 0 && (http_has_header(request, line) || (i == -3 && request->body == NULL)))
@@ -428,7 +438,12 @@ http_start(HttpClient *client, const HttpRequest *request)
 	}
 	http_free_headers(client->headers);
 	client->headers = list;
-#define SET(option, value)	do { if (rc == CURLE_OK) rc = curl_easy_setopt(e, option, value); } while (0)
+#define SET(option, value) \
+	do \
+	{ \
+		if (rc == CURLE_OK) \
+			rc = curl_easy_setopt(e, option, value); \
+	} while (0)
 	SET(CURLOPT_URL, request->url);
 	SET(CURLOPT_HTTPHEADER, list);
 	if (request->body)
@@ -449,7 +464,8 @@ http_start(HttpClient *client, const HttpRequest *request)
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) client->max_bytes);
 #undef SET
 	client->ends_at = TimestampTzPlusMilliseconds(client->started_at, timeout_ms);
-	client->reads_only = request->method ? strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0 :
+	client->reads_only = request->method ?
+		strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0 :
 		request->body == NULL;
 	client->redirects = 0;
 	if (rc == CURLE_OK && !no_memory)

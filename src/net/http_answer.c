@@ -16,15 +16,15 @@
 #include "net/http.h"
 #include "net/http_private.h"
 
-#define HTTP_MAX_REDIRECTS		3
+#define HTTP_MAX_REDIRECTS 3
 
 /* The handle's result when the request has ended. */
 static bool
 http_ended(HttpClient *client, CURLcode *result)
 {
-	CURLMsg    *message;
-	int			left;
-	bool		ended = false;
+	CURLMsg *message;
+	int		 left;
+	bool	 ended = false;
 
 	http_enter();
 	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
@@ -43,7 +43,7 @@ http_ended(HttpClient *client, CURLcode *result)
 static bool
 http_was_sent(HttpClient *client)
 {
-	long		bytes = 0;
+	long bytes = 0;
 
 	http_enter();
 	(void) curl_easy_getinfo(client->easy, CURLINFO_REQUEST_SIZE, &bytes);
@@ -100,6 +100,7 @@ http_classify(HttpClient *client, CURLcode rc)
 ErrorClass
 http_failure_class(HttpFailure failure)
 {
+	/* clang-format off */
 	static const ErrorClass classes[] = {
 		[HTTP_NETWORK] = ERRCLASS_NETWORK,
 		[HTTP_TIMEOUT] = ERRCLASS_TIMEOUT,
@@ -110,16 +111,20 @@ http_failure_class(HttpFailure failure)
 		[HTTP_REDIRECT] = ERRCLASS_HTTP_STATUS,
 		[HTTP_BAD_URL] = ERRCLASS_CONFIGURATION,
 	};
+	/* clang-format on */
 
 	return classes[failure];
 }
 
-/* Sends the request again, to an address, within the time that it has; false: that could not be done. */
+/*
+ * Sends the request again, to an address, within the time that it has; false: that could not
+ * be done.
+ */
 static bool
 http_send_again(HttpClient *client, const char *url)
 {
-	CURL	   *e = client->easy;
-	int64		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
+	CURL *e = client->easy;
+	int64 left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
 
 	http_drop_request(client);
 	client->buffers[client->current].len = 0;
@@ -136,7 +141,10 @@ http_send_again(HttpClient *client, const char *url)
 	return client->underway;
 }
 
-/* Are there credentials in the address that the answer redirects to?  Newer versions of libcurl drop them unsaid. */
+/*
+ * Are there credentials in the address that the answer redirects to?  Newer versions of
+ * libcurl drop them unsaid.
+ */
 static bool
 http_location_has_user(HttpClient *client)
 {
@@ -155,12 +163,11 @@ http_location_has_user(HttpClient *client)
 static bool
 http_redirect(HttpClient *client, char *problem, size_t size)
 {
-	CURL	   *e = client->easy;
-	long		status = 0;
-	char	   *from = NULL;
-	char	   *to = NULL;
-	HttpOrigin	origin,
-				target;
+	CURL	  *e = client->easy;
+	long	   status = 0;
+	char	  *from = NULL;
+	char	  *to = NULL;
+	HttpOrigin origin, target;
 
 	http_enter();
 	curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
@@ -170,14 +177,17 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 	if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) ||
 		from == NULL || to == NULL)
 		return false;
-	to = pstrdup(to);			/* libcurl's goes away */
-	if (http_url_problem(to) != NULL || http_location_has_user(client) || !http_url_origin(from, &origin) || !http_url_origin(to, &target))
+	to = pstrdup(to); /* libcurl's goes away */
+	if (http_url_problem(to) != NULL || http_location_has_user(client) ||
+		!http_url_origin(from, &origin) || !http_url_origin(to, &target))
 		snprintf(problem, size, "status %ld redirects to an invalid URL", status);
 	else if (!http_same_origin(&origin, &target))
-		snprintf(problem, size, "status %ld redirects to another origin, %s://%s:%d, and is not followed", status,
+		snprintf(problem, size,
+				 "status %ld redirects to another origin, %s://%s:%d, and is not followed", status,
 				 target.scheme, target.host, target.port);
 	else if (!client->reads_only && status != 307 && status != 308)
-		snprintf(problem, size, "status %ld redirects a request that is not a GET, and is not followed", status);
+		snprintf(problem, size,
+				 "status %ld redirects a request that is not a GET, and is not followed", status);
 	else if (++client->redirects > HTTP_MAX_REDIRECTS)
 		snprintf(problem, size, "it redirects more than %d times", HTTP_MAX_REDIRECTS);
 	else if (!http_send_again(client, to))
@@ -194,7 +204,8 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 static bool
 http_not_encoded(HttpClient *client, CURLcode rc)
 {
-	if (rc != CURLE_BAD_CONTENT_ENCODING || client->plain || client->buffers[client->current].len > 0)
+	if (rc != CURLE_BAD_CONTENT_ENCODING || client->plain ||
+		client->buffers[client->current].len > 0)
 		return false;
 	client->plain = true;
 	http_enter();
@@ -207,14 +218,14 @@ http_not_encoded(HttpClient *client, CURLcode rc)
 static CURLcode
 http_wait(HttpClient *client)
 {
-	CURLcode	rc = CURLE_OK;
+	CURLcode rc = CURLE_OK;
 
 	while (!http_ended(client, &rc))
 	{
-		WaitSocket	sockets[WAIT_MAX_SOCKETS];
-		int			n = client->nsockets;
-		long		timeout = 1000;
-		int			ready;
+		WaitSocket sockets[WAIT_MAX_SOCKETS];
+		int		   n = client->nsockets;
+		long	   timeout = 1000;
+		int		   ready;
 
 		if (client->too_many_sockets)
 			ereport(ERROR,
@@ -227,18 +238,20 @@ http_wait(HttpClient *client)
 			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
 		}
 		if (client->deadline != 0)
-			timeout = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
+			timeout = Max(0,
+						  TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
 		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
 		for (int i = 0; i < n && ready > 0; i++)
 		{
 			/* An earlier action may have closed the socket. */
 			for (int k = 0; k < client->nsockets; k++)
 			{
-				if (client->sockets[k].fd == sockets[i].fd && (sockets[i].can_read || sockets[i].can_write))
+				if (client->sockets[k].fd == sockets[i].fd &&
+					(sockets[i].can_read || sockets[i].can_write))
 				{
 					http_act(client, sockets[i].fd,
 							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
-							 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
+								 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
 					break;
 				}
 			}
@@ -257,11 +270,13 @@ static void
 http_say_too_large(const HttpClient *client, char *message, size_t size)
 {
 	if (client->header_bytes > FLOHSYNC_MAX_HEADER_BYTES)
-		snprintf(message, size, "the headers of the answer are larger than %d kB", FLOHSYNC_MAX_HEADER_BYTES / 1024);
+		snprintf(message, size, "the headers of the answer are larger than %d kB",
+				 FLOHSYNC_MAX_HEADER_BYTES / 1024);
 	else if (client->nheaders > FLOHSYNC_MAX_HEADERS)
 		snprintf(message, size, "the answer has more than %d headers", FLOHSYNC_MAX_HEADERS);
 	else if (client->max_bytes == (size_t) flohsync_http_max_response_size * 1024)
-		snprintf(message, size, "the answer is larger than flohsync.http_max_response_size (%d kB)", flohsync_http_max_response_size);
+		snprintf(message, size, "the answer is larger than flohsync.http_max_response_size (%d kB)",
+				 flohsync_http_max_response_size);
 	else
 		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
 }
@@ -281,7 +296,8 @@ http_finish(HttpClient *client, HttpResponse *response)
 		client->memory_left = memory_left(client->memory);
 	do
 		rc = http_wait(client);
-	while (http_not_encoded(client, rc) || (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
+	while (http_not_encoded(client, rc) ||
+		   (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
 
 	memset(response, 0, offsetof(HttpResponse, status));
 	response->failure = redirect[0] ? HTTP_REDIRECT : http_classify(client, rc);
@@ -297,7 +313,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 		memory_exceeded(client->memory);
 	}
 	{
-		long		status = 0;
+		long				status = 0;
 		struct curl_header *header;
 
 		http_enter();
@@ -305,7 +321,8 @@ http_finish(HttpClient *client, HttpResponse *response)
 		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
 			strlcpy(date, header->value, sizeof(date));
 		response->content_type[0] = '\0';
-		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) ==
+			CURLHE_OK)
 			strlcpy(response->content_type, header->value, sizeof(response->content_type));
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
 		http_leave();
@@ -335,7 +352,8 @@ http_finish(HttpClient *client, HttpResponse *response)
 					sizeof(response->message));
 	}
 	/* libcurl quotes certificates, and we where a redirect leads to. */
-	clean_into(response->message, sizeof(response->message), response->message, strlen(response->message));
+	clean_into(response->message, sizeof(response->message), response->message,
+			   strlen(response->message));
 }
 
 /*
@@ -346,7 +364,7 @@ char *
 http_header(HttpClient *client, const char *name, int index)
 {
 	struct curl_header *header;
-	char	   *value = NULL;
+	char			   *value = NULL;
 
 	Assert(!client->underway);
 	http_enter();
@@ -373,7 +391,7 @@ http_header(HttpClient *client, const char *name, int index)
 int64
 http_retry_after_ms(const char *header, time_t now)
 {
-	time_t		at;
+	time_t at;
 
 	if (header[0] >= '0' && header[0] <= '9')
 	{

@@ -28,8 +28,8 @@ http_free(void *data)
 static void *
 http_realloc(void *data, size_t size)
 {
-	size_t		had = data ? malloc_usable_size(data) : 0;
-	void	   *copy;
+	size_t had = data ? malloc_usable_size(data) : 0;
+	void  *copy;
 
 	if (data != NULL && size > 0 && size <= had)
 		return data;
@@ -52,5 +52,6 @@ http_strdup(const char *text)
 CURLcode
 http_memory_init(void)
 {
-	return curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, http_free, http_realloc, http_strdup, calloc);
+	return curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, http_free, http_realloc, http_strdup,
+								calloc);
 }

@@ -35,9 +35,10 @@ static bool
 http_host_is_clean(const char *host)
 {
 	if (host[0] == '[')
-		return true;			/* libcurl has read it */
+		return true; /* libcurl has read it */
 	return host[0] != '\0' &&
-		host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
+		host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] ==
+		'\0';
 }
 
 /* http_url_problem returns what is wrong with an address, or NULL. */
@@ -75,7 +76,8 @@ http_url_problem(const char *url)
 		problem = "it must not contain a user name or password";
 	curl_free(part);
 	part = NULL;
-	if (problem == NULL && (curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || !http_host_is_clean(part)))
+	if (problem == NULL &&
+		(curl_url_get(u, CURLUPART_HOST, &part, 0) != CURLUE_OK || !http_host_is_clean(part)))
 		problem = "it names no host";
 	curl_free(part);
 	curl_url_cleanup(u);
@@ -86,12 +88,12 @@ http_url_problem(const char *url)
 static char *
 http_url_part(CURLU *u, CURLUPart part, unsigned flags)
 {
-	char	   *text = NULL;
-	char	   *copy = NULL;
+	char *text = NULL;
+	char *copy = NULL;
 
 	if (curl_url_get(u, part, &text, flags) == CURLUE_OK && text != NULL)
 	{
-		size_t		len = strlen(text);
+		size_t len = strlen(text);
 
 		/* A raised error must not leave libcurl's memory behind. */
 		copy = palloc_extended(len + 1, MCXT_ALLOC_NO_OOM);
@@ -109,8 +111,8 @@ http_url_part(CURLU *u, CURLUPart part, unsigned flags)
 char *
 http_url_resolve(const char *base, const char *reference)
 {
-	CURLU	   *u;
-	char	   *result = NULL;
+	CURLU *u;
+	char  *result = NULL;
 
 	if (reference[0] == '\0' || !http_url_is_clean(reference))
 		return NULL;
@@ -131,9 +133,9 @@ http_url_resolve(const char *base, const char *reference)
 static char *
 http_host_with_zone(CURLU *u, char *host)
 {
-	char	   *zone = http_url_part(u, CURLUPART_ZONEID, 0);
-	size_t		len = strlen(host);
-	char	   *both;
+	char  *zone = http_url_part(u, CURLUPART_ZONEID, 0);
+	size_t len = strlen(host);
+	char  *both;
 
 	if (zone == NULL || len == 0 || host[len - 1] != ']')
 		return host;
@@ -147,8 +149,8 @@ http_host_with_zone(CURLU *u, char *host)
 bool
 http_url_origin(const char *url, HttpOrigin *origin)
 {
-	CURLU	   *u = curl_url();
-	char	   *port = NULL;
+	CURLU *u = curl_url();
+	char  *port = NULL;
 
 	memset(origin, 0, sizeof(*origin));
 	if (u == NULL)
@@ -171,7 +173,8 @@ http_url_origin(const char *url, HttpOrigin *origin)
 bool
 http_same_origin(const HttpOrigin *a, const HttpOrigin *b)
 {
-	return pg_strcasecmp(a->scheme, b->scheme) == 0 && pg_strcasecmp(a->host, b->host) == 0 && a->port == b->port;
+	return pg_strcasecmp(a->scheme, b->scheme) == 0 && pg_strcasecmp(a->host, b->host) == 0 &&
+		a->port == b->port;
 }
 
 /*
@@ -183,8 +186,8 @@ http_same_origin(const HttpOrigin *a, const HttpOrigin *b)
 char *
 http_url_origin_text(const char *url)
 {
-	HttpOrigin	origin;
-	char	   *text;
+	HttpOrigin origin;
+	char	  *text;
 
 	if (!http_url_origin(url, &origin))
 		return NULL;
@@ -201,7 +204,10 @@ http_url_origin_text(const char *url)
 	return text;
 }
 
-/* http_url_encode appends a value with all but the unreserved characters encoded (RFC 3986, 2.3). */
+/*
+ * http_url_encode appends a value with all but the unreserved characters encoded (RFC 3986,
+ * 2.3).
+ */
 void
 http_url_encode(StringInfo out, const char *value)
 {
@@ -231,7 +237,10 @@ http_url_add(StringInfo url, const char *name, const char *value)
 	http_url_encode(url, value);
 }
 
-/* Is a name as an address spells it, encoded or not, this one?  Letters count as the same in both cases. */
+/*
+ * Is a name as an address spells it, encoded or not, this one?  Letters count as the same in
+ * both cases.
+ */
 static bool
 http_url_names(const char *spelled, size_t len, const char *name)
 {
@@ -249,7 +258,8 @@ http_url_names(const char *spelled, size_t len, const char *name)
 			spelled += 2;
 		}
 		/* A name may itself hold a plus sign that is not encoded. */
-		if (pg_tolower(c) != pg_tolower((unsigned char) *name) && !(c == ' ' && *name == '+' && spelled[-1] == '+'))
+		if (pg_tolower(c) != pg_tolower((unsigned char) *name) &&
+			!(c == ' ' && *name == '+' && spelled[-1] == '+'))
 			return false;
 	}
 	return spelled == end && *name == '\0';
@@ -259,9 +269,9 @@ http_url_names(const char *spelled, size_t len, const char *name)
 char *
 http_url_drop(const char *url, const char *name)
 {
-	const char *query = strchr(url, '?');
+	const char	  *query = strchr(url, '?');
 	StringInfoData out;
-	bool		first = true;
+	bool		   first = true;
 
 	if (query == NULL)
 		return pstrdup(url);
@@ -269,8 +279,8 @@ http_url_drop(const char *url, const char *name)
 	appendBinaryStringInfo(&out, url, query - url);
 	for (const char *p = query + 1; p != NULL;)
 	{
-		size_t		len = strcspn(p, "&");
-		size_t		name_len = strcspn(p, "=&");
+		size_t len = strcspn(p, "&");
+		size_t name_len = strcspn(p, "=&");
 
 		if (!http_url_names(p, name_len, name))
 		{

@@ -39,17 +39,17 @@
 
 struct OutboundPolicy
 {
-	int			nallowed;
-	GucNetwork	allowed[FLEXIBLE_ARRAY_MEMBER];
+	int		   nallowed;
+	GucNetwork allowed[FLEXIBLE_ARRAY_MEMBER];
 };
 
 static const GucNetwork special[] = {
 	{AF_INET, {0}, 8},
 	{AF_INET, {10}, 8},
-	{AF_INET, {100, 64}, 10},	/* shared by a provider's customers */
+	{AF_INET, {100, 64}, 10}, /* shared by a provider's customers */
 	{AF_INET, {127}, 8},
-	{AF_INET, {168, 63, 129, 16}, 32},	/* Azure's host */
-	{AF_INET, {169, 254}, 16},	/* link-local; metadata of many clouds */
+	{AF_INET, {168, 63, 129, 16}, 32}, /* Azure's host */
+	{AF_INET, {169, 254}, 16},		   /* link-local; metadata of many clouds */
 	{AF_INET, {172, 16}, 12},
 	{AF_INET, {192, 0, 0}, 24},
 	{AF_INET, {192, 0, 2}, 24},
@@ -58,11 +58,11 @@ static const GucNetwork special[] = {
 	{AF_INET, {198, 18}, 15},
 	{AF_INET, {198, 51, 100}, 24},
 	{AF_INET, {203, 0, 113}, 24},
-	{AF_INET, {224}, 3},		/* multicast, reserved, broadcast */
+	{AF_INET, {224}, 3}, /* multicast, reserved, broadcast */
 	{AF_INET6, {0}, 3},
 	{AF_INET6, {0x40}, 2},
 	{AF_INET6, {0x80}, 1},
-	{AF_INET6, {0x20, 0x01}, 23},	/* Teredo among them */
+	{AF_INET6, {0x20, 0x01}, 23}, /* Teredo among them */
 	{AF_INET6, {0x20, 0x01, 0x0d, 0xb8}, 32},
 	{AF_INET6, {0x3f, 0xff}, 20},
 };
@@ -72,17 +72,18 @@ static const GucNetwork nat64 = {AF_INET6, {0, 0x64, 0xff, 0x9b}, 96};
 static const GucNetwork six_to_four = {AF_INET6, {0x20, 0x02}, 16};
 
 static const uint16 refused_ports[] = {
-	0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
-	110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
-	531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190,
-	5060, 5061, 5432, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080
-};
+	0,	  1,	7,	  9,	11,	  13,	15,	  17,	19,	  20,	21,	  22,	23,	  25,	37,
+	42,	  43,	53,	  69,	77,	  79,	87,	  95,	101,  102,	103,  104,	109,  110,	111,
+	113,  115,	117,  119,	123,  135,	137,  139,	143,  161,	179,  389,	427,  465,	512,
+	513,  514,	515,  526,	530,  531,	532,  540,	548,  554,	556,  563,	587,  601,	636,
+	989,  990,	993,  995,	1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 5432, 6000,
+	6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080};
 
 static bool
 outbound_in(const GucNetwork *network, int family, const unsigned char *address)
 {
-	int			whole = network->bits / 8;
-	int			rest = network->bits % 8;
+	int whole = network->bits / 8;
+	int rest = network->bits % 8;
 
 	if (network->family != family || memcmp(network->address, address, whole) != 0)
 		return false;
@@ -96,9 +97,9 @@ outbound_in(const GucNetwork *network, int family, const unsigned char *address)
 OutboundPolicy *
 outbound_policy(const char *allowed_networks)
 {
-	const char *list = allowed_networks ? allowed_networks : "";
-	char		problem[256];
-	int			n = guc_parse_networks(list, NULL, 0, problem, sizeof(problem));
+	const char	   *list = allowed_networks ? allowed_networks : "";
+	char			problem[256];
+	int				n = guc_parse_networks(list, NULL, 0, problem, sizeof(problem));
 	OutboundPolicy *policy;
 
 	if (n < 0)
@@ -171,7 +172,8 @@ outbound_address_allowed(const OutboundPolicy *policy, int family, const unsigne
 {
 	if (outbound_is_named(policy, family, bytes))
 		return true;
-	return !outbound_is_special(family, bytes) && !(family == AF_INET6 && outbound_hides_special(bytes));
+	return !outbound_is_special(family, bytes) &&
+		!(family == AF_INET6 && outbound_hides_special(bytes));
 }
 
 /*
@@ -179,12 +181,13 @@ outbound_address_allowed(const OutboundPolicy *policy, int family, const unsigne
  * allocates nothing.  When the answer is no, text says why.
  */
 bool
-outbound_allowed(const OutboundPolicy *policy, const struct sockaddr *address, char *text, size_t size)
+outbound_allowed(const OutboundPolicy *policy, const struct sockaddr *address, char *text,
+				 size_t size)
 {
 	static const unsigned char mapped[12] = {[10] = 0xff, 0xff};
-	const unsigned char *bytes;
-	int			family = address->sa_family;
-	int			port;
+	const unsigned char		  *bytes;
+	int						   family = address->sa_family;
+	int						   port;
 
 	if (family == AF_INET)
 	{
@@ -214,7 +217,7 @@ outbound_allowed(const OutboundPolicy *policy, const struct sockaddr *address, c
 	}
 	if (!outbound_address_allowed(policy, family, bytes))
 	{
-		char		name[INET6_ADDRSTRLEN];
+		char name[INET6_ADDRSTRLEN];
 
 		snprintf(text, size, "address %s is not allowed by flohsync.http_allowed_networks",
 				 inet_ntop(family, bytes, name, sizeof(name)) ? name : "?");

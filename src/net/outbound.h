@@ -11,8 +11,8 @@
 typedef struct OutboundPolicy OutboundPolicy;
 
 extern OutboundPolicy *outbound_policy(const char *allowed_networks);
-extern void outbound_free(OutboundPolicy *policy);
+extern void			   outbound_free(OutboundPolicy *policy);
 extern bool outbound_allowed(const OutboundPolicy *policy, const struct sockaddr *address,
 							 char *text, size_t size);
 
-#endif							/* FLOHSYNC_OUTBOUND_H */
+#endif /* FLOHSYNC_OUTBOUND_H */

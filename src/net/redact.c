@@ -29,17 +29,17 @@
 #include "net/crypto.h"
 #include "net/redact.h"
 
-#define REDACT_WIDEST	14		/* bytes of the text for one character: two units of JSON in JSON */
-#define REDACT_RING		16		/* a power of two above that */
-#define REDACT_TOKENS	4		/* ways to read a position, at most */
-#define REDACT_ROUNDS	4
-#define REDACT_SHAPES	4		/* plain, and three of base64 */
+#define REDACT_WIDEST 14 /* bytes of the text for one character: two units of JSON in JSON */
+#define REDACT_RING	  16 /* a power of two above that */
+#define REDACT_TOKENS 4	 /* ways to read a position, at most */
+#define REDACT_ROUNDS 4
+#define REDACT_SHAPES 4 /* plain, and three of base64 */
 
 /* One way to read a position: so many bytes of the text stand for these of a secret. */
 typedef struct RedactToken
 {
-	int			width;
-	int			n;
+	int			  width;
+	int			  n;
 	unsigned char bytes[4];
 } RedactToken;
 
@@ -58,7 +58,7 @@ token_add(RedactToken *tokens, int *n, int width, uint32 c)
 static void
 token_add_byte(RedactToken *tokens, int *n, int width, unsigned char byte)
 {
-	tokens[(*n)++] = (RedactToken) {width, 1, {byte}};
+	tokens[(*n)++] = (RedactToken){width, 1, {byte}};
 }
 
 /* A unit of JSON at p, behind "\u"; -1: there is none. */
@@ -70,19 +70,20 @@ token_unit(const unsigned char *p, const unsigned char *end)
 
 /* What follows a backslash, of which there are some. */
 static void
-token_escape(RedactToken *tokens, int *n, const unsigned char *p, const unsigned char *end, int backslashes)
+token_escape(RedactToken *tokens, int *n, const unsigned char *p, const unsigned char *end,
+			 int backslashes)
 {
 	static const char letters[] = "nrtbf";
 	static const char meanings[] = "\n\r\t\b\f";
-	const char *letter;
-	int			unit;
-	int			low;
+	const char		 *letter;
+	int				  unit;
+	int				  low;
 
 	if (p == end)
 		return;
 	if (*p == 'u' && (unit = token_unit(p + 1, end)) >= 0)
 	{
-		int			width = backslashes + 5;
+		int width = backslashes + 5;
 
 		if (unit >= 0xD800 && unit < 0xDC00 && end - p >= width + 5 &&
 			memcmp(p + 5, "\\\\", backslashes) == 0 && p[5 + backslashes] == 'u' &&
@@ -107,13 +108,14 @@ token_entity(RedactToken *tokens, int *n, const unsigned char *p, const unsigned
 	{
 		const char *name;
 		char		c;
-	}			names[] = {{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
+	} names[] = {{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
 	const unsigned char *q = p + 2;
-	int			base = 10;
-	uint32		c = 0;
+	int					 base = 10;
+	uint32				 c = 0;
 
 	for (size_t i = 0; i < lengthof(names); i++)
-		if (end - p >= strlen(names[i].name) && memcmp(p, names[i].name, strlen(names[i].name)) == 0)
+		if (end - p >= strlen(names[i].name) &&
+			memcmp(p, names[i].name, strlen(names[i].name)) == 0)
 			token_add_byte(tokens, n, strlen(names[i].name), names[i].c);
 	if (end - p < 4 || p[1] != '#')
 		return;
@@ -124,7 +126,7 @@ token_entity(RedactToken *tokens, int *n, const unsigned char *p, const unsigned
 	}
 	for (; q < end && q - p < REDACT_WIDEST - 1; q++)
 	{
-		int			digit = hex_digit(*q);
+		int digit = hex_digit(*q);
 
 		if (digit < 0 || digit >= base || (c = c * base + digit) > 0x10FFFF)
 			break;
@@ -137,7 +139,7 @@ token_entity(RedactToken *tokens, int *n, const unsigned char *p, const unsigned
 static int
 token_list(RedactToken *tokens, const unsigned char *p, const unsigned char *end)
 {
-	int			n = 0;
+	int n = 0;
 
 	token_add_byte(tokens, &n, 1, *p);
 	switch (*p)
@@ -172,8 +174,8 @@ token_list(RedactToken *tokens, const unsigned char *p, const unsigned char *end
 typedef struct RedactShape
 {
 	const unsigned char *bytes;
-	int			len;
-	bool		base64;
+	int					 len;
+	bool				 base64;
 } RedactShape;
 
 static unsigned char
@@ -201,9 +203,9 @@ shape_goes_on(const RedactShape *shape, int at, const RedactToken *token)
 /* How many bytes of the shape may have been read at one position, and from where on. */
 typedef struct RedactPlace
 {
-	int32	   *from;			/* by that number; -1: it has not */
-	int32	   *reached;		/* the numbers */
-	int			n;
+	int32 *from;	/* by that number; -1: it has not */
+	int32 *reached; /* the numbers */
+	int	   n;
 } RedactPlace;
 
 static void
@@ -222,7 +224,9 @@ place_add(RedactPlace *place, int read, int32 from)
 static bool
 redact_is_cut(const unsigned char *p, const unsigned char *end)
 {
-	return p == end || (end - p < REDACT_WIDEST && (*p == '\\' || *p == '%' || *p == '&') && memchr(p, ' ', end - p) == NULL);
+	return p == end ||
+		(end - p < REDACT_WIDEST && (*p == '\\' || *p == '%' || *p == '&') &&
+		 memchr(p, ' ', end - p) == NULL);
 }
 
 /*
@@ -235,27 +239,28 @@ redact_search(const RedactShape *shape, const char *text, int32 len, bool whole,
 {
 	const unsigned char *start = (const unsigned char *) text;
 	const unsigned char *end = start + len;
-	int			most = Min(shape->len, len);	/* no more can be read */
-	int			enough = Min(shape->len, REDACT_TELLING);
-	unsigned char first = shape_fold(shape, shape->bytes[0]);
-	RedactPlace ring[REDACT_RING];
-	int32	   *numbers = palloc(2 * REDACT_RING * sizeof(int32) * (most + 1));
-	int			open = 0;		/* numbers in the ring */
-	bool		found = false;
+	int					 most = Min(shape->len, len); /* no more can be read */
+	int					 enough = Min(shape->len, REDACT_TELLING);
+	unsigned char		 first = shape_fold(shape, shape->bytes[0]);
+	RedactPlace			 ring[REDACT_RING];
+	int32				*numbers = palloc(2 * REDACT_RING * sizeof(int32) * (most + 1));
+	int					 open = 0; /* numbers in the ring */
+	bool				 found = false;
 
 	memset(numbers, 0xFF, REDACT_RING * sizeof(int32) * (most + 1));
 	for (int i = 0; i < REDACT_RING; i++)
-		ring[i] = (RedactPlace) {numbers + (most + 1) * i, numbers + (most + 1) * (REDACT_RING + i), 0};
+		ring[i] = (RedactPlace){numbers + (most + 1) * i, numbers + (most + 1) * (REDACT_RING + i),
+								0};
 	for (int32 i = 0; i <= len && !found; i++)
 	{
 		const unsigned char *p = start + i;
-		RedactPlace *here = &ring[i % REDACT_RING];
-		RedactToken tokens[REDACT_TOKENS];
-		int			ntokens;
+		RedactPlace			*here = &ring[i % REDACT_RING];
+		RedactToken			 tokens[REDACT_TOKENS];
+		int					 ntokens;
 
 		for (int k = 0; k < here->n; k++)
 		{
-			int			read = here->reached[k];
+			int read = here->reached[k];
 
 			if (whole)
 				found |= read == shape->len;
@@ -263,18 +268,19 @@ redact_search(const RedactShape *shape, const char *text, int32 len, bool whole,
 				hidden[i] = Min(hidden[i], here->from[read]);
 		}
 		/* Most of a text is nothing that a secret begins with. */
-		if (p == end || (open == 0 && shape_fold(shape, *p) != first && strchr("\\%&+", *p) == NULL))
+		if (p == end ||
+			(open == 0 && shape_fold(shape, *p) != first && strchr("\\%&+", *p) == NULL))
 			continue;
 		ntokens = token_list(tokens, p, end);
 		place_add(here, 0, i);
 		for (int k = 0; k < here->n; k++)
 		{
-			int			read = here->reached[k];
+			int read = here->reached[k];
 
 			for (int t = 0; t < ntokens; t++)
 			{
 				RedactPlace *there = &ring[(i + tokens[t].width) % REDACT_RING];
-				int			before = there->n;
+				int			 before = there->n;
 
 				if (!shape_goes_on(shape, read, &tokens[t]) || read + tokens[t].n > most)
 					continue;
@@ -294,35 +300,37 @@ redact_search(const RedactShape *shape, const char *text, int32 len, bool whole,
 static int
 redact_shapes(const char *secret, RedactShape *shapes, char **room)
 {
-	size_t		len = strlen(secret);
-	int			n = 0;
+	size_t len = strlen(secret);
+	int	   n = 0;
 
 	*room = NULL;
 	if (len < REDACT_MIN)
 		return 0;
-	shapes[n++] = (RedactShape) {(const unsigned char *) secret, (int) len, false};
+	shapes[n++] = (RedactShape){(const unsigned char *) secret, (int) len, false};
 	*room = palloc(3 * CRYPTO_BASE64_SIZE(len + 2) + len + 2);
 	for (size_t before = 0; before < 3; before++)
 	{
-		char	   *encoded = *room + before * CRYPTO_BASE64_SIZE(len + 2);
-		char	   *padded = *room + 3 * CRYPTO_BASE64_SIZE(len + 2);
-		size_t		from = (before * 8 + 5) / 6;	/* characters of which the secret says all bits */
-		size_t		to = (before + len) * 8 / 6;
+		char  *encoded = *room + before * CRYPTO_BASE64_SIZE(len + 2);
+		char  *padded = *room + 3 * CRYPTO_BASE64_SIZE(len + 2);
+		size_t from = (before * 8 + 5) / 6; /* characters of which the secret says all bits */
+		size_t to = (before + len) * 8 / 6;
 
 		memset(padded, 0, before);
 		memcpy(padded + before, secret, len);
 		crypto_base64_encode(CRYPTO_BASE64, padded, before + len, encoded);
 		if (to - from >= REDACT_TELLING)
-			shapes[n++] = (RedactShape) {(const unsigned char *) encoded + from, (int) (to - from), true};
+			shapes[n++] = (RedactShape){(const unsigned char *) encoded + from, (int) (to - from),
+										true};
 	}
 	return n;
 }
 
 /* Looks for all secrets; as redact_search. */
 static bool
-redact_search_all(const char *const *secrets, int n, const char *text, size_t len, bool whole, int32 *hidden)
+redact_search_all(const char *const *secrets, int n, const char *text, size_t len, bool whole,
+				  int32 *hidden)
 {
-	bool		found = false;
+	bool found = false;
 
 	for (int i = 0; i < n && !found; i++)
 	{
@@ -337,7 +345,8 @@ redact_search_all(const char *const *secrets, int n, const char *text, size_t le
 			found = redact_search(&shapes[k], text, (int32) len, whole, hidden);
 		if (room)
 		{
-			crypto_wipe(room, 3 * CRYPTO_BASE64_SIZE(strlen(secrets[i]) + 2) + strlen(secrets[i]) + 2);
+			crypto_wipe(room,
+						3 * CRYPTO_BASE64_SIZE(strlen(secrets[i]) + 2) + strlen(secrets[i]) + 2);
 			pfree(room);
 		}
 	}
@@ -348,9 +357,9 @@ redact_search_all(const char *const *secrets, int n, const char *text, size_t le
 static bool
 redact_once(const char *const *secrets, int n, char *text, size_t *len, int32 *hidden)
 {
-	int32		from = (int32) *len;
-	bool		any = false;
-	size_t		out = 0;
+	int32  from = (int32) *len;
+	bool   any = false;
+	size_t out = 0;
 
 	for (size_t i = 0; i <= *len; i++)
 		hidden[i] = (int32) i;
@@ -365,7 +374,7 @@ redact_once(const char *const *secrets, int n, char *text, size_t *len, int32 *h
 		return false;
 	for (size_t i = 0; i < *len;)
 	{
-		size_t		upto = i;
+		size_t upto = i;
 
 		/* Byte upto is hidden when something that ends behind it begins at or before it. */
 		while (upto < *len && hidden[upto + 1] <= (int32) upto)
@@ -386,9 +395,9 @@ redact_once(const char *const *secrets, int n, char *text, size_t *len, int32 *h
 char *
 redact(const char *const *secrets, int n, const char *text, size_t len)
 {
-	char	   *copy = palloc(len + REDACT_TELLING);
-	int32	   *hidden = palloc((len + 1) * sizeof(int32));
-	int			round = 0;
+	char  *copy = palloc(len + REDACT_TELLING);
+	int32 *hidden = palloc((len + 1) * sizeof(int32));
+	int	   round = 0;
 
 	for (size_t i = 0; i < len; i++)
 		copy[i] = text[i] ? text[i] : '?';

@@ -39,17 +39,17 @@
 #include "net/redis.h"
 #include "net/redis_private.h"
 
-#define REDIS_VERIFY_MS		1000
-#define REDIS_READ_BYTES	(16 * 1024)
-#define REDIS_REPLY_EXTRA	(64 * 1024) /* a reply may be so much longer than the largest value */
-#define REDIS_KEEP_OUT		(256 * 1024)
+#define REDIS_VERIFY_MS	  1000
+#define REDIS_READ_BYTES  (16 * 1024)
+#define REDIS_REPLY_EXTRA (64 * 1024) /* a reply may be so much longer than the largest value */
+#define REDIS_KEEP_OUT	  (256 * 1024)
 
-RedisState	redis = {.fd = -1};
+RedisState redis = {.fd = -1};
 
 static long
 redis_elapsed_ms(const instr_time *since)
 {
-	instr_time	now;
+	instr_time now;
 
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, *since);
@@ -117,7 +117,7 @@ redis_wait(bool write)
 {
 	for (;;)
 	{
-		long		left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
+		long left = redis.deadline_ms - redis_elapsed_ms(&redis.deadline_from);
 
 		/* Look once more, in case the process was not scheduled for a while. */
 		if (wait_channel(redis.line, write, Max(left, 0), WAIT_REDIS))
@@ -130,25 +130,26 @@ redis_wait(bool write)
 static bool
 redis_lost(int error)
 {
-	char		text[128];
+	char text[128];
 
-	snprintf(text, sizeof(text), "the connection was lost%s%s", error ? ": " : "", error ? strerror(error) : "");
+	snprintf(text, sizeof(text), "the connection was lost%s%s", error ? ": " : "",
+			 error ? strerror(error) : "");
 	return redis_set_problem(text);
 }
 
 static bool
 redis_send(void)
 {
-	size_t		sent = 0;
+	size_t sent = 0;
 
 	while (sent < redis.out_len)
 	{
-		size_t		n = 0;
-		bool		write = true;
+		size_t n = 0;
+		bool   write = true;
 
 		if (redis.tls)
 		{
-			TlsWant		want = redis_tls_write(redis.tls, redis.out + sent, redis.out_len - sent, &n);
+			TlsWant want = redis_tls_write(redis.tls, redis.out + sent, redis.out_len - sent, &n);
 
 			if (want == TLS_FAILED)
 				return redis_lost(0);
@@ -156,7 +157,7 @@ redis_send(void)
 		}
 		else
 		{
-			ssize_t		rc = send(redis.fd, redis.out + sent, redis.out_len - sent, MSG_NOSIGNAL);
+			ssize_t rc = send(redis.fd, redis.out + sent, redis.out_len - sent, MSG_NOSIGNAL);
 
 			if (rc < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
 				return redis_lost(errno);
@@ -184,7 +185,7 @@ redis_receive(char *buffer, size_t size, size_t *got)
 	{
 		for (;;)
 		{
-			TlsWant		want = redis_tls_read(redis.tls, buffer, size, got);
+			TlsWant want = redis_tls_read(redis.tls, buffer, size, got);
 
 			if (want == TLS_DONE)
 				return true;
@@ -196,7 +197,7 @@ redis_receive(char *buffer, size_t size, size_t *got)
 	}
 	for (;;)
 	{
-		ssize_t		rc;
+		ssize_t rc;
 
 		if (!redis_wait(false))
 			return false;
@@ -221,8 +222,8 @@ redis_read_replies(int n)
 
 	while (redis.nreplies < n)
 	{
-		void	   *reply = NULL;
-		size_t		got;
+		void  *reply = NULL;
+		size_t got;
 
 		if (redisReaderGetReply(redis.reader, &reply) != REDIS_OK)
 			return redis_set_problem("its reply violates the protocol");
@@ -253,15 +254,15 @@ redis_read_replies(int n)
 static bool
 redis_append(const RedisCommand *command)
 {
-	char	   *text = NULL;
-	long long	len = redisFormatCommandArgv(&text, command->argc, command->argv, command->len);
+	char	 *text = NULL;
+	long long len = redisFormatCommandArgv(&text, command->argc, command->argv, command->len);
 
 	if (len < 0 || text == NULL)
 		return redis_set_problem("out of memory");
 	if (redis.out_len + len > redis.out_room)
 	{
-		size_t		room = Max(redis.out_room * 2, redis.out_len + len + 4096);
-		char	   *out = realloc(redis.out, room);
+		size_t room = Max(redis.out_room * 2, redis.out_len + len + 4096);
+		char  *out = realloc(redis.out, room);
 
 		if (out == NULL)
 		{
@@ -281,12 +282,12 @@ redis_append(const RedisCommand *command)
 static bool
 redis_is_quiet(void)
 {
-	ssize_t		rc;
-	char		byte;
+	ssize_t rc;
+	char	byte;
 
 	if (redis.tls)
 	{
-		TlsWant		want = redis_tls_peek(redis.tls);
+		TlsWant want = redis_tls_peek(redis.tls);
 
 		if (want == TLS_DONE)
 			return redis_set_problem("it sent an unexpected reply");
@@ -312,7 +313,7 @@ redis_exchange(const RedisCommand *commands, int n)
 	redis.busy = true;
 	PG_TRY();
 	{
-		bool		good = redis_is_quiet();
+		bool good = redis_is_quiet();
 
 		for (int i = 0; i < n && good; i++)
 			good = redis_append(&commands[i]);
@@ -381,7 +382,7 @@ redis_run(const RedisCommand *commands, int n, RedisReply **replies)
 void
 redis_post(const RedisCommand *command)
 {
-	size_t		n;
+	size_t n;
 
 	if (redis.fd >= 0 && !redis.busy)
 	{
@@ -414,6 +415,7 @@ redis_server(void)
 RedisError
 redis_error(const RedisReply *reply)
 {
+	/* clang-format off */
 	static const struct
 	{
 		const char *word;
@@ -437,7 +439,8 @@ redis_error(const RedisReply *reply)
 		{"NOSCRIPT", REDIS_ERROR_NO_SCRIPT},
 		{"WRONGTYPE", REDIS_ERROR_WRONG_TYPE},
 	};
-	size_t		len = strcspn(reply->str, " \r\n");
+	/* clang-format on */
+	size_t len = strcspn(reply->str, " \r\n");
 
 	for (size_t i = 0; i < lengthof(words); i++)
 		if (strlen(words[i].word) == len && memcmp(words[i].word, reply->str, len) == 0)
@@ -453,13 +456,14 @@ redis_error(const RedisReply *reply)
 bool
 redis_fail(const RedisReply *reply)
 {
-	char		text[128];
-	size_t		len = strcspn(reply->str, " \r\n");
+	char   text[128];
+	size_t len = strcspn(reply->str, " \r\n");
 
 	if (reply->type != REDIS_IS_ERROR)
 		strlcpy(text, "its reply is of an unexpected type", sizeof(text));
 	else
-		snprintf(text, sizeof(text), "it replied with the error %.*s", (int) Min(len, 40), reply->str);
+		snprintf(text, sizeof(text), "it replied with the error %.*s", (int) Min(len, 40),
+				 reply->str);
 	redis_drop();
 	return redis_set_problem(text);
 }

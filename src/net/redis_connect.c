@@ -23,7 +23,7 @@
 static bool
 redis_socket(int family)
 {
-	int			on = 1;
+	int on = 1;
 
 	if (!AcquireExternalFD())
 		return redis_set_problem("too many open files");
@@ -45,8 +45,8 @@ redis_socket(int family)
 static bool
 redis_connect_to(const struct sockaddr *address, socklen_t len)
 {
-	int			error = 0;
-	socklen_t	size = sizeof(error);
+	int		  error = 0;
+	socklen_t size = sizeof(error);
 
 	if (!redis_socket(address->sa_family))
 		return false;
@@ -64,7 +64,7 @@ redis_connect_to(const struct sockaddr *address, socklen_t len)
 	}
 	if (error != 0)
 	{
-		char		text[128];
+		char text[128];
 
 		redis_drop();
 		snprintf(text, sizeof(text), "no connection: %s", strerror(error));
@@ -76,12 +76,12 @@ redis_connect_to(const struct sockaddr *address, socklen_t len)
 static bool
 redis_connect(const RedisAddress *address)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct addrinfo	 hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found = NULL;
 	struct addrinfo *volatile list = NULL;
 	volatile bool connected = false;
-	char		port[16];
-	int			rc;
+	char		  port[16];
+	int			  rc;
 
 	if (address->local)
 	{
@@ -97,7 +97,7 @@ redis_connect(const RedisAddress *address)
 	rc = getaddrinfo(address->host, port, &hints, &found);
 	if (rc != 0)
 	{
-		char		text[128];
+		char text[128];
 
 		snprintf(text, sizeof(text), "could not resolve its host name: %s", gai_strerror(rc));
 		return redis_set_problem(text);
@@ -119,14 +119,15 @@ redis_connect(const RedisAddress *address)
 static bool
 redis_start_tls(const RedisAddress *address)
 {
-	char		problem[200] = "";
+	char problem[200] = "";
 
-	redis.tls = redis_tls_open(redis.fd, address->host, flohsync_redis_ca_file, problem, sizeof(problem));
+	redis.tls = redis_tls_open(redis.fd, address->host, flohsync_redis_ca_file, problem,
+							   sizeof(problem));
 	if (redis.tls == NULL)
 		return redis_set_problem(problem);
 	for (;;)
 	{
-		TlsWant		want = redis_tls_handshake(redis.tls, problem, sizeof(problem));
+		TlsWant want = redis_tls_handshake(redis.tls, problem, sizeof(problem));
 
 		if (want == TLS_DONE)
 			return true;
@@ -194,30 +195,30 @@ redis_note_server(const RedisReply *server, const RedisReply *replication)
 bool
 redis_greet(const RedisAddress *address)
 {
-	char		database[16];
-	const char *auth[3] = {"AUTH"};
-	const char *choose[2] = {"SELECT", database};
-	const char *ask_server[2] = {"INFO", "server"};
-	const char *ask_replication[2] = {"INFO", "replication"};
+	char		 database[16];
+	const char	*auth[3] = {"AUTH"};
+	const char	*choose[2] = {"SELECT", database};
+	const char	*ask_server[2] = {"INFO", "server"};
+	const char	*ask_replication[2] = {"INFO", "replication"};
 	RedisCommand commands[4];
-	int			n = 0;
+	int			 n = 0;
 
 	if (address != NULL && address->has_password)
 	{
-		int			argc = 1;
+		int argc = 1;
 
 		if (address->user[0] != '\0')
 			auth[argc++] = address->user;
 		auth[argc++] = address->password;
-		commands[n++] = (RedisCommand) {argc, auth, NULL};
+		commands[n++] = (RedisCommand){argc, auth, NULL};
 	}
 	if (address != NULL && address->database != 0)
 	{
 		snprintf(database, sizeof(database), "%d", address->database);
-		commands[n++] = (RedisCommand) {2, choose, NULL};
+		commands[n++] = (RedisCommand){2, choose, NULL};
 	}
-	commands[n++] = (RedisCommand) {2, ask_server, NULL};
-	commands[n++] = (RedisCommand) {2, ask_replication, NULL};
+	commands[n++] = (RedisCommand){2, ask_server, NULL};
+	commands[n++] = (RedisCommand){2, ask_replication, NULL};
 	if (!redis_exchange(commands, n))
 		return false;
 	for (int i = 0; i < n - 2; i++)
@@ -229,7 +230,10 @@ redis_greet(const RedisAddress *address)
 	return false;
 }
 
-/* The password of an address that holds none, from the first line of flohsync.redis_password_file. */
+/*
+ * The password of an address that holds none, from the first line of
+ * flohsync.redis_password_file.
+ */
 static bool
 redis_read_password(RedisAddress *address)
 {
@@ -243,7 +247,8 @@ redis_read_password(RedisAddress *address)
 		return true;
 	if (flohsync_redis_password_file[0] == '\0')
 		return address->user[0] == '\0' ||
-			redis_set_problem("flohsync.redis_url names a user without a password, and flohsync.redis_password_file is not set");
+			redis_set_problem("flohsync.redis_url names a user without a password, and"
+							  " flohsync.redis_password_file is not set");
 	n = guc_file_read(flohsync_redis_password_file, text, sizeof(text), &problem);
 	if (problem == NULL)
 	{
@@ -267,7 +272,8 @@ redis_read_password(RedisAddress *address)
 	explicit_bzero(text, sizeof(text));
 	if (problem == NULL)
 		return true;
-	snprintf(message, sizeof(message), "the file of flohsync.redis_password_file cannot be used: %s", problem);
+	snprintf(message, sizeof(message),
+			 "the file of flohsync.redis_password_file cannot be used: %s", problem);
 	return redis_set_problem(message);
 }
 
@@ -276,7 +282,7 @@ bool
 redis_open_anew(long connect_ms)
 {
 	volatile RedisAddress address;
-	volatile bool good = false;
+	volatile bool		  good = false;
 	const char *problem = guc_parse_redis_url(flohsync_redis_url, (RedisAddress *) &address);
 
 	redis_drop();
@@ -292,7 +298,8 @@ redis_open_anew(long connect_ms)
 	redis_set_deadline(connect_ms);
 	PG_TRY();
 	{
-		good = redis_read_password((RedisAddress *) &address) && redis_connect((RedisAddress *) &address);
+		good = redis_read_password((RedisAddress *) &address) &&
+			redis_connect((RedisAddress *) &address);
 		if (good && address.tls)
 			good = redis_start_tls((RedisAddress *) &address);
 		if (good)

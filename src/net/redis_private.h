@@ -16,24 +16,24 @@ struct redisReader;
 
 typedef struct RedisState
 {
-	int			fd;				/* -1: closed */
-	RedisTls   *tls;
-	WaitChannel   *line;
+	int					fd; /* -1: closed */
+	RedisTls		   *tls;
+	WaitChannel		   *line;
 	struct redisReader *reader;
-	bool		busy;
-	char	   *url;			/* that it was opened with; malloc */
-	uint64		server;
-	instr_time	verified_at;
-	instr_time	deadline_from;
-	long		deadline_ms;
-	long		answer_ms;
-	char	   *out;			/* commands to be sent; malloc */
-	size_t		out_len;
-	size_t		out_room;
-	RedisReply *replies[REDIS_MAX_PIPELINE];
-	int			nreplies;
-	bool		too_long;		/* what ended the connection was a reply over the limit */
-	char		problem[256];
+	bool				busy;
+	char			   *url; /* that it was opened with; malloc */
+	uint64				server;
+	instr_time			verified_at;
+	instr_time			deadline_from;
+	long				deadline_ms;
+	long				answer_ms;
+	char			   *out; /* commands to be sent; malloc */
+	size_t				out_len;
+	size_t				out_room;
+	RedisReply		   *replies[REDIS_MAX_PIPELINE];
+	int					nreplies;
+	bool				too_long; /* what ended the connection was a reply over the limit */
+	char				problem[256];
 } RedisState;
 
 extern RedisState redis;
@@ -47,4 +47,4 @@ extern bool redis_exchange(const RedisCommand *commands, int n);
 extern bool redis_greet(const RedisAddress *address);
 extern bool redis_open_anew(long connect_ms);
 
-#endif							/* FLOHSYNC_REDIS_PRIVATE_H */
+#endif /* FLOHSYNC_REDIS_PRIVATE_H */

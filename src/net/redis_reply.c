@@ -35,8 +35,10 @@ reply_make(RedisType type, const char *str, size_t len, long long integer)
 static void *
 reply_string(const redisReadTask *task, char *str, size_t len)
 {
-	return reply_make(task->type == REDIS_REPLY_ERROR ? REDIS_IS_ERROR :
-					  task->type == REDIS_REPLY_STATUS ? REDIS_IS_STATUS : REDIS_IS_BULK, str, len, 0);
+	return reply_make(task->type == REDIS_REPLY_ERROR	   ? REDIS_IS_ERROR :
+						  task->type == REDIS_REPLY_STATUS ? REDIS_IS_STATUS :
+															 REDIS_IS_BULK,
+					  str, len, 0);
 }
 
 static void *

@@ -7,19 +7,23 @@
 
 typedef enum RedisType
 {
-	REDIS_IS_BULK, REDIS_IS_STATUS, REDIS_IS_INTEGER, REDIS_IS_NIL, REDIS_IS_ERROR
+	REDIS_IS_BULK,
+	REDIS_IS_STATUS,
+	REDIS_IS_INTEGER,
+	REDIS_IS_NIL,
+	REDIS_IS_ERROR
 } RedisType;
 
 /* Good until the next call of redis_run or redis_drop. */
 typedef struct RedisReply
 {
-	RedisType	type;
-	long long	integer;
-	size_t		len;
-	char		str[FLEXIBLE_ARRAY_MEMBER]; /* binary, and NUL-terminated for convenience */
+	RedisType type;
+	long long integer;
+	size_t	  len;
+	char	  str[FLEXIBLE_ARRAY_MEMBER]; /* binary, and NUL-terminated for convenience */
 } RedisReply;
 
 struct redisReader;
 extern struct redisReader *redis_reply_reader(void);
 
-#endif							/* FLOHSYNC_REDIS_REPLY_H */
+#endif /* FLOHSYNC_REDIS_REPLY_H */

@@ -17,15 +17,15 @@
 
 struct RedisTls
 {
-	SSL_CTX    *context;
-	SSL		   *ssl;
+	SSL_CTX *context;
+	SSL		*ssl;
 };
 
 static void
 tls_problem(const char *what, char *problem, size_t size)
 {
 	unsigned long code = ERR_get_error();
-	const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+	const char	 *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
 
 	snprintf(problem, size, "%s%s%s", what, reason ? ": " : "", reason ? reason : "");
 	ERR_clear_error();
@@ -35,9 +35,10 @@ tls_problem(const char *what, char *problem, size_t size)
 RedisTls *
 redis_tls_open(int fd, const char *host, const char *ca_file, char *problem, size_t size)
 {
-	RedisTls   *tls = calloc(1, sizeof(RedisTls));
+	RedisTls	 *tls = calloc(1, sizeof(RedisTls));
 	unsigned char numeric[16];
-	bool		is_address = inet_pton(AF_INET, host, numeric) == 1 || inet_pton(AF_INET6, host, numeric) == 1;
+	bool		  is_address = inet_pton(AF_INET, host, numeric) == 1 ||
+		inet_pton(AF_INET6, host, numeric) == 1;
 	X509_VERIFY_PARAM *param;
 
 	if (tls == NULL)
@@ -50,7 +51,7 @@ redis_tls_open(int fd, const char *host, const char *ca_file, char *problem, siz
 	if (tls->context == NULL || SSL_CTX_set_min_proto_version(tls->context, TLS1_2_VERSION) != 1)
 		tls_problem("TLS cannot be used", problem, size);
 	else if (ca_file[0] != '\0' ? SSL_CTX_load_verify_locations(tls->context, ca_file, NULL) != 1 :
-			 SSL_CTX_set_default_verify_paths(tls->context) != 1)
+								  SSL_CTX_set_default_verify_paths(tls->context) != 1)
 		tls_problem("could not read the CA certificates", problem, size);
 	else if ((tls->ssl = SSL_new(tls->context)) == NULL || SSL_set_fd(tls->ssl, fd) != 1)
 		tls_problem("TLS cannot be used", problem, size);
@@ -61,7 +62,8 @@ redis_tls_open(int fd, const char *host, const char *ca_file, char *problem, siz
 		param = SSL_get0_param(tls->ssl);
 		X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
 		if (is_address ? X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1 :
-			X509_VERIFY_PARAM_set1_host(param, host, 0) == 1 && SSL_set_tlsext_host_name(tls->ssl, host) == 1)
+						 X509_VERIFY_PARAM_set1_host(param, host, 0) == 1 &&
+					SSL_set_tlsext_host_name(tls->ssl, host) == 1)
 			return tls;
 		tls_problem("could not set up the check of the host name", problem, size);
 	}
@@ -86,8 +88,8 @@ tls_want(RedisTls *tls, int rc)
 TlsWant
 redis_tls_handshake(RedisTls *tls, char *problem, size_t size)
 {
-	TlsWant		want;
-	int			rc;
+	TlsWant want;
+	int		rc;
 
 	ERR_clear_error();
 	rc = SSL_connect(tls->ssl);
@@ -96,11 +98,12 @@ redis_tls_handshake(RedisTls *tls, char *problem, size_t size)
 	want = tls_want(tls, rc);
 	if (want == TLS_FAILED)
 	{
-		long		verify = SSL_get_verify_result(tls->ssl);
+		long verify = SSL_get_verify_result(tls->ssl);
 
 		if (verify != X509_V_OK)
 		{
-			snprintf(problem, size, "its certificate is not accepted: %s", X509_verify_cert_error_string(verify));
+			snprintf(problem, size, "its certificate is not accepted: %s",
+					 X509_verify_cert_error_string(verify));
 			ERR_clear_error();
 		}
 		else
@@ -112,7 +115,7 @@ redis_tls_handshake(RedisTls *tls, char *problem, size_t size)
 TlsWant
 redis_tls_read(RedisTls *tls, char *buffer, size_t size, size_t *got)
 {
-	int			rc;
+	int rc;
 
 	ERR_clear_error();
 	rc = SSL_read_ex(tls->ssl, buffer, size, got);
@@ -123,9 +126,9 @@ redis_tls_read(RedisTls *tls, char *buffer, size_t size, size_t *got)
 TlsWant
 redis_tls_peek(RedisTls *tls)
 {
-	size_t		got;
-	char		byte;
-	int			rc;
+	size_t got;
+	char   byte;
+	int	   rc;
 
 	ERR_clear_error();
 	rc = SSL_peek_ex(tls->ssl, &byte, 1, &got);
@@ -135,7 +138,7 @@ redis_tls_peek(RedisTls *tls)
 TlsWant
 redis_tls_write(RedisTls *tls, const char *data, size_t len, size_t *sent)
 {
-	int			rc;
+	int rc;
 
 	ERR_clear_error();
 	rc = SSL_write_ex(tls->ssl, data, len, sent);

@@ -23,8 +23,8 @@
 static char *
 filter_fold(Oid collation, const char *text, int len)
 {
-	bool		ascii = true;
-	char	   *folded;
+	bool  ascii = true;
+	char *folded;
 
 	for (int i = 0; i < len && ascii; i++)
 		ascii = (signed char) text[i] >= 0;
@@ -46,11 +46,13 @@ filter_compare(const void *a, const void *b)
 void
 filter_prepare(Filter *filter)
 {
-	filter->collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
+	filter->collation =
+		get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
 	if (!OidIsValid(filter->collation))
 		filter->collation = DEFAULT_COLLATION_OID;
 	if (filter->name_pattern)
-		filter->name_pattern = filter_fold(filter->collation, filter->name_pattern, strlen(filter->name_pattern));
+		filter->name_pattern = filter_fold(filter->collation, filter->name_pattern,
+										   strlen(filter->name_pattern));
 	for (int i = 0; i < filter->ndomains; i++)
 	{
 		const char *domain = filter->domains[i];
@@ -110,20 +112,23 @@ filter_glob(const char *pattern, const char *text)
 bool
 filter_passes(const Filter *filter, const Record *record)
 {
-	char	   *key;
-	bool		passes;
+	char *key;
+	bool  passes;
 
 	if (filter->ngroup_ids >= 0)
 	{
 		key = pnstrdup(record->external_id.data, record->external_id.len);
-		passes = bsearch(&key, filter->group_ids, filter->ngroup_ids, sizeof(char *), filter_compare) != NULL;
+		passes = bsearch(&key, filter->group_ids, filter->ngroup_ids, sizeof(char *),
+						 filter_compare) != NULL;
 		pfree(key);
 		if (!passes)
 			return false;
 	}
 	if (filter->name_pattern)
 	{
-		key = filter_fold(filter->collation, record->display_name.data ? record->display_name.data : "", record->display_name.len);
+		key = filter_fold(filter->collation,
+						  record->display_name.data ? record->display_name.data : "",
+						  record->display_name.len);
 		passes = filter_glob(filter->name_pattern, key);
 		pfree(key);
 		if (!passes)
@@ -139,7 +144,8 @@ filter_passes(const Filter *filter, const Record *record)
 		if (at == NULL)
 			return false;
 		key = filter_fold(filter->collation, at, record->email.data + record->email.len - at);
-		passes = bsearch(&key, filter->domains, filter->ndomains, sizeof(char *), filter_compare) != NULL;
+		passes = bsearch(&key, filter->domains, filter->ndomains, sizeof(char *), filter_compare) !=
+			NULL;
 		pfree(key);
 		if (!passes)
 			return false;

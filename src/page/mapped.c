@@ -35,9 +35,12 @@ page_exclude(PageParser *parser, const CanonicalPath *paths, int n)
 }
 
 JsonParser *
-page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page, const char **problem)
+page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page,
+				  const char **problem)
 {
-	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ? parser->json : NULL;
+	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ?
+		parser->json :
+		NULL;
 }
 
 bool
@@ -47,9 +50,12 @@ page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const c
 		return page_too_large(parser, page, problem, "the page has %u records, more than %d",
 							  records, FLOHSYNC_MAX_PAGE_RECORDS);
 	page_room_records(parser, records + 1);
-	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size, records, sizeof(Slice));
-	parser->deleted_at = page_reserve(parser, parser->deleted_at, &parser->deleted_at_size, records, sizeof(uint32));
-	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, records, sizeof(RecordFault));
+	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size, records,
+								   sizeof(Slice));
+	parser->deleted_at = page_reserve(parser, parser->deleted_at, &parser->deleted_at_size, records,
+									  sizeof(uint32));
+	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, records,
+								  sizeof(RecordFault));
 	page->faults = parser->faults;
 	page->deleted = parser->deleted;
 	return true;
@@ -58,15 +64,15 @@ page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const c
 static void
 page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
-	Record		record;
-	ErrorClass	error_class;
-	bool		truncated;
+	Record	   record;
+	ErrorClass error_class;
+	bool	   truncated;
 
 	error_class = page_check_record(parser, found, &record, &truncated);
 	/* Of a record that is gone, only the id counts. */
 	if (record.external_id.data == NULL)
 	{
-		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+		page_set_aside(parser, page, found->json, found->record, position, (Slice){NULL, 0},
 					   error_class, NULL);
 		return;
 	}
@@ -79,7 +85,7 @@ page_mapped_gone(PageParser *parser, UpstreamPage *page, const PageMapped *found
 static int
 page_mapped_same(const CanonicalKey *keys, int n, int from)
 {
-	int			i = from + 1;
+	int i = from + 1;
 
 	while (i < n && canonical_key_compare(&keys[from], &keys[i]) == 0)
 		i++;
@@ -94,22 +100,23 @@ page_mapped_same(const CanonicalKey *keys, int n, int from)
 static void
 page_mapped_undo(PageParser *parser, UpstreamPage *page)
 {
-	Record	   *records = parser->records;
-	int			n = page->nrecords;
-	int			ngone = page->ndeleted;
+	Record		 *records = parser->records;
+	int			  n = page->nrecords;
+	int			  ngone = page->ndeleted;
 	CanonicalKey *of_records = parser->keys;
-	CanonicalKey *of_gone = parser->keys + n;	/* records and deletions are no more than there is room for records */
-	int			kept = 0;
+	CanonicalKey *of_gone = parser->keys +
+		n; /* records and deletions are no more than there is room for records */
+	int kept = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		Slice		id = records[i].external_id;
+		Slice id = records[i].external_id;
 
 		canonical_key_init(&of_records[i], id.data, id.len, id.data + id.len, false, i);
 	}
 	for (int i = 0; i < ngone; i++)
 	{
-		Slice		id = parser->deleted[i];
+		Slice id = parser->deleted[i];
 
 		canonical_key_init(&of_gone[i], id.data, id.len, id.data + id.len, false, i);
 	}
@@ -117,8 +124,8 @@ page_mapped_undo(PageParser *parser, UpstreamPage *page)
 	canonical_key_sort(of_gone, of_gone + ngone, ngone);
 	for (int r = 0, g = 0, same; g < ngone; g += same)
 	{
-		uint32		last = 0;
-		bool		back = false;
+		uint32 last = 0;
+		bool   back = false;
 
 		/* Of one deletion that comes twice, one is enough. */
 		same = page_mapped_same(of_gone, ngone, g);
@@ -132,7 +139,7 @@ page_mapped_undo(PageParser *parser, UpstreamPage *page)
 			r++;
 		for (; r < n && canonical_key_compare(&of_records[r], &of_gone[g]) == 0; r++)
 		{
-			Record	   *record = &records[of_records[r].ref];
+			Record *record = &records[of_records[r].ref];
 
 			if (record->position > last)
 				back = true;
@@ -160,11 +167,11 @@ page_mapped_undo(PageParser *parser, UpstreamPage *page)
 void
 page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
 {
-	uint32		position = page->received++;
+	uint32 position = page->received++;
 
 	CHECK_FOR_INTERRUPTS();
 	if (found->json->nodes[found->record].type != JSON_OBJECT)
-		page_set_aside(parser, page, found->json, found->record, position, (Slice) {NULL, 0},
+		page_set_aside(parser, page, found->json, found->record, position, (Slice){NULL, 0},
 					   ERRCLASS_RECORD_TYPE, NULL);
 	else if (found->gone)
 		page_mapped_gone(parser, page, found, position);
@@ -184,7 +191,8 @@ page_mapped_end(PageParser *parser, UpstreamPage *page)
 bool
 page_is_clean(const PageParser *parser, const JsonParser *json, uint32 node)
 {
-	return (json->nodes[node].flags & JSON_F_BAD) == 0 && page_node_is_utf8(parser, json, &json->nodes[node]);
+	return (json->nodes[node].flags & JSON_F_BAD) == 0 &&
+		page_node_is_utf8(parser, json, &json->nodes[node]);
 }
 
 Slice
@@ -192,8 +200,9 @@ page_value_text(PageParser *parser, const JsonParser *json, uint32 node)
 {
 	const JsonNode *value = &json->nodes[node];
 
-	if (node == 0 || !page_is_clean(parser, json, node) || value->type == JSON_OBJECT || value->type == JSON_ARRAY)
-		return (Slice) {NULL, 0};
+	if (node == 0 || !page_is_clean(parser, json, node) || value->type == JSON_OBJECT ||
+		value->type == JSON_ARRAY)
+		return (Slice){NULL, 0};
 	return value->type == JSON_STRING ? page_text(parser, json, value) : page_raw(json, value);
 }
 
@@ -202,22 +211,24 @@ static bool
 page_path_head(const CanonicalPath *path, uint32 offset, const char *name, uint32 len, bool ends)
 {
 	return path->len - offset >= len && memcmp(path->data + offset, name, len) == 0 &&
-		(ends ? path->len - offset == len : path->len - offset > len && path->data[offset + len] == path->separator);
+		(ends ? path->len - offset == len :
+				path->len - offset > len && path->data[offset + len] == path->separator);
 }
 
 typedef struct PageTail
 {
-	int			path;
-	uint32		offset;
+	int	   path;
+	uint32 offset;
 } PageTail;
 
 /* Writes a value without what the tails lead to; the depth is that of a record. */
 static void
-page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 index, const PageTail *tails, int ntails)
+page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 index,
+			const PageTail *tails, int ntails)
 {
 	const JsonNode *node = &json->nodes[index];
-	PageTail   *inner;
-	bool		first = true;
+	PageTail	   *inner;
+	bool			first = true;
 
 	if (ntails == 0 || (node->type != JSON_OBJECT && node->type != JSON_ARRAY))
 	{
@@ -241,9 +252,9 @@ page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 i
 	for (uint32 i = node->child; i != 0; i = json->nodes[json->nodes[i].next].next)
 	{
 		const JsonNode *name = &json->nodes[i];
-		Slice		key = page_text(parser, json, name);
-		bool		left_out = false;
-		int			n = 0;
+		Slice			key = page_text(parser, json, name);
+		bool			left_out = false;
+		int				n = 0;
 
 		for (int k = 0; k < ntails && !left_out; k++)
 		{
@@ -251,7 +262,7 @@ page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 i
 
 			left_out = page_path_head(path, tails[k].offset, key.data, key.len, true);
 			if (page_path_head(path, tails[k].offset, key.data, key.len, false))
-				inner[n++] = (PageTail) {tails[k].path, tails[k].offset + key.len + 1};
+				inner[n++] = (PageTail){tails[k].path, tails[k].offset + key.len + 1};
 		}
 		if (left_out)
 			continue;
@@ -268,19 +279,19 @@ page_render(PageParser *parser, Canonical *out, const JsonParser *json, uint32 i
 Slice
 page_without_excluded(PageParser *parser, const JsonParser *json, uint32 node)
 {
-	Canonical  *out = parser->canonical;
-	PageTail   *tails = palloc(sizeof(PageTail) * (parser->nexclude + 1));
-	char	   *text;
+	Canonical *out = parser->canonical;
+	PageTail  *tails = palloc(sizeof(PageTail) * (parser->nexclude + 1));
+	char	  *text;
 
 	for (int i = 0; i < parser->nexclude; i++)
-		tails[i] = (PageTail) {i, 0};
+		tails[i] = (PageTail){i, 0};
 	canonical_reset(out);
 	page_render(parser, out, json, node, tails, parser->nexclude);
 	pfree(tails);
 	text = canonical_arena_alloc(&parser->texts, out->len + 1);
 	memcpy(text, out->data, out->len);
 	text[out->len] = '\0';
-	return (Slice) {text, (int) out->len};
+	return (Slice){text, (int) out->len};
 }
 
 Slice

@@ -30,7 +30,7 @@ CanonicalPath *
 page_ignored(const char *const *paths, int n, int *nignored)
 {
 	static const char prefix[] = "attributes.";
-	CanonicalPath *ignored = palloc0(sizeof(CanonicalPath) * (n + 1));
+	CanonicalPath	 *ignored = palloc0(sizeof(CanonicalPath) * (n + 1));
 
 	*nignored = 0;
 	for (int i = 0; i < n; i++)
@@ -51,9 +51,10 @@ page_ignored(const char *const *paths, int n, int *nignored)
 PageParser *
 page_parser_create(const char *const *hash_ignore, int nhash_ignore, PageMemory *memory)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "flohsync page parser", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "flohsync page parser",
+												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	PageParser *parser = palloc0(sizeof(PageParser));
+	PageParser	 *parser = palloc0(sizeof(PageParser));
 
 	if (memory == NULL)
 	{
@@ -89,9 +90,10 @@ page_settle(PageParser *parser)
 
 /* Says which limit was passed; false. */
 bool
-page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, const char *format,...)
+page_too_large(PageParser *parser, UpstreamPage *page, const char **problem, const char *format,
+			   ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	vsnprintf(parser->problem, sizeof(parser->problem), format, args);
@@ -140,12 +142,13 @@ static inline void
 page_find_members(const PageParser *parser, uint32 index, PageMapped *found)
 {
 	const JsonNode *nodes = parser->json->nodes;
-	const char *text = parser->json->text;
+	const char	   *text = parser->json->text;
 
 	memset(found, 0, sizeof(PageMapped));
 	found->json = parser->json;
 	found->record = index;
-	found->external_id.json = found->display_name.json = found->email.json = found->attributes.json = parser->json;
+	found->external_id.json = found->display_name.json = found->email.json =
+		found->attributes.json = parser->json;
 	for (uint32 i = nodes[index].child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		const char *name = text + nodes[i].start + 1;
@@ -173,11 +176,11 @@ page_find_members(const PageParser *parser, uint32 index, PageMapped *found)
 static void
 page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 position)
 {
-	PageMapped	found;
+	PageMapped found;
 
 	if (parser->json->nodes[index].type != JSON_OBJECT)
 	{
-		page_set_aside(parser, page, parser->json, index, position, (Slice) {NULL, 0},
+		page_set_aside(parser, page, parser->json, index, position, (Slice){NULL, 0},
 					   ERRCLASS_RECORD_TYPE, NULL);
 		return;
 	}
@@ -189,20 +192,20 @@ page_read_record(PageParser *parser, UpstreamPage *page, uint32 index, uint32 po
 void
 page_sort_records(PageParser *parser, UpstreamPage *page)
 {
-	const char *start = parser->json->text;
-	const char *limit = start + parser->json->len;
-	Record	   *records = parser->records;
+	const char	 *start = parser->json->text;
+	const char	 *limit = start + parser->json->len;
+	Record		 *records = parser->records;
 	CanonicalKey *keys = parser->keys;
-	int			n = page->nrecords;
-	int			kept = 0;
-	bool		ascending = true;
+	int			  n = page->nrecords;
+	int			  kept = 0;
+	bool		  ascending = true;
 
 	page->records = records;
 	page->heaviest = parser->heaviest;
 	for (int i = 0; i < n; i++)
 	{
-		Slice		id = records[i].external_id;
-		bool		in_body = id.data >= start && id.data < limit;
+		Slice id = records[i].external_id;
+		bool  in_body = id.data >= start && id.data < limit;
 
 		canonical_key_init(&keys[i], id.data, id.len, in_body ? limit : id.data + id.len, false, i);
 		if (ascending && i > 0 && canonical_key_compare(&keys[i - 1], &keys[i]) >= 0)
@@ -241,17 +244,17 @@ static void
 page_read_deleted(PageParser *parser, UpstreamPage *page, uint32 list)
 {
 	const JsonNode *nodes = parser->json->nodes;
-	uint32		position = 0;
+	uint32			position = 0;
 
 	for (uint32 i = nodes[list].child; i != 0; i = nodes[i].next)
 	{
-		Slice		id;
-		ErrorClass	error_class = page_id(parser, parser->json, i, &id);
+		Slice	   id;
+		ErrorClass error_class = page_id(parser, parser->json, i, &id);
 
 		if (error_class == ERRCLASS_NONE)
 			parser->deleted[page->ndeleted++] = id;
 		else
-			page_set_aside(parser, page, parser->json, i, position, (Slice) {NULL, 0}, error_class,
+			page_set_aside(parser, page, parser->json, i, position, (Slice){NULL, 0}, error_class,
 						   "an entry of payload.deleted is not a usable id");
 		position++;
 	}
@@ -259,8 +262,8 @@ page_read_deleted(PageParser *parser, UpstreamPage *page, uint32 list)
 }
 
 bool
-page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
-		   UpstreamPage *page, const char **problem)
+page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth, UpstreamPage *page,
+		   const char **problem)
 {
 	JsonParser *json = parser->json;
 
@@ -275,7 +278,8 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 	if (parser->attributes)
 		json_parser_trim(parser->attributes, memory_keep() / sizeof(JsonNode));
 	if (len >= INT_MAX)
-		return page_too_large(parser, page, problem, "the answer is larger than %d bytes", INT_MAX - 1);
+		return page_too_large(parser, page, problem, "the answer is larger than %d bytes",
+							  INT_MAX - 1);
 	parser->utf8 = page_is_utf8(body, len);
 	if (!json_parse(json, body, len, max_depth))
 	{
@@ -291,8 +295,8 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 static char *
 page_cstring(PageParser *parser, const JsonNode *node, int max)
 {
-	Slice		text = page_text(parser, parser->json, node);
-	char	   *result;
+	Slice text = page_text(parser, parser->json, node);
+	char *result;
 
 	if (text.len >= max)
 	{
@@ -325,8 +329,8 @@ static bool
 page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index, const char **problem)
 {
 	const JsonNode *node = &parser->json->nodes[index];
-	Slice		raw = page_raw(parser->json, node);
-	Slice		text;
+	Slice			raw = page_raw(parser->json, node);
+	Slice			text;
 
 	if (index == 0 || node->type == JSON_NULL)
 		return true;
@@ -342,7 +346,9 @@ page_read_cursor(PageParser *parser, UpstreamPage *page, uint32 index, const cha
 	else
 		return false;
 	if (text.len > FLOHSYNC_MAX_CURSOR_BYTES)
-		return page_too_large(parser, page, problem, "payload.nextCursor has %d bytes, more than %d", text.len, FLOHSYNC_MAX_CURSOR_BYTES);
+		return page_too_large(parser, page, problem,
+							  "payload.nextCursor has %d bytes, more than %d", text.len,
+							  FLOHSYNC_MAX_CURSOR_BYTES);
 	*problem = NULL;
 	if (text.len == 0)
 		return true;
@@ -356,8 +362,8 @@ static int64
 page_estimate(PageParser *parser, uint32 index)
 {
 	const JsonNode *node = &parser->json->nodes[index];
-	Slice		raw = page_raw(parser->json, node);
-	int64		estimate = 0;
+	Slice			raw = page_raw(parser->json, node);
+	int64			estimate = 0;
 
 	if (index == 0 || !json_is_integer(parser->json, node) || raw.data[0] == '-' || raw.len > 18)
 		return -1;
@@ -371,7 +377,7 @@ static void
 page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 {
 	const JsonNode *nodes = parser->json->nodes;
-	uint32		depth;
+	uint32			depth;
 
 	page_room_records(parser, 1);
 	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size, 1,
@@ -384,7 +390,7 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 	/* It is one level higher than in a list. */
 	(void) json_weight(parser->json, record, &depth);
 	if (depth > FLOHSYNC_MAX_NESTING)
-		page_set_aside(parser, page, parser->json, record, 0, (Slice) {NULL, 0},
+		page_set_aside(parser, page, parser->json, record, 0, (Slice){NULL, 0},
 					   ERRCLASS_NESTING_TOO_DEEP, NULL);
 	else
 		page_read_record(parser, page, record, 0);
@@ -392,17 +398,17 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 }
 
 static bool
-page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
-				  UpstreamPage *page, const char **problem)
+page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, UpstreamPage *page,
+				  const char **problem)
 {
-	JsonParser *json = parser->json;
+	JsonParser	   *json = parser->json;
 	const JsonNode *nodes;
-	uint32		success;
-	uint32		payload;
-	uint32		record;
-	uint32		resources;
-	uint32		deleted;
-	uint32		error;
+	uint32			success;
+	uint32			payload;
+	uint32			record;
+	uint32			resources;
+	uint32			deleted;
+	uint32			error;
 
 	if (!page_begin(parser, body, len, LEVELS_ABOVE_RECORD + FLOHSYNC_MAX_NESTING, page, problem))
 		return false;
@@ -416,16 +422,19 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
 	success = json_member(json, JSON_ROOT, "success", 7);
 	error = json_member(json, JSON_ROOT, "error", 5);
 	/* A success with an error: it is unknown what is missing. */
-	if (success == 0 || nodes[success].type != JSON_TRUE || (error != 0 && json_says_yes(json, error)))
+	if (success == 0 || nodes[success].type != JSON_TRUE ||
+		(error != 0 && json_says_yes(json, error)))
 	{
 		page->upstream_error = page_error_text(parser, error);
 		if (page->upstream_error == NULL)
-			page->upstream_error = page_error_text(parser, json_member(json, JSON_ROOT, "message", 7));
+			page->upstream_error = page_error_text(parser,
+												   json_member(json, JSON_ROOT, "message", 7));
 		page->unexplained = page->upstream_error == NULL;
 		if (page->unexplained)
-			page->upstream_error = success == 0 || (nodes[success].type != JSON_TRUE && nodes[success].type != JSON_FALSE) ?
-				"the answer does not say \"success\": true"
-				: "the upstream reported a failure and gave no reason";
+			page->upstream_error = success == 0 ||
+					(nodes[success].type != JSON_TRUE && nodes[success].type != JSON_FALSE) ?
+				"the answer does not say \"success\": true" :
+				"the upstream reported a failure and gave no reason";
 		return true;
 	}
 
@@ -467,9 +476,10 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one,
 
 	page_room_records(parser, nodes[resources].count + 1);
 	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size,
-								nodes[deleted].count, sizeof(Slice));
+								   nodes[deleted].count, sizeof(Slice));
 	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
-							   nodes[resources].count + nodes[deleted].count, sizeof(RecordFault));
+								  nodes[resources].count + nodes[deleted].count,
+								  sizeof(RecordFault));
 	page->faults = parser->faults;
 	page_read_list(parser, page, nodes[resources].child);
 	if (deleted != 0)
@@ -502,12 +512,12 @@ page_make_empty(PageParser *parser, UpstreamPage *page)
 
 /* Reads a list of at most so many records, or one record. */
 static bool
-page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most,
-				UpstreamPage *page, const char **problem)
+page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most, UpstreamPage *page,
+				const char **problem)
 {
 	const JsonNode *root;
-	size_t		start = 0;
-	bool		list;
+	size_t			start = 0;
+	bool			list;
 
 	while (start < len && strchr(" \t\r\n", body[start]) != NULL && body[start] != '\0')
 		start++;
@@ -516,11 +526,11 @@ page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most,
 		return false;
 	root = &parser->json->nodes[JSON_ROOT];
 	if (list && root->count > most)
-		return page_too_large(parser, page, problem, "there are %u, more than %u",
-							  root->count, most);
+		return page_too_large(parser, page, problem, "there are %u, more than %u", root->count,
+							  most);
 	page_room_records(parser, list ? root->count + 1 : 2);
 	parser->faults = page_reserve(parser, parser->faults, &parser->faults_size,
-							   list ? root->count : 1, sizeof(RecordFault));
+								  list ? root->count : 1, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page_read_list(parser, page, list ? root->child : JSON_ROOT);
 	page->success = true;
@@ -539,51 +549,4 @@ page_parse_list(PageParser *parser, const char *body, size_t len, UpstreamPage *
 				const char **problem)
 {
 	return page_parse_bare(parser, body, len, FLOHSYNC_MAX_PAGE_RECORDS, page, problem);
-}
-
-bool
-page_group_ids(PageParser *parser, const Record *record, PageGroupVisitor visitor, void *arg)
-{
-	JsonParser *json = parser->json;
-	uint32		attributes = record->attributes_node;
-	const JsonNode *nodes;
-	uint32		groups;
-
-	if (attributes == 0)
-	{
-		if (record->attributes.data == NULL)
-			return false;
-		/* Merged attributes have no tree any more. */
-		if (parser->attributes == NULL)
-		{
-			MemoryContext old = MemoryContextSwitchTo(parser->context);
-
-			parser->attributes = json_parser_create_limited(INT_MAX);
-			parser->attributes->memory = parser->memory;
-			(void) MemoryContextSwitchTo(old);
-		}
-		json = parser->attributes;
-		if (!json_parse(json, record->attributes.data, record->attributes.len, FLOHSYNC_MAX_NESTING))
-			return false;
-		attributes = JSON_ROOT;
-	}
-	nodes = json->nodes;
-	groups = json_member(json, attributes, "groups", 6);
-	if (groups == 0 || nodes[groups].type != JSON_ARRAY)
-		return false;
-	for (uint32 i = nodes[groups].child; i != 0; i = nodes[i].next)
-	{
-		Slice		id = {NULL, 0};
-
-		if (nodes[i].type == JSON_OBJECT)
-		{
-			if (page_id(parser, json, json_member(json, i, "id", 2), &id) != ERRCLASS_NONE)
-				page_id(parser, json, json_member(json, i, "externalId", 10), &id);
-		}
-		else
-			page_id(parser, json, i, &id);
-		if (id.data != NULL && visitor(arg, id))
-			return true;
-	}
-	return false;
 }

@@ -16,7 +16,7 @@
 static inline int
 page_clip(Slice text, int max)
 {
-	int			chars = 0;
+	int chars = 0;
 
 	if (likely(text.len <= max))
 		return text.len;
@@ -33,9 +33,9 @@ ErrorClass
 page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 {
 	const JsonNode *node = &json->nodes[index];
-	Slice		text;
+	Slice			text;
 
-	*id = (Slice) {NULL, 0};
+	*id = (Slice){NULL, 0};
 	if (index == 0 || node->type == JSON_NULL)
 		return ERRCLASS_EXTERNAL_ID_MISSING;
 	if (node->type == JSON_STRING)
@@ -50,7 +50,7 @@ page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id)
 	{
 		text = page_raw(json, node);
 		if (text.len == 2 && memcmp(text.data, "-0", 2) == 0)
-			text = (Slice) {text.data + 1, 1};
+			text = (Slice){text.data + 1, 1};
 	}
 	else
 		return ERRCLASS_EXTERNAL_ID_TYPE;
@@ -79,8 +79,8 @@ page_escape_class(Slice raw)
 
 /* Without a message the record gets that of the class. */
 void
-page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index, uint32 position,
-			   Slice external_id, ErrorClass error_class, const char *message)
+page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index,
+			   uint32 position, Slice external_id, ErrorClass error_class, const char *message)
 {
 	RecordFault *fault = &parser->faults[page->nfaults++];
 
@@ -93,27 +93,29 @@ page_set_aside(PageParser *parser, UpstreamPage *page, const JsonParser *json, u
 
 /* Like page_reserve, but what is in it stays. */
 void
-page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, ErrorClass error_class, Slice payload)
+page_fault(PageParser *parser, UpstreamPage *page, Slice external_id, ErrorClass error_class,
+		   Slice payload)
 {
 	if (page->nfaults == parser->faults_size)
 	{
-		size_t		more = Max(parser->faults_size, 64);
+		size_t more = Max(parser->faults_size, 64);
 
 		memory_take(parser->memory, more * sizeof(RecordFault));
-		parser->faults = repalloc_huge(parser->faults, (parser->faults_size + more) * sizeof(RecordFault));
+		parser->faults = repalloc_huge(parser->faults,
+									   (parser->faults_size + more) * sizeof(RecordFault));
 		parser->faults_size += more;
 		page->faults = parser->faults;
 	}
-	page->faults[page->nfaults++] = (RecordFault) {
-		external_id, error_class, error_class_entries[error_class].meaning, payload, page->received++
-	};
+	page->faults[page->nfaults++] = (RecordFault){external_id, error_class,
+												  error_class_entries[error_class].meaning, payload,
+												  page->received++};
 }
 
 /* Is a value too much to be made jsonb?  Only a large text can be. */
 static bool
 page_is_heavy(const JsonParser *json, uint32 node, size_t *weight)
 {
-	size_t		bytes = json->nodes[node].end - json->nodes[node].start;
+	size_t bytes = json->nodes[node].end - json->nodes[node].start;
 
 	*weight = bytes * JSON_MOST_WEIGHT;
 	if (likely(*weight <= memory_record_limit() / 16))
@@ -125,23 +127,24 @@ page_is_heavy(const JsonParser *json, uint32 node, size_t *weight)
 bool
 page_may_store(const JsonParser *json, uint32 node)
 {
-	size_t		weight;
+	size_t weight;
 
-	return json->nodes[node].end - json->nodes[node].start <= FLOHSYNC_MAX_RECORD_BYTES && !page_is_heavy(json, node, &weight);
+	return json->nodes[node].end - json->nodes[node].start <= FLOHSYNC_MAX_RECORD_BYTES &&
+		!page_is_heavy(json, node, &weight);
 }
 
 /* An id with what stands before it. */
 static ErrorClass
 page_prefix_id(PageParser *parser, Slice prefix, Slice *id)
 {
-	char	   *whole = canonical_arena_alloc(&parser->texts, prefix.len + id->len + 1);
+	char *whole = canonical_arena_alloc(&parser->texts, prefix.len + id->len + 1);
 
 	memcpy(whole, prefix.data, prefix.len);
 	memcpy(whole + prefix.len, id->data, id->len);
-	*id = (Slice) {whole, prefix.len + id->len};
+	*id = (Slice){whole, prefix.len + id->len};
 	if (page_clip(*id, MAX_ID_CHARS) == id->len)
 		return ERRCLASS_NONE;
-	*id = (Slice) {NULL, 0};
+	*id = (Slice){NULL, 0};
 	return ERRCLASS_EXTERNAL_ID_TOO_LONG;
 }
 
@@ -151,12 +154,13 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 {
 	const JsonNode *node = &found->json->nodes[found->record];
 	const JsonNode *value;
-	ErrorClass	error_class;
-	size_t		weight;
-	int			kept;
+	ErrorClass		error_class;
+	size_t			weight;
+	int				kept;
 
 	/* First, because it tells which stored row the entry is about. */
-	error_class = page_id(parser, found->external_id.json, found->external_id.node, &record->external_id);
+	error_class = page_id(parser, found->external_id.json, found->external_id.node,
+						  &record->external_id);
 	if (found->id_prefix.data != NULL && error_class == ERRCLASS_NONE)
 		error_class = page_prefix_id(parser, found->id_prefix, &record->external_id);
 
@@ -177,7 +181,7 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 	if (error_class != ERRCLASS_NONE)
 		return error_class;
 
-	record->display_name = (Slice) {NULL, 0};
+	record->display_name = (Slice){NULL, 0};
 	*truncated = false;
 	value = &found->display_name.json->nodes[found->display_name.node];
 	if (found->display_name.node != 0 && value->type != JSON_NULL)
@@ -190,7 +194,7 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 		record->display_name.len = kept;
 	}
 
-	record->email = (Slice) {NULL, 0};
+	record->email = (Slice){NULL, 0};
 	value = &found->email.json->nodes[found->email.node];
 	if (found->email.node != 0 && value->type != JSON_NULL)
 	{
@@ -201,7 +205,7 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 			return ERRCLASS_EMAIL_TOO_LONG;
 	}
 
-	record->attributes = (Slice) {NULL, 0};
+	record->attributes = (Slice){NULL, 0};
 	record->attributes_node = 0;
 	value = &found->attributes.json->nodes[found->attributes.node];
 	if (found->attributes.node != 0 && value->type != JSON_NULL)
@@ -211,7 +215,8 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 		/* Of another tree: what is not in it would not be hashed. */
 		if (value->flags & JSON_F_BAD_DEPTH)
 			return ERRCLASS_NESTING_TOO_DEEP;
-		if (found->attributes.json != found->json && page_is_heavy(found->attributes.json, found->attributes.node, &weight))
+		if (found->attributes.json != found->json &&
+			page_is_heavy(found->attributes.json, found->attributes.node, &weight))
 			return ERRCLASS_TOO_MANY_VALUES;
 		parser->heaviest = Max(parser->heaviest, weight);
 		record->attributes = page_raw(found->attributes.json, value);
@@ -224,13 +229,13 @@ page_check_record(PageParser *parser, const PageMapped *found, Record *record, b
 static inline bool
 page_hash_record(PageParser *parser, const JsonParser *json, Record *record)
 {
-	Canonical  *canonical = parser->canonical;
+	Canonical *canonical = parser->canonical;
 
 	canonical_reset(canonical);
 	canonical_append_bytes(canonical, "{\"attributes\":", 14);
 	if (record->attributes_node != 0)
-		canonical_append_node(canonical, json, record->attributes_node,
-							  parser->ignore, parser->nignore);
+		canonical_append_node(canonical, json, record->attributes_node, parser->ignore,
+							  parser->nignore);
 	else
 		canonical_append_bytes(canonical, "null", 4);
 	canonical_append_bytes(canonical, ",\"displayName\":", 15);
@@ -249,12 +254,13 @@ page_hash_record(PageParser *parser, const JsonParser *json, Record *record)
 void
 page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found, uint32 position)
 {
-	Record	   *record = &parser->records[page->nrecords];
-	ErrorClass	error_class;
-	bool		truncated;
+	Record	  *record = &parser->records[page->nrecords];
+	ErrorClass error_class;
+	bool	   truncated;
 
 	error_class = page_check_record(parser, found, record, &truncated);
-	if (error_class == ERRCLASS_NONE && unlikely(!page_hash_record(parser, found->attributes.json, record)))
+	if (error_class == ERRCLASS_NONE &&
+		unlikely(!page_hash_record(parser, found->attributes.json, record)))
 		error_class = ERRCLASS_RECORD_TOO_LARGE;
 	if (unlikely(error_class != ERRCLASS_NONE))
 	{
@@ -266,7 +272,8 @@ page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found,
 	if (found->attributes.json != parser->json)
 		record->attributes_node = 0;
 	record->position = position;
-	record->partial = (found->display_name.found ? 0 : RECORD_KEEPS_NAME) | (found->email.found ? 0 : RECORD_KEEPS_EMAIL);
+	record->partial = (found->display_name.found ? 0 : RECORD_KEEPS_NAME) |
+		(found->email.found ? 0 : RECORD_KEEPS_EMAIL);
 	page->truncated += truncated;
 	page->nrecords++;
 }

@@ -60,15 +60,15 @@
 #include "record/outbox.h"
 #include "record/write.h"
 
-#define APPLY_ROUNDS	20
-#define APPLY_MANY		100
+#define APPLY_ROUNDS 20
+#define APPLY_MANY	 100
 
 /* The ids of stored rows as uuid[]. */
 static Datum
 apply_ids(const ExistingRow *prior, const int *which, int n)
 {
-	pg_uuid_t  *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
-	Datum		array;
+	pg_uuid_t *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
+	Datum	   array;
 
 	for (int i = 0; i < n; i++)
 		ids[i] = prior[which[i]].id;
@@ -81,20 +81,22 @@ apply_ids(const ExistingRow *prior, const int *which, int n)
 static void
 apply_columns(const ApplyScope *scope, const Record *records, const int *which, int n, Datum *v)
 {
-	Slice	   *slices = palloc(sizeof(Slice) * n);
+	Slice *slices = palloc(sizeof(Slice) * n);
 
 	for (int column = 0; column < 5; column++)
 	{
-		Size		bytes = 0;
+		Size bytes = 0;
 
 		for (int i = 0; i < n; i++)
 		{
 			const Record *r = &records[which[i]];
 
-			slices[i] = column == 0 ? r->external_id : column == 1 ? r->display_name :
-				column == 2 ? r->email :
-				column == 3 ? (scope->parser ? page_stored_attributes(scope->parser, r) : r->attributes) :
-				(Slice) {r->hash, FLOHSYNC_HASH_HEX};
+			slices[i] = column == 0 ? r->external_id :
+				column == 1			? r->display_name :
+				column == 2			? r->email :
+				column == 3			? (scope->parser ? page_stored_attributes(scope->parser, r) :
+													   r->attributes) :
+									  (Slice){r->hash, FLOHSYNC_HASH_HEX};
 			bytes += slices[i].len + sizeof(int32) * 2;
 		}
 		/* Beside the array, PostgreSQL makes jsonb of the attributes, one after the other. */
@@ -104,29 +106,32 @@ apply_columns(const ApplyScope *scope, const Record *records, const int *which, 
 	pfree(slices);
 }
 
+/* The first test is made once, and mostly there is no tombstone at all. */
 #define APPLY_INSERT \
-	"insert into flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at, event_at, event_keys)" \
+	"insert into flohsync.resource_record (connector_id, resource_type, external_id," \
+	" display_name, email, attributes, sync_hash, observed_at, event_at, event_keys)" \
 	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9, $10" \
 	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
-	/* The first test is made once, and mostly there is no tombstone at all. */ \
 	" where not (exists (select from _flohsync.resource_tombstone)" \
 	" and " RECORD_HAS_TOMBSTONE("$1", "$2", "u.id", "$8", "$9") ")"
 
 static uint64
 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
 {
-	static DbQuery plain = {
-		APPLY_INSERT " returning external_id, record_no, id",
-		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_GENERIC
-	};
+	static DbQuery plain = {APPLY_INSERT " returning external_id, record_no, id",
+							10,
+							{UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+							 TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+							.plan_as = PLAN_GENERIC};
 	static DbQuery yielding = {
-		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning external_id, record_no, id",
-		10, {UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_GENERIC
-	};
-	Datum		v[10] = {scope->connector, scope->resource_type};
-	char		nulls[10];
+		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning"
+					 " external_id, record_no, id",
+		10,
+		{UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+		 TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.plan_as = PLAN_GENERIC};
+	Datum v[10] = {scope->connector, scope->resource_type};
+	char  nulls[10];
 
 	apply_columns(scope, records, which, n, v + 2);
 	v[7] = TimestampTzGetDatum(scope->observed_at);
@@ -140,15 +145,17 @@ apply_insert(const ApplyScope *scope, const Record *records, const int *which, i
 
 /* Takes back those inserts that a deletion committed meanwhile forbids. */
 static void
-apply_recheck_tombstones(const ApplyScope *scope, const Record *records, ExistingRow *prior, const int *which, int n, bool *written)
+apply_recheck_tombstones(const ApplyScope *scope, const Record *records, ExistingRow *prior,
+						 const int *which, int n, bool *written)
 {
-	static DbQuery query = {
-		"delete from flohsync.resource_record r where r.id = any ($1)", 1, {UUIDARRAYOID}, .plan_as = PLAN_BY_INDEX
-	};
-	int		   *dead = palloc(sizeof(int) * n);
-	int			ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
-									   scope->observed_at, scope->event_at, dead);
-	Datum		ids;
+	static DbQuery query = {"delete from flohsync.resource_record r where r.id = any ($1)",
+							1,
+							{UUIDARRAYOID},
+							.plan_as = PLAN_BY_INDEX};
+	int			  *dead = palloc(sizeof(int) * n);
+	int			   ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
+										  scope->observed_at, scope->event_at, dead);
+	Datum		   ids;
 
 	if (ndead > 0)
 	{
@@ -164,20 +171,24 @@ apply_recheck_tombstones(const ApplyScope *scope, const Record *records, Existin
 }
 
 static uint64
-apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *prior, const int *which, int n)
+apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
+			 const int *which, int n)
 {
 	static DbQuery query = {
-		"update flohsync.resource_record r set display_name = u.name, email = u.email, attributes = u.attributes::pg_catalog.jsonb,"
-		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8, r.event_at), event_keys = $9"
+		"update flohsync.resource_record r set display_name = u.name, email = u.email,"
+		" attributes = u.attributes::pg_catalog.jsonb,"
+		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8,"
+		" r.event_at), event_keys = $9"
 		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
-		" where r.id = u.id and " RECORD_IS_OLDER("r", "$6", "$8", "$7")
-		" returning r.external_id, r.record_no, r.id",
-		9, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_BY_INDEX
-	};
-	Datum		columns[5];
-	Datum		v[9];
-	char		nulls[9];
+		" where r.id = u.id and " RECORD_IS_OLDER(
+			"r", "$6", "$8", "$7") " returning r.external_id, r.record_no, r.id",
+		9,
+		{UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID,
+		 TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum columns[5];
+	Datum v[9];
+	char  nulls[9];
 
 	apply_columns(scope, records, which, n, columns);
 	v[0] = apply_ids(prior, which, n);
@@ -197,41 +208,62 @@ static uint64
 apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which, int n)
 {
 	static DbQuery query = {
-		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4, r.event_at), event_keys = $5 from unnest($1) u(id)"
-		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$2", "$4", "$3")
-		" returning r.external_id, r.record_no, r.id",
-		5, {UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
-		TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
-	char		nulls[5] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ', scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
+		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4,"
+		" r.event_at), event_keys = $5 from unnest($1) u(id)"
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER(
+			"r", "$2", "$4", "$3") " returning r.external_id, r.record_no, r.id",
+		5,
+		{UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
+				  TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at),
+				  PointerGetDatum(scope->event_keys)};
+	char  nulls[5] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
+					  scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
 
 	return db_execute(&query, v, nulls);
 }
 
 /* Gives those rows their new hash whose content is the same by the rule of now. */
 static uint64
-apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *prior, const int *which, int n)
+apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
+			 const int *which, int n)
 {
 	static DbQuery query = {
-		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4 then $5 else r.observed_at end,"
-		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else r.event_keys end"
+		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4"
+		" then $5 else r.observed_at end,"
+		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else"
+		" r.event_keys end"
 		" from unnest($1, $2) u(id, hash)"
-		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER("r", "$5", "$7", "$6")
-		" and _flohsync.record_hash(r.external_id, r.display_name, r.email, r.attributes, $3) = u.hash"
-		" returning r.external_id, r.record_no, r.id",
-		8, {UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_BY_INDEX
-	};
-	Slice	   *hashes = palloc(sizeof(Slice) * n);
-	Datum		v[8] = {apply_ids(prior, which, n), 0, scope->hash_ignore, BoolGetDatum(scope->individual),
-		TimestampTzGetDatum(scope->observed_at), TimestampTzGetDatum(scope->confirmed_at),
-		TimestampTzGetDatum(scope->event_at), PointerGetDatum(scope->event_keys)};
-	char		nulls[8] = {' ', ' ', ' ', ' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
-		scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
+		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER(
+			"r", "$5", "$7",
+			"$6") " and _flohsync.record_hash(r.external_id, r.display_name, r.email,"
+				  " r.attributes, $3) = u.hash"
+				  " returning r.external_id, r.record_no, r.id",
+		8,
+		{UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		 TIMESTAMPTZOID, JSONBOID},
+		.plan_as = PLAN_BY_INDEX};
+	Slice *hashes = palloc(sizeof(Slice) * n);
+	Datum  v[8] = {apply_ids(prior, which, n),
+				   0,
+				   scope->hash_ignore,
+				   BoolGetDatum(scope->individual),
+				   TimestampTzGetDatum(scope->observed_at),
+				   TimestampTzGetDatum(scope->confirmed_at),
+				   TimestampTzGetDatum(scope->event_at),
+				   PointerGetDatum(scope->event_keys)};
+	char   nulls[8] = {' ',
+					   ' ',
+					   ' ',
+					   ' ',
+					   ' ',
+					   scope->confirmed_at == 0 ? 'n' : ' ',
+					   scope->event_at == 0 ? 'n' : ' ',
+					   scope->event_keys == NULL ? 'n' : ' '};
 
 	for (int i = 0; i < n; i++)
-		hashes[i] = (Slice) {records[which[i]].hash, FLOHSYNC_HASH_HEX};
+		hashes[i] = (Slice){records[which[i]].hash, FLOHSYNC_HASH_HEX};
 	v[1] = db_text_array(hashes, n);
 	pfree(hashes);
 	return db_execute(&query, v, nulls);
@@ -241,20 +273,21 @@ apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *
 static void
 apply_returned(const Record *records, int n, uint64 rows, ExistingRow *prior, bool *written)
 {
-	int			hint = 0;
+	int hint = 0;
 
 	for (uint64 r = 0; r < rows; r++)
 	{
-		Datum		row[3];
-		bool		isnull[3];
-		text	   *key;
-		int			i;
+		Datum row[3];
+		bool  isnull[3];
+		text *key;
+		int	  i;
 
 		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, row, isnull);
 		key = DatumGetTextPP(row[0]);
 		/* Rows mostly come in the order of the records. */
-		if (hint < n && page_compare_ids(records[hint].external_id.data, records[hint].external_id.len,
-										 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0)
+		if (hint < n &&
+			page_compare_ids(records[hint].external_id.data, records[hint].external_id.len,
+							 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0)
 			i = hint;
 		else
 			i = page_find_id(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
@@ -274,11 +307,11 @@ apply_returned(const Record *records, int n, uint64 rows, ExistingRow *prior, bo
  * has changed, the whole type goes instead.
  */
 static void
-apply_note_cached(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome, int n,
-				  RecordChanges *note)
+apply_note_cached(const ApplyScope *scope, const Record *records, const ApplyOutcome *outcome,
+				  int n, RecordChanges *note)
 {
-	Slice	   *ids = NULL;
-	int			changed = 0;
+	Slice *ids = NULL;
+	int	   changed = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -308,13 +341,13 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 				   const ApplyOutcome *outcome, int n)
 {
 	static const ApplyOutcome outcomes[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
-	static const ChangeKind kinds[3] = {CHANGE_ADDED, CHANGE_UPDATED, CHANGE_RESTORED};
+	static const ChangeKind	  kinds[3] = {CHANGE_ADDED, CHANGE_UPDATED, CHANGE_RESTORED};
 	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes};
 
 	for (int k = 0; k < 3; k++)
 	{
-		pg_uuid_t  *ids = NULL;
-		int			changed = 0;
+		pg_uuid_t *ids = NULL;
+		int		   changed = 0;
 
 		for (int i = 0; i < n; i++)
 		{
@@ -344,17 +377,16 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
  * outcomes (or NULL) tell what became of each.
  */
 void
-apply_records(ApplyScope *scope, const Record *records, int n,
-			  PageCounts *counts, int64 *seen, int *nseen, ApplyOutcome *outcomes)
+apply_records(ApplyScope *scope, const Record *records, int n, PageCounts *counts, int64 *seen,
+			  int *nseen, ApplyOutcome *outcomes)
 {
-	ExistingRow	   *prior;
-	int		   *which[3];		/* to insert, to update, unchanged */
-	int			nwhich[3];
-	bool	   *written;
-	uint8	   *tried;			/* 1: to insert, 2: to update */
+	ExistingRow	 *prior;
+	int			 *which[3]; /* to insert, to update, unchanged */
+	int			  nwhich[3];
+	bool		 *written;
+	uint8		 *tried; /* 1: to insert, 2: to update */
 	ApplyOutcome *outcome = outcomes;
-	instr_time	t0,
-				t1;
+	instr_time	  t0, t1;
 
 	if (scope->changes)
 		memset(scope->changes, 0, sizeof(*scope->changes));
@@ -371,7 +403,7 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 
 	for (int round = 0;; round++)
 	{
-		bool		again = false;
+		bool again = false;
 
 		INSTR_TIME_SET_CURRENT(t0);
 		lookup_records(scope->connector, scope->resource_type, records, n, prior);
@@ -382,8 +414,10 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		nwhich[0] = nwhich[1] = nwhich[2] = 0;
 		for (int i = 0; i < n; i++)
 		{
-			int			k = prior[i].num == 0 ? 0 :
-				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ? 1 : 2;
+			int k = prior[i].num == 0 ? 0 :
+				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ?
+										1 :
+										2;
 
 			if (outcome[i] == APPLY_UNDECIDED && !(scope->expect_absent && k > 0))
 				which[k][nwhich[k]++] = i;
@@ -392,11 +426,12 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		INSTR_TIME_SET_CURRENT(t0);
 		if (nwhich[0] > 0)
 		{
-			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior, written);
+			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior,
+						   written);
 			apply_recheck_tombstones(scope, records, prior, which[0], nwhich[0], written);
 			for (int k = 0; k < nwhich[0]; k++)
 			{
-				int			i = which[0][k];
+				int i = which[0][k];
 
 				/* Not written: there is a tombstone, or, individually, a concurrent insert. */
 				if (written[i])
@@ -412,12 +447,13 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		}
 		if (nwhich[1] > 0 && scope->rehash)
 		{
-			int			left = 0;
+			int left = 0;
 
-			apply_returned(records, n, apply_rehash(scope, records, prior, which[1], nwhich[1]), prior, written);
+			apply_returned(records, n, apply_rehash(scope, records, prior, which[1], nwhich[1]),
+						   prior, written);
 			for (int k = 0; k < nwhich[1]; k++)
 			{
-				int			i = which[1][k];
+				int i = which[1][k];
 
 				if (written[i])
 					outcome[i] = APPLY_UNCHANGED;
@@ -428,10 +464,11 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 		}
 		if (nwhich[1] > 0)
 		{
-			apply_returned(records, n, apply_update(scope, records, prior, which[1], nwhich[1]), prior, written);
+			apply_returned(records, n, apply_update(scope, records, prior, which[1], nwhich[1]),
+						   prior, written);
 			for (int k = 0; k < nwhich[1]; k++)
 			{
-				int			i = which[1][k];
+				int i = which[1][k];
 
 				/* Not written: the stored row is newer, or was deleted since it was looked up. */
 				if (written[i])
@@ -446,10 +483,11 @@ apply_records(ApplyScope *scope, const Record *records, int n,
 			}
 		}
 		if (nwhich[2] > 0 && scope->individual)
-			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior, written);
+			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior,
+						   written);
 		for (int k = 0; k < nwhich[2]; k++)
 		{
-			int			i = which[2][k];
+			int i = which[2][k];
 
 			outcome[i] = !scope->individual || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
 		}
@@ -504,20 +542,23 @@ void
 apply_known_faults(ApplyScope *scope, const RecordFault *faults, int n, int64 *seen, int *nseen)
 {
 	static DbQuery query = {
-		"select r.record_no from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		"select r.record_no from flohsync.resource_record r where r.connector_id = $1 and"
+		" r.resource_type = $2"
 		" and r.external_id = any ($3)",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Slice	   *ids = palloc(sizeof(Slice) * Max(n, 1));
-	int			known = 0;
-	Datum		v[3] = {scope->connector, scope->resource_type};
-	uint64		rows;
+		3,
+		{UUIDOID, TEXTOID, TEXTARRAYOID},
+		.plan_as = PLAN_BY_INDEX};
+	Slice *ids = palloc(sizeof(Slice) * Max(n, 1));
+	int	   known = 0;
+	Datum  v[3] = {scope->connector, scope->resource_type};
+	uint64 rows;
 
 	for (int i = 0; i < n; i++)
 	{
 		if (faults[i].external_id.data == NULL)
 			continue;
-		ids[known].data = clean_id(faults[i].external_id.data, faults[i].external_id.len, 2048, &ids[known].len);
+		ids[known].data = clean_id(faults[i].external_id.data, faults[i].external_id.len, 2048,
+								   &ids[known].len);
 		known++;
 	}
 	if (known == 0)

@@ -21,7 +21,7 @@
 #include "record/outbox.h"
 
 static const char *const change_names[CHANGE_KINDS] = {
-	[CHANGE_ADDED] = "added", [CHANGE_UPDATED] = "updated", [CHANGE_RESTORED] = "restored",
+	[CHANGE_ADDED] = "added",	[CHANGE_UPDATED] = "updated", [CHANGE_RESTORED] = "restored",
 	[CHANGE_STALED] = "staled", [CHANGE_REMOVED] = "removed",
 };
 
@@ -29,7 +29,7 @@ static const char *const change_names[CHANGE_KINDS] = {
 ChangeKind
 changes_kind(const char *name)
 {
-	ChangeKind	kind = 0;
+	ChangeKind kind = 0;
 
 	while (kind < CHANGE_KINDS && strcmp(change_names[kind], name) != 0)
 		kind++;
@@ -40,10 +40,10 @@ changes_kind(const char *name)
 void
 changes_note(const RecordChanges *changes)
 {
-	static DbQuery query = {
-		"select _flohsync.note_changes($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}
-	};
-	Datum		v[4] = {changes->connector, changes->resource_type};
+	static DbQuery query = {"select _flohsync.note_changes($1, $2, $3, $4)",
+							4,
+							{UUIDOID, TEXTOID, UUIDARRAYOID, TEXTOID}};
+	Datum		   v[4] = {changes->connector, changes->resource_type};
 
 	if (changes->all_external_ids)
 		outbox_add_all(changes->connector, changes->resource_type);
@@ -67,14 +67,14 @@ changes_note(const RecordChanges *changes)
 void
 changes_hold_connector(Datum connector)
 {
-	static DbQuery query = {"select from flohsync.connector_definition d where d.id = $1", 1, {UUIDOID}};
-	uint64		key = db_lock_key(DatumGetCString(DirectFunctionCall1(uuid_out, connector)));
+	static DbQuery query = {"select from flohsync.connector_definition d where d.id = $1",
+							1,
+							{UUIDOID}};
+	uint64		   key = db_lock_key(DatumGetCString(DirectFunctionCall1(uuid_out, connector)));
 
 	if (db_lock_try(DB_LOCK_CONNECTOR, key, true))
 		return;
 	db_lock_wait(DB_LOCK_CONNECTOR, key, true);
 	if (db_execute(&query, &connector, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("connector has been dropped")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("connector has been dropped")));
 }

@@ -31,10 +31,10 @@
 /* Ids of groups, each once: of many users' groups there are few. */
 typedef struct GroupEntry
 {
-	Slice		id;
-	uint32		hash;
-	bool		synced;			/* there is such a group, and it is not stale */
-	char		status;			/* of simplehash.h */
+	Slice  id;
+	uint32 hash;
+	bool   synced; /* there is such a group, and it is not stale */
+	char   status; /* of simplehash.h */
 } GroupEntry;
 
 static uint32
@@ -43,15 +43,15 @@ apply_hash_slice(Slice slice)
 	return hash_bytes((const unsigned char *) slice.data, slice.len);
 }
 
-#define SH_PREFIX			groupset
-#define SH_ELEMENT_TYPE		GroupEntry
-#define SH_KEY_TYPE			Slice
-#define SH_KEY				id
-#define SH_HASH_KEY(t, k)	apply_hash_slice(k)
-#define SH_EQUAL(t, a, b)	(page_compare_ids((a).data, (a).len, (b).data, (b).len) == 0)
+#define SH_PREFIX		  groupset
+#define SH_ELEMENT_TYPE	  GroupEntry
+#define SH_KEY_TYPE		  Slice
+#define SH_KEY			  id
+#define SH_HASH_KEY(t, k) apply_hash_slice(k)
+#define SH_EQUAL(t, a, b) (page_compare_ids((a).data, (a).len, (b).data, (b).len) == 0)
 #define SH_STORE_HASH
-#define SH_GET_HASH(t, e)	((e)->hash)
-#define SH_SCOPE			static inline
+#define SH_GET_HASH(t, e) ((e)->hash)
+#define SH_SCOPE		  static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
@@ -59,14 +59,14 @@ apply_hash_slice(Slice slice)
 typedef struct GroupSearch
 {
 	groupset_hash *set;
-	PageMemory *memory;
+	PageMemory	  *memory;
 } GroupSearch;
 
 static bool
 apply_note_group(void *arg, Slice id)
 {
 	GroupSearch *search = arg;
-	bool		found;
+	bool		 found;
 
 	/* Room for when it doubles. */
 	memory_expect(search->memory, (Size) search->set->size * 2 * sizeof(GroupEntry));
@@ -78,7 +78,7 @@ static bool
 apply_group_is_synced(void *arg, Slice id)
 {
 	GroupSearch *search = arg;
-	GroupEntry *entry = groupset_lookup(search->set, id);
+	GroupEntry	*entry = groupset_lookup(search->set, id);
 
 	return entry != NULL && entry->synced;
 }
@@ -87,13 +87,13 @@ apply_group_is_synced(void *arg, Slice id)
 static void
 apply_find_groups(const ApplyScope *scope, GroupSearch *search)
 {
-	Size		n = search->set->members;
-	Size		bytes = 0;
-	Slice	   *ids;
+	Size			  n = search->set->members;
+	Size			  bytes = 0;
+	Slice			 *ids;
 	groupset_iterator it;
-	GroupEntry *entry;
-	uint64		rows;
-	int			k = 0;
+	GroupEntry		 *entry;
+	uint64			  rows;
+	int				  k = 0;
 
 	memory_expect(search->memory, n * sizeof(Slice));
 	ids = palloc_extended(n * sizeof(Slice), MCXT_ALLOC_HUGE);
@@ -109,9 +109,9 @@ apply_find_groups(const ApplyScope *scope, GroupSearch *search)
 	rows = SPI_processed;
 	for (uint64 r = 0; r < rows; r++)
 	{
-		char	   *id = db_text(r, 1);
+		char *id = db_text(r, 1);
 
-		entry = groupset_lookup(search->set, (Slice) {id, (int) strlen(id)});
+		entry = groupset_lookup(search->set, (Slice){id, (int) strlen(id)});
 		if (entry != NULL)
 			entry->synced = true;
 		pfree(id);
@@ -146,7 +146,7 @@ apply_filter_members(ApplyScope *scope, PageParser *parser, Record *records, int
 int
 apply_filter(const Filter *filter, ApplyScope *scope, PageParser *parser, Record *records, int n)
 {
-	int			kept = 0;
+	int kept = 0;
 
 	if (filter->name_pattern == NULL && filter->ngroup_ids < 0 && filter->ndomains < 0)
 		kept = n;

@@ -29,19 +29,19 @@
 
 #include "record/ledger.h"
 
-#define LEDGER_HEAD		((int64) MAXALIGN(1))
+#define LEDGER_HEAD ((int64) MAXALIGN(1))
 
 typedef struct Range
 {
-	int64		start;
-	int64		end;			/* one past the last */
+	int64 start;
+	int64 end; /* one past the last */
 } Range;
 
 static int
 ledger_compare_int64(const void *a, const void *b)
 {
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
+	int64 x = *(const int64 *) a;
+	int64 y = *(const int64 *) b;
 
 	return (x > y) - (x < y);
 }
@@ -62,10 +62,10 @@ ledger_put(char *p, uint64 v)
 bytea *
 ledger_encode(int64 *nums, int n)
 {
-	bytea	   *out = palloc(VARHDRSZ + (Size) n * 20);
-	char	   *p = VARDATA(out);
-	int64		last = 0;
-	bool		sorted = true;
+	bytea *out = palloc(VARHDRSZ + (Size) n * 20);
+	char  *p = VARDATA(out);
+	int64  last = 0;
+	bool   sorted = true;
 
 	for (int i = 1; i < n && sorted; i++)
 		sorted = nums[i - 1] <= nums[i];
@@ -73,8 +73,8 @@ ledger_encode(int64 *nums, int n)
 		qsort(nums, n, sizeof(int64), ledger_compare_int64);
 	for (int i = 0; i < n;)
 	{
-		int64		end = nums[i] + 1;
-		int			j = i + 1;
+		int64 end = nums[i] + 1;
+		int	  j = i + 1;
 
 		for (; j < n && nums[j] <= end; j++)
 			end = nums[j] + 1;
@@ -93,15 +93,13 @@ FLOHSYNC_NORETURN(static void ledger_damaged(const char *what));
 static void
 ledger_damaged(const char *what)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid ledger: %s", what)));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid ledger: %s", what)));
 }
 
 static uint64
 ledger_get(const char **p, const char *end)
 {
-	uint64		v = 0;
+	uint64 v = 0;
 
 	for (int shift = 0; *p < end && shift < 64; shift += 7)
 	{
@@ -120,12 +118,12 @@ ledger_get(const char **p, const char *end)
 static void
 ledger_get_range(const char **p, const char *end, int64 last, Range *range)
 {
-	uint64		v = ledger_get(p, end);
-	uint64		length = 1;
+	uint64 v = ledger_get(p, end);
+	uint64 length = 1;
 
 	if (v & 1)
 	{
-		uint64		more = ledger_get(p, end);
+		uint64 more = ledger_get(p, end);
 
 		/* Below, two more must fit. */
 		if (more > PG_INT64_MAX - 2)
@@ -146,14 +144,14 @@ ledger_sort(Range *ranges, Range *scratch, Size n)
 {
 	for (;;)
 	{
-		Size		runs = 0;
+		Size runs = 0;
 
 		for (Size start = 0; start < n; runs++)
 		{
-			Size		middle = start + 1;
-			Size		end;
-			Size		a = start;
-			Size		b;
+			Size middle = start + 1;
+			Size end;
+			Size a = start;
+			Size b;
 
 			CHECK_FOR_INTERRUPTS();
 			while (middle < n && ranges[middle - 1].start <= ranges[middle].start)
@@ -162,11 +160,13 @@ ledger_sort(Range *ranges, Range *scratch, Size n)
 			while (end < n && (end == middle || ranges[end - 1].start <= ranges[end].start))
 				end++;
 			for (Size i = start; i < end; i++)
-				scratch[i] = a < middle && (b == end || ranges[a].start <= ranges[b].start) ? ranges[a++] : ranges[b++];
+				scratch[i] = a < middle && (b == end || ranges[a].start <= ranges[b].start) ?
+					ranges[a++] :
+					ranges[b++];
 			start = end;
 		}
 		{
-			Range	   *swap = ranges;
+			Range *swap = ranges;
 
 			ranges = scratch;
 			scratch = swap;
@@ -180,18 +180,18 @@ PG_FUNCTION_INFO_V1(flohsync_ledger_union);
 PGDLLEXPORT Datum
 flohsync_ledger_union(PG_FUNCTION_ARGS)
 {
-	ArrayType  *pages = PG_GETARG_ARRAYTYPE_P(0);
+	ArrayType	 *pages = PG_GETARG_ARRAYTYPE_P(0);
 	ArrayIterator iterator = array_create_iterator(pages, 0, NULL);
-	Size		room = 1024;
-	Size		n = 0;
-	Range	   *ranges = palloc(room * sizeof(Range));
-	Range	   *scratch;
-	Range	   *sorted;
-	bytea	   *result;
-	Size		kept = 0;
-	Size		size;
-	Datum		element;
-	bool		isnull;
+	Size		  room = 1024;
+	Size		  n = 0;
+	Range		 *ranges = palloc(room * sizeof(Range));
+	Range		 *scratch;
+	Range		 *sorted;
+	bytea		 *result;
+	Size		  kept = 0;
+	Size		  size;
+	Datum		  element;
+	bool		  isnull;
 
 	while (array_iterate(iterator, &element, &isnull))
 	{
@@ -255,8 +255,8 @@ flohsync_ledger_has(PG_FUNCTION_ARGS)
 		ledger_damaged("the value was not returned by ledger_union");
 	while (low < high)
 	{
-		int64		middle = (low + high) / 2;
-		Range		range;
+		int64 middle = (low + high) / 2;
+		Range range;
 
 		memcpy(&range, ranges + middle * sizeof(Range), sizeof(Range));
 		if (num < range.start)
@@ -279,15 +279,15 @@ ledger_mark(bytea *page, int number, const Range *nums, int n, int32 *last_page)
 
 	while (p < end)
 	{
-		Range		range;
-		int			low = 0;
-		int			high = n;
+		Range range;
+		int	  low = 0;
+		int	  high = n;
 
 		ledger_get_range(&p, end, last, &range);
 		last = range.end;
 		while (low < high)
 		{
-			int			middle = (low + high) / 2;
+			int middle = (low + high) / 2;
 
 			if (nums[middle].start < range.start)
 				low = middle + 1;
@@ -307,33 +307,35 @@ PG_FUNCTION_INFO_V1(flohsync_ledger_last);
 PGDLLEXPORT Datum
 flohsync_ledger_last(PG_FUNCTION_ARGS)
 {
-	Datum	   *pages;
-	Datum	   *numbers;
-	Datum	   *nums;
-	bool	   *no_page;
-	bool	   *no_number;
-	bool	   *no_num;
-	int			npages;
-	int			nnumbers;
-	int			n;
-	Range	   *wanted;			/* a num, and its place */
-	Range	   *scratch;
-	Range	   *sorted;
-	int32	   *last_page;
-	Datum	   *result;
+	Datum *pages;
+	Datum *numbers;
+	Datum *nums;
+	bool  *no_page;
+	bool  *no_number;
+	bool  *no_num;
+	int	   npages;
+	int	   nnumbers;
+	int	   n;
+	Range *wanted; /* a num, and its place */
+	Range *scratch;
+	Range *sorted;
+	int32 *last_page;
+	Datum *result;
 
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), BYTEAOID, -1, false, TYPALIGN_INT, &pages, &no_page, &npages);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT4OID, sizeof(int32), true, TYPALIGN_INT, &numbers, &no_number, &nnumbers);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &nums, &no_num, &n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), BYTEAOID, -1, false, TYPALIGN_INT, &pages, &no_page,
+					  &npages);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT4OID, sizeof(int32), true, TYPALIGN_INT,
+					  &numbers, &no_number, &nnumbers);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &nums, &no_num, &n);
 	if (npages != nnumbers)
 		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("each page must have a number")));
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR), errmsg("each page must have a number")));
 	wanted = palloc_extended(Max(n, 1) * sizeof(Range), MCXT_ALLOC_HUGE);
 	scratch = palloc_extended(Max(n, 1) * sizeof(Range), MCXT_ALLOC_HUGE);
 	last_page = palloc_extended(Max(n, 1) * sizeof(int32), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < n; i++)
-		wanted[i] = (Range) {no_num[i] ? 0 : DatumGetInt64(nums[i]), i};
+		wanted[i] = (Range){no_num[i] ? 0 : DatumGetInt64(nums[i]), i};
 	sorted = ledger_sort(wanted, scratch, n);
 	for (int i = 0; i < npages; i++)
 	{

@@ -7,4 +7,4 @@
 
 extern bytea *ledger_encode(int64 *nums, int n);
 
-#endif							/* FLOHSYNC_LEDGER_H */
+#endif /* FLOHSYNC_LEDGER_H */

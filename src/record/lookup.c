@@ -51,17 +51,23 @@
 
 enum
 {
-	COLUMN_NUM, COLUMN_ID, COLUMN_CONNECTOR, COLUMN_HASH, COLUMN_STALE, COLUMN_TYPE, COLUMN_EXTERNAL_ID, NCOLUMNS
+	COLUMN_NUM,
+	COLUMN_ID,
+	COLUMN_CONNECTOR,
+	COLUMN_HASH,
+	COLUMN_STALE,
+	COLUMN_TYPE,
+	COLUMN_EXTERNAL_ID,
+	NCOLUMNS
 };
 
 static const char *const lookup_column_names[NCOLUMNS] = {
-	"record_no", "id", "connector_id", "sync_hash", "stale_since", "resource_type", "external_id"
-};
+	"record_no", "id", "connector_id", "sync_hash", "stale_since", "resource_type", "external_id"};
 
 static AttrNumber
 lookup_column(Oid table, const char *name)
 {
-	AttrNumber	number = get_attnum(table, name);
+	AttrNumber number = get_attnum(table, name);
 
 	if (number == InvalidAttrNumber)
 		elog(ERROR, "resource_record has no column \"%s\"", name);
@@ -70,45 +76,45 @@ lookup_column(Oid table, const char *name)
 
 typedef struct Lookup
 {
-	Relation	relation;
-	Relation	index;
-	Snapshot	snapshot;
-	IndexScanDesc probes;		/* NULL until the first one */
+	Relation		relation;
+	Relation		index;
+	Snapshot		snapshot;
+	IndexScanDesc	probes; /* NULL until the first one */
 	TupleTableSlot *slot;
-	const Record *records;
-	int			n;
+	const Record   *records;
+	int				n;
 	ExistingRow	   *prior;
-	int			nopen;			/* records that were not found so far */
-	AttrNumber	columns[NCOLUMNS];
-	AttrNumber	last_column;	/* of those a row is read for */
-	text	   *resource_type;
-	pg_uuid_t  *connector;
-	text	   *key;			/* room for one external_id */
+	int				nopen; /* records that were not found so far */
+	AttrNumber		columns[NCOLUMNS];
+	AttrNumber		last_column; /* of those a row is read for */
+	text		   *resource_type;
+	pg_uuid_t	   *connector;
+	text		   *key; /* room for one external_id */
 } Lookup;
 
 /* Longer ids are not stored. */
-#define LOOKUP_MAX_KEY		(FLOHSYNC_MAX_NAME_CHARS * 4)
+#define LOOKUP_MAX_KEY (FLOHSYNC_MAX_NAME_CHARS * 4)
 
 /*
  * So many consecutive rows that are not wanted end a stretch of neighbours; so
  * many in all, and one for each that was wanted, end the search.
  */
-#define LOOKUP_STRETCH_MISSES	48
-#define LOOKUP_FREE_MISSES		128
-#define LOOKUP_ANCHORS			4	/* records that are not found, before the neighbours are given up */
+#define LOOKUP_STRETCH_MISSES 48
+#define LOOKUP_FREE_MISSES	  128
+#define LOOKUP_ANCHORS		  4 /* records that are not found, before the neighbours are given up */
 
 /* A walk may take this many steps, and then so many for each record that it passes. */
-#define LOOKUP_FREE_STEPS	32
-#define LOOKUP_STEPS		4
+#define LOOKUP_FREE_STEPS 32
+#define LOOKUP_STEPS	  4
 
 /* Fewer records than this share of a page are not worth a walk. */
-#define LOOKUP_WALK_SHARE	8
+#define LOOKUP_WALK_SHARE 8
 
 static Datum
 lookup_key(Lookup *l, int i)
 {
 	const Slice *external_id = &l->records[i].external_id;
-	int			len = Min(external_id->len, LOOKUP_MAX_KEY);
+	int			 len = Min(external_id->len, LOOKUP_MAX_KEY);
 
 	SET_VARSIZE(l->key, VARHDRSZ + len);
 	memcpy(VARDATA(l->key), external_id->data, len);
@@ -125,8 +131,8 @@ lookup_value(Lookup *l, int column)
 static void
 lookup_found(Lookup *l, int i)
 {
-	ExistingRow	   *prior = &l->prior[i];
-	text	   *hash;
+	ExistingRow *prior = &l->prior[i];
+	text		*hash;
 
 	slot_getsomeattrs(l->slot, l->last_column);
 	if (prior->num == 0)
@@ -157,9 +163,10 @@ lookup_seek(Lookup *l, int i)
 	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   l->index->rd_indcollation[0], F_TEXTEQ, lookup_key(l, i));
 	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
-						   l->index->rd_indcollation[1], F_TEXTEQ, PointerGetDatum(l->resource_type));
-	ScanKeyEntryInitialize(&keys[2], 0, 3, BTEqualStrategyNumber, InvalidOid,
-						   InvalidOid, F_UUID_EQ, UUIDPGetDatum(l->connector));
+						   l->index->rd_indcollation[1], F_TEXTEQ,
+						   PointerGetDatum(l->resource_type));
+	ScanKeyEntryInitialize(&keys[2], 0, 3, BTEqualStrategyNumber, InvalidOid, InvalidOid, F_UUID_EQ,
+						   UUIDPGetDatum(l->connector));
 	if (l->probes == NULL)
 		l->probes = compat_index_beginscan(l->relation, l->index, l->snapshot, 3);
 	index_rescan(l->probes, keys, 3, NULL, 0);
@@ -187,7 +194,9 @@ lookup_record_of_row(Lookup *l, int expected)
 	slot_getsomeattrs(l->slot, l->last_column);
 	key = DatumGetTextPP(lookup_value(l, COLUMN_EXTERNAL_ID));
 	len = VARSIZE_ANY_EXHDR(key);
-	if (i >= l->n || page_compare_ids(l->records[i].external_id.data, l->records[i].external_id.len, VARDATA_ANY(key), len) != 0)
+	if (i >= l->n ||
+		page_compare_ids(l->records[i].external_id.data, l->records[i].external_id.len,
+						 VARDATA_ANY(key), len) != 0)
 		i = page_find_id(l->records, l->n, VARDATA_ANY(key), len);
 	if (i < 0 ||
 		memcmp(DatumGetUUIDP(lookup_value(l, COLUMN_CONNECTOR)), l->connector, UUID_LEN) != 0 ||
@@ -204,17 +213,17 @@ lookup_record_of_row(Lookup *l, int expected)
 static void
 lookup_neighbours(Lookup *l)
 {
-	int			next = 0;
-	int			misses = 0;
-	int			failed = 0;
+	int			  next = 0;
+	int			  misses = 0;
+	int			  failed = 0;
 	TableScanDesc scan = NULL;
 
 	while (failed < LOOKUP_ANCHORS && misses < LOOKUP_FREE_MISSES + (l->n - l->nopen))
 	{
 		ItemPointerData from;
 		ItemPointerData to;
-		int			in_a_row = 0;
-		int			expected;
+		int				in_a_row = 0;
+		int				expected;
 
 		while (next < l->n && l->prior[next].num != 0)
 			next++;
@@ -235,7 +244,7 @@ lookup_neighbours(Lookup *l)
 		while (l->nopen > 0 && in_a_row < LOOKUP_STRETCH_MISSES &&
 			   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, l->slot))
 		{
-			int			i = lookup_record_of_row(l, expected);
+			int i = lookup_record_of_row(l, expected);
 
 			/* A row that is known already counts as not wanted. */
 			if (i < 0 || l->prior[i].num != 0)
@@ -257,10 +266,13 @@ lookup_neighbours(Lookup *l)
 static bool
 lookup_in_scope(Lookup *l, IndexScanDesc scan)
 {
-	bool		isnull;
+	bool isnull;
 
-	return lookup_same_text(DatumGetTextPP(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull)), l->resource_type) &&
-		memcmp(DatumGetUUIDP(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull)), l->connector, UUID_LEN) == 0;
+	return lookup_same_text(DatumGetTextPP(
+								index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull)),
+							l->resource_type) &&
+		memcmp(DatumGetUUIDP(index_getattr(scan->xs_itup, 3, scan->xs_itupdesc, &isnull)),
+			   l->connector, UUID_LEN) == 0;
 }
 
 /* lookup_walk goes along the index; returns the first record that it has not come to. */
@@ -268,9 +280,9 @@ static int
 lookup_walk(Lookup *l)
 {
 	IndexScanDesc scan = compat_index_beginscan(l->relation, l->index, l->snapshot, 1);
-	ScanKeyData from;
-	int			i = 0;
-	int			steps = 0;
+	ScanKeyData	  from;
+	int			  i = 0;
+	int			  steps = 0;
 
 	while (l->prior[i].num != 0)
 		i++;
@@ -280,13 +292,13 @@ lookup_walk(Lookup *l)
 	index_rescan(scan, &from, 1, NULL, 0);
 	while (i < l->n && steps++ < LOOKUP_FREE_STEPS + LOOKUP_STEPS * i)
 	{
-		text	   *key;
-		bool		isnull;
-		int			c = -1;
+		text *key;
+		bool  isnull;
+		int	  c = -1;
 
 		if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
 		{
-			i = l->n;			/* the end of the index: the rest is not stored */
+			i = l->n; /* the end of the index: the rest is not stored */
 			break;
 		}
 		key = DatumGetTextPP(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
@@ -312,13 +324,13 @@ int
 lookup_deleted(Datum connector, Datum resource_type, const Record *records, const int *which, int n,
 			   TimestampTz observed_at, TimestampTz event_at, int *deleted)
 {
-	Oid			schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false);
-	Oid			table = get_relname_relid("resource_tombstone", schema);
-	Oid			key = get_relname_relid("resource_tombstone_pkey", schema);
-	Lookup		l = {.records = records, .n = n};
-	AttrNumber	deleted_at;
-	AttrNumber	event;
-	int			found = 0;
+	Oid		   schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false);
+	Oid		   table = get_relname_relid("resource_tombstone", schema);
+	Oid		   key = get_relname_relid("resource_tombstone_pkey", schema);
+	Lookup	   l = {.records = records, .n = n};
+	AttrNumber deleted_at;
+	AttrNumber event;
+	int		   found = 0;
 
 	if (!OidIsValid(table) || !OidIsValid(key))
 		ereport(ERROR,
@@ -350,7 +362,8 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 			happened_at = DatumGetTimestampTz(slot_getattr(l.slot, event, &isnull));
 			if (isnull)
 				happened_at = DT_NOBEGIN;
-			if (record_tombstone_stands(at, happened_at, observed_at, event_at, GetCurrentTimestamp()))
+			if (record_tombstone_stands(at, happened_at, observed_at, event_at,
+										GetCurrentTimestamp()))
 				deleted[found++] = which[k];
 		}
 		if (l.probes)
@@ -366,13 +379,14 @@ lookup_deleted(Datum connector, Datum resource_type, const Record *records, cons
 
 /* lookup_records fills prior for each of n sorted records. */
 void
-lookup_records(Datum connector, Datum resource_type, const Record *records, int n, ExistingRow *prior)
+lookup_records(Datum connector, Datum resource_type, const Record *records, int n,
+			   ExistingRow *prior)
 {
-	Oid			schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
-	Oid			table = get_relname_relid("resource_record", schema);
-	Oid			key = get_relname_relid("resource_record_key", schema);
-	Lookup		l = {.records = records, .n = n, .prior = prior, .nopen = n};
-	int			from = 0;
+	Oid	   schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
+	Oid	   table = get_relname_relid("resource_record", schema);
+	Oid	   key = get_relname_relid("resource_record_key", schema);
+	Lookup l = {.records = records, .n = n, .prior = prior, .nopen = n};
+	int	   from = 0;
 
 	memset(prior, 0, sizeof(ExistingRow) * n);
 	if (!OidIsValid(table) || !OidIsValid(key))
@@ -415,17 +429,22 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	pfree(l.key);
 }
 
-/* lookup_synced_groups: of a list of ids, those of groups that are here and not stale; in SPI_tuptable. */
+/*
+ * lookup_synced_groups: of a list of ids, those of groups that are here and not stale; in
+ * SPI_tuptable.
+ */
 void
 lookup_synced_groups(Datum connector, Datum ids)
 {
 	static DbQuery query = {
-		"select r.external_id::pg_catalog.text from flohsync.resource_record r where r.connector_id = $1"
+		"select r.external_id::pg_catalog.text from flohsync.resource_record r where"
+		" r.connector_id = $1"
 		" and r.resource_type = 'group' and r.external_id = any ($2) and r.stale_since is null"
 		" order by r.external_id",
-		2, {UUIDOID, TEXTARRAYOID}, .plan_as = PLAN_CUSTOM
-	};
-	Datum		v[2] = {connector, ids};
+		2,
+		{UUIDOID, TEXTARRAYOID},
+		.plan_as = PLAN_CUSTOM};
+	Datum v[2] = {connector, ids};
 
 	db_execute(&query, v, NULL);
 }

@@ -23,44 +23,44 @@
 #include "record/merge.h"
 
 /* Amount of data, stored and of the page, merged at a time. */
-#define MERGE_BYTES		(8 * 1024 * 1024)
+#define MERGE_BYTES (8 * 1024 * 1024)
 
 typedef struct Stored
 {
-	bool		there;
-	Slice		display_name;
-	Slice		email;
-	Slice		attributes;
+	bool  there;
+	Slice display_name;
+	Slice email;
+	Slice attributes;
 } Stored;
 
 struct Merge
 {
-	ApplyScope *scope;
-	PageParser *parser;			/* of the page */
-	PageParser *merger;			/* of the merged records */
+	ApplyScope		   *scope;
+	PageParser		   *parser; /* of the page */
+	PageParser		   *merger; /* of the merged records */
 	const UpstreamPage *page;
-	bool		fresh_only;		/* a stale record is as good as none */
-	Record	   *ids;			/* the first record with each id */
-	int64	   *bytes;			/* of its attributes as text */
-	int			n;
-	int			next;			/* of ids: where the next part begins */
-	int			at;				/* of the page's records: likewise */
-	MemoryContext context;		/* of a part */
+	bool				fresh_only; /* a stale record is as good as none */
+	Record			   *ids;		/* the first record with each id */
+	int64			   *bytes;		/* of its attributes as text */
+	int					n;
+	int					next;	 /* of ids: where the next part begins */
+	int					at;		 /* of the page's records: likewise */
+	MemoryContext		context; /* of a part */
 };
 
 static Slice
 merge_slice(uint64 row, int column)
 {
-	char	   *text = db_text(row, column);
+	char *text = db_text(row, column);
 
-	return (Slice) {text, text ? (int) strlen(text) : 0};
+	return (Slice){text, text ? (int) strlen(text) : 0};
 }
 
 static Datum
 merge_ids(const Record *ids, int n)
 {
-	Slice	   *slices = palloc(sizeof(Slice) * Max(n, 1));
-	Datum		array;
+	Slice *slices = palloc(sizeof(Slice) * Max(n, 1));
+	Datum  array;
 
 	for (int i = 0; i < n; i++)
 		slices[i] = ids[i].external_id;
@@ -78,18 +78,21 @@ static void
 merge_lock(Merge *m)
 {
 	static DbQuery query = {
-		"select r.external_id::pg_catalog.text, pg_catalog.octet_length(r.attributes::pg_catalog.text)"
-		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		"select r.external_id::pg_catalog.text,"
+		" pg_catalog.octet_length(r.attributes::pg_catalog.text)"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = any ($3)"
 		" order by r.external_id collate \"C\" for no key update of r",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(m->ids, m->n)};
-	uint64		rows = db_execute(&query, v, NULL);
+		3,
+		{UUIDOID, TEXTOID, TEXTARRAYOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum  v[3] = {m->scope->connector, m->scope->resource_type, merge_ids(m->ids, m->n)};
+	uint64 rows = db_execute(&query, v, NULL);
 
 	for (uint64 row = 0; row < rows; row++)
 	{
-		char	   *id = db_text(row, 1);
-		int			i = page_find_id(m->ids, m->n, id, strlen(id));
+		char *id = db_text(row, 1);
+		int	  i = page_find_id(m->ids, m->n, id, strlen(id));
 
 		if (i < 0)
 			continue;
@@ -103,22 +106,26 @@ static Stored *
 merge_read(const Merge *m, int n)
 {
 	static DbQuery query = {
-		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text, r.attributes::pg_catalog.text"
-		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text,"
+		" r.email::pg_catalog.text, r.attributes::pg_catalog.text"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = any ($3)"
 		" and (r.stale_since is null or not $4)",
-		4, {UUIDOID, TEXTOID, TEXTARRAYOID, BOOLOID}, .plan_as = PLAN_BY_INDEX
-	};
+		4,
+		{UUIDOID, TEXTOID, TEXTARRAYOID, BOOLOID},
+		.plan_as = PLAN_BY_INDEX};
 	const Record *ids = m->ids + m->next;
-	Stored	   *stored = palloc0(sizeof(Stored) * Max(n, 1));
-	Datum		v[4] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n), BoolGetDatum(m->fresh_only)};
-	uint64		rows = db_execute(&query, v, NULL);
+	Stored		 *stored = palloc0(sizeof(Stored) * Max(n, 1));
+	Datum		  v[4] = {m->scope->connector, m->scope->resource_type, merge_ids(ids, n),
+						  BoolGetDatum(m->fresh_only)};
+	uint64		  rows = db_execute(&query, v, NULL);
 
 	/* SPI leaves its own context behind, which lives on. */
 	MemoryContextSwitchTo(m->context);
 	for (uint64 row = 0; row < rows; row++)
 	{
-		char	   *id = db_text(row, 1);
-		int			i = page_find_id(ids, n, id, strlen(id));
+		char *id = db_text(row, 1);
+		int	  i = page_find_id(ids, n, id, strlen(id));
 
 		if (i < 0)
 			continue;
@@ -135,7 +142,7 @@ merge_read(const Merge *m, int n)
 void
 merge_members(StringInfo out, Slice object)
 {
-	int			from = 1;
+	int from = 1;
 
 	while (from < object.len - 1 && strchr(" \t\r\n", object.data[from]) != NULL)
 		from++;
@@ -166,14 +173,15 @@ merge_write(StringInfo out, Slice id, MergeValue name, MergeValue email, Slice a
 	escape_json(out, pnstrdup(id.data, id.len));
 	merge_value(out, "displayName", name);
 	merge_value(out, "email", email);
-	merge_value(out, "attributes", (MergeValue) {attributes, true});
+	merge_value(out, "attributes", (MergeValue){attributes, true});
 	appendStringInfoChar(out, '}');
 }
 
 static bool
 merge_same(const Record *a, const Record *b)
 {
-	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data, b->external_id.len) == 0;
+	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data,
+							b->external_id.len) == 0;
 }
 
 /*
@@ -185,18 +193,20 @@ merge_known(ApplyScope *scope, const Record *records, int n)
 {
 	static DbQuery query = {
 		"select r.external_id::pg_catalog.text"
-		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2 and r.external_id = any ($3)"
+		" from flohsync.resource_record r where r.connector_id = $1 and r.resource_type = $2"
+		" and r.external_id = any ($3)"
 		" and r.stale_since is null",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}, .plan_as = PLAN_BY_INDEX
-	};
-	bool	   *known = palloc0(sizeof(bool) * Max(n, 1));
-	Datum		v[3] = {scope->connector, scope->resource_type, merge_ids(records, n)};
-	uint64		rows = db_execute(&query, v, NULL);
+		3,
+		{UUIDOID, TEXTOID, TEXTARRAYOID},
+		.plan_as = PLAN_BY_INDEX};
+	bool  *known = palloc0(sizeof(bool) * Max(n, 1));
+	Datum  v[3] = {scope->connector, scope->resource_type, merge_ids(records, n)};
+	uint64 rows = db_execute(&query, v, NULL);
 
 	for (uint64 row = 0; row < rows; row++)
 	{
-		char	   *id = db_text(row, 1);
-		int			i = page_find_id(records, n, id, strlen(id));
+		char *id = db_text(row, 1);
+		int	  i = page_find_id(records, n, id, strlen(id));
 
 		if (i < 0)
 			continue;
@@ -214,9 +224,10 @@ merge_known(ApplyScope *scope, const Record *records, int n)
  * current context.  fresh_only: a stale record may have missed changes.
  */
 Merge *
-merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, bool fresh_only)
+merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page,
+			bool fresh_only)
 {
-	Merge	   *m = palloc0(sizeof(Merge));
+	Merge *m = palloc0(sizeof(Merge));
 
 	m->scope = scope;
 	m->parser = parser;
@@ -228,7 +239,8 @@ merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const Ups
 		if (m->n == 0 || !merge_same(&m->ids[m->n - 1], &page->records[i]))
 			m->ids[m->n++] = page->records[i];
 	m->bytes = palloc0(sizeof(int64) * Max(m->n, 1));
-	m->context = AllocSetContextCreate(CurrentMemoryContext, "flohsync merge", ALLOCSET_DEFAULT_SIZES);
+	m->context = AllocSetContextCreate(CurrentMemoryContext, "flohsync merge",
+									   ALLOCSET_DEFAULT_SIZES);
 	if (m->n > 0)
 		merge_lock(m);
 	return m;
@@ -238,14 +250,15 @@ merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const Ups
 static int
 merge_part(const Merge *m)
 {
-	int64		bytes = 0;
-	int			at = m->at;
-	int			n = 0;
+	int64 bytes = 0;
+	int	  at = m->at;
+	int	  n = 0;
 
 	while (m->next + n < m->n)
 	{
 		bytes += m->bytes[m->next + n];
-		for (; at < m->page->nrecords && merge_same(&m->ids[m->next + n], &m->page->records[at]); at++)
+		for (; at < m->page->nrecords && merge_same(&m->ids[m->next + n], &m->page->records[at]);
+			 at++)
 			bytes += m->page->records[at].attributes.len;
 		if (n > 0 && bytes > MERGE_BYTES)
 			break;
@@ -265,15 +278,15 @@ merge_part(const Merge *m)
 bool
 merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 {
-	const Record *records = m->page->records;
-	MemoryContext old;
-	int			n;
-	int			nunknown = 0;
-	Stored	   *stored;
+	const Record  *records = m->page->records;
+	MemoryContext  old;
+	int			   n;
+	int			   nunknown = 0;
+	Stored		  *stored;
 	StringInfoData text;
-	RecordFault *unknown;
-	RecordFault *faults;
-	const char *problem;
+	RecordFault	  *unknown;
+	RecordFault	  *faults;
+	const char	  *problem;
 
 	MemoryContextReset(m->context);
 	if (m->next == m->n)
@@ -288,9 +301,9 @@ merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 	appendStringInfoChar(&text, '[');
 	for (int i = 0; i < n; i++)
 	{
-		const Record *id = &m->ids[m->next + i];
-		Stored	   *s = &stored[i];
-		bool		has_attributes = s->attributes.data != NULL;
+		const Record  *id = &m->ids[m->next + i];
+		Stored		  *s = &stored[i];
+		bool		   has_attributes = s->attributes.data != NULL;
 		StringInfoData attributes;
 
 		initStringInfo(&attributes);
@@ -299,7 +312,7 @@ merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 		for (; m->at < m->page->nrecords && merge_same(id, &records[m->at]); m->at++)
 		{
 			const Record *record = &records[m->at];
-			Slice		changed = page_stored_attributes(m->parser, record);
+			Slice		  changed = page_stored_attributes(m->parser, record);
 
 			if (!(record->partial & RECORD_KEEPS_NAME))
 				s->display_name = record->display_name;
@@ -312,17 +325,19 @@ merge_next(Merge *m, bool known_only, UpstreamPage *merged)
 		}
 		appendStringInfoChar(&attributes, '}');
 		if (known_only && !s->there)
-			unknown[nunknown++] = (RecordFault) {
-				id->external_id, ERRCLASS_PARTIAL_UNKNOWN,
-				error_class_entries[ERRCLASS_PARTIAL_UNKNOWN].meaning,
-				{pnstrdup(attributes.data, attributes.len), attributes.len}, id->position
-			};
+			unknown[nunknown++] =
+				(RecordFault){id->external_id,
+							  ERRCLASS_PARTIAL_UNKNOWN,
+							  error_class_entries[ERRCLASS_PARTIAL_UNKNOWN].meaning,
+							  {pnstrdup(attributes.data, attributes.len), attributes.len},
+							  id->position};
 		else
 		{
 			if (text.len > 1)
 				appendStringInfoChar(&text, ',');
-			merge_write(&text, id->external_id, (MergeValue) {s->display_name}, (MergeValue) {s->email},
-						has_attributes ? (Slice) {attributes.data, attributes.len} : (Slice) {NULL});
+			merge_write(&text, id->external_id, (MergeValue){s->display_name},
+						(MergeValue){s->email},
+						has_attributes ? (Slice){attributes.data, attributes.len} : (Slice){NULL});
 		}
 		pfree(attributes.data);
 	}

@@ -13,20 +13,22 @@
 /* A value of a record that is put together; NULL data: it has none. */
 typedef struct MergeValue
 {
-	Slice		text;
-	bool		json;			/* as JSON; else its characters */
+	Slice text;
+	bool  json; /* as JSON; else its characters */
 } MergeValue;
 
 extern void merge_members(StringInfo out, Slice object);
-extern void merge_write(StringInfo out, Slice id, MergeValue name, MergeValue email, Slice attributes);
+extern void merge_write(StringInfo out, Slice id, MergeValue name, MergeValue email,
+						Slice attributes);
 
 /* A page of such records */
 typedef struct Merge Merge;
 
-extern bool *merge_known(ApplyScope *scope, const Record *records, int n);
-extern Merge *merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger, const UpstreamPage *page, bool fresh_only);
-extern bool merge_next(Merge *m, bool known_only, UpstreamPage *merged);
+extern bool			*merge_known(ApplyScope *scope, const Record *records, int n);
+extern Merge		*merge_begin(ApplyScope *scope, PageParser *parser, PageParser *merger,
+								 const UpstreamPage *page, bool fresh_only);
+extern bool			 merge_next(Merge *m, bool known_only, UpstreamPage *merged);
 extern MemoryContext merge_context(const Merge *m);
-extern int	merge_duplicates(const Merge *m);
+extern int			 merge_duplicates(const Merge *m);
 
-#endif							/* FLOHSYNC_RECORD_MERGE_H */
+#endif /* FLOHSYNC_RECORD_MERGE_H */

@@ -58,37 +58,38 @@
 #include "record/outbox.h"
 #include "shared/cache.h"
 
-void		(*outbox_wake) (void) = NULL;
+void (*outbox_wake)(void) = NULL;
 
 /* Columns, in the order of sql/70_cache.sql. */
-#define STATE_SERVER	2
-#define STATE_EPOCH		3
-#define STATE_TIMELINE	4
-#define EPOCH_TYPE		2
-#define EPOCH_EPOCH		3
+#define STATE_SERVER   2
+#define STATE_EPOCH	   3
+#define STATE_TIMELINE 4
+#define EPOCH_TYPE	   2
+#define EPOCH_EPOCH	   3
 
-#define OUTBOX_MAX_AT_ONCE	10000
-#define KNOWN				16
-#define KNOWN_NAME			128
+#define OUTBOX_MAX_AT_ONCE 10000
+#define KNOWN			   16
+#define KNOWN_NAME		   128
 
 static Oid
 outbox_relation(const char *name)
 {
-	bool		public = strncmp(name, "connector_definition", 20) == 0;	/* the table and its index */
+	bool public = strncmp(name, "connector_definition", 20) == 0; /* the table and its index */
 	const char *schema = public ? FLOHSYNC_SCHEMA : FLOHSYNC_INTERNAL_SCHEMA;
 	Oid			oid = get_relname_relid(name, get_namespace_oid(schema, false));
 
 	if (!OidIsValid(oid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("%s.%s is missing", schema, name)));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("%s.%s is missing", schema, name)));
 	return oid;
 }
 
 typedef struct Look
 {
-	Relation	table;
-	Relation	index;
+	Relation		table;
+	Relation		index;
 	TupleTableSlot *slot;
-	IndexScanDesc scan;
+	IndexScanDesc	scan;
 } Look;
 
 static void
@@ -119,7 +120,8 @@ look_text_key(ScanKey key, Look *look, int column, Datum value)
 static void
 look_uuid_key(ScanKey key, int column, const pg_uuid_t *value)
 {
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid, InvalidOid, F_UUID_EQ, UUIDPGetDatum(value));
+	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid, InvalidOid, F_UUID_EQ,
+						   UUIDPGetDatum(value));
 }
 
 static bool
@@ -178,18 +180,21 @@ outbox_nothing(void)
 	return PointerGetDatum(cstring_to_text_with_len("", 0));
 }
 
-/* outbox_look tells what counts for a key, of all that is committed now and of our own transaction. */
+/*
+ * outbox_look tells what counts for a key, of all that is committed now and of our own
+ * transaction.
+ */
 void
 outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
 {
-	Datum		all = outbox_nothing();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Look		look;
-	ScanKeyData key;
-	Relation	state;
-	TableScanDesc scan;
+	Datum			all = outbox_nothing();
+	Snapshot		snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Look			look;
+	ScanKeyData		key;
+	Relation		state;
+	TableScanDesc	scan;
 	TupleTableSlot *slot;
-	bool		isnull;
+	bool			isnull;
 
 	memset(view, 0, sizeof(*view));
 
@@ -198,7 +203,7 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 	scan = table_beginscan(state, snapshot, 0, NULL);
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		Datum		server = slot_getattr(slot, STATE_SERVER, &isnull);
+		Datum server = slot_getattr(slot, STATE_SERVER, &isnull);
 
 		if (!isnull && !RecoveryInProgress() &&
 			DatumGetInt32(slot_getattr(slot, STATE_TIMELINE, &isnull)) == (int32) compat_timeline())
@@ -213,14 +218,14 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 
 	if (view->server != 0)
 	{
-		text	   *wanted = DatumGetTextPP(type);
+		text *wanted = DatumGetTextPP(type);
 
 		look_open(&look, "cache_epoch", "cache_epoch_pkey", snapshot, 1);
 		look_uuid_key(&key, 1, connector);
 		index_rescan(look.scan, &key, 1, NULL, 0);
 		while (look_next(&look))
 		{
-			text	   *found = DatumGetTextPP(look_value(&look, EPOCH_TYPE, &isnull));
+			text *found = DatumGetTextPP(look_value(&look, EPOCH_TYPE, &isnull));
 
 			if (VARSIZE_ANY_EXHDR(found) == 0 ||
 				(VARSIZE_ANY_EXHDR(found) == VARSIZE_ANY_EXHDR(wanted) &&
@@ -231,11 +236,11 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 
 		look_open(&look, "cache_outbox", "cache_outbox_pkey", snapshot, 3);
 		view->pending = look_pending(&look, connector, type, external_id) ||
-			look_pending(&look, connector, type, all) ||
-			look_pending(&look, connector, all, all);
+			look_pending(&look, connector, type, all) || look_pending(&look, connector, all, all);
 		look_close(&look);
 		/* A copy of a database has the same numbers, and the same connectors. */
-		view->epoch = hash_combine64(view->epoch, hash_combine64(GetSystemIdentifier(), MyDatabaseId));
+		view->epoch = hash_combine64(view->epoch,
+									 hash_combine64(GetSystemIdentifier(), MyDatabaseId));
 	}
 	UnregisterSnapshot(snapshot);
 }
@@ -246,13 +251,13 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
  */
 typedef struct Known
 {
-	uint64		writes;			/* 0: nothing is known */
-	int			name_len;
-	int			type_len;
-	char		name[KNOWN_NAME];
-	char		type[FLOHSYNC_MAX_TYPE_BYTES];
-	pg_uuid_t	connector;
-	OutboxView	view;
+	uint64	   writes; /* 0: nothing is known */
+	int		   name_len;
+	int		   type_len;
+	char	   name[KNOWN_NAME];
+	char	   type[FLOHSYNC_MAX_TYPE_BYTES];
+	pg_uuid_t  connector;
+	OutboxView view;
 } Known;
 
 static Known known[KNOWN];
@@ -261,18 +266,22 @@ static Known *
 known_find(const text *name, const text *type)
 {
 	for (int i = 0; i < KNOWN; i++)
-		if (known[i].writes != 0 && known[i].name_len == VARSIZE_ANY_EXHDR(name) && known[i].type_len == VARSIZE_ANY_EXHDR(type) &&
+		if (known[i].writes != 0 && known[i].name_len == VARSIZE_ANY_EXHDR(name) &&
+			known[i].type_len == VARSIZE_ANY_EXHDR(type) &&
 			memcmp(known[i].name, VARDATA_ANY(name), known[i].name_len) == 0 &&
 			memcmp(known[i].type, VARDATA_ANY(type), known[i].type_len) == 0)
 			return &known[i];
 	return NULL;
 }
 
-/* outbox_known_connector: what was known as of so many writes; false when the tables must be asked. */
+/*
+ * outbox_known_connector: what was known as of so many writes; false when the tables must be
+ * asked.
+ */
 bool
 outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connector)
 {
-	Known	   *k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
+	Known *k = known_find(DatumGetTextPP(name), DatumGetTextPP(type));
 
 	if (k == NULL || k->writes != writes)
 		return false;
@@ -287,8 +296,8 @@ outbox_known_connector(Datum name, Datum type, uint64 writes, pg_uuid_t *connect
 bool
 outbox_view_memoized(Datum name, const pg_uuid_t *connector, Datum type, OutboxView *view)
 {
-	uint64		writes = shmem_cache_writes();
-	Known	   *k;
+	uint64 writes = shmem_cache_writes();
+	Known *k;
 
 	if (!shmem_cache_is_clean(writes))
 		return false;
@@ -301,15 +310,17 @@ outbox_view_memoized(Datum name, const pg_uuid_t *connector, Datum type, OutboxV
 
 /* outbox_view_and_memoize looks, and remembers; writes are from before the name was looked up. */
 void
-outbox_view_and_memoize(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type, Datum external_id, OutboxView *view)
+outbox_view_and_memoize(Datum name, uint64 writes, const pg_uuid_t *connector, Datum type,
+						Datum external_id, OutboxView *view)
 {
-	static int	next = 0;
-	text	   *n = DatumGetTextPP(name);
-	text	   *t = DatumGetTextPP(type);
-	Known	   *k;
+	static int next = 0;
+	text	  *n = DatumGetTextPP(name);
+	text	  *t = DatumGetTextPP(type);
+	Known	  *k;
 
 	outbox_look(connector, type, external_id, view);
-	if (writes == 0 || view->server == 0 || VARSIZE_ANY_EXHDR(n) > KNOWN_NAME || VARSIZE_ANY_EXHDR(t) > FLOHSYNC_MAX_TYPE_BYTES)
+	if (writes == 0 || view->server == 0 || VARSIZE_ANY_EXHDR(n) > KNOWN_NAME ||
+		VARSIZE_ANY_EXHDR(t) > FLOHSYNC_MAX_TYPE_BYTES)
 		return;
 	k = known_find(n, t);
 	if (k == NULL)
@@ -369,8 +380,8 @@ static LocalTransactionId outbox_without = InvalidLocalTransactionId;
 bool
 outbox_begin(void)
 {
-	pg_uuid_t	nobody = {{0}};
-	OutboxView	view;
+	pg_uuid_t  nobody = {{0}};
+	OutboxView view;
 
 	db_lock_wait(DB_LOCK_CACHE, CACHE_LOCK_STATE, true);
 	/* Not before we have the lock. */
@@ -384,7 +395,8 @@ outbox_begin(void)
 bool
 outbox_blocks_activation(void)
 {
-	return outbox_without != InvalidLocalTransactionId && outbox_without == compat_local_transaction();
+	return outbox_without != InvalidLocalTransactionId &&
+		outbox_without == compat_local_transaction();
 }
 
 static void
@@ -404,11 +416,11 @@ outbox_add(Datum connector, Datum type, Datum ids)
 	static DbQuery query = {
 		"insert into _flohsync.cache_outbox (connector_id, resource_type, external_id)"
 		" select $1, $2, u.id from unnest($3) u(id) where u.id is not null and u.id <> ''",
-		3, {UUIDOID, TEXTOID, TEXTARRAYOID}
-	};
-	Datum		v[3] = {connector, type, ids};
-	ArrayType  *array = DatumGetArrayTypeP(ids);
-	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+		3,
+		{UUIDOID, TEXTOID, TEXTARRAYOID}};
+	Datum	   v[3] = {connector, type, ids};
+	ArrayType *array = DatumGetArrayTypeP(ids);
+	int		   n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
 
 	if (n > OUTBOX_MAX_AT_ONCE)
 	{
@@ -422,15 +434,18 @@ outbox_add(Datum connector, Datum type, Datum ids)
 		outbox_wake_later();
 }
 
-/* outbox_add_all has all of a type, or with an empty type all of a connector, invalidated after commit. */
+/*
+ * outbox_add_all has all of a type, or with an empty type all of a connector, invalidated
+ * after commit.
+ */
 void
 outbox_add_all(Datum connector, Datum type)
 {
 	static DbQuery query = {
 		"insert into _flohsync.cache_outbox (connector_id, resource_type) values ($1, $2)",
-		2, {UUIDOID, TEXTOID}
-	};
-	Datum		v[2] = {connector, type};
+		2,
+		{UUIDOID, TEXTOID}};
+	Datum v[2] = {connector, type};
 
 	if (!outbox_begin())
 		return;

@@ -10,15 +10,20 @@
 /* The five columns of an alias's filter_rules that rules_get_filter reads. */
 #define RULES_FILTER_COLUMNS(alias) \
 	alias ".filter_rules ->> 'groupNamePattern'," \
-	" case when " alias ".filter_rules ? 'groupIds' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'groupIds')) end," \
-	" case when " alias ".filter_rules ? 'emailDomains' then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'emailDomains')) end," \
-	" (" alias ".filter_rules ->> 'memberOfSyncedGroups')::boolean, (" alias ".filter_rules ->> 'maxRecords')::numeric::bigint"
+		  " case when " alias ".filter_rules ? 'groupIds' then array(select * from" \
+		  " pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'groupIds')) end," \
+		  " case when " alias ".filter_rules ? 'emailDomains' then array(select * from" \
+		  " pg_catalog.jsonb_array_elements_text(" alias ".filter_rules -> 'emailDomains')) end," \
+		  " (" alias ".filter_rules ->> 'memberOfSyncedGroups')::boolean, (" alias \
+		  ".filter_rules ->> 'maxRecords')::numeric::bigint"
 /* May records have the hash of another rule?  See connector_sync_config.hash_ignore_since. */
 #define RULES_REHASH(alias) \
 	"(" alias ".hash_ignore_since >= coalesce(" alias ".last_full_pass_at, '-infinity'))"
 #define RULES_HASH_IGNORE(alias) \
-	"case when " alias ".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias ".hash_ignore)) end"
+	"case when " alias \
+	".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias \
+	".hash_ignore)) end"
 
 extern void rules_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
 
-#endif							/* FLOHSYNC_RECORD_RULES_H */
+#endif /* FLOHSYNC_RECORD_RULES_H */

@@ -27,23 +27,27 @@ void
 upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observed_at,
 			 TimestampTz confirmed_at, Datum hash_ignore, bool rehash)
 {
-	Datum	   *elements = NULL;
-	bool	   *nulls = NULL;
-	int			n = 0;
+	Datum		*elements = NULL;
+	bool		*nulls = NULL;
+	int			 n = 0;
 	const char **ignore;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz	 now = GetCurrentTimestamp();
 
 	memset(scope, 0, sizeof(*scope));
-	scope->apply.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(connector), UUID_LEN));
+	scope->apply.connector = PointerGetDatum(
+		memcpy(palloc(UUID_LEN), DatumGetUUIDP(connector), UUID_LEN));
 	scope->apply.resource_type = type;
 	scope->apply.individual = true;
 	/* An observation cannot be from the future; one that said so would keep all others out. */
 	scope->apply.observed_at = Min(observed_at, now);
 	scope->apply.confirmed_at = confirmed_at;
 	if (DatumGetPointer(hash_ignore) != NULL)
-		deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+		deconstruct_array(DatumGetArrayTypeP(hash_ignore), TEXTOID, -1, false, TYPALIGN_INT,
+						  &elements, &nulls, &n);
 	scope->apply.rehash = rehash;
-	scope->apply.hash_ignore = DatumGetPointer(hash_ignore) != NULL ? PointerGetDatum(DatumGetArrayTypePCopy(hash_ignore)) : PointerGetDatum(construct_empty_array(TEXTOID));
+	scope->apply.hash_ignore = DatumGetPointer(hash_ignore) != NULL ?
+		PointerGetDatum(DatumGetArrayTypePCopy(hash_ignore)) :
+		PointerGetDatum(construct_empty_array(TEXTOID));
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		ignore[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);

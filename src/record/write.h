@@ -44,4 +44,4 @@ record_tombstone_stands(TimestampTz deleted_at, TimestampTz deletion_event_at,
 		(event_at != 0 && deletion_event_at > event_at);
 }
 
-#endif							/* FLOHSYNC_RECORD_WRITE_H */
+#endif /* FLOHSYNC_RECORD_WRITE_H */

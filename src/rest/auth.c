@@ -36,22 +36,22 @@
 #include "shared/token.h"
 #include "source/template.h"
 
-#define TOKEN_SLOTS			8
-#define TOKEN_EARLY_S		60
-#define TOKEN_MAX_REFUSED	4
-#define TOKEN_SHARING_MS	150
-#define TOKEN_TURN_MS		25		/* while another worker asks, it is looked so often */
-#define TOKEN_DEFAULT_S		300
-#define TOKEN_MAX_S			(10 * 365 * 86400)
+#define TOKEN_SLOTS		  8
+#define TOKEN_EARLY_S	  60
+#define TOKEN_MAX_REFUSED 4
+#define TOKEN_SHARING_MS  150
+#define TOKEN_TURN_MS	  25 /* while another worker asks, it is looked so often */
+#define TOKEN_DEFAULT_S	  300
+#define TOKEN_MAX_S		  (10 * 365 * 86400)
 
-#define TOKEN_MEMBERS		10		/* number of names that are reported */
-#define TOKEN_ERROR_BYTES	500
+#define TOKEN_MEMBERS	  10 /* number of names that are reported */
+#define TOKEN_ERROR_BYTES 500
 
 typedef struct TokenSlot
 {
 	unsigned char key[CRYPTO_SHA256_BYTES];
-	char	   *token;			/* NULL: free */
-	TimestampTz until;
+	char		 *token; /* NULL: free */
+	TimestampTz	  until;
 } TokenSlot;
 
 static TokenSlot token_slots[TOKEN_SLOTS];
@@ -67,7 +67,8 @@ static TokenSlot *
 auth_slot(const unsigned char key[CRYPTO_SHA256_BYTES])
 {
 	for (int i = 0; i < TOKEN_SLOTS; i++)
-		if (token_slots[i].token != NULL && memcmp(token_slots[i].key, key, CRYPTO_SHA256_BYTES) == 0)
+		if (token_slots[i].token != NULL &&
+			memcmp(token_slots[i].key, key, CRYPTO_SHA256_BYTES) == 0)
 			return &token_slots[i];
 	return NULL;
 }
@@ -84,9 +85,10 @@ auth_forget(TokenSlot *slot)
 }
 
 static void
-auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const char *token, TimestampTz until)
+auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const char *token,
+		  TimestampTz until)
 {
-	TokenSlot  *slot = auth_slot(key);
+	TokenSlot *slot = auth_slot(key);
 
 	shmem_token_put(key, token, until, &state->token_held);
 	for (int i = 0; slot == NULL && i < TOKEN_SLOTS; i++)
@@ -108,7 +110,7 @@ auth_keep(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], const 
 static void
 auth_forget_all(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 {
-	TokenSlot  *slot = auth_slot(key);
+	TokenSlot *slot = auth_slot(key);
 
 	shmem_token_put(key, NULL, 0, &state->token_held);
 	if (slot)
@@ -164,7 +166,7 @@ auth_find_token(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES], 
 char *
 auth_base64(CryptoBase64 kind, const void *data, size_t len)
 {
-	char	   *out = palloc(CRYPTO_BASE64_SIZE(len));
+	char *out = palloc(CRYPTO_BASE64_SIZE(len));
 
 	crypto_base64_encode(kind, data, len, out);
 	return out;
@@ -193,7 +195,7 @@ auth_life(const char *text)
 static char *
 auth_find(RestState *state, const RestPath *path, JsonParser *json)
 {
-	PageValue	value = rest_find(state, path, json, JSON_ROOT, state->scratch[0]);
+	PageValue value = rest_find(state, path, json, JSON_ROOT, state->scratch[0]);
 
 	return value.node ? json_value_text(value.json, value.node) : NULL;
 }
@@ -202,10 +204,10 @@ auth_find(RestState *state, const RestPath *path, JsonParser *json)
 static char *
 auth_error(RestState *state, const JsonParser *json)
 {
-	bool		object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
-	char	   *code = object ? json_member_text(json, JSON_ROOT, "error") : NULL;
-	char	   *description = object ? json_member_text(json, JSON_ROOT, "error_description") : NULL;
-	char	   *error = code ? code : description;
+	bool  object = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT;
+	char *code = object ? json_member_text(json, JSON_ROOT, "error") : NULL;
+	char *description = object ? json_member_text(json, JSON_ROOT, "error_description") : NULL;
+	char *error = code ? code : description;
 
 	if (code && description)
 		error = psprintf("%s: %s", code, description);
@@ -217,13 +219,14 @@ static char *
 auth_members(const JsonParser *json)
 {
 	const JsonNode *nodes = json->nodes;
-	StringInfoData names;
-	int			n = 0;
+	StringInfoData	names;
+	int				n = 0;
 
 	initStringInfo(&names);
-	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS; i = nodes[nodes[i].next].next)
+	for (uint32 i = nodes[JSON_ROOT].child; i != 0 && n < TOKEN_MEMBERS;
+		 i = nodes[nodes[i].next].next)
 	{
-		char	   *name = json_value_text(json, i);
+		char *name = json_value_text(json, i);
 
 		if (name)
 			appendStringInfo(&names, "%s\"%.40s\"", n++ ? ", " : "", name);
@@ -235,14 +238,16 @@ auth_members(const JsonParser *json)
 static void
 auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 {
-	char	   *error = auth_error(state, json);
-	const char *path = state->def->auth.token_path->text;
+	char			 *error = auth_error(state, json);
+	const char		 *path = state->def->auth.token_path->text;
 	static const char none[] = "the token endpoint's answer contains no token at";
 
 	if (error)
 		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s: %s", none, path, error);
-	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT && json->nodes[JSON_ROOT].child != 0)
-		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s, but %s", none, path, auth_members(json));
+	else if (json && json->nodes[JSON_ROOT].type == JSON_OBJECT &&
+			 json->nodes[JSON_ROOT].child != 0)
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s, but %s", none, path,
+					auth_members(json));
 	else if (json)
 		source_fail(state->source, answer, ERRCLASS_AUTH, "%s %s", none, path);
 	else
@@ -250,7 +255,8 @@ auth_no_token(RestState *state, SourceAnswer *answer, const JsonParser *json)
 	if (json == NULL && (answer->len == 0 || strcasestr(answer->content_type, "html") != NULL))
 		source_show(state->source, answer);
 	else if (json == NULL && answer->content_type[0] != '\0')
-		source_fail(state->source, answer, ERRCLASS_AUTH, "%s, but %s", answer->message, answer->content_type);
+		source_fail(state->source, answer, ERRCLASS_AUTH, "%s, but %s", answer->message,
+					answer->content_type);
 }
 
 /* There is no token because of what was answered: notes the problem; false. */
@@ -265,15 +271,17 @@ auth_failed(RestState *state, const SourceAnswer *answer)
 
 /* A token from an answer; false with the problem noted. */
 static bool
-auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer, const unsigned char *key)
+auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *answer,
+				const unsigned char *key)
 {
 	const RestAuth *auth = &state->def->auth;
-	JsonParser *json = rest_parser(state);
-	char	   *token = NULL;
-	bool		good = response->status >= 200 && response->status <= 299;
-	bool		fit = true;
+	JsonParser	   *json = rest_parser(state);
+	char		   *token = NULL;
+	bool			good = response->status >= 200 && response->status <= 299;
+	bool			fit = true;
 
-	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) || (json->nodes[JSON_ROOT].flags & JSON_F_BAD))
+	if (!json_parse(json, response->body, response->len, FLOHSYNC_MAX_NESTING) ||
+		(json->nodes[JSON_ROOT].flags & JSON_F_BAD))
 		json = NULL;
 	if (good && json)
 	{
@@ -285,13 +293,14 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 	}
 	if (token && strlen(token) > FLOHSYNC_MAX_TOKEN_BYTES)
 	{
-		rest_problem(state, ERRCLASS_TOO_LARGE, "the access token has %zu bytes, more than %d", strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
+		rest_problem(state, ERRCLASS_TOO_LARGE, "the access token has %zu bytes, more than %d",
+					 strlen(token), FLOHSYNC_MAX_TOKEN_BYTES);
 		crypto_wipe(token, strlen(token));
 		return false;
 	}
 	if (token && token[0] != '\0' && fit)
 	{
-		int64		life = auth_life(auth_find(state, auth->expires_path, json));
+		int64 life = auth_life(auth_find(state, auth->expires_path, json));
 
 		/* One that lives no longer than that is used for what is at hand. */
 		state->token = MemoryContextStrdup(state->source->context, token);
@@ -304,11 +313,14 @@ auth_read_token(RestState *state, const HttpResponse *response, SourceAnswer *an
 		return true;
 	}
 	if (!fit)
-		source_fail(state->source, answer, ERRCLASS_AUTH, "the token endpoint's answer contains a token that cannot be sent in a header: it has white space or non-ASCII characters");
+		source_fail(
+			state->source, answer, ERRCLASS_AUTH,
+			"the token endpoint's answer contains a token that cannot be sent in a header: it has white space or non-ASCII characters");
 	else if (good)
 		auth_no_token(state, answer, json);
 	else
-		source_fail_status(state->source, answer, response, SOURCE_TOKEN_ENDPOINT, auth_error(state, json));
+		source_fail_status(state->source, answer, response, SOURCE_TOKEN_ENDPOINT,
+						   auth_error(state, json));
 	/* Truncated, or from another server that listens there at the moment. */
 	if (good && json == NULL)
 	{
@@ -347,16 +359,20 @@ auth_await_turn(RestState *state, const unsigned char key[CRYPTO_SHA256_BYTES])
 static bool
 auth_get_token(RestState *state)
 {
-	char	   *url = rest_fixed_url(state, state->def->auth.token_url);
-	char	   *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
-	HttpRequest request = {.url = url, .headers = headers, .nheaders = 1, .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER, .is_secret = true};
-	HttpResponse response;
+	char		  *url = rest_fixed_url(state, state->def->auth.token_url);
+	char		  *headers[3] = {"Content-Type: application/x-www-form-urlencoded"};
+	HttpRequest	   request = {.url = url,
+							  .headers = headers,
+							  .nheaders = 1,
+							  .max_bytes = FLOHSYNC_MAX_TOKEN_ANSWER,
+							  .is_secret = true};
+	HttpResponse   response;
 	StringInfoData form;
 	StringInfoData material;
-	SourceAnswer answer = {0};
-	unsigned char key[CRYPTO_SHA256_BYTES];
-	const char *refused;
-	bool		got;
+	SourceAnswer   answer = {0};
+	unsigned char  key[CRYPTO_SHA256_BYTES];
+	const char	  *refused;
+	bool		   got;
 
 	if (url == NULL)
 		return false;
@@ -396,7 +412,8 @@ auth_get_token(RestState *state)
 	http_finish(state->token_client, &response);
 	crypto_wipe(form.data, form.len);
 	got = source_take(state->source, &answer, &response, SOURCE_TOKEN_ENDPOINT) ?
-		auth_read_token(state, &response, &answer, key) : auth_failed(state, &answer);
+		auth_read_token(state, &response, &answer, key) :
+		auth_failed(state, &answer);
 	shmem_token_unclaim();
 	return got;
 }
@@ -404,7 +421,8 @@ auth_get_token(RestState *state)
 static bool
 auth_has_token(const RestState *state)
 {
-	return state->def->auth.type == REST_AUTH_CLIENT_CREDENTIALS || state->def->auth.type == REST_AUTH_JWT;
+	return state->def->auth.type == REST_AUTH_CLIENT_CREDENTIALS ||
+		state->def->auth.type == REST_AUTH_JWT;
 }
 
 /* rest_wipe_token forgets the token of a source. */
@@ -450,7 +468,8 @@ rest_drop_token(RestState *state)
 		{
 			if (i > 0)
 				wait_ms(TOKEN_SHARING_MS, WAIT_RETRY);
-			another = shmem_token_get(state->token_key, shared, &until, &state->token_held) && !auth_is_refused(state, shared);
+			another = shmem_token_get(state->token_key, shared, &until, &state->token_held) &&
+				!auth_is_refused(state, shared);
 			crypto_wipe(shared, sizeof(shared));
 		}
 		if (!another)
@@ -460,14 +479,18 @@ rest_drop_token(RestState *state)
 	return true;
 }
 
-/* A header whose value may hold anything that a secret holds; checked, as it is not the definition's. */
+/*
+ * A header whose value may hold anything that a secret holds; checked, as it is not the
+ * definition's.
+ */
 static bool
 auth_header(RestState *state, char **header, char *line)
 {
 	for (const unsigned char *p = (unsigned char *) line; *p; p++)
 		if (*p < ' ' || *p == 0x7f)
 		{
-			rest_problem(state, ERRCLASS_CONFIGURATION, "a credential of the connector contains control characters");
+			rest_problem(state, ERRCLASS_CONFIGURATION,
+						 "a credential of the connector contains control characters");
 			return false;
 		}
 	*header = line;
@@ -480,13 +503,16 @@ auth_line(const char *name, const char *prefix, const char *value)
 	return crypto_join(CurrentMemoryContext, psprintf("%s: ", name), prefix, value);
 }
 
-/* rest_authorize puts the credentials on a request, whose address is whole before; false with the problem noted. */
+/*
+ * rest_authorize puts the credentials on a request, whose address is whole before; false
+ * with the problem noted.
+ */
 bool
 rest_authorize(RestState *state, StringInfo url, char **header)
 {
 	const RestAuth *auth = &state->def->auth;
-	char	   *a = NULL;
-	char	   *b = NULL;
+	char		   *a = NULL;
+	char		   *b = NULL;
 
 	*header = NULL;
 	switch (auth->type)
@@ -500,13 +526,15 @@ rest_authorize(RestState *state, StringInfo url, char **header)
 				b = a ? rest_render_plain(state, auth->password) : NULL;
 				if (b == NULL)
 					return false;
-				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b), "", "");
+				state->authorization = crypto_join(state->source->context, auth_basic(state, a, b),
+												   "", "");
 			}
 			*header = state->authorization;
 			return true;
 		case REST_AUTH_BEARER:
 			a = rest_render_plain(state, auth->token);
-			return a != NULL && auth_header(state, header, auth_line("Authorization", "Bearer ", a));
+			return a != NULL &&
+				auth_header(state, header, auth_line("Authorization", "Bearer ", a));
 		case REST_AUTH_API_KEY:
 			a = rest_render_plain(state, auth->value);
 			if (a == NULL || !auth_optional(state, auth->prefix, &b))

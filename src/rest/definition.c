@@ -23,20 +23,27 @@
 static RestPlace
 definition_place(Reader *r, uint32 object, bool header)
 {
-	return (RestPlace) definition_choice(r, object, "in", (const char *const[]) {
-		[REST_IN_QUERY] = "query", [REST_IN_BODY] = "body", [REST_IN_HEADER] = "header"
-	}, header ? 3 : 2);
+	return (RestPlace) definition_choice(
+		r, object, "in",
+		(const char *const[]){
+			[REST_IN_QUERY] = "query", [REST_IN_BODY] = "body", [REST_IN_HEADER] = "header"},
+		header ? 3 : 2);
 }
 
 static void
 definition_auth(Reader *r, uint32 node, RestAuth *auth)
 {
-	bool		grant;
+	bool grant;
 
-	auth->type = (RestAuthType) definition_choice(r, node, "type", (const char *const[]) {
-		[REST_AUTH_NONE] = "none", [REST_AUTH_BASIC] = "basic", [REST_AUTH_BEARER] = "bearer", [REST_AUTH_API_KEY] = "api_key",
-		[REST_AUTH_CLIENT_CREDENTIALS] = "oauth2_client_credentials", [REST_AUTH_JWT] = "jwt_exchange"
-	}, REST_AUTH_JWT + 1);
+	auth->type = (RestAuthType) definition_choice(
+		r, node, "type",
+		(const char *const[]){[REST_AUTH_NONE] = "none",
+							  [REST_AUTH_BASIC] = "basic",
+							  [REST_AUTH_BEARER] = "bearer",
+							  [REST_AUTH_API_KEY] = "api_key",
+							  [REST_AUTH_CLIENT_CREDENTIALS] = "oauth2_client_credentials",
+							  [REST_AUTH_JWT] = "jwt_exchange"},
+		REST_AUTH_JWT + 1);
 	if (auth->type == REST_AUTH_NONE)
 	{
 		/* Of what is not known at all, it must not be guessed that it is none. */
@@ -64,29 +71,34 @@ definition_auth(Reader *r, uint32 node, RestAuth *auth)
 	auth->alg = definition_text(r, node, "alg");
 	if (auth->alg == NULL)
 		auth->alg = "RS256";
-	auth->client_auth = (RestClientAuth) definition_choice(r, node, "client_auth", (const char *const[]) {
-		[REST_CLIENT_BASIC] = "basic", [REST_CLIENT_BODY] = "body", [REST_CLIENT_JWT] = "private_key_jwt"
-	}, REST_CLIENT_JWT + 1);
+	auth->client_auth = (RestClientAuth) definition_choice(
+		r, node, "client_auth",
+		(const char *const[]){[REST_CLIENT_BASIC] = "basic",
+							  [REST_CLIENT_BODY] = "body",
+							  [REST_CLIENT_JWT] = "private_key_jwt"},
+		REST_CLIENT_JWT + 1);
 	auth->bearer = CHOICE(node, "body", "grant", "bearer") == 1;
 	if (!((auth->type == REST_AUTH_BASIC && auth->username && auth->password) ||
 		  (auth->type == REST_AUTH_BEARER && auth->token) ||
 		  (auth->type == REST_AUTH_API_KEY && auth->value && (auth->header || auth->query)) ||
 		  (auth->type == REST_AUTH_CLIENT_CREDENTIALS && auth->token_url && auth->client_id &&
-		   (auth->client_auth == REST_CLIENT_JWT ? auth->key != NULL : auth->client_secret != NULL)) ||
+		   (auth->client_auth == REST_CLIENT_JWT ? auth->key != NULL :
+												   auth->client_secret != NULL)) ||
 		  (auth->type == REST_AUTH_JWT && auth->token_url && auth->iss && auth->key)))
 		definition_error("its auth is incomplete");
 	grant = auth->type != REST_AUTH_JWT || !auth->bearer;
 	auth->token_path = definition_path(r, node, "token_path", grant ? "$.access_token" : "$.token");
-	auth->expires_path = definition_path(r, node, "expires_path", grant ? "$.expires_in" : "$.expires_at");
+	auth->expires_path = definition_path(r, node, "expires_path",
+										 grant ? "$.expires_in" : "$.expires_at");
 }
 
 static void
 definition_top(Reader *r, RestDefinition *d)
 {
-	uint32		http = definition_object(r, JSON_ROOT, "http");
-	uint32		limits = definition_object(r, JSON_ROOT, "limits");
-	uint32		retry = definition_object(r, JSON_ROOT, "retry");
-	uint32		hosts = definition_list(r, http, "allow_hosts", 20);
+	uint32			http = definition_object(r, JSON_ROOT, "http");
+	uint32			limits = definition_object(r, JSON_ROOT, "limits");
+	uint32			retry = definition_object(r, JSON_ROOT, "retry");
+	uint32			hosts = definition_list(r, http, "allow_hosts", 20);
 	const JsonNode *nodes = r->json->nodes;
 
 	if (definition_member(r, JSON_ROOT, "version") == 0)
@@ -114,12 +126,14 @@ definition_top(Reader *r, RestDefinition *d)
 	d->remaining_header = definition_header(r, limits, "remaining_header");
 	d->reset_header = definition_header(r, limits, "reset_header");
 	d->reset_seconds = CHOICE(limits, "reset_format", "epoch", "seconds") == 1;
-	d->throttle_status = definition_statuses(r, limits, "also_throttle_status", 400, &d->nthrottle_status, NULL, 0);
+	d->throttle_status = definition_statuses(r, limits, "also_throttle_status", 400,
+											 &d->nthrottle_status, NULL, 0);
 	d->throttle_body = definition_path(r, limits, "throttle_body", NULL);
 	d->max_attempts = (int) definition_int(r, retry, "max_attempts", 1, 20, 0);
 	d->base_ms = (int) definition_int(r, retry, "base_ms", 1, 60000, 0);
 	d->max_ms = (int) definition_int(r, retry, "max_ms", 1, 3600000, 0);
-	d->retry_status = definition_statuses(r, retry, "on_status", 400, &d->nretry_status, source_passing_statuses, SOURCE_PASSING_STATUSES);
+	d->retry_status = definition_statuses(r, retry, "on_status", 400, &d->nretry_status,
+										  source_passing_statuses, SOURCE_PASSING_STATUSES);
 }
 
 static void
@@ -127,17 +141,23 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 {
 	RestPagination *p = &d->pages;
 
-	p->type = (RestPaginationType) definition_choice(r, node, "type", (const char *const[]) {
-		[REST_PAGES_NONE] = "none", [REST_PAGES_LINK_HEADER] = "link_header", [REST_PAGES_NEXT_URL] = "next_url",
-		[REST_PAGES_CURSOR] = "cursor", [REST_PAGES_OFFSET] = "offset", [REST_PAGES_PAGE] = "page"
-	}, REST_PAGES_PAGE + 1);
+	p->type = (RestPaginationType) definition_choice(
+		r, node, "type",
+		(const char *const[]){[REST_PAGES_NONE] = "none",
+							  [REST_PAGES_LINK_HEADER] = "link_header",
+							  [REST_PAGES_NEXT_URL] = "next_url",
+							  [REST_PAGES_CURSOR] = "cursor",
+							  [REST_PAGES_OFFSET] = "offset",
+							  [REST_PAGES_PAGE] = "page"},
+		REST_PAGES_PAGE + 1);
 	if (node != 0 && definition_member(r, node, "type") == 0)
 		definition_error("its pagination has no type");
 	p->rel = definition_name(r, node, "rel");
 	if (p->rel == NULL)
 		p->rel = "next";
 	p->end_status = definition_statuses(r, node, "end_status", 200, &p->nend_status, NULL, 0);
-	p->own_origin = definition_member(r, node, "origin") != 0 && CHOICE(node, "origin", "base_url") == 0;
+	p->own_origin = definition_member(r, node, "origin") != 0 &&
+		CHOICE(node, "origin", "base_url") == 0;
 	p->path = definition_path(r, node, "path", NULL);
 	p->param = definition_name(r, node, "param");
 	p->in = definition_place(r, node, p->type == REST_PAGES_CURSOR);
@@ -153,14 +173,20 @@ definition_pagination(Reader *r, uint32 node, RestDefinition *d)
 		p->total = d->total;
 	p->total_pages = definition_path(r, node, "total_pages", NULL);
 	if (definition_member(r, node, "stop") != 0)
-		p->stop = (RestStop) definition_choice(r, node, "stop", (const char *const[]) {
-			[REST_STOP_EMPTY] = "empty", [REST_STOP_TOTAL] = "total", [REST_STOP_TOTAL_PAGES] = "total_pages"
-		}, REST_STOP_TOTAL_PAGES + 1);
+		p->stop = (RestStop) definition_choice(
+			r, node, "stop",
+			(const char *const[]){[REST_STOP_EMPTY] = "empty",
+								  [REST_STOP_TOTAL] = "total",
+								  [REST_STOP_TOTAL_PAGES] = "total_pages"},
+			REST_STOP_TOTAL_PAGES + 1);
 	else
-		p->stop = p->total_pages ? REST_STOP_TOTAL_PAGES : p->total && !d->total_is_estimate ? REST_STOP_TOTAL : REST_STOP_EMPTY;
+		p->stop = p->total_pages			  ? REST_STOP_TOTAL_PAGES :
+			p->total && !d->total_is_estimate ? REST_STOP_TOTAL :
+												REST_STOP_EMPTY;
 	if (((p->type == REST_PAGES_NEXT_URL || p->type == REST_PAGES_CURSOR) && p->path == NULL) ||
 		(p->type >= REST_PAGES_CURSOR && p->param == NULL) ||
-		(p->stop == REST_STOP_TOTAL && p->total == NULL) || (p->stop == REST_STOP_TOTAL_PAGES && p->total_pages == NULL) ||
+		(p->stop == REST_STOP_TOTAL && p->total == NULL) ||
+		(p->stop == REST_STOP_TOTAL_PAGES && p->total_pages == NULL) ||
 		(p->step_page_size && d->size_param == NULL))
 		definition_error("its pagination is incomplete");
 }
@@ -186,7 +212,8 @@ definition_incremental(Reader *r, uint32 node, RestDefinition *d)
 			d->start_path = definition_template(r, node, "start_path", ALLOW_NONE);
 			if (d->start_path == NULL)
 				d->start_path = d->path;
-			d->reset_status = definition_statuses(r, node, "reset_status", 400, &d->nreset_status, &gone, 1);
+			d->reset_status = definition_statuses(r, node, "reset_status", 400, &d->nreset_status,
+												  &gone, 1);
 			d->delta_partial = definition_bool(r, node, "partial", true);
 			if (d->delta == NULL)
 				definition_error("its incremental lacks \"path\"");
@@ -209,7 +236,7 @@ definition_exclude_name(Reader *r, uint32 node, StringInfo path)
 static void
 definition_exclude(Reader *r, uint32 map, RestDefinition *d)
 {
-	uint32		node = definition_list(r, map, "exclude", 100);
+	uint32			node = definition_list(r, map, "exclude", 100);
 	const JsonNode *nodes = r->json->nodes;
 
 	d->exclude = palloc0(sizeof(CanonicalPath) * (nodes[node].count + 1));
@@ -246,23 +273,24 @@ static void
 definition_parent_attributes(Reader *r, RestDefinition *d)
 {
 	static const char head[] = "{{parent.attributes.";
-	int			room = 0;
-	int			kept = 0;
+	int				  room = 0;
+	int				  kept = 0;
 
 	for (uint32 i = JSON_ROOT; i < r->json->nnodes; i++)
 	{
-		char	   *text = r->json->nodes[i].type == JSON_STRING ? json_value_text(r->json, i) : NULL;
+		char *text = r->json->nodes[i].type == JSON_STRING ? json_value_text(r->json, i) : NULL;
 
 		for (char *p = text; p && (p = strstr(p, head)) != NULL;)
 		{
-			char	   *end = strstr(p += strlen(head), "}}");
+			char *end = strstr(p += strlen(head), "}}");
 
 			if (end == NULL)
 				break;
 			if (d->nparent_attributes == room)
 			{
 				room = room * 2 + 8;
-				d->parent_attributes = d->parent_attributes ? repalloc(d->parent_attributes, sizeof(char *) * room) :
+				d->parent_attributes = d->parent_attributes ?
+					repalloc(d->parent_attributes, sizeof(char *) * room) :
 					palloc(sizeof(char *) * room);
 			}
 			d->parent_attributes[d->nparent_attributes++] = pnstrdup(p, end - p);
@@ -283,9 +311,9 @@ definition_parent_attributes(Reader *r, RestDefinition *d)
 static void
 definition_body(Reader *r, uint32 list, RestDefinition *d)
 {
-	uint32		body = definition_member(r, list, "body");
+	uint32			body = definition_member(r, list, "body");
 	const JsonNode *node = &r->json->nodes[body];
-	bool		needed = (d->size_param && d->size_in == REST_IN_BODY) || d->pages.in == REST_IN_BODY ||
+	bool needed = (d->size_param && d->size_in == REST_IN_BODY) || d->pages.in == REST_IN_BODY ||
 		(d->since_param && d->since_in == REST_IN_BODY);
 
 	if ((needed || body != 0) && !d->post)
@@ -301,7 +329,7 @@ definition_body(Reader *r, uint32 list, RestDefinition *d)
 static void
 definition_parents(Reader *r, uint32 resource, uint32 each, RestDefinition *d)
 {
-	uint32		parent;
+	uint32 parent;
 
 	d->parent_type = definition_name(r, each, "resource");
 	d->own_ids = definition_bool(r, each, "own_ids", false);
@@ -316,14 +344,14 @@ static void
 definition_resource(Reader *r, uint32 node, RestDefinition *d)
 {
 	static const int not_found = 404;
-	uint32		list = definition_object(r, node, "list");
-	uint32		size = definition_object(r, list, "page_size");
-	uint32		each = definition_object(r, node, "for_each");
-	uint32		get = definition_object(r, node, "get");
-	uint32		map = definition_object(r, node, "map");
-	char	   *records = definition_name(r, list, "records");
-	Placeholders allowed = each != 0 ? ALLOW_PARENT : ALLOW_NONE;
-	size_t		len;
+	uint32			 list = definition_object(r, node, "list");
+	uint32			 size = definition_object(r, list, "page_size");
+	uint32			 each = definition_object(r, node, "for_each");
+	uint32			 get = definition_object(r, node, "get");
+	uint32			 map = definition_object(r, node, "map");
+	char			*records = definition_name(r, list, "records");
+	Placeholders	 allowed = each != 0 ? ALLOW_PARENT : ALLOW_NONE;
+	size_t			 len;
 
 	d->post = CHOICE(list, "method", "GET", "POST") == 1;
 	d->path = definition_template(r, list, "path", allowed);
@@ -341,7 +369,8 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 		definition_error("its page_size lacks \"param\"");
 	d->size_in = definition_place(r, size, false);
 	d->size_default = (int) definition_int(r, size, "default", 1, FLOHSYNC_MAX_PAGE_RECORDS, 0);
-	d->size_max = (int) definition_int(r, size, "max", 1, FLOHSYNC_MAX_PAGE_RECORDS, FLOHSYNC_MAX_PAGE_RECORDS);
+	d->size_max = (int) definition_int(r, size, "max", 1, FLOHSYNC_MAX_PAGE_RECORDS,
+									   FLOHSYNC_MAX_PAGE_RECORDS);
 
 	/* Of "…[*]", what is before it must be a list. */
 	if (records == NULL)
@@ -382,13 +411,16 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 		definition_parent_attributes(r, d);
 }
 
-/* rest_definition_compile; for a type that the definition does not have, path and get_path stay NULL. */
+/*
+ * rest_definition_compile; for a type that the definition does not have, path and get_path
+ * stay NULL.
+ */
 RestDefinition *
 rest_definition_compile(const char *definition, const char *resource_type)
 {
 	RestDefinition *d = palloc0(sizeof(RestDefinition));
-	Reader		r = {json_parser_create()};
-	uint32		resource;
+	Reader			r = {json_parser_create()};
+	uint32			resource;
 
 	if (definition == NULL || strlen(definition) > DEFINITION_MAX_BYTES ||
 		!json_parse(r.json, definition, strlen(definition), DEFINITION_MAX_NESTING) ||

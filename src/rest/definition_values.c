@@ -33,8 +33,8 @@ definition_wrong(const char *key, const char *what)
 static char *
 definition_excerpt(const char *text)
 {
-	int			len = strlen(text);
-	int			kept = pg_encoding_mbcliplen(PG_UTF8, text, len, DEFINITION_EXCERPT);
+	int len = strlen(text);
+	int kept = pg_encoding_mbcliplen(PG_UTF8, text, len, DEFINITION_EXCERPT);
 
 	return psprintf("\"%.*s%s\"", kept, text, kept < len ? "…" : "");
 }
@@ -43,7 +43,7 @@ definition_excerpt(const char *text)
 uint32
 definition_member(Reader *r, uint32 object, const char *key)
 {
-	uint32		node;
+	uint32 node;
 
 	if (object == 0 || r->json->nodes[object].type != JSON_OBJECT)
 		return 0;
@@ -55,7 +55,7 @@ definition_member(Reader *r, uint32 object, const char *key)
 char *
 definition_text(Reader *r, uint32 object, const char *key)
 {
-	uint32		node = definition_member(r, object, key);
+	uint32			node = definition_member(r, object, key);
 	const JsonNode *value = &r->json->nodes[node];
 
 	if (node == 0)
@@ -71,7 +71,7 @@ definition_text(Reader *r, uint32 object, const char *key)
 char *
 definition_name(Reader *r, uint32 object, const char *key)
 {
-	char	   *name = definition_text(r, object, key);
+	char *name = definition_text(r, object, key);
 
 	if (name != NULL && *name == '\0')
 		definition_wrong(key, "is empty");
@@ -82,14 +82,18 @@ definition_name(Reader *r, uint32 object, const char *key)
 void
 definition_check_header(const char *key, const char *name)
 {
-	if (*name == '\0' || name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+.^_`|~-")] != '\0')
+	if (*name == '\0' ||
+		name[strspn(
+			name,
+			"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+.^_`|~-")] !=
+			'\0')
 		definition_wrong(key, "is not the name of a header");
 }
 
 char *
 definition_header(Reader *r, uint32 object, const char *key)
 {
-	char	   *name = definition_text(r, object, key);
+	char *name = definition_text(r, object, key);
 
 	if (name != NULL)
 		definition_check_header(key, name);
@@ -100,7 +104,7 @@ definition_header(Reader *r, uint32 object, const char *key)
 int
 definition_choice(Reader *r, uint32 object, const char *key, const char *const *words, int n)
 {
-	char	   *text = definition_text(r, object, key);
+	char *text = definition_text(r, object, key);
 
 	if (text == NULL)
 		return 0;
@@ -114,7 +118,7 @@ definition_choice(Reader *r, uint32 object, const char *key, const char *const *
 uint32
 definition_object(Reader *r, uint32 object, const char *key)
 {
-	uint32		node = definition_member(r, object, key);
+	uint32 node = definition_member(r, object, key);
 
 	if (node != 0 && r->json->nodes[node].type != JSON_OBJECT)
 		definition_wrong(key, "is not an object");
@@ -125,7 +129,7 @@ definition_object(Reader *r, uint32 object, const char *key)
 uint32
 definition_list(Reader *r, uint32 object, const char *key, uint32 most)
 {
-	uint32		node = definition_member(r, object, key);
+	uint32 node = definition_member(r, object, key);
 
 	if (node != 0 && r->json->nodes[node].type != JSON_ARRAY)
 		definition_wrong(key, "is not an array");
@@ -138,9 +142,9 @@ definition_list(Reader *r, uint32 object, const char *key, uint32 most)
 static int64
 definition_number(Reader *r, uint32 node, const char *key, int64 min, int64 max)
 {
-	char	   *text = r->json->nodes[node].type == JSON_NUMBER ? json_value_text(r->json, node) : NULL;
-	char	   *end = text;
-	int64		value = 0;
+	char *text = r->json->nodes[node].type == JSON_NUMBER ? json_value_text(r->json, node) : NULL;
+	char *end = text;
+	int64 value = 0;
 
 	if (text != NULL)
 	{
@@ -159,7 +163,7 @@ definition_number(Reader *r, uint32 node, const char *key, int64 min, int64 max)
 int64
 definition_int(Reader *r, uint32 object, const char *key, int64 min, int64 max, int64 otherwise)
 {
-	uint32		node = definition_member(r, object, key);
+	uint32 node = definition_member(r, object, key);
 
 	return node == 0 ? otherwise : definition_number(r, node, key, min, max);
 }
@@ -167,7 +171,7 @@ definition_int(Reader *r, uint32 object, const char *key, int64 min, int64 max, 
 bool
 definition_bool(Reader *r, uint32 object, const char *key, bool otherwise)
 {
-	uint32		node = definition_member(r, object, key);
+	uint32 node = definition_member(r, object, key);
 
 	if (node == 0)
 		return otherwise;
@@ -206,14 +210,15 @@ definition_template_of(const char *text, Placeholders allowed)
 		definition_error(psprintf("a placeholder in %s is malformed", definition_excerpt(text)));
 	for (int i = 0; i < t->npieces; i++)
 		if (!definition_allows(t->pieces[i].type, allowed))
-			definition_error(psprintf("a placeholder in %s is not allowed there", definition_excerpt(text)));
+			definition_error(
+				psprintf("a placeholder in %s is not allowed there", definition_excerpt(text)));
 	return t;
 }
 
 Template *
 definition_template(Reader *r, uint32 object, const char *key, Placeholders allowed)
 {
-	char	   *text = definition_text(r, object, key);
+	char *text = definition_text(r, object, key);
 
 	return text ? definition_template_of(text, allowed) : NULL;
 }
@@ -236,7 +241,7 @@ definition_path_of(const char *text)
 RestPath *
 definition_path(Reader *r, uint32 object, const char *key, const char *otherwise)
 {
-	char	   *text = definition_text(r, object, key);
+	char *text = definition_text(r, object, key);
 
 	if (text == NULL && otherwise == NULL)
 		return NULL;
@@ -246,8 +251,8 @@ definition_path(Reader *r, uint32 object, const char *key, const char *otherwise
 RestPaths
 definition_paths(Reader *r, uint32 object, const char *key, const char *otherwise)
 {
-	uint32		node = definition_member(r, object, key);
-	RestPaths	paths = {0};
+	uint32			node = definition_member(r, object, key);
+	RestPaths		paths = {0};
 	const JsonNode *nodes = r->json->nodes;
 
 	if (node != 0 && nodes[node].type == JSON_ARRAY)
@@ -273,11 +278,12 @@ definition_paths(Reader *r, uint32 object, const char *key, const char *otherwis
 
 /* Names and values; only_texts: a number or boolean is none. */
 RestParams
-definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool only_texts, Placeholders allowed)
+definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool only_texts,
+				  Placeholders allowed)
 {
-	uint32		node = definition_object(r, object, key);
+	uint32			node = definition_object(r, object, key);
 	const JsonNode *nodes = r->json->nodes;
-	RestParams	list = {0};
+	RestParams		list = {0};
 
 	if (node == 0)
 		return list;
@@ -286,14 +292,15 @@ definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool o
 	list.params = palloc0(sizeof(RestParam) * (nodes[node].count + 1));
 	for (uint32 i = nodes[node].child; i != 0; i = nodes[nodes[i].next].next)
 	{
-		RestParam  *param = &list.params[list.n];
-		uint32		value = nodes[i].next;
-		char	   *text = json_value_text(r->json, value);
+		RestParam *param = &list.params[list.n];
+		uint32	   value = nodes[i].next;
+		char	  *text = json_value_text(r->json, value);
 
 		if (nodes[value].type == JSON_NULL)
 			continue;
 		param->name = json_value_text(r->json, i);
-		if (param->name == NULL || *param->name == '\0' || text == NULL || (only_texts && nodes[value].type != JSON_STRING) ||
+		if (param->name == NULL || *param->name == '\0' || text == NULL ||
+			(only_texts && nodes[value].type != JSON_STRING) ||
 			nodes[value].end - nodes[value].start > DEFINITION_MAX_TEXT)
 			definition_wrong(key, "has an invalid member");
 		if (nodes[value].type == JSON_STRING)
@@ -306,11 +313,12 @@ definition_params(Reader *r, uint32 object, const char *key, uint32 most, bool o
 }
 
 int *
-definition_statuses(Reader *r, uint32 object, const char *key, int min, int *n, const int *otherwise, int notherwise)
+definition_statuses(Reader *r, uint32 object, const char *key, int min, int *n,
+					const int *otherwise, int notherwise)
 {
-	uint32		node = definition_list(r, object, key, 50);
+	uint32			node = definition_list(r, object, key, 50);
 	const JsonNode *nodes = r->json->nodes;
-	int		   *list;
+	int			   *list;
 
 	if (node == 0)
 	{

@@ -12,7 +12,7 @@
 #include "net/crypto_memory.h"
 #include "rest/rest.h"
 
-#define FOLLOW_TOLD_BYTES	200		/* reported part of an unusable link */
+#define FOLLOW_TOLD_BYTES 200 /* reported part of an unusable link */
 
 /*
  * A link as upstreams write it: blanks around it mean nothing, and what may not
@@ -22,7 +22,7 @@
 static char *
 follow_spelled(RestState *state, const char *reference)
 {
-	size_t		len;
+	size_t		   len;
 	StringInfoData out;
 
 	reference += strspn(reference, " ");
@@ -33,7 +33,7 @@ follow_spelled(RestState *state, const char *reference)
 	enlargeStringInfo(&out, (int) Min(3 * len + 1, 4 * FLOHSYNC_MAX_LINK_BYTES));
 	for (size_t i = 0; i < len; i++)
 	{
-		char		one[2] = {reference[i], '\0'};
+		char one[2] = {reference[i], '\0'};
 
 		if ((unsigned char) *one >= 0x80 || strchr(" \"<>^`{|}", *one) != NULL)
 			http_url_encode(&out, one);
@@ -55,7 +55,8 @@ follow_at_home(RestState *state, const char *url)
 		return NULL;
 	rest += 3;
 	rest += strcspn(rest, "/?");
-	return psprintf("%s://%s:%d%s%s", state->origin.scheme, state->origin.host, state->origin.port, *rest == '/' ? "" : "/", rest);
+	return psprintf("%s://%s:%d%s%s", state->origin.scheme, state->origin.host, state->origin.port,
+					*rest == '/' ? "" : "/", rest);
 }
 
 /* Is an origin one of http.allow_hosts, whatever its scheme? */
@@ -64,7 +65,8 @@ follow_is_allowed(const RestDefinition *d, const HttpOrigin *origin, const char 
 {
 	for (int i = 0; i < d->nallow_hosts; i++)
 		if (pg_strcasecmp(d->allow_hosts[i], with_port) == 0 ||
-			(pg_strcasecmp(d->allow_hosts[i], origin->host) == 0 && origin->port == (strcmp(origin->scheme, "http") == 0 ? 80 : 443)))
+			(pg_strcasecmp(d->allow_hosts[i], origin->host) == 0 &&
+			 origin->port == (strcmp(origin->scheme, "http") == 0 ? 80 : 443)))
 			return true;
 	return false;
 }
@@ -78,18 +80,22 @@ char *
 rest_follow(RestState *state, const char *reference, ErrorClass *error_class)
 {
 	const RestDefinition *d = state->def;
-	size_t		len = strlen(reference);
-	char	   *url = len > FLOHSYNC_MAX_LINK_BYTES ? NULL : http_url_resolve(state->url, follow_spelled(state, reference));
-	HttpOrigin	origin;
-	char	   *with_port;
-	bool		allowed;
+	size_t				  len = strlen(reference);
+	char				 *url = len > FLOHSYNC_MAX_LINK_BYTES ?
+						NULL :
+						http_url_resolve(state->url, follow_spelled(state, reference));
+	HttpOrigin			  origin;
+	char				 *with_port;
+	bool				  allowed;
 
 	if (url)
 		len = strlen(url);
 	if (len > FLOHSYNC_MAX_LINK_BYTES)
 	{
 		*error_class = ERRCLASS_TOO_LARGE;
-		rest_problem(state, *error_class, "the upstream's link to the next page has %zu bytes, more than %d", len, FLOHSYNC_MAX_LINK_BYTES);
+		rest_problem(state, *error_class,
+					 "the upstream's link to the next page has %zu bytes, more than %d", len,
+					 FLOHSYNC_MAX_LINK_BYTES);
 		return NULL;
 	}
 	*error_class = ERRCLASS_BAD_ANSWER;
@@ -122,15 +128,21 @@ rest_follow(RestState *state, const char *reference, ErrorClass *error_class)
 	*error_class = ERRCLASS_BLOCKED_ADDRESS;
 	if (allowed)
 	{
-		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, and hosts of http.allow_hosts are asked by https only; pagination.origin \"base_url\" keeps to the origin of base_url",
-					 origin.scheme, with_port);
+		rest_problem(
+			state, *error_class,
+			"the upstream's link leads to %s://%s, and hosts of http.allow_hosts are asked by https only; pagination.origin \"base_url\" keeps to the origin of base_url",
+			origin.scheme, with_port);
 		return NULL;
 	}
 	if (state->origin.host && pg_strcasecmp(state->origin.host, origin.host) == 0)
-		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the origin of base_url, %s://%s:%d, nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
-					 origin.scheme, with_port, state->origin.scheme, state->origin.host, state->origin.port);
+		rest_problem(
+			state, *error_class,
+			"the upstream's link leads to %s://%s, which is neither the origin of base_url, %s://%s:%d, nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
+			origin.scheme, with_port, state->origin.scheme, state->origin.host, state->origin.port);
 	else
-		rest_problem(state, *error_class, "the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
-					 origin.scheme, with_port);
+		rest_problem(
+			state, *error_class,
+			"the upstream's link leads to %s://%s, which is neither the host of base_url nor in http.allow_hosts; pagination.origin \"base_url\" keeps to base_url",
+			origin.scheme, with_port);
 	return NULL;
 }

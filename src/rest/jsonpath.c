@@ -25,14 +25,15 @@
 #include "rest/reading.h"
 
 /* A text that weighs no more than this is not weighed, unless a path may find it many times. */
-#define JSONPATH_LITTLE		(1024 * 1024)
+#define JSONPATH_LITTLE (1024 * 1024)
 
 /* As PostgreSQL writes a path back, a variable is a "$" before a quoted name. */
 static bool
 jsonpath_has_variables(void *compiled)
 {
-	const char *text = DatumGetCString(DirectFunctionCall1(jsonpath_out, PointerGetDatum(compiled)));
-	bool		quoted = false;
+	const char *text = DatumGetCString(
+		DirectFunctionCall1(jsonpath_out, PointerGetDatum(compiled)));
+	bool quoted = false;
 
 	for (const char *p = text; *p; p++)
 	{
@@ -55,19 +56,20 @@ rest_jsonpath_compile(RestPath *path)
 
 	PG_TRY();
 	{
-		path->compiled = DatumGetPointer(DirectFunctionCall1(jsonpath_in, CStringGetDatum(path->text)));
+		path->compiled = DatumGetPointer(
+			DirectFunctionCall1(jsonpath_in, CStringGetDatum(path->text)));
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
-		int			category;
+		ErrorData *edata;
+		int		   category;
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
 		/* The three that a path can be the cause of. */
-		if (category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR) && category != ERRCODE_DATA_EXCEPTION &&
-			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+		if (category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR) &&
+			category != ERRCODE_DATA_EXCEPTION && category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
 			PG_RE_THROW();
 		FlushErrorState();
 		problem = edata->message;
@@ -85,17 +87,17 @@ rest_jsonpath_compile(RestPath *path)
  */
 static MemoryContext jsonpath_value_context;
 static MemoryContext jsonpath_work_context;
-static Datum jsonpath_no_variables;
-static Datum jsonpath_value;
-static bool jsonpath_has_value;
-static const char *jsonpath_kept;
-static int	jsonpath_kept_len;
+static Datum		 jsonpath_no_variables;
+static Datum		 jsonpath_value;
+static bool			 jsonpath_has_value;
+static const char	*jsonpath_kept;
+static int			 jsonpath_kept_len;
 
 typedef enum JsonpathWant
 {
 	JSONPATH_ALL,
-	JSONPATH_FIRST,				/* the first item that is not null, or a null */
-	JSONPATH_FULL				/* the same, and no empty text */
+	JSONPATH_FIRST, /* the first item that is not null, or a null */
+	JSONPATH_FULL	/* the same, and no empty text */
 } JsonpathWant;
 
 static void
@@ -104,7 +106,8 @@ jsonpath_prepare(void)
 	if (jsonpath_work_context != NULL)
 		return;
 	if (jsonpath_value_context == NULL)
-		jsonpath_value_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath value", ALLOCSET_DEFAULT_SIZES);
+		jsonpath_value_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath value",
+													   ALLOCSET_DEFAULT_SIZES);
 	if (jsonpath_no_variables == (Datum) 0)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -112,10 +115,14 @@ jsonpath_prepare(void)
 		jsonpath_no_variables = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 		MemoryContextSwitchTo(old);
 	}
-	jsonpath_work_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath work", ALLOCSET_DEFAULT_SIZES);
+	jsonpath_work_context = AllocSetContextCreate(TopMemoryContext, "flohsync jsonpath work",
+												  ALLOCSET_DEFAULT_SIZES);
 }
 
-/* rest_jsonpath_keep: until the next call, this text (or none) stays as it is and is converted once. */
+/*
+ * rest_jsonpath_keep: until the next call, this text (or none) stays as it is and is
+ * converted once.
+ */
 void
 rest_jsonpath_keep(const char *json, int len)
 {
@@ -130,9 +137,9 @@ static Datum
 jsonpath_convert(const char *json, int len)
 {
 	MemoryContext context = jsonpath_work_context;
-	bool		keep = jsonpath_kept == json && jsonpath_kept_len == len;
-	char	   *copy;
-	Datum		value;
+	bool		  keep = jsonpath_kept == json && jsonpath_kept_len == len;
+	char		 *copy;
+	Datum		  value;
 
 	if (keep && jsonpath_has_value)
 		return jsonpath_value;
@@ -165,7 +172,8 @@ jsonpath_text(Jsonb *found, JsonpathWant want, MemoryContext context)
 	for (uint32 i = 0; i < n && item == NULL; i++)
 	{
 		item = getIthJsonbValueFromContainer(&found->root, i);
-		if (item->type == jbvNull || (want == JSONPATH_FULL && item->type == jbvString && item->val.string.len == 0))
+		if (item->type == jbvNull ||
+			(want == JSONPATH_FULL && item->type == jbvString && item->val.string.len == 0))
 			item = NULL;
 	}
 	if (item == NULL)
@@ -178,10 +186,11 @@ jsonpath_text(Jsonb *found, JsonpathWant want, MemoryContext context)
 }
 
 static char *
-jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant want, MemoryContext context)
+jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant want,
+			   MemoryContext context)
 {
 	LOCAL_FCINFO(fcinfo, 4);
-	Datum		result;
+	Datum result;
 
 	jsonpath_prepare();
 	InitFunctionCallInfoData(*fcinfo, NULL, 4, InvalidOid, NULL, NULL);
@@ -197,10 +206,10 @@ jsonpath_query(const RestPath *path, const char *json, int len, JsonpathWant wan
 static void
 jsonpath_expect(RestState *state, const RestPath *path, const JsonParser *json, uint32 node)
 {
-	size_t		weight = (size_t) (json->nodes[node].end - json->nodes[node].start) * JSON_MOST_WEIGHT;
-	double		found = 2;
-	uint32		depth = FLOHSYNC_MAX_NESTING;
-	int			levels = 0;
+	size_t weight = (size_t) (json->nodes[node].end - json->nodes[node].start) * JSON_MOST_WEIGHT;
+	double found = 2;
+	uint32 depth = FLOHSYNC_MAX_NESTING;
+	int	   levels = 0;
 
 	for (const char *p = path->text; (p = strstr(p, "**")) != NULL; p += 2)
 		levels++;
@@ -218,12 +227,13 @@ jsonpath_expect(RestState *state, const RestPath *path, const JsonParser *json, 
  * current context.  False when it is not known what it finds.
  */
 static bool
-jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, uint32 node, JsonpathWant want, JsonParser *side)
+jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, uint32 node,
+			  JsonpathWant want, JsonParser *side)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char *json = tree->text + tree->nodes[node].start;
-	int			len = tree->nodes[node].end - tree->nodes[node].start;
-	char	   *volatile text = NULL;
+	const char	 *json = tree->text + tree->nodes[node].start;
+	int			  len = tree->nodes[node].end - tree->nodes[node].start;
+	char *volatile text = NULL;
 
 	jsonpath_expect(state, path, tree, node);
 
@@ -233,7 +243,7 @@ jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, ui
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -254,12 +264,14 @@ jsonpath_into(RestState *state, const RestPath *path, const JsonParser *tree, ui
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	MemoryContextReset(jsonpath_work_context);
-	return text != NULL && json_parse(side, text, strlen(text), FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD + 1);
+	return text != NULL &&
+		json_parse(side, text, strlen(text), FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD + 1);
 }
 
 /* rest_jsonpath_query: all that a path finds. */
 bool
-rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node, JsonParser *side)
+rest_jsonpath_query(RestState *state, const RestPath *path, const JsonParser *json, uint32 node,
+					JsonParser *side)
 {
 	return jsonpath_into(state, path, json, node, JSONPATH_ALL, side);
 }
@@ -272,7 +284,8 @@ says_yes_item(void *arg, uint32 node)
 
 /* rest_says_yes: does a path find anything that says yes? */
 bool
-rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
+			  JsonParser *side)
 {
 	if (path->native)
 		return rest_path_walk(path, path->nsteps, json, node, says_yes_item, json);
@@ -286,9 +299,10 @@ rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 n
 
 /* The first item that a path finds and that is not null; if full, no empty text either. */
 static PageValue
-jsonpath_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, bool full, JsonParser *side)
+jsonpath_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node, bool full,
+			  JsonParser *side)
 {
-	PageValue	value = {json, 0, false};
+	PageValue value = {json, 0, false};
 
 	if (path->native)
 	{
@@ -301,7 +315,8 @@ jsonpath_find(RestState *state, const RestPath *path, JsonParser *json, uint32 n
 		value.failed = true;
 		return value;
 	}
-	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0 && value.node == 0; i = side->nodes[i].next)
+	for (uint32 i = side->nodes[JSON_ROOT].child; i != 0 && value.node == 0;
+		 i = side->nodes[i].next)
 	{
 		value.found = true;
 		if (side->nodes[i].type != JSON_NULL)
@@ -323,7 +338,8 @@ rest_find(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 
 /* rest_find_full: likewise, and no empty text. */
 PageValue
-rest_find_full(RestState *state, const RestPath *path, JsonParser *json, uint32 node, JsonParser *side)
+rest_find_full(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
+			   JsonParser *side)
 {
 	return jsonpath_find(state, path, json, node, true, side);
 }

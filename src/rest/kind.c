@@ -28,12 +28,13 @@ static void
 rest_open(Source *source)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
-	RestState  *state = palloc0(sizeof(RestState));
+	RestState	 *state = palloc0(sizeof(RestState));
 
 	state->source = source;
 	state->def = rest_definition_compile(source->spec.definition, source->spec.resource_type);
 	state->kept_link = source->spec.kept_link ? pstrdup(source->spec.kept_link) : NULL;
-	state->request_context = AllocSetContextCreate(source->context, "flohsync request", ALLOCSET_DEFAULT_SIZES);
+	state->request_context = AllocSetContextCreate(source->context, "flohsync request",
+												   ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(state->scratch); i++)
 		state->scratch[i] = rest_parser(state);
 	state->parent_json = rest_parser(state);
@@ -55,7 +56,7 @@ rest_open(Source *source)
 static void
 rest_close(Source *source)
 {
-	RestState  *state = source->state;
+	RestState *state = source->state;
 
 	if (state == NULL)
 		return;
@@ -79,9 +80,9 @@ rest_parser(const RestState *state)
 static void
 rest_take_cursor(RestState *state, const char *cursor)
 {
-	JsonParser *json;
+	JsonParser	   *json;
 	const JsonNode *nodes;
-	uint32		node;
+	uint32			node;
 
 	memset(&state->at, 0, sizeof(state->at));
 	state->at.only_missing = cursor == NULL;
@@ -126,9 +127,11 @@ rest_go_to_parent(RestState *state)
 		return;
 	if (!rest_parent_seek(state, state->at.parent))
 		state->nothing = true;
-	else if (state->at.parent == NULL || strcmp(state->at.parent, rest_parent(state)->external_id) != 0)
+	else if (state->at.parent == NULL ||
+			 strcmp(state->at.parent, rest_parent(state)->external_id) != 0)
 	{
-		state->at.parent = MemoryContextStrdup(state->request_context, rest_parent(state)->external_id);
+		state->at.parent = MemoryContextStrdup(state->request_context,
+											   rest_parent(state)->external_id);
 		state->at.inner = NULL;
 	}
 }
@@ -153,7 +156,7 @@ rest_try_to_send(RestState *state)
 static void
 rest_begin(Source *source, const char *cursor, const char *external_id)
 {
-	RestState  *state = source->state;
+	RestState	 *state = source->state;
 	MemoryContext old;
 
 	MemoryContextReset(state->request_context);
@@ -164,7 +167,8 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 	state->refreshed = 0;
 	state->unsure = NULL;
 	if (external_id == NULL && state->def->path == NULL)
-		rest_problem(state, ERRCLASS_CONFIGURATION, "the connector's definition has no resource type \"%s\"",
+		rest_problem(state, ERRCLASS_CONFIGURATION,
+					 "the connector's definition has no resource type \"%s\"",
 					 source->spec.resource_type);
 	else if (external_id == NULL)
 	{
@@ -186,7 +190,7 @@ rest_ask(Source *source, const char *cursor)
 static bool
 rest_wait(RestState *state)
 {
-	int64		ms = source_pace_wait(state->source);
+	int64 ms = source_pace_wait(state->source);
 
 	if (ms == 0)
 		return true;
@@ -237,7 +241,8 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 	}
 	/* The upstream rejects the stored link, or one that it led to. */
 	if (d->delta && state->source->spec.incremental && (state->kept_link || state->at.inner) &&
-		(answer->cursor_refused || rest_status_in(state->status, d->reset_status, d->nreset_status)))
+		(answer->cursor_refused ||
+		 rest_status_in(state->status, d->reset_status, d->nreset_status)))
 	{
 		state->kept_link = NULL;
 		answer->start_again = true;
@@ -247,7 +252,7 @@ rest_special_status(RestState *state, SourceAnswer *answer)
 static void
 rest_answer(Source *source, SourceAnswer *answer)
 {
-	RestState  *state = source->state;
+	RestState	*state = source->state;
 	HttpResponse response;
 
 	for (;;)
@@ -283,11 +288,12 @@ rest_answer(Source *source, SourceAnswer *answer)
 static void
 rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
-	RestState  *state = source->state;
+	RestState *state = source->state;
 
 	if (state->def->get_path == NULL)
 	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the definition does not say how one record of type \"%s\" is asked for",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
+					"the definition does not say how one record of type \"%s\" is asked for",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;

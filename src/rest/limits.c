@@ -25,9 +25,9 @@ rest_status_in(int status, const int *list, int n)
 static int64
 limits_number(RestState *state, const char *name)
 {
-	char	   *text = name ? http_header(rest_client(state), name, 0) : NULL;
-	char	   *end;
-	double		value;
+	char  *text = name ? http_header(rest_client(state), name, 0) : NULL;
+	char  *end;
+	double value;
 
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
@@ -39,8 +39,8 @@ limits_number(RestState *state, const char *name)
 static int64
 limits_reset_ms(RestState *state, const HttpResponse *response)
 {
-	int64		reset = limits_number(state, state->def->reset_header);
-	time_t		now = response->date > 0 ? response->date : time(NULL);
+	int64  reset = limits_number(state, state->def->reset_header);
+	time_t now = response->date > 0 ? response->date : time(NULL);
 
 	if (reset < 0)
 		return -1;
@@ -62,15 +62,18 @@ limits_body_says(RestState *state, const HttpResponse *response)
 	return rest_says_yes(state, state->def->throttle_body, json, JSON_ROOT, state->scratch[0]);
 }
 
-/* rest_classify: what an answer's status and headers mean; error_class stays NULL for one with a page. */
+/*
+ * rest_classify: what an answer's status and headers mean; error_class stays NULL for one
+ * with a page.
+ */
 void
 rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer)
 {
 	const RestDefinition *d = state->def;
-	int			status = response->status;
-	bool		used_up;
-	bool		throttled;
-	int64		reset_ms;
+	int					  status = response->status;
+	bool				  used_up;
+	bool				  throttled;
+	int64				  reset_ms;
 
 	state->status = response->failure == HTTP_OK ? status : 0;
 	if (!source_take(state->source, answer, response, SOURCE_UPSTREAM))
@@ -79,12 +82,14 @@ rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answ
 	reset_ms = limits_reset_ms(state, response);
 	if (used_up && reset_ms > 0)
 		state->source->not_before = Max(state->source->not_before,
-										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reset_ms));
+										TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+																	reset_ms));
 	/* Of a list, a part is better than nothing; then it is not complete (rest/page.c). */
 	if (status == 206 && state->external_id == NULL)
 		return;
 	/* No content is that of an empty list, where a list may be missing. */
-	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL && d->missing_is_empty)
+	if ((status == 204 || (status == 200 && response->len == 0)) && state->external_id == NULL &&
+		d->missing_is_empty)
 	{
 		state->nothing = state->ended = true;
 		return;

@@ -25,7 +25,7 @@ link_space(const char *p)
 static const char *
 link_value(const char *p, char *out, bool *malformed)
 {
-	char		quote = *p;
+	char quote = *p;
 
 	/* Single quotes are none of the RFC's, but some upstreams write them. */
 	if (quote == '"' || quote == '\'')
@@ -56,11 +56,11 @@ link_value(const char *p, char *out, bool *malformed)
 static bool
 link_has_rel(const char *list, const char *rel)
 {
-	size_t		len = strlen(rel);
+	size_t len = strlen(rel);
 
 	while (*list)
 	{
-		size_t		n = strcspn(list, " \t");
+		size_t n = strcspn(list, " \t");
 
 		if (n == len && pg_strncasecmp(list, rel, len) == 0)
 			return true;
@@ -131,7 +131,7 @@ rest_link_find(const char *header, const char *rel, bool *malformed)
 		}
 		if (found)
 		{
-			char	   *copy = palloc(target_len + 1);
+			char *copy = palloc(target_len + 1);
 
 			memcpy(copy, target, target_len);
 			copy[target_len] = '\0';

@@ -7,4 +7,4 @@
 
 extern char *rest_link_find(const char *header, const char *rel, bool *malformed);
 
-#endif							/* FLOHSYNC_REST_LINK_H */
+#endif /* FLOHSYNC_REST_LINK_H */

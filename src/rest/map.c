@@ -18,7 +18,7 @@ bool
 map_looks_inside(const RestDefinition *d)
 {
 	static const char inside[] = "$.value.";
-	const RestPaths *of[] = {&d->external_id, &d->display_name, &d->email, &d->attributes};
+	const RestPaths	 *of[] = {&d->external_id, &d->display_name, &d->email, &d->attributes};
 
 	for (size_t k = 0; k < lengthof(of); k++)
 		for (int i = 0; i < of[k]->n; i++)
@@ -29,10 +29,11 @@ map_looks_inside(const RestDefinition *d)
 
 /* The first alternative that finds what is neither null nor an empty text. */
 static PageValue
-map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node, bool clean, int side)
+map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node, bool clean,
+		 int side)
 {
-	PageValue	value = {json, 0, false};
-	bool		found = false;
+	PageValue value = {json, 0, false};
+	bool	  found = false;
 
 	for (int i = 0; i < paths->n && value.node == 0; i++)
 	{
@@ -42,7 +43,7 @@ map_find(RestState *state, const RestPaths *paths, JsonParser *json, uint32 node
 		value = rest_find_full(state, paths->paths[i], json, node, state->scratch[side]);
 		found |= value.found;
 		if (value.node == 0)
-			value = (PageValue) {json, 0, false};
+			value = (PageValue){json, 0, false};
 	}
 	value.found = found;
 	return value;
@@ -54,10 +55,14 @@ map_is_gone(RestState *state, JsonParser *json, uint32 node, bool clean)
 {
 	const RestPath *path = state->def->gone;
 
-	return path != NULL && (path->native || clean) && rest_says_yes(state, path, json, node, state->scratch[0]);
+	return path != NULL && (path->native || clean) &&
+		rest_says_yes(state, path, json, node, state->scratch[0]);
 }
 
-/* What stands before a member's id: the parent's, without a slash, so that no two pairs look the same. */
+/*
+ * What stands before a member's id: the parent's, without a slash, so that no two pairs look
+ * the same.
+ */
 static Slice
 map_prefix(const char *parent)
 {
@@ -72,17 +77,17 @@ map_prefix(const char *parent)
 			appendStringInfoChar(&text, *p);
 	}
 	appendStringInfoChar(&text, '/');
-	return (Slice) {text.data, text.len};
+	return (Slice){text.data, text.len};
 }
 
 /* The attributes of a record of for_each: with the ids of both sides. */
 static void
 map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 {
-	RestState  *state = r->state;
-	JsonParser *side = state->scratch[3];
-	PageValue  *a = &m->attributes;
-	Slice		own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
+	RestState	  *state = r->state;
+	JsonParser	  *side = state->scratch[3];
+	PageValue	  *a = &m->attributes;
+	Slice		   own = page_value_text(r->parser, m->external_id.json, m->external_id.node);
 	StringInfoData text;
 
 	m->id_prefix = map_prefix(parent->external_id);
@@ -93,7 +98,7 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 	appendStringInfoChar(&text, '{');
 	if (a->node != 0)
 	{
-		Slice		members = page_without_excluded(r->parser, a->json, a->node);
+		Slice members = page_without_excluded(r->parser, a->json, a->node);
 
 		/* Of two members of one name the later one counts. */
 		appendBinaryStringInfo(&text, members.data + 1, members.len - 2);
@@ -115,12 +120,12 @@ map_membership(Reading *r, const RestParent *parent, PageMapped *m)
 void
 map_values(Reading *r, uint32 node, bool clean, PageMapped *m)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestDefinition *d = state->def;
 
 	m->json = r->tree;
 	m->record = node;
-	m->id_prefix = (Slice) {NULL, 0};
+	m->id_prefix = (Slice){NULL, 0};
 	rest_jsonpath_keep(r->tree->text + r->tree->nodes[node].start,
 					   r->tree->nodes[node].end - r->tree->nodes[node].start);
 	m->gone = map_is_gone(state, r->tree, node, clean);
@@ -143,21 +148,21 @@ map_leave_out(Reading *r, bool clean, PageMapped *m)
 		return;
 	text = page_without_excluded(r->parser, a->json, a->node);
 	if (json_parse(side, text.data, text.len, FLOHSYNC_MAX_NESTING + REST_LEVELS_ABOVE_RECORD))
-		*a = (PageValue) {side, JSON_ROOT, true};
+		*a = (PageValue){side, JSON_ROOT, true};
 }
 
 void
 map_record(Reading *r, uint32 node)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestDefinition *d = state->def;
-	bool		clean = page_is_clean(r->parser, r->tree, node);
-	PageMapped	m = {r->tree, node};
+	bool				  clean = page_is_clean(r->parser, r->tree, node);
+	PageMapped			  m = {r->tree, node};
 
 	/* What is too large to be stored is not taken apart. */
 	if (!page_may_store(r->tree, node))
 	{
-		m.external_id = m.display_name = m.email = m.attributes = (PageValue) {r->tree, 0, false};
+		m.external_id = m.display_name = m.email = m.attributes = (PageValue){r->tree, 0, false};
 		m.external_id = map_find(state, &d->external_id, r->tree, node, false, 0);
 		if (d->parent_type && !d->own_ids)
 			m.id_prefix = map_prefix(rest_parent(state)->external_id);

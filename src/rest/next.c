@@ -16,9 +16,12 @@
 #include "rest/link.h"
 #include "rest/reading.h"
 
-#define LOOK_BEHIND_LEAST	10		/* a page of so many may be as long as the upstream makes them */
+#define LOOK_BEHIND_LEAST 10 /* a page of so many may be as long as the upstream makes them */
 
-/* next_link_text: where a key goes into the address, an upstream may send it back in its links; so these are wiped. */
+/*
+ * next_link_text: where a key goes into the address, an upstream may send it back in its
+ * links; so these are wiped.
+ */
 char *
 next_link_text(Reading *r, char *text)
 {
@@ -34,24 +37,29 @@ next_link_text(Reading *r, char *text)
 char *
 next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 {
-	PageValue	value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->scratch[0]);
+	PageValue		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->scratch[0]);
 	const JsonNode *node = &value.json->nodes[value.node];
-	char	   *text;
+	char		   *text;
 
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
 	r->sign |= value.found;
 	if (value.node == 0)
 		return NULL;
-	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) || !page_is_clean(r->parser, value.json, value.node))
+	if ((node->type != JSON_STRING && node->type != JSON_NUMBER) ||
+		!page_is_clean(r->parser, value.json, value.node))
 	{
-		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "the value at %s cannot be used to request the next page", path->text);
+		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER,
+								  "the value at %s cannot be used to request the next page",
+								  path->text);
 		return NULL;
 	}
 	if (node->end - node->start > FLOHSYNC_MAX_CURSOR_BYTES)
 	{
-		*failed = !reading_failed(r, ERRCLASS_TOO_LARGE, "the value at %s that requests the next page has %u bytes, more than %d",
-								  path->text, node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
+		*failed = !reading_failed(
+			r, ERRCLASS_TOO_LARGE,
+			"the value at %s that requests the next page has %u bytes, more than %d", path->text,
+			node->end - node->start, FLOHSYNC_MAX_CURSOR_BYTES);
 		return NULL;
 	}
 	text = json_value_text(value.json, value.node);
@@ -64,8 +72,8 @@ next_text(Reading *r, const RestPath *path, bool json_text, bool *failed)
 static char *
 next_url(Reading *r, const char *reference, bool *failed)
 {
-	ErrorClass	error_class;
-	char	   *url;
+	ErrorClass error_class;
+	char	  *url;
 
 	if (reference == NULL)
 		return NULL;
@@ -86,19 +94,23 @@ next_url(Reading *r, const char *reference, bool *failed)
 static char *
 next_link(Reading *r, bool *failed)
 {
-	char	   *header;
-	bool		malformed = false;
+	char *header;
+	bool  malformed = false;
 
-	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL; i++)
+	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL;
+		 i++)
 	{
-		char	   *target = next_link_text(r, rest_link_find(header, r->state->def->pages.rel, &malformed));
+		char *target = next_link_text(r,
+									  rest_link_find(header, r->state->def->pages.rel, &malformed));
 
 		r->sign = true;
 		if (target)
 			return next_url(r, target, failed);
 	}
 	if (malformed)
-		*failed = !reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer's Link header cannot be read, so the next page is not known");
+		*failed = !reading_failed(
+			r, ERRCLASS_BAD_ANSWER,
+			"the answer's Link header cannot be read, so the next page is not known");
 	return NULL;
 }
 
@@ -106,8 +118,8 @@ static char *
 next_cursor(Reading *r, bool *failed)
 {
 	const RestPagination *p = &r->state->def->pages;
-	char	   *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
-	PageValue	more;
+	char				 *cursor = next_text(r, p->path, p->in == REST_IN_BODY, failed);
+	PageValue			  more;
 
 	if (p->has_more == NULL || *failed)
 		return cursor;
@@ -121,18 +133,24 @@ next_cursor(Reading *r, bool *failed)
 		return NULL;
 	if (cursor == NULL)
 	{
-		reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer announces more records but gives no cursor");
+		reading_failed(r, ERRCLASS_BAD_ANSWER,
+					   "the answer announces more records but gives no cursor");
 		*failed = true;
 	}
 	return cursor;
 }
 
-/* Why an empty page is not the end, if it is none.  A total that is below what has passed is no better. */
+/*
+ * Why an empty page is not the end, if it is none.  A total that is below what has passed is
+ * no better.
+ */
 static char *
 next_after_empty(Reading *r, int64 passed, int64 total)
 {
 	if (total >= 0 && passed != total)
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent none after " INT64_FORMAT,
+		reading_incomplete(r,
+						   "upstream reported " INT64_FORMAT
+						   " records but sent none after " INT64_FORMAT,
 						   total, passed);
 	return NULL;
 }
@@ -145,18 +163,21 @@ next_after_empty(Reading *r, int64 passed, int64 total)
 static void
 next_by_position(Reading *r, int64 total, int64 total_pages)
 {
-	RestState  *state = r->state;
+	RestState *state = r->state;
 
 	if (state->at.inner == NULL)
 		state->total = state->total_pages = -1;
 	else if (!state->reading)
 	{
 		r->page->unread = true;
-		reading_incomplete(r, "pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
+		reading_incomplete(
+			r,
+			"pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
 	}
 	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT, state->total, total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT,
+						   state->total, total);
 	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages, then " INT64_FORMAT,
 						   state->total_pages, total_pages);
@@ -179,17 +200,19 @@ next_number(const char *text)
 static char *
 next_behind(Reading *r, char *next)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestDefinition *d = state->def;
-	bool		first = state->at.inner == NULL && d->parent_type == NULL && !state->source->spec.incremental;
-	bool		full;
+	bool				  first = state->at.inner == NULL && d->parent_type == NULL &&
+		!state->source->spec.incremental;
+	bool full;
 
 	/* Fewer may be all that the upstream ever sends at a time. */
 	if (d->size_param)
 		full = r->n >= state->page_size || (r->n > 0 && first) ||
 			(r->n >= LOOK_BEHIND_LEAST && r->n >= state->longest && state->longest > 0);
 	else
-		full = r->n > 0 && state->at.inner == NULL && d->parent_type == NULL && d->pages.stop == REST_STOP_TOTAL;
+		full = r->n > 0 && state->at.inner == NULL && d->parent_type == NULL &&
+			d->pages.stop == REST_STOP_TOTAL;
 	if (!full || state->source->spec.probe)
 		return NULL;
 	state->behind = MemoryContextStrdup(state->source->context, next);
@@ -201,29 +224,34 @@ next_behind(Reading *r, char *next)
 static char *
 next_offset(Reading *r, int64 total)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestPagination *p = &state->def->pages;
-	int64		offset = state->at.inner ? next_number(state->at.inner) : p->base;
-	int64		step = p->step_page_size ? state->page_size : r->n;
-	int64		passed = offset - p->base + step;
-	bool		by_total = p->stop == REST_STOP_TOTAL;
-	char	   *next = psprintf(INT64_FORMAT, offset + step);
+	int64				  offset = state->at.inner ? next_number(state->at.inner) : p->base;
+	int64				  step = p->step_page_size ? state->page_size : r->n;
+	int64				  passed = offset - p->base + step;
+	bool				  by_total = p->stop == REST_STOP_TOTAL;
+	char				 *next = psprintf(INT64_FORMAT, offset + step);
 
 	next_by_position(r, total, -1);
 	if (r->n == 0)
 	{
-		/* What was on such a page may have been filtered out, where the position does not depend on it. */
+		/*
+		 * What was on such a page may have been filtered out, where the position does not
+		 * depend on it.
+		 */
 		if (by_total && p->step_page_size && passed < state->total)
 			return next;
 		/* Requesting the same offset again would not make progress. */
-		return next_after_empty(r, offset - p->base, by_total && !p->step_page_size ? state->total : -1);
+		return next_after_empty(r, offset - p->base,
+								by_total && !p->step_page_size ? state->total : -1);
 	}
 	if (!by_total || total < 0 || passed < state->total)
 		return next;
 	/* More records than the total: so this is not the end. */
 	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
 	{
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more",
+						   state->total);
 		return next;
 	}
 	return next_behind(r, next);
@@ -232,19 +260,21 @@ next_offset(Reading *r, int64 total)
 static char *
 next_page(Reading *r, int64 total, bool *failed)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestPagination *p = &state->def->pages;
-	const char *inner = state->at.inner;
-	const char *colon = inner ? strchr(inner, ':') : NULL;
-	int64		page = inner ? next_number(inner) : p->base;
-	int64		passed = (colon ? next_number(colon + 1) : 0) + r->n;
-	int64		pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_int64(r, p->total_pages, failed) : -1;
-	char	   *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
-	int64		done = page - p->base + 1;
+	const char			 *inner = state->at.inner;
+	const char			 *colon = inner ? strchr(inner, ':') : NULL;
+	int64				  page = inner ? next_number(inner) : p->base;
+	int64				  passed = (colon ? next_number(colon + 1) : 0) + r->n;
+	int64 pages = p->stop == REST_STOP_TOTAL_PAGES ? reading_int64(r, p->total_pages, failed) : -1;
+	char *next = psprintf(INT64_FORMAT ":" INT64_FORMAT, page + 1, passed);
+	int64 done = page - p->base + 1;
 
 	next_by_position(r, total, pages);
 	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent no records on page " INT64_FORMAT,
+		reading_incomplete(r,
+						   "upstream reported " INT64_FORMAT
+						   " pages but sent no records on page " INT64_FORMAT,
 						   state->total_pages, done);
 	if (pages == 0 && r->n > 0)
 		reading_incomplete(r, "upstream reported zero pages but sent one with records");
@@ -259,11 +289,13 @@ next_page(Reading *r, int64 total, bool *failed)
 	if (r->n == 0)
 		return NULL;
 	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent more", state->total_pages);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent more",
+						   state->total_pages);
 	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
 		return next_behind(r, next);
 	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
-		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more", state->total);
+		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more",
+						   state->total);
 	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
 		return next_behind(r, next);
 	return next;

@@ -24,9 +24,9 @@ origin_append(StringInfo out, const char *value)
 static void
 origin_add_template(OriginList *list, const char *text, const JsonParser *config)
 {
-	Template   *t = text ? template_parse(text) : NULL;
+	Template			*t = text ? template_parse(text) : NULL;
 	const TemplatePiece *missing;
-	StringInfoData url;
+	StringInfoData		 url;
 
 	if (t == NULL)
 		return;
@@ -40,11 +40,11 @@ origin_add_template(OriginList *list, const char *text, const JsonParser *config
 void
 rest_origins(OriginList *list, const JsonParser *config, const char *definition)
 {
-	JsonParser *json = source_config(definition);
+	JsonParser	   *json = source_config(definition);
 	const JsonNode *nodes;
-	uint32		auth;
-	uint32		http;
-	uint32		hosts = 0;
+	uint32			auth;
+	uint32			http;
+	uint32			hosts = 0;
 
 	if (json == NULL)
 		return;
@@ -60,7 +60,7 @@ rest_origins(OriginList *list, const JsonParser *config, const char *definition)
 		return;
 	for (uint32 i = nodes[hosts].child; i != 0; i = nodes[i].next)
 	{
-		char	   *host = json_value_text(json, i);
+		char *host = json_value_text(json, i);
 
 		if (host)
 			source_add_url(list, psprintf("https://%s", host));

@@ -21,9 +21,9 @@
 
 /* reading_failed notes what is wrong with the answer; false. */
 bool
-reading_failed(Reading *r, ErrorClass error_class, const char *format,...)
+reading_failed(Reading *r, ErrorClass error_class, const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	source_vfail(r->state->source, r->answer, error_class, format, args);
@@ -31,8 +31,11 @@ reading_failed(Reading *r, ErrorClass error_class, const char *format,...)
 	return false;
 }
 
-/* reading_none: the answer is not the requested one, so the message also shows its beginning; false. */
-static bool
+/*
+ * reading_none: the answer is not the requested one, so the message also shows its
+ * beginning; false.
+ */
+bool
 reading_none(Reading *r, const char *problem, const char *path)
 {
 	reading_failed(r, ERRCLASS_BAD_ANSWER, "%s%s%s", problem, path ? " " : "", path ? path : "");
@@ -40,19 +43,24 @@ reading_none(Reading *r, const char *problem, const char *path)
 	return false;
 }
 
-/* reading_unknown: a path could not be evaluated; then nothing it might have found counts as not there. */
+/*
+ * reading_unknown: a path could not be evaluated; then nothing it might have found counts as
+ * not there.
+ */
 bool
 reading_unknown(Reading *r, const RestPath *path)
 {
-	return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
+	return reading_failed(
+		r, ERRCLASS_BAD_ANSWER,
+		"the answer has values that PostgreSQL cannot read, so %s cannot be found", path->text);
 }
 
 /* reading_incomplete: the pass is not complete; the first reason stays. */
 void
-reading_incomplete(Reading *r, const char *format,...)
+reading_incomplete(Reading *r, const char *format, ...)
 {
-	char		reason[512];
-	va_list		args;
+	char	reason[512];
+	va_list args;
 
 	if (r->page->incomplete)
 		return;
@@ -69,7 +77,8 @@ reading_add(Reading *r, uint32 node)
 	{
 		memory_take(r->state->source->memory, sizeof(uint32) * (r->room + 256));
 		r->room = r->room * 2 + 256;
-		r->nodes = r->nodes ? repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
+		r->nodes = r->nodes ?
+			repalloc_huge(r->nodes, sizeof(uint32) * r->room) :
 			MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint32) * r->room);
 	}
 	r->nodes[r->n++] = node;
@@ -79,7 +88,7 @@ reading_add(Reading *r, uint32 node)
 static bool
 reading_item(void *arg, uint32 node)
 {
-	Reading    *r = arg;
+	Reading		   *r = arg;
 	const JsonNode *nodes = r->tree->nodes;
 
 	if (!r->state->def->elements)
@@ -99,16 +108,17 @@ reading_item(void *arg, uint32 node)
 int64
 reading_int64(Reading *r, const RestPath *path, bool *failed)
 {
-	PageValue	value = {0};
-	char	   *text = NULL;
-	char	   *end;
-	double		number;
+	PageValue value = {0};
+	char	 *text = NULL;
+	char	 *end;
+	double	  number;
 
 	if (path)
 		value = rest_find(r->state, path, r->json, JSON_ROOT, r->state->scratch[0]);
 	if (value.failed)
 		*failed = !reading_unknown(r, path);
-	if (value.node != 0 && value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
+	if (value.node != 0 &&
+		value.json->nodes[value.node].end - value.json->nodes[value.node].start <= NUMBER_MAX_BYTES)
 		text = json_value_text(value.json, value.node);
 	if (text == NULL || text[0] < '0' || text[0] > '9')
 		return -1;
@@ -120,10 +130,13 @@ reading_int64(Reading *r, const RestPath *path, bool *failed)
 static bool
 reading_list(void *arg, uint32 node)
 {
-	Reading    *r = arg;
+	Reading		   *r = arg;
 	const JsonNode *nodes = r->json->nodes;
 
-	/* An object may be a map of records, or, where none is found in it, an error in place of a list. */
+	/*
+	 * An object may be a map of records, or, where none is found in it, an error in place of
+	 * a list.
+	 */
 	if (nodes[node].type == JSON_ARRAY ||
 		(!r->array && nodes[node].type == JSON_OBJECT && (r->n > 0 || nodes[node].child == 0)))
 		r->list_found = true;
@@ -136,13 +149,15 @@ reading_list(void *arg, uint32 node)
 static void
 reading_show_error(Reading *r)
 {
-	PageValue	value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT, r->state->scratch[0]);
+	PageValue		value = rest_find(r->state, r->state->def->error, r->json, JSON_ROOT,
+									  r->state->scratch[0]);
 	const JsonNode *node = &value.json->nodes[value.node];
-	const char *text = value.json->text + node->start;
+	const char	   *text = value.json->text + node->start;
 
 	if (value.node != 0)
 		source_fail(r->state->source, r->answer, ERRCLASS_UPSTREAM, "%s: %s", r->answer->message,
-					source_told(r->state->source, text, node->end - node->start, FLOHSYNC_MAX_ERROR_BYTES));
+					source_told(r->state->source, text, node->end - node->start,
+								FLOHSYNC_MAX_ERROR_BYTES));
 }
 
 /*
@@ -152,15 +167,16 @@ reading_show_error(Reading *r)
 static bool
 reading_is_no_map(const Reading *r)
 {
-	static const char map[] = ".keyvalue()";
+	static const char	  map[] = ".keyvalue()";
 	const RestDefinition *d = r->state->def;
-	size_t		len = strlen(d->records->text);
+	size_t				  len = strlen(d->records->text);
 
-	if (r->n == 0 || len < sizeof(map) || strcmp(d->records->text + len - (sizeof(map) - 1), map) != 0 || !map_looks_inside(d))
+	if (r->n == 0 || len < sizeof(map) ||
+		strcmp(d->records->text + len - (sizeof(map) - 1), map) != 0 || !map_looks_inside(d))
 		return false;
 	for (uint32 i = 0; i < r->n; i++)
 	{
-		uint32		value = json_member(r->tree, r->nodes[i], "value", 5);
+		uint32 value = json_member(r->tree, r->nodes[i], "value", 5);
 
 		if (value != 0 && r->tree->nodes[value].type == JSON_OBJECT)
 			return false;
@@ -179,7 +195,8 @@ reading_select(Reading *r, int64 total)
 		return reading_unknown(r, d->error);
 	if (d->error && rest_says_yes(r->state, d->error, r->json, JSON_ROOT, r->state->scratch[0]))
 	{
-		reading_failed(r, ERRCLASS_UPSTREAM, "the answer says that it failed, at %s", d->error->text);
+		reading_failed(r, ERRCLASS_UPSTREAM, "the answer says that it failed, at %s",
+					   d->error->text);
 		reading_show_error(r);
 		r->answer->retryable = true;
 		return false;
@@ -189,7 +206,9 @@ reading_select(Reading *r, int64 total)
 	else
 	{
 		if (r->json->nodes[JSON_ROOT].flags & JSON_F_BAD)
-			return reading_failed(r, ERRCLASS_BAD_ANSWER, "the answer contains values that PostgreSQL cannot read, so its records cannot be found");
+			return reading_failed(
+				r, ERRCLASS_BAD_ANSWER,
+				"the answer contains values that PostgreSQL cannot read, so its records cannot be found");
 		r->tree = rest_parser(r->state);
 		if (!rest_jsonpath_query(r->state, d->records, r->json, JSON_ROOT, r->tree))
 			return reading_unknown(r, d->records);
@@ -198,7 +217,7 @@ reading_select(Reading *r, int64 total)
 	}
 	if (!d->elements)
 	{
-		int			steps = rest_path_list(d->records, &r->array);
+		int steps = rest_path_list(d->records, &r->array);
 
 		/* Of what is not understood at all, only what it finds tells that it is there. */
 		if (d->records->native || steps > 0 || r->array)
@@ -208,9 +227,13 @@ reading_select(Reading *r, int64 total)
 	}
 	if (r->bad_list || reading_is_no_map(r))
 		return reading_none(r, "expected an array of records at", d->records->text);
-	/* A total of 0 tells of an empty list; once there were records, it is no better than an error. */
-	if (!r->list_found && r->behind && (r->state->behind_short || (total >= 0 && total == r->state->total)))
-		return true;			/* some leave it out where it would be empty */
+	/*
+	 * A total of 0 tells of an empty list; once there were records, it is no better than an
+	 * error.
+	 */
+	if (!r->list_found && r->behind &&
+		(r->state->behind_short || (total >= 0 && total == r->state->total)))
+		return true; /* some leave it out where it would be empty */
 	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
 		return reading_none(r, "the answer has no list of records at", d->records->text);
 	return true;
@@ -220,12 +243,14 @@ reading_select(Reading *r, int64 total)
 static uint64
 reading_ids(const UpstreamPage *page)
 {
-	uint64		hash = 1;
+	uint64 hash = 1;
 
 	for (int i = 0; i < page->nrecords; i++)
-		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data, page->records[i].external_id.len, hash);
+		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data,
+								   page->records[i].external_id.len, hash);
 	for (int i = 0; i < page->ndeleted; i++)
-		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data, page->deleted[i].len, hash);
+		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data,
+								   page->deleted[i].len, hash);
 	return hash == 1 ? 0 : hash;
 }
 
@@ -236,20 +261,26 @@ reading_ids(const UpstreamPage *page)
 static bool
 reading_repeats(Reading *r)
 {
-	RestState  *state = r->state;
-	bool		by_position = state->def->pages.type == REST_PAGES_OFFSET || state->def->pages.type == REST_PAGES_PAGE;
-	uint64		hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len, 0);
-	uint64		ids = by_position ? reading_ids(r->page) : 0;
-	bool		repeats = r->repeats = r->n > 0 &&
-		((state->last_len == r->answer->len && state->last_body == hash) || (ids != 0 && ids == state->last_ids)) &&
-		state->at.inner != NULL && (state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
+	RestState *state = r->state;
+	bool	   by_position = state->def->pages.type == REST_PAGES_OFFSET ||
+		state->def->pages.type == REST_PAGES_PAGE;
+	uint64 hash = hash_bytes_extended((const unsigned char *) r->answer->body, (int) r->answer->len,
+									  0);
+	uint64 ids = by_position ? reading_ids(r->page) : 0;
+	bool   repeats = r->repeats = r->n > 0 &&
+		((state->last_len == r->answer->len && state->last_body == hash) ||
+		 (ids != 0 && ids == state->last_ids)) &&
+		state->at.inner != NULL &&
+		(state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
 	state->last_body = hash;
 	state->last_ids = ids;
 	state->last_len = r->n > 0 ? r->answer->len : 0;
 	if (state->last_at)
 		pfree(state->last_at);
-	state->last_at = state->at.inner ? MemoryContextStrdup(state->source->context, state->at.inner) : NULL;
+	state->last_at = state->at.inner ?
+		MemoryContextStrdup(state->source->context, state->at.inner) :
+		NULL;
 	return repeats;
 }
 
@@ -257,9 +288,9 @@ reading_repeats(Reading *r)
 static bool
 reading_delta(Reading *r, char **next)
 {
-	RestState  *state = r->state;
-	bool		failed = false;
-	char	   *link;
+	RestState *state = r->state;
+	bool	   failed = false;
+	char	  *link;
 
 	if (state->def->delta == NULL || !state->source->spec.incremental)
 		return true;
@@ -269,7 +300,7 @@ reading_delta(Reading *r, char **next)
 	link = next_link_text(r, next_text(r, state->def->delta, false, &failed));
 	if (link)
 	{
-		ErrorClass	error_class;
+		ErrorClass error_class;
 
 		/* It may well be the one that was asked for: nothing has changed. */
 		r->page->keep_link = rest_follow(state, link, &error_class);
@@ -304,8 +335,8 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 		appendStringInfoString(&out, "null");
 	if (state->at.nfailed > 0)
 	{
-		appendStringInfo(&out, ",%s,%s,%d", state->at.left_out ? "true" : "false", state->at.only_missing ? "true" : "false",
-						 state->at.nfailed);
+		appendStringInfo(&out, ",%s,%s,%d", state->at.left_out ? "true" : "false",
+						 state->at.only_missing ? "true" : "false", state->at.nfailed);
 		for (int i = 0; i < REST_FAILED_NAMES && state->at.failed[i]; i++)
 		{
 			appendStringInfoChar(&out, ',');
@@ -320,16 +351,21 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 	return out.data;
 }
 
-/* The list of a parent has come to its end: was it as long as it should be?  A list that is not for_each is judged as a whole (pass.c). */
+/*
+ * The list of a parent has come to its end: was it as long as it should be?  A list that is
+ * not for_each is judged as a whole (pass.c).
+ */
 static void
 reading_list_ends(Reading *r)
 {
-	RestState  *state = r->state;
+	RestState *state = r->state;
 
-	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 || state->received == state->list_total ||
-		(state->nothing && !state->ended))
+	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 ||
+		state->received == state->list_total || (state->nothing && !state->ended))
 		return;
-	reading_incomplete(r, "upstream reported " INT64_FORMAT " records for one of the parents but sent " INT64_FORMAT,
+	reading_incomplete(r,
+					   "upstream reported " INT64_FORMAT
+					   " records for one of the parents but sent " INT64_FORMAT,
 					   state->list_total, state->received);
 }
 
@@ -337,7 +373,7 @@ reading_list_ends(Reading *r)
 static char *
 reading_next_parent(Reading *r, char *next)
 {
-	RestState  *state = r->state;
+	RestState		 *state = r->state;
 	const RestParent *parent = rest_parent(state);
 
 	if (state->def->parent_type == NULL)
@@ -350,13 +386,15 @@ reading_next_parent(Reading *r, char *next)
 		parent = NULL;
 	if (parent)
 		return rest_position_text(state, parent->external_id, next);
-	r->page->unread |= state->at.left_out || state->at.nfailed > 0 || (state->at.only_missing && state->missing);
+	r->page->unread |= state->at.left_out || state->at.nfailed > 0 ||
+		(state->at.only_missing && state->missing);
 	if (state->at.nfailed > 0)
 		r->page->incomplete = rest_failed_text(state);
 	else if (state->ncut >= (state->def->parent_type ? REST_CUT_PARENTS : 1) && !state->went_on)
 		reading_incomplete(r, "%s", REST_CUT_TEXT);
 	if (state->at.left_out && r->page->incomplete == NULL)
-		r->page->incomplete = "some parent records lack values that the definition uses, and were skipped";
+		r->page->incomplete =
+			"some parent records lack values that the definition uses, and were skipped";
 	else if (state->at.only_missing && state->missing && r->page->incomplete == NULL)
 		r->page->incomplete = "the upstream has no list for any of the parent records (404)";
 	return NULL;
@@ -395,7 +433,7 @@ reading_nothing(Reading *r)
 static void
 reading_count(Reading *r, int64 total)
 {
-	RestState  *state = r->state;
+	RestState *state = r->state;
 
 	if (state->at.inner == NULL)
 	{
@@ -417,12 +455,13 @@ reading_count(Reading *r, int64 total)
 static bool
 reading_is_cut(Reading *r, const char *next, int64 total)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestDefinition *d = state->def;
 
 	state->went_on |= next != NULL;
-	return next == NULL && !r->sign && state->at.inner == NULL && d->pages.type <= REST_PAGES_CURSOR &&
-		d->size_param != NULL && r->n >= state->page_size && total != r->n && r->page->keep_link == NULL &&
+	return next == NULL && !r->sign && state->at.inner == NULL &&
+		d->pages.type <= REST_PAGES_CURSOR && d->size_param != NULL && r->n >= state->page_size &&
+		total != r->n && r->page->keep_link == NULL &&
 		/* With a link of changes, the size is not asked for. */
 		!(d->delta && state->source->spec.incremental);
 }
@@ -431,7 +470,8 @@ reading_is_cut(Reading *r, const char *next, int64 total)
 static void
 reading_empty(UpstreamPage *page)
 {
-	page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates = page->truncated = page->gone = 0;
+	page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates =
+		page->truncated = page->gone = 0;
 	page->incomplete = NULL;
 }
 
@@ -439,32 +479,36 @@ reading_empty(UpstreamPage *page)
 static bool
 reading_page(Reading *r)
 {
-	RestState  *state = r->state;
+	RestState			 *state = r->state;
 	const RestDefinition *d = state->def;
-	PageParser *parser = r->parser;
-	UpstreamPage *page = r->page;
-	SourceAnswer *answer = r->answer;
-	const char *problem = NULL;
-	bool		failed = false;
-	int64		total;
-	char	   *next;
+	PageParser			 *parser = r->parser;
+	UpstreamPage		 *page = r->page;
+	SourceAnswer		 *answer = r->answer;
+	const char			 *problem = NULL;
+	bool				  failed = false;
+	int64				  total;
+	char				 *next;
 
 	r->behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
-	r->json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page, &problem);
+	r->json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page,
+								&problem);
 	if (r->json == NULL)
 	{
 		/* Cut, perhaps; the next attempt may bring all of it. */
 		if (page->too_large)
-			return reading_failed(r, ERRCLASS_TOO_LARGE, "upstream's answer cannot be read: %s", problem);
+			return reading_failed(r, ERRCLASS_TOO_LARGE, "upstream's answer cannot be read: %s",
+								  problem);
 		reading_none(r, "upstream's answer cannot be read:", problem);
 		answer->retryable = true;
 		return false;
 	}
-	if (r->json->nodes[JSON_ROOT].type != JSON_OBJECT && r->json->nodes[JSON_ROOT].type != JSON_ARRAY)
+	if (r->json->nodes[JSON_ROOT].type != JSON_OBJECT &&
+		r->json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_none(r, "the answer is neither a JSON object nor an array", NULL);
 	total = reading_int64(r, d->pages.total ? d->pages.total : d->total, &failed);
 	if (d->parent_type == NULL)
-		page->total_estimate = d->total && d->pages.total ? reading_int64(r, d->total, &failed) : total;
+		page->total_estimate = d->total && d->pages.total ? reading_int64(r, d->total, &failed) :
+															total;
 	if (d->total_is_estimate)
 		total = -1;
 	if (failed || !reading_select(r, total))
@@ -482,7 +526,8 @@ reading_page(Reading *r)
 	/* It would be stored in clear. */
 	if ((next && source_shows_secret(state->source, next)) ||
 		(page->keep_link && source_shows_secret(state->source, page->keep_link)))
-		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the next-page cursor contains a secret of the connector");
+		return reading_failed(r, ERRCLASS_BAD_ANSWER,
+							  "the next-page cursor contains a secret of the connector");
 	for (uint32 i = 0; i < r->n; i++)
 		map_record(r, r->nodes[i]);
 	rest_jsonpath_keep(NULL, 0);
@@ -495,7 +540,8 @@ reading_page(Reading *r)
 		r->n = 0;
 		next = state->behind = NULL;
 	}
-	else if (page->loop == NULL && r->repeats && d->parent_type && rest_leave_parent(state, 0, ERRCLASS_PAGINATION_LOOP))
+	else if (page->loop == NULL && r->repeats && d->parent_type &&
+			 rest_leave_parent(state, 0, ERRCLASS_PAGINATION_LOOP))
 	{
 		reading_empty(page);
 		r->n = 0;
@@ -518,81 +564,20 @@ reading_page(Reading *r)
 	return true;
 }
 
-/* A list that the record was to be the first of, and that is empty, says that there is none. */
-static bool
-one_empty_list(void *arg, uint32 node)
-{
-	const JsonParser *json = arg;
-
-	return json->nodes[node].type == JSON_ARRAY && json->nodes[node].child == 0;
-}
-
-/* Does an answer without the record say that there is none? */
-static bool
-one_is_none(const RestPath *path, JsonParser *json)
-{
-	bool		array;
-	int			steps = rest_path_list(path, &array);
-
-	return steps < path->nsteps && rest_path_walk(path, steps, json, JSON_ROOT, one_empty_list, json);
-}
-
-/* Reads the answer to a request for one record: a page of it, or of none. */
-static bool
-reading_one(Reading *r)
-{
-	RestState  *state = r->state;
-	const RestDefinition *d = state->def;
-	PageMapped	m;
-	PageValue	record;
-	const char *problem;
-
-	r->json = page_mapped_begin(r->parser, r->answer->body, r->answer->len,
-								REST_LEVELS_ABOVE_RECORD, r->page, &problem);
-	if (r->json == NULL)
-		return reading_none(r, "upstream's answer cannot be read:", problem);
-	if (!page_is_clean(r->parser, r->json, JSON_ROOT))
-		return reading_failed(r, ERRCLASS_BAD_ANSWER, "the record cannot be stored: it is not valid UTF-8, or nested too deeply, or has a string or number that jsonb cannot represent");
-	/* The record stays in the tree it is found in while its parts use the others. */
-	record = rest_find(state, d->get_record, r->json, JSON_ROOT, rest_parser(state));
-	if (record.failed)
-		return reading_unknown(r, d->get_record);
-	if (record.node == 0 && !one_is_none(d->get_record, r->json))
-		return reading_none(r, "the answer has no record at", d->get_record->text);
-	if (record.node != 0 && !page_may_store(record.json, record.node))
-		return reading_failed(r, ERRCLASS_TOO_LARGE, "the record is larger than %d bytes, or has so many values that storing it would take more than half of flohsync.page_memory",
-							  FLOHSYNC_MAX_RECORD_BYTES);
-	if (!page_mapped_room(r->parser, r->page, 1, &problem))
-		return reading_failed(r, ERRCLASS_TOO_LARGE, "%s", problem);
-	r->tree = record.json;
-	if (record.node != 0)
-		map_values(r, record.node, true, &m);
-	if (record.node != 0 && !m.gone)
-	{
-		/* An error with status 200, perhaps. */
-		if (m.external_id.node == 0)
-			return reading_none(r, "the answer has no record with an id at",
-								d->external_id.paths[0]->text);
-		map_leave_out(r, true, &m);
-		page_mapped_add(r->parser, r->page, &m);
-	}
-	page_mapped_end(r->parser, r->page);
-	return true;
-}
-
 /* rest_read reads a page; false with the answer's class set. */
 bool
 rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
-	RestState  *state = source->state;
-	Reading		r = {state, parser, page, answer};
-	bool		good;
+	RestState *state = source->state;
+	Reading	   r = {state, parser, page, answer};
+	bool	   good;
 
 	page_exclude(parser, state->def->exclude, state->def->nexclude);
 	rest_jsonpath_keep(NULL, 0);
 	/* What a large record has left behind is room that this page may need. */
 	for (int i = 0; i < lengthof(state->scratch); i++)
-		json_parser_trim(state->scratch[i], memory_keep() / lengthof(state->scratch) / sizeof(JsonNode));
+		json_parser_trim(state->scratch[i],
+						 memory_keep() / lengthof(state->scratch) / sizeof(JsonNode));
 	good = answer->one ? reading_one(&r) : state->nothing ? reading_nothing(&r) : reading_page(&r);
 	rest_jsonpath_keep(NULL, 0);
 	return good;

@@ -17,7 +17,7 @@
 #include "base/flohsync.h"
 #include "rest/rest.h"
 
-#define PARENT_BATCH	200
+#define PARENT_BATCH 200
 
 static void
 parent_begin(RestState *state)
@@ -42,12 +42,13 @@ bool
 rest_parents_ready(RestState *state)
 {
 	static DbQuery query = {
-		"select true from flohsync.connector_sync_config c where c.connector_id = $1::pg_catalog.uuid and c.resource_type = $2"
+		"select true from flohsync.connector_sync_config c where c.connector_id ="
+		" $1::pg_catalog.uuid and c.resource_type = $2"
 		" and c.last_full_pass_at is not null",
-		2, {TEXTOID, TEXTOID}
-	};
+		2,
+		{TEXTOID, TEXTOID}};
 	MemoryContext old = CurrentMemoryContext;
-	Datum		v[2];
+	Datum		  v[2];
 
 	/* A test of the connector does not need the parents. */
 	if (state->parents_checked || state->source->spec.probe)
@@ -59,8 +60,10 @@ rest_parents_ready(RestState *state)
 	parent_end(state);
 	MemoryContextSwitchTo(old);
 	if (!state->parents_checked)
-		rest_problem(state, ERRCLASS_CONFIGURATION, "resource type \"%s\" has had no complete full sync, and its records are what the list is made for",
-					 state->def->parent_type);
+		rest_problem(
+			state, ERRCLASS_CONFIGURATION,
+			"resource type \"%s\" has had no complete full sync, and its records are what the list is made for",
+			state->def->parent_type);
 	return state->parents_checked;
 }
 
@@ -69,23 +72,30 @@ static void
 parent_read(RestState *state, const char *from, bool behind)
 {
 	static DbQuery query = {
-		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text, r.email::pg_catalog.text,"
+		"select r.external_id::pg_catalog.text, r.display_name::pg_catalog.text,"
+		" r.email::pg_catalog.text,"
 		/* A text longer than a URL cannot be used in one. */
-		" (select pg_catalog.jsonb_object_agg(k.name, r.attributes -> k.name) from pg_catalog.unnest($5) k(name)"
+		" (select pg_catalog.jsonb_object_agg(k.name, r.attributes -> k.name) from"
+		" pg_catalog.unnest($5) k(name)"
 		" where pg_catalog.jsonb_typeof(r.attributes -> k.name) in ('string', 'number', 'boolean')"
-		" and pg_catalog.octet_length(r.attributes ->> k.name) <= " CppAsString2(FLOHSYNC_MAX_LINK_BYTES) ")::pg_catalog.text"
-		" from flohsync.resource_record r"
-		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null"
-		" and ($3 is null or r.external_id > $3 or (not $4 and r.external_id = $3))"
-		" order by r.external_id limit 200",
-		5, {TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID}, .plan_as = PLAN_CUSTOM
-	};
+		" and pg_catalog.octet_length(r.attributes ->> k.name) <= " CppAsString2(
+			FLOHSYNC_MAX_LINK_BYTES) ")::pg_catalog.text"
+									 " from flohsync.resource_record r"
+									 " where r.connector_id = $1::pg_catalog.uuid and"
+									 " r.resource_type = $2 and r.stale_since is null"
+									 " and ($3 is null or r.external_id > $3 or (not $4 and"
+									 " r.external_id = $3))"
+									 " order by r.external_id limit 200",
+		5,
+		{TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTARRAYOID},
+		.plan_as = PLAN_CUSTOM};
 	MemoryContext old = CurrentMemoryContext;
-	MemoryContext fresh = AllocSetContextCreate(state->source->context, "flohsync parents", ALLOCSET_DEFAULT_SIZES);
-	Datum	   *names;
-	Datum		v[5];
-	char		nulls[5] = {' ', ' ', from ? ' ' : 'n', ' ', ' '};
-	int			n;
+	MemoryContext fresh = AllocSetContextCreate(state->source->context, "flohsync parents",
+												ALLOCSET_DEFAULT_SIZES);
+	Datum		 *names;
+	Datum		  v[5];
+	char		  nulls[5] = {' ', ' ', from ? ' ' : 'n', ' ', ' '};
+	int			  n;
 
 	parent_begin(state);
 	v[0] = CStringGetTextDatum(state->source->spec.connector_id);
@@ -95,17 +105,18 @@ parent_read(RestState *state, const char *from, bool behind)
 	names = palloc(sizeof(Datum) * Max(state->def->nparent_attributes, 1));
 	for (int i = 0; i < state->def->nparent_attributes; i++)
 		names[i] = CStringGetTextDatum(state->def->parent_attributes[i]);
-	v[4] = PointerGetDatum(construct_array(names, state->def->nparent_attributes, TEXTOID, -1, false, TYPALIGN_INT));
+	v[4] = PointerGetDatum(
+		construct_array(names, state->def->nparent_attributes, TEXTOID, -1, false, TYPALIGN_INT));
 	n = (int) db_execute(&query, v, nulls);
 	state->parents = MemoryContextAllocZero(fresh, sizeof(RestParent) * (n + 1));
 	for (int i = 0; i < n; i++)
 	{
-		char	  **fields[4] = {&state->parents[i].external_id, &state->parents[i].display_name,
-		&state->parents[i].email, &state->parents[i].attributes};
+		char **fields[4] = {&state->parents[i].external_id, &state->parents[i].display_name,
+							&state->parents[i].email, &state->parents[i].attributes};
 
 		for (int k = 0; k < 4; k++)
 		{
-			char	   *text = db_text(i, k + 1);
+			char *text = db_text(i, k + 1);
 
 			*fields[k] = text ? MemoryContextStrdup(fresh, text) : NULL;
 		}
@@ -127,12 +138,13 @@ rest_parent_count(RestState *state)
 {
 	static DbQuery query = {
 		"select pg_catalog.count(*) from flohsync.resource_record r"
-		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and r.stale_since is null",
-		2, {TEXTOID, TEXTOID}
-	};
+		" where r.connector_id = $1::pg_catalog.uuid and r.resource_type = $2 and"
+		" r.stale_since is null",
+		2,
+		{TEXTOID, TEXTOID}};
 	MemoryContext old = CurrentMemoryContext;
-	Datum		v[2];
-	int64		n;
+	Datum		  v[2];
+	int64		  n;
 
 	parent_begin(state);
 	v[0] = CStringGetTextDatum(state->source->spec.connector_id);
@@ -166,7 +178,7 @@ rest_parent_next(RestState *state)
 	}
 	if (state->more_parents)
 	{
-		char	   *last = pstrdup(state->parents[state->nparents - 1].external_id);
+		char *last = pstrdup(state->parents[state->nparents - 1].external_id);
 
 		parent_read(state, last, true);
 		pfree(last);

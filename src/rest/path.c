@@ -19,22 +19,24 @@
 #include "rest/path.h"
 
 #define PATH_MAX_STEPS		32
-#define PATH_MAX_CONDITIONS	8		/* in parentheses within each other */
+#define PATH_MAX_CONDITIONS 8 /* in parentheses within each other */
 
 typedef enum ConditionType
 {
-	CONDITION_AND, CONDITION_OR, CONDITION_EQUAL
+	CONDITION_AND,
+	CONDITION_OR,
+	CONDITION_EQUAL
 } ConditionType;
 
 typedef struct RestCondition
 {
-	ConditionType type;
+	ConditionType		  type;
 	struct RestCondition *left;
 	struct RestCondition *right;
-	RestPath	path;			/* of CONDITION_EQUAL, from the item */
-	JsonType	literal;		/* JSON_TRUE, JSON_FALSE, JSON_NULL or JSON_STRING */
-	char	   *text;
-	uint32_t	len;
+	RestPath			  path;	   /* of CONDITION_EQUAL, from the item */
+	JsonType			  literal; /* JSON_TRUE, JSON_FALSE, JSON_NULL or JSON_STRING */
+	char				 *text;
+	uint32_t			  len;
 } RestCondition;
 
 static const char *
@@ -54,7 +56,7 @@ path_is_word(char c)
 static char *
 path_copy(const char *data, size_t len)
 {
-	char	   *copy = palloc(len + 1);
+	char *copy = palloc(len + 1);
 
 	memcpy(copy, data, len);
 	copy[len] = '\0';
@@ -164,7 +166,7 @@ path_literal(const char *p, RestCondition *condition)
 	{
 		const char *word;
 		JsonType	type;
-	}			words[] = {{"true", JSON_TRUE}, {"false", JSON_FALSE}, {"null", JSON_NULL}};
+	} words[] = {{"true", JSON_TRUE}, {"false", JSON_FALSE}, {"null", JSON_NULL}};
 
 	if (*p == '"')
 	{
@@ -173,7 +175,7 @@ path_literal(const char *p, RestCondition *condition)
 	}
 	for (size_t i = 0; i < lengthof(words); i++)
 	{
-		size_t		n = strlen(words[i].word);
+		size_t n = strlen(words[i].word);
 
 		if (strncmp(p, words[i].word, n) == 0 && !path_is_word(p[n]))
 		{
@@ -252,7 +254,7 @@ rest_path_compile(const char *text)
 	const char *p = path_space(text);
 
 	path->text = path_copy(text, strlen(text));
-	bool		strict = strncmp(p, "strict", 6) == 0 && !path_is_word(p[6]);
+	bool strict = strncmp(p, "strict", 6) == 0 && !path_is_word(p[6]);
 
 	if (strict)
 		p = path_space(p + 6);
@@ -273,7 +275,7 @@ rest_path_compile(const char *text)
 int
 rest_path_list(const RestPath *path, bool *array)
 {
-	int			first = path->nsteps;
+	int first = path->nsteps;
 
 	*array = true;
 	for (int i = path->nsteps - 1; i >= 0; i--)
@@ -285,12 +287,12 @@ rest_path_list(const RestPath *path, bool *array)
 	return first;
 }
 
-static bool path_walk(const RestStep *step, int n, const JsonParser *json, uint32_t node, bool unwrap,
-					  RestVisitor visitor, void *arg);
+static bool path_walk(const RestStep *step, int n, const JsonParser *json, uint32_t node,
+					  bool unwrap, RestVisitor visitor, void *arg);
 
 typedef struct Comparison
 {
-	const JsonParser *json;
+	const JsonParser	*json;
 	const RestCondition *condition;
 } Comparison;
 
@@ -300,7 +302,8 @@ path_item_equals(const JsonParser *json, const RestCondition *condition, uint32_
 	const JsonNode *item = &json->nodes[node];
 
 	return item->type == condition->literal &&
-		(item->type != JSON_STRING || json_string_equals(json, item, condition->text, condition->len));
+		(item->type != JSON_STRING ||
+		 json_string_equals(json, item, condition->text, condition->len));
 }
 
 /* An operand that is an array stands for its elements. */
@@ -320,16 +323,19 @@ path_operand_equals(void *arg, uint32_t node)
 static bool
 path_holds(const RestCondition *condition, const JsonParser *json, uint32_t node)
 {
-	Comparison	c = {json, condition};
+	Comparison c = {json, condition};
 
 	switch (condition->type)
 	{
 		case CONDITION_AND:
-			return path_holds(condition->left, json, node) && path_holds(condition->right, json, node);
+			return path_holds(condition->left, json, node) &&
+				path_holds(condition->right, json, node);
 		case CONDITION_OR:
-			return path_holds(condition->left, json, node) || path_holds(condition->right, json, node);
+			return path_holds(condition->left, json, node) ||
+				path_holds(condition->right, json, node);
 		default:
-			return path_walk(condition->path.steps, condition->path.nsteps, json, node, true, path_operand_equals, &c);
+			return path_walk(condition->path.steps, condition->path.nsteps, json, node, true,
+							 path_operand_equals, &c);
 	}
 }
 
@@ -341,7 +347,7 @@ path_walk(const RestStep *step, int n, const JsonParser *json, uint32_t node, bo
 
 	for (;; step++, n--, unwrap = true)
 	{
-		uint32_t	i;
+		uint32_t i;
 
 		if (n == 0)
 			return visitor(arg, node);
@@ -392,7 +398,10 @@ elements:
 	}
 }
 
-/* rest_path_walk shows all items that the first steps of a native path find; true when a visitor ended it. */
+/*
+ * rest_path_walk shows all items that the first steps of a native path find; true when a
+ * visitor ended it.
+ */
 bool
 rest_path_walk(const RestPath *path, int nsteps, const JsonParser *json, uint32_t node,
 			   RestVisitor visitor, void *arg)
@@ -403,15 +412,15 @@ rest_path_walk(const RestPath *path, int nsteps, const JsonParser *json, uint32_
 typedef struct First
 {
 	const JsonParser *json;
-	uint32_t	node;
-	bool		full;			/* an empty text does not count */
-	bool		found;
+	uint32_t		  node;
+	bool			  full; /* an empty text does not count */
+	bool			  found;
 } First;
 
 static bool
 path_first_item(void *arg, uint32_t node)
 {
-	First	   *first = arg;
+	First *first = arg;
 
 	first->found = true;
 	if (first->json->nodes[node].type == JSON_NULL ||
@@ -430,7 +439,7 @@ path_first_item(void *arg, uint32_t node)
 uint32_t
 rest_path_first(const RestPath *path, const JsonParser *json, uint32_t node, bool full, bool *found)
 {
-	First		first = {json, 0, full, false};
+	First first = {json, 0, full, false};
 
 	path_walk(path->steps, path->nsteps, json, node, true, path_first_item, &first);
 	*found = first.found;

@@ -18,7 +18,7 @@
 #include "rest/rest.h"
 #include "source/template.h"
 
-#define REQUEST_MAX_CONFIG	(2000 * 4)
+#define REQUEST_MAX_CONFIG (2000 * 4)
 
 bool
 request_plain(StringInfo out, const char *value)
@@ -50,7 +50,7 @@ request_path_literal(StringInfo out, const char *value)
 {
 	for (const char *p = value; *p; p++)
 	{
-		char		one[2] = {*p, '\0'};
+		char one[2] = {*p, '\0'};
 
 		if ((unsigned char) *p >= 0x80)
 			http_url_encode(out, one);
@@ -85,7 +85,8 @@ request_parent_value(RestState *state, const RestParent *parent, const char *nam
 	if (state->parent_parsed != parent)
 	{
 		state->parent_parsed = NULL;
-		if (!json_parse(state->parent_json, parent->attributes, strlen(parent->attributes), FLOHSYNC_MAX_NESTING + 1))
+		if (!json_parse(state->parent_json, parent->attributes, strlen(parent->attributes),
+						FLOHSYNC_MAX_NESTING + 1))
 			return NULL;
 		state->parent_parsed = parent;
 	}
@@ -95,20 +96,20 @@ request_parent_value(RestState *state, const RestParent *parent, const char *nam
 static const char *
 request_lookup(void *arg, const TemplatePiece *piece)
 {
-	RestState  *state = arg;
+	RestState		 *state = arg;
 	const SourceSpec *spec = &state->source->spec;
-	const char *refused;
+	const char		 *refused;
 
 	CHECK_FOR_INTERRUPTS();
 	switch (piece->type)
 	{
 		case TEMPLATE_CONFIG:
-			{
-				char	   *text = json_member_text(state->source->spec.config, JSON_ROOT, piece->text);
+		{
+			char *text = json_member_text(state->source->spec.config, JSON_ROOT, piece->text);
 
-				/* A longer one was not let into the table. */
-				return text && strlen(text) <= REQUEST_MAX_CONFIG ? text : NULL;
-			}
+			/* A longer one was not let into the table. */
+			return text && strlen(text) <= REQUEST_MAX_CONFIG ? text : NULL;
+		}
 		case TEMPLATE_SECRET:
 			return source_secret(state->source, piece->text, &refused);
 		case TEMPLATE_SINCE:
@@ -128,12 +129,13 @@ request_lookup(void *arg, const TemplatePiece *piece)
 static size_t
 request_room(RestState *state, const Template *t)
 {
-	size_t		room = 1;
+	size_t room = 1;
 
 	for (int i = 0; i < t->npieces; i++)
 	{
 		const TemplatePiece *piece = &t->pieces[i];
-		const char *value = piece->type == TEMPLATE_LITERAL ? piece->text : request_lookup(state, piece);
+		const char			*value = piece->type == TEMPLATE_LITERAL ? piece->text :
+																	   request_lookup(state, piece);
 
 		room += value ? 3 * strlen(value) : 0;
 	}
@@ -146,11 +148,12 @@ request_room(RestState *state, const Template *t)
  * before.  False, with the problem noted, when that cannot be done.
  */
 bool
-request_render(RestState *state, const Template *t, StringInfo out, TemplateEncoder literals, TemplateEncoder values)
+request_render(RestState *state, const Template *t, StringInfo out, TemplateEncoder literals,
+			   TemplateEncoder values)
 {
 	const TemplatePiece *missing;
-	const char *refused;
-	bool		done;
+	const char			*refused;
+	bool				 done;
 
 	if (t->secret)
 		enlargeStringInfo(out, (int) request_room(state, t));
@@ -159,15 +162,18 @@ request_render(RestState *state, const Template *t, StringInfo out, TemplateEnco
 		crypto_wipe_with(CurrentMemoryContext, out->data, out->len + 1);
 	if (done)
 		return true;
-	if (missing->type == TEMPLATE_SECRET && source_secret(state->source, missing->text, &refused) == NULL)
+	if (missing->type == TEMPLATE_SECRET &&
+		source_secret(state->source, missing->text, &refused) == NULL)
 	{
 		if (refused)
 			rest_problem(state, ERRCLASS_CONFIGURATION, "%s", refused);
 		else
-			rest_problem(state, ERRCLASS_CONFIGURATION, "secret \"%s\" of the connector is not set", missing->text);
+			rest_problem(state, ERRCLASS_CONFIGURATION, "secret \"%s\" of the connector is not set",
+						 missing->text);
 	}
 	else if (missing->type == TEMPLATE_CONFIG && request_lookup(state, missing) == NULL)
-		rest_problem(state, ERRCLASS_CONFIGURATION, "the connector's config has no \"%s\" that can be used", missing->text);
+		rest_problem(state, ERRCLASS_CONFIGURATION,
+					 "the connector's config has no \"%s\" that can be used", missing->text);
 	else if (missing->type == TEMPLATE_PARENT && request_lookup(state, missing) == NULL)
 	{
 		rest_problem(state, ERRCLASS_CONFIGURATION, "the parent record has no %s", missing->text);
@@ -176,7 +182,8 @@ request_render(RestState *state, const Template *t, StringInfo out, TemplateEnco
 	else if (missing->type == TEMPLATE_LITERAL || request_lookup(state, missing) == NULL)
 		rest_problem(state, ERRCLASS_CONFIGURATION, "a placeholder of the definition has no value");
 	else
-		rest_problem(state, ERRCLASS_CONFIGURATION, "the value of \"%s\" holds control characters", missing->text ? missing->text : "since");
+		rest_problem(state, ERRCLASS_CONFIGURATION, "the value of \"%s\" holds control characters",
+					 missing->text ? missing->text : "since");
 	return false;
 }
 
@@ -206,10 +213,12 @@ rest_fixed_url(RestState *state, const Template *t)
 	if (url == NULL)
 		return NULL;
 	problem = strlen(url) > FLOHSYNC_MAX_LINK_BYTES ? "it is too long" :
-		strpbrk(url, "?#\\") ? "it must not have a query, a fragment or a backslash" : http_url_problem(url);
+		strpbrk(url, "?#\\") ? "it must not have a query, a fragment or a backslash" :
+							   http_url_problem(url);
 	if (problem)
 	{
-		rest_problem(state, ERRCLASS_CONFIGURATION, "a URL of the definition cannot be used: %s", problem);
+		rest_problem(state, ERRCLASS_CONFIGURATION, "a URL of the definition cannot be used: %s",
+					 problem);
 		return NULL;
 	}
 	return url;
@@ -219,7 +228,7 @@ rest_fixed_url(RestState *state, const Template *t)
 char *
 rest_base_url(RestState *state, const Template *t)
 {
-	char	   *url = rest_fixed_url(state, t);
+	char *url = rest_fixed_url(state, t);
 
 	for (size_t len = url ? strlen(url) : 0; len > 0 && url[len - 1] == '/';)
 		url[--len] = '\0';

@@ -11,6 +11,7 @@
 extern bool request_plain(StringInfo out, const char *value);
 extern bool request_encoded(StringInfo out, const char *value);
 extern bool request_path_literal(StringInfo out, const char *value);
-extern bool request_render(RestState *state, const Template *t, StringInfo out, TemplateEncoder literals, TemplateEncoder values);
+extern bool request_render(RestState *state, const Template *t, StringInfo out,
+						   TemplateEncoder literals, TemplateEncoder values);
 
-#endif							/* FLOHSYNC_REST_RENDER_H */
+#endif /* FLOHSYNC_REST_RENDER_H */

@@ -26,9 +26,9 @@
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void
-rest_problem(RestState *state, ErrorClass error_class, const char *format,...)
+rest_problem(RestState *state, ErrorClass error_class, const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	source_say(state->source, state->problem.message, sizeof(state->problem.message), format, args);
@@ -48,16 +48,16 @@ request_value(RestState *state, const RestParam *param)
 /* What the parameters and the body of a request are put together from. */
 typedef struct RequestParts
 {
-	char	   *names[160];
-	char	   *values[160];	/* in a body: JSON text */
-	int			n;
+	char *names[160];
+	char *values[160]; /* in a body: JSON text */
+	int	  n;
 } RequestParts;
 
 /* A later parameter takes the place of an earlier one. */
 static void
 request_add(RequestParts *parts, char *name, char *value)
 {
-	int			i;
+	int i;
 
 	for (i = 0; i < parts->n && strcmp(parts->names[i], name) != 0; i++)
 		;
@@ -83,16 +83,17 @@ static bool
 request_body_value(RestState *state, const JsonParser *json, uint32 node, StringInfo out, int depth)
 {
 	const JsonNode *nodes = json->nodes;
-	bool		object = nodes[node].type == JSON_OBJECT;
-	bool		first = true;
+	bool			object = nodes[node].type == JSON_OBJECT;
+	bool			first = true;
 
 	if (nodes[node].type == JSON_STRING)
 	{
-		char	   *text = json_value_text(json, node);
+		char	 *text = json_value_text(json, node);
 		Template *t = text ? template_parse(text) : NULL;
 
 		if (t == NULL)
-			rest_problem(state, ERRCLASS_CONFIGURATION, "the definition's body has a string that cannot be used");
+			rest_problem(state, ERRCLASS_CONFIGURATION,
+						 "the definition's body has a string that cannot be used");
 		text = t ? rest_render_plain(state, t) : NULL;
 		if (text == NULL)
 			return false;
@@ -101,7 +102,8 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 	}
 	if (depth > FLOHSYNC_MAX_NESTING || (!object && nodes[node].type != JSON_ARRAY))
 	{
-		appendBinaryStringInfo(out, json->text + nodes[node].start, nodes[node].end - nodes[node].start);
+		appendBinaryStringInfo(out, json->text + nodes[node].start,
+							   nodes[node].end - nodes[node].start);
 		return true;
 	}
 	appendStringInfoChar(out, object ? '{' : '[');
@@ -127,10 +129,10 @@ request_body_value(RestState *state, const JsonParser *json, uint32 node, String
 static char *
 request_body(RestState *state, const RequestParts *parts)
 {
-	JsonParser *json = json_parser_create();
-	const char *body = state->def->body ? state->def->body : "{}";
+	JsonParser	  *json = json_parser_create();
+	const char	  *body = state->def->body ? state->def->body : "{}";
 	StringInfoData out;
-	bool		first = true;
+	bool		   first = true;
 
 	if (!json_parse(json, body, strlen(body), FLOHSYNC_MAX_NESTING))
 	{
@@ -143,8 +145,8 @@ request_body(RestState *state, const RequestParts *parts)
 	appendStringInfoChar(&out, '{');
 	for (uint32 i = json->nodes[JSON_ROOT].child; i != 0; i = json->nodes[json->nodes[i].next].next)
 	{
-		char	   *name = json_value_text(json, i);
-		bool		ours = name == NULL;
+		char *name = json_value_text(json, i);
+		bool  ours = name == NULL;
 
 		for (int k = 0; k < parts->n; k++)
 			ours = ours || strcmp(parts->names[k], name) == 0;
@@ -178,7 +180,7 @@ request_path_is_safe(const char *path)
 		return false;
 	for (const char *p = path; *p == '/';)
 	{
-		size_t		len = strcspn(p + 1, "/?");
+		size_t len = strcspn(p + 1, "/?");
 
 		if ((len == 1 && p[1] == '.') || (len == 2 && p[1] == '.' && p[2] == '.'))
 			return false;
@@ -187,7 +189,10 @@ request_path_is_safe(const char *path)
 	return true;
 }
 
-/* Does a list begin whose address may hold values of a parent?  One that cannot be used is left out. */
+/*
+ * Does a list begin whose address may hold values of a parent?  One that cannot be used is
+ * left out.
+ */
 static bool
 request_for_parent(const RestState *state)
 {
@@ -197,15 +202,16 @@ request_for_parent(const RestState *state)
 static char *
 request_path(RestState *state, const Template *path)
 {
-	char	   *base = rest_base_url(state, state->def->base_url);
-	char	   *text = base ? rest_render(state, path, request_path_literal, request_encoded) : NULL;
+	char *base = rest_base_url(state, state->def->base_url);
+	char *text = base ? rest_render(state, path, request_path_literal, request_encoded) : NULL;
 
 	if (text == NULL)
 		return NULL;
 	if (!request_path_is_safe(text))
 	{
 		/* The definition's own path is safe, and so is what config can hold. */
-		rest_problem(state, ERRCLASS_CONFIGURATION, "a value would lead out of the path of the request");
+		rest_problem(state, ERRCLASS_CONFIGURATION,
+					 "a value would lead out of the path of the request");
 		state->problem.of_parent = request_for_parent(state);
 		return NULL;
 	}
@@ -217,7 +223,7 @@ request_params(RestState *state, const RestParams *params, RequestParts *query)
 {
 	for (int i = 0; i < params->n; i++)
 	{
-		char	   *value = request_value(state, &params->params[i]);
+		char *value = request_value(state, &params->params[i]);
 
 		if (value == NULL)
 			return false;
@@ -231,7 +237,7 @@ static char *
 request_page_value(RestState *state)
 {
 	const RestPagination *p = &state->def->pages;
-	const char *inner = state->at.inner;
+	const char			 *inner = state->at.inner;
 
 	switch (p->type)
 	{
@@ -256,15 +262,17 @@ static char *
 request_list_url(RestState *state, bool *bare)
 {
 	const RestDefinition *d = state->def;
-	bool		by_url = d->pages.type == REST_PAGES_LINK_HEADER || d->pages.type == REST_PAGES_NEXT_URL;
-	bool		delta = d->delta != NULL && state->source->spec.incremental;
-	const char *link = state->at.inner && by_url ? state->at.inner : delta ? state->kept_link : NULL;
+	bool by_url = d->pages.type == REST_PAGES_LINK_HEADER || d->pages.type == REST_PAGES_NEXT_URL;
+	bool delta = d->delta != NULL && state->source->spec.incremental;
+	const char *link = state->at.inner && by_url ? state->at.inner :
+		delta									 ? state->kept_link :
+												   NULL;
 
 	*bare = link != NULL;
 	if (link)
 	{
-		ErrorClass	error_class;
-		char	   *url;
+		ErrorClass error_class;
+		char	  *url;
 
 		/* It comes from the tables: also there it may lead only where it might before. */
 		state->url = rest_base_url(state, d->base_url);
@@ -279,14 +287,15 @@ request_list_url(RestState *state, bool *bare)
 
 /* Puts together what the request for a page says; false with the problem noted. */
 static bool
-request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts *body, char **header)
+request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts *body,
+			 char **header)
 {
 	const RestDefinition *d = state->def;
 	const RestPagination *p = &d->pages;
-	bool		delta = d->delta != NULL && state->source->spec.incremental;
-	bool		bare;
-	char	   *start = request_list_url(state, &bare);
-	char	   *value;
+	bool				  delta = d->delta != NULL && state->source->spec.incremental;
+	bool				  bare;
+	char				 *start = request_list_url(state, &bare);
+	char				 *value;
 
 	if (start == NULL)
 		return false;
@@ -296,7 +305,8 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 		if (!request_params(state, &d->params, query))
 			return false;
 		if (d->size_param && !delta)
-			request_add(d->size_in == REST_IN_BODY ? body : query, d->size_param, psprintf("%d", state->page_size));
+			request_add(d->size_in == REST_IN_BODY ? body : query, d->size_param,
+						psprintf("%d", state->page_size));
 		if (d->since_param && state->source->spec.incremental && state->source->spec.modified_since)
 		{
 			value = rest_render_plain(state, d->since);
@@ -317,7 +327,8 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 		appendStringInfo(&line, "%s: ", p->param);
 		if (!request_plain(&line, value))
 		{
-			rest_problem(state, ERRCLASS_BAD_ANSWER, "the upstream's cursor contains control characters");
+			rest_problem(state, ERRCLASS_BAD_ANSWER,
+						 "the upstream's cursor contains control characters");
 			return false;
 		}
 		*header = line.data;
@@ -332,18 +343,18 @@ static bool
 request_send(RestState *state)
 {
 	const RestDefinition *d = state->def;
-	RequestParts *query = palloc0(sizeof(RequestParts));
-	RequestParts *body = palloc0(sizeof(RequestParts));
-	char	  **headers = palloc0(sizeof(char *) * (d->headers.n + 3));
-	HttpRequest request = {.headers = headers};
-	char	   *extra = NULL;
-	const char *refused;
-	StringInfoData url;
+	RequestParts		 *query = palloc0(sizeof(RequestParts));
+	RequestParts		 *body = palloc0(sizeof(RequestParts));
+	char				**headers = palloc0(sizeof(char *) * (d->headers.n + 3));
+	HttpRequest			  request = {.headers = headers};
+	char				 *extra = NULL;
+	const char			 *refused;
+	StringInfoData		  url;
 
 	initStringInfo(&url);
 	if (state->external_id)
 	{
-		char	   *start = request_path(state, d->get_path);
+		char *start = request_path(state, d->get_path);
 
 		if (start == NULL || !request_params(state, &d->get_params, query))
 			return false;
@@ -376,8 +387,8 @@ request_send(RestState *state)
 	{
 		if (url.len > FLOHSYNC_MAX_LINK_BYTES)
 		{
-			bool		of_parent = request_for_parent(state);
-			bool		of_cursor = state->at.inner != NULL && !of_parent;
+			bool of_parent = request_for_parent(state);
+			bool of_cursor = state->at.inner != NULL && !of_parent;
 
 			rest_problem(state, of_cursor ? ERRCLASS_TOO_LARGE : ERRCLASS_CONFIGURATION,
 						 "the URL of the request has %d bytes%s, more than %d", url.len,
@@ -385,7 +396,8 @@ request_send(RestState *state)
 			state->problem.of_parent = of_parent;
 		}
 		else
-			rest_problem(state, ERRCLASS_CONFIGURATION, "the URL of the request cannot be used: %s", http_url_problem(url.data));
+			rest_problem(state, ERRCLASS_CONFIGURATION, "the URL of the request cannot be used: %s",
+						 http_url_problem(url.data));
 		return false;
 	}
 	refused = source_may_send(state->source, url.data);
@@ -431,7 +443,7 @@ rest_send(RestState *state)
 
 	if (state->origin.host == NULL)
 	{
-		char	   *base = rest_base_url(state, state->def->base_url);
+		char *base = rest_base_url(state, state->def->base_url);
 
 		if (base)
 		{

@@ -23,8 +23,8 @@
 char *
 auth_basic(RestState *state, const char *user, const char *password)
 {
-	char	   *pair = crypto_join(CurrentMemoryContext, user, ":", password);
-	char	   *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
+	char *pair = crypto_join(CurrentMemoryContext, user, ":", password);
+	char *encoded = auth_base64(CRYPTO_BASE64, pair, strlen(pair));
 
 	crypto_wipe_with(CurrentMemoryContext, encoded, strlen(encoded));
 	source_redact_also(state->source, encoded);
@@ -55,7 +55,7 @@ auth_optional(RestState *state, const Template *t, char **value)
 static char *
 auth_pem(char *key)
 {
-	char	   *out = key;
+	char *out = key;
 
 	if (strchr(key, '\n') != NULL)
 		return key;
@@ -75,19 +75,20 @@ auth_pem(char *key)
 
 /* A signed JWT; NULL with the problem noted. */
 static char *
-auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, const char *scope, bool with_jti)
+auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, const char *scope,
+		 bool with_jti)
 {
 	const RestAuth *auth = &state->def->auth;
 	CryptoAlgorithm algorithm;
-	unsigned char signature[CRYPTO_MAX_SIGNATURE];
-	size_t		signature_len;
-	StringInfoData header;
-	StringInfoData claims;
-	char	   *kid;
-	char	   *key;
-	char	   *input;
-	const char *problem;
-	time_t		now = time(NULL);
+	unsigned char	signature[CRYPTO_MAX_SIGNATURE];
+	size_t			signature_len;
+	StringInfoData	header;
+	StringInfoData	claims;
+	char		   *kid;
+	char		   *key;
+	char		   *input;
+	const char	   *problem;
+	time_t			now = time(NULL);
 
 	if (!auth_optional(state, auth->kid, &kid) || !auth_optional(state, auth->key, &key))
 		return NULL;
@@ -101,7 +102,8 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 	auth_claim(&header, "kid", kid);
 	appendStringInfoChar(&header, '}');
 	initStringInfo(&claims);
-	appendStringInfo(&claims, "{\"iat\":" INT64_FORMAT ",\"exp\":" INT64_FORMAT, (int64) now - 60, (int64) now + 300);
+	appendStringInfo(&claims, "{\"iat\":" INT64_FORMAT ",\"exp\":" INT64_FORMAT, (int64) now - 60,
+					 (int64) now + 300);
 	auth_claim(&claims, "iss", iss);
 	auth_claim(&claims, "sub", sub);
 	auth_claim(&claims, "aud", aud);
@@ -111,21 +113,24 @@ auth_jwt(RestState *state, const char *iss, const char *sub, const char *aud, co
 		unsigned char id[16];
 
 		if (!crypto_random(id, sizeof(id)))
-			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random bytes")));
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random bytes")));
 		auth_claim(&claims, "jti", auth_base64(CRYPTO_BASE64URL, id, sizeof(id)));
 	}
 	appendStringInfoChar(&claims, '}');
 	input = psprintf("%s.%s", auth_base64(CRYPTO_BASE64URL, header.data, header.len),
 					 auth_base64(CRYPTO_BASE64URL, claims.data, claims.len));
 	auth_pem(key);
-	problem = crypto_sign(algorithm, key, strlen(key), input, strlen(input), signature, &signature_len);
+	problem = crypto_sign(algorithm, key, strlen(key), input, strlen(input), signature,
+						  &signature_len);
 	crypto_wipe(key, strlen(key));
 	if (problem)
 	{
 		rest_problem(state, ERRCLASS_CONFIGURATION, "the private key cannot be used: %s", problem);
 		return NULL;
 	}
-	input = crypto_join(CurrentMemoryContext, input, ".", auth_base64(CRYPTO_BASE64URL, signature, signature_len));
+	input = crypto_join(CurrentMemoryContext, input, ".",
+						auth_base64(CRYPTO_BASE64URL, signature, signature_len));
 	/* Of no use without its signature; and the beginning is that of any other, too. */
 	source_redact_also(state->source, strrchr(input, '.') + 1);
 	return input;
@@ -165,38 +170,35 @@ auth_depends(StringInfo material, const char *part)
  * what differs from time to time.  False with the problem noted.
  */
 bool
-auth_token_request(RestState *state, const char *url, StringInfo form, char **header, StringInfo material)
+auth_token_request(RestState *state, const char *url, StringInfo form, char **header,
+				   StringInfo material)
 {
 	const RestAuth *auth = &state->def->auth;
-	char	   *id,
-			   *secret,
-			   *scope,
-			   *iss,
-			   *sub,
-			   *aud,
-			   *key,
-			   *kid;
-	char	  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
-	size_t		room = 0;
-	StringInfoData user;
-	StringInfoData password;
+	char		   *id, *secret, *scope, *iss, *sub, *aud, *key, *kid;
+	char		  **extra = palloc(sizeof(char *) * (auth->extra.n + 1));
+	size_t			room = 0;
+	StringInfoData	user;
+	StringInfoData	password;
 
 	*header = NULL;
-	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->client_secret, &secret) ||
+	if (!auth_optional(state, auth->client_id, &id) ||
+		!auth_optional(state, auth->client_secret, &secret) ||
 		!auth_optional(state, auth->scope, &scope) || !auth_optional(state, auth->iss, &iss) ||
 		!auth_optional(state, auth->sub, &sub) || !auth_optional(state, auth->aud, &aud) ||
 		!auth_optional(state, auth->key, &key) || !auth_optional(state, auth->kid, &kid))
 		return false;
 	for (int i = 0; i < auth->extra.n; i++)
 	{
-		extra[i] = auth->extra.params[i].fixed ? auth->extra.params[i].fixed :
+		extra[i] = auth->extra.params[i].fixed ?
+			auth->extra.params[i].fixed :
 			rest_render_plain(state, auth->extra.params[i].value);
 		if (extra[i] == NULL)
 			return false;
 		room += auth_room(auth->extra.params[i].name) + auth_room(extra[i]);
 	}
-	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) + auth_room(sub) +
-		auth_room(aud) + auth_room(key) + auth_room(kid) + auth_room(auth->token_path->text) + 1000;
+	room += auth_room(url) + auth_room(id) + auth_room(secret) + auth_room(scope) + auth_room(iss) +
+		auth_room(sub) + auth_room(aud) + auth_room(key) + auth_room(kid) +
+		auth_room(auth->token_path->text) + 1000;
 	enlargeStringInfo(form, (int) room);
 	enlargeStringInfo(material, (int) (2 * room));
 	appendStringInfo(material, "%d %d ", auth->client_auth, auth->bearer);
@@ -242,7 +244,8 @@ auth_token_request(RestState *state, const char *url, StringInfo form, char **he
 			break;
 		case REST_CLIENT_JWT:
 			auth_form(form, "client_id", id);
-			auth_form(form, "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+			auth_form(form, "client_assertion_type",
+					  "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
 			break;
 	}
 	return true;
@@ -267,12 +270,8 @@ bool
 auth_add_jwt(RestState *state, const char *url, StringInfo form, char **header)
 {
 	const RestAuth *auth = &state->def->auth;
-	char	   *id,
-			   *scope,
-			   *iss,
-			   *sub,
-			   *aud;
-	char	   *jwt;
+	char		   *id, *scope, *iss, *sub, *aud;
+	char		   *jwt;
 
 	if (!auth_optional(state, auth->client_id, &id) || !auth_optional(state, auth->scope, &scope) ||
 		!auth_optional(state, auth->iss, &iss) || !auth_optional(state, auth->sub, &sub) ||

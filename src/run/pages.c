@@ -18,7 +18,7 @@
 #include "record/ledger.h"
 #include "run/pages.h"
 
-#define PAGES_NAME(name, ...) #name,
+#define PAGES_NAME(name, ...)  #name,
 #define PAGES_VALUE(name, ...) Int32GetDatum(e->counts.name),
 
 static const char *const counters[] = {PAGE_COUNTERS(PAGES_NAME)};
@@ -29,7 +29,7 @@ pages_statement(void)
 {
 	StringInfoData names;
 	StringInfoData values;
-	char	   *sql;
+	char		  *sql;
 
 	initStringInfo(&names);
 	initStringInfo(&values);
@@ -38,12 +38,13 @@ pages_statement(void)
 		appendStringInfo(&names, ", %s", counters[i]);
 		appendStringInfo(&values, ", $16[%d]", (int) i + 1);
 	}
-	sql = psprintf("insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
-				   " records, bytes, fetch_ms, apply_ms, total_estimate, seen, deleted, changed, incomplete,"
-				   " link, unread%s)"
-				   " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-				   " $16[%d] = 1%s)",
-				   names.data, (int) lengthof(counters) + 1, values.data);
+	sql = psprintf(
+		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
+		" records, bytes, fetch_ms, apply_ms, total_estimate, seen, deleted, changed, incomplete,"
+		" link, unread%s)"
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+		" $16[%d] = 1%s)",
+		names.data, (int) lengthof(counters) + 1, values.data);
 	return MemoryContextStrdup(TopMemoryContext, sql);
 }
 
@@ -51,14 +52,15 @@ pages_statement(void)
 void
 pages_add(int64 run, const PageEntry *e)
 {
-	static DbQuery query = {
-		NULL, 16, {INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID, FLOAT4OID,
-		FLOAT4OID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID, TEXTOID, TEXTOID, INT4ARRAYOID},
-		.plan_as = PLAN_GENERIC
-	};
-	Datum		counts[] = {PAGE_COUNTERS(PAGES_VALUE) Int32GetDatum(e->unread)};
-	Datum		v[16];
-	char		nulls[16];
+	static DbQuery query = {NULL,
+							16,
+							{INT8OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID, INT8OID,
+							 FLOAT4OID, FLOAT4OID, INT8OID, BYTEAOID, TEXTARRAYOID, UUIDARRAYOID,
+							 TEXTOID, TEXTOID, INT4ARRAYOID},
+							.plan_as = PLAN_GENERIC};
+	Datum		   counts[] = {PAGE_COUNTERS(PAGES_VALUE) Int32GetDatum(e->unread)};
+	Datum		   v[16];
+	char		   nulls[16];
 
 	if (query.sql == NULL)
 		query.sql = pages_statement();
@@ -85,32 +87,41 @@ pages_add(int64 run, const PageEntry *e)
 	v[13] = e->incomplete ? CStringGetTextDatum(e->incomplete) : (Datum) 0;
 	nulls[14] = e->link ? ' ' : 'n';
 	v[14] = e->link ? CStringGetTextDatum(e->link) : (Datum) 0;
-	v[15] = PointerGetDatum(construct_array(counts, lengthof(counts), INT4OID, 4, true, TYPALIGN_INT));
+	v[15] = PointerGetDatum(
+		construct_array(counts, lengthof(counts), INT4OID, 4, true, TYPALIGN_INT));
 	db_execute(&query, v, nulls);
 }
 
-/* pages_overlap tells why a pass may have missed records though all its pages came; NULL: it has not. */
+/*
+ * pages_overlap tells why a pass may have missed records though all its pages came; NULL: it
+ * has not.
+ */
 char *
 pages_overlap(int64 run, MemoryContext context)
 {
 	static DbQuery query = {"select _flohsync.pass_overlap($1)", 1, {INT8OID}};
-	Datum		value = Int64GetDatum(run);
+	Datum		   value = Int64GetDatum(run);
 
 	db_execute(&query, &value, NULL);
 	return db_get_text(0, 1, context);
 }
 
-/* pages_had_several: has there been a pass of the same definition and settings, with more than one page? */
+/*
+ * pages_had_several: has there been a pass of the same definition and settings, with more
+ * than one page?
+ */
 bool
 pages_had_several(int64 run)
 {
 	static DbQuery query = {
-		"select true from flohsync.sync_run r join flohsync.sync_run o on o.connector_id = r.connector_id"
-		" and o.resource_type = r.resource_type and o.fingerprint = r.fingerprint and o.pass_pages > 1"
+		"select true from flohsync.sync_run r join flohsync.sync_run o on o.connector_id ="
+		" r.connector_id"
+		" and o.resource_type = r.resource_type and o.fingerprint = r.fingerprint and"
+		" o.pass_pages > 1"
 		" where r.id = $1 limit 1",
-		1, {INT8OID}
-	};
-	Datum		value = Int64GetDatum(run);
+		1,
+		{INT8OID}};
+	Datum value = Int64GetDatum(run);
 
 	return db_execute(&query, &value, NULL) > 0;
 }
@@ -120,11 +131,12 @@ int
 pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)
 {
 	static DbQuery query = {
-		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from _flohsync.pass_pages($1) p where p.next_cursor is not null",
-		1, {INT8OID}
-	};
-	Datum		v = Int64GetDatum(pass);
-	int			n = (int) db_execute(&query, &v, NULL);
+		"select pg_catalog.hashtextextended(p.next_cursor collate \"C\", 0) from"
+		" _flohsync.pass_pages($1) p where p.next_cursor is not null",
+		1,
+		{INT8OID}};
+	Datum v = Int64GetDatum(pass);
+	int	  n = (int) db_execute(&query, &v, NULL);
 
 	*hashes = MemoryContextAlloc(context, sizeof(uint64) * (n + 64));
 	for (int i = 0; i < n; i++)

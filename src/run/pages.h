@@ -12,30 +12,30 @@
 
 typedef struct PageEntry
 {
-	int			page;
-	const char *cursor;
-	const char *next_cursor;
-	TimestampTz fetched_at;
-	int			records;
-	int64		bytes;
-	double		fetch_ms;
-	double		apply_ms;
-	int64		total_estimate; /* -1: unknown */
-	const Slice *deleted;
-	int			ndeleted;
-	const char *incomplete;		/* these two as of UpstreamPage */
-	bool		unread;
-	const char *link;
-	PageCounts	counts;
-	int64	   *seen;			/* sorted in place */
-	int			nseen;
-	const pg_uuid_t *changed;	/* added, updated, restored; NULL: not needed */
-	int			nchanged;
+	int				 page;
+	const char		*cursor;
+	const char		*next_cursor;
+	TimestampTz		 fetched_at;
+	int				 records;
+	int64			 bytes;
+	double			 fetch_ms;
+	double			 apply_ms;
+	int64			 total_estimate; /* -1: unknown */
+	const Slice		*deleted;
+	int				 ndeleted;
+	const char		*incomplete; /* these two as of UpstreamPage */
+	bool			 unread;
+	const char		*link;
+	PageCounts		 counts;
+	int64			*seen; /* sorted in place */
+	int				 nseen;
+	const pg_uuid_t *changed; /* added, updated, restored; NULL: not needed */
+	int				 nchanged;
 } PageEntry;
 
-extern void pages_add(int64 run, const PageEntry *entry);
+extern void	 pages_add(int64 run, const PageEntry *entry);
 extern char *pages_overlap(int64 run, MemoryContext context);
-extern bool pages_had_several(int64 run);
-extern int	pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context);
+extern bool	 pages_had_several(int64 run);
+extern int	 pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context);
 
-#endif							/* FLOHSYNC_RUN_PAGES_H */
+#endif /* FLOHSYNC_RUN_PAGES_H */

@@ -39,15 +39,15 @@
 #include "run/state.h"
 #include "run/store.h"
 
-#define PASS_MAX_PAGES			100000
-#define PASS_MAX_EMPTY_PAGES	100
-#define PASS_MAX_RETRY_MS		60000
+#define PASS_MAX_PAGES		 100000
+#define PASS_MAX_EMPTY_PAGES 100
+#define PASS_MAX_RETRY_MS	 60000
 
 /* Asks the upstream for a page; a source may begin its work here. */
 static void
 pass_ask(Run *run, const char *cursor)
 {
-	instr_time	t;
+	instr_time t;
 
 	INSTR_TIME_SET_CURRENT(t);
 	source_ask(run->source, cursor);
@@ -56,17 +56,17 @@ pass_ask(Run *run, const char *cursor)
 
 typedef struct CursorEntry
 {
-	uint64		hash;			/* of a cursor */
-	char		status;			/* of simplehash.h */
+	uint64 hash;   /* of a cursor */
+	char   status; /* of simplehash.h */
 } CursorEntry;
 
-#define SH_PREFIX			cursors
-#define SH_ELEMENT_TYPE		CursorEntry
-#define SH_KEY_TYPE			uint64
-#define SH_KEY				hash
-#define SH_HASH_KEY(t, k)	((uint32) (k))
-#define SH_EQUAL(t, a, b)	((a) == (b))
-#define SH_SCOPE			static inline
+#define SH_PREFIX		  cursors
+#define SH_ELEMENT_TYPE	  CursorEntry
+#define SH_KEY_TYPE		  uint64
+#define SH_KEY			  hash
+#define SH_HASH_KEY(t, k) ((uint32) (k))
+#define SH_EQUAL(t, a, b) ((a) == (b))
+#define SH_SCOPE		  static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
@@ -75,7 +75,7 @@ typedef struct CursorEntry
 void
 pass_know_cursors(Run *run, const uint64 *hashes, int n)
 {
-	bool		found;
+	bool found;
 
 	run->cursors = cursors_create(run->context, n + 64, NULL);
 	for (int i = 0; i < n; i++)
@@ -86,8 +86,9 @@ pass_know_cursors(Run *run, const uint64 *hashes, int n)
 static bool
 pass_new_cursor(Run *run, const char *cursor)
 {
-	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
-	bool		found;
+	uint64 hash = DatumGetUInt64(
+		hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+	bool found;
 
 	(void) cursors_insert(run->cursors, hash, &found);
 	return !found;
@@ -103,22 +104,25 @@ pass_max_attempts(const Run *run)
 int64
 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt)
 {
-	int			base = run->source->retry_base_ms > 0 ? run->source->retry_base_ms : flohsync_http_retry_delay;
-	int			longest = run->source->retry_max_ms > 0 ? run->source->retry_max_ms : PASS_MAX_RETRY_MS;
-	double		delay;
+	int	   base = run->source->retry_base_ms > 0 ? run->source->retry_base_ms :
+												   flohsync_http_retry_delay;
+	int	   longest = run->source->retry_max_ms > 0 ? run->source->retry_max_ms : PASS_MAX_RETRY_MS;
+	double delay;
 
 	if (attempt >= pass_max_attempts(run))
 		return -1;
 	if (answer->retry_after_ms >= 0)
-		return answer->retry_after_ms > (int64) flohsync_http_max_retry_wait * 1000 ? -1 : answer->retry_after_ms;
+		return answer->retry_after_ms > (int64) flohsync_http_max_retry_wait * 1000 ?
+			-1 :
+			answer->retry_after_ms;
 	delay = Min(base * pow(2, attempt - 1), (double) longest);
 	return (int64) (delay * (0.8 + 0.4 * pg_prng_double(&pg_global_prng_state)));
 }
 
 typedef struct RestartWork
 {
-	Run		   *run;
-	bool		forget_link;
+	Run *run;
+	bool forget_link;
 } RestartWork;
 
 static void
@@ -137,8 +141,7 @@ pass_restart_pass(Run *run, bool forget_link)
 {
 	RestartWork work = {run, forget_link};
 
-	ereport(LOG,
-			(errmsg("upstream rejected the cursor; restarting the pass")));
+	ereport(LOG, (errmsg("upstream rejected the cursor; restarting the pass")));
 	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
@@ -167,9 +170,9 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 	*again = false;
 	for (int attempt = 1;; attempt++)
 	{
-		instr_time	t;
-		int64		delay;
-		bool		refused;
+		instr_time t;
+		int64	   delay;
+		bool	   refused;
 
 		INSTR_TIME_SET_CURRENT(t);
 		source_answer(run->source, answer);
@@ -191,7 +194,8 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		refused = !run->restarted &&
 			(answer->start_again ||
 			 (run->setup.cursor != NULL &&
-			  ((answer->cursor_refused && run->setup.resumed && run->first_answer) || answer->cursor_expired)));
+			  ((answer->cursor_refused && run->setup.resumed && run->first_answer) ||
+			   answer->cursor_expired)));
 		if (refused)
 		{
 			pass_restart_pass(run, answer->start_again);
@@ -199,20 +203,25 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 			return false;
 		}
 		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
-		if (delay < 0 && source_give_up(run->source, answer) && source_read(run->source, run->parser, answer, page))
+		if (delay < 0 && source_give_up(run->source, answer) &&
+			source_read(run->source, run->parser, answer, page))
 			return true;
 		if (delay < 0)
 		{
 			run->retry_after_ms = answer->retry_after_ms;
 			if (answer->retry_after_ms > 0 && answer->retryable && attempt < pass_max_attempts(run))
-				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)", answer->message, answer->retry_after_ms / 1000);
+				run_fail(run, answer->error_class, "%s (asks to wait " INT64_FORMAT " s)",
+						 answer->message, answer->retry_after_ms / 1000);
 			else if (attempt > 1)
-				run_fail(run, answer->error_class, "%s (after %d attempts)", answer->message, attempt);
+				run_fail(run, answer->error_class, "%s (after %d attempts)", answer->message,
+						 attempt);
 			else
 				run_fail(run, answer->error_class, "%s", answer->message);
 			return false;
 		}
-		ereport(DEBUG1, (errmsg_internal("attempt %d failed, next in %ld ms: %s", attempt, (long) delay, answer->message)));
+		ereport(DEBUG1,
+				(errmsg_internal("attempt %d failed, next in %ld ms: %s", attempt, (long) delay,
+								 answer->message)));
 		wait_ms((long) delay, WAIT_RETRY);
 		pass_ask(run, run->setup.cursor);
 	}
@@ -220,19 +229,19 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 
 typedef struct PageWork
 {
-	Run		   *run;
+	Run				   *run;
 	const SourceAnswer *answer;
 	const UpstreamPage *page;
-	PageEntry  *entry;
-	bool		was_complete;
-	bool		was_unread;
-	bool		applied;
+	PageEntry		   *entry;
+	bool				was_complete;
+	bool				was_unread;
+	bool				applied;
 } PageWork;
 
 static void
 pass_page_work(void *arg)
 {
-	PageWork   *work = arg;
+	PageWork *work = arg;
 
 	work->run->complete = work->was_complete;
 	work->run->unread = work->was_unread;
@@ -242,7 +251,7 @@ pass_page_work(void *arg)
 static bool
 pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	PageWork	work = {run, answer, page, entry, run->complete, run->unread, false};
+	PageWork work = {run, answer, page, entry, run->complete, run->unread, false};
 
 	db_retry(pass_page_work, &work);
 	return work.applied;
@@ -252,19 +261,27 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 static void
 pass_check_completeness(Run *run)
 {
-	int64		total = run->setup.total_estimate;
-	double		tolerance = run->source->total_tolerance;
+	int64  total = run->setup.total_estimate;
+	double tolerance = run->source->total_tolerance;
 
 	if (run->setup.unidentified > 0)
-		run_incomplete(run, INT64_FORMAT " records had no usable externalId: they could be any that were not seen", run->setup.unidentified);
+		run_incomplete(run,
+					   INT64_FORMAT
+					   " records had no usable externalId: they could be any that were not seen",
+					   run->setup.unidentified);
 	if (total >= 0 && run->setup.received < total - (int64) ((double) total * tolerance))
 	{
 		run->unread |= pass_everything(run);
-		run_incomplete(run, "upstream reported " INT64_FORMAT " records but sent " INT64_FORMAT, total, run->setup.received);
+		run_incomplete(run, "upstream reported " INT64_FORMAT " records but sent " INT64_FORMAT,
+					   total, run->setup.received);
 	}
-	/* Then that number says nothing, either, of whether the list was at its end.  Some may have come twice. */
+	/*
+	 * Then that number says nothing, either, of whether the list was at its end.  Some may
+	 * have come twice.
+	 */
 	else if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
-		run_incomplete(run, "upstream reported " INT64_FORMAT " records but sent more: " INT64_FORMAT,
+		run_incomplete(run,
+					   "upstream reported " INT64_FORMAT " records but sent more: " INT64_FORMAT,
 					   total, run->setup.received - run->repeated);
 }
 
@@ -272,7 +289,7 @@ pass_check_completeness(Run *run)
 void
 pass_walk(Run *run)
 {
-	int			max_pages = run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
+	int max_pages = run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
 
 	/* A run that died after its last page has nothing left to fetch. */
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
@@ -287,10 +304,10 @@ pass_walk(Run *run)
 	{
 		SourceAnswer answer;
 		UpstreamPage page;
-		PageEntry	entry = {0};
-		bool		again;
-		bool		loop = false;
-		bool		last;
+		PageEntry	 entry = {0};
+		bool		 again;
+		bool		 loop = false;
+		bool		 last;
 
 		MemoryContextReset(run->page_context);
 		MemoryContextSwitchTo(run->page_context);
@@ -310,7 +327,8 @@ pass_walk(Run *run)
 		if (page.next_cursor && !pass_new_cursor(run, page.next_cursor))
 			loop = true;
 		if (pass_stands_still(run, &page) && page.next_cursor && page.loop == NULL)
-			page.loop = psprintf("upstream sent %d pages in a row without a new record", run->known_pages);
+			page.loop = psprintf("upstream sent %d pages in a row without a new record",
+								 run->known_pages);
 		loop |= page.loop != NULL;
 		pass_refetch(run, &page);
 		run->empty_pages = page.received == 0 && !page.list_start ? run->empty_pages + 1 : 0;
@@ -348,23 +366,29 @@ pass_walk(Run *run)
 		}
 		if (loop)
 		{
-			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream repeated the cursor \"%s\" on page %d",
+			run_fail(run, ERRCLASS_PAGINATION_LOOP,
+					 "upstream repeated the cursor \"%s\" on page %d",
 					 source_told(run->source, page.next_cursor,
 								 /* what is behind the "?" of an address may be secret */
-								 strcspn(page.next_cursor, "?"), 100), run->page);
+								 strcspn(page.next_cursor, "?"), 100),
+					 run->page);
 			return;
 		}
 		if (page.next_cursor != NULL && run->page >= max_pages)
 		{
-			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream did not finish after %d pages", run->page);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream did not finish after %d pages",
+					 run->page);
 			return;
 		}
 		if (run->empty_pages > PASS_MAX_EMPTY_PAGES)
 		{
-			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream sent %d empty pages in a row", run->empty_pages);
+			run_fail(run, ERRCLASS_PAGINATION_LOOP, "upstream sent %d empty pages in a row",
+					 run->empty_pages);
 			return;
 		}
-		if (page.next_cursor == NULL || (run->setup.filter.max_records > 0 && run->setup.passed >= run->setup.filter.max_records))
+		if (page.next_cursor == NULL ||
+			(run->setup.filter.max_records > 0 &&
+			 run->setup.passed >= run->setup.filter.max_records))
 			break;
 		if (run->setup.cursor)
 			pfree(run->setup.cursor);

@@ -28,8 +28,8 @@
 static int
 pass_compare_position(const void *a, const void *b)
 {
-	uint32		x = (*(const Record *const *) a)->position;
-	uint32		y = (*(const Record *const *) b)->position;
+	uint32 x = (*(const Record *const *) a)->position;
+	uint32 y = (*(const Record *const *) b)->position;
 
 	return (x > y) - (x < y);
 }
@@ -58,8 +58,8 @@ static int
 pass_cut(Record *records, int n, int64 max)
 {
 	const Record **order;
-	uint32		limit;
-	int			kept = 0;
+	uint32		   limit;
+	int			   kept = 0;
 
 	if (n <= max)
 		return n;
@@ -80,8 +80,8 @@ pass_cut(Record *records, int n, int64 max)
 static void
 pass_add_changes(Run *run, PageEntry *entry, const ApplyChanges *changes)
 {
-	int			n = changes->n[0] + changes->n[1] + changes->n[2];
-	pg_uuid_t  *ids;
+	int		   n = changes->n[0] + changes->n[1] + changes->n[2];
+	pg_uuid_t *ids;
 
 	if (n == 0)
 		return;
@@ -100,7 +100,8 @@ pass_make_merger(Run *run)
 	MemoryContext old = MemoryContextSwitchTo(run->context);
 
 	if (run->merger == NULL)
-		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
+		run->merger = page_parser_create((const char *const *) run->setup.hash_ignore,
+										 run->setup.nhash_ignore, &run->memory);
 	MemoryContextSwitchTo(old);
 }
 
@@ -110,11 +111,12 @@ pass_make_merger(Run *run)
  * leaves out becomes stale.  Returns how many are in scope.
  */
 static int
-pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool goes_on, int64 passed, PageEntry *entry)
+pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool goes_on,
+				   int64 passed, PageEntry *entry)
 {
-	int			n = page->nrecords;
-	Record	   *records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
-	int			in_scope;
+	int			 n = page->nrecords;
+	Record		*records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
+	int			 in_scope;
 	ApplyChanges changes = {0};
 
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
@@ -143,20 +145,22 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 static void
 pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	Size		bytes = 0;
+	Size bytes = 0;
 
 	if (page->nfaults == 0)
 		return;
 	/* Of each, what is stored of it is copied, and put into arrays. */
 	for (int i = 0; i < page->nfaults; i++)
-		bytes += Min(page->faults[i].payload.len, RECORD_FAULT_BYTES) + Min(page->faults[i].external_id.len, RECORD_FAULT_BYTES) + 200;
+		bytes += Min(page->faults[i].payload.len, RECORD_FAULT_BYTES) +
+			Min(page->faults[i].external_id.len, RECORD_FAULT_BYTES) + 200;
 	memory_expect(&run->memory, bytes * 2);
 	apply_known_faults(&run->scope, page->faults, page->nfaults, entry->seen, &entry->nseen);
 	for (int i = 0; i < page->nfaults; i++)
 	{
-		Slice	   *payload = &page->faults[i].payload;
+		Slice *payload = &page->faults[i].payload;
 
-		payload->data = source_redacted(run->source, payload->data, Min(payload->len, RECORD_FAULT_BYTES));
+		payload->data = source_redacted(run->source, payload->data,
+										Min(payload->len, RECORD_FAULT_BYTES));
 		payload->len = strlen(payload->data);
 	}
 	record_faults_of_page(run->id, entry->page, page->faults, page->nfaults);
@@ -175,14 +179,17 @@ pass_apply_faults(Run *run, const UpstreamPage *page, PageEntry *entry)
 static int
 pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 {
-	UpstreamPage whole = {.records = page->full, .nrecords = page->nfull, .heaviest = page->heaviest};
+	UpstreamPage whole = {.records = page->full,
+						  .nrecords = page->nfull,
+						  .heaviest = page->heaviest};
 	UpstreamPage merged;
-	Merge	   *merge;
-	int			unknown = 0;
-	int			n = 0;
+	Merge		*merge;
+	int			 unknown = 0;
+	int			 n = 0;
 
 	pass_make_merger(run);
-	merge = merge_begin(&run->scope, run->parser, run->merger, page, pass_has_filter(&run->setup.filter));
+	merge = merge_begin(&run->scope, run->parser, run->merger, page,
+						pass_has_filter(&run->setup.filter));
 	run->scope.parser = run->merger;
 	n += pass_apply_records(run, &whole, true, page->next_cursor != NULL, run->setup.passed, entry);
 	while (merge_next(merge, !page->new_records_full, &merged))
@@ -190,7 +197,8 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 		/* What is needed to write a part is gone before the next one. */
 		MemoryContext old = MemoryContextSwitchTo(merge_context(merge));
 
-		n += pass_apply_records(run, &merged, true, page->next_cursor != NULL, run->setup.passed + n, entry);
+		n += pass_apply_records(run, &merged, true, page->next_cursor != NULL,
+								run->setup.passed + n, entry);
 		pass_apply_faults(run, &merged, entry);
 		entry->counts.truncated += merged.truncated;
 		unknown += merged.unknown;
@@ -199,7 +207,9 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	if (unknown > 0)
 	{
 		entry->link = "";
-		entry->incomplete = psprintf("received only the changes of %d records that are not stored: the next run starts a new pass", unknown);
+		entry->incomplete = psprintf(
+			"received only the changes of %d records that are not stored: the next run starts a new pass",
+			unknown);
 		run_incomplete(run, "%s", entry->incomplete);
 	}
 	entry->counts.duplicates += merge_duplicates(merge);
@@ -213,10 +223,9 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 bool
 pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
 {
-	int			n;
-	RunGuard	guard;
-	instr_time	t0,
-				t;
+	int		   n;
+	RunGuard   guard;
+	instr_time t0, t;
 
 	INSTR_TIME_SET_CURRENT(t0);
 	run_begin(run, "applying a page");
@@ -251,9 +260,11 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->counts.truncated = page->truncated;
 	entry->deleted = page->deleted;
 	entry->ndeleted = page->ndeleted;
-	entry->seen = palloc_extended(sizeof(int64) * (page->nrecords + page->nfull + page->nfaults + 1), MCXT_ALLOC_HUGE);
+	entry->seen = palloc_extended(
+		sizeof(int64) * (page->nrecords + page->nfull + page->nfaults + 1), MCXT_ALLOC_HUGE);
 	entry->nseen = entry->nchanged = 0;
-	n = page->partial ? pass_apply_partial(run, page, entry) :
+	n = page->partial ?
+		pass_apply_partial(run, page, entry) :
 		pass_apply_records(run, page, false, page->next_cursor != NULL, run->setup.passed, entry);
 	pass_apply_faults(run, page, entry);
 	entry->apply_ms = run_microseconds(&t0) / 1000.0;

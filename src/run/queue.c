@@ -17,10 +17,11 @@ RunCandidate *
 queue_open_runs(int *n)
 {
 	static DbQuery query = {
-		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text, (r.status = 'queued')::int4 from flohsync.sync_run r"
-		" join flohsync.connector_definition d on d.id = r.connector_id and d.home = _flohsync.home()"
-		" where r.status in ('queued', 'running') order by r.requested_at, r.id"
-	};
+		"select r.id, r.connector_id::pg_catalog.text, r.resource_type::pg_catalog.text,"
+		" (r.status = 'queued')::int4 from flohsync.sync_run r"
+		" join flohsync.connector_definition d on d.id = r.connector_id and d.home ="
+		" _flohsync.home()"
+		" where r.status in ('queued', 'running') order by r.requested_at, r.id"};
 	RunCandidate *candidates;
 
 	*n = (int) db_execute(&query, NULL, NULL);
@@ -49,10 +50,10 @@ queue_next_due(void)
 {
 	static DbQuery query = {
 		"select pg_catalog.min(_flohsync.next_due(c)) from flohsync.connector_sync_config c"
-		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled and d.home = _flohsync.home()"
-	};
-	bool		isnull;
-	Datum		value;
+		" join flohsync.connector_definition d on d.id = c.connector_id where d.enabled and"
+		" d.home = _flohsync.home()"};
+	bool  isnull;
+	Datum value;
 
 	db_execute(&query, NULL, NULL);
 	value = db_value(0, 1, &isnull);
@@ -64,9 +65,11 @@ void
 queue_purge_history(int retention_s)
 {
 	static DbQuery query = {
-		"select _flohsync.forget_history(k.r), _flohsync.forget_webhooks(k.r) from pg_catalog.make_interval(secs => $1) k(r)", 1, {FLOAT8OID}
-	};
-	Datum		v = Float8GetDatum((float8) retention_s);
+		"select _flohsync.forget_history(k.r), _flohsync.forget_webhooks(k.r) from"
+		" pg_catalog.make_interval(secs => $1) k(r)",
+		1,
+		{FLOAT8OID}};
+	Datum v = Float8GetDatum((float8) retention_s);
 
 	db_execute(&query, &v, NULL);
 }

@@ -23,7 +23,7 @@
 #include "run/state.h"
 
 /* Upper limit of single-record requests per run; beyond it a full restart is cheaper. */
-#define WHOLE_MAX	100
+#define WHOLE_MAX 100
 
 bool
 pass_has_filter(const Filter *filter)
@@ -35,14 +35,15 @@ pass_has_filter(const Filter *filter)
 static int
 refetch_compare(const Record *a, const Record *b)
 {
-	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data, b->external_id.len);
+	return page_compare_ids(a->external_id.data, a->external_id.len, b->external_id.data,
+							b->external_id.len);
 }
 
 /* How many records from one on have its id. */
 static int
 refetch_same(const Record *records, int n, int from)
 {
-	int			i = from + 1;
+	int i = from + 1;
 
 	while (i < n && refetch_compare(&records[from], &records[i]) == 0)
 		i++;
@@ -56,18 +57,19 @@ refetch_same(const Record *records, int n, int from)
 static bool
 refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 {
-	char	   *id = pnstrdup(part->external_id.data, part->external_id.len);
+	char		*id = pnstrdup(part->external_id.data, part->external_id.len);
 	SourceAnswer answer;
 	UpstreamPage page;
-	PageParser *parser;
-	char	   *body;
+	PageParser	*parser;
+	char		*body;
 
 	for (int attempt = 1;; attempt++)
 	{
-		int64		delay;
+		int64 delay;
 
 		source_get(run->source, id, &answer);
-		delay = answer.error_class && answer.retryable ? pass_retry_delay(run, &answer, attempt) : -1;
+		delay = answer.error_class && answer.retryable ? pass_retry_delay(run, &answer, attempt) :
+														 -1;
 		if (delay < 0)
 			break;
 		wait_ms((long) delay, WAIT_RETRY);
@@ -83,7 +85,8 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	memcpy(body, answer.body, answer.len);
 	body[answer.len] = '\0';
 	answer.body = body;
-	parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
+	parser = page_parser_create((const char *const *) run->setup.hash_ignore,
+								run->setup.nhash_ignore, &run->memory);
 	if (!source_read(run->source, parser, &answer, &page))
 	{
 		ereport(DEBUG1, (errmsg_internal("could not fetch a full record: %s", answer.message)));
@@ -110,9 +113,9 @@ void
 pass_refetch(Run *run, UpstreamPage *page)
 {
 	MemoryContext context = CurrentMemoryContext;
-	bool	   *known;
-	Record	   *rest;
-	int			nrest = 0;
+	bool		 *known;
+	Record		 *rest;
+	int			  nrest = 0;
 
 	if (!page->partial || page->new_records_full || page->nrecords == 0 || run->nfull >= WHOLE_MAX)
 		return;
@@ -147,11 +150,12 @@ pass_refetch(Run *run, UpstreamPage *page)
 
 /* pass_out_of_scope has what the filter rules leave out of a part of such a page become stale. */
 void
-pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept, PageEntry *entry)
+pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept,
+				  PageEntry *entry)
 {
 	MemoryContext old;
-	Slice	   *gone;
-	int			k = 0;
+	Slice		 *gone;
+	int			  k = 0;
 
 	if (nkept == part->nrecords)
 		return;
@@ -161,12 +165,12 @@ pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nk
 		memcpy(gone, entry->deleted, sizeof(Slice) * entry->ndeleted);
 	for (int i = 0; i < part->nrecords; i++)
 	{
-		Slice		id = part->records[i].external_id;
+		Slice id = part->records[i].external_id;
 
 		if (k < nkept && refetch_compare(&kept[k], &part->records[i]) == 0)
 			k++;
 		else
-			gone[entry->ndeleted++] = (Slice) {pnstrdup(id.data, id.len), id.len};
+			gone[entry->ndeleted++] = (Slice){pnstrdup(id.data, id.len), id.len};
 	}
 	entry->deleted = gone;
 	MemoryContextSwitchTo(old);

@@ -37,14 +37,14 @@
 #include "run/store.h"
 #include "shared/shmem.h"
 
-#define RUN_PURGE_BATCH			5000
-#define RUN_FINISH_ATTEMPTS		100
+#define RUN_PURGE_BATCH		5000
+#define RUN_FINISH_ATTEMPTS 100
 
 /* Microseconds since an instant. */
 int64
 run_microseconds(instr_time *since)
 {
-	instr_time	now;
+	instr_time now;
 
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, *since);
@@ -53,11 +53,11 @@ run_microseconds(instr_time *since)
 
 /* run_fail ends a run with an error, or as cancelled. */
 void
-run_fail(Run *run, ErrorClass error_class, const char *format,...)
+run_fail(Run *run, ErrorClass error_class, const char *format, ...)
 {
 	MemoryContext old = MemoryContextSwitchTo(run->context);
-	char		message[CLEAN_MAX];
-	va_list		args;
+	char		  message[CLEAN_MAX];
+	va_list		  args;
 
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
@@ -73,10 +73,10 @@ run_fail(Run *run, ErrorClass error_class, const char *format,...)
 
 /* run_incomplete says why a pass does not count as complete; the first reason stays. */
 void
-run_incomplete(Run *run, const char *format,...)
+run_incomplete(Run *run, const char *format, ...)
 {
-	char		message[512];
-	va_list		args;
+	char	message[512];
+	va_list args;
 
 	if (!run->complete)
 		return;
@@ -88,7 +88,10 @@ run_incomplete(Run *run, const char *format,...)
 	run->reason = MemoryContextStrdup(run->context, message);
 }
 
-/* run_unread: likewise, when something requested was not received, or was discarded: it has to be requested again. */
+/*
+ * run_unread: likewise, when something requested was not received, or was discarded: it has
+ * to be requested again.
+ */
 void
 run_unread(Run *run, const char *reason)
 {
@@ -111,33 +114,35 @@ run_begin(Run *run, const char *activity)
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("flohsync run " INT64_FORMAT " was taken over by another worker", run->id),
-				 errhint("Functions that a connector runs must not call pg_advisory_unlock_all().")));
+				 errhint(
+					 "Functions that a connector runs must not call pg_advisory_unlock_all().")));
 	db_lock_wait(DB_LOCK_CONNECTOR, db_lock_key(run->setup.connector_id), true);
 }
 
 static void
 run_error_context(void *arg)
 {
-	Run		   *run = arg;
+	Run *run = arg;
 
 	if (run->setup.connector_name == NULL)
 		errcontext("flohsync run " INT64_FORMAT, run->id);
 	else
-		errcontext("flohsync run " INT64_FORMAT " of connector \"%s\", resource type \"%s\", page %d",
+		errcontext("flohsync run " INT64_FORMAT
+				   " of connector \"%s\", resource type \"%s\", page %d",
 				   run->id, clean(run->setup.connector_name), run->setup.resource_type, run->page);
 }
 
 typedef struct StartWork
 {
-	Run		   *run;
+	Run			*run;
 	StartOutcome outcome;
 } StartWork;
 
 static void
 run_start_work(void *arg)
 {
-	StartWork  *work = arg;
-	Run		   *run = work->run;
+	StartWork *work = arg;
+	Run		  *run = work->run;
 
 	memset(&run->setup, 0, sizeof(run->setup));
 	db_begin("starting a run");
@@ -145,8 +150,8 @@ run_start_work(void *arg)
 	if (work->outcome == START_RUN)
 	{
 		MemoryContext old = MemoryContextSwitchTo(run->context);
-		uint64	   *hashes;
-		int			n;
+		uint64		 *hashes;
+		int			  n;
 
 		filter_prepare(&run->setup.filter);
 		n = pages_seen_cursors(run->setup.pass_id, &hashes, run->context);
@@ -161,10 +166,10 @@ run_start_work(void *arg)
 static Datum
 run_hash_ignore(const RunSetup *setup)
 {
-	Slice	   *paths = palloc(sizeof(Slice) * Max(setup->nhash_ignore, 1));
+	Slice *paths = palloc(sizeof(Slice) * Max(setup->nhash_ignore, 1));
 
 	for (int i = 0; i < setup->nhash_ignore; i++)
-		paths[i] = (Slice) {setup->hash_ignore[i], strlen(setup->hash_ignore[i])};
+		paths[i] = (Slice){setup->hash_ignore[i], strlen(setup->hash_ignore[i])};
 	return db_text_array(paths, setup->nhash_ignore);
 }
 
@@ -172,7 +177,7 @@ run_hash_ignore(const RunSetup *setup)
 static bool
 run_start(Run *run)
 {
-	StartWork	work = {.run = run};
+	StartWork work = {.run = run};
 
 	db_retry(run_start_work, &work);
 	if (work.outcome != START_RUN)
@@ -190,7 +195,8 @@ run_start(Run *run)
 		run->scope.hash_ignore = run_hash_ignore(&run->setup);
 	memory_begin(&run->memory, TopMemoryContext);
 	run->setup.spec.memory = run->scope.memory = &run->memory;
-	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore, run->setup.nhash_ignore, &run->memory);
+	run->parser = page_parser_create((const char *const *) run->setup.hash_ignore,
+									 run->setup.nhash_ignore, &run->memory);
 	run->source = source_open(&run->setup.spec);
 	run->page = run->setup.last_page + 1;
 	run->first_answer = true;
@@ -203,7 +209,7 @@ run_start(Run *run)
 
 typedef struct SettleWork
 {
-	Run		   *run;
+	Run			*run;
 	SettleResult result;
 } SettleWork;
 
@@ -247,7 +253,8 @@ run_post_sync_work(void *arg)
 	SettleWork *work = arg;
 
 	run_begin(work->run, "post-sync processing");
-	store_post_sync(work->run->id, strcmp(work->run->status, "held") == 0, &work->result, work->run->context);
+	store_post_sync(work->run->id, strcmp(work->run->status, "held") == 0, &work->result,
+					work->run->context);
 	db_commit();
 }
 
@@ -258,8 +265,8 @@ run_post_sync_work(void *arg)
 static void
 run_post_sync(Run *run)
 {
-	SettleWork	work = {.run = run};
-	instr_time	t;
+	SettleWork work = {.run = run};
+	instr_time t;
 
 	INSTR_TIME_SET_CURRENT(t);
 	PG_TRY();
@@ -268,7 +275,7 @@ run_post_sync(Run *run)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(run->context);
 		edata = CopyErrorData();
@@ -292,28 +299,34 @@ run_post_sync(Run *run)
 
 typedef struct PurgeWork
 {
-	Run		   *run;
-	int64		n;
+	Run	 *run;
+	int64 n;
 } PurgeWork;
 
 static void
 run_purge_work(void *arg)
 {
-	PurgeWork  *work = arg;
+	PurgeWork *work = arg;
 
 	run_begin(work->run, "purging stale records");
-	/* What a deferred key of others forbids must be met there, where single records are left out, not at the commit. */
+	/*
+	 * What a deferred key of others forbids must be met there, where single records are left
+	 * out, not at the commit.
+	 */
 	db_constraints_immediate();
 	work->n = store_purge_run(work->run->id, RUN_PURGE_BATCH);
 	db_commit();
 }
 
-/* run_settle ends a pass that came through: what it did not see goes stale, and old stale records go. */
+/*
+ * run_settle ends a pass that came through: what it did not see goes stale, and old stale
+ * records go.
+ */
 static void
 run_settle(Run *run)
 {
-	SettleWork	work = {.run = run};
-	instr_time	t;
+	SettleWork work = {.run = run};
+	instr_time t;
 
 	INSTR_TIME_SET_CURRENT(t);
 	MemoryContextSwitchTo(run->context);
@@ -327,7 +340,7 @@ run_settle(Run *run)
 	run_post_sync(run);
 	if (strcmp(run->status, "success") == 0 && run->complete)
 	{
-		PurgeWork	purge = {.run = run};
+		PurgeWork purge = {.run = run};
 
 		run_report_stage("purging");
 		do
@@ -339,8 +352,8 @@ run_settle(Run *run)
 
 typedef struct FinishWork
 {
-	Run		   *run;
-	char	   *summary;
+	Run	 *run;
+	char *summary;
 } FinishWork;
 
 static void
@@ -357,18 +370,22 @@ run_finish_work(void *arg)
 	 * clock is behind ours must not fall before the watermark.
 	 */
 	if (run->setup.pass_started_at != 0 && !run->unread)
-		watermark = run->setup.pass_started_at - (run->skew_s > 2 ? run->skew_s * USECS_PER_SEC : 0);
+		watermark = run->setup.pass_started_at -
+			(run->skew_s > 2 ? run->skew_s * USECS_PER_SEC : 0);
 	MemoryContextSwitchTo(run->context);
 	run_begin(run, "finishing a run");
-	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class, watermark,
-					 run->retry_after_ms);
+	store_finish_run(run->id, run->status, run->complete, run->reason, run->error, run->error_class,
+					 watermark, run->retry_after_ms);
 	/* The configuration is locked by now, and the run after it. */
 	store_set_timings(run->id, &run->timings);
 	work->summary = store_run_summary(run->id, run->context);
 	db_commit();
 }
 
-/* A cancel request now is too late: the end of the run is written anyway.  False when it has to be tried again. */
+/*
+ * A cancel request now is too late: the end of the run is written anyway.  False when it has
+ * to be tried again.
+ */
 static bool
 run_finish_once(FinishWork *work, int attempt)
 {
@@ -406,88 +423,16 @@ run_finish(Run *run)
 	{
 		if (run->error)
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s", clean(run->setup.connector_name),
-							run->setup.resource_type, run->id, run->status, clean(run->error)),
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s: %s",
+							clean(run->setup.connector_name), run->setup.resource_type, run->id,
+							run->status, clean(run->error)),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
 		else
 			ereport(LOG,
-					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s", clean(run->setup.connector_name),
-							run->setup.resource_type, run->id, run->status),
+					(errmsg("sync of %s/%s: run " INT64_FORMAT " %s",
+							clean(run->setup.connector_name), run->setup.resource_type, run->id,
+							run->status),
 					 summary ? errdetail_internal("%s", summary) : 0, errhidecontext(true)));
-	}
-}
-
-/* A text of an error that was raised: it may quote an upstream, or a foreign function. */
-static char *
-run_told(Run *run, const char *text)
-{
-	return run->source ? source_told(run->source, text, strlen(text), CLEAN_MAX) : clean(text);
-}
-
-/* Was it a value that cannot be used, before anything was asked?  Then it is one of those that are stored. */
-static bool
-run_cannot_begin(const Run *run, int sqlerrcode)
-{
-	return run->source == NULL &&
-		(ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
-		 ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED);
-}
-
-/* run_foreign_function is the line of an error's context that names a function of others, such as a trigger's, or NULL. */
-static const char *
-run_foreign_function(const char *context)
-{
-	for (const char *line = context; line != NULL && *line != '\0';)
-	{
-		Size		length = strcspn(line, "\n");
-		const char *name = strstr(line, " function ");
-
-		if (strncmp(line, "PL/", 3) == 0 && name != NULL && name < line + length)
-		{
-			name += strlen(" function ");
-			if (strncmp(name, FLOHSYNC_SCHEMA ".", strlen(FLOHSYNC_SCHEMA) + 1) == 0 ||
-				strncmp(name, FLOHSYNC_INTERNAL_SCHEMA ".", strlen(FLOHSYNC_INTERNAL_SCHEMA) + 1) == 0)
-				return NULL;
-			return pnstrdup(line, length);
-		}
-		line += length + (line[length] == '\n' ? 1 : 0);
-	}
-	return NULL;
-}
-
-/* Turns an error that was raised into the end of the run. */
-static void
-run_handle_error(Run *run)
-{
-	ErrorData  *edata;
-
-	MemoryContextSwitchTo(run->context);
-	edata = CopyErrorData();
-	FlushErrorState();
-	db_abort();
-	run->status = NULL;
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		run_fail(run, ERRCLASS_CANCELLED, "run was cancelled");
-	else
-	{
-		const char *message = edata->message ? edata->message : "unknown error";
-		const char *detail = edata->detail;
-
-		/* A connector's query does not run with the search_path of its author. */
-		if (detail == NULL && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE && run->source && run->source->own_query)
-			detail = "a connector's query must schema-qualify the tables that it names";
-		if (detail == NULL)
-			detail = run_foreign_function(edata->context);
-		run_fail(run, run->memory.exceeded && edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ?
-				 ERRCLASS_PAGE_MEMORY :
-				 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_INTERNAL_ERROR ? ERRCLASS_INTERNAL :
-				 edata->sqlerrcode == ERRCODE_CONFIG_FILE_ERROR ? ERRCLASS_SECRET :
-				 run_cannot_begin(run, edata->sqlerrcode) ? ERRCLASS_CONFIGURATION : ERRCLASS_DATABASE,
-				 "%s%s%s", run_told(run, message), detail ? ": " : "", detail ? run_told(run, detail) : "");
-		ereport(LOG,
-				(errmsg("flohsync run " INT64_FORMAT " failed: %s", run->id, run_told(run, message)),
-				 edata->context ? errdetail_internal("%s", run_told(run, edata->context)) : 0, 
-				 edata->hint ? errhint("%s", run_told(run, edata->hint)) : 0, errhidecontext(true)));
 	}
 }
 
@@ -501,7 +446,7 @@ static int64 current_run = 0;
 void
 run_report_stage(const char *stage)
 {
-	char		doing[NAMEDATALEN];
+	char doing[NAMEDATALEN];
 
 	if (current_run == 0)
 		return;
@@ -519,11 +464,12 @@ run_report_stage(const char *stage)
 void
 run_execute(int64 id)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "flohsync run", ALLOCSET_DEFAULT_SIZES);
-	Run		   *run = MemoryContextAllocZero(context, sizeof(Run));
+	MemoryContext		 caller = CurrentMemoryContext;
+	MemoryContext		 context = AllocSetContextCreate(TopMemoryContext, "flohsync run",
+														 ALLOCSET_DEFAULT_SIZES);
+	Run					*run = MemoryContextAllocZero(context, sizeof(Run));
 	ErrorContextCallback callback;
-	volatile bool started = false;
+	volatile bool		 started = false;
 
 	run->id = id;
 	run->left = shmem_note_run(id);

@@ -8,4 +8,4 @@
 extern void run_execute(int64 run);
 extern void run_report_stage(const char *stage);
 
-#endif							/* FLOHSYNC_RUN_H */
+#endif /* FLOHSYNC_RUN_H */

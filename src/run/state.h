@@ -16,46 +16,49 @@
 
 typedef struct Run
 {
-	int64		id;
-	bool		left;			/* the worker that was at it before ended by an error: that was no crash */
+	int64		  id;
+	bool		  left; /* the worker that was at it before ended by an error: that was no crash */
 	MemoryContext context;		/* of the whole run */
 	MemoryContext page_context; /* reset for each page */
-	RunSetup	setup;
-	PageMemory	memory;			/* of the page being worked on: all that this process takes */
-	Source	   *source;
-	PageParser *parser;
-	PageParser *merger;			/* of merged records (record/merge.c); NULL until there are any */
-	ApplyScope	scope;
-	RunTimings	timings;
-	int			page;			/* being worked on, from 1 */
-	bool		first_answer;	/* no page of this run has come yet */
-	bool		restarted;		/* the pass was restarted during the run */
-	int			empty_pages;	/* in a row */
-	int			known_pages;	/* in a row, with nothing but what had come before */
-	int64		repeated;		/* records that had come before in the list, as far as is known */
-	int			nseen_ids;
-	struct bloom_filter *seen_ids;	/* of the list at hand (run/still.c); NULL until a page says that there is another */
-	int			nfull;			/* records requested individually (run/refetch.c) */
-	struct cursors_hash *cursors;	/* hashes of those that the pass has been through (pass.c) */
-	int64		skew_s;			/* how far the upstream's clock is behind ours */
+	RunSetup	  setup;
+	PageMemory	  memory; /* of the page being worked on: all that this process takes */
+	Source		 *source;
+	PageParser	 *parser;
+	PageParser	 *merger; /* of merged records (record/merge.c); NULL until there are any */
+	ApplyScope	  scope;
+	RunTimings	  timings;
+	int			  page;			/* being worked on, from 1 */
+	bool		  first_answer; /* no page of this run has come yet */
+	bool		  restarted;	/* the pass was restarted during the run */
+	int			  empty_pages;	/* in a row */
+	int			  known_pages;	/* in a row, with nothing but what had come before */
+	int64		  repeated;		/* records that had come before in the list, as far as is known */
+	int			  nseen_ids;
+	struct bloom_filter *
+		/* of the list at hand (run/still.c); NULL until a page says that there is another */
+						 seen_ids;
+	int					 nfull;	  /* records requested individually (run/refetch.c) */
+	struct cursors_hash *cursors; /* hashes of those that the pass has been through (pass.c) */
+	int64				 skew_s;  /* how far the upstream's clock is behind ours */
 	/* how it ended */
-	const char *status;			/* NULL while it goes on */
+	const char *status; /* NULL while it goes on */
 	ErrorClass	error_class;
 	char	   *error;
 	int64		retry_after_ms; /* what the upstream asked to wait, 0: nothing */
 	bool		complete;
-	char	   *reason;			/* why not complete */
-	bool		unread;			/* something has to be requested again: the watermark stays */
+	char	   *reason; /* why not complete */
+	bool		unread; /* something has to be requested again: the watermark stays */
 } Run;
 
-extern void run_fail(Run *run, ErrorClass error_class, const char *format,...) pg_attribute_printf(3, 4);
-extern void run_incomplete(Run *run, const char *format,...) pg_attribute_printf(2, 3);
-extern void run_unread(Run *run, const char *reason);
-extern void run_begin(Run *run, const char *activity);
+extern void run_fail(Run *run, ErrorClass error_class, const char *format, ...)
+	pg_attribute_printf(3, 4);
+extern void	 run_incomplete(Run *run, const char *format, ...) pg_attribute_printf(2, 3);
+extern void	 run_unread(Run *run, const char *reason);
+extern void	 run_begin(Run *run, const char *activity);
 extern int64 run_microseconds(instr_time *since);
 
-extern void pass_know_cursors(Run *run, const uint64 *hashes, int n);
-extern void pass_walk(Run *run);
+extern void	 pass_know_cursors(Run *run, const uint64 *hashes, int n);
+extern void	 pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
 
 extern void pass_forget_ids(Run *run);
@@ -63,11 +66,16 @@ extern bool pass_stands_still(Run *run, const UpstreamPage *page);
 
 extern bool pass_has_filter(const Filter *filter);
 extern void pass_refetch(Run *run, UpstreamPage *page);
-extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept, PageEntry *entry);
+extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *kept, int nkept,
+							  PageEntry *entry);
 
 /* run/pass_apply.c */
 extern void pass_capped(Run *run);
 extern bool pass_everything(const Run *run);
-extern bool pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry);
+extern bool pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page,
+							PageEntry *entry);
 
-#endif							/* FLOHSYNC_RUN_STATE_H */
+/* run/run_error.c */
+extern void run_handle_error(Run *run);
+
+#endif /* FLOHSYNC_RUN_STATE_H */

@@ -10,10 +10,11 @@
 #include "run/state.h"
 
 /* Pages with records, in a row, of which every one had come before in the list. */
-#define PASS_MAX_KNOWN_PAGES	5
-#define PASS_MAX_KNOWN_CHANGES	100 /* where a page lists changes, of which one record may have many */
-#define PASS_SEEN_IDS			1000000
-#define PASS_SEEN_KB			2048
+#define PASS_MAX_KNOWN_PAGES 5
+#define PASS_MAX_KNOWN_CHANGES \
+	100 /* where a page lists changes, of which one record may have many */
+#define PASS_SEEN_IDS 1000000
+#define PASS_SEEN_KB  2048
 
 /* pass_forget_ids: the list begins again, or another one. */
 void
@@ -28,7 +29,7 @@ pass_forget_ids(Run *run)
 static bool
 pass_id_is_new(Run *run, Slice id)
 {
-	bool		known;
+	bool known;
 
 	if (id.data == NULL)
 		return true;
@@ -51,7 +52,7 @@ pass_id_is_new(Run *run, Slice id)
 bool
 pass_stands_still(Run *run, const UpstreamPage *page)
 {
-	bool		news = false;
+	bool news = false;
 
 	/* A query of our own comes to its end, however often it gives a record. */
 	if (run->source->own_query)
@@ -76,7 +77,7 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 	}
 	for (int i = 0; i < page->nrecords; i++)
 	{
-		bool		is_new = pass_id_is_new(run, page->records[i].external_id);
+		bool is_new = pass_id_is_new(run, page->records[i].external_id);
 
 		news |= is_new;
 		run->repeated += !is_new;

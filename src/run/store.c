@@ -31,23 +31,30 @@ StartOutcome
 store_start_run(int64 run, bool left, RunSetup *s, MemoryContext context)
 {
 	static DbQuery query = {
-		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at, s.connector_id::pg_catalog.text,"
-		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed, s.received,"
-		" s.filter_rules::pg_catalog.text, " RULES_FILTER_COLUMNS("s") ","
-		" " RULES_HASH_IGNORE("s") ","
-		" _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate, s.note_changes, s.incomplete, s.kept_link, s.unread, s.rehash"
-		" from _flohsync.start_run($1, $2) s",
-		2, {INT8OID, BOOLOID}
-	};
+		"select s.outcome, s.strategy, s.pass_id, s.pass_started_at,"
+		" s.connector_id::pg_catalog.text,"
+		" s.connector_name, s.resource_type, s.resumed, s.last_page, s.next_cursor, s.passed,"
+		" s.received,"
+		" s.filter_rules::pg_catalog.text, " RULES_FILTER_COLUMNS(
+			"s") ","
+				 " " RULES_HASH_IGNORE(
+					 "s") ","
+						  " _flohsync.iso(s.modified_since), s.unidentified, s.total_estimate,"
+						  " s.note_changes, s.incomplete, s.kept_link, s.unread, s.rehash"
+						  " from _flohsync.start_run($1, $2) s",
+		2,
+		{INT8OID, BOOLOID}};
 	static DbQuery check = {
-		"select _flohsync.check_stored(r.connector_id, r.resource_type) from flohsync.sync_run r where r.id = $1", 1, {INT8OID}
-	};
-	Datum		value = Int64GetDatum(run);
-	Datum		v[2];
-	char	   *outcome;
-	char	   *modified_since;
-	char	   *kept_link;
-	bool		isnull;
+		"select _flohsync.check_stored(r.connector_id, r.resource_type) from flohsync.sync_run"
+		" r where r.id = $1",
+		1,
+		{INT8OID}};
+	Datum value = Int64GetDatum(run);
+	Datum v[2];
+	char *outcome;
+	char *modified_since;
+	char *kept_link;
+	bool  isnull;
 
 	db_execute(&check, &value, NULL);
 	v[0] = value;
@@ -92,8 +99,8 @@ TimestampTz
 store_restart_pass(int64 run, bool forget_link)
 {
 	static DbQuery query = {"select _flohsync.restart_pass($1, $2)", 2, {INT8OID, BOOLOID}};
-	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(forget_link)};
-	bool		isnull;
+	Datum		   v[2] = {Int64GetDatum(run), BoolGetDatum(forget_link)};
+	bool		   isnull;
 
 	db_execute(&query, v, NULL);
 	return DatumGetTimestampTz(db_value(0, 1, &isnull));
@@ -104,13 +111,14 @@ RunGuard
 store_guard_run(const RunSetup *s)
 {
 	static DbQuery query = {
-		"select r.cancel_requested, c.id is null, c.filter_rules is distinct from $2::pg_catalog.jsonb"
+		"select r.cancel_requested, c.id is null, c.filter_rules is distinct from"
+		" $2::pg_catalog.jsonb"
 		" from flohsync.sync_run r left join flohsync.connector_sync_config c"
 		" on c.connector_id = r.connector_id and c.resource_type = r.resource_type where r.id = $1",
-		2, {INT8OID, TEXTOID}
-	};
-	Datum		values[2] = {Int64GetDatum(s->id)};
-	char		nulls[2] = {' ', 'n'};
+		2,
+		{INT8OID, TEXTOID}};
+	Datum values[2] = {Int64GetDatum(s->id)};
+	char  nulls[2] = {' ', 'n'};
 
 	if (s->filter_json)
 	{
@@ -129,8 +137,10 @@ store_guard_run(const RunSetup *s)
 void
 store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context)
 {
-	static DbQuery query = {"select s.held, s.message from _flohsync.settle_pass($1, $2) s", 2, {INT8OID, BOOLOID}};
-	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(complete)};
+	static DbQuery query = {"select s.held, s.message from _flohsync.settle_pass($1, $2) s",
+							2,
+							{INT8OID, BOOLOID}};
+	Datum		   v[2] = {Int64GetDatum(run), BoolGetDatum(complete)};
 
 	db_execute(&query, v, NULL);
 	result->held = db_bool(0, 1);
@@ -141,8 +151,10 @@ store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext 
 void
 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context)
 {
-	static DbQuery query = {"select s.held, s.message from _flohsync.post_sync($1, $2) s", 2, {INT8OID, BOOLOID}};
-	Datum		v[2] = {Int64GetDatum(run), BoolGetDatum(held)};
+	static DbQuery query = {"select s.held, s.message from _flohsync.post_sync($1, $2) s",
+							2,
+							{INT8OID, BOOLOID}};
+	Datum		   v[2] = {Int64GetDatum(run), BoolGetDatum(held)};
 
 	db_execute(&query, v, NULL);
 	result->held = db_bool(0, 1);
@@ -152,8 +164,11 @@ store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext contex
 void
 store_post_sync_failed(int64 run, int sqlerrcode, const char *message)
 {
-	static DbQuery query = {"select _flohsync.post_sync_failed($1, $2, $3)", 3, {INT8OID, TEXTOID, TEXTOID}};
-	Datum		v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)), CStringGetTextDatum(clean(message))};
+	static DbQuery query = {"select _flohsync.post_sync_failed($1, $2, $3)",
+							3,
+							{INT8OID, TEXTOID, TEXTOID}};
+	Datum		   v[3] = {Int64GetDatum(run), CStringGetTextDatum(unpack_sql_state(sqlerrcode)),
+						   CStringGetTextDatum(clean(message))};
 
 	db_execute(&query, v, NULL);
 }
@@ -162,7 +177,7 @@ int64
 store_purge_run(int64 run, int64 limit)
 {
 	static DbQuery query = {"select _flohsync.purge_run($1, $2)", 2, {INT8OID, INT8OID}};
-	Datum		v[2] = {Int64GetDatum(run), Int64GetDatum(limit)};
+	Datum		   v[2] = {Int64GetDatum(run), Int64GetDatum(limit)};
 
 	db_execute(&query, v, NULL);
 	return db_int64(0, 1, 0);
@@ -170,12 +185,14 @@ store_purge_run(int64 run, int64 limit)
 
 void
 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-				 const char *error, ErrorClass error_class, TimestampTz watermark, int64 retry_after_ms)
+				 const char *error, ErrorClass error_class, TimestampTz watermark,
+				 int64 retry_after_ms)
 {
 	static DbQuery query = {
-		"select _flohsync.finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs => $8))",
-		8, {INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
-	};
+		"select _flohsync.finish_run($1, $2, $3, $4, $5, $6, $7, pg_catalog.make_interval(secs"
+		" => $8))",
+		8,
+		{INT8OID, TEXTOID, BOOLOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}};
 	Datum		v[8];
 	char		nulls[8];
 	const char *texts[3] = {reason, error, error_class_name(error_class)};
@@ -203,17 +220,21 @@ void
 store_set_timings(int64 run, const RunTimings *t)
 {
 	static DbQuery query = {
-		"update flohsync.sync_run r set timings = pg_catalog.jsonb_build_object('fetchMs', $2[1], 'readMs', $2[2], 'lookupMs', $2[3],"
-		" 'writeMs', $2[4], 'ledgerMs', $2[5], 'commitMs', $2[6], 'settleMs', $2[7], 'postSyncMs', $2[8]) where r.id = $1",
-		2, {INT8OID, INT8ARRAYOID}
-	};
-	int64		us[8] = {t->fetch_us, t->read_us, t->lookup_us, t->write_us, t->ledger_us, t->commit_us, t->settle_us, t->post_sync_us};
-	Datum		list[8];
-	Datum		v[2] = {Int64GetDatum(run)};
+		"update flohsync.sync_run r set timings = pg_catalog.jsonb_build_object('fetchMs',"
+		" $2[1], 'readMs', $2[2], 'lookupMs', $2[3],"
+		" 'writeMs', $2[4], 'ledgerMs', $2[5], 'commitMs', $2[6], 'settleMs', $2[7],"
+		" 'postSyncMs', $2[8]) where r.id = $1",
+		2,
+		{INT8OID, INT8ARRAYOID}};
+	int64 us[8] = {t->fetch_us,	 t->read_us,   t->lookup_us, t->write_us,
+				   t->ledger_us, t->commit_us, t->settle_us, t->post_sync_us};
+	Datum list[8];
+	Datum v[2] = {Int64GetDatum(run)};
 
 	for (int i = 0; i < 8; i++)
 		list[i] = Int64GetDatum((us[i] + 500) / 1000);
-	v[1] = PointerGetDatum(construct_array(list, 8, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	v[1] = PointerGetDatum(
+		construct_array(list, 8, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	db_execute(&query, v, NULL);
 }
 
@@ -221,9 +242,9 @@ store_set_timings(int64 run, const RunTimings *t)
 char *
 store_run_summary(int64 run, MemoryContext context)
 {
-	static DbQuery query = {"select r.stats::pg_catalog.text from flohsync.sync_run r where r.id = $1", 1, {INT8OID}};
-	Datum		v = Int64GetDatum(run);
+	static DbQuery query = {
+		"select r.stats::pg_catalog.text from flohsync.sync_run r where r.id = $1", 1, {INT8OID}};
+	Datum v = Int64GetDatum(run);
 
 	return db_execute(&query, &v, NULL) == 1 ? db_get_text(0, 1, context) : NULL;
 }
-

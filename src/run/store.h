@@ -14,7 +14,7 @@
 typedef struct RunSetup
 {
 	int64		id;
-	char	   *connector_id;	/* text form */
+	char	   *connector_id; /* text form */
 	char	   *connector_name;
 	char	   *resource_type;
 	char	   *strategy;
@@ -31,55 +31,61 @@ typedef struct RunSetup
 	Filter		filter;
 	char	  **hash_ignore;
 	int			nhash_ignore;
-	char	   *incomplete;		/* why an earlier page of the pass keeps it from being complete, or NULL */
-	bool		unread;			/* something on an earlier page has to be requested again */
-	bool		rehash;			/* see ApplyScope */
-	bool		note_changes;	/* post-sync wants to know what the pages change */
-	SourceSpec	spec;
+	char *incomplete;	/* why an earlier page of the pass keeps it from being complete, or NULL */
+	bool  unread;		/* something on an earlier page has to be requested again */
+	bool  rehash;		/* see ApplyScope */
+	bool  note_changes; /* post-sync wants to know what the pages change */
+	SourceSpec spec;
 } RunSetup;
 
 typedef enum StartOutcome
 {
-	START_RUN, START_GONE, START_REFUSED
+	START_RUN,
+	START_GONE,
+	START_REFUSED
 } StartOutcome;
 
 typedef enum RunGuard
 {
-	RUN_GO_ON, RUN_CANCELLED, RUN_CONFIG_GONE, RUN_FILTER_CHANGED
+	RUN_GO_ON,
+	RUN_CANCELLED,
+	RUN_CONFIG_GONE,
+	RUN_FILTER_CHANGED
 } RunGuard;
 
 /* Where the time of a run went, in microseconds. */
 typedef struct RunTimings
 {
-	int64		fetch_us;		/* asking and waiting for the upstream */
-	int64		read_us;		/* parsing, canonical form, hash */
-	int64		lookup_us;
-	int64		write_us;
-	int64		ledger_us;
-	int64		commit_us;		/* begin, guard and commit of the pages */
-	int64		settle_us;		/* stale step, post-sync and purge */
-	int64		post_sync_us;	/* of that, post-sync */
+	int64 fetch_us; /* asking and waiting for the upstream */
+	int64 read_us;	/* parsing, canonical form, hash */
+	int64 lookup_us;
+	int64 write_us;
+	int64 ledger_us;
+	int64 commit_us;	/* begin, guard and commit of the pages */
+	int64 settle_us;	/* stale step, post-sync and purge */
+	int64 post_sync_us; /* of that, post-sync */
 } RunTimings;
 
 /* Of settling and of post-sync: whether a safeguard holds the run, and its message. */
 typedef struct SettleResult
 {
-	bool		held;
-	char	   *message;
+	bool  held;
+	char *message;
 } SettleResult;
 
 /* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern StartOutcome store_start_run(int64 run, bool left, RunSetup *setup, MemoryContext context);
-extern TimestampTz store_restart_pass(int64 run, bool forget_link);
-extern RunGuard store_guard_run(const RunSetup *setup);
-extern void store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext context);
-extern void store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
-extern void store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
+extern TimestampTz	store_restart_pass(int64 run, bool forget_link);
+extern RunGuard		store_guard_run(const RunSetup *setup);
+extern void			store_settle_pass(int64 run, bool complete, SettleResult *result,
+									  MemoryContext context);
+extern void	 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
+extern void	 store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
 extern int64 store_purge_run(int64 run, int64 limit);
-extern void store_finish_run(int64 run, const char *status, bool complete, const char *reason,
-							 const char *error, ErrorClass error_class, TimestampTz watermark,
-							 int64 retry_after_ms);
-extern void store_set_timings(int64 run, const RunTimings *timings);
+extern void	 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
+							  const char *error, ErrorClass error_class, TimestampTz watermark,
+							  int64 retry_after_ms);
+extern void	 store_set_timings(int64 run, const RunTimings *timings);
 extern char *store_run_summary(int64 run, MemoryContext context);
 
-#endif							/* FLOHSYNC_STORE_H */
+#endif /* FLOHSYNC_STORE_H */

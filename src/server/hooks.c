@@ -37,17 +37,18 @@ hooks_database_of(Node *statement)
 			return castNode(DropdbStmt, statement)->dbname;
 		case T_RenameStmt:
 			return castNode(RenameStmt, statement)->renameType == OBJECT_DATABASE ?
-				castNode(RenameStmt, statement)->subname : NULL;
+				castNode(RenameStmt, statement)->subname :
+				NULL;
 		case T_CreatedbStmt:
-			{
-				ListCell   *cell;
+		{
+			ListCell *cell;
 
-				foreach(cell, castNode(CreatedbStmt, statement)->options)
-					if (strcmp(lfirst_node(DefElem, cell)->defname, "template") == 0 &&
-						lfirst_node(DefElem, cell)->arg != NULL)
-						return defGetString(lfirst_node(DefElem, cell));
-				return NULL;
-			}
+			foreach (cell, castNode(CreatedbStmt, statement)->options)
+				if (strcmp(lfirst_node(DefElem, cell)->defname, "template") == 0 &&
+					lfirst_node(DefElem, cell)->arg != NULL)
+					return defGetString(lfirst_node(DefElem, cell));
+			return NULL;
+		}
 		default:
 			return NULL;
 	}
@@ -62,30 +63,34 @@ hooks_flohsync_setting_of(Node *statement)
 	if (nodeTag(statement) != T_AlterDatabaseSetStmt)
 		return NULL;
 	set = castNode(AlterDatabaseSetStmt, statement)->setstmt;
-	if (set->kind != VAR_RESET_ALL && (set->name == NULL || pg_strncasecmp(set->name, "flohsync.", 9) != 0))
+	if (set->kind != VAR_RESET_ALL &&
+		(set->name == NULL || pg_strncasecmp(set->name, "flohsync.", 9) != 0))
 		return NULL;
 	return castNode(AlterDatabaseSetStmt, statement)->dbname;
 }
 
 static void
 hooks_go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
-			ProcessUtilityContext context, ParamListInfo params,
-			QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+			ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+			DestReceiver *dest, QueryCompletion *completion)
 {
 	if (prev_process_utility)
-		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest, completion);
+		prev_process_utility(statement, text, read_only_tree, context, params, environment, dest,
+							 completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest, completion);
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, dest,
+								completion);
 }
 
 static void
 hooks_restore(Relation rel, PlannedStmt *statement, const char *text, bool read_only_tree,
-			  ProcessUtilityContext context, ParamListInfo params,
-			  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+			  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+			  DestReceiver *dest, QueryCompletion *completion)
 {
 	PG_TRY();
 	{
-		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
+		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest,
+					completion);
 	}
 	PG_CATCH();
 	{
@@ -99,13 +104,14 @@ hooks_restore(Relation rel, PlannedStmt *statement, const char *text, bool read_
 static void
 hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 					  ProcessUtilityContext context, ParamListInfo params,
-					  QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+					  QueryEnvironment *environment, DestReceiver *dest,
+					  QueryCompletion *completion)
 {
 	const char *name = hooks_database_of(statement->utilityStmt);
 	const char *sets_ours = hooks_flohsync_setting_of(statement->utilityStmt);
 
-	Relation	restored;
-	Oid			wanted = name != NULL ? get_database_oid(name, true) : InvalidOid;
+	Relation restored;
+	Oid		 wanted = name != NULL ? get_database_oid(name, true) : InvalidOid;
 
 	if (OidIsValid(wanted) && compat_owns_database(wanted, GetUserId()))
 	{
@@ -114,7 +120,8 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 
 		PG_TRY();
 		{
-			hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
+			hooks_go_on(statement, text, read_only_tree, context, params, environment, dest,
+						completion);
 		}
 		PG_CATCH();
 		{
@@ -126,12 +133,14 @@ hooks_process_utility(PlannedStmt *statement, const char *text, bool read_only_t
 			shmem_cleared_database(wanted, held);
 	}
 	else if ((restored = hooks_copy_begin(statement->utilityStmt)) != NULL)
-		hooks_restore(restored, statement, text, read_only_tree, context, params, environment, dest, completion);
+		hooks_restore(restored, statement, text, read_only_tree, context, params, environment, dest,
+					  completion);
 	else
-		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest, completion);
+		hooks_go_on(statement, text, read_only_tree, context, params, environment, dest,
+					completion);
 	if (sets_ours != NULL)
 	{
-		Oid			database = get_database_oid(sets_ours, true);
+		Oid database = get_database_oid(sets_ours, true);
 
 		if (OidIsValid(database))
 			worker_wake(database);

@@ -7,4 +7,4 @@
 
 extern void hooks_init(void);
 
-#endif							/* FLOHSYNC_HOOKS_H */
+#endif /* FLOHSYNC_HOOKS_H */

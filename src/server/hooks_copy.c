@@ -36,18 +36,22 @@ copy_switch(Relation rel, char from, char to)
 	TriggerDesc *triggers = rel->trigdesc;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) == RI_TRIGGER_FK && triggers->triggers[i].tgenabled == from)
+		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) == RI_TRIGGER_FK &&
+			triggers->triggers[i].tgenabled == from)
 			triggers->triggers[i].tgenabled = to;
 }
 
-/* hooks_copy_begin opens the table that a command restores and has its keys stand aside; NULL: it is no such command. */
+/*
+ * hooks_copy_begin opens the table that a command restores and has its keys stand aside;
+ * NULL: it is no such command.
+ */
 Relation
 hooks_copy_begin(Node *statement)
 {
-	CopyStmt   *copy = IsA(statement, CopyStmt) ? castNode(CopyStmt, statement) : NULL;
-	Oid			table;
-	Oid			extension;
-	Relation	rel;
+	CopyStmt *copy = IsA(statement, CopyStmt) ? castNode(CopyStmt, statement) : NULL;
+	Oid		  table;
+	Oid		  extension;
+	Relation  rel;
 
 	if (copy == NULL || !copy->is_from || copy->relation == NULL || !superuser())
 		return NULL;

@@ -9,6 +9,6 @@
 #include "utils/relcache.h"
 
 extern Relation hooks_copy_begin(Node *statement);
-extern void hooks_copy_end(Relation rel);
+extern void		hooks_copy_end(Relation rel);
 
-#endif							/* FLOHSYNC_HOOKS_COPY_H */
+#endif /* FLOHSYNC_HOOKS_COPY_H */

@@ -39,10 +39,10 @@
 static const char secret_function[] = "set_secret";
 static const char shown_instead[] = "flohsync.set_secret(...)";
 
-static emit_log_hook_type prev_emit_log = NULL;
+static emit_log_hook_type			prev_emit_log = NULL;
 static post_parse_analyze_hook_type prev_post_parse = NULL;
 static TimestampTz hidden_statement = 0;	/* start of the one that is secret beyond its text */
-static bool secret_prepared = false;	/* EXECUTE may be a call of set_secret */
+static bool		   secret_prepared = false; /* EXECUTE may be a call of set_secret */
 
 /* hooks_hide_statement replaces the current statement in what others see. */
 void
@@ -60,15 +60,15 @@ hooks_hide_statement(void)
 static int
 log_code(const char *p, int *len)
 {
-	int			code = 0;
-	int			digits = p[0] != '\0' && p[1] == '+' ? 6 : 4;
-	int			from = digits == 6 ? 2 : 1;
+	int code = 0;
+	int digits = p[0] != '\0' && p[1] == '+' ? 6 : 4;
+	int from = digits == 6 ? 2 : 1;
 
 	if (p[0] == '\0' || p[0] == '"')
 		return -1;
 	for (int i = 0; i < digits; i++)
 	{
-		int			digit = hex_digit(p[from + i]);
+		int digit = hex_digit(p[from + i]);
 
 		if (digit < 0)
 			return -1;
@@ -84,7 +84,7 @@ log_spells_it(const char *p)
 {
 	for (const char *c = secret_function; *c; c++)
 	{
-		int			len = 0;
+		int len = 0;
 
 		if (log_code(p, &len) == *c)
 			p += len;
@@ -102,7 +102,8 @@ log_part_names_it(const char *text, size_t len)
 {
 	for (const char *p = text; p < text + len; p++)
 	{
-		if ((*p == 's' || *p == 'S') && pg_strncasecmp(p, secret_function, sizeof(secret_function) - 1) == 0)
+		if ((*p == 's' || *p == 'S') &&
+			pg_strncasecmp(p, secret_function, sizeof(secret_function) - 1) == 0)
 			return true;
 		if (*p != '"' || p - text < 2 || p[-1] != '&' || (p[-2] != 'U' && p[-2] != 'u'))
 			continue;
@@ -122,7 +123,8 @@ log_names_it(const char *text)
 static bool
 log_is_secret(const char *statement)
 {
-	return log_names_it(statement) || (secret_prepared && statement != NULL && strcasestr(statement, "execute") != NULL);
+	return log_names_it(statement) ||
+		(secret_prepared && statement != NULL && strcasestr(statement, "execute") != NULL);
 }
 
 /*
@@ -143,12 +145,14 @@ log_query_is_secret(const char *text, const Query *query)
 static bool
 log_quotes_statement(const ErrorData *edata)
 {
-	static const char *const starts[] = {"statement: ", "duration: ", "execute ", "parse ", "bind "};
+	static const char *const starts[] = {"statement: ", "duration: ", "execute ", "parse ",
+										 "bind "};
 
 	for (size_t i = 0; i < lengthof(starts) && edata->message_id != NULL; i++)
 		if (strncmp(edata->message_id, starts[i], strlen(starts[i])) == 0)
 			return true;
-	return log_names_it(edata->message) || (edata->message_id != NULL && strcmp(edata->message_id, "%s") == 0);
+	return log_names_it(edata->message) ||
+		(edata->message_id != NULL && strcmp(edata->message_id, "%s") == 0);
 }
 
 /*
@@ -158,8 +162,8 @@ log_quotes_statement(const ErrorData *edata)
 static void
 log_cut(const ErrorData *edata)
 {
-	char	   *message = edata->message;
-	char	   *cut = message;
+	char *message = edata->message;
+	char *cut = message;
 
 	if (edata->message_id != NULL && strcmp(edata->message_id, "%s") == 0)
 	{
@@ -172,8 +176,8 @@ log_cut(const ErrorData *edata)
 	}
 	else
 	{
-		char	   *colon = strchr(message, ':');
-		char	   *name = strcasestr(message, secret_function);
+		char *colon = strchr(message, ':');
+		char *name = strcasestr(message, secret_function);
 
 		if (colon != NULL && (name == NULL || colon < name))
 			cut = colon + 1;
@@ -181,18 +185,24 @@ log_cut(const ErrorData *edata)
 	strlcpy(cut, cut == message ? "..." : " ...", strlen(cut) + 1);
 }
 
-/* The message of an error, or of a warning, may quote the statement, but the client is to see it. */
+/*
+ * The message of an error, or of a warning, may quote the statement, but the client is to
+ * see it.
+ */
 static void
 log_in_short(ErrorData *edata)
 {
-	ereport(LOG_SERVER_ONLY,
-			(errcode(edata->sqlerrcode),
-			 edata->elevel == ERROR ?
-			 errmsg("statement with %s failed, SQLSTATE %s; neither the statement nor the message is logged",
-					shown_instead, unpack_sql_state(edata->sqlerrcode)) :
-			 errmsg("statement with %s issued a message, SQLSTATE %s; neither the statement nor the message is logged",
-					shown_instead, unpack_sql_state(edata->sqlerrcode)),
-			 errhidestmt(true), errhidecontext(true)));
+	ereport(
+		LOG_SERVER_ONLY,
+		(errcode(edata->sqlerrcode),
+		 edata->elevel == ERROR ?
+			 errmsg(
+				 "statement with %s failed, SQLSTATE %s; neither the statement nor the message is logged",
+				 shown_instead, unpack_sql_state(edata->sqlerrcode)) :
+			 errmsg(
+				 "statement with %s issued a message, SQLSTATE %s; neither the statement nor the message is logged",
+				 shown_instead, unpack_sql_state(edata->sqlerrcode)),
+		 errhidestmt(true), errhidecontext(true)));
 	edata->output_to_server = false;
 	/* It would stay there as the session's last one. */
 	pgstat_report_activity(STATE_RUNNING, shown_instead);
@@ -202,12 +212,17 @@ static void
 log_emit(ErrorData *edata)
 {
 	static bool busy = false;
-	bool		secret = (hidden_statement != 0 && hidden_statement == GetCurrentStatementStartTimestamp()) ||
+	bool		secret = (hidden_statement != 0 &&
+					  hidden_statement == GetCurrentStatementStartTimestamp()) ||
 		log_is_secret(debug_query_string);
 
-	/* Another process may tell of it: a deadlock, the postmaster after a crash.  Or what is run within the statement names it. */
-	secret = secret || log_names_it(edata->message) || log_names_it(edata->detail) || log_names_it(edata->detail_log) ||
-		log_names_it(edata->internalquery) || log_names_it(edata->context);
+	/*
+	 * Another process may tell of it: a deadlock, the postmaster after a crash.  Or what is
+	 * run within the statement names it.
+	 */
+	secret = secret || log_names_it(edata->message) || log_names_it(edata->detail) ||
+		log_names_it(edata->detail_log) || log_names_it(edata->internalquery) ||
+		log_names_it(edata->context);
 	if (secret && !busy)
 	{
 		busy = true;

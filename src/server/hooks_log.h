@@ -8,4 +8,4 @@
 extern void hooks_log_init(void);
 extern void hooks_hide_statement(void);
 
-#endif							/* FLOHSYNC_HOOKS_LOG_H */
+#endif /* FLOHSYNC_HOOKS_LOG_H */

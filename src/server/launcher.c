@@ -39,7 +39,7 @@
 #include "shared/hindrance.h"
 #include "shared/shmem.h"
 
-#define CLOCK_STEP_MS	10000
+#define CLOCK_STEP_MS 10000
 
 void
 launcher_register(void)
@@ -61,9 +61,9 @@ launcher_register(void)
 static bool
 launcher_wants(List *names, const char *database)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, names)
+	foreach (cell, names)
 		if (strcmp(lfirst(cell), "*") == 0 || strcmp(lfirst(cell), database) == 0)
 			return true;
 	return false;
@@ -73,9 +73,10 @@ launcher_wants(List *names, const char *database)
 bool
 launcher_has(const char *database)
 {
-	List	   *names = NIL;
+	List *names = NIL;
 
-	return SplitGUCList(pstrdup(flohsync_databases), ',', &names) && launcher_wants(names, database);
+	return SplitGUCList(pstrdup(flohsync_databases), ',', &names) &&
+		launcher_wants(names, database);
 }
 
 /*
@@ -86,18 +87,18 @@ launcher_has(const char *database)
 static void
 launcher_refresh(void)
 {
-	Relation	relation;
+	Relation	  relation;
 	TableScanDesc scan;
-	HeapTuple	tuple;
-	Oid		   *databases;
-	int			n = 0;
-	int			room = 64;
-	char	   *copy;
-	List	   *names = NIL;
-	int			missing;
-	Oid		   *cached;
-	int			ncached;
-	static bool reported_missing = false;
+	HeapTuple	  tuple;
+	Oid			 *databases;
+	int			  n = 0;
+	int			  room = 64;
+	char		 *copy;
+	List		 *names = NIL;
+	int			  missing;
+	Oid			 *cached;
+	int			  ncached;
+	static bool	  reported_missing = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -146,16 +147,19 @@ launcher_report(WorkerLaunch launch)
 	if (launch == LAUNCH_NO_PROCESS && failing_since == 0)
 	{
 		failing_since = GetCurrentTimestamp();
-		ereport(LOG,
-				(errmsg("flohsync could not start a worker"),
-				 errdetail("All background worker slots are in use; the launcher retries until one is free."),
-				 errhint("You might need to increase max_worker_processes.")));
+		ereport(
+			LOG,
+			(errmsg("flohsync could not start a worker"),
+			 errdetail(
+				 "All background worker slots are in use; the launcher retries until one is free."),
+			 errhint("You might need to increase max_worker_processes.")));
 	}
 	else if (launch == LAUNCH_DONE && failing_since != 0)
 	{
 		ereport(LOG,
 				(errmsg("flohsync starts workers again after %ld s",
-						TimestampDifferenceMilliseconds(failing_since, GetCurrentTimestamp()) / 1000)));
+						TimestampDifferenceMilliseconds(failing_since, GetCurrentTimestamp()) /
+							1000)));
 		failing_since = 0;
 	}
 }
@@ -190,9 +194,11 @@ launcher_may_start(Oid database, Oid *role)
 
 	StartTransactionCommand();
 	why = worker_obstacle(database, role);
-	if (why != NULL && OidIsValid(get_role_oid(FLOHSYNC_OWNER_ROLE, true)) && shmem_hindrance_note(database, why, true))
+	if (why != NULL && OidIsValid(get_role_oid(FLOHSYNC_OWNER_ROLE, true)) &&
+		shmem_hindrance_note(database, why, true))
 		ereport(WARNING,
-				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(database), why),
+				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(database),
+						why),
 				 errdetail("The role is \"%s\".", flohsync_worker_role)));
 	CommitTransactionCommand();
 	return why == NULL;
@@ -201,7 +207,7 @@ launcher_may_start(Oid database, Oid *role)
 void
 flohsync_launcher_main(Datum arg)
 {
-	bool		was_enabled = true;
+	bool was_enabled = true;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -209,7 +215,8 @@ flohsync_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	shmem_launcher_attach();
 	ereport(LOG,
-			(errmsg("flohsync %s launcher started: schedules run in the databases \"%s\"", FLOHSYNC_VERSION, flohsync_databases)));
+			(errmsg("flohsync %s launcher started: schedules run in the databases \"%s\"",
+					FLOHSYNC_VERSION, flohsync_databases)));
 
 	for (;;)
 	{

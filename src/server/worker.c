@@ -39,7 +39,7 @@
 #include "shared/shmem.h"
 
 #define WORKER_LOOK_AGAIN_MS	600000
-#define WORKER_LOOK_ANYWAY_NAPS	5
+#define WORKER_LOOK_ANYWAY_NAPS 5
 #define WORKER_LOCKED_MS		500
 
 /*
@@ -50,10 +50,11 @@ WorkerLaunch
 worker_launch(Oid database, Oid role, WorkerKind kind)
 {
 	BackgroundWorker worker;
-	WorkerTicket ticket = {.database = database, .role = role, .slot = -1, .kind = kind};
-	const char *name = kind == WORKER_CACHE ? "invalidator" : "worker";
+	WorkerTicket	 ticket = {.database = database, .role = role, .slot = -1, .kind = kind};
+	const char		*name = kind == WORKER_CACHE ? "invalidator" : "worker";
 
-	if (shmem_available() && (ticket.slot = shmem_reserve_worker(database, kind, &ticket.generation)) < 0)
+	if (shmem_available() &&
+		(ticket.slot = shmem_reserve_worker(database, kind, &ticket.generation)) < 0)
 		return LAUNCH_ALL_BUSY;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -84,7 +85,8 @@ worker_is_hindered(const char *why, bool seen_by_all, const char *detail, const 
 {
 	if (shmem_hindrance_note(MyDatabaseId, why, seen_by_all))
 		ereport(WARNING,
-				(errmsg("flohsync does nothing in database \"%s\": %s", get_database_name(MyDatabaseId), clean(why)),
+				(errmsg("flohsync does nothing in database \"%s\": %s",
+						get_database_name(MyDatabaseId), clean(why)),
 				 detail ? errdetail("%s", clean(detail)) : 0,
 				 hint ? errhint("%s", clean(hint)) : 0));
 }
@@ -140,7 +142,7 @@ worker_pin_settings(void)
 bool
 worker_check_extension(void)
 {
-	bool		good = false;
+	bool good = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -148,14 +150,16 @@ worker_check_extension(void)
 	{
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		if (SPI_execute("select extversion from pg_catalog.pg_extension where extname = 'flohsync'", true, 1) == SPI_OK_SELECT &&
+		if (SPI_execute("select extversion from pg_catalog.pg_extension where extname = 'flohsync'",
+						true, 1) == SPI_OK_SELECT &&
 			SPI_processed == 1)
 		{
 			const char *version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 			good = strcmp(version, FLOHSYNC_VERSION) == 0;
 			if (!good)
-				worker_is_hindered(psprintf("the extension there has version %s, the library %s", version, FLOHSYNC_VERSION),
+				worker_is_hindered(psprintf("the extension there has version %s, the library %s",
+											version, FLOHSYNC_VERSION),
 								   false, NULL, "Run ALTER EXTENSION flohsync UPDATE there.");
 		}
 		SPI_finish();
@@ -168,8 +172,8 @@ worker_check_extension(void)
 static bool
 worker_meets_table_fault(void)
 {
-	TableFault	fault;
-	bool		found;
+	TableFault fault;
+	bool	   found;
 
 	db_begin("looking at the tables");
 	found = table_fault(InvalidOid, &fault);
@@ -187,8 +191,8 @@ static bool
 worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
 {
 	RunCandidate *candidates;
-	int			n;
-	bool		found = false;
+	int			  n;
+	bool		  found = false;
 
 	db_begin("looking for runs");
 	*more = false;
@@ -217,7 +221,8 @@ worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
  * sends another one later.
  */
 static bool
-worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampTz began, MemoryContext context)
+worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampTz began,
+			MemoryContext context)
 {
 	volatile bool found = false;
 
@@ -236,7 +241,7 @@ worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampT
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -255,7 +260,7 @@ worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampT
 static void
 worker_do_run(const RunCandidate *claimed)
 {
-	char		doing[NAMEDATALEN];
+	char doing[NAMEDATALEN];
 
 	snprintf(doing, sizeof(doing), "flohsync run " INT64_FORMAT, claimed->id);
 	pgstat_report_appname(doing);
@@ -269,7 +274,7 @@ worker_do_run(const RunCandidate *claimed)
 static void
 worker_look_at_outbox(Oid database)
 {
-	bool		waiting;
+	bool waiting;
 
 	db_begin("looking for invalidations");
 	waiting = outbox_waiting();
@@ -306,10 +311,10 @@ worker_enter(WorkerTicket *ticket, const char *name)
 void
 flohsync_worker_main(Datum arg)
 {
-	WorkerTicket ticket;
+	WorkerTicket  ticket;
 	MemoryContext context;
-	TimestampTz next_due = DT_NOEND;
-	uint32		seq;
+	TimestampTz	  next_due = DT_NOEND;
+	uint32		  seq;
 
 	worker_enter(&ticket, "flohsync worker");
 	context = AllocSetContextCreate(TopMemoryContext, "flohsync worker", ALLOCSET_DEFAULT_SIZES);
@@ -331,7 +336,7 @@ flohsync_worker_main(Datum arg)
 		for (;;)
 		{
 			RunCandidate claimed;
-			bool		more;
+			bool		 more;
 
 			MemoryContextReset(context);
 			MemoryContextSwitchTo(context);
@@ -355,8 +360,14 @@ flohsync_worker_main(Datum arg)
 			db_commit();
 		}
 		worker_look_at_outbox(ticket.database);
-		/* Not all work sends a wake-up: rows from a restore, from replication, or written with triggers disabled. */
-		next_due = Min(next_due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOOK_ANYWAY_NAPS * 1000L * flohsync_launcher_naptime));
+		/*
+		 * Not all work sends a wake-up: rows from a restore, from replication, or written
+		 * with triggers disabled.
+		 */
+		next_due = Min(next_due,
+					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   WORKER_LOOK_ANYWAY_NAPS * 1000L *
+													   flohsync_launcher_naptime));
 	} while (!shmem_worker_done(&ticket, seq, next_due));
 	proc_exit(0);
 }

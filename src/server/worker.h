@@ -10,23 +10,23 @@
 typedef enum WorkerLaunch
 {
 	LAUNCH_DONE,
-	LAUNCH_ALL_BUSY,			/* flohsync.max_workers is reached */
-	LAUNCH_NO_PROCESS			/* max_worker_processes is */
+	LAUNCH_ALL_BUSY,  /* flohsync.max_workers is reached */
+	LAUNCH_NO_PROCESS /* max_worker_processes is */
 } WorkerLaunch;
 
-extern WorkerLaunch worker_launch(Oid database, Oid role, WorkerKind kind);
-extern void worker_wake(Oid database);
+extern WorkerLaunch		 worker_launch(Oid database, Oid role, WorkerKind kind);
+extern void				 worker_wake(Oid database);
 extern const char *const worker_no_process;
-extern const char *worker_hindrance(void);
-extern const char *worker_obstacle(Oid database, Oid *role);
-extern void worker_wake_cache(void);
-extern void worker_cache_now(void);
+extern const char		*worker_hindrance(void);
+extern const char		*worker_obstacle(Oid database, Oid *role);
+extern void				 worker_wake_cache(void);
+extern void				 worker_cache_now(void);
 
 /* of the workers' own files */
-extern void worker_enter(WorkerTicket *ticket, const char *name);
-extern bool worker_check_extension(void);
-extern void worker_cache_start(Oid database, Oid role);
+extern void				worker_enter(WorkerTicket *ticket, const char *name);
+extern bool				worker_check_extension(void);
+extern void				worker_cache_start(Oid database, Oid role);
 extern PGDLLEXPORT void flohsync_worker_main(Datum arg);
 extern PGDLLEXPORT void flohsync_invalidator_main(Datum arg);
 
-#endif							/* FLOHSYNC_WORKER_H */
+#endif /* FLOHSYNC_WORKER_H */

@@ -33,10 +33,10 @@
 #include "server/worker.h"
 #include "shared/shmem.h"
 
-#define LINGER_MS		1000
-#define LINGER_LOOK_MS	100		/* without shared memory there are no wake-ups */
-#define WAIT_LOCK_MS	20
-#define RELAUNCH_MS		200
+#define LINGER_MS	   1000
+#define LINGER_LOOK_MS 100 /* without shared memory there are no wake-ups */
+#define WAIT_LOCK_MS   20
+#define RELAUNCH_MS	   200
 
 /* Takes the lock of the one that works; false when another is already waiting for it. */
 static bool
@@ -58,7 +58,7 @@ worker_cache_linger(Oid database, uint32 seq)
 {
 	for (int waited = 0; waited < LINGER_MS; waited += LINGER_LOOK_MS)
 	{
-		bool		more;
+		bool more;
 
 		if (shmem_available())
 		{
@@ -79,12 +79,13 @@ worker_cache_linger(Oid database, uint32 seq)
 void
 flohsync_invalidator_main(Datum arg)
 {
-	WorkerTicket ticket;
+	WorkerTicket  ticket;
 	MemoryContext context;
-	uint32		seq;
+	uint32		  seq;
 
 	worker_enter(&ticket, "flohsync invalidator");
-	context = AllocSetContextCreate(TopMemoryContext, "flohsync invalidator", ALLOCSET_DEFAULT_SIZES);
+	context = AllocSetContextCreate(TopMemoryContext, "flohsync invalidator",
+									ALLOCSET_DEFAULT_SIZES);
 	if (RecoveryInProgress() || !worker_cache_take_turn())
 		proc_exit(0);
 	for (;;)
@@ -96,15 +97,18 @@ flohsync_invalidator_main(Datum arg)
 		seq = shmem_wake_seq(ticket.database, WORKER_CACHE);
 		if (worker_check_extension())
 		{
-			bool		enabled = flohsync_enabled;
+			bool enabled = flohsync_enabled;
 
 			outcome = enabled ? invalidator_drain() : invalidator_keep_small();
 			if (outcome != INVALIDATOR_DONE)
 			{
 				if (shmem_cache_pause(&ticket) && outcome == INVALIDATOR_NO_REDIS && enabled)
-					ereport(LOG,
-							(errmsg("flohsync could not deliver cache invalidations: Redis: %s", redis_problem()),
-							 errhint("Delivery is retried until it succeeds; until then the records are not read from the cache.")));
+					ereport(
+						LOG,
+						(errmsg("flohsync could not deliver cache invalidations: Redis: %s",
+								redis_problem()),
+						 errhint(
+							 "Delivery is retried until it succeeds; until then the records are not read from the cache.")));
 				break;
 			}
 			if (worker_cache_linger(ticket.database, seq))
@@ -122,7 +126,7 @@ static bool
 worker_cache_too_soon(void)
 {
 	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz		   now = GetCurrentTimestamp();
 
 	if (shmem_available())
 		return false;

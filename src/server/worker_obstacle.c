@@ -21,8 +21,8 @@
 const char *
 worker_obstacle(Oid database, Oid *role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
-	bool		may_log_in;
+	HeapTuple tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(flohsync_worker_role));
+	bool	  may_log_in;
 
 	*role = InvalidOid;
 	if (!HeapTupleIsValid(tuple))

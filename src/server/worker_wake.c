@@ -18,23 +18,24 @@
 #include "shared/shmem.h"
 
 /* Of the transaction, and gone with it. */
-static List *wake_databases = NIL;
-static Oid	wake_role = InvalidOid;
-static WorkerLaunch wake_outcome = LAUNCH_DONE;	/* of the last one for runs */
-static bool wake_cache = false;
+static List		   *wake_databases = NIL;
+static Oid			wake_role = InvalidOid;
+static WorkerLaunch wake_outcome = LAUNCH_DONE; /* of the last one for runs */
+static bool			wake_cache = false;
 
-const char *const worker_no_process = "all background worker slots of the server are in use (max_worker_processes)";
+const char *const worker_no_process =
+	"all background worker slots of the server are in use (max_worker_processes)";
 
 /* Must not raise: the transaction is committed. */
 static void
 wake_at_end(XactEvent event, void *arg)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			foreach(cell, wake_databases)
+			foreach (cell, wake_databases)
 			{
 				/*
 				 * First the worker, so that the launcher sees that one is on

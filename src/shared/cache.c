@@ -46,45 +46,46 @@
 #include "base/guc.h"
 #include "shared/cache.h"
 
-#define BREAKER_FAILURES	3
-#define BREAKER_FIRST_MS	1000
-#define BREAKER_LAST_MS		30000
-#define PROBE_MS			1000
+#define BREAKER_FAILURES 3
+#define BREAKER_FIRST_MS 1000
+#define BREAKER_LAST_MS	 30000
+#define PROBE_MS		 1000
 
 typedef struct CacheSlot
 {
-	pg_atomic_uint32 database;	/* InvalidOid: free */
+	pg_atomic_uint32 database; /* InvalidOid: free */
 	pg_atomic_uint64 counters[CACHE_COUNTERS];
 	pg_atomic_uint64 writes;
-	pg_atomic_uint64 clean_at;	/* number of writes as of which the outbox is empty */
+	pg_atomic_uint64 clean_at; /* number of writes as of which the outbox is empty */
 	pg_atomic_uint32 in_flight;
-	pg_atomic_uint32 failures;	/* in a row */
-	slock_t		mutex;			/* for the rest */
-	TimestampTz open_until;		/* 0: closed */
-	TimestampTz probe_until;
-	int			level;
-	uint64		opened;
+	pg_atomic_uint32 failures;	 /* in a row */
+	slock_t			 mutex;		 /* for the rest */
+	TimestampTz		 open_until; /* 0: closed */
+	TimestampTz		 probe_until;
+	int				 level;
+	uint64			 opened;
 } CacheSlot;
 
 typedef struct CacheShared
 {
-	LWLock	   *lock;			/* to take or free a slot */
-	int			nslots;
-	pg_atomic_uint32 freed;		/* how many slots were freed so far */
-	CacheSlot	common;			/* of those who have none: writes and in_flight alone */
-	CacheSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+	LWLock			*lock; /* to take or free a slot */
+	int				 nslots;
+	pg_atomic_uint32 freed;	 /* how many slots were freed so far */
+	CacheSlot		 common; /* of those who have none: writes and in_flight alone */
+	CacheSlot		 slots[FLEXIBLE_ARRAY_MEMBER];
 } CacheShared;
 
 static CacheShared *shared = NULL;
-static CacheSlot own;
-static CacheSlot *mine = NULL;
-static uint32 freed_seen;		/* when there was no slot for us */
-static CacheSlot *writing = NULL;	/* where we are in flight */
+static CacheSlot	own;
+static CacheSlot   *mine = NULL;
+static uint32		freed_seen;		/* when there was no slot for us */
+static CacheSlot   *writing = NULL; /* where we are in flight */
 
 Size
 shmem_cache_size(void)
 {
-	return add_size(offsetof(CacheShared, slots), mul_size(flohsync_cache_databases, sizeof(CacheSlot)));
+	return add_size(offsetof(CacheShared, slots),
+					mul_size(flohsync_cache_databases, sizeof(CacheSlot)));
 }
 
 static void
@@ -105,7 +106,7 @@ cache_slot_init(CacheSlot *slot)
 void
 shmem_cache_startup(LWLock *lock)
 {
-	bool		found;
+	bool found;
 
 	shared = ShmemInitStruct("flohsync cache", shmem_cache_size(), &found);
 	if (found)
@@ -122,15 +123,15 @@ shmem_cache_startup(LWLock *lock)
 static CacheSlot *
 cache_slot_take(void)
 {
-	CacheSlot  *unused = NULL;
-	CacheSlot  *found = NULL;
+	CacheSlot *unused = NULL;
+	CacheSlot *found = NULL;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	freed_seen = pg_atomic_read_u32(&shared->freed);
 	for (int i = 0; i < shared->nslots && found == NULL; i++)
 	{
-		CacheSlot  *slot = &shared->slots[i];
-		Oid			database = pg_atomic_read_u32(&slot->database);
+		CacheSlot *slot = &shared->slots[i];
+		Oid		   database = pg_atomic_read_u32(&slot->database);
 
 		if (database == MyDatabaseId)
 			found = slot;
@@ -150,7 +151,8 @@ cache_slot_take(void)
 static CacheSlot *
 cache_slot(void)
 {
-	if (mine != NULL && (mine != &own || shared == NULL || pg_atomic_read_u32(&shared->freed) == freed_seen))
+	if (mine != NULL &&
+		(mine != &own || shared == NULL || pg_atomic_read_u32(&shared->freed) == freed_seen))
 		return mine;
 	if (mine == NULL)
 		cache_slot_init(&own);
@@ -167,7 +169,7 @@ cache_slot(void)
 int
 shmem_cache_databases(Oid **databases)
 {
-	int			n = 0;
+	int n = 0;
 
 	*databases = palloc(sizeof(Oid) * Max(shared ? shared->nslots : 0, 1));
 	for (int i = 0; shared != NULL && i < shared->nslots; i++)
@@ -183,7 +185,7 @@ shmem_cache_release(Oid database)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < shared->nslots; i++)
 	{
-		CacheSlot  *slot = &shared->slots[i];
+		CacheSlot *slot = &shared->slots[i];
 
 		if (pg_atomic_read_u32(&slot->database) != database)
 			continue;
@@ -199,7 +201,7 @@ shmem_cache_forget(Oid database)
 {
 	for (int i = 0; shared != NULL && i < shared->nslots; i++)
 	{
-		CacheSlot  *slot = &shared->slots[i];
+		CacheSlot *slot = &shared->slots[i];
 
 		if (pg_atomic_read_u32(&slot->database) != database)
 			continue;
@@ -214,7 +216,10 @@ shmem_cache_forget(Oid database)
 	}
 }
 
-/* shmem_cache_write_begin counts a writer, which calls shmem_cache_write_end at the end of its transaction. */
+/*
+ * shmem_cache_write_begin counts a writer, which calls shmem_cache_write_end at the end of
+ * its transaction.
+ */
 void
 shmem_cache_write_begin(void)
 {
@@ -231,19 +236,25 @@ shmem_cache_write_end(void)
 	pg_atomic_fetch_sub_u32(&writing->in_flight, 1);
 }
 
-/* shmem_cache_writes is to be called before taking a snapshot; 0: a writer is in flight, or that is unknown. */
+/*
+ * shmem_cache_writes is to be called before taking a snapshot; 0: a writer is in flight, or
+ * that is unknown.
+ */
 uint64
 shmem_cache_writes(void)
 {
-	CacheSlot  *slot = cache_slot();
-	uint64		writes;
+	CacheSlot *slot = cache_slot();
+	uint64	   writes;
 
 	if (slot == &own || max_prepared_xacts > 0)
 		return 0;
 	/* Neither ever goes down, so no two states have the same sum. */
 	writes = pg_atomic_read_u64(&slot->writes) + pg_atomic_read_u64(&shared->common.writes);
 	pg_memory_barrier();
-	return pg_atomic_read_u32(&slot->in_flight) == 0 && pg_atomic_read_u32(&shared->common.in_flight) == 0 ? writes : 0;
+	return pg_atomic_read_u32(&slot->in_flight) == 0 &&
+			pg_atomic_read_u32(&shared->common.in_flight) == 0 ?
+		writes :
+		0;
 }
 
 /* shmem_cache_clean says that the outbox is empty as of that many writes. */
@@ -267,11 +278,14 @@ shmem_cache_count(CacheCounter counter, uint64 n)
 	pg_atomic_fetch_add_u64(&cache_slot()->counters[counter], n);
 }
 
-/* shmem_cache_figures: false when there is no shared memory, and the figures are of this process alone. */
+/*
+ * shmem_cache_figures: false when there is no shared memory, and the figures are of this
+ * process alone.
+ */
 bool
 shmem_cache_figures(CacheFigures *figures)
 {
-	CacheSlot  *slot = cache_slot();
+	CacheSlot *slot = cache_slot();
 
 	for (int i = 0; i < CACHE_COUNTERS; i++)
 		figures->counters[i] = pg_atomic_read_u64(&slot->counters[i]);
@@ -312,7 +326,7 @@ shmem_cache_allowed(void)
 void
 shmem_cache_worked(void)
 {
-	CacheSlot  *slot = cache_slot();
+	CacheSlot *slot = cache_slot();
 
 	if (pg_atomic_read_u32(&slot->failures) == 0)
 		return;
@@ -337,7 +351,7 @@ shmem_cache_failed(void)
 	/* Failures of requests from before it opened are ignored. */
 	if (slot->open_until == 0 || now >= slot->open_until)
 	{
-		int			ms = Min(BREAKER_LAST_MS, BREAKER_FIRST_MS << Min(slot->level, 5));
+		int ms = Min(BREAKER_LAST_MS, BREAKER_FIRST_MS << Min(slot->level, 5));
 
 		opened = slot->open_until == 0;
 		if (opened)

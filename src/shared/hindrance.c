@@ -16,11 +16,11 @@
 
 #include "shared/hindrance.h"
 
-#define HINDERED_DATABASES	256
+#define HINDERED_DATABASES 256
 
 typedef struct Hindrance
 {
-	Oid			database;		/* InvalidOid: free */
+	Oid			database; /* InvalidOid: free */
 	bool		seen_by_all;
 	TimestampTz at;
 	char		why[SHMEM_HINDRANCE_BYTES];
@@ -28,12 +28,12 @@ typedef struct Hindrance
 
 typedef struct Hindrances
 {
-	LWLock	   *lock;
-	Hindrance	of[HINDERED_DATABASES];
+	LWLock	 *lock;
+	Hindrance of[HINDERED_DATABASES];
 } Hindrances;
 
 static Hindrances *shared = NULL;
-static Hindrance alone;			/* of this process, where there is no shared memory */
+static Hindrance   alone; /* of this process, where there is no shared memory */
 
 Size
 shmem_hindrance_size(void)
@@ -45,7 +45,7 @@ shmem_hindrance_size(void)
 void
 shmem_hindrance_startup(LWLock *lock)
 {
-	bool		found;
+	bool found;
 
 	shared = ShmemInitStruct("flohsync hindrances", shmem_hindrance_size(), &found);
 	if (found)
@@ -58,7 +58,7 @@ shmem_hindrance_startup(LWLock *lock)
 static Hindrance *
 find(Oid database, bool make)
 {
-	Hindrance  *unused = NULL;
+	Hindrance *unused = NULL;
 
 	if (shared == NULL)
 		return alone.database == database || make ? &alone : NULL;
@@ -80,9 +80,9 @@ find(Oid database, bool make)
 bool
 shmem_hindrance_note(Oid database, const char *why, bool seen_by_all)
 {
-	char		text[SHMEM_HINDRANCE_BYTES] = "";
-	Hindrance  *h;
-	bool		news;
+	char	   text[SHMEM_HINDRANCE_BYTES] = "";
+	Hindrance *h;
+	bool	   news;
 
 	memcpy(text, why, pg_mbcliplen(why, strlen(why), sizeof(text) - 1));
 	if (shared)
@@ -98,11 +98,14 @@ shmem_hindrance_note(Oid database, const char *why, bool seen_by_all)
 	return news;
 }
 
-/* shmem_hindrance_forget is for a worker that began to look at some time, and met nothing that hinders it. */
+/*
+ * shmem_hindrance_forget is for a worker that began to look at some time, and met nothing
+ * that hinders it.
+ */
 void
 shmem_hindrance_forget(Oid database, TimestampTz began)
 {
-	Hindrance  *h;
+	Hindrance *h;
 
 	if (shared)
 		LWLockAcquire(shared->lock, LW_EXCLUSIVE);
@@ -117,8 +120,8 @@ shmem_hindrance_forget(Oid database, TimestampTz began)
 char *
 shmem_hindrance(Oid database)
 {
-	char		why[SHMEM_HINDRANCE_BYTES] = "";
-	Hindrance  *h;
+	char	   why[SHMEM_HINDRANCE_BYTES] = "";
+	Hindrance *h;
 
 	if (shared == NULL)
 		return NULL;

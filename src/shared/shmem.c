@@ -35,13 +35,13 @@
 #include "shared/shmem.h"
 #include "shared/token.h"
 
-#define ATTACH_TIMEOUT_MS	30000
-#define RELAUNCH_DELAY_MS	1000
-#define MAX_DELAY_MS		8000
-#define CLEAR_MS			10000
-#define CACHE_WORKERS		4
+#define ATTACH_TIMEOUT_MS 30000
+#define RELAUNCH_DELAY_MS 1000
+#define MAX_DELAY_MS	  8000
+#define CLEAR_MS		  10000
+#define CACHE_WORKERS	  4
 
-SharedState *shmem_state = NULL;
+SharedState					  *shmem_state = NULL;
 static shmem_request_hook_type prev_request_hook = NULL;
 static shmem_startup_hook_type prev_startup_hook = NULL;
 
@@ -57,14 +57,15 @@ shmem_request(void)
 {
 	if (prev_request_hook)
 		prev_request_hook();
-	RequestAddinShmemSpace(add_size(add_size(shmem_size(), shmem_cache_size()), add_size(shmem_token_size(), shmem_hindrance_size())));
+	RequestAddinShmemSpace(add_size(add_size(shmem_size(), shmem_cache_size()),
+									add_size(shmem_token_size(), shmem_hindrance_size())));
 	RequestNamedLWLockTranche("flohsync", 4);
 }
 
 static void
 shmem_startup(void)
 {
-	bool		found;
+	bool found;
 
 	if (prev_startup_hook)
 		prev_startup_hook();
@@ -162,7 +163,7 @@ shmem_launcher_attach(void)
 int
 shmem_sync_databases(const Oid *databases, int n)
 {
-	int			missing = 0;
+	int missing = 0;
 
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES; i++)
@@ -205,7 +206,7 @@ bool
 shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz *wake_at)
 {
 	DatabaseSlot *best = NULL;
-	bool		room = false;
+	bool		  room = false;
 
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < shmem_state->nworkers; i++)
@@ -233,8 +234,8 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 	for (int i = 0; i < MAX_DATABASES && room; i++)
 	{
 		DatabaseSlot *d = &shmem_state->databases[i];
-		TimestampTz at;
-		bool		underway;
+		TimestampTz	  at;
+		bool		  underway;
 
 		if (d->database == InvalidOid || d->next_due[kind] == DT_NOEND)
 			continue;
@@ -258,7 +259,7 @@ shmem_next_database(WorkerKind kind, TimestampTz now, Oid *database, TimestampTz
 	if (best != NULL)
 	{
 		*database = best->database;
-		best->next_due[kind] = DT_NOEND;	/* until its worker says otherwise */
+		best->next_due[kind] = DT_NOEND; /* until its worker says otherwise */
 	}
 	LWLockRelease(shmem_state->lock);
 	return best != NULL;
@@ -303,7 +304,8 @@ shmem_launch_failed(Oid database, WorkerKind kind)
 		d->wake_seq[kind]++;
 		d->next_due[kind] = Min(d->next_due[kind], now);
 		d->hold_until = Max(d->hold_until,
-							TimestampTzPlusMilliseconds(now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
+							TimestampTzPlusMilliseconds(
+								now, Min(MAX_DELAY_MS, RELAUNCH_DELAY_MS << Min(d->failures, 6))));
 		d->failures++;
 	}
 	LWLockRelease(shmem_state->lock);
@@ -327,7 +329,8 @@ shmem_wake_database(Oid database, WorkerKind kind)
 		d->next_due[kind] = DT_NOBEGIN;
 		/* During a pause the launcher knows when it ends. */
 		if (kind == WORKER_RUNS ||
-			(!shmem_worker_underway(database, kind) && GetCurrentTimestamp() >= d->cache_hold_until))
+			(!shmem_worker_underway(database, kind) &&
+			 GetCurrentTimestamp() >= d->cache_hold_until))
 			shmem_poke_launcher();
 		for (int i = 0; i < shmem_state->nworkers && kind == WORKER_CACHE; i++)
 		{
@@ -349,7 +352,7 @@ TimestampTz
 shmem_clear_database(Oid database)
 {
 	DatabaseSlot *d;
-	TimestampTz held = 0;
+	TimestampTz	  held = 0;
 
 	if (shmem_state == NULL)
 		return 0;
@@ -377,7 +380,10 @@ shmem_clear_database(Oid database)
 	return held;
 }
 
-/* shmem_cleared_database: workers may be started again, unless another command needs the database. */
+/*
+ * shmem_cleared_database: workers may be started again, unless another command needs the
+ * database.
+ */
 void
 shmem_cleared_database(Oid database, TimestampTz held)
 {

@@ -23,21 +23,21 @@
 
 #include "shared/token.h"
 
-#define SHARED_TOKENS	64
+#define SHARED_TOKENS 64
 
 typedef struct SharedToken
 {
 	unsigned char key[SHMEM_TOKEN_KEY];
-	TimestampTz until;			/* 0: free */
-	int			users;
-	char		token[SHMEM_TOKEN_BYTES];
+	TimestampTz	  until; /* 0: free */
+	int			  users;
+	char		  token[SHMEM_TOKEN_BYTES];
 } SharedToken;
 
 typedef struct TokenClaim
 {
 	unsigned char key[SHMEM_TOKEN_KEY];
-	TimestampTz until;			/* 0: free */
-	int			pid;
+	TimestampTz	  until; /* 0: free */
+	int			  pid;
 } TokenClaim;
 
 typedef struct SharedTokens
@@ -59,7 +59,7 @@ shmem_token_size(void)
 void
 shmem_token_startup(LWLock *lock)
 {
-	bool		found;
+	bool found;
 
 	shared = ShmemInitStruct("flohsync tokens", shmem_token_size(), &found);
 	if (found)
@@ -72,17 +72,21 @@ static SharedToken *
 token_of(const unsigned char *key)
 {
 	for (int i = 0; i < SHARED_TOKENS; i++)
-		if (shared->tokens[i].until != 0 && memcmp(shared->tokens[i].key, key, SHMEM_TOKEN_KEY) == 0)
+		if (shared->tokens[i].until != 0 &&
+			memcmp(shared->tokens[i].key, key, SHMEM_TOKEN_KEY) == 0)
 			return &shared->tokens[i];
 	return NULL;
 }
 
-/* shmem_token_get copies the token of a key into a buffer of SHMEM_TOKEN_BYTES; false: there is none that is good. */
+/*
+ * shmem_token_get copies the token of a key into a buffer of SHMEM_TOKEN_BYTES; false: there
+ * is none that is good.
+ */
 bool
 shmem_token_get(const unsigned char *key, char *token, TimestampTz *until, bool *held)
 {
 	SharedToken *t;
-	bool		found;
+	bool		 found;
 
 	if (shared == NULL)
 		return false;
@@ -100,12 +104,15 @@ shmem_token_get(const unsigned char *key, char *token, TimestampTz *until, bool 
 	return found;
 }
 
-/* shmem_token_put keeps the token of a key, in the place of an older one, or of the one that expires first; NULL: none. */
+/*
+ * shmem_token_put keeps the token of a key, in the place of an older one, or of the one that
+ * expires first; NULL: none.
+ */
 void
 shmem_token_put(const unsigned char *key, const char *token, TimestampTz until, bool *held)
 {
 	SharedToken *t;
-	int			users;
+	int			 users;
 
 	if (shared == NULL)
 		return;
@@ -148,7 +155,10 @@ shmem_token_release(const unsigned char *key)
 	LWLockRelease(shared->lock);
 }
 
-/* shmem_token_claim: may this process ask for the token of a key, until a time?  Not while another one does. */
+/*
+ * shmem_token_claim: may this process ask for the token of a key, until a time?  Not while
+ * another one does.
+ */
 bool
 shmem_token_claim(const unsigned char *key, TimestampTz until)
 {

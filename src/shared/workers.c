@@ -18,7 +18,7 @@
 #include "base/wait.h"
 #include "shared/private.h"
 
-#define CACHE_DELAY_MS		500
+#define CACHE_DELAY_MS 500
 
 static WorkerTicket my_ticket = {.slot = -1};
 
@@ -30,17 +30,21 @@ shmem_worker_underway(Oid database, WorkerKind kind)
 	{
 		WorkerSlot *w = &shmem_state->workers[i];
 
-		if (w->in_use && w->kind == kind && w->database == database && (w->pid == 0 || kind == WORKER_CACHE))
+		if (w->in_use && w->kind == kind && w->database == database &&
+			(w->pid == 0 || kind == WORKER_CACHE))
 			return true;
 	}
 	return false;
 }
 
-/* shmem_reserve_worker returns a slot, or -1 when all are taken, or the one that may be there is. */
+/*
+ * shmem_reserve_worker returns a slot, or -1 when all are taken, or the one that may be
+ * there is.
+ */
 int
 shmem_reserve_worker(Oid database, WorkerKind kind, uint32 *generation)
 {
-	int			slot = -1;
+	int			  slot = -1;
 	DatabaseSlot *d;
 
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
@@ -54,7 +58,8 @@ shmem_reserve_worker(Oid database, WorkerKind kind, uint32 *generation)
 	{
 		WorkerSlot *w = &shmem_state->workers[i];
 
-		if (w->in_use || w->kind != kind || (kind == WORKER_CACHE && shmem_worker_underway(database, kind)))
+		if (w->in_use || w->kind != kind ||
+			(kind == WORKER_CACHE && shmem_worker_underway(database, kind)))
 			continue;
 		w->in_use = true;
 		w->generation++;
@@ -85,7 +90,7 @@ shmem_release_worker(int slot, uint32 generation)
 bool
 shmem_note_run(int64 run)
 {
-	bool		left = false;
+	bool left = false;
 
 	if (my_ticket.slot < 0 || shmem_state == NULL)
 		return false;
@@ -93,7 +98,7 @@ shmem_note_run(int64 run)
 	shmem_state->workers[my_ticket.slot].run = run;
 	for (int i = 0; i < MAX_LEFT_RUNS && run != 0; i++)
 	{
-		LeftRun    *l = &shmem_state->left[i];
+		LeftRun *l = &shmem_state->left[i];
 
 		if (l->run == run && l->database == my_ticket.database)
 		{
@@ -113,7 +118,8 @@ shmem_worker_exit(int code, Datum arg)
 		return;
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if (shmem_state->workers[my_ticket.slot].run != 0)
-		shmem_state->left[shmem_state->nleft++ % MAX_LEFT_RUNS] = (LeftRun) {my_ticket.database, shmem_state->workers[my_ticket.slot].run};
+		shmem_state->left[shmem_state->nleft++ % MAX_LEFT_RUNS] =
+			(LeftRun){my_ticket.database, shmem_state->workers[my_ticket.slot].run};
 	shmem_state->workers[my_ticket.slot].run = 0;
 	LWLockRelease(shmem_state->lock);
 	shmem_release_worker(my_ticket.slot, my_ticket.generation);
@@ -132,13 +138,12 @@ bool
 shmem_worker_attach(const WorkerTicket *ticket)
 {
 	DatabaseSlot *d;
-	bool		mine;
+	bool		  mine;
 
 	if (ticket->slot < 0 || shmem_state == NULL)
 		return true;
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
-	mine = ticket->slot < shmem_state->nworkers &&
-		shmem_state->workers[ticket->slot].in_use &&
+	mine = ticket->slot < shmem_state->nworkers && shmem_state->workers[ticket->slot].in_use &&
 		shmem_state->workers[ticket->slot].generation == ticket->generation;
 	if (mine)
 	{
@@ -161,7 +166,7 @@ uint32
 shmem_wake_seq(Oid database, WorkerKind kind)
 {
 	DatabaseSlot *d;
-	uint32		seq = 0;
+	uint32		  seq = 0;
 
 	if (shmem_state == NULL)
 		return 0;
@@ -201,7 +206,7 @@ bool
 shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due)
 {
 	DatabaseSlot *d;
-	bool		done = true;
+	bool		  done = true;
 
 	if (shmem_state == NULL)
 		return true;
@@ -238,15 +243,16 @@ bool
 shmem_cache_pause(const WorkerTicket *ticket)
 {
 	DatabaseSlot *d;
-	bool		first = true;
+	bool		  first = true;
 
 	if (shmem_state == NULL)
 		return first;
 	LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
 	if ((d = shmem_find_database(ticket->database, true)) != NULL)
 	{
-		d->cache_hold_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														  Min(CACHE_MAX_DELAY_MS, CACHE_DELAY_MS << Min(d->cache_failures, 6)));
+		d->cache_hold_until = TimestampTzPlusMilliseconds(
+			GetCurrentTimestamp(),
+			Min(CACHE_MAX_DELAY_MS, CACHE_DELAY_MS << Min(d->cache_failures, 6)));
 		first = d->cache_failures == 0;
 		d->cache_failures++;
 		d->next_due[WORKER_CACHE] = d->cache_hold_until;

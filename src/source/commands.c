@@ -24,18 +24,21 @@ command_name(const char *verb, const char *type, const char *ending)
 char *
 command_list_name(const JsonParser *config, const char *type)
 {
-	uint32		names = json_member(config, JSON_ROOT, "commandNames", 12);
-	char	   *name = json_member_text(config, names, type);
+	uint32 names = json_member(config, JSON_ROOT, "commandNames", 12);
+	char  *name = json_member_text(config, names, type);
 
 	return name ? name : command_name("list", type, "s");
 }
 
-/* command_get_name is the command for one record of a type, getX; NULL if config.commands lacks it. */
+/*
+ * command_get_name is the command for one record of a type, getX; NULL if config.commands
+ * lacks it.
+ */
 char *
 command_get_name(const JsonParser *config, const char *type)
 {
-	char	   *name = command_name("get", type, "");
-	uint32		commands = json_member(config, JSON_ROOT, "commands", 8);
+	char		   *name = command_name("get", type, "");
+	uint32			commands = json_member(config, JSON_ROOT, "commands", 8);
 	const JsonNode *nodes = config->nodes;
 
 	if (commands == 0)
@@ -116,9 +119,8 @@ bool
 command_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page)
 {
 	const char *problem = NULL;
-	bool		good = answer->one ?
-		page_parse_one(parser, answer->body, answer->len, page, &problem) :
-		page_parse(parser, answer->body, answer->len, page, &problem);
+	bool good = answer->one ? page_parse_one(parser, answer->body, answer->len, page, &problem) :
+							  page_parse(parser, answer->body, answer->len, page, &problem);
 
 	if (!good)
 	{
@@ -133,7 +135,8 @@ command_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamP
 	}
 	if (page->success)
 		return true;
-	source_fail(source, answer, ERRCLASS_UPSTREAM, "upstream reported an error: %s", page->upstream_error);
+	source_fail(source, answer, ERRCLASS_UPSTREAM, "upstream reported an error: %s",
+				page->upstream_error);
 	if (page->unexplained)
 		source_show(source, answer);
 	answer->cursor_refused = true;

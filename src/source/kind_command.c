@@ -19,23 +19,26 @@ typedef struct CommandState
 	HttpClient *client;
 	char	   *url;
 	char	   *list_command;
-	char	   *get_command;	/* NULL: the connector offers none */
-	char	  **headers;		/* the connector's, and the token */
+	char	   *get_command; /* NULL: the connector offers none */
+	char	  **headers;	 /* the connector's, and the token */
 	int			nheaders;
-	const char *refused;		/* why nothing is sent, or NULL */
-	char	   *waiting;		/* body of a request that may not be sent yet, or NULL */
+	const char *refused; /* why nothing is sent, or NULL */
+	char	   *waiting; /* body of a request that may not be sent yet, or NULL */
 } CommandState;
 
-#define AUTHORIZATION	"Authorization:"
-#define BEARER			AUTHORIZATION " Bearer "
+#define AUTHORIZATION "Authorization:"
+#define BEARER		  AUTHORIZATION " Bearer "
 
-/* The configuration may contain credentials in clear text, and not all roles that may read messages may read it. */
+/*
+ * The configuration may contain credentials in clear text, and not all roles that may read
+ * messages may read it.
+ */
 static void
 command_hide_header(Source *source, const char *header)
 {
-	static const char *const names[] = {
-		"authorization:", "cookie:", "apikey:", "api-key:", "x-apikey:", "x-api-key:", "x-auth-token:", "x-access-token:"
-	};
+	static const char *const names[] = {"authorization:", "cookie:",		"apikey:",
+										"api-key:",		  "x-apikey:",		"x-api-key:",
+										"x-auth-token:",  "x-access-token:"};
 
 	for (size_t i = 0; i < lengthof(names); i++)
 	{
@@ -52,20 +55,23 @@ command_hide_header(Source *source, const char *header)
 	}
 }
 
-/* The headers of a request.  A token takes the place of an Authorization that the configuration gives. */
+/*
+ * The headers of a request.  A token takes the place of an Authorization that the
+ * configuration gives.
+ */
 static void
 command_headers(Source *source, CommandState *state)
 {
 	const JsonParser *config = source->spec.config;
-	const JsonNode *nodes = config->nodes;
-	const JsonNode *given = &nodes[json_member(config, JSON_ROOT, "headers", 7)];
-	const char *token = source_secret(source, "token", &state->refused);
+	const JsonNode	 *nodes = config->nodes;
+	const JsonNode	 *given = &nodes[json_member(config, JSON_ROOT, "headers", 7)];
+	const char		 *token = source_secret(source, "token", &state->refused);
 
 	state->headers = palloc((given->count + 1) * sizeof(char *));
 	for (uint32 i = given->child; i != 0; i = nodes[nodes[i].next].next)
 	{
-		char	   *header = psprintf("%s: %s", json_value_text(config, i),
-									  json_value_text(config, nodes[i].next));
+		char *header = psprintf("%s: %s", json_value_text(config, i),
+								json_value_text(config, nodes[i].next));
 
 		command_hide_header(source, header);
 		if (token == NULL || pg_strncasecmp(header, AUTHORIZATION, strlen(AUTHORIZATION)) != 0)
@@ -75,9 +81,11 @@ command_headers(Source *source, CommandState *state)
 		return;
 	for (const char *p = token; *p; p++)
 		if (*p <= ' ' || *p > '~')
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIG_FILE_ERROR),
-					 errmsg("secret \"token\" cannot be sent in a header: it contains white space or non-ASCII characters")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg(
+					 "secret \"token\" cannot be sent in a header: it contains white space or non-ASCII characters")));
 	state->headers[state->nheaders++] = crypto_join(source->context, BEARER, token, "");
 }
 
@@ -91,7 +99,7 @@ command_origins(OriginList *list, const JsonParser *config, const char *definiti
 static double
 command_limit(const JsonParser *config, const char *name, double other)
 {
-	char	   *text = json_member_text(config, json_member(config, JSON_ROOT, "limits", 6), name);
+	char *text = json_member_text(config, json_member(config, JSON_ROOT, "limits", 6), name);
 
 	return text ? strtod(text, NULL) : other;
 }
@@ -102,10 +110,11 @@ command_limit_is(const JsonParser *config, const char *name, double least, doubl
 				 bool may_be_null)
 {
 	const JsonNode *nodes = config->nodes;
-	uint32		limits = json_member(config, JSON_ROOT, "limits", 6);
-	uint32		node = nodes[limits].type == JSON_OBJECT ?
-		json_member(config, limits, name, strlen(name)) : 0;
-	double		value = command_limit(config, name, least);
+	uint32			limits = json_member(config, JSON_ROOT, "limits", 6);
+	uint32			node = nodes[limits].type == JSON_OBJECT ?
+				 json_member(config, limits, name, strlen(name)) :
+				 0;
+	double			value = command_limit(config, name, least);
 
 	if (node == 0 || nodes[node].type == JSON_NULL)
 		return node == 0 || may_be_null;
@@ -116,8 +125,8 @@ static const char *
 command_check(const JsonParser *config)
 {
 	const JsonNode *nodes = config->nodes;
-	uint32		headers = json_member(config, JSON_ROOT, "headers", 7);
-	bool		good = headers == 0 || nodes[headers].type == JSON_OBJECT;
+	uint32			headers = json_member(config, JSON_ROOT, "headers", 7);
+	bool			good = headers == 0 || nodes[headers].type == JSON_OBJECT;
 
 	if (nodes[json_member(config, JSON_ROOT, "url", 3)].type != JSON_STRING)
 		return "it has no \"url\"";
@@ -135,8 +144,8 @@ command_check(const JsonParser *config)
 static void
 command_open(Source *source)
 {
-	MemoryContext old = MemoryContextSwitchTo(source->context);
-	CommandState *state = palloc0(sizeof(CommandState));
+	MemoryContext	  old = MemoryContextSwitchTo(source->context);
+	CommandState	 *state = palloc0(sizeof(CommandState));
 	const JsonParser *config = source->spec.config;
 
 	state->url = json_member_text(config, JSON_ROOT, "url");
@@ -166,7 +175,7 @@ static void
 command_send(Source *source, char *body)
 {
 	CommandState *state = source->state;
-	HttpRequest request = {0};
+	HttpRequest	  request = {0};
 
 	request.url = state->url;
 	request.headers = state->headers;
@@ -184,7 +193,7 @@ command_ask(Source *source, const char *cursor)
 {
 	CommandState *state = source->state;
 	MemoryContext old;
-	char	   *body;
+	char		 *body;
 
 	if (state->refused)
 		return;
@@ -215,13 +224,13 @@ static void
 command_answer(Source *source, SourceAnswer *answer)
 {
 	CommandState *state = source->state;
-	HttpResponse response;
+	HttpResponse  response;
 
 	if (command_refused(source, state, answer))
 		return;
 	if (state->waiting)
 	{
-		char	   *body = state->waiting;
+		char *body = state->waiting;
 
 		state->waiting = NULL;
 		(void) source_pace_wait(source);
@@ -229,7 +238,8 @@ command_answer(Source *source, SourceAnswer *answer)
 	}
 	http_finish(state->client, &response);
 	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
-		!source_status_is_complete(source, answer, &response) && answer->error_class == ERRCLASS_NONE)
+		!source_status_is_complete(source, answer, &response) &&
+		answer->error_class == ERRCLASS_NONE)
 		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
 }
 

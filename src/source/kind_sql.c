@@ -40,29 +40,31 @@
 #include "source/query.h"
 #include "source/sql_private.h"
 
-#define SPOOL_BATCH		1000
+#define SPOOL_BATCH 1000
 /* Then a page is long enough; and so much it may have where it cannot end. */
-#define PAGE_BYTES		Min(16 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 16)
-#define PAGE_MAX_BYTES	Min(64 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 4)
-#define KEEP_BYTES		(4 * 1024 * 1024)
+#define PAGE_BYTES	   Min(16 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 16)
+#define PAGE_MAX_BYTES Min(64 * 1024 * 1024, (int64) flohsync_page_memory * 1024 / 4)
+#define KEEP_BYTES	   (4 * 1024 * 1024)
 
 /* Longer ids are not stored. */
-#define ID_BYTES		(FLOHSYNC_MAX_NAME_CHARS * 4)
+#define ID_BYTES (FLOHSYNC_MAX_NAME_CHARS * 4)
 
 /* Rows (external_id, record) of a connector's query. */
 #define SQL_RECORDS \
 	"select q.external_id::pg_catalog.text, pg_catalog.jsonb_build_object(" \
-	"'externalId', q.external_id::pg_catalog.text, 'displayName', q.display_name::pg_catalog.text, " \
-	"'email', q.email::pg_catalog.text, 'attributes', pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n" \
+	"'externalId', q.external_id::pg_catalog.text, 'displayName'," \
+	" q.display_name::pg_catalog.text, " \
+	"'email', q.email::pg_catalog.text, 'attributes'," \
+	" pg_catalog.to_jsonb(q.attributes))::pg_catalog.text\n" \
 	"from (\n%s\n) q\n"
 
 static const char *
 sql_check(const JsonParser *config)
 {
 	const JsonNode *nodes = config->nodes;
-	uint32		function = json_member(config, JSON_ROOT, "function", 8);
-	uint32		queries = json_member(config, JSON_ROOT, "queries", 7);
-	bool		good = queries == 0 || nodes[queries].type == JSON_OBJECT;
+	uint32			function = json_member(config, JSON_ROOT, "function", 8);
+	uint32			queries = json_member(config, JSON_ROOT, "queries", 7);
+	bool			good = queries == 0 || nodes[queries].type == JSON_OBJECT;
 
 	if (function != 0 && nodes[function].type != JSON_STRING)
 		return "\"function\" is not a text";
@@ -74,10 +76,10 @@ sql_check(const JsonParser *config)
 static void
 sql_open(Source *source)
 {
-	MemoryContext old = MemoryContextSwitchTo(source->context);
-	SqlState   *state = palloc0(sizeof(SqlState));
+	MemoryContext	  old = MemoryContextSwitchTo(source->context);
+	SqlState		 *state = palloc0(sizeof(SqlState));
 	const JsonParser *config = source->spec.config;
-	const char *type = source->spec.resource_type;
+	const char		 *type = source->spec.resource_type;
 
 	state->query = json_member_text(config, json_member(config, JSON_ROOT, "queries", 7), type);
 	state->function = json_member_text(config, JSON_ROOT, "function");
@@ -96,7 +98,7 @@ sql_open(Source *source)
 static void
 sql_close(Source *source)
 {
-	SqlState   *state = source->state;
+	SqlState *state = source->state;
 
 	if (state && state->spool)
 		tuplestore_end(state->spool);
@@ -105,7 +107,7 @@ sql_close(Source *source)
 static void
 sql_ask(Source *source, const char *cursor)
 {
-	SqlState   *state = source->state;
+	SqlState *state = source->state;
 
 	if (state->cursor)
 		pfree(state->cursor);
@@ -116,8 +118,8 @@ sql_ask(Source *source, const char *cursor)
 void
 sql_room(Source *source, Size more)
 {
-	StringInfo	body = &((SqlState *) source->state)->body;
-	Size		size = body->maxlen;
+	StringInfo body = &((SqlState *) source->state)->body;
+	Size	   size = body->maxlen;
 
 	while (size < body->len + more + 1)
 		size *= 2;
@@ -131,7 +133,7 @@ sql_room(Source *source, Size more)
 static void
 sql_new_body(Source *source)
 {
-	SqlState   *state = source->state;
+	SqlState *state = source->state;
 
 	for (int i = 0; i < state->ntoo_large; i++)
 		if (state->too_large[i])
@@ -150,10 +152,10 @@ sql_new_body(Source *source)
 
 typedef struct SqlReceiver
 {
-	DestReceiver pub;
-	SqlState   *state;
-	TupleDesc	desc;			/* of the spool */
-	MemoryContext row;			/* emptied after each row */
+	DestReceiver  pub;
+	SqlState	 *state;
+	TupleDesc	  desc; /* of the spool */
+	MemoryContext row;	/* emptied after each row */
 } SqlReceiver;
 
 /*
@@ -165,17 +167,19 @@ typedef struct SqlReceiver
 static bool
 sql_receive(TupleTableSlot *slot, DestReceiver *self)
 {
-	SqlReceiver *r = (SqlReceiver *) self;
-	MemoryContext old = MemoryContextSwitchTo(r->row);
+	SqlReceiver		*r = (SqlReceiver *) self;
+	MemoryContext	 old = MemoryContextSwitchTo(r->row);
 	static const int longest[2] = {ID_BYTES, FLOHSYNC_MAX_RECORD_BYTES};
-	Datum		row[2];
-	bool		isnull[2];
+	Datum			 row[2];
+	bool			 isnull[2];
 
 	slot_getallattrs(slot);
 	for (int i = 0; i < 2; i++)
 	{
-		isnull[i] = slot->tts_isnull[i] || toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ > longest[i];
-		row[i] = isnull[i] ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[i]));
+		isnull[i] = slot->tts_isnull[i] ||
+			toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ > longest[i];
+		row[i] = isnull[i] ? (Datum) 0 :
+							 PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[i]));
 	}
 	tuplestore_putvalues(r->state->spool, r->desc, row, isnull);
 	MemoryContextSwitchTo(old);
@@ -200,34 +204,38 @@ sql_receive_end(DestReceiver *self)
 static void
 sql_run_query(Source *source)
 {
-	SqlState   *state = source->state;
+	SqlState	  *state = source->state;
 	StringInfoData statement;
-	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		values[2];
-	char		nulls[2] = {' ', ' '};
-	const char *problem = query_problem(state->query);
-	SPIPlanPtr	plan;
-	Portal		portal;
-	TupleDesc	desc;
-	SqlReceiver receiver = {
-		{sql_receive, sql_receive_begin, sql_receive_end, sql_receive_end, DestNone}, state
-	};
+	Oid			   types[2] = {TEXTOID, TEXTOID};
+	Datum		   values[2];
+	char		   nulls[2] = {' ', ' '};
+	const char	  *problem = query_problem(state->query);
+	SPIPlanPtr	   plan;
+	Portal		   portal;
+	TupleDesc	   desc;
+	SqlReceiver	   receiver = {
+		   {sql_receive, sql_receive_begin, sql_receive_end, sql_receive_end, DestNone}, state};
 	MemoryContext old;
-	RunAs		saved;
+	RunAs		  saved;
 
 	if (problem)
-		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the connector's query cannot be used: %s", problem)));
 	initStringInfo(&statement);
 	appendStringInfo(&statement,
 					 SQL_RECORDS
-					 "where ($1::pg_catalog.text is null or q.external_id is null or q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
+					 "where ($1::pg_catalog.text is null or q.external_id is null or"
+					 " q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.>) $1)%s\n"
 					 "order by q.external_id::pg_catalog.text collate \"C\"",
 					 state->query,
 					 source->spec.modified_since ?
-					 " and q.modified_at::pg_catalog.timestamptz OPERATOR(pg_catalog.>=) $2::pg_catalog.timestamptz" :
-					 " and $2::pg_catalog.text is null");
+						 " and q.modified_at::pg_catalog.timestamptz OPERATOR(pg_catalog.>=)"
+						 " $2::pg_catalog.timestamptz" :
+						 " and $2::pg_catalog.text is null");
 	values[0] = state->cursor ? CStringGetTextDatum(state->cursor) : (Datum) 0;
-	values[1] = source->spec.modified_since ? CStringGetTextDatum(source->spec.modified_since) : (Datum) 0;
+	values[1] = source->spec.modified_since ? CStringGetTextDatum(source->spec.modified_since) :
+											  (Datum) 0;
 	if (!state->cursor)
 		nulls[0] = 'n';
 	if (!source->spec.modified_since)
@@ -245,11 +253,16 @@ sql_run_query(Source *source)
 	run_as_begin(&saved, sql_role(state, InvalidOid));
 	plan = SPI_prepare_cursor(statement.data, 2, types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
-		elog(ERROR, "could not prepare the connector's query: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "could not prepare the connector's query: %s",
+			 SPI_result_code_string(SPI_result));
 	portal = SPI_cursor_open(NULL, plan, values, nulls, true);
 	receiver.desc = desc;
-	receiver.row = AllocSetContextCreate(CurrentMemoryContext, "flohsync row", ALLOCSET_DEFAULT_SIZES);
-	/* Each row goes from the executor to the spool: there is never more than one of them in memory. */
+	receiver.row = AllocSetContextCreate(CurrentMemoryContext, "flohsync row",
+										 ALLOCSET_DEFAULT_SIZES);
+	/*
+	 * Each row goes from the executor to the spool: there is never more than one of them in
+	 * memory.
+	 */
 	while (PortalRunFetch(portal, FETCH_FORWARD, SPOOL_BATCH, &receiver.pub) > 0)
 		CHECK_FOR_INTERRUPTS();
 	SPI_cursor_close(portal);
@@ -262,7 +275,7 @@ sql_run_query(Source *source)
 static void
 sql_next_row(Source *source)
 {
-	SqlState   *state = source->state;
+	SqlState	 *state = source->state;
 	MemoryContext old = MemoryContextSwitchTo(source->context);
 
 	state->has_row = tuplestore_gettupleslot(state->spool, true, true, state->slot);
@@ -277,29 +290,32 @@ sql_next_row(Source *source)
 static void
 sql_next_page(Source *source)
 {
-	SqlState   *state = source->state;
-	StringInfo	body = &state->body;
-	int			enough = Min(source->spec.page_size, FLOHSYNC_MAX_PAGE_RECORDS / 2);
-	char	   *last = NULL;
-	int			n = 0;
+	SqlState  *state = source->state;
+	StringInfo body = &state->body;
+	int		   enough = Min(source->spec.page_size, FLOHSYNC_MAX_PAGE_RECORDS / 2);
+	char	  *last = NULL;
+	int		   n = 0;
 
 	appendStringInfoChar(body, '[');
 	while (state->has_row)
 	{
-		bool		no_id;
-		bool		isnull;
-		Datum		id = slot_getattr(state->slot, 1, &no_id);
-		Datum		record = slot_getattr(state->slot, 2, &isnull);
-		char	   *id_text = no_id ? NULL : TextDatumGetCString(id);
-		text	   *t = isnull ? NULL : DatumGetTextPP(record);
+		bool  no_id;
+		bool  isnull;
+		Datum id = slot_getattr(state->slot, 1, &no_id);
+		Datum record = slot_getattr(state->slot, 2, &isnull);
+		char *id_text = no_id ? NULL : TextDatumGetCString(id);
+		text *t = isnull ? NULL : DatumGetTextPP(record);
 
-		if ((n >= enough || body->len >= PAGE_BYTES) && last != NULL && (id_text == NULL || strcmp(id_text, last) != 0))
+		if ((n >= enough || body->len >= PAGE_BYTES) && last != NULL &&
+			(id_text == NULL || strcmp(id_text, last) != 0))
 			break;
 		if (n < FLOHSYNC_MAX_PAGE_RECORDS && body->len < PAGE_MAX_BYTES)
 		{
 			n++;
 			if (t == NULL)
-				state->too_large[state->ntoo_large++] = id_text ? MemoryContextStrdup(source->context, id_text) : NULL;
+				state->too_large[state->ntoo_large++] = id_text ?
+					MemoryContextStrdup(source->context, id_text) :
+					NULL;
 			else
 			{
 				sql_room(source, VARSIZE_ANY_EXHDR(t) + 1);
@@ -316,8 +332,8 @@ sql_next_page(Source *source)
 	appendStringInfoChar(body, ']');
 	if (state->next)
 		pfree(state->next);
-	state->next = state->has_row && last && last[0] ?
-		MemoryContextStrdup(source->context, last) : NULL;
+	state->next = state->has_row && last && last[0] ? MemoryContextStrdup(source->context, last) :
+													  NULL;
 }
 
 static void
@@ -347,7 +363,8 @@ sql_answer(Source *source, SourceAnswer *answer)
 
 	answer->started_at = start;
 	/* The same page is requested again: the spool has moved on, so the page is remembered. */
-	if (state->stepped && state->answered && strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
+	if (state->stepped && state->answered &&
+		strcmp(state->answered, state->cursor ? state->cursor : "") == 0)
 	{
 		answer->started_at = state->queried_at;
 		answer->body = state->body.data;
@@ -357,7 +374,8 @@ sql_answer(Source *source, SourceAnswer *answer)
 	sql_new_body(source);
 	if (state->query == NULL && state->function == NULL)
 	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the connector has no query for resource type \"%s\"",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
+					"the connector has no query for resource type \"%s\"",
 					source->spec.resource_type);
 		return;
 	}
@@ -367,9 +385,9 @@ sql_answer(Source *source, SourceAnswer *answer)
 		if (state->query)
 			sql_run_query(source);
 		else
-			(void) sql_call_function(source,
-									 command_list_request(&source->spec, state->list_command, state->cursor),
-									 answer);
+			(void) sql_call_function(
+				source, command_list_request(&source->spec, state->list_command, state->cursor),
+				answer);
 		sql_end(source);
 	}
 	if (state->query)
@@ -408,9 +426,10 @@ sql_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage 
 	page->total_estimate = state->total;
 	for (int i = 0; i < state->ntoo_large; i++)
 	{
-		char	   *id = state->too_large[i];
+		char *id = state->too_large[i];
 
-		page_fault(parser, page, (Slice) {id, id ? (int) strlen(id) : 0}, ERRCLASS_RECORD_TOO_LARGE, (Slice) {"", 0});
+		page_fault(parser, page, (Slice){id, id ? (int) strlen(id) : 0}, ERRCLASS_RECORD_TOO_LARGE,
+				   (Slice){"", 0});
 	}
 	return true;
 }
@@ -429,9 +448,13 @@ sql_query_one(Source *source, const char *external_id)
 	RunAs		saved;
 
 	if (problem)
-		ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("the connector's query cannot be used: %s", problem)));
-	statement = psprintf(SQL_RECORDS "where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
-						 state->query);
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the connector's query cannot be used: %s", problem)));
+	statement = psprintf(
+		SQL_RECORDS
+		"where q.external_id::pg_catalog.text collate \"C\" OPERATOR(pg_catalog.=) $1 limit 1",
+		state->query);
 	run_as_begin(&saved, sql_role(state, InvalidOid));
 	if (SPI_execute_with_args(statement, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not run the connector's query");
@@ -456,12 +479,13 @@ sql_query_one(Source *source, const char *external_id)
 static void
 sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
-	SqlState   *state = source->state;
-	bool		good = true;
+	SqlState *state = source->state;
+	bool	  good = true;
 
 	if (state->query == NULL && (state->function == NULL || state->get_command == NULL))
 	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION, "the connector cannot be asked for one record of type \"%s\"",
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
+					"the connector cannot be asked for one record of type \"%s\"",
 					source->spec.resource_type);
 		answer->not_supported = true;
 		return;
@@ -472,12 +496,14 @@ sql_get(Source *source, const char *external_id, SourceAnswer *answer)
 	if (state->query)
 		good = sql_query_one(source, external_id);
 	else
-		(void) sql_call_function(source, command_get_request(state->get_command, external_id), answer);
+		(void) sql_call_function(source, command_get_request(state->get_command, external_id),
+								 answer);
 	sql_end(source);
 	if (answer->error_class)
 		return;
 	if (!good)
-		source_fail(source, answer, ERRCLASS_TOO_LARGE, "the record is larger than %d bytes", FLOHSYNC_MAX_RECORD_BYTES);
+		source_fail(source, answer, ERRCLASS_TOO_LARGE, "the record is larger than %d bytes",
+					FLOHSYNC_MAX_RECORD_BYTES);
 	answer->body = state->body.data;
 	answer->len = state->body.len;
 	answer->ms = (GetCurrentTimestamp() - answer->started_at) / 1000.0;

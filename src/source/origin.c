@@ -17,16 +17,16 @@
 
 struct OriginList
 {
-	char	  **items;
-	int			n;
-	int			room;
+	char **items;
+	int	   n;
+	int	   room;
 };
 
 /* source_add_origin adds an origin, in its place, unless it is there; NULL: none. */
 void
 source_add_origin(OriginList *list, char *text)
 {
-	int			i = list->n;
+	int i = list->n;
 
 	if (text == NULL)
 		return;
@@ -37,7 +37,8 @@ source_add_origin(OriginList *list, char *text)
 	if (list->n == list->room)
 	{
 		list->room = Max(8, list->room * 2);
-		list->items = list->items ? repalloc(list->items, sizeof(char *) * list->room) : palloc(sizeof(char *) * list->room);
+		list->items = list->items ? repalloc(list->items, sizeof(char *) * list->room) :
+									palloc(sizeof(char *) * list->room);
 	}
 	memmove(list->items + i + 1, list->items + i, sizeof(char *) * (list->n - i));
 	list->items[i] = text;
@@ -48,7 +49,8 @@ source_add_origin(OriginList *list, char *text)
 void
 source_add_url(OriginList *list, const char *url)
 {
-	source_add_origin(list, url && http_url_problem(url) == NULL ? http_url_origin_text(url) : NULL);
+	source_add_origin(list,
+					  url && http_url_problem(url) == NULL ? http_url_origin_text(url) : NULL);
 }
 
 /*
@@ -59,9 +61,9 @@ source_add_url(OriginList *list, const char *url)
 int
 source_origins(const char *kind, const char *config, const char *definition, char ***origins)
 {
-	OriginList	list = {0};
+	OriginList		  list = {0};
 	const SourceKind *of = source_find_kind(kind);
-	JsonParser *json = source_config(config);
+	JsonParser		 *json = source_config(config);
 
 	if (of != NULL && of->origins && json != NULL)
 		of->origins(&list, json, definition);
@@ -83,7 +85,7 @@ static char *
 origin_missing(char *const *list, int n, char *const *others, int nothers)
 {
 	StringInfoData out;
-	int			more = 0;
+	int			   more = 0;
 
 	initStringInfo(&out);
 	for (int i = 0; i < n; i++)
@@ -110,19 +112,24 @@ source_secret_refused(const char *name, const char *kind, char *const *origins, 
 					  const char *now_kind, char *const *now, int nnow)
 {
 	static const char again[] = "must be set again with flohsync.set_secret()";
-	char	   *gone = origin_missing(origins, norigins, now, nnow);
-	char	   *come = origin_missing(now, nnow, origins, norigins);
+	char			 *gone = origin_missing(origins, norigins, now, nnow);
+	char			 *come = origin_missing(now, nnow, origins, norigins);
 
 	if (source_is_webhook_secret(name))
 		return psprintf("secret \"%s\" verifies webhooks, and is never sent", name);
 	if (kind == NULL || strcmp(kind, now_kind) != 0)
-		return psprintf("secret \"%s\" %s: since it was set, the connector's kind has changed from %s to %s", name, again,
-						kind ? kind : "none", now_kind);
+		return psprintf(
+			"secret \"%s\" %s: since it was set, the connector's kind has changed from %s to %s",
+			name, again, kind ? kind : "none", now_kind);
 	if (come == NULL)
 		return NULL;
 	if (gone == NULL)
-		return psprintf("secret \"%s\" %s: since it was set, the connector's address has come to include %s", name, again, come);
-	return psprintf("secret \"%s\" %s: since it was set, the connector's address has changed from %s to %s", name, again, gone, come);
+		return psprintf(
+			"secret \"%s\" %s: since it was set, the connector's address has come to include %s",
+			name, again, come);
+	return psprintf(
+		"secret \"%s\" %s: since it was set, the connector's address has changed from %s to %s",
+		name, again, gone, come);
 }
 
 /* source_is_webhook_secret: is this the name of a secret that comes in? */
@@ -151,8 +158,10 @@ source_may_send_to(const Source *source, const char *origin)
 	{
 		const SourceSecret *secret = &source->spec.secrets[i];
 
-		if (secret->used && (origin == NULL || !origin_is_in(origin, secret->origins, secret->norigins)))
-			return psprintf("secret \"%s\" is not sent to %s, for which it was not set", secret->name, origin ? origin : "no address");
+		if (secret->used &&
+			(origin == NULL || !origin_is_in(origin, secret->origins, secret->norigins)))
+			return psprintf("secret \"%s\" is not sent to %s, for which it was not set",
+							secret->name, origin ? origin : "no address");
 	}
 	return NULL;
 }

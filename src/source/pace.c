@@ -30,7 +30,8 @@ void
 source_pace_sent(Source *source)
 {
 	if (source->requests_per_minute > 0)
-		source->paced_until = GetCurrentTimestamp() + USECS_PER_MINUTE / source->requests_per_minute;
+		source->paced_until = GetCurrentTimestamp() +
+			USECS_PER_MINUTE / source->requests_per_minute;
 }
 
 /* source_pace_ready: may the next request be sent at once? */
@@ -47,7 +48,7 @@ source_pace_ready(const Source *source)
 int64
 source_pace_wait(const Source *source)
 {
-	int64		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), source->not_before);
+	int64 ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), source->not_before);
 
 	if (ms > (int64) flohsync_http_max_retry_wait * 1000)
 		return ms;

@@ -42,12 +42,13 @@ query_problem(const char *query)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		/* The parser holds nothing that would need a rollback. */
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
-		if (edata->sqlerrcode != ERRCODE_SYNTAX_ERROR && ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
+		if (edata->sqlerrcode != ERRCODE_SYNTAX_ERROR &&
+			ERRCODE_TO_CATEGORY(edata->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR))
 			PG_RE_THROW();
 		FlushErrorState();
 		problem = edata->message;

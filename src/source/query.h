@@ -7,4 +7,4 @@
 
 extern const char *query_problem(const char *query);
 
-#endif							/* FLOHSYNC_SOURCE_QUERY_H */
+#endif /* FLOHSYNC_SOURCE_QUERY_H */

@@ -16,8 +16,8 @@
 #include "net/redact.h"
 #include "source/source.h"
 
-#define SECRET_MAX_HIDDEN	16
-#define SECRET_LOOK_AT		16384	/* maximum part of a text that is examined and reported */
+#define SECRET_MAX_HIDDEN 16
+#define SECRET_LOOK_AT	  16384 /* maximum part of a text that is examined and reported */
 
 /*
  * source_secret is the clear text of a secret, for a request; NULL when it is
@@ -80,7 +80,7 @@ source_redact_also(Source *source, const char *value)
 static char **
 secret_values(const Source *source, int *n)
 {
-	char	  **values = palloc(sizeof(char *) * (source->spec.nsecrets + source->nhidden + 1));
+	char **values = palloc(sizeof(char *) * (source->spec.nsecrets + source->nhidden + 1));
 
 	*n = 0;
 	for (int i = 0; i < source->spec.nsecrets; i++)
@@ -94,9 +94,9 @@ secret_values(const Source *source, int *n)
 char *
 source_redacted(const Source *source, const char *text, size_t len)
 {
-	int			n;
-	char	  **values = secret_values(source, &n);
-	char	   *redacted = redact((const char *const *) values, n, text, len);
+	int	   n;
+	char **values = secret_values(source, &n);
+	char  *redacted = redact((const char *const *) values, n, text, len);
 
 	pfree(values);
 	return redacted;
@@ -109,10 +109,11 @@ source_redacted(const Source *source, const char *text, size_t len)
 char *
 source_told(const Source *source, const char *text, size_t len, size_t max)
 {
-	char	   *redacted = source_redacted(source, text, Min(len, SECRET_LOOK_AT));
-	char	   *words = clean_words(redacted, strlen(redacted), strlen(redacted));
-	char	   *again = source_redacted(source, words, strlen(words));	/* where one had been broken into lines */
-	char	   *told = clean_text(again, strlen(again), max);
+	char *redacted = source_redacted(source, text, Min(len, SECRET_LOOK_AT));
+	char *words = clean_words(redacted, strlen(redacted), strlen(redacted));
+	char *again = source_redacted(source, words,
+								  strlen(words)); /* where one had been broken into lines */
+	char *told = clean_text(again, strlen(again), max);
 
 	pfree(redacted);
 	pfree(words);
@@ -127,9 +128,9 @@ source_told(const Source *source, const char *text, size_t len, size_t max)
 bool
 source_shows_secret(const Source *source, const char *text)
 {
-	int			n;
-	char	  **values = secret_values(source, &n);
-	bool		shows = redact_finds((const char *const *) values, n, text, strlen(text));
+	int	   n;
+	char **values = secret_values(source, &n);
+	bool   shows = redact_finds((const char *const *) values, n, text, strlen(text));
 
 	pfree(values);
 	return shows;

@@ -28,14 +28,14 @@
 #include "net/crypto_memory.h"
 #include "source/secret_store.h"
 
-#define SECRET_UNBOUND_FORMAT	1	/* of old: bound to no origin */
-#define SECRET_FORMAT			2
+#define SECRET_UNBOUND_FORMAT 1 /* of old: bound to no origin */
+#define SECRET_FORMAT		  2
 
 /* What a secret belongs to, beside its connector. */
 typedef struct SecretPlace
 {
 	const char *name;
-	const char *kind;			/* NULL, and no origins: it verifies webhooks */
+	const char *kind; /* NULL, and no origins: it verifies webhooks */
 	char	  **origins;
 	int			norigins;
 } SecretPlace;
@@ -43,9 +43,9 @@ typedef struct SecretPlace
 static void
 context_add(StringInfo out, const char *text)
 {
-	size_t		len = text ? strlen(text) : 0;
+	size_t len = text ? strlen(text) : 0;
 
-	appendBinaryStringInfo(out, (char *) &(uint32) {pg_hton32((uint32) len)}, sizeof(uint32));
+	appendBinaryStringInfo(out, (char *) &(uint32){pg_hton32((uint32) len)}, sizeof(uint32));
 	appendBinaryStringInfo(out, text ? text : "", len);
 }
 
@@ -65,14 +65,16 @@ secret_context(StringInfo out, Datum connector, const SecretPlace *place)
 static Datum
 secret_seal(const CryptoKey *key, Datum connector, const SecretPlace *place, const char *value)
 {
-	size_t		len = strlen(value);
-	bytea	   *sealed = palloc(VARHDRSZ + len + CRYPTO_SEAL_BYTES);
+	size_t		   len = strlen(value);
+	bytea		  *sealed = palloc(VARHDRSZ + len + CRYPTO_SEAL_BYTES);
 	StringInfoData context;
 
 	secret_context(&context, connector, place);
-	if (!crypto_seal(key->bytes, context.data, context.len, value, len, (unsigned char *) VARDATA(sealed)))
+	if (!crypto_seal(key->bytes, context.data, context.len, value, len,
+					 (unsigned char *) VARDATA(sealed)))
 		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION), errmsg("OpenSSL could not encrypt the secret")));
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("OpenSSL could not encrypt the secret")));
 	SET_VARSIZE(sealed, VARHDRSZ + len + CRYPTO_SEAL_BYTES);
 	pfree(context.data);
 	return PointerGetDatum(sealed);
@@ -84,25 +86,28 @@ secret_key_problem(const CryptoKeys *keys, const char *id)
 {
 	if (!keys->current.loaded)
 		return pstrdup(keys->current.problem);
-	return psprintf("its key is %s, that of flohsync.encryption_key_file is %s, and %s%s", id, keys->current.id,
-					keys->previous.loaded ? "that of flohsync.encryption_key_file_previous is " : "",
+	return psprintf("its key is %s, that of flohsync.encryption_key_file is %s, and %s%s", id,
+					keys->current.id,
+					keys->previous.loaded ? "that of flohsync.encryption_key_file_previous is " :
+											"",
 					keys->previous.loaded ? keys->previous.id : keys->previous.problem);
 }
 
 /* The columns that all statements here read, of an alias; SECRET_COLUMN_COUNT of them. */
-#define SECRET_COLUMNS(s)		s ".name, " s ".format::int4, " s ".key_id, " s ".ciphertext, " s ".kind, " s ".origins"
-#define SECRET_COLUMN_COUNT		6
+#define SECRET_COLUMNS(s) \
+	s ".name, " s ".format::int4, " s ".key_id, " s ".ciphertext, " s ".kind, " s ".origins"
+#define SECRET_COLUMN_COUNT 6
 
 /* Reads the origins of a row; false when they are not what is stored here. */
 static bool
 secret_origins(uint64 row, int column, SecretPlace *place)
 {
-	bool		isnull;
-	Datum		value = db_value(row, column, &isnull);
-	ArrayType  *array;
-	Datum	   *elements;
-	bool	   *nulls;
-	bool		good = true;
+	bool	   isnull;
+	Datum	   value = db_value(row, column, &isnull);
+	ArrayType *array;
+	Datum	  *elements;
+	bool	  *nulls;
+	bool	   good = true;
 
 	if (isnull)
 		return true;
@@ -125,35 +130,41 @@ secret_origins(uint64 row, int column, SecretPlace *place)
  * it is in the current memory context.
  */
 static void
-secret_read(const CryptoKeys *keys, Datum connector, uint64 row, int first, SecretPlace *place, SourceSecret *secret)
+secret_read(const CryptoKeys *keys, Datum connector, uint64 row, int first, SecretPlace *place,
+			SourceSecret *secret)
 {
-	int			format = (int) db_int64(row, first + 1, 0);
-	char	   *key_id = db_text(row, first + 2);
-	const CryptoKey *key = keys->current.loaded && strcmp(keys->current.id, key_id) == 0 ? &keys->current :
-		keys->previous.loaded && strcmp(keys->previous.id, key_id) == 0 ? &keys->previous : NULL;
-	bool		isnull;
-	bytea	   *sealed = DatumGetByteaPP(db_value(row, first + 3, &isnull));
-	size_t		len = VARSIZE_ANY_EXHDR(sealed);
-	StringInfoData context;
+	int				 format = (int) db_int64(row, first + 1, 0);
+	char			*key_id = db_text(row, first + 2);
+	const CryptoKey *key = keys->current.loaded && strcmp(keys->current.id, key_id) == 0 ?
+		&keys->current :
+		keys->previous.loaded && strcmp(keys->previous.id, key_id) == 0 ? &keys->previous :
+																		  NULL;
+	bool			 isnull;
+	bytea			*sealed = DatumGetByteaPP(db_value(row, first + 3, &isnull));
+	size_t			 len = VARSIZE_ANY_EXHDR(sealed);
+	StringInfoData	 context;
 
 	memset(place, 0, sizeof(*place));
 	place->name = secret->name = db_text(row, first);
 	place->kind = db_text(row, first + 4);
 	if (format == SECRET_UNBOUND_FORMAT)
-		secret->problem = "it was stored by an earlier version of flohsync, without an origin: set it again with flohsync.set_secret()";
+		secret->problem =
+			"it was stored by an earlier version of flohsync, without an origin: set it again with flohsync.set_secret()";
 	else if (format != SECRET_FORMAT)
 		secret->problem = psprintf("its format %d is of another version of flohsync", format);
 	else if (key == NULL)
 		secret->problem = secret_key_problem(keys, key_id);
 	else
 	{
-		size_t		room = Max(len, CRYPTO_SEAL_BYTES) - CRYPTO_SEAL_BYTES + 1;
-		char	   *value = palloc0(room);
-		bool		good = secret_origins(row, first + 5, place);
+		size_t room = Max(len, CRYPTO_SEAL_BYTES) - CRYPTO_SEAL_BYTES + 1;
+		char  *value = palloc0(room);
+		bool   good = secret_origins(row, first + 5, place);
 
 		secret_context(&context, connector, place);
 		crypto_wipe_with(CurrentMemoryContext, value, room);
-		if (good && crypto_unseal(key->bytes, context.data, context.len, VARDATA_ANY(sealed), len, (unsigned char *) value))
+		if (good &&
+			crypto_unseal(key->bytes, context.data, context.len, VARDATA_ANY(sealed), len,
+						  (unsigned char *) value))
 			secret->value = value;
 		else
 			secret->problem = "it was changed, or copied from another connector, name or address";
@@ -170,7 +181,10 @@ secret_need_key(const CryptoKeys *keys)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("secrets cannot be encrypted: %s", keys->current.problem),
-				 errhint("Write 64 hex digits to a file that only the server's user can read (openssl rand -hex 32), name it in flohsync.encryption_key_file and reload the configuration.")));
+				 errhint(
+					 "Write 64 hex digits to a file that only the server's user can read (openssl"
+					 " rand -hex 32), name it in flohsync.encryption_key_file and reload the"
+					 " configuration.")));
 }
 
 /* What a secret of that name of a connector, as it is now, belongs to. */
@@ -178,9 +192,10 @@ static void
 secret_place(Datum connector, const char *name, SecretPlace *place)
 {
 	static DbQuery query = {
-		"select d.kind, d.config::pg_catalog.text, d.definition::pg_catalog.text from flohsync.connector_definition d where d.id = $1",
-		1, {UUIDOID}
-	};
+		"select d.kind, d.config::pg_catalog.text, d.definition::pg_catalog.text from"
+		" flohsync.connector_definition d where d.id = $1",
+		1,
+		{UUIDOID}};
 
 	memset(place, 0, sizeof(*place));
 	place->name = name;
@@ -193,28 +208,35 @@ secret_place(Datum connector, const char *name, SecretPlace *place)
 static Datum
 secret_origin_array(const SecretPlace *place)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(place->norigins, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(place->norigins, 1));
 
 	for (int i = 0; i < place->norigins; i++)
 		elements[i] = CStringGetTextDatum(place->origins[i]);
-	return PointerGetDatum(construct_array(elements, place->norigins, TEXTOID, -1, false, TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(elements, place->norigins, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* secrets_put stores a secret, for the address that the connector has now; without a value it removes it. */
+/*
+ * secrets_put stores a secret, for the address that the connector has now; without a value
+ * it removes it.
+ */
 void
 secrets_put(Datum connector, const char *name, const char *value)
 {
 	static DbQuery remove = {
 		"delete from _flohsync.connector_secret where connector_id = $1 and name = $2",
-		2, {UUIDOID, TEXTOID}
-	};
+		2,
+		{UUIDOID, TEXTOID}};
 	static DbQuery put = {
-		"insert into _flohsync.connector_secret (connector_id, name, format, key_id, ciphertext, kind, origins)"
+		"insert into _flohsync.connector_secret (connector_id, name, format, key_id,"
+		" ciphertext, kind, origins)"
 		" values ($1, $2, $3, $4, $5, $6, $7)"
-		" on conflict (connector_id, name) do update set format = excluded.format, key_id = excluded.key_id,"
-		" ciphertext = excluded.ciphertext, kind = excluded.kind, origins = excluded.origins, updated_at = excluded.updated_at",
-		7, {UUIDOID, TEXTOID, INT2OID, TEXTOID, BYTEAOID, TEXTOID, TEXTARRAYOID}
-	};
+		" on conflict (connector_id, name) do update set format = excluded.format, key_id ="
+		" excluded.key_id,"
+		" ciphertext = excluded.ciphertext, kind = excluded.kind, origins = excluded.origins,"
+		" updated_at = excluded.updated_at",
+		7,
+		{UUIDOID, TEXTOID, INT2OID, TEXTOID, BYTEAOID, TEXTOID, TEXTARRAYOID}};
 	Datum		values[7] = {connector, CStringGetTextDatum(name)};
 	SecretPlace place;
 	CryptoKeys	keys;
@@ -243,20 +265,24 @@ secrets_put(Datum connector, const char *name, const char *value)
 	db_execute(&put, values, place.kind ? NULL : "     nn");
 }
 
-/* Secrets of a connector, from the n rows of a result, whose columns from first on are SECRET_COLUMNS. */
+/*
+ * Secrets of a connector, from the n rows of a result, whose columns from first on are
+ * SECRET_COLUMNS.
+ */
 static SourceSecret *
 secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, MemoryContext context)
 {
 	SourceSecret *secrets;
 	MemoryContext old;
-	SecretPlace now = {0};
-	CryptoKeys	keys;
+	SecretPlace	  now = {0};
+	CryptoKeys	  keys;
 
 	if (n == 0)
 		return NULL;
 	secrets = MemoryContextAllocZero(context, n * sizeof(SourceSecret));
 	if (spec)
-		now.norigins = source_origins(spec->kind->name, spec->config->text, spec->definition, &now.origins);
+		now.norigins = source_origins(spec->kind->name, spec->config->text, spec->definition,
+									  &now.origins);
 	crypto_keys_load(&keys);
 	PG_TRY();
 	{
@@ -267,8 +293,9 @@ secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, Memor
 
 			secret_read(&keys, connector, i, first, &place, &secrets[i]);
 			if (spec && secrets[i].problem == NULL)
-				secrets[i].refused = source_secret_refused(place.name, place.kind, place.origins, place.norigins,
-														   spec->kind->name, now.origins, now.norigins);
+				secrets[i].refused = source_secret_refused(place.name, place.kind, place.origins,
+														   place.norigins, spec->kind->name,
+														   now.origins, now.norigins);
 		}
 		MemoryContextSwitchTo(old);
 	}
@@ -290,9 +317,10 @@ void
 secrets_read(Datum connector, SourceSpec *spec, MemoryContext context)
 {
 	static DbQuery query = {
-		"select " SECRET_COLUMNS("s") " from _flohsync.connector_secret s where s.connector_id = $1 order by s.name",
-		1, {UUIDOID}
-	};
+		"select " SECRET_COLUMNS(
+			"s") " from _flohsync.connector_secret s where s.connector_id = $1 order by s.name",
+		1,
+		{UUIDOID}};
 
 	spec->nsecrets = (int) db_execute(&query, &connector, NULL);
 	spec->secrets = secrets_of_rows(connector, spec->nsecrets, 1, spec, context);
@@ -308,18 +336,23 @@ SourceSecret *
 secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 {
 	static DbQuery query = {
-		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text = pg_catalog.lower($1),"
-		" " SECRET_COLUMNS("s")
-		" from flohsync.connector_definition d left join _flohsync.connector_secret s on s.connector_id = d.id"
-		" and s.name in ('" SOURCE_WEBHOOK_SECRET "', '" SOURCE_WEBHOOK_PREVIOUS "')"
-		" where d.id = coalesce($2, (select n.id from flohsync.connector_definition n where n.id ="
-		" case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then $1::pg_catalog.uuid end),"
-		" (select n.id from flohsync.connector_definition n order by n.id limit 1))",
-		2, {TEXTOID, UUIDOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
+		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text ="
+		" pg_catalog.lower($1),"
+		" " SECRET_COLUMNS(
+			"s") " from flohsync.connector_definition d left join _flohsync.connector_secret s"
+				 " on s.connector_id = d.id"
+				 " and s.name in ('" SOURCE_WEBHOOK_SECRET "', '" SOURCE_WEBHOOK_PREVIOUS "')"
+				 " where d.id = coalesce($2, (select n.id from flohsync.connector_definition n"
+				 " where n.id ="
+				 " case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then"
+				 " $1::pg_catalog.uuid end),"
+				 " (select n.id from flohsync.connector_definition n order by n.id limit 1))",
+		2,
+		{TEXTOID, UUIDOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum		  values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
 	SourceSecret *secrets;
-	bool		isnull;
+	bool		  isnull;
 
 	memset(owner, 0, sizeof(*owner));
 	*n = (int) db_execute(&query, values, id ? NULL : " n");
@@ -350,18 +383,20 @@ int64
 secrets_rotate(void)
 {
 	static DbQuery query = {
-		"select " SECRET_COLUMNS("s") ", s.connector_id, d.name"
-		" from _flohsync.connector_secret s join flohsync.connector_definition d on d.id = s.connector_id"
-		" order by s.connector_id, s.name for update of s", 0
-	};
+		"select " SECRET_COLUMNS(
+			"s") ", s.connector_id, d.name"
+				 " from _flohsync.connector_secret s join flohsync.connector_definition d on"
+				 " d.id = s.connector_id"
+				 " order by s.connector_id, s.name for update of s",
+		0};
 	static DbQuery put = {
 		"update _flohsync.connector_secret set format = $3, key_id = $4, ciphertext = $5"
 		" where connector_id = $1 and name = $2",
-		5, {UUIDOID, TEXTOID, INT2OID, TEXTOID, BYTEAOID}
-	};
+		5,
+		{UUIDOID, TEXTOID, INT2OID, TEXTOID, BYTEAOID}};
 	SPITupleTable *rows;
-	int64		n;
-	CryptoKeys	keys;
+	int64		   n;
+	CryptoKeys	   keys;
 
 	n = (int64) db_execute(&query, NULL, NULL);
 	rows = SPI_tuptable;
@@ -372,9 +407,9 @@ secrets_rotate(void)
 		for (int64 i = 0; i < n; i++)
 		{
 			SourceSecret secret = {0};
-			SecretPlace place;
-			bool		isnull;
-			Datum		values[5];
+			SecretPlace	 place;
+			bool		 isnull;
+			Datum		 values[5];
 
 			SPI_tuptable = rows;
 			values[0] = db_value(i, SECRET_COLUMN_COUNT + 1, &isnull);
@@ -383,8 +418,11 @@ secrets_rotate(void)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONFIG_FILE_ERROR),
 						 errmsg("secret \"%s\" of connector \"%s\" cannot be decrypted: %s",
-								secret.name, clean(db_text(i, SECRET_COLUMN_COUNT + 2)), secret.problem),
-						 errhint("Set flohsync.encryption_key_file_previous to the file of the previous key, or store the secret again with flohsync.set_secret().")));
+								secret.name, clean(db_text(i, SECRET_COLUMN_COUNT + 2)),
+								secret.problem),
+						 errhint("Set flohsync.encryption_key_file_previous to the file of the"
+								 " previous key, or store the secret again with"
+								 " flohsync.set_secret().")));
 			values[1] = CStringGetTextDatum(secret.name);
 			values[2] = Int16GetDatum(SECRET_FORMAT);
 			values[3] = CStringGetTextDatum(keys.current.id);

@@ -12,15 +12,16 @@
 /* Whose secrets were found. */
 typedef struct SecretOwner
 {
-	bool		known;			/* there is a connector of that name or id */
-	pg_uuid_t	id;
-	bool		enabled;
-	char	   *name;
+	bool	  known; /* there is a connector of that name or id */
+	pg_uuid_t id;
+	bool	  enabled;
+	char	 *name;
 } SecretOwner;
 
-extern void secrets_put(Datum connector, const char *name, const char *value);
-extern void secrets_read(Datum connector, SourceSpec *spec, MemoryContext context);
-extern SourceSecret *secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n);
-extern int64 secrets_rotate(void);
+extern void			 secrets_put(Datum connector, const char *name, const char *value);
+extern void			 secrets_read(Datum connector, SourceSpec *spec, MemoryContext context);
+extern SourceSecret *secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner,
+										int *n);
+extern int64		 secrets_rotate(void);
 
-#endif							/* FLOHSYNC_SOURCE_SECRET_STORE_H */
+#endif /* FLOHSYNC_SOURCE_SECRET_STORE_H */

@@ -63,7 +63,9 @@ source_config(const char *text)
 	JsonParser *json = json_parser_create();
 
 	return text != NULL && json_parse(json, text, strlen(text), FLOHSYNC_MAX_NESTING) &&
-		json->nodes[JSON_ROOT].type == JSON_OBJECT ? json : NULL;
+			json->nodes[JSON_ROOT].type == JSON_OBJECT ?
+		json :
+		NULL;
 }
 
 Source *
@@ -71,7 +73,7 @@ source_open(const SourceSpec *spec)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "flohsync source",
 												  ALLOCSET_DEFAULT_SIZES);
-	Source	   *source = MemoryContextAllocZero(context, sizeof(Source));
+	Source		 *source = MemoryContextAllocZero(context, sizeof(Source));
 
 	source->context = context;
 	source->spec = *spec;
@@ -178,7 +180,7 @@ PageParser *
 source_parser(const Source *source)
 {
 	MemoryContext old = MemoryContextSwitchTo(source->context);
-	PageParser *parser = page_parser_create(NULL, 0, source->memory);
+	PageParser	 *parser = page_parser_create(NULL, 0, source->memory);
 
 	MemoryContextSwitchTo(old);
 	return parser;

@@ -39,10 +39,10 @@ source_read_spec(const char *connector_id, const char *resource_type, SourceSpec
 	static DbQuery query = {
 		"select d.kind, d.config::pg_catalog.text, d.definition::pg_catalog.text"
 		" from flohsync.connector_definition d where d.id = $1::pg_catalog.uuid",
-		1, {TEXTOID}
-	};
-	Datum		v = CStringGetTextDatum(connector_id);
-	const char *problem;
+		1,
+		{TEXTOID}};
+	Datum		  v = CStringGetTextDatum(connector_id);
+	const char	 *problem;
 	MemoryContext old;
 
 	memset(spec, 0, sizeof(*spec));

@@ -7,6 +7,7 @@
 
 #include "source/source.h"
 
-extern bool source_read_spec(const char *connector_id, const char *resource_type, SourceSpec *spec, MemoryContext context);
+extern bool source_read_spec(const char *connector_id, const char *resource_type, SourceSpec *spec,
+							 MemoryContext context);
 
-#endif							/* FLOHSYNC_SOURCE_SPEC_H */
+#endif /* FLOHSYNC_SOURCE_SPEC_H */

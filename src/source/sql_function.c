@@ -43,13 +43,13 @@ sql_read_rights(Source *source)
 		" on c.connector_id = d.id and c.resource_type = $2"
 		" cross join lateral (select case when c.id is null then d.author else c.owner end) o(role)"
 		" where d.id = $1::pg_catalog.uuid",
-		2, {TEXTOID, TEXTOID}
-	};
-	SqlState   *state = source->state;
-	Datum		v[2] = {CStringGetTextDatum(source->spec.connector_id),
-						CStringGetTextDatum(source->spec.resource_type)};
-	Datum		role;
-	bool		isnull;
+		2,
+		{TEXTOID, TEXTOID}};
+	SqlState *state = source->state;
+	Datum	  v[2] = {CStringGetTextDatum(source->spec.connector_id),
+					  CStringGetTextDatum(source->spec.resource_type)};
+	Datum	  role;
+	bool	  isnull;
 
 	if (state->rights_known)
 		return;
@@ -69,11 +69,13 @@ Oid
 sql_role(const SqlState *state, Oid code_owner)
 {
 	if (!OidIsValid(state->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", the owner of the configuration, no longer exists or may not run it",
-						clean(state->owner_name)),
-				 errhint("Assign it to another role with flohsync.set_sync_owner().")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg(
+				 "role \"%s\", the owner of the configuration, no longer exists or may not run it",
+				 clean(state->owner_name)),
+			 errhint("Assign it to another role with flohsync.set_sync_owner().")));
 	return run_as_role(state->owner, code_owner);
 }
 
@@ -81,13 +83,12 @@ sql_role(const SqlState *state, Oid code_owner)
 static Oid
 sql_find_function(const char *function, Oid *owner)
 {
-	static DbQuery query = {
-		"select p.oid, p.proowner from pg_catalog.pg_proc p"
-		" where p.oid = _flohsync.function_of_kind_sql($1)",
-		1, {TEXTOID}
-	};
-	Datum		value = CStringGetTextDatum(function);
-	bool		isnull;
+	static DbQuery query = {"select p.oid, p.proowner from pg_catalog.pg_proc p"
+							" where p.oid = _flohsync.function_of_kind_sql($1)",
+							1,
+							{TEXTOID}};
+	Datum		   value = CStringGetTextDatum(function);
+	bool		   isnull;
 
 	if (db_execute(&query, &value, NULL) != 1)
 		return InvalidOid;
@@ -99,32 +100,34 @@ sql_find_function(const char *function, Oid *owner)
 bool
 sql_call_function(Source *source, const char *request, SourceAnswer *answer)
 {
-	SqlState   *state = source->state;
-	Oid			code_owner;
-	Oid			function = sql_find_function(state->function, &code_owner);
-	Datum		argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
-	Datum		result;
-	bool		isnull;
+	SqlState *state = source->state;
+	Oid		  code_owner;
+	Oid		  function = sql_find_function(state->function, &code_owner);
+	Datum	  argument = DirectFunctionCall1(jsonb_in, CStringGetDatum(request));
+	Datum	  result;
+	bool	  isnull;
 
 	if (!OidIsValid(function))
 	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION, "there is no function %s(jsonb) that returns jsonb", state->function);
+		source_fail(source, answer, ERRCLASS_CONFIGURATION,
+					"there is no function %s(jsonb) that returns jsonb", state->function);
 		return false;
 	}
 	/* A function of that name with another owner. */
 	if (code_owner != state->code_owner)
 	{
-		source_fail(source, answer, ERRCLASS_CONFIGURATION,
-					"the owner of function %s has changed since the connector was set to use it; review the function, and set it again with flohsync.update_connector()",
-					state->function);
+		source_fail(
+			source, answer, ERRCLASS_CONFIGURATION,
+			"the owner of function %s has changed since the connector was set to use it; review the function, and set it again with flohsync.update_connector()",
+			state->function);
 		return false;
 	}
 	result = run_as_call(sql_role(state, code_owner), function, 1, &argument, &isnull);
 	if (!isnull)
 	{
-		Jsonb	   *value = DatumGetJsonbP(result);
-		char	   *text;
-		size_t		len;
+		Jsonb *value = DatumGetJsonbP(result);
+		char  *text;
+		size_t len;
 
 		/* As text, and that in the body. */
 		memory_expect(source->memory, (Size) VARSIZE(value) * 3);

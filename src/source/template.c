@@ -15,7 +15,7 @@
 static char *
 template_copy(const char *data, size_t len)
 {
-	char	   *copy = palloc(len + 1);
+	char *copy = palloc(len + 1);
 
 	memcpy(copy, data, len);
 	copy[len] = '\0';
@@ -27,20 +27,21 @@ template_piece(TemplatePiece *piece, const char *name, size_t len)
 {
 	static const struct
 	{
-		const char *word;
+		const char		 *word;
 		TemplatePieceType type;
-		bool		named;
-	}			words[] = {
-		{"config.", TEMPLATE_CONFIG, true}, {"secret.", TEMPLATE_SECRET, true}, {"parent.", TEMPLATE_PARENT, true},
-		{"since", TEMPLATE_SINCE, false}, {"since|epoch", TEMPLATE_SINCE_EPOCH, false},
-		{"external_id", TEMPLATE_EXTERNAL_ID, false},
+		bool			  named;
+	} words[] = {
+		{"config.", TEMPLATE_CONFIG, true},			  {"secret.", TEMPLATE_SECRET, true},
+		{"parent.", TEMPLATE_PARENT, true},			  {"since", TEMPLATE_SINCE, false},
+		{"since|epoch", TEMPLATE_SINCE_EPOCH, false}, {"external_id", TEMPLATE_EXTERNAL_ID, false},
 	};
 
 	for (size_t i = 0; i < lengthof(words); i++)
 	{
-		size_t		n = strlen(words[i].word);
+		size_t n = strlen(words[i].word);
 
-		if (len < n || memcmp(name, words[i].word, n) != 0 || (words[i].named ? len == n : len != n))
+		if (len < n || memcmp(name, words[i].word, n) != 0 ||
+			(words[i].named ? len == n : len != n))
 			continue;
 		piece->type = words[i].type;
 		piece->text = template_copy(name + n, len - n);
@@ -54,7 +55,7 @@ Template *
 template_parse(const char *text)
 {
 	Template *t = palloc0(sizeof(Template));
-	int			room = 1;
+	int		  room = 1;
 
 	for (const char *p = text; (p = strstr(p, "{{")) != NULL; p += 2)
 		room += 2;
@@ -66,7 +67,7 @@ template_parse(const char *text)
 
 		if (open != text)
 		{
-			size_t		len = open ? open - text : strlen(text);
+			size_t len = open ? open - text : strlen(text);
 
 			t->pieces[t->npieces].type = TEMPLATE_LITERAL;
 			t->pieces[t->npieces++].text = template_copy(text, len);
@@ -87,14 +88,14 @@ template_parse(const char *text)
 /* template_render appends the text; false when a value is missing, or cannot stand there. */
 bool
 template_render(const Template *t, StringInfo out, TemplateEncoder literals, TemplateEncoder values,
-					 TemplateLookup lookup, void *arg, const TemplatePiece **missing)
+				TemplateLookup lookup, void *arg, const TemplatePiece **missing)
 {
 	for (int i = 0; i < t->npieces; i++)
 	{
 		const TemplatePiece *piece = &t->pieces[i];
 		const char *value = piece->type == TEMPLATE_LITERAL ? piece->text : lookup(arg, piece);
 
-		if (value == NULL || !(piece->type == TEMPLATE_LITERAL ? literals : values) (out, value))
+		if (value == NULL || !(piece->type == TEMPLATE_LITERAL ? literals : values)(out, value))
 		{
 			*missing = piece;
 			return false;

@@ -22,10 +22,10 @@
 #include "base/clean.h"
 #include "source/source.h"
 
-#define SHOW_CHARS	200			/* of a body */
+#define SHOW_CHARS 200 /* of a body */
 
 /* By "this cannot be had at the moment": the same request may fare better a little later. */
-const int	source_passing_statuses[SOURCE_PASSING_STATUSES] = {408, 425, 429, 500, 502, 503, 504};
+const int source_passing_statuses[SOURCE_PASSING_STATUSES] = {408, 425, 429, 500, 502, 503, 504};
 
 /* How messages name who answers: of a request that failed, and of an answer. */
 static const char *const answerers[][2] = {
@@ -42,13 +42,13 @@ void
 source_say(const Source *source, char *out, size_t size, const char *format, va_list args)
 {
 	StringInfoData text;
-	char	   *told;
+	char		  *told;
 
 	initStringInfo(&text);
 	for (;;)
 	{
-		va_list		again;
-		int			more;
+		va_list again;
+		int		more;
 
 		va_copy(again, args);
 		more = appendStringInfoVA(&text, format, again);
@@ -68,8 +68,8 @@ source_say(const Source *source, char *out, size_t size, const char *format, va_
  * another attempt helps, unless the caller knows.
  */
 void
-source_vfail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
-			 const char *format, va_list args)
+source_vfail(const Source *source, SourceAnswer *answer, ErrorClass error_class, const char *format,
+			 va_list args)
 {
 	source_say(source, answer->message, sizeof(answer->message), format, args);
 	answer->error_class = error_class;
@@ -77,10 +77,10 @@ source_vfail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 }
 
 void
-source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
-			const char *format,...)
+source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class, const char *format,
+			...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	source_vfail(source, answer, error_class, format, args);
@@ -91,7 +91,7 @@ source_fail(const Source *source, SourceAnswer *answer, ErrorClass error_class,
 static char *
 answer_excerpt(const Source *source, const SourceAnswer *answer)
 {
-	char	   *text = source_told(source, answer->body, answer->len, CLEAN_MAX);
+	char *text = source_told(source, answer->body, answer->len, CLEAN_MAX);
 
 	text[pg_mbcharcliplen(text, strlen(text), SHOW_CHARS)] = '\0';
 	return text;
@@ -101,10 +101,10 @@ answer_excerpt(const Source *source, const SourceAnswer *answer)
 void
 source_show(const Source *source, SourceAnswer *answer)
 {
-	char	   *body = answer_excerpt(source, answer);
-	char	   *type = source_told(source, answer->content_type, strlen(answer->content_type),
-								   sizeof(answer->content_type));
-	char	   *message = pstrdup(answer->message);
+	char *body = answer_excerpt(source, answer);
+	char *type = source_told(source, answer->content_type, strlen(answer->content_type),
+							 sizeof(answer->content_type));
+	char *message = pstrdup(answer->message);
 
 	if (!answer->by_http)
 		source_fail(source, answer, answer->error_class, "%s; the answer %s%s", message,
@@ -139,7 +139,7 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 			SourceAnswerer who)
 {
 	/* A token endpoint that is not where it was said to be. */
-	bool		misled = who == SOURCE_TOKEN_ENDPOINT &&
+	bool misled = who == SOURCE_TOKEN_ENDPOINT &&
 		(response->failure == HTTP_REDIRECT || response->failure == HTTP_BAD_URL);
 
 	answer->by_http = true;
@@ -165,8 +165,7 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
  * nothing, 206 has a part.
  */
 bool
-source_status_is_complete(const Source *source, SourceAnswer *answer,
-						  const HttpResponse *response)
+source_status_is_complete(const Source *source, SourceAnswer *answer, const HttpResponse *response)
 {
 	switch (answer->status)
 	{
@@ -226,15 +225,15 @@ answer_class(int status, SourceAnswerer who, bool *passes)
 static void
 answer_cursor_refused(SourceAnswer *answer)
 {
-	static const int statuses[] = {400, 404, 405, 406, 409, 410, 412, 414, 416, 422};
+	static const int		 statuses[] = {400, 404, 405, 406, 409, 410, 412, 414, 416, 422};
 	static const char *const words[] = {"expiredCursor", "invalidCursor"};
 
 	answer->cursor_refused = answer->cursor_expired = false;
 	for (size_t i = 0; i < lengthof(statuses); i++)
 		answer->cursor_refused |= answer->status == statuses[i];
 	for (size_t i = 0; i < lengthof(words) && answer->cursor_refused; i++)
-		answer->cursor_expired |=
-			memmem(answer->body, Min(answer->len, 4096), words[i], strlen(words[i])) != NULL;
+		answer->cursor_expired |= memmem(answer->body, Min(answer->len, 4096), words[i],
+										 strlen(words[i])) != NULL;
 }
 
 /*
@@ -245,10 +244,10 @@ void
 source_fail_status(const Source *source, SourceAnswer *answer, const HttpResponse *response,
 				   SourceAnswerer who, const char *reason)
 {
-	char	   *body = reason ? pstrdup(reason) : answer_excerpt(source, answer);
-	bool		json = strcasestr(answer->content_type, "json") != NULL;
-	bool		typed = !reason && answer->content_type[0] != '\0' && body[0] != '\0' && !json;
-	bool		passes;
+	char *body = reason ? pstrdup(reason) : answer_excerpt(source, answer);
+	bool  json = strcasestr(answer->content_type, "json") != NULL;
+	bool  typed = !reason && answer->content_type[0] != '\0' && body[0] != '\0' && !json;
+	bool  passes;
 
 	source_fail(source, answer, answer_class(answer->status, who, &passes),
 				"%s answered with status %d%s%s%s%s%s", answerers[who][1], answer->status,

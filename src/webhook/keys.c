@@ -36,8 +36,8 @@ typedef struct NamedKey
 
 typedef struct NamedKeys
 {
-	int			n;
-	NamedKey	keys[WEBHOOK_MAX_KEYS + 1];
+	int		 n;
+	NamedKey keys[WEBHOOK_MAX_KEYS + 1];
 } NamedKeys;
 
 static JsonbValue *
@@ -49,17 +49,17 @@ keys_member(Jsonb *object, Slice name)
 static Slice
 keys_slice(const char *text)
 {
-	return (Slice) {(char *) text, (int) strlen(text)};
+	return (Slice){(char *) text, (int) strlen(text)};
 }
 
 static Slice
 keys_of_attribute(Slice attribute)
 {
-	char	   *name = palloc(attribute.len + 1);
+	char *name = palloc(attribute.len + 1);
 
 	name[0] = '.';
 	memcpy(name + 1, attribute.data, attribute.len);
-	return (Slice) {name, attribute.len + 1};
+	return (Slice){name, attribute.len + 1};
 }
 
 /* When a key was last named; DT_NOBEGIN: never. */
@@ -81,7 +81,7 @@ keys_put(NamedKeys *named, Slice name, TimestampTz at)
 {
 	for (int i = 0; i < named->n; i++)
 	{
-		NamedKey   *key = &named->keys[i];
+		NamedKey *key = &named->keys[i];
 
 		if (key->name.len == name.len && memcmp(key->name.data, name.data, name.len) == 0)
 		{
@@ -91,14 +91,14 @@ keys_put(NamedKeys *named, Slice name, TimestampTz at)
 	}
 	if (named->n == lengthof(named->keys))
 		return false;
-	named->keys[named->n++] = (NamedKey) {name, at};
+	named->keys[named->n++] = (NamedKey){name, at};
 	return true;
 }
 
 static void
 keys_push_name(JsonbParseState **state, Slice name)
 {
-	JsonbValue	key = {.type = jbvString};
+	JsonbValue key = {.type = jbvString};
 
 	key.val.string.val = (char *) name.data;
 	key.val.string.len = name.len;
@@ -113,7 +113,7 @@ keys_write(const NamedKeys *named)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < named->n; i++)
 	{
-		JsonbValue	value = {.type = jbvNumeric};
+		JsonbValue value = {.type = jbvNumeric};
 
 		value.val.numeric = int64_to_numeric(named->keys[i].at);
 		keys_push_name(&state, named->keys[i].name);
@@ -126,13 +126,13 @@ keys_write(const NamedKeys *named)
 static bool
 keys_next(JsonbIterator **it, Slice *name, JsonbValue *value)
 {
-	JsonbValue	key;
+	JsonbValue		   key;
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(it, &key, true)) != WJB_DONE)
 		if (token == WJB_KEY)
 		{
-			*name = (Slice) {key.val.string.val, key.val.string.len};
+			*name = (Slice){key.val.string.val, key.val.string.len};
 			(void) JsonbIteratorNext(it, value, true);
 			return true;
 		}
@@ -153,12 +153,12 @@ keys_is_object(const JsonbValue *value)
 Jsonb *
 webhook_keys_note(Jsonb *keys, TimestampTz since, Jsonb *data, TimestampTz at)
 {
-	NamedKeys	named = {0};
-	JsonbValue *attributes = keys_member(data, keys_slice("attributes"));
-	bool		all = attributes != NULL && !keys_is_object(attributes);
+	NamedKeys	   named = {0};
+	JsonbValue	  *attributes = keys_member(data, keys_slice("attributes"));
+	bool		   all = attributes != NULL && !keys_is_object(attributes);
 	JsonbIterator *it;
-	JsonbValue	value;
-	Slice		name;
+	JsonbValue	   value;
+	Slice		   name;
 
 	if (keys != NULL)
 	{
@@ -176,7 +176,8 @@ webhook_keys_note(Jsonb *keys, TimestampTz since, Jsonb *data, TimestampTz at)
 	else if (since != DT_NOBEGIN)
 		(void) keys_put(&named, keys_slice(""), since);
 	for (size_t i = 0; i < lengthof(plain_keys); i++)
-		if (keys_member(data, keys_slice(plain_keys[i])) != NULL && !keys_put(&named, keys_slice(plain_keys[i]), at))
+		if (keys_member(data, keys_slice(plain_keys[i])) != NULL &&
+			!keys_put(&named, keys_slice(plain_keys[i]), at))
 			return NULL;
 	if (all)
 		return keys_put(&named, keys_slice("attributes"), at) ? keys_write(&named) : NULL;
@@ -198,13 +199,13 @@ webhook_keys_note(Jsonb *keys, TimestampTz since, Jsonb *data, TimestampTz at)
 Jsonb *
 webhook_keys_late(Jsonb *keys, Jsonb *data, TimestampTz at, WebhookKept *kept)
 {
-	JsonbValue *attributes = keys_member(data, keys_slice("attributes"));
-	TimestampTz all_at = keys_at(keys, keys_slice("attributes"));
+	JsonbValue		*attributes = keys_member(data, keys_slice("attributes"));
+	TimestampTz		 all_at = keys_at(keys, keys_slice("attributes"));
 	JsonbParseState *state = NULL;
-	JsonbIterator *it;
-	JsonbValue	value;
-	Slice		name;
-	int			n = 0;
+	JsonbIterator	*it;
+	JsonbValue		 value;
+	Slice			 name;
+	int				 n = 0;
 
 	kept->n = 0;
 	if (at < keys_at(keys, keys_slice("")))
@@ -227,8 +228,9 @@ webhook_keys_late(Jsonb *keys, Jsonb *data, TimestampTz at, WebhookKept *kept)
 		n++;
 		it = JsonbIteratorInit(&keys->root);
 		while (keys_next(&it, &name, &value))
-			if (name.len > 0 && name.data[0] == '.' && keys_at(keys, name) > at && kept->n < WEBHOOK_MAX_KEYS)
-				kept->names[kept->n++] = (Slice) {name.data + 1, name.len - 1};
+			if (name.len > 0 && name.data[0] == '.' && keys_at(keys, name) > at &&
+				kept->n < WEBHOOK_MAX_KEYS)
+				kept->names[kept->n++] = (Slice){name.data + 1, name.len - 1};
 	}
 	else if (attributes != NULL && all_at <= at)
 	{

@@ -33,18 +33,17 @@ webhook_not_authentic(const char *why)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-			 errmsg("webhook is not authentic"),
-			 errdetail_log("Reason: %s.", why),
+			 errmsg("webhook is not authentic"), errdetail_log("Reason: %s.", why),
 			 errhint("The reason is in the server log.")));
 }
 
 static void
 webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 {
-	JsonbIterator *it;
-	JsonbValue	value;
+	JsonbIterator	  *it;
+	JsonbValue		   value;
 	JsonbIteratorToken token;
-	Slice		name = {NULL, 0};
+	Slice			   name = {NULL, 0};
 
 	memset(headers, 0, sizeof(*headers));
 	if (!JB_ROOT_IS_OBJECT(json))
@@ -60,20 +59,22 @@ webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
-			name = (Slice) {value.val.string.val, value.val.string.len};
+			name = (Slice){value.val.string.val, value.val.string.len};
 		else if (token == WJB_VALUE)
 		{
-			Slice		text = {"", 0};
+			Slice text = {"", 0};
 
 			if (value.type == jbvString)
-				text = (Slice) {value.val.string.val, value.val.string.len};
+				text = (Slice){value.val.string.val, value.val.string.len};
 			else if (value.type == jbvNumeric)
 			{
 				/* A timestamp may have been taken for one. */
-				text.data = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
+				text.data = DatumGetCString(
+					DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
 				text.len = strlen(text.data);
 			}
-			webhook_header(headers, name, text, value.type == jbvString || value.type == jbvNumeric);
+			webhook_header(headers, name, text,
+						   value.type == jbvString || value.type == jbvNumeric);
 		}
 	}
 }
@@ -82,7 +83,7 @@ webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 static Jsonb *
 webhook_read_body(Slice body)
 {
-	JsonParser *parser = json_parser_create_limited(WEBHOOK_MAX_BODY);
+	JsonParser	   *parser = json_parser_create_limited(WEBHOOK_MAX_BODY);
 	const JsonNode *root;
 
 	if (!pg_verify_mbstr(PG_UTF8, body.data, body.len, true))
@@ -99,24 +100,32 @@ webhook_read_body(Slice body)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the body of a webhook contains a value that cannot be stored"),
-				 errdetail("%s", root->flags & JSON_F_BAD_DEPTH ? "Values are nested too deeply." :
-						   root->flags & JSON_F_BAD_ESCAPE ? "A string contains the character U+0000, or an unpaired surrogate." :
-						   "A number has more than 4000 characters or an exponent over 400.")));
-	if (body.len * (Size) JSON_MOST_WEIGHT > memory_record_limit() && json_weight(parser, JSON_ROOT, NULL) > memory_record_limit())
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the body of a webhook has so many values that storing it would take more than half of flohsync.page_memory")));
+				 errdetail("%s",
+						   root->flags & JSON_F_BAD_DEPTH ?
+							   "Values are nested too deeply." :
+							   root->flags & JSON_F_BAD_ESCAPE ?
+							   "A string contains the character U+0000, or an unpaired surrogate." :
+							   "A number has more than 4000 characters or an exponent over 400.")));
+	if (body.len * (Size) JSON_MOST_WEIGHT > memory_record_limit() &&
+		json_weight(parser, JSON_ROOT, NULL) > memory_record_limit())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg(
+				 "the body of a webhook has so many values that storing it would take more than half of flohsync.page_memory")));
 	return json_to_jsonb(parser);
 }
 
 /* Verifies with those of a connector's secrets that are for it. */
 static const char *
-webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n, TimestampTz now, TimestampTz *sent_at)
+webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n,
+					TimestampTz now, TimestampTz *sent_at)
 {
-	static const char *const names[WEBHOOK_SECRETS] = {SOURCE_WEBHOOK_SECRET, SOURCE_WEBHOOK_PREVIOUS};
-	Slice		secrets[WEBHOOK_SECRETS] = {0};
-	const char *problem = NULL;
-	const char *why;
+	static const char *const names[WEBHOOK_SECRETS] = {SOURCE_WEBHOOK_SECRET,
+													   SOURCE_WEBHOOK_PREVIOUS};
+	Slice					 secrets[WEBHOOK_SECRETS] = {0};
+	const char				*problem = NULL;
+	const char				*why;
 
 	for (int i = 0; i < n; i++)
 		for (int s = 0; s < WEBHOOK_SECRETS; s++)
@@ -124,9 +133,10 @@ webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecre
 			if (strcmp(all[i].name, names[s]) != 0)
 				continue;
 			if (all[i].value)
-				secrets[s] = (Slice) {all[i].value, strlen(all[i].value)};
+				secrets[s] = (Slice){all[i].value, strlen(all[i].value)};
 			else
-				problem = psprintf("secret \"%s\" cannot be decrypted: %s", names[s], all[i].problem);
+				problem = psprintf("secret \"%s\" cannot be decrypted: %s", names[s],
+								   all[i].problem);
 		}
 	why = webhook_verify(headers, body, secrets, now, sent_at);
 	return why && problem ? problem : why;
@@ -140,7 +150,7 @@ static Slice
 webhook_unsigned_id(Slice id, Slice body)
 {
 	unsigned char digest[CRYPTO_HMAC_BYTES];
-	char	   *hex;
+	char		 *hex;
 
 	if (id.data == NULL)
 		return id;
@@ -148,31 +158,31 @@ webhook_unsigned_id(Slice id, Slice body)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute HMAC-SHA256")));
 	hex = palloc(2 * sizeof(digest) + 1);
 	crypto_hex_encode(digest, sizeof(digest), hex);
-	return (Slice) {hex, 2 * sizeof(digest)};
+	return (Slice){hex, 2 * sizeof(digest)};
 }
 
 PG_FUNCTION_INFO_V1(flohsync_receive_webhook);
 PGDLLEXPORT Datum
 flohsync_receive_webhook(PG_FUNCTION_ARGS)
 {
-	Webhook		hook = {.received_at = GetCurrentTimestamp()};
-	MemoryContext caller = CurrentMemoryContext;
-	RunAs		saved;
+	Webhook		   hook = {.received_at = GetCurrentTimestamp()};
+	MemoryContext  caller = CurrentMemoryContext;
+	RunAs		   saved;
 	WebhookHeaders headers;
-	SourceSecret *secrets;
-	SecretOwner owner;
-	int			nsecrets;
-	Slice		body;
-	text	   *connector;
-	pg_uuid_t	id;
-	bool		named;
-	const char *why;
+	SourceSecret  *secrets;
+	SecretOwner	   owner;
+	int			   nsecrets;
+	Slice		   body;
+	text		  *connector;
+	pg_uuid_t	   id;
+	bool		   named;
+	const char	  *why;
 
 	for (int i = 0; i < 3; i++)
 		if (PG_ARGISNULL(i))
 			webhook_not_authentic("an argument is null");
 	connector = PG_GETARG_TEXT_PP(0);
-	body = (Slice) {VARDATA_ANY(PG_GETARG_BYTEA_PP(1)), VARSIZE_ANY_EXHDR(PG_GETARG_BYTEA_PP(1))};
+	body = (Slice){VARDATA_ANY(PG_GETARG_BYTEA_PP(1)), VARSIZE_ANY_EXHDR(PG_GETARG_BYTEA_PP(1))};
 	if (body.len > WEBHOOK_MAX_BODY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -32,19 +32,23 @@
 #include "webhook/verify.h"
 #include "webhook/webhook.h"
 
-#define WEBHOOK_ROUNDS			20
+#define WEBHOOK_ROUNDS 20
 
-/* What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to leave out. */
+/*
+ * What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to
+ * leave out.
+ */
 static Datum
 webhook_rules(WebhookRecord *r)
 {
 	static DbQuery query = {
-		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS("c")
-		" from flohsync.connector_sync_config c where c.connector_id = $1 and c.resource_type = $2",
-		2, {UUIDOID, TEXTOID}
-	};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool		isnull;
+		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS(
+			"c") " from flohsync.connector_sync_config c where c.connector_id = $1 and"
+				 " c.resource_type = $2",
+		2,
+		{UUIDOID, TEXTOID}};
+	Datum v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+	bool  isnull;
 
 	if (db_execute(&query, v, NULL) == 0)
 		return (Datum) 0;
@@ -67,13 +71,17 @@ webhook_scope(WebhookRecord *r)
 {
 	static DbQuery query = {
 		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
-		" _flohsync.config_concerns_users(c) or _flohsync.triggers_per_record(c) or (select true from flohsync.connector_sync_match m"
-		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by m.external_id limit 1),"
+		" _flohsync.config_concerns_users(c) or _flohsync.triggers_per_record(c) or (select"
+		" true from flohsync.connector_sync_match m"
+		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by"
+		" m.external_id limit 1),"
 		" c.last_full_pass_at,"
-		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH("c")
-		" from (select) one left join flohsync.connector_sync_config c on c.connector_id = $1 and c.resource_type = $2",
-		2, {UUIDOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
-	};
+		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH(
+			"c") " from (select) one left join flohsync.connector_sync_config c on"
+				 " c.connector_id = $1 and c.resource_type = $2",
+		2,
+		{UUIDOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
 	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 	bool		isnull;
 	TimestampTz confirmed_at;
@@ -94,13 +102,13 @@ webhook_scope(WebhookRecord *r)
 typedef struct WebhookStored
 {
 	pg_uuid_t	id;
-	TimestampTz event_at;		/* 0: unknown */
+	TimestampTz event_at; /* 0: unknown */
 	TimestampTz observed_at;
 	bool		stale;
-	Jsonb	   *keys;			/* see webhook/keys.c */
-	char	   *display_name;	/* these three: NULL when it has none */
+	Jsonb	   *keys;		  /* see webhook/keys.c */
+	char	   *display_name; /* these three: NULL when it has none */
 	char	   *email;
-	char	   *attributes;		/* as JSON */
+	char	   *attributes; /* as JSON */
 } WebhookStored;
 
 /* Locks the stored record and reads it; false when there is none. */
@@ -108,14 +116,17 @@ static bool
 webhook_lock(const WebhookRecord *r, WebhookStored *stored)
 {
 	static DbQuery query = {
-		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys, r.display_name, r.email, r.attributes"
+		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys,"
+		" r.display_name, r.email, r.attributes"
 		" from flohsync.resource_record r"
-		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key update",
-		3, {UUIDOID, TEXTOID, TEXTOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[3] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id)};
-	Datum		value;
-	bool		isnull;
+		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key"
+		" update",
+		3,
+		{UUIDOID, TEXTOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum v[3] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id)};
+	Datum value;
+	bool  isnull;
 
 	memset(stored, 0, sizeof(*stored));
 	if (db_execute(&query, v, NULL) == 0)
@@ -136,10 +147,13 @@ webhook_lock(const WebhookRecord *r, WebhookStored *stored)
 static Slice
 webhook_slice(const char *text)
 {
-	return (Slice) {text, text ? (int) strlen(text) : 0};
+	return (Slice){text, text ? (int) strlen(text) : 0};
 }
 
-/* A value of the data as JSON.  Of scalars, no record has any but texts and null: what stands for the others is none either. */
+/*
+ * A value of the data as JSON.  Of scalars, no record has any but texts and null: what
+ * stands for the others is none either.
+ */
 static Slice
 webhook_json(const JsonbValue *value)
 {
@@ -152,7 +166,7 @@ webhook_json(const JsonbValue *value)
 		escape_json(&text, pnstrdup(value->val.string.val, value->val.string.len));
 	else
 		appendStringInfoString(&text, value->type == jbvNull ? "null" : "0");
-	return (Slice) {text.data, text.len};
+	return (Slice){text.data, text.len};
 }
 
 /* A text of the record: what the data says, or else what is stored. */
@@ -161,35 +175,39 @@ webhook_text(Jsonb *data, const char *key, const char *stored)
 {
 	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, key, strlen(key), NULL);
 
-	return given ? (MergeValue) {webhook_json(given), true} : (MergeValue) {webhook_slice(stored)};
+	return given ? (MergeValue){webhook_json(given), true} : (MergeValue){webhook_slice(stored)};
 }
 
 /* Of the stored attributes, those of some names; no data when there are none. */
 static Slice
 webhook_kept_attributes(const char *stored, const WebhookKept *kept)
 {
-	Jsonb	   *attributes = stored ? DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(stored))) : NULL;
+	Jsonb		  *attributes = stored ?
+				DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(stored))) :
+				NULL;
 	StringInfoData text;
 
 	initStringInfo(&text);
 	for (int i = 0; attributes != NULL && i < kept->n; i++)
 	{
 		const Slice *name = &kept->names[i];
-		JsonbValue *value = getKeyJsonValueFromContainer(&attributes->root, name->data, name->len, NULL);
-		Slice		json;
+		JsonbValue	*value = getKeyJsonValueFromContainer(&attributes->root, name->data, name->len,
+														  NULL);
+		Slice		 json;
 
 		if (value == NULL)
 			continue;
-		json = value->type == jbvBinary || value->type == jbvString || value->type == jbvNull ? webhook_json(value) :
+		json = value->type == jbvBinary || value->type == jbvString || value->type == jbvNull ?
+			webhook_json(value) :
 			webhook_slice(JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, -1));
 		appendStringInfoChar(&text, text.len == 0 ? '{' : ',');
 		escape_json(&text, pnstrdup(name->data, name->len));
 		appendStringInfo(&text, ":%.*s", json.len, json.data);
 	}
 	if (text.len == 0)
-		return (Slice) {NULL};
+		return (Slice){NULL};
 	appendStringInfoChar(&text, '}');
-	return (Slice) {text.data, text.len};
+	return (Slice){text.data, text.len};
 }
 
 /*
@@ -197,10 +215,12 @@ webhook_kept_attributes(const char *stored, const WebhookKept *kept)
  * laid over one by one, unless the data takes all away: then those of kept stay.
  */
 static char *
-webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored, const WebhookKept *kept)
+webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored,
+			  const WebhookKept *kept)
 {
-	JsonbValue *given = getKeyJsonValueFromContainer(&data->root, "attributes", strlen("attributes"), NULL);
-	Slice		attributes = webhook_slice(stored->attributes);
+	JsonbValue	  *given = getKeyJsonValueFromContainer(&data->root, "attributes",
+														strlen("attributes"), NULL);
+	Slice		   attributes = webhook_slice(stored->attributes);
 	StringInfoData text;
 
 	if (given && given->type == jbvBinary && JsonContainerIsObject(given->val.binary.data))
@@ -212,12 +232,14 @@ webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored, 
 		merge_members(&both, attributes);
 		merge_members(&both, webhook_json(given));
 		appendStringInfoChar(&both, '}');
-		attributes = (Slice) {both.data, both.len};
+		attributes = (Slice){both.data, both.len};
 	}
 	else if (given)
-		attributes = kept->n == 0 ? webhook_json(given) : webhook_kept_attributes(stored->attributes, kept);
+		attributes = kept->n == 0 ? webhook_json(given) :
+									webhook_kept_attributes(stored->attributes, kept);
 	initStringInfo(&text);
-	merge_write(&text, webhook_slice(r->id), webhook_text(data, "displayName", stored->display_name),
+	merge_write(&text, webhook_slice(r->id),
+				webhook_text(data, "displayName", stored->display_name),
 				webhook_text(data, "email", stored->email), attributes);
 	return text.data;
 }
@@ -231,14 +253,16 @@ webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored, 
 static char *
 webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
 {
-	static DbQuery query = {
-		"select where " RECORD_HAS_TOMBSTONE("$1", "$2", "$3", "$4", "$4"),
-		4, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}, .plan_as = PLAN_BY_INDEX
-	};
-	Datum		v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id), TimestampTzGetDatum(r->event_at)};
-	WebhookKept kept;
+	static DbQuery query = {"select where " RECORD_HAS_TOMBSTONE("$1", "$2", "$3", "$4", "$4"),
+							4,
+							{UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
+							.plan_as = PLAN_BY_INDEX};
+	Datum		   v[4] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
+						   TimestampTzGetDatum(r->event_at)};
+	WebhookKept	   kept;
 
-	if (stored->stale || stored->keys == NULL || r->scope.apply.observed_at < r->scope.apply.confirmed_at)
+	if (stored->stale || stored->keys == NULL ||
+		r->scope.apply.observed_at < r->scope.apply.confirmed_at)
 		return NULL;
 	*data = webhook_keys_late(stored->keys, *data, r->event_at, &kept);
 	if (*data == NULL || db_execute(&query, v, NULL) > 0)
@@ -250,11 +274,13 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 static void
 webhook_follow(const WebhookRecord *r, ApplyOutcome outcome)
 {
-	static DbQuery query = {"select _flohsync.follow_webhook($1, $2, $3)", 3, {UUIDOID, TEXTOID, TEXTOID}};
-	const ApplyChanges *changes = &r->scope.changes;
-	int			k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
+	static DbQuery			 query = {"select _flohsync.follow_webhook($1, $2, $3)",
+									  3,
+									  {UUIDOID, TEXTOID, TEXTOID}};
+	const ApplyChanges		*changes = &r->scope.changes;
+	int						 k = outcome == APPLY_ADDED ? 0 : outcome == APPLY_UPDATED ? 1 : 2;
 	static const char *const kinds[3] = {"added", "updated", "restored"};
-	Datum		v[3] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
+	Datum v[3] = {UUIDPGetDatum(&changes->ids[k][0]), CStringGetTextDatum(kinds[k])};
 
 	if (r->hindered)
 		v[2] = CStringGetTextDatum(r->hindered);
@@ -266,7 +292,7 @@ static void
 webhook_await_matching(WebhookRecord *r)
 {
 	static DbQuery query = {"select _flohsync.await_matching($1, $2)", 2, {UUIDOID, TEXTOID}};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
+	Datum		   v[2] = {r->hook->connector, PointerGetDatum(r->type)};
 
 	db_execute(&query, v, NULL);
 	r->hindered = db_text(0, 1);
@@ -275,8 +301,11 @@ webhook_await_matching(WebhookRecord *r)
 static bool
 webhook_leave_scope(const WebhookRecord *r, const pg_uuid_t *record)
 {
-	static DbQuery query = {"select _flohsync.leave_scope($1, $2, $3)", 3, {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
-	Datum		v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at), TimestampTzGetDatum(r->scope.apply.event_at)};
+	static DbQuery query = {"select _flohsync.leave_scope($1, $2, $3)",
+							3,
+							{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
+	Datum		   v[3] = {UUIDPGetDatum(record), TimestampTzGetDatum(r->scope.apply.observed_at),
+						   TimestampTzGetDatum(r->scope.apply.event_at)};
 
 	db_execute(&query, v, r->scope.apply.event_at == 0 ? "  n" : NULL);
 	return db_bool(0, 1);
@@ -300,7 +329,8 @@ webhook_data(const WebhookRecord *r)
 	data = JsonbValueToJsonb(value);
 	other = webhook_member(data, "externalId");
 	if (other && other->type == jbvString &&
-		(other->val.string.len != strlen(r->id) || memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
+		(other->val.string.len != strlen(r->id) ||
+		 memcmp(other->val.string.val, r->id, other->val.string.len) != 0))
 		webhook_refuse("data.externalId", "is not the resourceId", "Omit it.");
 	return data;
 }
@@ -323,21 +353,21 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page)
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
 {
-	Jsonb	   *data = webhook_data(r);
+	Jsonb *data = webhook_data(r);
 
 	webhook_scope(r);
 	if (r->followed)
 		webhook_await_matching(r);
 	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
 	{
-		UpstreamPage page;
-		PageCounts	counts = {0};
-		ApplyOutcome outcome = APPLY_UNDECIDED;
+		UpstreamPage  page;
+		PageCounts	  counts = {0};
+		ApplyOutcome  outcome = APPLY_UNDECIDED;
 		WebhookStored stored;
-		Jsonb	   *named = data;
-		bool		known = webhook_lock(r, &stored);
-		char	   *text = webhook_merge(r, data, &stored, &(WebhookKept) {0});
-		TimestampTz since = DT_NOBEGIN;
+		Jsonb		 *named = data;
+		bool		  known = webhook_lock(r, &stored);
+		char		 *text = webhook_merge(r, data, &stored, &(WebhookKept){0});
+		TimestampTz	  since = DT_NOBEGIN;
 
 		/*
 		 * Now, with the row locked, and not when it came in: of two that wait
@@ -345,7 +375,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		 */
 		r->scope.apply.observed_at = GetCurrentTimestamp();
 		if (r->event_at != 0)
-			r->scope.apply.observed_at = Min(r->scope.apply.observed_at, r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+			r->scope.apply.observed_at = Min(r->scope.apply.observed_at,
+											 r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_at = r->event_at;
 		webhook_parse(r, text, &page);
 		if (known && r->event_at != 0 && stored.event_at > r->event_at)
@@ -361,9 +392,10 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 			r->scope.apply.event_at = stored.event_at;
 			r->scope.apply.observed_at = Max(stored.observed_at, r->scope.apply.confirmed_at);
 		}
-		if (r->filtered && apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
+		if (r->filtered &&
+			apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
 		{
-			bool		left = known && webhook_leave_scope(r, &stored.id);
+			bool left = known && webhook_leave_scope(r, &stored.id);
 
 			r->told_cache = left;
 			*ignored = !left;
@@ -372,9 +404,12 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		/* Older events count from where the record was last seen whole. */
 		if (known)
 			since = Max(stored.event_at == 0 ? DT_NOBEGIN : stored.event_at,
-						TIMESTAMP_NOT_FINITE(stored.observed_at) ? stored.observed_at : stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
-		r->scope.apply.event_keys = webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
-													  r->event_at != 0 ? r->event_at : r->hook->received_at);
+						TIMESTAMP_NOT_FINITE(stored.observed_at) ?
+							stored.observed_at :
+							stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
+		r->scope.apply.event_keys =
+			webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
+							  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.expect_absent = !known;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
 		r->told_cache = outcome != APPLY_IGNORED;
@@ -392,7 +427,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 				*ignored = true;
 				return false;
 			case APPLY_UNDECIDED:
-				break;			/* somebody has just inserted it: merge with that */
+				break; /* somebody has just inserted it: merge with that */
 		}
 	}
 	ereport(ERROR,
@@ -404,12 +439,13 @@ bool
 webhook_delete(WebhookRecord *r, bool *ignored)
 {
 	static DbQuery query = {
-		"select _flohsync.delete_record($1, _flohsync.check_resource_type($2), $3, $4, pg_catalog.make_interval(secs => $5))",
-		5, {UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}
-	};
-	Datum		v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
-	TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
-	char	   *outcome;
+		"select _flohsync.delete_record($1, _flohsync.check_resource_type($2), $3, $4,"
+		" pg_catalog.make_interval(secs => $5))",
+		5,
+		{UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}};
+	Datum v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
+				  TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
+	char *outcome;
 
 	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);

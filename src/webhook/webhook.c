@@ -42,7 +42,7 @@
 #include "webhook/webhook.h"
 
 /* One in so many deliveries forgets what is too old. */
-#define WEBHOOK_FORGET_EVERY	1000
+#define WEBHOOK_FORGET_EVERY 1000
 
 /*
  * Bodies
@@ -53,8 +53,7 @@ webhook_refuse(const char *key, const char *problem, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("webhook rejected: \"%s\" %s", key, problem),
-			 errdetail("Nothing was changed."),
+			 errmsg("webhook rejected: \"%s\" %s", key, problem), errdetail("Nothing was changed."),
 			 errhint("%s", hint)));
 }
 
@@ -84,7 +83,8 @@ webhook_text(Jsonb *body, const char *key, const char *hint)
 static char *
 webhook_resource_id(Jsonb *body)
 {
-	static const char hint[] = "It identifies the record: a string of 1 to 255 characters, or an integer.";
+	static const char hint[] =
+		"It identifies the record: a string of 1 to 255 characters, or an integer.";
 	JsonbValue *value = webhook_member(body, "resourceId");
 	char	   *id;
 
@@ -105,15 +105,21 @@ webhook_resource_id(Jsonb *body)
 	return id;
 }
 
-/* As _flohsync.check_resource_type(), but without quoting: what a webhook says is no more to be told than an answer. */
+/*
+ * As _flohsync.check_resource_type(), but without quoting: what a webhook says is no more to
+ * be told than an answer.
+ */
 static char *
 webhook_resource_type(Jsonb *body)
 {
-	static const char hint[] = "It is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".";
-	static const char letters[] = "0123456789_.-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-	char	   *type = webhook_text(body, "resourceType", hint);
+	static const char hint[] =
+		"It is a letter followed by at most 63 letters, digits, \"_\", \".\" or \"-\".";
+	static const char letters[] =
+		"0123456789_.-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	char *type = webhook_text(body, "resourceType", hint);
 
-	if (strspn(type, letters + 13) == 0 || strlen(type) > FLOHSYNC_MAX_TYPE_BYTES || type[strspn(type, letters)] != '\0')
+	if (strspn(type, letters + 13) == 0 || strlen(type) > FLOHSYNC_MAX_TYPE_BYTES ||
+		type[strspn(type, letters)] != '\0')
 		webhook_refuse("resourceType", "is not a resource type", hint);
 	return type;
 }
@@ -123,7 +129,7 @@ static TimestampTz
 webhook_event_at(const Webhook *hook)
 {
 	static const char *const keys[] = {"timestamp", "occurredAt"};
-	TimestampTz at = hook->sent_at;
+	TimestampTz				 at = hook->sent_at;
 
 	for (size_t i = 0; i < lengthof(keys); i++)
 	{
@@ -133,17 +139,21 @@ webhook_event_at(const Webhook *hook)
 		if (value == NULL)
 			continue;
 		if (value->type == jbvString)
-			text = (Slice) {value->val.string.val, value->val.string.len};
+			text = (Slice){value->val.string.val, value->val.string.len};
 		else if (value->type == jbvNumeric)
 		{
-			char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+			char *digits = DatumGetCString(
+				DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
 
-			text = (Slice) {digits, strcspn(digits, ".")};
+			text = (Slice){digits, strcspn(digits, ".")};
 		}
 		else
-			text = (Slice) {"", 0};
-		if (!(value->type == jbvString && time_iso(text.data, text.len, &at)) && !time_unix(text.data, text.len, &at))
-			webhook_refuse(keys[i], "is not a time", "It is the time of the event: in ISO 8601 format, such as \"2026-01-31T12:00:00Z\", or in seconds or milliseconds since 1970.");
+			text = (Slice){"", 0};
+		if (!(value->type == jbvString && time_iso(text.data, text.len, &at)) &&
+			!time_unix(text.data, text.len, &at))
+			webhook_refuse(
+				keys[i], "is not a time",
+				"It is the time of the event: in ISO 8601 format, such as \"2026-01-31T12:00:00Z\", or in seconds or milliseconds since 1970.");
 		break;
 	}
 	/*
@@ -163,9 +173,12 @@ static bool
 webhook_seen_before(const Webhook *hook)
 {
 	static DbQuery query = {
-		"insert into _flohsync.webhook_delivery (connector_id, webhook_id) values ($1, $2) on conflict do nothing", 2, {UUIDOID, TEXTOID}
-	};
-	Datum		v[2] = {hook->connector, PointerGetDatum(cstring_to_text_with_len(hook->id.data, hook->id.len))};
+		"insert into _flohsync.webhook_delivery (connector_id, webhook_id) values ($1, $2) on"
+		" conflict do nothing",
+		2,
+		{UUIDOID, TEXTOID}};
+	Datum v[2] = {hook->connector,
+				  PointerGetDatum(cstring_to_text_with_len(hook->id.data, hook->id.len))};
 
 	if (hook->id.data == NULL)
 		return false;
@@ -176,8 +189,9 @@ webhook_seen_before(const Webhook *hook)
 static void
 webhook_forget(void)
 {
-	static DbQuery query = {"select _flohsync.forget_webhooks(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
-	Datum		v = Float8GetDatum((float8) flohsync_run_retention);
+	static DbQuery query = {
+		"select _flohsync.forget_webhooks(pg_catalog.make_interval(secs => $1))", 1, {FLOAT8OID}};
+	Datum v = Float8GetDatum((float8) flohsync_run_retention);
 
 	if (pg_prng_uint64(&pg_global_prng_state) % WEBHOOK_FORGET_EVERY == 0)
 		db_execute(&query, &v, flohsync_run_retention == 0 ? "n" : NULL);
@@ -186,23 +200,24 @@ webhook_forget(void)
 static char *
 webhook_answer(const char *action, bool changed)
 {
-	return psprintf("{\"accepted\": true, \"action\": \"%s\", \"changed\": %s}", action, changed ? "true" : "false");
+	return psprintf("{\"accepted\": true, \"action\": \"%s\", \"changed\": %s}", action,
+					changed ? "true" : "false");
 }
 
 char *
 webhook_take(const Webhook *hook)
 {
-	static const char hint[] = "A body is {\"action\": \"created\", \"updated\" or \"deleted\", \"resourceId\": …, \"resourceType\": …, \"data\": {…}}.";
+	static const char hint[] =
+		"A body is {\"action\": \"created\", \"updated\" or \"deleted\", \"resourceId\": …, \"resourceType\": …, \"data\": {…}}.";
 	WebhookRecord r = {.hook = hook};
-	char	   *action;
-	bool		changed;
-	bool		ignored = false;
+	char		 *action;
+	bool		  changed;
+	bool		  ignored = false;
 
 	if (!JB_ROOT_IS_OBJECT(hook->body))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("webhook rejected: the body is not a JSON object"),
-				 errhint("%s", hint)));
+				 errmsg("webhook rejected: the body is not a JSON object"), errhint("%s", hint)));
 	changes_hold_connector(hook->connector);
 	if (webhook_seen_before(hook))
 		return webhook_answer("duplicate", false);
@@ -220,9 +235,13 @@ webhook_take(const Webhook *hook)
 		changed = webhook_delete(&r, &ignored);
 	else
 		webhook_refuse("action", "is unknown", hint);
-	/* Also of a record that is not stored, or newer here: what the cache has may not be what the upstream has. */
+	/*
+	 * Also of a record that is not stored, or newer here: what the cache has may not be what
+	 * the upstream has.
+	 */
 	if (!r.told_cache)
-		outbox_add(hook->connector, PointerGetDatum(r.type), db_text_array(&(Slice) {r.id, strlen(r.id)}, 1));
+		outbox_add(hook->connector, PointerGetDatum(r.type),
+				   db_text_array(&(Slice){r.id, strlen(r.id)}, 1));
 	return webhook_answer(ignored ? "ignored" : action, changed);
 }
 
@@ -230,7 +249,7 @@ webhook_take(const Webhook *hook)
 Datum
 webhook_done(const char *answer, MemoryContext caller, const RunAs *saved)
 {
-	char	   *text = MemoryContextStrdup(caller, answer);
+	char *text = MemoryContextStrdup(caller, answer);
 
 	SPI_finish();
 	run_as_end(saved);
@@ -252,13 +271,15 @@ PGDLLEXPORT Datum
 flohsync_handle_webhook(PG_FUNCTION_ARGS)
 {
 	static DbQuery query = {
-		"select d.id, d.enabled, d.name from flohsync.connector_definition d where d.id = _flohsync.connector_id($1)", 1, {TEXTOID}
-	};
-	Webhook		hook = {.received_at = GetCurrentTimestamp()};
+		"select d.id, d.enabled, d.name from flohsync.connector_definition d where d.id ="
+		" _flohsync.connector_id($1)",
+		1,
+		{TEXTOID}};
+	Webhook		  hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
-	RunAs		saved;
-	Datum		connector;
-	bool		isnull;
+	RunAs		  saved;
+	Datum		  connector;
+	bool		  isnull;
 
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -272,6 +293,7 @@ flohsync_handle_webhook(PG_FUNCTION_ARGS)
 	SPI_connect();
 	db_execute(&query, &connector, NULL);
 	webhook_check_enabled(db_bool(0, 2), db_text(0, 3));
-	hook.connector = PointerGetDatum(memcpy(palloc(UUID_LEN), DatumGetUUIDP(db_value(0, 1, &isnull)), UUID_LEN));
+	hook.connector = PointerGetDatum(
+		memcpy(palloc(UUID_LEN), DatumGetUUIDP(db_value(0, 1, &isnull)), UUID_LEN));
 	return webhook_done(webhook_take(&hook), caller, &saved);
 }

@@ -12,12 +12,19 @@
 #include "json/canonical.h"
 #include "json/json.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
 #define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
+	do \
+	{ \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "check failed: %s\n", #condition); \
+			abort(); \
+		} \
+	} while (0)
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Told by the bytes, not by the characters. */
 static bool
@@ -27,11 +34,13 @@ steers(const char *text, size_t len)
 
 	for (size_t i = 0; i < len; i++)
 	{
-		int			next = i + 1 < len ? p[i + 1] : 0;
-		int			third = i + 2 < len ? p[i + 2] : 0;
+		int next = i + 1 < len ? p[i + 1] : 0;
+		int third = i + 2 < len ? p[i + 2] : 0;
 
-		if (p[i] < 0x20 || p[i] == 0x7F || (p[i] == 0xC2 && next >= 0x80 && next <= 0x9F) || (p[i] == 0xD8 && next == 0x9C) ||
-			(p[i] == 0xE2 && next == 0x80 && ((third >= 0xA8 && third <= 0xAE) || third == 0x8E || third == 0x8F)) ||
+		if (p[i] < 0x20 || p[i] == 0x7F || (p[i] == 0xC2 && next >= 0x80 && next <= 0x9F) ||
+			(p[i] == 0xD8 && next == 0x9C) ||
+			(p[i] == 0xE2 && next == 0x80 &&
+			 ((third >= 0xA8 && third <= 0xAE) || third == 0x8E || third == 0x8F)) ||
 			(p[i] == 0xE2 && next == 0x81 && third >= 0xA6 && third <= 0xAF))
 			return true;
 	}
@@ -41,7 +50,8 @@ steers(const char *text, size_t len)
 static bool
 valid(const char *text, size_t len)
 {
-	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len && memchr(text, '\0', len) == NULL;
+	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len &&
+		memchr(text, '\0', len) == NULL;
 }
 
 static void
@@ -57,8 +67,8 @@ static char *
 canonical_of(const char *text, size_t len)
 {
 	static JsonParser *parser = NULL;
-	static Canonical *canonical = NULL;
-	char	   *form;
+	static Canonical  *canonical = NULL;
+	char			  *form;
 
 	if (parser == NULL)
 	{
@@ -79,13 +89,13 @@ canonical_of(const char *text, size_t len)
 static void
 check_json(const char *text, size_t len)
 {
-	char	   *clean = clean_json(text, len, 6 * len);
-	char	   *before = valid(text, len) ? canonical_of(text, len) : NULL;
+	char *clean = clean_json(text, len, 6 * len);
+	char *before = valid(text, len) ? canonical_of(text, len) : NULL;
 
 	check(clean, strlen(clean));
 	if (before)
 	{
-		char	   *after = canonical_of(clean, strlen(clean));
+		char *after = canonical_of(clean, strlen(clean));
 
 		CHECK(after != NULL && strcmp(before, after) == 0);
 		free(after);

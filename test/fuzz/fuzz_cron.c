@@ -13,27 +13,27 @@
 #include "base/cron.h"
 #include "keep.h"
 
-jmp_buf    *shim_catch = NULL;
+jmp_buf *shim_catch = NULL;
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define EPOCH_SHIFT		((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
-#define LOOK_AT			(2 * SECS_PER_DAY)	/* seconds that are looked at one by one */
-#define ZONE_CHANGES	3
+#define EPOCH_SHIFT	 ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+#define LOOK_AT		 (2 * SECS_PER_DAY) /* seconds that are looked at one by one */
+#define ZONE_CHANGES 3
 
 /* Offset offsets[i] holds until changes[i]. */
 struct pg_tz
 {
-	int			n;
-	int64		changes[ZONE_CHANGES];
-	long		offsets[ZONE_CHANGES + 1];
+	int	  n;
+	int64 changes[ZONE_CHANGES];
+	long  offsets[ZONE_CHANGES + 1];
 };
 
 int
-pg_next_dst_boundary(const pg_time_t *timep, long int *before_gmtoff, int *before_isdst, pg_time_t *boundary,
-					 long int *after_gmtoff, int *after_isdst, const pg_tz *tz)
+pg_next_dst_boundary(const pg_time_t *timep, long int *before_gmtoff, int *before_isdst,
+					 pg_time_t *boundary, long int *after_gmtoff, int *after_isdst, const pg_tz *tz)
 {
-	int			i = 0;
+	int i = 0;
 
 	while (i < tz->n && tz->changes[i] <= *timep)
 		i++;
@@ -49,20 +49,20 @@ pg_next_dst_boundary(const pg_time_t *timep, long int *before_gmtoff, int *befor
 /* What a schedule says, by field. */
 typedef struct Says
 {
-	int			interval;
-	bool		second[60];
-	bool		minute[60];
-	bool		hour[24];
-	bool		day[32];
-	bool		last_day;
-	bool		month[13];
-	bool		weekday[7][6];	/* by the week of the month, from 1; 0: the last */
-	bool		any_day;
-	bool		any_weekday;
-	bool		wall_clock;		/* every hour is named */
+	int	 interval;
+	bool second[60];
+	bool minute[60];
+	bool hour[24];
+	bool day[32];
+	bool last_day;
+	bool month[13];
+	bool weekday[7][6]; /* by the week of the month, from 1; 0: the last */
+	bool any_day;
+	bool any_weekday;
+	bool wall_clock; /* every hour is named */
 } Says;
 
-static bool days_known;			/* of this input */
+static bool days_known; /* of this input */
 
 static bool
 is_space(char c)
@@ -96,17 +96,16 @@ read_value(const char **p, const char *names, int *value, bool *named)
 static bool
 read_item(Says *says, int field, const char *p)
 {
-	static const int lows[] = {0, 0, 0, 1, 1, 0};
-	static const int highs[] = {59, 59, 23, 31, 12, 7};
+	static const int		 lows[] = {0, 0, 0, 1, 1, 0};
+	static const int		 highs[] = {59, 59, 23, 31, 12, 7};
 	static const char *const names[] = {
-		NULL, NULL, NULL, NULL, "@@@janfebmaraprmayjunjulaugsepoctnovdec", "sunmontuewedthufrisat"
-	};
-	int			low = lows[field];
-	int			high = highs[field];
-	int			step = 1;
-	int			week = -1;
-	bool		range = true;
-	bool		named;
+		NULL, NULL, NULL, NULL, "@@@janfebmaraprmayjunjulaugsepoctnovdec", "sunmontuewedthufrisat"};
+	int	 low = lows[field];
+	int	 high = highs[field];
+	int	 step = 1;
+	int	 week = -1;
+	bool range = true;
+	bool named;
 
 	if (field == 3 && (strcmp(p, "L") == 0 || strcmp(p, "$") == 0))
 	{
@@ -155,7 +154,7 @@ read_item(Says *says, int field, const char *p)
 		return false;
 	if (field == 5)
 	{
-		bool		days[7] = {0};
+		bool days[7] = {0};
 
 		for (int v = low; v <= high; v += step)
 			days[v % 7] = true;
@@ -173,8 +172,11 @@ read_item(Says *says, int field, const char *p)
 	}
 	for (int v = low; v <= high; v += step)
 	{
-		bool	   *set = field == 0 ? &says->second[v] : field == 1 ? &says->minute[v] : field == 2 ? &says->hour[v] :
-			field == 3 ? &says->day[v] : &says->month[v];
+		bool *set = field == 0 ? &says->second[v] :
+			field == 1		   ? &says->minute[v] :
+			field == 2		   ? &says->hour[v] :
+			field == 3		   ? &says->day[v] :
+								 &says->month[v];
 
 		if (*set)
 			return false;
@@ -187,10 +189,10 @@ static bool
 read_schedule(const char *text, Says *says)
 {
 	static const char *const aliases[][2] = {
-		{"@yearly", "0 0 1 1 *"}, {"@annually", "0 0 1 1 *"}, {"@monthly", "0 0 1 * *"}, {"@weekly", "0 0 * * 0"},
-		{"@daily", "0 0 * * *"}, {"@midnight", "0 0 * * *"}, {"@hourly", "0 * * * *"}, {"@minutely", "* * * * *"},
-		{"@secondly", "* * * * * *"}, {"@weekdays", "0 0 * * 1-5"}, {"@weekends", "0 0 * * 0,6"}
-	};
+		{"@yearly", "0 0 1 1 *"},	  {"@annually", "0 0 1 1 *"},  {"@monthly", "0 0 1 * *"},
+		{"@weekly", "0 0 * * 0"},	  {"@daily", "0 0 * * *"},	   {"@midnight", "0 0 * * *"},
+		{"@hourly", "0 * * * *"},	  {"@minutely", "* * * * *"},  {"@secondly", "* * * * * *"},
+		{"@weekdays", "0 0 * * 1-5"}, {"@weekends", "0 0 * * 0,6"}};
 	char		copy[1100];
 	char	   *fields[6];
 	int			n = 0;
@@ -247,8 +249,8 @@ read_schedule(const char *text, Says *says)
 	says->second[0] = n == 5;
 	for (int i = 0; i < n; i++)
 	{
-		int			field = i + 6 - n;
-		bool		any = strcmp(fields[i], "*") == 0 || strcmp(fields[i], "?") == 0;
+		int	 field = i + 6 - n;
+		bool any = strcmp(fields[i], "*") == 0 || strcmp(fields[i], "?") == 0;
 
 		if (field == 3)
 			says->any_day = any;
@@ -256,7 +258,7 @@ read_schedule(const char *text, Says *says)
 			says->any_weekday = any;
 		for (char *item = fields[i]; item;)
 		{
-			char	   *comma = strchr(item, ',');
+			char *comma = strchr(item, ',');
 
 			if (comma)
 				*comma++ = '\0';
@@ -279,18 +281,18 @@ read_schedule(const char *text, Says *says)
 static bool
 names_day(const Says *says, int64 day)
 {
-	time_t		t = day * SECS_PER_DAY;
-	struct tm	tm;
-	int			last;
-	bool		by_day,
-				by_weekday;
+	time_t	  t = day * SECS_PER_DAY;
+	struct tm tm;
+	int		  last;
+	bool	  by_day, by_weekday;
 
 	gmtime_r(&t, &tm);
 	if (!says->month[tm.tm_mon + 1])
 		return false;
 	last = day_tab[isleap(tm.tm_year + 1900)][tm.tm_mon];
 	by_day = says->day[tm.tm_mday] || (says->last_day && tm.tm_mday == last);
-	by_weekday = says->weekday[tm.tm_wday][(tm.tm_mday + 6) / 7] || (says->weekday[tm.tm_wday][0] && tm.tm_mday + 7 > last);
+	by_weekday = says->weekday[tm.tm_wday][(tm.tm_mday + 6) / 7] ||
+		(says->weekday[tm.tm_wday][0] && tm.tm_mday + 7 > last);
 	return says->any_day || says->any_weekday ? by_day && by_weekday : by_day || by_weekday;
 }
 
@@ -299,9 +301,9 @@ static bool
 names(const Says *says, int64 local)
 {
 	static int64 known_day;
-	static bool known;
-	int64		day = local / SECS_PER_DAY - (local % SECS_PER_DAY < 0);
-	int			second = (int) (local - day * SECS_PER_DAY);
+	static bool	 known;
+	int64		 day = local / SECS_PER_DAY - (local % SECS_PER_DAY < 0);
+	int			 second = (int) (local - day * SECS_PER_DAY);
 
 	if (!says->second[second % 60] || !says->minute[second / 60 % 60] || !says->hour[second / 3600])
 		return false;
@@ -317,15 +319,15 @@ names(const Says *says, int64 local)
 static bool
 runs_at(const Says *says, const pg_tz *zone, int64 t)
 {
-	int			i = 0;
+	int i = 0;
 
 	while (i < zone->n && zone->changes[i] <= t)
 		i++;
 	if (!says->wall_clock && i > 0)
 	{
-		int64		change = zone->changes[i - 1];
-		long		before = zone->offsets[i - 1];
-		long		now = zone->offsets[i];
+		int64 change = zone->changes[i - 1];
+		long  before = zone->offsets[i - 1];
+		long  now = zone->offsets[i];
 
 		/* A time that came before the clock was set back has had its run. */
 		if (before > now && t + now < change + before)
@@ -350,9 +352,9 @@ first_in(const Says *says, const pg_tz *zone, int64 from, int64 until)
 static uint32
 take(const uint8_t **data, size_t *size, int bytes)
 {
-	uint32		value = 0;
+	uint32 value = 0;
 
-	for (int i = 0; i < bytes && *size > 0; i++, (*data)++, (*size)--)
+	for (int i = 0; i<bytes && * size> 0; i++, (*data)++, (*size)--)
 		value = value << 8 | **data;
 	return value;
 }
@@ -390,8 +392,8 @@ check_next(const CronSchedule *schedule, const Says *says, pg_tz *zone, Timestam
 		CHECK(first_in(says, zone, at - LOOK_AT, at) == at);
 		for (int i = 0; i < zone->n; i++)
 		{
-			int64		begin = Max(from, zone->changes[i] - 3600);
-			int64		end = Min(at, zone->changes[i] + SECS_PER_DAY);
+			int64 begin = Max(from, zone->changes[i] - 3600);
+			int64 end = Min(at, zone->changes[i] + SECS_PER_DAY);
 
 			CHECK(begin >= end || first_in(says, zone, begin, end) == end);
 		}
@@ -404,12 +406,12 @@ check_next(const CronSchedule *schedule, const Says *says, pg_tz *zone, Timestam
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	pg_tz		zone = {0};
-	Says		says;
+	pg_tz		  zone = {0};
+	Says		  says;
 	CronSchedule *schedule;
-	char	   *problem;
-	char	   *text;
-	TimestampTz after;
+	char		 *problem;
+	char		 *text;
+	TimestampTz	  after;
 
 	/* From 1970 to 2106, to the microsecond. */
 	after = ((int64) take(&data, &size, 4) - EPOCH_SHIFT) * USECS_PER_SEC;
@@ -419,9 +421,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int i = 0; i < zone.n; i++)
 	{
 		/* They are days apart, as real ones are, and the first is near. */
-		uint32		apart = take(&data, &size, 3);
+		uint32 apart = take(&data, &size, 3);
 
-		zone.changes[i] = i == 0 ? after / USECS_PER_SEC + EPOCH_SHIFT + (int64) (apart % (12 * SECS_PER_DAY)) - 4 * SECS_PER_DAY :
+		zone.changes[i] = i == 0 ?
+			after / USECS_PER_SEC + EPOCH_SHIFT + (int64) (apart % (12 * SECS_PER_DAY)) -
+				4 * SECS_PER_DAY :
 			zone.changes[i - 1] + 4 * SECS_PER_DAY + apart % (400 * SECS_PER_DAY);
 		zone.offsets[i + 1] = (long) (take(&data, &size, 2) % (27 * 60)) * 60 - 13 * 3600;
 		if (labs(zone.offsets[i + 1] - zone.offsets[i]) > SECS_PER_DAY)

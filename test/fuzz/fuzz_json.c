@@ -8,18 +8,25 @@
 #include "json/canonical.h"
 #include "json/json.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
 /* A zero may have any exponent as far as numeric goes; other numbers are kept short. */
-#define FUZZ_EXPONENT	2000
+#define FUZZ_EXPONENT 2000
 
 static JsonParser *parser;
 static JsonParser *shallow;
-static Canonical *first;
-static Canonical *second;
+static Canonical  *first;
+static Canonical  *second;
 
 #define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
+	do \
+	{ \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "check failed: %s\n", #condition); \
+			abort(); \
+		} \
+	} while (0)
 
 /* Children lie inside their parent, in order, and are as many as it says. */
 static void
@@ -28,8 +35,8 @@ check_tree(const JsonParser *p)
 	for (uint32 i = JSON_ROOT; i < p->nnodes; i++)
 	{
 		const JsonNode *node = &p->nodes[i];
-		uint32		n = 0;
-		uint32		at = node->start;
+		uint32			n = 0;
+		uint32			at = node->start;
 
 		CHECK(node->start < node->end && node->end <= p->len);
 		for (uint32 child = node->child; child != 0; child = p->nodes[child].next)
@@ -47,7 +54,7 @@ check_tree(const JsonParser *p)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	bool		good;
+	bool good;
 
 	if (parser == NULL)
 	{

@@ -9,17 +9,24 @@
 #include "mb/pg_wchar.h"
 #include "page/page.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
 static PageParser *parsers[2];
 
 #define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
+	do \
+	{ \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "check failed: %s\n", #condition); \
+			abort(); \
+		} \
+	} while (0)
 
 static void
 check_text(Slice text, bool needed, int max_chars)
 {
-	int			chars = 0;
+	int chars = 0;
 
 	CHECK(text.data != NULL || (!needed && text.len == 0));
 	CHECK(pg_encoding_verifymbstr(PG_UTF8, text.data ? text.data : "", text.len) == text.len);
@@ -31,7 +38,7 @@ check_text(Slice text, bool needed, int max_chars)
 static int
 compare(Slice a, Slice b)
 {
-	int			order = memcmp(a.data, b.data, Min(a.len, b.len));
+	int order = memcmp(a.data, b.data, Min(a.len, b.len));
 
 	return order != 0 ? order : a.len - b.len;
 }
@@ -81,10 +88,10 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const ignored[] = {"a", "b.c", "attributes.d.e"};
-	UpstreamPage page;
-	const char *problem;
-	PageParser *parser;
-	bool		good;
+	UpstreamPage			 page;
+	const char				*problem;
+	PageParser				*parser;
+	bool					 good;
 
 	if (size == 0)
 		return 0;
@@ -94,12 +101,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		parsers[1] = page_parser_create(ignored, lengthof(ignored), NULL);
 	}
 	parser = parsers[data[0] >> 1 & 1];
-	good = (data[0] & 4 ? (data[0] & 1 ? page_parse_one : page_parse_list) : data[0] & 1 ? page_parse : page_parse_records) (parser, (const char *) data + 1, size - 1, &page, &problem);
+	good = (data[0] & 4		? (data[0] & 1 ? page_parse_one : page_parse_list) :
+				data[0] & 1 ? page_parse :
+							  page_parse_records)(parser, (const char *) data + 1, size - 1, &page,
+												  &problem);
 	CHECK(good || (problem != NULL && problem[0] != '\0'));
 	if (!good)
 		return 0;
 	if (!page.success)
-		CHECK(page.upstream_error != NULL && page.upstream_error[0] != '\0' && strlen(page.upstream_error) < 1024);
+		CHECK(page.upstream_error != NULL && page.upstream_error[0] != '\0' &&
+			  strlen(page.upstream_error) < 1024);
 	else
 		check_page(parser, &page);
 	return 0;

@@ -13,22 +13,32 @@
 
 #include "net/redact.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
 #define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\nsecret: %s\ntext: %s\nleft: %s\n", #condition, secret.data, text.data, left); abort(); } } while (0)
+	do \
+	{ \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "check failed: %s\nsecret: %s\ntext: %s\nleft: %s\n", #condition, \
+					secret.data, text.data, left); \
+			abort(); \
+		} \
+	} while (0)
 
+/* clang-format off */
 static const char *const pieces[] = {
 	"%", "\\", "2", "5", "4", "1", "u", "0", "\"", "/", "+", " ", "&", ";", "#", "x", "*", "a", "b", "C", "n", "\n", "-", "=",
 	"\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "%25", "%41", "\\u00", "\\\\", "amp;"
 };
+/* clang-format on */
 
-#define BASE64_PLAIN	SPELLINGS
-#define BASE64_URL		(SPELLINGS + 1)
-#define MIXED			(SPELLINGS + 2)
-#define WAYS			(SPELLINGS + 3)
+#define BASE64_PLAIN SPELLINGS
+#define BASE64_URL	 (SPELLINGS + 1)
+#define MIXED		 (SPELLINGS + 2)
+#define WAYS		 (SPELLINGS + 3)
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
 plant(StringInfo text, const char *secret, int how, const uint8_t **data, const uint8_t *end)
@@ -39,21 +49,22 @@ plant(StringInfo text, const char *secret, int how, const uint8_t **data, const 
 	{
 		for (int len; *secret; secret += len)
 		{
-			uint32		c = spell_char(secret, &len);
+			uint32 c = spell_char(secret, &len);
 
 			spell_one(text, secret, len, c, *data < end ? *(*data)++ % SPELLINGS : SPELL_PLAIN);
 		}
 	}
 	else
 	{
-		int			before = *data < end ? *(*data)++ % 5 : 0;
-		size_t		len = strlen(secret);
-		char	   *all = malloc(before + len + 1);
-		char	   *encoded = malloc(CRYPTO_BASE64_SIZE(before + len));
+		int	   before = *data < end ? *(*data)++ % 5 : 0;
+		size_t len = strlen(secret);
+		char  *all = malloc(before + len + 1);
+		char  *encoded = malloc(CRYPTO_BASE64_SIZE(before + len));
 
 		memcpy(all, "user:", before);
 		strcpy(all + before, secret);
-		crypto_base64_encode(how == BASE64_URL ? CRYPTO_BASE64URL : CRYPTO_BASE64, all, before + len, encoded);
+		crypto_base64_encode(how == BASE64_URL ? CRYPTO_BASE64URL : CRYPTO_BASE64, all,
+							 before + len, encoded);
 		appendStringInfoString(text, encoded);
 		free(all);
 		free(encoded);
@@ -66,12 +77,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const uint8_t *end = data + size;
 	StringInfoData secret;
 	StringInfoData text;
-	const char *secrets[2] = {NULL, NULL};
-	char	   *left;
-	char	   *again;
-	int			chars;
-	int			how;
-	size_t		half;
+	const char	  *secrets[2] = {NULL, NULL};
+	char		  *left;
+	char		  *again;
+	int			   chars;
+	int			   how;
+	size_t		   half;
 
 	if (size < 3)
 		return 0;
@@ -101,7 +112,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CHECK(!spell_is_in(left, secret.data));
 	for (int before = 0; before < 3 && (how == BASE64_PLAIN || how == BASE64_URL); before++)
 	{
-		char	   *encoded = spell_base64(secret.data, before, how == BASE64_URL ? CRYPTO_BASE64URL : CRYPTO_BASE64);
+		char *encoded = spell_base64(secret.data, before,
+									 how == BASE64_URL ? CRYPTO_BASE64URL : CRYPTO_BASE64);
 
 		if (secret.len >= REDACT_MIN && strlen(encoded) >= REDACT_TELLING)
 			CHECK(!spell_is_in(left, encoded));

@@ -13,23 +13,24 @@
 #include "base/guc_redis.h"
 #include "net/redis_reply.h"
 
-jmp_buf    *shim_catch = NULL;
+jmp_buf *shim_catch = NULL;
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
 check_address(const uint8_t *data, size_t size)
 {
-	char		text[1024];
-	size_t		len = Min(size, sizeof(text) - 1);
+	char		 text[1024];
+	size_t		 len = Min(size, sizeof(text) - 1);
 	RedisAddress address;
-	const char *problem;
+	const char	*problem;
 
 	memcpy(text, data, len);
 	text[len] = '\0';
 	problem = guc_parse_redis_url(text, &address);
 	if (problem == NULL &&
-		(address.host[0] == '\0' || strlen(address.host) >= sizeof(address.host) || address.port < 1 || address.port > 65535 || address.database < 0))
+		(address.host[0] == '\0' || strlen(address.host) >= sizeof(address.host) ||
+		 address.port < 1 || address.port > 65535 || address.database < 0))
 		abort();
 }
 
@@ -37,8 +38,8 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	redisReader *reader;
-	size_t		piece;
-	size_t		fed = 0;
+	size_t		 piece;
+	size_t		 fed = 0;
 
 	check_address(data, size);
 	if (size < 2)
@@ -49,8 +50,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	reader = redis_reply_reader();
 	while (fed < size)
 	{
-		size_t		n = Min(piece, size - fed);
-		void	   *reply = NULL;
+		size_t n = Min(piece, size - fed);
+		void  *reply = NULL;
 
 		if (redisReaderFeed(reader, (const char *) data + fed, n) != REDIS_OK)
 			break;
@@ -69,7 +70,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			if (reply == NULL)
 				break;
 			r = reply;
-			if (r->len > fed || r->str[r->len] != '\0' || r->type < REDIS_IS_BULK || r->type > REDIS_IS_ERROR)
+			if (r->len > fed || r->str[r->len] != '\0' || r->type < REDIS_IS_BULK ||
+				r->type > REDIS_IS_ERROR)
 				abort();
 			free(reply);
 		}

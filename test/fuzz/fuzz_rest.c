@@ -12,9 +12,9 @@
 #include "source/template.h"
 #include "keep.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
-static int	visited;
+static int visited;
 
 static bool
 visit(void *arg, uint32_t node)
@@ -28,7 +28,7 @@ visit(void *arg, uint32_t node)
 static char *
 copy(const uint8_t *data, size_t size)
 {
-	char	   *text = malloc(size + 1);
+	char *text = malloc(size + 1);
 
 	memcpy(text, data, size);
 	text[size] = '\0';
@@ -40,11 +40,11 @@ static void
 fuzz_path(const uint8_t *data, size_t size)
 {
 	static JsonParser *json = NULL;
-	const uint8_t *newline = memchr(data, '\n', size);
-	RestPath   *path;
-	char	   *text;
-	bool		found;
-	uint32_t	first;
+	const uint8_t	  *newline = memchr(data, '\n', size);
+	RestPath		  *path;
+	char			  *text;
+	bool			   found;
+	uint32_t		   first;
 
 	if (newline == NULL)
 		return;
@@ -87,16 +87,16 @@ put(StringInfo out, const char *value)
 static void
 fuzz_text(const uint8_t *data, size_t size, bool link)
 {
-	char	   *text = copy(data, size);
-	Template *t;
+	char				*text = copy(data, size);
+	Template			*t;
 	const TemplatePiece *missing;
 
 	keep_begin();
 	t = link ? NULL : template_parse(text);
 	if (link)
 	{
-		bool		malformed = false;
-		char	   *target = rest_link_find(text, "next", &malformed);
+		bool  malformed = false;
+		char *target = rest_link_find(text, "next", &malformed);
 
 		CHECK(target == NULL || (strlen(target) < size && strchr(target, '>') == NULL));
 	}
@@ -116,10 +116,10 @@ static void
 fuzz_mapped(const uint8_t *data, size_t size)
 {
 	static const CanonicalPath exclude[] = {{"a", 1, 0}, {"b\0c", 3, 0}};
-	static PageParser *parser = NULL;
-	UpstreamPage page;
-	const char *problem;
-	JsonParser *json;
+	static PageParser		  *parser = NULL;
+	UpstreamPage			   page;
+	const char				  *problem;
+	JsonParser				  *json;
 
 	if (parser == NULL)
 	{
@@ -132,16 +132,16 @@ fuzz_mapped(const uint8_t *data, size_t size)
 		return;
 	for (uint32 i = json->nodes[JSON_ROOT].child; i != 0; i = json->nodes[i].next)
 	{
-		bool		object = json->nodes[i].type == JSON_OBJECT;
-		PageMapped	m = {.json = json, .record = i};
+		bool	   object = json->nodes[i].type == JSON_OBJECT;
+		PageMapped m = {.json = json, .record = i};
 
-		m.external_id = (PageValue) {json, object ? json_member(json, i, "i", 1) : 0, true, false};
-		m.display_name = (PageValue) {json, object ? json_member(json, i, "n", 1) : 0, true, false};
-		m.email = (PageValue) {json, object ? json_member(json, i, "e", 1) : 0, true, false};
-		m.attributes = (PageValue) {json, i, true, false};
+		m.external_id = (PageValue){json, object ? json_member(json, i, "i", 1) : 0, true, false};
+		m.display_name = (PageValue){json, object ? json_member(json, i, "n", 1) : 0, true, false};
+		m.email = (PageValue){json, object ? json_member(json, i, "e", 1) : 0, true, false};
+		m.attributes = (PageValue){json, i, true, false};
 		m.gone = object && json_member(json, i, "g", 1) != 0;
 		if (object && json_member(json, i, "p", 1) != 0)
-			m.id_prefix = (Slice) {"p/", 2};
+			m.id_prefix = (Slice){"p/", 2};
 		page_mapped_add(parser, &page, &m);
 	}
 	page_mapped_end(parser, &page);
@@ -152,13 +152,16 @@ fuzz_mapped(const uint8_t *data, size_t size)
 		JsonParser *again = json_parser_create();
 
 		CHECK(json_parse(again, stored.data, stored.len, 64));
-		CHECK(again->nodes[JSON_ROOT].type == JSON_OBJECT && json_member(again, JSON_ROOT, "a", 1) == 0);
+		CHECK(again->nodes[JSON_ROOT].type == JSON_OBJECT &&
+			  json_member(again, JSON_ROOT, "a", 1) == 0);
 		CHECK(pg_encoding_verifymbstr(PG_UTF8, stored.data, stored.len) == stored.len);
 		pfree(again->nodes);
 		pfree(again);
 		if (i > 0)
-			CHECK(page_compare_ids(page.records[i - 1].external_id.data, page.records[i - 1].external_id.len,
-								   page.records[i].external_id.data, page.records[i].external_id.len) < 0);
+			CHECK(page_compare_ids(page.records[i - 1].external_id.data,
+								   page.records[i - 1].external_id.len,
+								   page.records[i].external_id.data,
+								   page.records[i].external_id.len) < 0);
 	}
 }
 

@@ -14,16 +14,16 @@
 #include "net/outbound.h"
 #include "rest/link.h"
 
-jmp_buf    *shim_catch = NULL;
+jmp_buf *shim_catch = NULL;
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Cuts the first line off. */
 static char *
 next_line(char **rest)
 {
-	char	   *line = *rest;
-	char	   *end = strchr(line, '\n');
+	char *line = *rest;
+	char *end = strchr(line, '\n');
 
 	if (end)
 		*end = '\0';
@@ -46,7 +46,8 @@ check_good(const char *url)
 	CHECK(http_url_origin(url, &origin));
 	CHECK(strcmp(origin.scheme, "http") == 0 || strcmp(origin.scheme, "https") == 0);
 	CHECK(origin.port >= 0 && origin.port <= 65535);
-	CHECK(origin.host[0] != '\0' && strpbrk(origin.host, origin.host[0] == '[' ? "/?#@\\ " : "/?#@\\ %") == NULL);
+	CHECK(origin.host[0] != '\0' &&
+		  strpbrk(origin.host, origin.host[0] == '[' ? "/?#@\\ " : "/?#@\\ %") == NULL);
 	CHECK(http_same_origin(&origin, &origin));
 
 	/* There is no login in it: nobody takes what is before an "@" for the host. */
@@ -66,8 +67,7 @@ fuzz_reference(char *text)
 {
 	char	   *base = next_line(&text);
 	char	   *reference = next_line(&text);
-	HttpOrigin	from,
-				to;
+	HttpOrigin	from, to;
 	char	   *result;
 	const char *problem = http_url_problem(base);
 
@@ -91,13 +91,13 @@ fuzz_reference(char *text)
 static int
 decoded(const char **p)
 {
-	int			c = (unsigned char) *(*p)++;
+	int c = (unsigned char) *(*p)++;
 
 	if (c == '+')
 		return ' ';
 	if (c == '%' && isxdigit((unsigned char) (*p)[0]) && isxdigit((unsigned char) (*p)[1]))
 	{
-		char		hex[3] = {(*p)[0], (*p)[1], '\0'};
+		char hex[3] = {(*p)[0], (*p)[1], '\0'};
 
 		*p += 2;
 		return (int) strtol(hex, NULL, 16);
@@ -113,7 +113,7 @@ is_named(const char *parameter, size_t len, const char *name)
 
 	while (parameter < end)
 	{
-		int			c = decoded(&parameter);
+		int c = decoded(&parameter);
 
 		if (*name == '\0' || tolower(c) != tolower((unsigned char) *name++))
 			return false;
@@ -125,12 +125,12 @@ is_named(const char *parameter, size_t len, const char *name)
 static void
 fuzz_parameter(char *text)
 {
-	char	   *url = next_line(&text);
-	char	   *name = next_line(&text);
-	const char *value = text;
+	char		  *url = next_line(&text);
+	char		  *name = next_line(&text);
+	const char	  *value = text;
 	StringInfoData out;
-	char	   *dropped;
-	const char *p;
+	char		  *dropped;
+	const char	  *p;
 
 	initStringInfo(&out);
 	http_url_encode(&out, value);
@@ -147,7 +147,7 @@ fuzz_parameter(char *text)
 	p = strchr(dropped, '?');
 	while (p)
 	{
-		size_t		len = strcspn(++p, "=&");
+		size_t len = strcspn(++p, "=&");
 
 		CHECK(!is_named(p, len, name));
 		p = strchr(p, '&');
@@ -166,10 +166,10 @@ fuzz_parameter(char *text)
 static void
 fuzz_link(char *text)
 {
-	char	   *base = next_line(&text);
-	bool		malformed = false;
-	char	   *target = rest_link_find(text, "next", &malformed);
-	char	   *result;
+	char *base = next_line(&text);
+	bool  malformed = false;
+	char *target = rest_link_find(text, "next", &malformed);
+	char *result;
 
 	if (target == NULL)
 		return;
@@ -185,15 +185,16 @@ static bool
 allowed(OutboundPolicy *policy, const unsigned char *bytes, bool six)
 {
 	struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = htons(443)};
-	struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(443)};
-	char		text[160] = "";
-	bool		result;
+	struct sockaddr_in	a4 = {.sin_family = AF_INET, .sin_port = htons(443)};
+	char				text[160] = "";
+	bool				result;
 
 	if (six)
 		memcpy(&a6.sin6_addr, bytes, 16);
 	else
 		memcpy(&a4.sin_addr, bytes, 4);
-	result = outbound_allowed(policy, six ? (struct sockaddr *) &a6 : (struct sockaddr *) &a4, text, sizeof(text));
+	result = outbound_allowed(policy, six ? (struct sockaddr *) &a6 : (struct sockaddr *) &a4, text,
+							  sizeof(text));
 	CHECK(result || text[0] != '\0');
 	return result;
 }
@@ -213,13 +214,13 @@ in_network(const GucNetwork *network, const unsigned char *bytes, bool six)
 static void
 fuzz_networks(const uint8_t *data, size_t size, char *list)
 {
-	static OutboundPolicy *none = NULL;
+	static OutboundPolicy	  *none = NULL;
 	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 	static const unsigned char nat64[12] = {0, 0x64, 0xff, 0x9b};
-	GucNetwork	networks[64];
-	char		problem[256] = "";
-	char		again[64 * 60] = "";
-	int			n = guc_parse_networks(list, networks, lengthof(networks), problem, sizeof(problem));
+	GucNetwork				   networks[64];
+	char					   problem[256] = "";
+	char					   again[64 * 60] = "";
+	int n = guc_parse_networks(list, networks, lengthof(networks), problem, sizeof(problem));
 	OutboundPolicy *policy;
 
 	if (none == NULL)
@@ -234,13 +235,13 @@ fuzz_networks(const uint8_t *data, size_t size, char *list)
 	/* Written again, they are the same. */
 	for (int i = 0; i < n; i++)
 	{
-		char		name[INET6_ADDRSTRLEN];
+		char name[INET6_ADDRSTRLEN];
 
 		CHECK(inet_ntop(networks[i].family, networks[i].address, name, sizeof(name)) != NULL);
 		sprintf(again + strlen(again), "%s%s/%d", i ? "," : "", name, networks[i].bits);
 	}
 	{
-		GucNetwork	same[64];
+		GucNetwork same[64];
 
 		CHECK(guc_parse_networks(again, same, lengthof(same), problem, sizeof(problem)) == n);
 		CHECK(memcmp(networks, same, sizeof(GucNetwork) * n) == 0);
@@ -248,9 +249,9 @@ fuzz_networks(const uint8_t *data, size_t size, char *list)
 	policy = outbound_policy(list);
 	for (int six = 0; six < 2; six++)
 	{
-		bool		is_mapped = six && memcmp(data, mapped, 12) == 0;
+		bool				 is_mapped = six && memcmp(data, mapped, 12) == 0;
 		const unsigned char *bytes = is_mapped ? data + 12 : data;
-		bool		named = false;
+		bool				 named = false;
 
 		for (int i = 0; i < n; i++)
 			named |= in_network(&networks[i], bytes, six && !is_mapped);
@@ -258,8 +259,10 @@ fuzz_networks(const uint8_t *data, size_t size, char *list)
 		CHECK(allowed(policy, data, six) == (named || allowed(none, data, six)));
 		/* Of IPv6, 2000::/3 is public at most, and what NAT64 makes of a public address. */
 		if (six && !is_mapped && allowed(none, data, true))
-			CHECK((data[0] & 0xe0) == 0x20 || (memcmp(data, nat64, 12) == 0 && allowed(none, data + 12, false)));
-		if (six && !is_mapped && (data[8] & 0xfd) == 0 && memcmp(data + 9, "\0\x5e\xfe", 3) == 0 && !allowed(none, data + 12, false))
+			CHECK((data[0] & 0xe0) == 0x20 ||
+				  (memcmp(data, nat64, 12) == 0 && allowed(none, data + 12, false)));
+		if (six && !is_mapped && (data[8] & 0xfd) == 0 && memcmp(data + 9, "\0\x5e\xfe", 3) == 0 &&
+			!allowed(none, data + 12, false))
 			CHECK(!allowed(none, data, true));
 	}
 	outbound_free(policy);
@@ -268,8 +271,8 @@ fuzz_networks(const uint8_t *data, size_t size, char *list)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char	   *text;
-	size_t		from;
+	char  *text;
+	size_t from;
 
 	if (size == 0)
 		return 0;

@@ -21,12 +21,13 @@
 #include "base/time_text.h"
 #include "webhook/verify.h"
 
-jmp_buf    *shim_catch = NULL;
+jmp_buf *shim_catch = NULL;
 
-extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define NOW_UNIX	INT64CONST(1753000000)
-#define NOW			((NOW_UNIX - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY) * USECS_PER_SEC)
+#define NOW_UNIX INT64CONST(1753000000)
+#define NOW \
+	((NOW_UNIX - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY) * USECS_PER_SEC)
 
 /* Pairs of secrets: the one and the one before. */
 static const char *const secret_pairs[][2] = {
@@ -43,34 +44,38 @@ static const char *const secret_pairs[][2] = {
 typedef struct Key
 {
 	unsigned char bytes[256];
-	int			len;
+	int			  len;
 } Key;
 
-static Key	weak;
+static Key weak;
 
 static int
 base64_value(char c)
 {
-	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 :
-		c == '+' ? 62 : c == '/' ? 63 : -1;
+	return c >= 'A' && c <= 'Z' ? c - 'A' :
+		c >= 'a' && c <= 'z'	? c - 'a' + 26 :
+		c >= '0' && c <= '9'	? c - '0' + 52 :
+		c == '+'				? 62 :
+		c == '/'				? 63 :
+								  -1;
 }
 
 /* The bytes of a base64 text with padding; -1 when it is none. */
 static int
 base64_bytes(const char *text, int len, unsigned char *out)
 {
-	int			n = 0;
-	int			padding = 0;
+	int n = 0;
+	int padding = 0;
 
 	if (len % 4 != 0)
 		return -1;
 	for (int i = 0; i < len; i += 4)
 	{
-		uint32		bits = 0;
+		uint32 bits = 0;
 
 		for (int k = 0; k < 4; k++)
 		{
-			int			v = base64_value(text[i + k]);
+			int v = base64_value(text[i + k]);
 
 			if (text[i + k] == '=' && i + 4 == len && k >= 2)
 			{
@@ -88,11 +93,14 @@ base64_bytes(const char *text, int len, unsigned char *out)
 	return n - padding;
 }
 
-/* The keys that secrets stand for: the text, and what is behind "whsec_", or the text, as base64. */
+/*
+ * The keys that secrets stand for: the text, and what is behind "whsec_", or the text, as
+ * base64.
+ */
 static int
 keys_of(const char *const secrets[2], Key *keys)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < 2; i++)
 	{
@@ -116,7 +124,8 @@ keys_of(const char *const secrets[2], Key *keys)
 static void
 mac_of(const Key *key, const char *data, size_t len, unsigned char mac[32])
 {
-	CHECK(HMAC(EVP_sha256(), key->bytes, key->len, (const unsigned char *) data, len, mac, NULL) != NULL);
+	CHECK(HMAC(EVP_sha256(), key->bytes, key->len, (const unsigned char *) data, len, mac, NULL) !=
+		  NULL);
 }
 
 typedef struct Request
@@ -127,7 +136,7 @@ typedef struct Request
 		int			name_len;
 		char		value[2048];
 		int			len;
-	}			headers[24];
+	} headers[24];
 	int			nheaders;
 	const char *body;
 	int			body_len;
@@ -143,7 +152,8 @@ header(const Request *r, const char *name, int *len, int *count)
 	*len = 0;
 	for (int i = 0; i < r->nheaders; i++)
 	{
-		if (r->headers[i].name_len != (int) strlen(name) || strncasecmp(r->headers[i].name, name, strlen(name)) != 0)
+		if (r->headers[i].name_len != (int) strlen(name) ||
+			strncasecmp(r->headers[i].name, name, strlen(name)) != 0)
 			continue;
 		(*count)++;
 		value = r->headers[i].value;
@@ -158,9 +168,10 @@ header(const Request *r, const char *name, int *len, int *count)
 
 /* "id.timestamp.body", malloc'ed */
 static char *
-signed_text(const char *id, int id_len, const char *at, int at_len, const char *body, int body_len, int *len)
+signed_text(const char *id, int id_len, const char *at, int at_len, const char *body, int body_len,
+			int *len)
 {
-	char	   *text = malloc(id_len + at_len + body_len + 2);
+	char *text = malloc(id_len + at_len + body_len + 2);
 
 	memcpy(text, id, id_len);
 	text[id_len] = '.';
@@ -186,11 +197,7 @@ is_token(const char *text, int len, int max)
 static bool
 is_authentic(const Request *r, const Key *keys, int nkeys)
 {
-	int			id_len,
-				at_len,
-				standard_len,
-				hex_len,
-				n[4];
+	int			id_len, at_len, standard_len, hex_len, n[4];
 	const char *id = header(r, "webhook-id", &id_len, &n[0]);
 	const char *at = header(r, "webhook-timestamp", &at_len, &n[1]);
 	const char *standard = header(r, "webhook-signature", &standard_len, &n[2]);
@@ -204,10 +211,10 @@ is_authentic(const Request *r, const Key *keys, int nkeys)
 		return false;
 	if (standard)
 	{
-		int64		unix_time = 0;
-		char	   *text;
-		int			len;
-		int			tokens = 0;
+		int64 unix_time = 0;
+		char *text;
+		int	  len;
+		int	  tokens = 0;
 
 		if (!id || !at || at_len < 1 || at_len > 11)
 			return false;
@@ -222,7 +229,7 @@ is_authentic(const Request *r, const Key *keys, int nkeys)
 		text = signed_text(id, id_len, at, at_len, r->body, r->body_len, &len);
 		for (const char *p = standard; p < standard + standard_len && tokens < 16;)
 		{
-			const char *end = memchr(p, ' ', standard + standard_len - p);
+			const char	 *end = memchr(p, ' ', standard + standard_len - p);
 			unsigned char given[64];
 
 			if (end == NULL)
@@ -248,7 +255,7 @@ is_authentic(const Request *r, const Key *keys, int nkeys)
 	for (int k = 0; k < nkeys && hex_len == 64; k++)
 	{
 		unsigned char mac[32];
-		char		text[65];
+		char		  text[65];
 
 		mac_of(&keys[k], r->body, r->body_len, mac);
 		for (int i = 0; i < 32; i++)
@@ -263,28 +270,31 @@ static bool
 expand(Request *r, const char *place, const Key *keys, int nkeys, char *out, int *len)
 {
 	static const Key wrong = {"a secret that is none", 21};
-	const Key  *key = strcmp(place, "wek") == 0 ? &weak : strcasecmp(place, "bad") == 0 || nkeys == 0 ? &wrong : &keys[place[0] >= 'A' && place[0] <= 'Z' ? nkeys - 1 : 0];
-	bool		standard = strcasecmp(place, "std") == 0 || strcmp(place, "BAD") == 0;
-	unsigned char mac[32];
+	const Key		*key = strcmp(place, "wek") == 0 ?
+			  &weak :
+			  strcasecmp(place, "bad") == 0 || nkeys == 0 ?
+			  &wrong :
+			  &keys[place[0] >= 'A' && place[0] <= 'Z' ? nkeys - 1 : 0];
+	bool			 standard = strcasecmp(place, "std") == 0 || strcmp(place, "BAD") == 0;
+	unsigned char	 mac[32];
 
 	if (strcmp(place, "now") == 0)
 		*len += sprintf(out + *len, INT64_FORMAT, NOW_UNIX);
 	else if (standard)
 	{
-		int			id_len,
-					at_len,
-					n,
-					text_len;
+		int			id_len, at_len, n, text_len;
 		const char *id = header(r, "webhook-id", &id_len, &n);
 		const char *at = header(r, "webhook-timestamp", &at_len, &n);
-		char	   *text = signed_text(id ? id : "", id_len, at ? at : "", at_len, r->body, r->body_len, &text_len);
+		char *text = signed_text(id ? id : "", id_len, at ? at : "", at_len, r->body, r->body_len,
+								 &text_len);
 
 		mac_of(key, text, text_len, mac);
 		free(text);
 		*len += sprintf(out + *len, "v1,");
 		*len += EVP_EncodeBlock((unsigned char *) out + *len, mac, 32);
 	}
-	else if (strcasecmp(place, "hex") == 0 || strcmp(place, "bad") == 0 || strcmp(place, "wek") == 0)
+	else if (strcasecmp(place, "hex") == 0 || strcmp(place, "bad") == 0 ||
+			 strcmp(place, "wek") == 0)
 	{
 		mac_of(key, r->body, r->body_len, mac);
 		for (int i = 0; i < 32; i++)
@@ -306,7 +316,7 @@ read_header(Request *r, const char *line, const char *end, const Key *keys, int 
 		return;
 	for (const char *p = colon + 1; p < end && len < (int) sizeof(value) - 100;)
 	{
-		char		place[4];
+		char place[4];
 
 		if (*p == '{' && end - p >= 5 && p[4] == '}')
 		{
@@ -333,7 +343,8 @@ check_times(const char *text, int len)
 	Slice		slice = {text, len};
 
 	if (time_iso(slice.data, slice.len, &at))
-		CHECK(at >= (int64) (date2j(1, 1, 1) - 1 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY && at <= (int64) (date2j(9999, 12, 31) + 2 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY);
+		CHECK(at >= (int64) (date2j(1, 1, 1) - 1 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY &&
+			  at <= (int64) (date2j(9999, 12, 31) + 2 - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY);
 	if (time_unix(slice.data, slice.len, &at))
 		CHECK(len > 0 && len <= 14 && IS_VALID_TIMESTAMP(at));
 }
@@ -341,19 +352,19 @@ check_times(const char *text, int len)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static Request r;
-	static char text[8192];
+	static Request	   r;
+	static char		   text[8192];
 	const char *const *pair;
-	const char *line = text;
-	const char *end;
-	Key			keys[4];
-	int			nkeys;
-	uint8		spoil;
-	WebhookHeaders h = {{0}};
-	Slice		secrets[WEBHOOK_SECRETS];
-	TimestampTz sent_at = 0;
-	const char *problem;
-	bool		authentic;
+	const char		  *line = text;
+	const char		  *end;
+	Key				   keys[4];
+	int				   nkeys;
+	uint8			   spoil;
+	WebhookHeaders	   h = {{0}};
+	Slice			   secrets[WEBHOOK_SECRETS];
+	TimestampTz		   sent_at = 0;
+	const char		  *problem;
+	bool			   authentic;
 
 	if (size < 2 || size - 2 > sizeof(text))
 		return 0;
@@ -383,7 +394,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		text[r.body - text + (spoil >> 2) % r.body_len] ^= 1 << (spoil % 7);
 	if (spoil & 2 && r.nheaders > 0)
 	{
-		int			i = (spoil >> 2) % r.nheaders;
+		int i = (spoil >> 2) % r.nheaders;
 
 		if (r.headers[i].len > 0)
 			r.headers[i].value[(spoil >> 4) % r.headers[i].len] ^= 1 << (spoil % 7);
@@ -392,17 +403,18 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	keep_begin();
 	for (int i = 0; i < r.nheaders; i++)
 	{
-		Slice		name = {r.headers[i].name, r.headers[i].name_len};
-		Slice		value = {r.headers[i].value, r.headers[i].len};
+		Slice name = {r.headers[i].name, r.headers[i].name_len};
+		Slice value = {r.headers[i].value, r.headers[i].len};
 
 		webhook_header(&h, name, value, true);
 	}
 	for (int i = 0; i < WEBHOOK_SECRETS; i++)
-		secrets[i] = (Slice) {pair[i], pair[i] ? (int) strlen(pair[i]) : 0};
-	problem = webhook_verify(&h, (Slice) {r.body, r.body_len}, secrets, NOW, &sent_at);
+		secrets[i] = (Slice){pair[i], pair[i] ? (int) strlen(pair[i]) : 0};
+	problem = webhook_verify(&h, (Slice){r.body, r.body_len}, secrets, NOW, &sent_at);
 	authentic = is_authentic(&r, keys, nkeys);
 	CHECK((problem == NULL) == authentic);
-	CHECK(problem != NULL || h.signatures.data == NULL || llabs(sent_at - NOW) <= 300 * USECS_PER_SEC);
+	CHECK(problem != NULL || h.signatures.data == NULL ||
+		  llabs(sent_at - NOW) <= 300 * USECS_PER_SEC);
 	check_times(r.body, Min(r.body_len, 64));
 	keep_end();
 	return 0;

@@ -11,21 +11,28 @@
 #define FLOHSYNC_KEEP_H
 
 #define CHECK(condition) \
-	do { if (!(condition)) { fprintf(stderr, "check failed: %s\n", #condition); abort(); } } while (0)
+	do \
+	{ \
+		if (!(condition)) \
+		{ \
+			fprintf(stderr, "check failed: %s\n", #condition); \
+			abort(); \
+		} \
+	} while (0)
 
 extern void *__real_palloc(Size size);
 extern void *__real_palloc0(Size size);
 extern void *__real_repalloc(void *pointer, Size size);
-extern void __real_pfree(void *pointer);
+extern void	 __real_pfree(void *pointer);
 extern void *__wrap_palloc(Size size);
 extern void *__wrap_palloc_extended(Size size, int flags);
 extern char *__wrap_pstrdup(const char *text);
 extern void *__wrap_palloc0(Size size);
 extern void *__wrap_repalloc(void *pointer, Size size);
-extern void __wrap_pfree(void *pointer);
+extern void	 __wrap_pfree(void *pointer);
 
 static void *kept[65536];
-static int	nkept = -1;			/* -1: nothing is noted */
+static int	 nkept = -1; /* -1: nothing is noted */
 
 static void *
 keep(void *pointer)
@@ -70,7 +77,7 @@ __wrap_palloc_extended(Size size, int flags)
 char *
 __wrap_pstrdup(const char *text)
 {
-	size_t		size = strlen(text) + 1;
+	size_t size = strlen(text) + 1;
 
 	return memcpy(keep(__real_palloc(size)), text, size);
 }
@@ -103,4 +110,4 @@ keep_end(void)
 	nkept = -1;
 }
 
-#endif							/* FLOHSYNC_KEEP_H */
+#endif /* FLOHSYNC_KEEP_H */

@@ -11,35 +11,40 @@
 
 #include "datatype/timestamp.h"
 
-#define isleap(y)	(((y) % 4) == 0 && (((y) % 100) != 0 || ((y) % 400) == 0))
+#define isleap(y) (((y) % 4) == 0 && (((y) % 100) != 0 || ((y) % 400) == 0))
 
+/* clang-format off */
 static const int day_tab[2][13] = {
 	{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0},
 	{31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0}
 };
+/* clang-format on */
 
-/* Days since 1 March of the year 0, of the proleptic Gregorian calendar; every 400 years are alike. */
-#define SHIM_JULIAN_MARCH_0		1721120
-#define SHIM_DAYS_OF_400_YEARS	146097
+/*
+ * Days since 1 March of the year 0, of the proleptic Gregorian calendar; every 400 years are
+ * alike.
+ */
+#define SHIM_JULIAN_MARCH_0	   1721120
+#define SHIM_DAYS_OF_400_YEARS 146097
 
 static inline int
 date2j(int year, int month, int day)
 {
-	int			y = month > 2 ? year : year - 1;
-	int			m = month > 2 ? month - 3 : month + 9;
-	int			era = (y >= 0 ? y : y - 399) / 400;
+	int y = month > 2 ? year : year - 1;
+	int m = month > 2 ? month - 3 : month + 9;
+	int era = (y >= 0 ? y : y - 399) / 400;
 
 	y -= era * 400;
-	return SHIM_JULIAN_MARCH_0 + era * SHIM_DAYS_OF_400_YEARS + y * 365 + y / 4 - y / 100 + (153 * m + 2) / 5 + day - 1;
+	return SHIM_JULIAN_MARCH_0 + era * SHIM_DAYS_OF_400_YEARS + y * 365 + y / 4 - y / 100 +
+		(153 * m + 2) / 5 + day - 1;
 }
 
 static inline void
 j2date(int jd, int *year, int *month, int *day)
 {
-	int			d = jd - SHIM_JULIAN_MARCH_0;
-	int			era = (d >= 0 ? d : d - (SHIM_DAYS_OF_400_YEARS - 1)) / SHIM_DAYS_OF_400_YEARS;
-	int			y,
-				m;
+	int d = jd - SHIM_JULIAN_MARCH_0;
+	int era = (d >= 0 ? d : d - (SHIM_DAYS_OF_400_YEARS - 1)) / SHIM_DAYS_OF_400_YEARS;
+	int y, m;
 
 	d -= era * SHIM_DAYS_OF_400_YEARS;
 	y = (d - d / 1460 + d / 36524 - d / 146096) / 365;
@@ -54,9 +59,9 @@ j2date(int jd, int *year, int *month, int *day)
 static inline int
 j2day(int jd)
 {
-	int			day = (jd + 1) % 7;
+	int day = (jd + 1) % 7;
 
 	return day < 0 ? day + 7 : day;
 }
 
-#endif							/* FLOHSYNC_SHIM_TIME_H */
+#endif /* FLOHSYNC_SHIM_TIME_H */

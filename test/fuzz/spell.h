@@ -14,12 +14,24 @@
 
 typedef enum Spelling
 {
-	SPELL_PLAIN, SPELL_JSON, SPELL_JSON_SLASH, SPELL_UNITS, SPELL_UNITS_UPPER, SPELL_JSON_TWICE, SPELL_UNITS_TWICE,
-	SPELL_PERCENT, SPELL_PERCENT_ALL, SPELL_PERCENT_LOWER, SPELL_PERCENT_TWICE, SPELL_FORM,
-	SPELL_HTML, SPELL_HTML_NUMBER, SPELL_HTML_HEX
+	SPELL_PLAIN,
+	SPELL_JSON,
+	SPELL_JSON_SLASH,
+	SPELL_UNITS,
+	SPELL_UNITS_UPPER,
+	SPELL_JSON_TWICE,
+	SPELL_UNITS_TWICE,
+	SPELL_PERCENT,
+	SPELL_PERCENT_ALL,
+	SPELL_PERCENT_LOWER,
+	SPELL_PERCENT_TWICE,
+	SPELL_FORM,
+	SPELL_HTML,
+	SPELL_HTML_NUMBER,
+	SPELL_HTML_HEX
 } Spelling;
 
-#define SPELLINGS	(SPELL_HTML_HEX + 1)
+#define SPELLINGS (SPELL_HTML_HEX + 1)
 
 /* The character at p, of valid UTF-8, and its length. */
 static inline uint32
@@ -58,7 +70,7 @@ spell_json(StringInfo out, const char *p, int len, uint32 c, bool slash)
 {
 	static const char letters[] = "btnfr";
 	static const char meanings[] = "\b\t\n\f\r";
-	const char *meaning = c < 0x20 ? strchr(meanings, c) : NULL;
+	const char		 *meaning = c < 0x20 ? strchr(meanings, c) : NULL;
 
 	if (meaning && *meaning)
 		appendStringInfo(out, "\\%c", letters[meaning - meanings]);
@@ -77,7 +89,8 @@ static inline void
 spell_one(StringInfo out, const char *p, int len, uint32 c, Spelling how)
 {
 	static const char kept[] = "-._~";
-	bool		plain = (c < 0x80 && isalnum((int) c)) || (c > 0 && c < 0x80 && strchr(kept, (int) c) != NULL);
+	bool			  plain = (c < 0x80 && isalnum((int) c)) ||
+		(c > 0 && c < 0x80 && strchr(kept, (int) c) != NULL);
 	StringInfoData once;
 
 	switch (how)
@@ -103,7 +116,7 @@ spell_one(StringInfo out, const char *p, int len, uint32 c, Spelling how)
 			spell_json(&once, p, len, c, false);
 			for (int i = 0, n; i < once.len; i += n)
 			{
-				uint32		inner = spell_char(once.data + i, &n);
+				uint32 inner = spell_char(once.data + i, &n);
 
 				spell_json(out, once.data + i, n, inner, false);
 			}
@@ -120,12 +133,20 @@ spell_one(StringInfo out, const char *p, int len, uint32 c, Spelling how)
 				appendBinaryStringInfo(out, p, len);
 			else
 				for (int i = 0; i < len; i++)
-					appendStringInfo(out, how == SPELL_PERCENT_LOWER ? "%%%02x" : how == SPELL_PERCENT_TWICE ? "%%25%02X" : "%%%02X",
+					appendStringInfo(out,
+									 how == SPELL_PERCENT_LOWER		? "%%%02x" :
+										 how == SPELL_PERCENT_TWICE ? "%%25%02X" :
+																	  "%%%02X",
 									 (unsigned char) p[i]);
 			break;
 		case SPELL_HTML:
 			if (c == '&' || c == '<' || c == '>' || c == '"' || c == '\'')
-				appendStringInfoString(out, c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : "&apos;");
+				appendStringInfoString(out,
+									   c == '&'		? "&amp;" :
+										   c == '<' ? "&lt;" :
+										   c == '>' ? "&gt;" :
+										   c == '"' ? "&quot;" :
+													  "&apos;");
 			else
 				appendBinaryStringInfo(out, p, len);
 			break;
@@ -144,7 +165,7 @@ spell(StringInfo out, const char *text, Spelling how)
 {
 	for (int len; *text; text += len)
 	{
-		uint32		c = spell_char(text, &len);
+		uint32 c = spell_char(text, &len);
 
 		spell_one(out, text, len, c, how);
 	}
@@ -153,9 +174,9 @@ spell(StringInfo out, const char *text, Spelling how)
 /* The characters of a text, each in all spellings. */
 typedef struct SpellTable
 {
-	int			n;
-	char	   *forms[256][SPELLINGS];
-	int			lengths[256][SPELLINGS];
+	int	  n;
+	char *forms[256][SPELLINGS];
+	int	  lengths[256][SPELLINGS];
 } SpellTable;
 
 static inline void
@@ -164,7 +185,7 @@ spell_table(SpellTable *table, const char *text)
 	table->n = 0;
 	for (int len; *text && table->n < lengthof(table->forms); text += len, table->n++)
 	{
-		uint32		c = spell_char(text, &len);
+		uint32 c = spell_char(text, &len);
 
 		for (int how = 0; how < SPELLINGS; how++)
 		{
@@ -191,7 +212,7 @@ spell_is_here(const char *text, const char *end, const SpellTable *table, int fr
 		return false;
 	for (int how = 0; how < SPELLINGS; how++)
 	{
-		int			len = table->lengths[from][how];
+		int len = table->lengths[from][how];
 
 		if (end - text >= len && pg_strncasecmp(text, table->forms[from][how], len) == 0 &&
 			spell_is_here(text + len, end, table, from + 1, failed + (table->n + 1) * len))
@@ -206,9 +227,9 @@ static inline bool
 spell_is_in(const char *text, const char *secret)
 {
 	static SpellTable table;
-	size_t		len = strlen(text);
-	char	   *failed;
-	bool		found = false;
+	size_t			  len = strlen(text);
+	char			 *failed;
+	bool			  found = false;
 
 	spell_table(&table, secret);
 	failed = calloc(len + 1, table.n + 1);
@@ -225,10 +246,10 @@ spell_is_in(const char *text, const char *secret)
 static inline char *
 spell_base64(const char *text, int before, CryptoBase64 kind)
 {
-	size_t		len = strlen(text);
-	char	   *all = calloc(1, before + len + 1);
-	char	   *encoded = malloc(CRYPTO_BASE64_SIZE(before + len));
-	size_t		from = (before * 8 + 5) / 6;
+	size_t len = strlen(text);
+	char  *all = calloc(1, before + len + 1);
+	char  *encoded = malloc(CRYPTO_BASE64_SIZE(before + len));
+	size_t from = (before * 8 + 5) / 6;
 
 	strcpy(all + before, text);
 	crypto_base64_encode(kind, all, before + len, encoded);
@@ -238,4 +259,4 @@ spell_base64(const char *text, int before, CryptoBase64 kind)
 	return encoded;
 }
 
-#endif							/* FLOHSYNC_SPELL_H */
+#endif /* FLOHSYNC_SPELL_H */

@@ -15,18 +15,24 @@
 #include "mb/pg_wchar.h"
 #include "page/page.h"
 
-jmp_buf    *shim_catch;
+jmp_buf *shim_catch;
 
-#define RECORDS		500
+#define RECORDS 500
 
 enum
 {
-	SHAPE_PLAIN, SHAPE_RANDOM_IDS, SHAPE_PRETTY, SHAPE_UTF8, SHAPE_ESCAPED, SHAPE_DOUBLES, NSHAPES
+	SHAPE_PLAIN,
+	SHAPE_RANDOM_IDS,
+	SHAPE_PRETTY,
+	SHAPE_UTF8,
+	SHAPE_ESCAPED,
+	SHAPE_DOUBLES,
+	NSHAPES
 };
 
-static const char *const shape_names[NSHAPES] = {
-	"sequential ids", "random ids", "pretty-printed", "non-ASCII", "escapes", "17-digit doubles"
-};
+static const char *const shape_names[NSHAPES] = {"sequential ids", "random ids",
+												 "pretty-printed", "non-ASCII",
+												 "escapes",		   "17-digit doubles"};
 
 static char *
 make_page(int shape, size_t *len)
@@ -37,30 +43,41 @@ make_page(int shape, size_t *len)
 	const char *nl = shape == SHAPE_PRETTY ? "\n        " : "";
 	const char *sp = shape == SHAPE_PRETTY ? " " : "";
 	const char *name = shape == SHAPE_UTF8 ? "J\xC3\xB6rg M\xC3\xBCller" :
-		shape == SHAPE_ESCAPED ? "J\\u00f6rg \\\"M\\u00fcller\\\"" : "Joerg Mueller";
+		shape == SHAPE_ESCAPED			   ? "J\\u00f6rg \\\"M\\u00fcller\\\"" :
+											 "Joerg Mueller";
 	const char *fraction = shape == SHAPE_DOUBLES ? "71532910123" : "";
 
 	srandom(1);
 	p += sprintf(p, "{\"success\":true,\"payload\":{\"resources\":[");
 	for (int i = 0; i < RECORDS; i++)
 	{
-		char		id[64];
+		char id[64];
 
 		if (shape == SHAPE_RANDOM_IDS)
 			sprintf(id, "%08lx-%04lx-4%03lx-8%03lx-%08lx", random(), random() & 0xffff,
 					random() & 0xfff, random() & 0xfff, random());
 		else
 			sprintf(id, "user-%06d", 100000 + i);
-		p += sprintf(p, "%s%s{\"externalId\":%s\"%s\",%s\"displayName\":%s\"%s %d\",%s\"email\":%s\"user%d@example.com\",%s\"attributes\":%s{",
-					 i ? "," : "", nl, sp, id, nl, sp, name, i, nl, sp, i, nl, sp);
-		p += sprintf(p, "%s\"title\":%s\"Senior Engineer\",%s\"department\":%s\"Platform %d\",%s\"phone\":%s\"+49 89 555 %04d\",",
-					 nl, sp, nl, sp, i % 17, nl, sp, i);
-		p += sprintf(p, "%s\"location\":%s\"Munich\",%s\"employeeNumber\":%s%d,%s\"active\":%strue,%s\"manager\":%s\"user-%06d\",",
-					 nl, sp, nl, sp, 70000 + i, nl, sp, nl, sp, i / 10);
-		p += sprintf(p, "%s\"groups\":%s[\"grp-%d\",%s\"grp-%d\",%s\"all-staff\"],%s\"geo\":%s[48.13%d%s,%s11.57%d%s],",
-					 nl, sp, i % 31, sp, i % 7, sp, nl, sp, i + 1001, fraction, sp, i + 3001, fraction);
-		p += sprintf(p, "%s\"costCenter\":%s\"CC-%04d\",%s\"startDate\":%s\"2021-04-%02d\",%s\"nickname\":%snull}}",
-					 nl, sp, i % 50, nl, sp, i % 28 + 1, nl, sp);
+		p += sprintf(
+			p,
+			"%s%s{\"externalId\":%s\"%s\",%s\"displayName\":%s\"%s %d\",%s\"email\":%s\"user%d@example.com\",%s\"attributes\":%s{",
+			i ? "," : "", nl, sp, id, nl, sp, name, i, nl, sp, i, nl, sp);
+		p += sprintf(
+			p,
+			"%s\"title\":%s\"Senior Engineer\",%s\"department\":%s\"Platform %d\",%s\"phone\":%s\"+49 89 555 %04d\",",
+			nl, sp, nl, sp, i % 17, nl, sp, i);
+		p += sprintf(
+			p,
+			"%s\"location\":%s\"Munich\",%s\"employeeNumber\":%s%d,%s\"active\":%strue,%s\"manager\":%s\"user-%06d\",",
+			nl, sp, nl, sp, 70000 + i, nl, sp, nl, sp, i / 10);
+		p += sprintf(
+			p,
+			"%s\"groups\":%s[\"grp-%d\",%s\"grp-%d\",%s\"all-staff\"],%s\"geo\":%s[48.13%d%s,%s11.57%d%s],",
+			nl, sp, i % 31, sp, i % 7, sp, nl, sp, i + 1001, fraction, sp, i + 3001, fraction);
+		p += sprintf(
+			p,
+			"%s\"costCenter\":%s\"CC-%04d\",%s\"startDate\":%s\"2021-04-%02d\",%s\"nickname\":%snull}}",
+			nl, sp, i % 50, nl, sp, i % 28 + 1, nl, sp);
 	}
 	p += sprintf(p, "],\"nextCursor\":\"abc\",\"totalEstimate\":200000}}");
 	*len = p - body;
@@ -79,8 +96,8 @@ now_us(void)
 static int
 by_value(const void *a, const void *b)
 {
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
+	double x = *(const double *) a;
+	double y = *(const double *) b;
 
 	return x < y ? -1 : x > y;
 }
@@ -88,10 +105,11 @@ by_value(const void *a, const void *b)
 int
 main(int argc, char **argv)
 {
-	int			rounds = argc > 1 ? atoi(argv[1]) : 300;
-	double	   *times = palloc(sizeof(double) * rounds);
+	int		rounds = argc > 1 ? atoi(argv[1]) : 300;
+	double *times = palloc(sizeof(double) * rounds);
 
-	printf("%-18s %6s %8s %8s %8s %8s %8s\n", "us/record", "bytes", "best", "median", "utf8", "parse", "sha256");
+	printf("%-18s %6s %8s %8s %8s %8s %8s\n", "us/record", "bytes", "best", "median", "utf8",
+		   "parse", "sha256");
 	for (int shape = 0; shape < NSHAPES; shape++)
 	{
 		PageParser *parser = page_parser_create(NULL, 0, NULL);
@@ -104,9 +122,9 @@ main(int argc, char **argv)
 
 		for (int i = 0; i < rounds; i++)
 		{
-			const char *problem;
+			const char	*problem;
 			UpstreamPage page;
-			double		start = now_us();
+			double		 start = now_us();
 
 			if (!page_parse(parser, body, len, &page, &problem) || page.nrecords != RECORDS)
 			{
@@ -117,7 +135,7 @@ main(int argc, char **argv)
 		}
 		for (int i = 0; i < rounds; i++)
 		{
-			double		start = now_us();
+			double start = now_us();
 
 			pg_encoding_verifymbstr(PG_UTF8, body, len);
 			part[0] = Min(part[0], now_us() - start);
@@ -133,8 +151,8 @@ main(int argc, char **argv)
 		}
 		qsort(times, rounds, sizeof(double), by_value);
 		printf("%-18s %6zu %8.3f %8.3f %8.3f %8.3f %8.3f\n", shape_names[shape], len / RECORDS,
-			   times[0] / RECORDS, times[rounds / 2] / RECORDS,
-			   part[0] / RECORDS, part[1] / RECORDS, part[2] / RECORDS);
+			   times[0] / RECORDS, times[rounds / 2] / RECORDS, part[0] / RECORDS,
+			   part[1] / RECORDS, part[2] / RECORDS);
 	}
 	return 0;
 }

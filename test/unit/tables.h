@@ -5,13 +5,16 @@
 #ifndef FLOHSYNC_UNIT_TABLES_H
 #define FLOHSYNC_UNIT_TABLES_H
 
+/* clang-format off */
 static const char *const accepted[] = {
 	"{}", "[]", "0", "-0", "1e5", "1E+5", "1.5e-7", "-12.25", "\"\"", "\"a\"", "true", "false", "null",
 	" [ 1 , 2 ] ", "\t\r\n{ \"a\" : 1 }\n", "[[],{}]", "{\"a\":{\"b\":[]}}", "{\"\":1}", "{\"a\":1,\"a\":2}",
 	"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e9\"", "\"\\ud83d\\ude00\"", "\"\\ud800\"", "\"\\u0000\"",
 	"\"\x7f\"", "\"0123456789abcdef0123456789abcdef\"", "0e999999", "123456789012345678901234567890"
 };
+/* clang-format on */
 
+/* clang-format off */
 static const char *const refused[] = {
 	"", " ", "{", "}", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}",
 	"{,}", "{a:1}", "{1:2}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "[1}", "{\"a\":1]", "1 2", "[] []", "{}x",
@@ -20,39 +23,46 @@ static const char *const refused[] = {
 	"\"\\u12g4\"", "\"\\u 123\"", "\"\\ud800\\u12\"", "\"\t\"", "\"a\nb\"", "\"0123456789abcdef\x01\"",
 	"/* */1", "1//", "\xEF\xBB\xBF\xEF\xBB\xBF" "1", "[\"a\",\"b\"", "\x0b" "1", "\f1", "\xC2\xA0" "1"
 };
+/* clang-format on */
 
 static const char *const canonical_pairs[][2] = {
 	/* RFC 8785, 3.2.2 and 3.2.3 */
 	{"{\"numbers\": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],"
-		"\"string\": \"\\u20ac$\\u000F\\u000aA'\\u0042\\u0022\\u005c\\\\\\\"\\/\","
-		"\"literals\": [null, true, false]}",
-		"{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],"
-		"\"string\":\"\xE2\x82\xAC$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"},
+	 "\"string\": \"\\u20ac$\\u000F\\u000aA'\\u0042\\u0022\\u005c\\\\\\\"\\/\","
+	 "\"literals\": [null, true, false]}",
+	 "{\"literals\":[null,true,false],\"numbers\":[333333333.3333333,1e+30,4.5,0.002,1e-27],"
+	 "\"string\":\"\xE2\x82\xAC$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"},
 	{"{\"\\u20ac\": \"Euro Sign\",\"\\r\": \"Carriage Return\",\"\\ufb33\": \"Hebrew Letter Dalet With Dagesh\","
-		"\"1\": \"One\",\"\\ud83d\\ude00\": \"Emoji: Grinning Face\",\"\\u0080\": \"Control\","
-		"\"\\u00f6\": \"Latin Small Letter O With Diaeresis\"}",
-		"{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\xC2\x80\":\"Control\","
-		"\"\xC3\xB6\":\"Latin Small Letter O With Diaeresis\",\"\xE2\x82\xAC\":\"Euro Sign\","
-		"\"\xF0\x9F\x98\x80\":\"Emoji: Grinning Face\",\"\xEF\xAC\xB3\":\"Hebrew Letter Dalet With Dagesh\"}"},
+	 "\"1\": \"One\",\"\\ud83d\\ude00\": \"Emoji: Grinning Face\",\"\\u0080\": \"Control\","
+	 "\"\\u00f6\": \"Latin Small Letter O With Diaeresis\"}",
+	 "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\xC2\x80\":\"Control\","
+	 "\"\xC3\xB6\":\"Latin Small Letter O With Diaeresis\",\"\xE2\x82\xAC\":\"Euro Sign\","
+	 "\"\xF0\x9F\x98\x80\":\"Emoji: Grinning Face\",\"\xEF\xAC\xB3\":\"Hebrew Letter Dalet With Dagesh\"}"},
 	/* the same keys unescaped, and behind a long common start */
 	{"{\"\xEF\xAC\xB3\":1,\"\xF0\x9F\x98\x80\":2}", "{\"\xF0\x9F\x98\x80\":2,\"\xEF\xAC\xB3\":1}"},
 	{"{\"0123456789\xEF\xAC\xB3\":1,\"0123456789\xF0\x9F\x98\x80\":2}",
-		"{\"0123456789\xF0\x9F\x98\x80\":2,\"0123456789\xEF\xAC\xB3\":1}"},
+	 "{\"0123456789\xF0\x9F\x98\x80\":2,\"0123456789\xEF\xAC\xB3\":1}"},
 	{"{\"b\":1,\"a\":2,\"\":3,\"aa\":4,\"a\\u0000\":5}", "error"},
-	{"{\"b\":1,\"a\":2,\"\":3,\"aa\":4,\"a\\u0001\":5}", "{\"\":3,\"a\":2,\"a\\u0001\":5,\"aa\":4,\"b\":1}"},
+	{"{\"b\":1,\"a\":2,\"\":3,\"aa\":4,\"a\\u0001\":5}",
+	 "{\"\":3,\"a\":2,\"a\\u0001\":5,\"aa\":4,\"b\":1}"},
 	{"{\"a\":1,\"b\":2,\"a\":3}", "{\"a\":3,\"b\":2}"},
 	{"{\"a\":1,\"\\u0061\":{\"x\":[]}}", "{\"a\":{\"x\":[]}}"},
 	{"[[{\"b\":[{\"d\":1,\"c\":2}],\"a\":{}}],{}]", "[[{\"a\":{},\"b\":[{\"c\":2,\"d\":1}]}],{}]"},
-	{" [ ] ", "[]"}, {"{ }", "{}"}, {"[ [ 1 ] , 2 ]", "[[1],2]"},
+	{" [ ] ", "[]"},
+	{"{ }", "{}"},
+	{"[ [ 1 ] , 2 ]", "[[1],2]"},
 	{"\"\\b\\f\\n\\r\\t\\u001f\\u007f\\/\"", "\"\\b\\f\\n\\r\\t\\u001f\x7f/\""},
 	{"\"\xF0\x9F\x98\x80\"", "\"\xF0\x9F\x98\x80\""},
 	/* numbers */
 	{"[0,-0,0.0,-0.0,0e5,-0e-7,0.000]", "[0,0,0,0,0,0,0]"},
 	{"[1,1.0,10e-1,0.1e1,1.000e0]", "[1,1,1,1,1]"},
 	{"[100,1e2,1.00E+2,1000e-1]", "[100,100,100,100]"},
-	{"[0.1,0.10,1e-1,0.01,0.000001,0.0000001,0.00000012]", "[0.1,0.1,0.1,0.01,0.000001,1e-7,1.2e-7]"},
-	{"[1e20,1e21,123e19,-1e21,1e22,1e23]", "[100000000000000000000,1e+21,1.23e+21,-1e+21,1e+22,1e+23]"},
-	{"[9007199254740992,9007199254740993,9007199254740994]", "[9007199254740992,9007199254740993,9007199254740994]"},
+	{"[0.1,0.10,1e-1,0.01,0.000001,0.0000001,0.00000012]",
+	 "[0.1,0.1,0.1,0.01,0.000001,1e-7,1.2e-7]"},
+	{"[1e20,1e21,123e19,-1e21,1e22,1e23]",
+	 "[100000000000000000000,1e+21,1.23e+21,-1e+21,1e+22,1e+23]"},
+	{"[9007199254740992,9007199254740993,9007199254740994]",
+	 "[9007199254740992,9007199254740993,9007199254740994]"},
 	{"12345678901234567890", "12345678901234567890"},
 	{"-12345678901234567891", "-12345678901234567891"},
 	{"12345678901234567890.0", "12345678901234567890"},
@@ -67,18 +77,19 @@ static const char *const canonical_pairs[][2] = {
 	{"0.1234567890123456789", "0.12345678901234568"},
 	{"1234567890.12345678901", "1234567890.1234567"},
 	{"9007199254740993.5", "9007199254740994"},
-	{"5e-324", "5e-324"}, {"4.9406564584124654e-324", "5e-324"}, {"2e-323", "2e-323"},
+	{"5e-324", "5e-324"},
+	{"4.9406564584124654e-324", "5e-324"},
+	{"2e-323", "2e-323"},
 	{"1.7976931348623157e308", "1.7976931348623157e+308"},
 	{"[123456789012345,1234567890123456]", "[123456789012345,1234567890123456]"},
-	{"[-5,-0.5,-1.50]", "[-5,-0.5,-1.5]"}
-};
+	{"[-5,-0.5,-1.50]", "[-5,-0.5,-1.5]"}};
 
 /* RFC 8785, appendix B, but for the two that are no numbers. */
 static const struct
 {
 	uint64		bits;
 	const char *text;
-}			ieee_numbers[] = {
+} ieee_numbers[] = {
 	{UINT64CONST(0x0000000000000000), "0"},
 	{UINT64CONST(0x8000000000000000), "0"},
 	{UINT64CONST(0x0000000000000001), "5e-324"},
@@ -127,7 +138,10 @@ static const char *const record_classes[][2] = {
 	{"{\"externalId\":\"a\",\"attributes\":[]}", "attributes_type"},
 	{"{\"externalId\":\"a\",\"attributes\":\"x\"}", "attributes_type"},
 	{"{\"externalId\":\"a\",\"attributes\":{}}", "good"},
-	{"\"a\"", "record_type"}, {"null", "record_type"}, {"[]", "record_type"}, {"7", "record_type"},
+	{"\"a\"", "record_type"},
+	{"null", "record_type"},
+	{"[]", "record_type"},
+	{"7", "record_type"},
 	{"{\"externalId\":\"a\\u0000b\"}", "nul_character"},
 	{"{\"externalId\":\"a\",\"attributes\":{\"k\":[\"\\\\u0000\"]}}", "good"},
 	{"{\"externalId\":\"a\",\"attributes\":{\"k\":[\"\\\\\\u0000\"]}}", "nul_character"},
@@ -148,9 +162,17 @@ static const char *const record_classes[][2] = {
 };
 
 static const char *const page_problems[] = {
-	"", "[]", "null", "{", "<html>", "{\"success\":true}", "{\"success\":true,\"payload\":[]}",
-	"{\"success\":true,\"payload\":{}}", "{\"success\":true,\"payload\":{\"resources\":null}}",
-	"{\"success\":true,\"payload\":{\"resources\":{}}}", "{\"success\":true,\"payload\":{\"resources\":[]}} x",
+	"",
+	"[]",
+	"null",
+	"{",
+	"<html>",
+	"{\"success\":true}",
+	"{\"success\":true,\"payload\":[]}",
+	"{\"success\":true,\"payload\":{}}",
+	"{\"success\":true,\"payload\":{\"resources\":null}}",
+	"{\"success\":true,\"payload\":{\"resources\":{}}}",
+	"{\"success\":true,\"payload\":{\"resources\":[]}} x",
 	"{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":{}}}",
 	"{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":true}}",
 	"{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":1.5}}",
@@ -158,25 +180,29 @@ static const char *const page_problems[] = {
 	"{\"success\":true,\"payload\":{\"resources\":[],\"nextCursor\":\"\xFF\"}}",
 	"{\"success\":true,\"payload\":{\"resources\":[],\"deleted\":{}}}",
 	"{\"success\":true,\"payload\":{\"resources\":[{\"externalId\":\"a\"}",
-	"{\"success\":true,\"payload\":{\"resources\":[1,]}}"
-};
+	"{\"success\":true,\"payload\":{\"resources\":[1,]}}"};
 
 /* An answer without success, and its reason; NULL: any. */
 static const char *const page_failures[][2] = {
-	{"{}", NULL}, {"{\"success\":false}", NULL}, {"{\"success\":\"true\",\"payload\":{\"resources\":[]}}", NULL},
-	{"{\"success\":1,\"payload\":{\"resources\":[]}}", NULL}, {"{\"payload\":{\"resources\":[]}}", NULL},
+	{"{}", NULL},
+	{"{\"success\":false}", NULL},
+	{"{\"success\":\"true\",\"payload\":{\"resources\":[]}}", NULL},
+	{"{\"success\":1,\"payload\":{\"resources\":[]}}", NULL},
+	{"{\"payload\":{\"resources\":[]}}", NULL},
 	{"{\"success\":false,\"error\":\"no \\\"luck\\\"\"}", "no \"luck\""},
 	{"{\"success\":false,\"error\":{\"message\":\"denied\",\"code\":3}}", "denied"},
 	{"{\"success\":false,\"message\":\"later\"}", "later"},
 	{"{\"success\":false,\"error\":\"\",\"message\":\"later\"}", "later"},
 	{"{\"success\":false,\"error\":{\"code\":3},\"message\":\"later\"}", "later"},
-	{"{\"success\":false,\"error\":\"a\\u0000b\"}", "a\xEF\xBF\xBD" "b"},
-	{"{\"success\":false,\"error\":\"\xFF\"}", NULL}
-};
+	{"{\"success\":false,\"error\":\"a\\u0000b\"}",
+	 "a\xEF\xBF\xBD"
+	 "b"},
+	{"{\"success\":false,\"error\":\"\xFF\"}", NULL}};
 
 static const char *const cursors[][2] = {
-	{"null", NULL}, {"\"\"", NULL}, {"\"abc\"", "abc"}, {"\"a\\u0062\\n\"", "ab\n"}, {"17", "17"},
-	{"-1", "-1"}, {"0", "0"}, {"98765432109876543210", "98765432109876543210"}
-};
+	{"null", NULL},		{"\"\"", NULL},
+	{"\"abc\"", "abc"}, {"\"a\\u0062\\n\"", "ab\n"},
+	{"17", "17"},		{"-1", "-1"},
+	{"0", "0"},			{"98765432109876543210", "98765432109876543210"}};
 
-#endif							/* FLOHSYNC_UNIT_TABLES_H */
+#endif /* FLOHSYNC_UNIT_TABLES_H */

@@ -16,4 +16,4 @@ extern void test_outbound(void);
 extern void test_rest(void);
 extern void test_text(void);
 
-#endif							/* FLOHSYNC_UNIT_H */
+#endif /* FLOHSYNC_UNIT_H */

@@ -9,6 +9,7 @@
 #include "net/outbound.h"
 
 /* Everybody's. */
+/* clang-format off */
 static const char *const public_addresses[] = {
 	"1.0.0.0", "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
 	"128.0.0.0", "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0",
@@ -20,7 +21,9 @@ static const char *const public_addresses[] = {
 	"::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1", "2002:808:808::5efe:9.9.9.9", "2600::200:5efe:8.8.8.8",
 	"2600::5efe:8.8.8.8", "2600::100:5efe:7f00:1",
 };
+/* clang-format on */
 
+/* clang-format off */
 static const char *const special_addresses[] = {
 	"0.0.0.0", "0.0.0.1", "0.255.255.255", "10.0.0.0", "10.1.2.3", "10.255.255.255", "100.64.0.0", "100.100.100.200",
 	"100.127.255.255", "127.0.0.0", "127.0.0.1", "127.0.0.2", "127.1.2.3", "127.255.255.255", "168.63.129.16",
@@ -47,17 +50,18 @@ static const char *const special_addresses[] = {
 	"fe80::1", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fec0::1", "feff::1", "ff00::", "ff02::1", "ff05::2",
 	"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
 };
+/* clang-format on */
 
 static bool
 allowed_port(OutboundPolicy *policy, const char *address, int port)
 {
 	union
 	{
-		struct sockaddr any;
-		struct sockaddr_in v4;
+		struct sockaddr		any;
+		struct sockaddr_in	v4;
 		struct sockaddr_in6 v6;
-	}			a = {0};
-	char		text[160];
+	} a = {0};
+	char text[160];
 
 	if (strchr(address, ':'))
 	{
@@ -80,7 +84,7 @@ static bool
 allowed(const char *networks, const char *address)
 {
 	OutboundPolicy *policy = outbound_policy(networks);
-	bool		result = allowed_port(policy, address, 443);
+	bool			result = allowed_port(policy, address, 443);
 
 	outbound_free(policy);
 	return result;
@@ -88,20 +92,30 @@ allowed(const char *networks, const char *address)
 
 /* Every special network of IPv6, those within another one as well. */
 static const char *const networks6[] = {
-	"::/128", "::1/128", "::/96", "::ffff:0:0:0/96", "::/8", "64::/16", "64:ff9b:1::/48", "64:ff9b:0:1::/64", "100::/64",
-	"100:0:0:1::/64", "100::/8", "200::/7", "400::/6", "800::/5", "1000::/4", "2001::/32", "2001:1::/32", "2001:2::/48",
-	"2001:3::/32", "2001:4:112::/48", "2001:10::/28", "2001:20::/28", "2001:30::/28", "2001::/23", "2001:db8::/32",
-	"3fff::/20", "4000::/3", "5f00::/16", "6000::/3", "8000::/3", "a000::/3", "c000::/3", "e000::/4", "f000::/5", "f800::/6",
-	"fc00::/7", "fc00::/8", "fd00::/8", "fe00::/9", "fe80::/10", "fec0::/10", "ff00::/8", "ff02::/16",
+	"::/128",		 "::1/128",		   "::/96",			 "::ffff:0:0:0/96",
+	"::/8",			 "64::/16",		   "64:ff9b:1::/48", "64:ff9b:0:1::/64",
+	"100::/64",		 "100:0:0:1::/64", "100::/8",		 "200::/7",
+	"400::/6",		 "800::/5",		   "1000::/4",		 "2001::/32",
+	"2001:1::/32",	 "2001:2::/48",	   "2001:3::/32",	 "2001:4:112::/48",
+	"2001:10::/28",	 "2001:20::/28",   "2001:30::/28",	 "2001::/23",
+	"2001:db8::/32", "3fff::/20",	   "4000::/3",		 "5f00::/16",
+	"6000::/3",		 "8000::/3",	   "a000::/3",		 "c000::/3",
+	"e000::/4",		 "f000::/5",	   "f800::/6",		 "fc00::/7",
+	"fc00::/8",		 "fd00::/8",	   "fe00::/9",		 "fe80::/10",
+	"fec0::/10",	 "ff00::/8",	   "ff02::/16",
 };
 
 static const char *const networks4[] = {
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
-	"203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32",
+	"0.0.0.0/8",	  "10.0.0.0/8",			"100.64.0.0/10",   "127.0.0.0/8",	 "168.63.129.16/32",
+	"169.254.0.0/16", "172.16.0.0/12",		"192.0.0.0/24",	   "192.0.2.0/24",	 "192.88.99.0/24",
+	"192.168.0.0/16", "198.18.0.0/15",		"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
+	"240.0.0.0/4",	  "255.255.255.255/32",
 };
 
-/* Where ways of writing an IPv4 address into one of IPv6 put its bytes, and what stands beside them. */
+/*
+ * Where ways of writing an IPv4 address into one of IPv6 put its bytes, and what stands
+ * beside them.
+ */
 typedef struct Form
 {
 	const char *name;
@@ -109,10 +123,10 @@ typedef struct Form
 	int			nbeside;
 	struct
 	{
-		int			at;
+		int			  at;
 		unsigned char byte;
-	}			beside[6];
-	bool		inverted;
+	} beside[6];
+	bool inverted;
 } Form;
 
 static const Form forms[] = {
@@ -134,14 +148,14 @@ static const Form forms[] = {
 typedef struct Range
 {
 	unsigned char address[16];
-	int			bits;
+	int			  bits;
 } Range;
 
 static Range
 range_of(const char *text)
 {
-	Range		r = {{0}, 0};
-	char		address[INET6_ADDRSTRLEN];
+	Range r = {{0}, 0};
+	char  address[INET6_ADDRSTRLEN];
 
 	if (sscanf(text, "%45[^/]/%d", address, &r.bits) != 2 ||
 		inet_pton(strchr(address, ':') ? AF_INET6 : AF_INET, address, r.address) != 1)
@@ -162,7 +176,7 @@ static bool
 allowed_bytes(OutboundPolicy *policy, const unsigned char *bytes)
 {
 	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(443)};
-	char		text[160];
+	char				text[160];
 
 	memcpy(&a.sin6_addr, bytes, 16);
 	return outbound_allowed(policy, (struct sockaddr *) &a, text, sizeof(text));
@@ -172,7 +186,9 @@ allowed_bytes(OutboundPolicy *policy, const unsigned char *bytes)
 static void
 put_behind(unsigned char *address, int bits, int at, unsigned char byte)
 {
-	unsigned char mask = bits >= 8 * at + 8 ? 0 : bits <= 8 * at ? 0xff : (unsigned char) (0xff >> (bits - 8 * at));
+	unsigned char mask = bits >= 8 * at + 8 ? 0 :
+		bits <= 8 * at						? 0xff :
+											  (unsigned char) (0xff >> (bits - 8 * at));
 
 	address[at] = (address[at] & ~mask) | (byte & mask);
 }
@@ -189,40 +205,43 @@ write_form(unsigned char *address, int bits, const Form *form, const unsigned ch
 static void
 fails(const unsigned char *address, const char *why)
 {
-	char		name[INET6_ADDRSTRLEN];
-	char		text[200];
+	char name[INET6_ADDRSTRLEN];
+	char text[200];
 
 	snprintf(text, sizeof(text), "%s: %s", inet_ntop(AF_INET6, address, name, sizeof(name)), why);
 	ok(false, text);
 }
 
-/* Each special network by each form, around a public IPv4 address and around a special one of each kind. */
+/*
+ * Each special network by each form, around a public IPv4 address and around a special one
+ * of each kind.
+ */
 static void
 test_special_by_form(void)
 {
 	OutboundPolicy *none = outbound_policy("");
 	OutboundPolicy *all_of_4 = outbound_policy("0.0.0.0/0");
-	Range		nat64 = range_of("64:ff9b::/96");
-	Range		mapped = range_of("::ffff:0:0/96");
-	int			tried = 0;
-	int			wrong = 0;
+	Range			nat64 = range_of("64:ff9b::/96");
+	Range			mapped = range_of("::ffff:0:0/96");
+	int				tried = 0;
+	int				wrong = 0;
 
 	for (int n = 0; n < lengthof(networks6); n++)
 	{
 		OutboundPolicy *named = outbound_policy(networks6[n]);
-		Range		r = range_of(networks6[n]);
+		Range			r = range_of(networks6[n]);
 
 		for (int f = 0; f < lengthof(forms); f++)
 		{
 			for (int i = -1; i < (int) lengthof(networks4); i++)
 			{
-				Range		inner = range_of(i < 0 ? "8.8.8.8/32" : networks4[i]);
+				Range		  inner = range_of(i < 0 ? "8.8.8.8/32" : networks4[i]);
 				unsigned char address[16];
 
 				memcpy(address, r.address, 16);
 				write_form(address, r.bits, &forms[f], inner.address);
 				if (range_has(&nat64, address) || range_has(&mapped, address))
-					continue;	/* tested below, and as addresses of IPv4 */
+					continue; /* tested below, and as addresses of IPv4 */
 				tried++;
 				if (allowed_bytes(none, address) && ++wrong < 10)
 					fails(address, forms[f].name);
@@ -234,7 +253,8 @@ test_special_by_form(void)
 		}
 		outbound_free(named);
 	}
-	ok(wrong == 0 && tried > 7000, "no form gets out of a special network, and the network's own name does");
+	ok(wrong == 0 && tried > 7000,
+	   "no form gets out of a special network, and the network's own name does");
 	outbound_free(none);
 	outbound_free(all_of_4);
 }
@@ -247,36 +267,38 @@ test_public_by_form(void)
 	{
 		const char *prefix;
 		int			form;
-	}			tunnels[] = {
-		{"64:ff9b::/96", 0}, {"2600:1:2:3::/64", 3}, {"2600:1:2:3::/64", 4}, {"2000::/16", 10}, {"2002:808:808::/48", 3},
-		{"2002:808:808::/48", 4},
+	} tunnels[] = {
+		{"64:ff9b::/96", 0}, {"2600:1:2:3::/64", 3},   {"2600:1:2:3::/64", 4},
+		{"2000::/16", 10},	 {"2002:808:808::/48", 3}, {"2002:808:808::/48", 4},
 	};
 	OutboundPolicy *none = outbound_policy("");
 	OutboundPolicy *all_of_4 = outbound_policy("0.0.0.0/0");
-	int			tried = 0;
-	int			wrong = 0;
+	int				tried = 0;
+	int				wrong = 0;
 
 	for (int t = 0; t < lengthof(tunnels); t++)
 	{
-		Range		r = range_of(tunnels[t].prefix);
-		int			bits = tunnels[t].form == 10 ? 0 : r.bits;
+		Range r = range_of(tunnels[t].prefix);
+		int	  bits = tunnels[t].form == 10 ? 0 : r.bits;
 
 		for (int i = -1; i < (int) lengthof(networks4); i++)
 		{
-			Range		inner = range_of(i < 0 ? "8.8.8.8/32" : networks4[i]);
+			Range		  inner = range_of(i < 0 ? "8.8.8.8/32" : networks4[i]);
 			unsigned char address[16];
 
 			memcpy(address, r.address, 16);
 			write_form(address, bits, &forms[tunnels[t].form], inner.address);
 			tried++;
-			if (allowed_bytes(none, address) != (i < 0) || allowed_bytes(all_of_4, address) != (i < 0))
+			if (allowed_bytes(none, address) != (i < 0) ||
+				allowed_bytes(all_of_4, address) != (i < 0))
 			{
 				wrong++;
 				fails(address, i < 0 ? "is refused" : "is reached");
 			}
 		}
 	}
-	ok(wrong == 0 && tried > 100, "what is behind a tunnel is judged as well, and IPv4 networks that are allowed do not count for it");
+	ok(wrong == 0 && tried > 100,
+	   "what is behind a tunnel is judged as well, and IPv4 networks that are allowed do not count for it");
 	outbound_free(none);
 	outbound_free(all_of_4);
 }
@@ -296,14 +318,16 @@ next_random(void)
 static void
 random_within(const Range *r, unsigned char *address)
 {
-	static const unsigned char some[] = {0, 0, 0, 1, 2, 8, 0x20, 0x5e, 0x64, 0x9b, 0xfe, 0xff, 0xff, 10, 127};
+	static const unsigned char some[] = {0,	   0,	 0,	   1,	 2,	   8,  0x20, 0x5e,
+										 0x64, 0x9b, 0xfe, 0xff, 0xff, 10, 127};
 
 	memcpy(address, r->address, 16);
 	for (int i = 0; i < 16; i++)
 	{
-		uint64		random = next_random();
+		uint64 random = next_random();
 
-		put_behind(address, r->bits, i, random & 0x300 ? some[(random >> 16) % sizeof(some)] : random & 0xff);
+		put_behind(address, r->bits, i,
+				   random & 0x300 ? some[(random >> 16) % sizeof(some)] : random & 0xff);
 	}
 	if (next_random() % 2)
 	{
@@ -319,23 +343,23 @@ random_within(const Range *r, unsigned char *address)
 static void
 test_special_at_random(void)
 {
-	Range		nat64 = range_of("64:ff9b::/96");
-	Range		mapped = range_of("::ffff:0:0/96");
-	int			wrong = 0;
-	int			tried = 0;
-	int			named_ones = 0;
+	Range nat64 = range_of("64:ff9b::/96");
+	Range mapped = range_of("::ffff:0:0/96");
+	int	  wrong = 0;
+	int	  tried = 0;
+	int	  named_ones = 0;
 
 	for (int round = 0; round < 400; round++)
 	{
-		Range		named[3];
-		char		list[3 * (INET6_ADDRSTRLEN + 8)] = "192.0.2.0/24,2600::/16";
+		Range			named[3];
+		char			list[3 * (INET6_ADDRSTRLEN + 8)] = "192.0.2.0/24,2600::/16";
 		OutboundPolicy *policy;
 
 		/* Some subnetworks of special networks, and of what is public. */
 		for (int i = 0; i < 3; i++)
 		{
-			Range		outer = range_of(networks6[next_random() % lengthof(networks6)]);
-			char		name[INET6_ADDRSTRLEN];
+			Range outer = range_of(networks6[next_random() % lengthof(networks6)]);
+			char  name[INET6_ADDRSTRLEN];
 
 			random_within(&outer, named[i].address);
 			named[i].bits = outer.bits + next_random() % (129 - outer.bits);
@@ -349,9 +373,9 @@ test_special_at_random(void)
 		policy = outbound_policy(list);
 		for (int i = 0; i < 500; i++)
 		{
-			Range		r = range_of(networks6[next_random() % lengthof(networks6)]);
+			Range		  r = range_of(networks6[next_random() % lengthof(networks6)]);
 			unsigned char address[16];
-			bool		is_named = false;
+			bool		  is_named = false;
 
 			random_within(i % 5 == 0 ? &named[i % 3] : &r, address);
 			if (range_has(&nat64, address) || range_has(&mapped, address))
@@ -366,14 +390,15 @@ test_special_at_random(void)
 		outbound_free(policy);
 	}
 	ok(wrong == 0, "of special networks, what is named is reached and nothing else");
-	ok(tried > 150000 && named_ones > 20000 && tried - named_ones > 100000, "that were enough of each");
+	ok(tried > 150000 && named_ones > 20000 && tried - named_ones > 100000,
+	   "that were enough of each");
 }
 
 static bool
 parses(const char *networks)
 {
 	static jmp_buf catcher;
-	volatile bool good = false;
+	volatile bool  good = false;
 
 	shim_catch = &catcher;
 	if (setjmp(catcher) == 0)
@@ -388,8 +413,11 @@ parses(const char *networks)
 void
 test_outbound(void)
 {
-	static const int refused[] = {0, 1, 22, 23, 25, 53, 110, 143, 389, 465, 587, 636, 993, 2049, 5432, 6000, 6379, 6667, 10080};
-	static const int fine[] = {80, 81, 443, 3000, 4100, 5000, 8000, 8080, 8443, 9000, 10443, 32768, 65535};
+	static const int refused[] = {0,   1,	22,	 23,   25,	 53,   110,	 143,  389,	 465,
+								  587, 636, 993, 2049, 5432, 6000, 6379, 6667, 10080};
+	static const int fine[] = {80,	 81,   443,	 3000,	4100,  5000, 8000,
+							   8080, 8443, 9000, 10443, 32768, 65535};
+	/* clang-format off */
 	static const char *const malformed[] = {
 		"localhost", "10", "10.0.0", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/8x", "/8", "::/129", "::1%lo",
 		"10.0.0.0/0008", "010.0.0.0/8", "0x7f.0.0.1", "127.1", "300.0.0.0/8", "10.0.0.0/8;127.0.0.1", "1::2::3", "10.0.0.0 / 8",
@@ -399,11 +427,12 @@ test_outbound(void)
 		/* elements without anything in them */
 		",", " , ,", "10.0.0.0/8,", ",10.0.0.0/8", "10.0.0.0/8,,fd00::/8", "\"\"", "10.0.0.0/8 127.0.0.1/32",
 	};
+	/* clang-format on */
 	OutboundPolicy *none = outbound_policy("");
 	OutboundPolicy *all = outbound_policy("0.0.0.0/0, ::/0");
-	char		name[120];
+	char			name[120];
 	struct sockaddr unix_socket = {.sa_family = AF_UNIX};
-	char		text[160];
+	char			text[160];
 
 	for (int i = 0; i < lengthof(public_addresses); i++)
 	{
@@ -419,31 +448,40 @@ test_outbound(void)
 	for (int i = 0; i < lengthof(refused); i++)
 	{
 		snprintf(name, sizeof(name), "port %d is refused", refused[i]);
-		ok(!allowed_port(all, "8.8.8.8", refused[i]) && !allowed_port(all, "::1", refused[i]), name);
+		ok(!allowed_port(all, "8.8.8.8", refused[i]) && !allowed_port(all, "::1", refused[i]),
+		   name);
 	}
 	for (int i = 0; i < lengthof(fine); i++)
 	{
 		snprintf(name, sizeof(name), "port %d is not", fine[i]);
 		ok(allowed_port(none, "8.8.8.8", fine[i]), name);
 	}
-	ok(!outbound_allowed(all, &unix_socket, text, sizeof(text)), "no socket in the file system is reached");
+	ok(!outbound_allowed(all, &unix_socket, text, sizeof(text)),
+	   "no socket in the file system is reached");
 
 	ok(allowed("127.0.0.1", "127.0.0.1") && !allowed("127.0.0.1", "127.0.0.2"), "one address");
-	ok(allowed("127.0.0.1/32,10.1.0.0/16", "10.1.255.255") && !allowed("127.0.0.1/32,10.1.0.0/16", "10.2.0.0"), "a list");
+	ok(allowed("127.0.0.1/32,10.1.0.0/16", "10.1.255.255") &&
+		   !allowed("127.0.0.1/32,10.1.0.0/16", "10.2.0.0"),
+	   "a list");
 	ok(allowed(" 10.0.0.0/8 ,\t\"192.168.0.0/16\" ", "192.168.3.4"), "with blanks and quotes");
-	ok(allowed("10.0.0.0/9", "10.127.255.255") && !allowed("10.0.0.0/9", "10.128.0.0"), "a network that ends within a byte");
-	ok(allowed("fd12:3450::/28", "fd12:345f::1") && !allowed("fd12:3450::/28", "fd12:3460::1"), "also in IPv6");
+	ok(allowed("10.0.0.0/9", "10.127.255.255") && !allowed("10.0.0.0/9", "10.128.0.0"),
+	   "a network that ends within a byte");
+	ok(allowed("fd12:3450::/28", "fd12:345f::1") && !allowed("fd12:3450::/28", "fd12:3460::1"),
+	   "also in IPv6");
 	ok(allowed("127.0.0.0/8", "::ffff:127.0.0.1"), "a mapped address is the address");
-	ok(!allowed("127.0.0.0/8", "::1") && !allowed("::/0", "127.0.0.1"), "and other families are others");
+	ok(!allowed("127.0.0.0/8", "::1") && !allowed("::/0", "127.0.0.1"),
+	   "and other families are others");
 	ok(!allowed("127.0.0.0/8", "64:ff9b::127.0.0.1") && !allowed("10.0.0.0/8", "2002:a00:1::1") &&
-	   !allowed("127.0.0.0/8", "::ffff:0:127.0.0.1") && !allowed("127.0.0.0/8", "::127.0.0.1"),
+		   !allowed("127.0.0.0/8", "::ffff:0:127.0.0.1") && !allowed("127.0.0.0/8", "::127.0.0.1"),
 	   "what is behind a tunnel is not allowed with it");
-	ok(allowed("64:ff9b::/96", "64:ff9b::10.0.0.1") && allowed("2002::/16", "2002:a00:1::1"), "but with the tunnel's network");
+	ok(allowed("64:ff9b::/96", "64:ff9b::10.0.0.1") && allowed("2002::/16", "2002:a00:1::1"),
+	   "but with the tunnel's network");
 	test_special_by_form();
 	test_public_by_form();
 	test_special_at_random();
 	ok(parses("") && parses(NULL) && parses(" "), "an empty list");
-	ok(parses("0.0.0.0/0") && parses("::/0") && parses("10.1.2.3/32") && parses("::1/128"), "the shortest prefixes and the longest");
+	ok(parses("0.0.0.0/0") && parses("::/0") && parses("10.1.2.3/32") && parses("::1/128"),
+	   "the shortest prefixes and the longest");
 	for (int i = 0; i < lengthof(malformed); i++)
 		ok(!parses(malformed[i]), malformed[i]);
 	outbound_free(none);

@@ -11,10 +11,10 @@
 #include <time.h>
 
 void
-answer_json(answer *a, unsigned status, const char *format,...)
+answer_json(answer *a, unsigned status, const char *format, ...)
 {
-	va_list		args;
-	char		text[2048];
+	va_list args;
+	char	text[2048];
 
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
@@ -86,10 +86,10 @@ answer_free(answer *a)
 static const char *
 date_value(const answer *a)
 {
-	static char text[64];
+	static char	  text[64];
 	static time_t last = 0;
-	time_t		now;
-	struct tm	tm;
+	time_t		  now;
+	struct tm	  tm;
 
 	if (a->date != NULL)
 		return a->date;
@@ -113,7 +113,8 @@ answer_head(buf *b, const answer *a)
 	if (*date)
 		buf_printf(b, "Date: %s\r\n", date);
 	if (a->content_type == NULL || *a->content_type)
-		buf_printf(b, "Content-Type: %s\r\n", a->content_type ? a->content_type : "application/json");
+		buf_printf(b, "Content-Type: %s\r\n",
+				   a->content_type ? a->content_type : "application/json");
 	for (int i = 0; i < a->headers; i++)
 		buf_printf(b, "%s: %s\r\n", a->name[i], a->value[i]);
 }
@@ -122,14 +123,15 @@ answer_head(buf *b, const answer *a)
 enum MHD_Result
 answer_send(call *c)
 {
-	answer	   *a = &c->answer;
+	answer				*a = &c->answer;
 	struct MHD_Response *r;
-	enum MHD_Result result;
-	const char *date = date_value(a);
+	enum MHD_Result		 result;
+	const char			*date = date_value(a);
 
 	if (a->shared != NULL)
 	{
-		r = MHD_create_response_from_buffer_with_free_callback_cls(a->shared->bytes.n, a->shared->bytes.p,
+		r = MHD_create_response_from_buffer_with_free_callback_cls(a->shared->bytes.n,
+																   a->shared->bytes.p,
 																   shared_release, a->shared);
 		a->shared = NULL;
 	}
@@ -143,7 +145,8 @@ answer_send(call *c)
 	if (*date)
 		MHD_add_response_header(r, "Date", date);
 	if (a->content_type == NULL || *a->content_type)
-		MHD_add_response_header(r, "Content-Type", a->content_type ? a->content_type : "application/json");
+		MHD_add_response_header(r, "Content-Type",
+								a->content_type ? a->content_type : "application/json");
 	for (int i = 0; i < a->headers; i++)
 		MHD_add_response_header(r, a->name[i], a->value[i]);
 	result = MHD_queue_response(c->connection, a->status, r);

@@ -9,8 +9,8 @@
 
 #include <stdlib.h>
 
-settings	auth;
-buf			auth_key;
+settings auth;
+buf		 auth_key;
 
 static const char *
 header(call *c, const char *name)
@@ -22,8 +22,8 @@ static void
 put_form(buf *b, const char *s)
 {
 	for (; *s; s++)
-		if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9')
-			|| *s == '-' || *s == '.' || *s == '_' || *s == '*')
+		if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
+			*s == '-' || *s == '.' || *s == '_' || *s == '*')
 			buf_char(b, *s);
 		else
 			buf_printf(b, "%%%02X", (unsigned char) *s);
@@ -50,9 +50,9 @@ auth_basic_complaint(call *c, const char *user, const char *password, bool form)
 	put_form(&encoded, user);
 	buf_char(&encoded, ':');
 	put_form(&encoded, password);
-	right = base64_decode(given + 6, strlen(given + 6), &got)
-		&& ((got.n == plain.n && memcmp(got.p, plain.p, got.n) == 0)
-			|| (form && got.n == encoded.n && strncasecmp(got.p, encoded.p, got.n) == 0));
+	right = base64_decode(given + 6, strlen(given + 6), &got) &&
+		((got.n == plain.n && memcmp(got.p, plain.p, got.n) == 0) ||
+		 (form && got.n == encoded.n && strncasecmp(got.p, encoded.p, got.n) == 0));
 	buf_free(&plain);
 	buf_free(&encoded);
 	buf_free(&got);
@@ -77,13 +77,15 @@ auth_complaint(call *c)
 	if (strcmp(kind, "bearer") == 0)
 		return must_be(bearer, value);
 	if (strcmp(kind, "basic") == 0)
-		return auth_basic_complaint(c, settings_text(&auth, "user", ""), settings_text(&auth, "password", ""), false);
+		return auth_basic_complaint(c, settings_text(&auth, "user", ""),
+									settings_text(&auth, "password", ""), false);
 	if (strcmp(kind, "header") == 0)
 		return must_be(header(c, name), value);
 	if (strcmp(kind, "query") == 0)
 		return must_be(call_arg(c, name), value);
 	if (strcmp(kind, "token") == 0)
-		return bearer != NULL && token_is_good(bearer) ? NULL : "the token is not, or no longer, good";
+		return bearer != NULL && token_is_good(bearer) ? NULL :
+														 "the token is not, or no longer, good";
 	return command_token_is_right(c) ? NULL : "the token is not right";
 }
 

@@ -12,7 +12,7 @@
 void *
 must_alloc(size_t n)
 {
-	void	   *p = calloc(1, n ? n : 1);
+	void *p = calloc(1, n ? n : 1);
 
 	if (p == NULL)
 	{
@@ -25,7 +25,7 @@ must_alloc(size_t n)
 char *
 must_strdup(const char *s)
 {
-	size_t		n = strlen(s) + 1;
+	size_t n = strlen(s) + 1;
 
 	return memcpy(must_alloc(n), s, n);
 }
@@ -33,8 +33,8 @@ must_strdup(const char *s)
 void
 buf_grow(buf *b, size_t extra)
 {
-	size_t		cap = b->cap ? b->cap : 256;
-	char	   *p;
+	size_t cap = b->cap ? b->cap : 256;
+	char  *p;
 
 	while (cap - b->n < extra)
 		cap *= 2;
@@ -76,8 +76,8 @@ buf_int(buf *b, int64_t v)
 void
 buf_pad_int(buf *b, uint64_t v, int width)
 {
-	char		digits[24];
-	int			at = sizeof(digits);
+	char digits[24];
+	int	 at = sizeof(digits);
 
 	do
 	{
@@ -98,10 +98,10 @@ buf_fill(buf *b, int c, size_t n)
 }
 
 void
-buf_printf(buf *b, const char *format,...)
+buf_printf(buf *b, const char *format, ...)
 {
-	va_list		args;
-	int			n;
+	va_list args;
+	int		n;
 
 	va_start(args, format);
 	n = vsnprintf(NULL, 0, format, args);

@@ -12,12 +12,12 @@
 
 typedef struct buf
 {
-	char	   *p;
-	size_t		n;				/* bytes used */
-	size_t		cap;			/* bytes allocated */
+	char  *p;
+	size_t n;	/* bytes used */
+	size_t cap; /* bytes allocated */
 } buf;
 
-extern void *must_alloc(size_t n);	/* zeroed; exits when there is no memory */
+extern void *must_alloc(size_t n); /* zeroed; exits when there is no memory */
 extern char *must_strdup(const char *s);
 
 extern void buf_grow(buf *b, size_t extra);
@@ -26,9 +26,9 @@ extern void buf_str(buf *b, const char *s);
 extern void buf_int(buf *b, int64_t v);
 extern void buf_pad_int(buf *b, uint64_t v, int width);
 extern void buf_fill(buf *b, int c, size_t n);
-extern void buf_printf(buf *b, const char *format,...) __attribute__((format(printf, 2, 3)));
-extern void buf_json(buf *b, const char *s, size_t n);	/* a quoted JSON string */
-extern void buf_json_str(buf *b, const char *s);	/* the same, "null" for NULL */
+extern void buf_printf(buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+extern void buf_json(buf *b, const char *s, size_t n); /* a quoted JSON string */
+extern void buf_json_str(buf *b, const char *s);	   /* the same, "null" for NULL */
 
 /* Make sure that extra more bytes fit. */
 static inline void
@@ -54,6 +54,6 @@ buf_char(buf *b, char c)
 }
 
 /* Append a string literal; its length is known to the compiler. */
-#define buf_lit(b, s)	buf_put((b), "" s, sizeof(s) - 1)
+#define buf_lit(b, s) buf_put((b), "" s, sizeof(s) - 1)
 
 #endif

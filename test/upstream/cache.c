@@ -6,25 +6,25 @@
 #include "call.h"
 #include "page.h"
 
-#define SLOTS		16384
+#define SLOTS 16384
 
-bool		commands_page_cache = false;
+bool commands_page_cache = false;
 
 typedef struct cached_page
 {
 	const data_type *type;
-	page_record *put_record;
-	uint64_t	variant;
-	cursor		at;
-	long		size;
-	bool		by_position;
-	uint64_t	generation;
-	int64_t		epoch;
+	page_record		*put_record;
+	uint64_t		 variant;
+	cursor			 at;
+	long			 size;
+	bool			 by_position;
+	uint64_t		 generation;
+	int64_t			 epoch;
 	/* what page_select() found */
-	size_t		records;
-	size_t		estimate;
-	bool		more;
-	cursor		next;
+	size_t		  records;
+	size_t		  estimate;
+	bool		  more;
+	cursor		  next;
 	shared_bytes *bytes;
 } cached_page;
 
@@ -33,10 +33,10 @@ static cached_page cache[SLOTS];
 static bool
 cache_has(const cached_page *slot, const page *p, uint64_t variant)
 {
-	return slot->bytes != NULL && slot->generation == data_generation && slot->type == p->type
-		&& slot->put_record == p->put_record && slot->variant == variant
-		&& slot->at.offset == p->at.offset && slot->at.page == p->at.page && slot->size == p->size
-		&& slot->epoch == cursor_epoch && slot->by_position == p->by_position;
+	return slot->bytes != NULL && slot->generation == data_generation && slot->type == p->type &&
+		slot->put_record == p->put_record && slot->variant == variant &&
+		slot->at.offset == p->at.offset && slot->at.page == p->at.page && slot->size == p->size &&
+		slot->epoch == cursor_epoch && slot->by_position == p->by_position;
 }
 
 /*
@@ -55,18 +55,26 @@ cache_page(page *p, uint64_t variant, page_writer write, void *closure, answer *
 		write(&a->body, p, closure);
 		return p->count;
 	}
-	slot = &cache[mix((uint64_t) p->at.offset ^ mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type ^ variant)) % SLOTS];
+	slot = &cache[mix((uint64_t) p->at.offset ^
+					  mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type ^ variant)) %
+				  SLOTS];
 	if (!cache_has(slot, p, variant))
 	{
 		if (slot->bytes != NULL)
 			shared_release(slot->bytes);
 		page_select(p);
-		*slot = (cached_page) {
-			.type = p->type, .put_record = p->put_record, .variant = variant,
-			.at = p->at, .size = p->size, .by_position = p->by_position,
-			.generation = data_generation, .epoch = cursor_epoch,
-			.records = p->count, .estimate = p->estimate, .more = p->more, .next = p->next
-		};
+		*slot = (cached_page){.type = p->type,
+							  .put_record = p->put_record,
+							  .variant = variant,
+							  .at = p->at,
+							  .size = p->size,
+							  .by_position = p->by_position,
+							  .generation = data_generation,
+							  .epoch = cursor_epoch,
+							  .records = p->count,
+							  .estimate = p->estimate,
+							  .more = p->more,
+							  .next = p->next};
 		slot->bytes = must_alloc(sizeof(shared_bytes));
 		slot->bytes->refs = 1;
 		write(&slot->bytes->bytes, p, closure);

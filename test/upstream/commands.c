@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PAGE_SIZE	500			/* when the client asks for none */
+#define PAGE_SIZE 500 /* when the client asks for none */
 
-char	   *commands_token = NULL;
-unsigned	commands_missing = MHD_HTTP_NOT_FOUND;
+char	*commands_token = NULL;
+unsigned commands_missing = MHD_HTTP_NOT_FOUND;
 
 static void
 write_page(buf *b, const page *p, void *closure)
@@ -39,7 +39,7 @@ shape_of(call *c)
 enum MHD_Result
 command_finish(call *c, const struck *s, size_t records)
 {
-	static buf	names;
+	static buf names;
 
 	names.n = 0;
 	faults_names(s, &names);
@@ -55,9 +55,9 @@ command_finish(call *c, const struck *s, size_t records)
 static enum MHD_Result
 list(call *c, const data_type *type, request *q)
 {
-	page		p = {0};
-	struck		s = {0};
-	size_t		records = 0;
+	page   p = {0};
+	struck s = {0};
+	size_t records = 0;
 
 	if (q->page_size <= 0)
 		q->page_size = PAGE_SIZE;
@@ -103,9 +103,9 @@ list(call *c, const data_type *type, request *q)
 static enum MHD_Result
 single(call *c, const data_type *type, request *q)
 {
-	struck		s = {0};
-	size_t		number = data_lookup(type, q->external_id);
-	page		p = {.type = type, .numbers = &number, .count = 1, .put_record = shape_of(c)};
+	struck s = {0};
+	size_t number = data_lookup(type, q->external_id);
+	page   p = {.type = type, .numbers = &number, .count = 1, .put_record = shape_of(c)};
 
 	journal_request(c, q->command, type->name, 0);
 	faults_match(&s, type->name, 0, true);
@@ -129,23 +129,25 @@ single(call *c, const data_type *type, request *q)
 bool
 command_token_is_right(call *c)
 {
-	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Authorization");
+	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND,
+													"Authorization");
 
-	return commands_token == NULL
-		|| (given != NULL && strncmp(given, "Bearer ", 7) == 0 && strcmp(given + 7, commands_token) == 0);
+	return commands_token == NULL ||
+		(given != NULL && strncmp(given, "Bearer ", 7) == 0 &&
+		 strcmp(given + 7, commands_token) == 0);
 }
 
 /* A command: a POST to any path but the control paths. */
 enum MHD_Result
 command_run(call *c)
 {
-	request		q;
-	struck		none = {0};
-	char		type[64];
-	bool		one;
+	request			 q;
+	struck			 none = {0};
+	char			 type[64];
+	bool			 one;
 	const data_type *t;
-	const char *wrong = NULL;
-	unsigned	status = MHD_HTTP_BAD_REQUEST;
+	const char		*wrong = NULL;
+	unsigned		 status = MHD_HTTP_BAD_REQUEST;
 
 	if (strcmp(c->method, "POST") != 0)
 	{

@@ -18,14 +18,14 @@ const char *control_default_records = "user=1000,group=50";
 bool
 control_records(const char *list, char *error, size_t size)
 {
-	char		name[64];
+	char			   name[64];
 	unsigned long long count;
-	int			used;
+	int				   used;
 
 	while (*list)
 	{
-		if (sscanf(list, "%63[^=,]=%llu%n", name, &count, &used) != 2
-			|| (list[used] != ',' && list[used] != '\0') || data_make(name, (size_t) count) == NULL)
+		if (sscanf(list, "%63[^=,]=%llu%n", name, &count, &used) != 2 ||
+			(list[used] != ',' && list[used] != '\0') || data_make(name, (size_t) count) == NULL)
 		{
 			snprintf(error, size, "records must look like user=1000,group=50, not: %s", list);
 			return false;
@@ -87,7 +87,7 @@ arg_type(call *c)
 static enum MHD_Result
 do_reset(call *c)
 {
-	char		error[256];
+	char error[256];
 
 	return control_reset(error, sizeof(error)) ? fine(c) : refuse(c, error);
 }
@@ -95,7 +95,7 @@ do_reset(call *c)
 static enum MHD_Result
 do_state(call *c)
 {
-	buf		   *b = &c->answer.body;
+	buf *b = &c->answer.body;
 
 	c->answer.status = MHD_HTTP_OK;
 	buf_lit(b, "{\"ok\":true,\"clock\":\"");
@@ -103,7 +103,7 @@ do_state(call *c)
 	buf_printf(b, "\",\"epoch\":%lld,\"types\":{", (long long) cursor_epoch);
 	for (int i = 0; i < data_types_used(); i++)
 	{
-		data_type  *t = data_type_at(i);
+		data_type *t = data_type_at(i);
 
 		buf_printf(b, "%s\"%s\":{\"records\":%zu,\"deleted\":%zu,\"made\":%zu}", i ? "," : "",
 				   t->name, t->count - t->deleted, t->deleted, t->count);
@@ -115,7 +115,7 @@ do_state(call *c)
 static enum MHD_Result
 add_count(void *closure, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	buf		   *b = closure;
+	buf *b = closure;
 
 	(void) kind;
 	buf_printf(b, "%s%s=%s", b->n ? "," : "", name, value ? value : "");
@@ -126,8 +126,8 @@ add_count(void *closure, enum MHD_ValueKind kind, const char *name, const char *
 static enum MHD_Result
 do_records(call *c)
 {
-	buf			list = {0};
-	char		error[256] = "";
+	buf	 list = {0};
+	char error[256] = "";
 
 	MHD_get_connection_values(c->connection, MHD_GET_ARGUMENT_KIND, add_count, &list);
 	buf_char(&list, '\0');
@@ -141,21 +141,19 @@ select_and(call *c, change_what what)
 {
 	data_type  *t = arg_type(c);
 	const char *fraction = call_arg(c, "fraction");
-	selection	s = {
-		.ids = call_arg(c, "ids"),
-		.from = (size_t) call_arg_int(c, "from", 0),
-		.to = (size_t) call_arg_int(c, "to", 0),
-		.fraction = fraction ? strtod(fraction, NULL) : -1,
-		.number = call_arg_int(c, "count", -1),
-		.seed = (uint64_t) call_arg_int(c, "seed", 0)
-	};
+	selection	s = {.ids = call_arg(c, "ids"),
+					 .from = (size_t) call_arg_int(c, "from", 0),
+					 .to = (size_t) call_arg_int(c, "to", 0),
+					 .fraction = fraction ? strtod(fraction, NULL) : -1,
+					 .number = call_arg_int(c, "count", -1),
+					 .seed = (uint64_t) call_arg_int(c, "seed", 0)};
 	buf			ids = {0};
 	size_t		n;
 
 	if (t == NULL)
 		return refuse(c, "unknown type");
-	if (s.ids == NULL && fraction == NULL && s.from == 0 && s.to == 0 && s.number < 0
-		&& call_arg(c, "all") == NULL)
+	if (s.ids == NULL && fraction == NULL && s.from == 0 && s.to == 0 && s.number < 0 &&
+		call_arg(c, "all") == NULL)
 		return refuse(c, "say which records: ids, from and to, fraction, count or all=1");
 	n = data_change(t, &s, what, &ids, (size_t) call_arg_int(c, "list", 100));
 	c->answer.status = MHD_HTTP_OK;
@@ -170,7 +168,7 @@ static enum MHD_Result
 do_change(call *c)
 {
 	static const char *const names[] = {"attributes", "name", "email", "groups"};
-	const char *what = call_arg(c, "what");
+	const char				*what = call_arg(c, "what");
 
 	for (int i = 0; i < 4; i++)
 		if (what == NULL || strcmp(what, names[i]) == 0)
@@ -193,15 +191,16 @@ do_restore(call *c)
 static enum MHD_Result
 do_add(call *c)
 {
-	data_type  *t = arg_type(c);
-	long long	n = call_arg_int(c, "count", 1);
-	size_t		first;
+	data_type *t = arg_type(c);
+	long long  n = call_arg_int(c, "count", 1);
+	size_t	   first;
 
 	if (t == NULL || n < 0)
 		return refuse(c, "unknown type, or no count");
 	first = t->count + 1;
 	data_add(t, (size_t) n);
-	answer_json(&c->answer, MHD_HTTP_OK, "{\"ok\":true,\"count\":%lld,\"from\":%zu,\"to\":%zu}\n", n, first, t->count);
+	answer_json(&c->answer, MHD_HTTP_OK, "{\"ok\":true,\"count\":%lld,\"from\":%zu,\"to\":%zu}\n",
+				n, first, t->count);
 	return answer_send(c);
 }
 
@@ -317,8 +316,8 @@ do_expire(call *c)
 static enum MHD_Result
 do_fault(call *c)
 {
-	char		error[256];
-	fault	   *f = fault_add(c, error, sizeof(error));
+	char   error[256];
+	fault *f = fault_add(c, error, sizeof(error));
 
 	if (f == NULL)
 		return refuse(c, error);
@@ -362,7 +361,7 @@ do_kinds(call *c)
 static enum MHD_Result
 do_log(call *c)
 {
-	buf		   *b = &c->answer.body;
+	buf *b = &c->answer.body;
 
 	c->answer.status = MHD_HTTP_OK;
 	buf_lit(b, "{\"ok\":true,");
@@ -378,17 +377,17 @@ do_log(call *c)
 /* A waiting test: the thread below waits, and leaves the answer in the call. */
 typedef struct wait
 {
-	call	   *call;
+	call		*call;
 	journal_goal goal;
-	long		timeout_ms;
+	long		 timeout_ms;
 } wait;
 
 static bool
 wait_work(void *closure)
 {
-	wait	   *w = closure;
-	buf		   *b = &w->call->answer.body;
-	bool		ok = journal_wait(&w->goal, w->timeout_ms);
+	wait *w = closure;
+	buf	 *b = &w->call->answer.body;
+	bool  ok = journal_wait(&w->goal, w->timeout_ms);
 
 	w->call->answer.status = ok ? MHD_HTTP_OK : MHD_HTTP_REQUEST_TIMEOUT;
 	buf_str(b, ok ? "{\"ok\":true," : "{\"ok\":false,\"error\":\"timeout\",");
@@ -418,14 +417,14 @@ do_wait(call *c)
 static const struct
 {
 	const char *name;
-	enum MHD_Result (*run) (call *c);
-}			actions[] = {
-	{"reset", do_reset}, {"records", do_records}, {"change", do_change}, {"delete", do_delete},
-	{"restore", do_restore}, {"add", do_add}, {"set", do_set}, {"state", do_state}, {"dump", do_dump},
-	{"clock", do_clock}, {"auth", do_auth}, {"limit", do_limit}, {"options", do_options}, {"expire", do_expire}, {"fault", do_fault},
-	{"heal", do_heal}, {"release", do_release}, {"faults", do_faults}, {"kinds", do_kinds},
-	{"log", do_log}, {"wait", do_wait}
-};
+	enum MHD_Result (*run)(call *c);
+} actions[] = {{"reset", do_reset},		{"records", do_records}, {"change", do_change},
+			   {"delete", do_delete},	{"restore", do_restore}, {"add", do_add},
+			   {"set", do_set},			{"state", do_state},	 {"dump", do_dump},
+			   {"clock", do_clock},		{"auth", do_auth},		 {"limit", do_limit},
+			   {"options", do_options}, {"expire", do_expire},	 {"fault", do_fault},
+			   {"heal", do_heal},		{"release", do_release}, {"faults", do_faults},
+			   {"kinds", do_kinds},		{"log", do_log},		 {"wait", do_wait}};
 
 enum MHD_Result
 control_run(call *c)

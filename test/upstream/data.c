@@ -11,18 +11,18 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define FIRST_DAY	INT64_C(1704067200000000)	/* 2024-01-01, when the records were made */
-#define SPREAD		INT64_C(15552000)	/* they were made in the 180 days after it */
+#define FIRST_DAY INT64_C(1704067200000000) /* 2024-01-01, when the records were made */
+#define SPREAD	  INT64_C(15552000)			/* they were made in the 180 days after it */
 
-uint64_t	data_generation = 1;
-bool		data_random_ids = false;
-uint64_t	data_seed = 1;
+uint64_t data_generation = 1;
+bool	 data_random_ids = false;
+uint64_t data_seed = 1;
 
-int64_t		clock_skew = 0;
-int64_t		clock_fixed = 0;
+int64_t clock_skew = 0;
+int64_t clock_fixed = 0;
 
 static data_type types[MAX_TYPES];
-static int	types_used = 0;
+static int		 types_used = 0;
 
 int
 data_types_used(void)
@@ -48,7 +48,7 @@ data_find(const char *name)
 static uint64_t
 hash_name(const char *s)
 {
-	uint64_t	h = data_seed;
+	uint64_t h = data_seed;
 
 	for (; *s; s++)
 		h = mix(h ^ (unsigned char) *s);
@@ -68,12 +68,12 @@ clear_records(data_type *t)
 static void
 append(data_type *t, size_t n, bool first)
 {
-	int64_t		now = clock_now();
+	int64_t now = clock_now();
 
 	if (t->count + n > t->cap)
 	{
-		size_t		cap = t->count + n;
-		record	   *r;
+		size_t	cap = t->count + n;
+		record *r;
 
 		if (t->cap > 0 && cap < t->cap * 2)
 			cap = t->cap * 2;
@@ -90,9 +90,9 @@ append(data_type *t, size_t n, bool first)
 	for (size_t i = t->count; i < t->count + n; i++)
 	{
 		t->records[i].added = !first;
-		t->records[i].modified_at = first
-			? FIRST_DAY + (int64_t) (mix(t->seed ^ i) % (uint64_t) SPREAD) * 1000000
-			: now;
+		t->records[i].modified_at = first ?
+			FIRST_DAY + (int64_t) (mix(t->seed ^ i) % (uint64_t) SPREAD) * 1000000 :
+			now;
 	}
 	t->count += n;
 	data_generation++;
@@ -102,7 +102,7 @@ append(data_type *t, size_t n, bool first)
 data_type *
 data_make(const char *name, size_t count)
 {
-	data_type  *t = data_find(name);
+	data_type *t = data_find(name);
 
 	if (t == NULL)
 	{
@@ -137,7 +137,7 @@ data_add(data_type *t, size_t n)
 static bool
 id_is(const data_type *t, size_t number, const char *id, size_t n)
 {
-	static buf	b;
+	static buf b;
 
 	b.n = 0;
 	render_id(&b, t, number);
@@ -157,7 +157,7 @@ lookup(const data_type *t, const char *id, size_t n)
 	for (size_t at = n; at > 0; at--)
 		if (id[at - 1] < '0' || id[at - 1] > '9')
 		{
-			size_t		number = (size_t) strtoull(id + at, NULL, 10);
+			size_t number = (size_t) strtoull(id + at, NULL, 10);
 
 			if (number >= 1 && number <= t->count && id_is(t, number, id, n))
 				return number;
@@ -175,7 +175,7 @@ data_lookup(const data_type *t, const char *id)
 static void
 apply(data_type *t, size_t number, change_what what, int64_t now)
 {
-	record	   *r = &t->records[number - 1];
+	record *r = &t->records[number - 1];
 
 	switch (what)
 	{
@@ -234,21 +234,21 @@ note_id(const data_type *t, size_t number, buf *ids, size_t done, size_t list)
 size_t
 data_change(data_type *t, const selection *s, change_what what, buf *ids, size_t list)
 {
-	int64_t		now = clock_now();
-	size_t		from = s->from ? s->from : 1;
-	size_t		to = s->to && s->to < t->count ? s->to : t->count;
-	size_t		left = 0;
-	size_t		wanted;
-	size_t		done = 0;
-	uint64_t	random = mix(s->seed ^ t->seed ^ 0x5eed);
+	int64_t	 now = clock_now();
+	size_t	 from = s->from ? s->from : 1;
+	size_t	 to = s->to && s->to < t->count ? s->to : t->count;
+	size_t	 left = 0;
+	size_t	 wanted;
+	size_t	 done = 0;
+	uint64_t random = mix(s->seed ^ t->seed ^ 0x5eed);
 
 	data_generation++;
 	if (s->ids != NULL)
 	{
 		for (const char *at = s->ids; *at;)
 		{
-			size_t		n = strcspn(at, ",");
-			size_t		number = lookup(t, at, n);
+			size_t n = strcspn(at, ",");
+			size_t number = lookup(t, at, n);
 
 			if (number && eligible(t, number, what))
 			{
@@ -285,8 +285,8 @@ data_change(data_type *t, const selection *s, change_what what, buf *ids, size_t
 bool
 data_set(data_type *t, const char *id, const char *json, size_t n)
 {
-	size_t		number = data_lookup(t, id);
-	record	   *r;
+	size_t	number = data_lookup(t, id);
+	record *r;
 
 	if (number == 0)
 		return false;
@@ -318,20 +318,21 @@ clock_now(void)
 bool
 parse_time(const char *s, int64_t *at)
 {
-	struct tm	tm = {0};
-	int			used = 0;
-	int			micros = 0;
-	int64_t		zone = 0;
+	struct tm tm = {0};
+	int		  used = 0;
+	int		  micros = 0;
+	int64_t	  zone = 0;
 
-	if (sscanf(s, "%d-%d-%d%*1[Tt ]%d:%d:%d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-			   &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &used) != 6 || used == 0)
+	if (sscanf(s, "%d-%d-%d%*1[Tt ]%d:%d:%d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+			   &tm.tm_min, &tm.tm_sec, &used) != 6 ||
+		used == 0)
 		return false;
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
 	s += used;
 	if (*s == '.' || *s == ',')
 	{
-		int			scale = 100000;
+		int scale = 100000;
 
 		for (s++; *s >= '0' && *s <= '9'; s++, scale /= 10)
 			micros += (*s - '0') * scale;
@@ -340,8 +341,7 @@ parse_time(const char *s, int64_t *at)
 		s++;
 	if (*s == '+' || *s == '-')
 	{
-		int			hours = 0,
-					minutes = 0;
+		int hours = 0, minutes = 0;
 
 		if (sscanf(s + 1, "%2d:%2d", &hours, &minutes) < 1)
 			return false;
@@ -356,9 +356,9 @@ parse_time(const char *s, int64_t *at)
 void
 put_time(buf *b, int64_t at)
 {
-	time_t		seconds = (time_t) (at / 1000000);
-	struct tm	tm;
-	char		text[40];
+	time_t	  seconds = (time_t) (at / 1000000);
+	struct tm tm;
+	char	  text[40];
 
 	gmtime_r(&seconds, &tm);
 	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);

@@ -37,7 +37,8 @@ static const fault_kind kinds[] = {
 	{"control_char", STRIKE_RECORD, "record, field"},
 	{"long", STRIKE_RECORD, "record, field, chars (300), wide=1 for 3-byte characters"},
 	{"field", STRIKE_RECORD, "record, field, json=raw text (or POST body), drop=1"},
-	{"id", STRIKE_RECORD, "record, value=missing|empty|null|number|float|bigint|bool|object|array|blank"},
+	{"id", STRIKE_RECORD,
+	 "record, value=missing|empty|null|number|float|bigint|bool|object|array|blank"},
 	{"deep", STRIKE_RECORD, "record, depth (100), object=1"},
 	{"huge_number", STRIKE_RECORD, "record, text (1e400), digits=n"},
 	{"many_keys", STRIKE_RECORD, "record, count (100000)"},
@@ -56,7 +57,8 @@ static const fault_kind kinds[] = {
 	{"success_false", STRIKE_ANSWER, "code (200), message"},
 	{"expired_cursor", STRIKE_ANSWER, "code (410), message (expiredCursor); only with a cursor"},
 	{"redirect", STRIKE_ANSWER, "code (302), location (/elsewhere)"},
-	{"throttle", STRIKE_ANSWER, "style=okta|github|github_secondary|google|graph|seconds, seconds (1)"},
+	{"throttle", STRIKE_ANSWER,
+	 "style=okta|github|github_secondary|google|graph|seconds, seconds (1)"},
 	{"empty_answer", STRIKE_ANSWER, "code (200)"},
 
 	{"truncate", STRIKE_BODY, "bytes kept (half), cut=bytes taken from the end"},
@@ -81,11 +83,10 @@ static const fault_kind kinds[] = {
 	{"drip", STRIKE_WIRE, "rate=bytes per second (1)"},
 	{"endless_body", STRIKE_WIRE, "bytes (-1: endless), length=1 to announce 1 TB, else chunked"},
 	{"header_flood", STRIKE_WIRE, "bytes (-1: endless), one=1 for one endless header"},
-	{"raw", STRIKE_WIRE, "POST body is all that is sent"}
-};
+	{"raw", STRIKE_WIRE, "POST body is all that is sent"}};
 
 static fault *first = NULL;
-static int	last_id = 0;
+static int	  last_id = 0;
 
 const char *
 fault_text(const fault *f, const char *name, const char *otherwise)
@@ -114,13 +115,13 @@ in_ranges(const char *ranges, long n)
 		return true;
 	while (*s)
 	{
-		char	   *end;
-		long		from = strtol(s, &end, 10);
-		long		to = from;
+		char *end;
+		long  from = strtol(s, &end, 10);
+		long  to = from;
 
 		if (*end == '-')
 		{
-			char	   *start = end + 1;
+			char *start = end + 1;
 
 			to = strtol(start, &end, 10);
 			if (end == start)
@@ -137,7 +138,7 @@ in_ranges(const char *ranges, long n)
 static enum MHD_Result
 take_arg(void *closure, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	fault	   *f = closure;
+	fault *f = closure;
 
 	(void) kind;
 	if (f->args == MAX_FAULT_ARGS)
@@ -163,17 +164,18 @@ fault_free(fault *f)
 fault *
 fault_add(call *c, char *error, size_t size)
 {
-	const char *name = call_arg(c, "kind");
+	const char		 *name = call_arg(c, "kind");
 	const fault_kind *kind = NULL;
-	fault	   *f;
-	fault	  **end = &first;
+	fault			 *f;
+	fault			**end = &first;
 
 	for (size_t i = 0; name != NULL && i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (strcmp(kinds[i].name, name) == 0)
 			kind = &kinds[i];
 	if (kind == NULL)
 	{
-		snprintf(error, size, "unknown kind of fault: %.80s; see /_control/kinds", name ? name : "(none)");
+		snprintf(error, size, "unknown kind of fault: %.80s; see /_control/kinds",
+				 name ? name : "(none)");
 		return NULL;
 	}
 	f = must_alloc(sizeof(fault));
@@ -196,7 +198,7 @@ fault_heal(int id)
 	for (fault **at = &first; *at != NULL; at = &(*at)->next)
 		if ((*at)->id == id)
 		{
-			fault	   *f = *at;
+			fault *f = *at;
 
 			*at = f->next;
 			fault_free(f);
@@ -231,7 +233,7 @@ faults_match(struck *s, const char *type, long page, bool single)
 {
 	for (fault *f = first; f != NULL && s->n < MAX_STRUCK; f = f->next)
 	{
-		long long	one_in = fault_int(f, "one_in", 1);
+		long long one_in = fault_int(f, "one_in", 1);
 
 		if (f->times == 0 || !is_for(f, type, page, single))
 			continue;
@@ -295,7 +297,7 @@ fault_kinds(buf *b)
 
 	buf_lit(b, "{\"ok\":true,\"kinds\":[");
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		buf_printf(b, "%s{\"kind\":\"%s\",\"stage\":\"%s\",\"parameters\":\"%s\"}", i ? ",\n" : "\n",
-				   kinds[i].name, stages[kinds[i].stage], kinds[i].parameters);
+		buf_printf(b, "%s{\"kind\":\"%s\",\"stage\":\"%s\",\"parameters\":\"%s\"}",
+				   i ? ",\n" : "\n", kinds[i].name, stages[kinds[i].stage], kinds[i].parameters);
 	buf_lit(b, "]}\n");
 }

@@ -15,54 +15,54 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define KEPT		1000		/* requests kept */
-#define BODY_KEPT	4096		/* bytes of a request's body kept */
+#define KEPT	  1000 /* requests kept */
+#define BODY_KEPT 4096 /* bytes of a request's body kept */
 
 typedef struct entry
 {
-	long		number;
-	int64_t		at;
-	long		connection;
-	char		command[80];
-	char		type[64];
-	long		page;
-	unsigned	status;
-	size_t		records;
-	size_t		bytes;
-	char		method[16];
-	buf			path;
-	buf			uri;
-	buf			headers;		/* JSON members */
-	buf			body;
-	buf			faults;
+	long	 number;
+	int64_t	 at;
+	long	 connection;
+	char	 command[80];
+	char	 type[64];
+	long	 page;
+	unsigned status;
+	size_t	 records;
+	size_t	 bytes;
+	char	 method[16];
+	buf		 path;
+	buf		 uri;
+	buf		 headers; /* JSON members */
+	buf		 body;
+	buf		 faults;
 } entry;
 
 typedef struct type_count
 {
-	char		type[64];
-	long		requests;
+	char type[64];
+	long requests;
 } type_count;
 
 /* A connection's number, given with its first command. */
 typedef struct mark
 {
-	long		number;
+	long number;
 } mark;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t happened = PTHREAD_COND_INITIALIZER;
-static int	waiting = 0;
+static pthread_cond_t  happened = PTHREAD_COND_INITIALIZER;
+static int			   waiting = 0;
 
-static entry entries[KEPT];
+static entry	  entries[KEPT];
 static type_count type_counts[MAX_TYPES];
-static int	types_counted = 0;
-static long requests = 0;
-static long fired = 0;
-static long hanging = 0;
-static long connections = 0;
-static long connections_open = 0;
-static uint64_t records_sent = 0;
-static uint64_t bytes_sent = 0;
+static int		  types_counted = 0;
+static long		  requests = 0;
+static long		  fired = 0;
+static long		  hanging = 0;
+static long		  connections = 0;
+static long		  connections_open = 0;
+static uint64_t	  records_sent = 0;
+static uint64_t	  bytes_sent = 0;
 
 static void
 tell(void)
@@ -93,7 +93,7 @@ connection_number(call *c)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	mark	   *m = info != NULL ? info->socket_context : NULL;
+	mark *m = info != NULL ? info->socket_context : NULL;
 
 	if (m == NULL)
 		return 0;
@@ -108,8 +108,8 @@ connection_number(call *c)
 static enum MHD_Result
 put_header(void *closure, enum MHD_ValueKind kind, const char *key, const char *value)
 {
-	buf		   *b = closure;
-	size_t		start;
+	buf	  *b = closure;
+	size_t start;
 
 	(void) kind;
 	if (b->n > 0)
@@ -127,7 +127,7 @@ put_header(void *closure, enum MHD_ValueKind kind, const char *key, const char *
 static void
 count_type(const char *type)
 {
-	int			i = 0;
+	int i = 0;
 
 	while (i < types_counted && strcmp(type_counts[i].type, type) != 0)
 		i++;
@@ -146,7 +146,7 @@ count_type(const char *type)
 void
 journal_request(call *c, const char *command, const char *type, long page)
 {
-	entry	   *e;
+	entry *e;
 
 	pthread_mutex_lock(&lock);
 	e = &entries[requests % KEPT];
@@ -175,7 +175,7 @@ journal_request(call *c, const char *command, const char *type, long page)
 void
 journal_outcome(unsigned status, size_t records, size_t bytes, const char *faults)
 {
-	entry	   *e;
+	entry *e;
 
 	pthread_mutex_lock(&lock);
 	e = &entries[(requests + KEPT - 1) % KEPT];
@@ -223,7 +223,7 @@ journal_clear(void)
 static bool
 reached(const journal_goal *g)
 {
-	long		seen = requests;
+	long seen = requests;
 
 	if (g->type[0])
 	{
@@ -234,8 +234,8 @@ reached(const journal_goal *g)
 	}
 	if (g->open < 0 && connections_open > 0)
 		return false;
-	return seen >= g->requests && hanging >= g->hanging && fired >= g->fired
-		&& connections_open >= g->open;
+	return seen >= g->requests && hanging >= g->hanging && fired >= g->fired &&
+		connections_open >= g->open;
 }
 
 /* Wait for the goal; false when the time is over first.  Not for the request thread. */
@@ -243,7 +243,7 @@ bool
 journal_wait(const journal_goal *goal, long timeout_ms)
 {
 	struct timespec until;
-	bool		ok;
+	bool			ok;
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += timeout_ms / 1000;
@@ -279,10 +279,11 @@ journal_counts(buf *b)
 		buf_json_str(b, type_counts[i].type);
 		buf_printf(b, ":%ld", type_counts[i].requests);
 	}
-	buf_printf(b, "},\"connections\":{\"total\":%ld,\"open\":%ld},\"hanging\":%ld,\"fired\":%ld,"
+	buf_printf(b,
+			   "},\"connections\":{\"total\":%ld,\"open\":%ld},\"hanging\":%ld,\"fired\":%ld,"
 			   "\"recordsSent\":%llu,\"bytesSent\":%llu",
-			   connections, connections_open, hanging, fired,
-			   (unsigned long long) records_sent, (unsigned long long) bytes_sent);
+			   connections, connections_open, hanging, fired, (unsigned long long) records_sent,
+			   (unsigned long long) bytes_sent);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -290,7 +291,7 @@ journal_counts(buf *b)
 void
 journal_put(buf *b, long last)
 {
-	long		first;
+	long first;
 
 	pthread_mutex_lock(&lock);
 	if (last > KEPT)
@@ -299,7 +300,7 @@ journal_put(buf *b, long last)
 	buf_lit(b, "\"entries\":[");
 	for (long i = first; i < requests; i++)
 	{
-		entry	   *e = &entries[i % KEPT];
+		entry *e = &entries[i % KEPT];
 
 		buf_printf(b, "%s{\"number\":%ld,\"at\":\"", i > first ? "," : "", e->number);
 		put_time(b, e->at);
@@ -311,8 +312,9 @@ journal_put(buf *b, long last)
 		buf_json_str(b, e->command);
 		buf_lit(b, ",\"type\":");
 		buf_json_str(b, e->type);
-		buf_printf(b, ",\"page\":%ld,\"status\":%u,\"records\":%zu,\"bytes\":%zu,\"faults\":",
-				   e->page, e->status, e->records, e->bytes);
+		buf_printf(b,
+				   ",\"page\":%ld,\"status\":%u,\"records\":%zu,\"bytes\":%zu,\"faults\":", e->page,
+				   e->status, e->records, e->bytes);
 		buf_json(b, e->faults.p, e->faults.n);
 		buf_lit(b, ",\"headers\":{");
 		buf_put(b, e->headers.p ? e->headers.p : "", e->headers.n);

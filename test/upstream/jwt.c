@@ -30,8 +30,8 @@ digit(char c)
 bool
 base64_decode(const char *text, size_t n, buf *out)
 {
-	unsigned	bits = 0;
-	int			have = 0;
+	unsigned bits = 0;
+	int		 have = 0;
 
 	while (n > 0 && text[n - 1] == '=')
 		n--;
@@ -39,7 +39,7 @@ base64_decode(const char *text, size_t n, buf *out)
 		return false;
 	for (size_t i = 0; i < n; i++)
 	{
-		int			d = digit(text[i]);
+		int d = digit(text[i]);
 
 		if (d < 0)
 			return false;
@@ -58,11 +58,10 @@ base64_decode(const char *text, size_t n, buf *out)
 static bool
 ecdsa_der(buf *signature)
 {
-	ECDSA_SIG  *sig;
-	BIGNUM	   *r,
-			   *s;
+	ECDSA_SIG	  *sig;
+	BIGNUM		  *r, *s;
 	unsigned char *der = NULL;
-	int			n;
+	int			   n;
 
 	if (signature->n != 64)
 		return false;
@@ -79,13 +78,14 @@ ecdsa_der(buf *signature)
 }
 
 static const char *
-check_signature(const char *alg, const char *pem, size_t pem_len, const char *data, size_t n, buf *signature)
+check_signature(const char *alg, const char *pem, size_t pem_len, const char *data, size_t n,
+				buf *signature)
 {
-	BIO		   *bio = BIO_new_mem_buf(pem, (int) pem_len);
-	EVP_PKEY   *key = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
-	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	BIO			 *bio = BIO_new_mem_buf(pem, (int) pem_len);
+	EVP_PKEY	 *key = PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL);
+	EVP_MD_CTX	 *context = EVP_MD_CTX_new();
 	EVP_PKEY_CTX *options = NULL;
-	const char *wrong = NULL;
+	const char	 *wrong = NULL;
 
 	if (key == NULL)
 		wrong = "the test gave no public key";
@@ -93,12 +93,12 @@ check_signature(const char *alg, const char *pem, size_t pem_len, const char *da
 		wrong = "the key is for another algorithm";
 	else if (strcmp(alg, "ES256") == 0 && !ecdsa_der(signature))
 		wrong = "an ES256 signature has 64 bytes";
-	else if (EVP_DigestVerifyInit(context, &options, EVP_sha256(), NULL, key) != 1
-			 || (strcmp(alg, "PS256") == 0
-				 && (EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) != 1
-					 || EVP_PKEY_CTX_set_rsa_pss_saltlen(options, 32) != 1))
-			 || EVP_DigestVerify(context, (unsigned char *) signature->p, signature->n,
-								 (const unsigned char *) data, n) != 1)
+	else if (EVP_DigestVerifyInit(context, &options, EVP_sha256(), NULL, key) != 1 ||
+			 (strcmp(alg, "PS256") == 0 &&
+			  (EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) != 1 ||
+			   EVP_PKEY_CTX_set_rsa_pss_saltlen(options, 32) != 1)) ||
+			 EVP_DigestVerify(context, (unsigned char *) signature->p, signature->n,
+							  (const unsigned char *) data, n) != 1)
 		wrong = "the signature is not right";
 	EVP_MD_CTX_free(context);
 	EVP_PKEY_free(key);
@@ -118,11 +118,12 @@ jwt_verify(const char *token, const char *alg, const char *pem, size_t pem_len, 
 	const char *wrong = NULL;
 
 	memset(out, 0, sizeof(*out));
-	if (*end != '.' || strchr(end + 1, '.') != NULL || strchr(token, '=') != NULL
-		|| strpbrk(token, "+/") != NULL)
+	if (*end != '.' || strchr(end + 1, '.') != NULL || strchr(token, '=') != NULL ||
+		strpbrk(token, "+/") != NULL)
 		wrong = "that is no JWT";
-	else if (!base64_decode(token, header, &out->header) || !base64_decode(claims, n, &out->claims)
-			 || !base64_decode(end + 1, strlen(end + 1), &signature))
+	else if (!base64_decode(token, header, &out->header) ||
+			 !base64_decode(claims, n, &out->claims) ||
+			 !base64_decode(end + 1, strlen(end + 1), &signature))
 		wrong = "a part of the JWT is no base64url";
 	else
 		wrong = check_signature(alg, pem, pem_len, token, (size_t) (end - token), &signature);

@@ -9,12 +9,13 @@
 
 typedef struct jwt
 {
-	buf			header;			/* JSON */
-	buf			claims;			/* JSON */
+	buf header; /* JSON */
+	buf claims; /* JSON */
 } jwt;
 
-extern const char *jwt_verify(const char *token, const char *alg, const char *pem, size_t pem_len, jwt *out);
-extern void jwt_free(jwt *j);
-extern bool base64_decode(const char *text, size_t n, buf *out);
+extern const char *jwt_verify(const char *token, const char *alg, const char *pem, size_t pem_len,
+							  jwt *out);
+extern void		   jwt_free(jwt *j);
+extern bool		   base64_decode(const char *text, size_t n, buf *out);
 
 #endif

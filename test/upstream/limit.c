@@ -15,31 +15,29 @@ typedef struct vendor
 {
 	const char *name;
 	unsigned	status;
-	const char *limit,
-			   *remaining,
-			   *reset;			/* headers, or NULL */
-	bool		seconds;		/* reset is seconds from now, not since 1970 */
+	const char *limit, *remaining, *reset; /* headers, or NULL */
+	bool		seconds;				   /* reset is seconds from now, not since 1970 */
 	bool		retry_after;
 	const char *body;
 } vendor;
 
 static const vendor vendors[] = {
-	{"okta", 429, "X-Rate-Limit-Limit", "X-Rate-Limit-Remaining", "X-Rate-Limit-Reset", false, false,
-	"{\"errorCode\":\"E0000047\",\"errorSummary\":\"API call exceeded rate limit due to too many requests.\",\"errorCauses\":[]}"},
+	{"okta", 429, "X-Rate-Limit-Limit", "X-Rate-Limit-Remaining", "X-Rate-Limit-Reset", false,
+	 false,
+	 "{\"errorCode\":\"E0000047\",\"errorSummary\":\"API call exceeded rate limit due to too many requests.\",\"errorCauses\":[]}"},
 	{"github", 403, "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", false, false,
-	"{\"message\":\"API rate limit exceeded.\",\"documentation_url\":\"https://docs.example.com/rate-limits\"}"},
+	 "{\"message\":\"API rate limit exceeded.\",\"documentation_url\":\"https://docs.example.com/rate-limits\"}"},
 	{"github_secondary", 403, NULL, NULL, NULL, false, true,
-	"{\"message\":\"You have exceeded a secondary rate limit.\"}"},
+	 "{\"message\":\"You have exceeded a secondary rate limit.\"}"},
 	{"google", 403, NULL, NULL, NULL, false, false,
-	"{\"error\":{\"code\":403,\"message\":\"Request rate higher than configured.\",\"errors\":[{\"domain\":\"usageLimits\",\"reason\":\"userRateLimitExceeded\"}]}}"},
+	 "{\"error\":{\"code\":403,\"message\":\"Request rate higher than configured.\",\"errors\":[{\"domain\":\"usageLimits\",\"reason\":\"userRateLimitExceeded\"}]}}"},
 	{"graph", 429, NULL, NULL, NULL, false, true,
-	"{\"error\":{\"code\":\"TooManyRequests\",\"message\":\"Too many requests\"}}"},
+	 "{\"error\":{\"code\":\"TooManyRequests\",\"message\":\"Too many requests\"}}"},
 	{"seconds", 429, "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", true, false,
-	"{\"error\":\"slow down\"}"}
-};
+	 "{\"error\":\"slow down\"}"}};
 
-static settings limit;
-static int64_t window_began;
+static settings	 limit;
+static int64_t	 window_began;
 static long long used;
 
 static const vendor *
@@ -54,7 +52,7 @@ find(const char *name)
 static void
 number_header(answer *a, const char *name, long long value)
 {
-	char		text[32];
+	char text[32];
 
 	if (name == NULL)
 		return;
@@ -65,8 +63,8 @@ number_header(answer *a, const char *name, long long value)
 static void
 headers(answer *a, const vendor *v, long long allowed, long long remaining, int64_t reset)
 {
-	int64_t		now = clock_now();
-	int64_t		left = reset > now ? (reset - now + 999999) / 1000000 : 0;
+	int64_t now = clock_now();
+	int64_t left = reset > now ? (reset - now + 999999) / 1000000 : 0;
 
 	number_header(a, v->limit, allowed);
 	number_header(a, v->remaining, remaining);
@@ -91,10 +89,10 @@ limit_refuse(answer *a, const char *name, long long seconds)
 bool
 limit_strikes(answer *a)
 {
-	long long	allowed = settings_int(&limit, "rate", 0);
-	int64_t		window = settings_int(&limit, "window", 1) * 1000000;
+	long long	  allowed = settings_int(&limit, "rate", 0);
+	int64_t		  window = settings_int(&limit, "window", 1) * 1000000;
 	const vendor *v = find(settings_text(&limit, "style", "okta"));
-	int64_t		now = clock_now();
+	int64_t		  now = clock_now();
 
 	if (allowed == 0)
 		return false;

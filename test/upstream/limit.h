@@ -9,6 +9,6 @@
 
 extern void limit_refuse(answer *a, const char *name, long long seconds);
 extern bool limit_strikes(answer *a);
-extern void limit_set(call *c);	/* NULL: no limit */
+extern void limit_set(call *c); /* NULL: no limit */
 
 #endif

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static char *answer;
+static char	 *answer;
 static size_t answer_size = 0;
 
 static double
@@ -36,23 +36,23 @@ fail(const char *why)
 static char *
 ask(int fd, const char *body, size_t *bytes)
 {
-	char		request[1024];
-	int			n = snprintf(request, sizeof(request),
-							 "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
-							 strlen(body), body);
-	size_t		have = 0;
-	size_t		need = 0;
-	char	   *start = NULL;
+	char   request[1024];
+	int	   n = snprintf(request, sizeof(request),
+						"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
+						strlen(body), body);
+	size_t have = 0;
+	size_t need = 0;
+	char  *start = NULL;
 
 	if (write(fd, request, (size_t) n) != n)
 		fail("cannot send");
 	while (start == NULL || have < need)
 	{
-		ssize_t		got;
+		ssize_t got;
 
 		if (have + 65536 > answer_size)
 		{
-			size_t		offset = start ? (size_t) (start - answer) : 0;
+			size_t offset = start ? (size_t) (start - answer) : 0;
 
 			answer_size = answer_size * 2 + 1048576;
 			answer = realloc(answer, answer_size);
@@ -67,7 +67,7 @@ ask(int fd, const char *body, size_t *bytes)
 		answer[have] = '\0';
 		if (start == NULL && (start = strstr(answer, "\r\n\r\n")) != NULL)
 		{
-			char	   *length = strstr(answer, "Content-Length: ");
+			char *length = strstr(answer, "Content-Length: ");
 
 			if (length == NULL || strncmp(answer, "HTTP/1.1 200", 12) != 0)
 				fail("not a page");
@@ -83,15 +83,15 @@ int
 main(int argc, char **argv)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET};
-	double		seconds = argc > 2 ? strtod(argv[2], NULL) : 5;
-	long		page_size = argc > 3 ? strtol(argv[3], NULL, 10) : 500;
-	const char *command = argc > 4 ? argv[4] : "listUsers";
-	int			fd = socket(AF_INET, SOCK_STREAM, 0);
-	char		cursor[200] = "";
-	size_t		bytes = 0;
-	size_t		pages = 0;
-	size_t		records = 0;
-	double		start;
+	double			   seconds = argc > 2 ? strtod(argv[2], NULL) : 5;
+	long			   page_size = argc > 3 ? strtol(argv[3], NULL, 10) : 500;
+	const char		  *command = argc > 4 ? argv[4] : "listUsers";
+	int				   fd = socket(AF_INET, SOCK_STREAM, 0);
+	char			   cursor[200] = "";
+	size_t			   bytes = 0;
+	size_t			   pages = 0;
+	size_t			   records = 0;
+	double			   start;
 
 	if (argc < 2)
 		fail("usage: load PORT [SECONDS [PAGE_SIZE [COMMAND]]]");
@@ -102,16 +102,16 @@ main(int argc, char **argv)
 	start = now();
 	while (now() - start < seconds)
 	{
-		char		body[512];
-		char	   *page;
-		char	   *next;
+		char  body[512];
+		char *page;
+		char *next;
 
-		snprintf(body, sizeof(body), "{\"command\":\"%s\",\"pageSize\":%ld%s%s%s}", command, page_size,
-				 *cursor ? ",\"cursor\":\"" : "", cursor, *cursor ? "\"" : "");
+		snprintf(body, sizeof(body), "{\"command\":\"%s\",\"pageSize\":%ld%s%s%s}", command,
+				 page_size, *cursor ? ",\"cursor\":\"" : "", cursor, *cursor ? "\"" : "");
 		page = ask(fd, body, &bytes);
 		pages++;
 		next = page + strlen(page);
-		next = next - page > 300 ? next - 300 : page;	/* the cursor is near the end */
+		next = next - page > 300 ? next - 300 : page; /* the cursor is near the end */
 		next = strstr(next, "\"nextCursor\":\"");
 		if (next != NULL)
 		{

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 /* Where the replaced parts of the record being written are kept. */
-static buf	texts[FIELDS];
-static buf	extra;
+static buf texts[FIELDS];
+static buf extra;
 
 static bool
 is(const fault *f, const char *kind)
@@ -22,8 +22,8 @@ bool
 mangles(const struck *s)
 {
 	for (int i = 0; i < s->n; i++)
-		if (s->fault[i]->kind->stage == STRIKE_RECORD || is(s->fault[i], "dup_in_page")
-			|| is(s->fault[i], "dup_across"))
+		if (s->fault[i]->kind->stage == STRIKE_RECORD || is(s->fault[i], "dup_in_page") ||
+			is(s->fault[i], "dup_across"))
 			return true;
 	return false;
 }
@@ -44,7 +44,7 @@ field_number(const char *name)
 static void
 set_field(patch *p, const char *name, const char *json, size_t n)
 {
-	int			field = field_number(name);
+	int field = field_number(name);
 
 	if (field < 0)
 	{
@@ -64,7 +64,7 @@ set_field(patch *p, const char *name, const char *json, size_t n)
 static void
 set_string(patch *p, const fault *f, size_t number, const char *raw, size_t n)
 {
-	buf			b = {0};
+	buf b = {0};
 
 	buf_printf(&b, "\"bad %zu ", number);
 	buf_put(&b, raw, n);
@@ -76,8 +76,8 @@ set_string(patch *p, const fault *f, size_t number, const char *raw, size_t n)
 static void
 set_long(patch *p, const fault *f, size_t number)
 {
-	long long	chars = fault_int(f, "chars", 300);
-	buf			b = {0};
+	long long chars = fault_int(f, "chars", 300);
+	buf		  b = {0};
 
 	buf_printf(&b, "\"%zu-", number);
 	chars -= (long long) b.n - 1;
@@ -127,8 +127,8 @@ set_id(patch *p, const fault *f, size_t number)
 static void
 add_deep(const fault *f)
 {
-	size_t		depth = (size_t) fault_int(f, "depth", 100);
-	bool		object = fault_int(f, "object", 0) != 0;
+	size_t depth = (size_t) fault_int(f, "depth", 100);
+	bool   object = fault_int(f, "object", 0) != 0;
 
 	buf_lit(&extra, ",\"deep\":");
 	if (object)
@@ -143,7 +143,7 @@ add_deep(const fault *f)
 static void
 add_number(const fault *f)
 {
-	size_t		digits = (size_t) fault_int(f, "digits", 0);
+	size_t digits = (size_t) fault_int(f, "digits", 0);
 
 	buf_lit(&extra, ",\"number\":");
 	if (digits > 0)
@@ -232,8 +232,8 @@ is_for_record(const fault *f, size_t position)
 {
 	const char *otherwise = is(f, "null_email") || is(f, "foreign_ids") ? "all" : "1";
 
-	return f->kind->stage == STRIKE_RECORD
-		&& in_ranges(fault_text(f, "record", otherwise), (long) position + 1);
+	return f->kind->stage == STRIKE_RECORD &&
+		in_ranges(fault_text(f, "record", otherwise), (long) position + 1);
 }
 
 /* Write the page's record at a position (from 0), as the faults have it. */
@@ -241,8 +241,8 @@ void
 mangle_record(buf *b, const page *p, size_t position, void *struck_faults)
 {
 	const struck *s = struck_faults;
-	patch		change = {0};
-	bool		any = false;
+	patch		  change = {0};
+	bool		  any = false;
 
 	extra.n = 0;
 	for (int i = 0; i < s->n; i++)

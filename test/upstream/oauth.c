@@ -18,18 +18,18 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#define MAX_TOKENS	256
-#define MAX_IDS		256
+#define MAX_TOKENS 256
+#define MAX_IDS	   256
 
 typedef struct token
 {
-	char		text[64];
-	int64_t		expires;
+	char	text[64];
+	int64_t expires;
 } token;
 
-static token tokens[MAX_TOKENS];
+static token	tokens[MAX_TOKENS];
 static unsigned issued = 0;
-static char ids[MAX_IDS][64];	/* of assertions that have been used */
+static char		ids[MAX_IDS][64]; /* of assertions that have been used */
 static unsigned ids_used = 0;
 
 void
@@ -50,9 +50,9 @@ token_is_good(const char *text)
 static token *
 issue(void)
 {
-	token	   *t = &tokens[issued++ % MAX_TOKENS];
+	token		 *t = &tokens[issued++ % MAX_TOKENS];
 	unsigned char random[16];
-	size_t		n;
+	size_t		  n;
 
 	if (getrandom(random, sizeof(random), 0) != sizeof(random))
 		abort();
@@ -78,11 +78,11 @@ form_value(const buf *form, const char *name, char *out, size_t size)
 		stop = stop ? stop : end;
 		if ((size_t) (stop - at) > len && strncmp(at, name, len) == 0 && at[len] == '=')
 		{
-			size_t		n = 0;
+			size_t n = 0;
 
 			for (at += len + 1; at < stop && n + 1 < size; at++)
 			{
-				char		hex[3] = {0};
+				char hex[3] = {0};
 
 				if (*at == '%' && stop - at > 2)
 				{
@@ -104,23 +104,25 @@ form_value(const buf *form, const char *name, char *out, size_t size)
 static bool
 claim_is(const jwt *j, const char *name, const char *wanted)
 {
-	char		text[1024];
+	char text[1024];
 
-	return request_member(j->claims.p, j->claims.n, name, text, sizeof(text)) && strcmp(text, wanted) == 0;
+	return request_member(j->claims.p, j->claims.n, name, text, sizeof(text)) &&
+		strcmp(text, wanted) == 0;
 }
 
 static double
 claim_number(const jwt *j, const char *name)
 {
-	char		text[64];
+	char text[64];
 
-	return request_member(j->claims.p, j->claims.n, name, text, sizeof(text)) ? strtod(text, NULL) : -1;
+	return request_member(j->claims.p, j->claims.n, name, text, sizeof(text)) ? strtod(text, NULL) :
+																				-1;
 }
 
 static bool
 id_is_new(const jwt *j)
 {
-	char		id[64];
+	char id[64];
 
 	if (!request_member(j->claims.p, j->claims.n, "jti", id, sizeof(id)) || strlen(id) < 8)
 		return false;
@@ -147,19 +149,23 @@ assertion_complaint(call *c, const char *text, bool client)
 
 	snprintf(own_url, sizeof(own_url), "http://%s%s", host ? host : "", c->url);
 	aud = settings_text(&auth, "aud", own_url);
-	if (wrong == NULL && (!request_member(j.header.p, j.header.n, "alg", header, sizeof(header)) || strcmp(header, alg) != 0))
+	if (wrong == NULL &&
+		(!request_member(j.header.p, j.header.n, "alg", header, sizeof(header)) ||
+		 strcmp(header, alg) != 0))
 		wrong = "another algorithm in the header";
-	if (wrong == NULL && settings_text(&auth, "kid", NULL) != NULL
-		&& (!request_member(j.header.p, j.header.n, "kid", header, sizeof(header))
-			|| strcmp(header, settings_text(&auth, "kid", "")) != 0))
+	if (wrong == NULL && settings_text(&auth, "kid", NULL) != NULL &&
+		(!request_member(j.header.p, j.header.n, "kid", header, sizeof(header)) ||
+		 strcmp(header, settings_text(&auth, "kid", "")) != 0))
 		wrong = "another kid in the header";
 	if (wrong == NULL && *aud && !claim_is(&j, "aud", aud))
 		wrong = "aud is not right";
-	if (wrong == NULL && client
-		&& (!claim_is(&j, "iss", settings_text(&auth, "client_id", "")) || !claim_is(&j, "sub", settings_text(&auth, "client_id", ""))))
+	if (wrong == NULL && client &&
+		(!claim_is(&j, "iss", settings_text(&auth, "client_id", "")) ||
+		 !claim_is(&j, "sub", settings_text(&auth, "client_id", ""))))
 		wrong = "iss and sub are not the client";
 	for (int i = 0; i < 3 && wrong == NULL && !client; i++)
-		if (settings_text(&auth, names[i], NULL) != NULL && !claim_is(&j, names[i], settings_text(&auth, names[i], "")))
+		if (settings_text(&auth, names[i], NULL) != NULL &&
+			!claim_is(&j, names[i], settings_text(&auth, names[i], "")))
 			wrong = "a claim is not right";
 	if (wrong == NULL && (claim_number(&j, "exp") <= now || claim_number(&j, "exp") > now + 600))
 		wrong = "exp must be within ten minutes";
@@ -174,7 +180,7 @@ assertion_complaint(call *c, const char *text, bool client)
 static bool
 form_is(const buf *form, const char *name, const char *wanted)
 {
-	char		text[512];
+	char text[512];
 
 	return form_value(form, name, text, sizeof(text)) && strcmp(text, wanted) == 0;
 }
@@ -190,7 +196,8 @@ complaint(call *c)
 	const char *secret = settings_text(&auth, "client_secret", "");
 	const char *scope = settings_text(&auth, "scope", NULL);
 	const char *extra = settings_text(&auth, "extra", NULL);
-	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Authorization");
+	const char *given = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND,
+													"Authorization");
 	const char *type = MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, "Content-Type");
 
 	if (strcmp(c->method, "POST") != 0)
@@ -205,8 +212,8 @@ complaint(call *c)
 		return "a form is wanted";
 	if (extra != NULL)
 	{
-		size_t		n = strcspn(extra, "=");
-		char		name[64];
+		size_t n = strcspn(extra, "=");
+		char   name[64];
 
 		snprintf(name, sizeof(name), "%.*s", (int) n, extra);
 		if (extra[n] != '=' || !form_is(form, name, extra + n + 1))
@@ -225,13 +232,17 @@ complaint(call *c)
 	if (scope != NULL && !form_is(form, "scope", scope))
 		return "another scope";
 	if (strcmp(client, "basic") == 0)
-		return form_value(form, "client_secret", text, sizeof(text)) ? "the secret twice"
-			: auth_basic_complaint(c, id, secret, true);
+		return form_value(form, "client_secret", text, sizeof(text)) ?
+			"the secret twice" :
+			auth_basic_complaint(c, id, secret, true);
 	if (given != NULL)
 		return "credentials twice";
 	if (strcmp(client, "body") == 0)
-		return form_is(form, "client_id", id) && form_is(form, "client_secret", secret) ? NULL : "wrong client";
-	if (!form_is(form, "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"))
+		return form_is(form, "client_id", id) && form_is(form, "client_secret", secret) ?
+			NULL :
+			"wrong client";
+	if (!form_is(form, "client_assertion_type",
+				 "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"))
 		return "another client_assertion_type";
 	if (!form_value(form, "client_assertion", text, sizeof(text)))
 		return "no client_assertion";
@@ -246,7 +257,8 @@ grant(answer *a)
 	const char *life = settings_text(&auth, "life", bearer ? "time" : "seconds");
 
 	a->status = bearer ? MHD_HTTP_CREATED : MHD_HTTP_OK;
-	buf_printf(&a->body, "{\"%s\":\"%s\",\"token_type\":\"Bearer\"", bearer ? "token" : "access_token", t->text);
+	buf_printf(&a->body, "{\"%s\":\"%s\",\"token_type\":\"Bearer\"",
+			   bearer ? "token" : "access_token", t->text);
 	if (strcmp(life, "seconds") == 0)
 		buf_printf(&a->body, ",\"expires_in\":%lld", settings_int(&auth, "expires", 3600));
 	else if (strcmp(life, "text") == 0)

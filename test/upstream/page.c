@@ -13,20 +13,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-bool		page_by_position = false;
-bool		page_reports_deleted = false;
-int64_t		cursor_epoch = 1;
-int64_t		cursor_oldest = 0;
-int			cursor_expired_status = 410;
+bool	page_by_position = false;
+bool	page_reports_deleted = false;
+int64_t cursor_epoch = 1;
+int64_t cursor_oldest = 0;
+int		cursor_expired_status = 410;
 
 /* "o:<offset>" alone will do. */
 bool
 cursor_parse(const char *s, long page_size, cursor *c)
 {
 	unsigned long long offset;
-	long long	epoch = cursor_epoch;
-	long		number = 0;
-	int			fields = sscanf(s, "o:%llu:%lld:%ld", &offset, &epoch, &number);
+	long long		   epoch = cursor_epoch;
+	long			   number = 0;
+	int				   fields = sscanf(s, "o:%llu:%lld:%ld", &offset, &epoch, &number);
 
 	if (fields < 1)
 		return false;
@@ -73,7 +73,7 @@ is_whole(const page *p)
 static size_t
 find_start(const page *p)
 {
-	size_t		left = p->at.offset;
+	size_t left = p->at.offset;
 
 	if (!p->by_position || is_whole(p))
 		return left;
@@ -90,19 +90,19 @@ count_listed(const page *p)
 	static struct
 	{
 		const data_type *type;
-		bool		incremental;
-		bool		with_deleted;
-		int64_t		since;
-		size_t		member_of;
-		uint64_t	generation;
-		size_t		count;
-	}			last;
+		bool			 incremental;
+		bool			 with_deleted;
+		int64_t			 since;
+		size_t			 member_of;
+		uint64_t		 generation;
+		size_t			 count;
+	} last;
 
 	if (!p->incremental && p->member_of == 0)
 		return p->type->count - (p->with_deleted ? 0 : p->type->deleted);
-	if (last.type != p->type || last.incremental != p->incremental || last.since != p->since
-		|| last.with_deleted != p->with_deleted || last.member_of != p->member_of
-		|| last.generation != data_generation)
+	if (last.type != p->type || last.incremental != p->incremental || last.since != p->since ||
+		last.with_deleted != p->with_deleted || last.member_of != p->member_of ||
+		last.generation != data_generation)
 	{
 		last.type = p->type;
 		last.incremental = p->incremental;
@@ -121,9 +121,9 @@ count_listed(const page *p)
 void
 page_select(page *p)
 {
-	size_t		i = find_start(p);
-	size_t		size = (size_t) p->size;
-	size_t		room = size;
+	size_t i = find_start(p);
+	size_t size = (size_t) p->size;
+	size_t room = size;
 
 	if (i > p->type->count)
 		i = p->type->count;
@@ -134,7 +134,7 @@ page_select(page *p)
 	p->count = p->deleted_count = 0;
 	for (; i < p->type->count && p->count + p->deleted_count < size; i++)
 	{
-		int			how = listed(p, i);
+		int how = listed(p, i);
 
 		if (how == 1)
 			p->numbers[p->count++] = i + 1;

@@ -19,36 +19,40 @@ mix(uint64_t x)
 	return x ^ (x >> 31);
 }
 
-static const char *const first_names[] = {
-	"Ada", "Alan", "Barbara", "Claude", "Donald", "Edsger", "Frances", "Grace",
-	"Hedy", "Ivan", "Jean", "Ken", "Leslie", "Margaret", "Niklaus", "Radia"
-};
-static const char *const last_names[] = {
-	"Lovelace", "Turing", "Liskov", "Shannon", "Knuth", "Dijkstra", "Allen", "Hopper",
-	"Lamarr", "Sutherland", "Bartik", "Thompson", "Lamport", "Hamilton", "Wirth", "Perlman"
-};
+static const char *const first_names[] = {"Ada",	"Alan",		"Barbara", "Claude",
+										  "Donald", "Edsger",	"Frances", "Grace",
+										  "Hedy",	"Ivan",		"Jean",	   "Ken",
+										  "Leslie", "Margaret", "Niklaus", "Radia"};
+static const char *const last_names[] = {"Lovelace", "Turing",	   "Liskov", "Shannon",
+										 "Knuth",	 "Dijkstra",   "Allen",	 "Hopper",
+										 "Lamarr",	 "Sutherland", "Bartik", "Thompson",
+										 "Lamport",	 "Hamilton",   "Wirth",	 "Perlman"};
 /* Every tenth record; the last two are written with JSON escapes, one of them a surrogate pair. */
 static const char *const foreign_names[] = {
-	"Zo\xc3\xab M\xc3\xbcller", ("\xc5\x81ukasz \xc3\x98" "deg\xc3\xa5rd"),
+	"Zo\xc3\xab M\xc3\xbcller",
+	("\xc5\x81ukasz \xc3\x98"
+	 "deg\xc3\xa5rd"),
 	"\xe5\xb1\xb1\xe7\x94\xb0 \xe5\xa4\xaa\xe9\x83\x8e",
 	"\xd0\x90\xd0\xbd\xd0\xbd\xd0\xb0 \xd0\x98\xd0\xb2\xd0\xb0\xd0\xbd\xd0\xbe\xd0\xb2\xd0\xb0",
-	"\xd9\x84\xd9\x8a\xd9\x84\xd9\x89 \xd8\xad\xd8\xb3\xd9\x86", "Nguy\xe1\xbb\x85n V\xc4\x83n An",
-	"Ren\\u00e9e O'Neill", "Kim \\ud83d\\ude80 Rocket"
-};
-static const char *const departments[] = {
-	"Engineering", "Finance", "Human Resources", "Legal", "Marketing", "Operations", "Research", "Sales"
-};
+	"\xd9\x84\xd9\x8a\xd9\x84\xd9\x89 \xd8\xad\xd8\xb3\xd9\x86",
+	"Nguy\xe1\xbb\x85n V\xc4\x83n An",
+	"Ren\\u00e9e O'Neill",
+	"Kim \\ud83d\\ude80 Rocket"};
+static const char *const departments[] = {"Engineering", "Finance",	   "Human Resources", "Legal",
+										  "Marketing",	 "Operations", "Research",		  "Sales"};
+/* clang-format off */
 static const char *const cities[][2] = {
 	{"Basel", "4051"}, {"Berlin", "10115"}, {"K\xc3\xb8" "benhavn", "1050"}, {"Lisboa", "1100"},
 	{"London", "EC1A"}, {"Paris", "75001"}, {"Wien", "1010"}, {"Z\xc3\xbcrich", "8001"}
 };
+/* clang-format on */
 static const char *const domains[] = {"acme.com", "example.org", "corp.example"};
 static const char *const locales[] = {"de-CH", "en-GB", "fr-FR", "pt-PT"};
 
 static void
 put_hex(buf *b, uint64_t v, int digits)
 {
-	char		text[16];
+	char text[16];
 
 	for (int i = digits - 1; i >= 0; i--, v >>= 4)
 		text[i] = "0123456789abcdef"[v & 15];
@@ -61,8 +65,8 @@ render_id(buf *b, const data_type *t, size_t number)
 {
 	if (data_random_ids)
 	{
-		uint64_t	high = mix(t->seed ^ number);
-		uint64_t	low = mix(high ^ 0x1d);
+		uint64_t high = mix(t->seed ^ number);
+		uint64_t low = mix(high ^ 0x1d);
 
 		put_hex(b, high >> 32, 8);
 		buf_char(b, '-');
@@ -105,7 +109,7 @@ void
 render_name(buf *b, const data_type *t, size_t number, name_part part)
 {
 	const record *r = &t->records[number - 1];
-	uint64_t	h = render_hash(t, number);
+	uint64_t	  h = render_hash(t, number);
 
 	if (part == NAME_GIVEN && number % 10 != 0)
 	{
@@ -161,11 +165,12 @@ int
 render_groups(const data_type *t, size_t number, size_t group[2])
 {
 	const data_type *groups = data_find("group");
-	uint64_t	h;
+	uint64_t		 h;
 
 	if (groups == NULL || groups->count == 0)
 		return 0;
-	h = mix(render_hash(t, number) ^ 0x96 ^ ((uint64_t) t->records[number - 1].group_version << 32));
+	h = mix(render_hash(t, number) ^ 0x96 ^
+			((uint64_t) t->records[number - 1].group_version << 32));
 	group[0] = h % groups->count + 1;
 	if (((h >> 40) & 1) == 0 || groups->count < 2)
 		return 1;
@@ -176,8 +181,8 @@ render_groups(const data_type *t, size_t number, size_t group[2])
 bool
 record_is_member(const data_type *t, size_t number, size_t group)
 {
-	size_t		of[2];
-	int			n = render_groups(t, number, of);
+	size_t of[2];
+	int	   n = render_groups(t, number, of);
 
 	return (n > 0 && of[0] == group) || (n > 1 && of[1] == group);
 }
@@ -186,8 +191,8 @@ static void
 put_groups(buf *b, const data_type *t, size_t number)
 {
 	const data_type *groups = data_find("group");
-	size_t		of[2];
-	int			n = render_groups(t, number, of);
+	size_t			 of[2];
+	int				 n = render_groups(t, number, of);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -201,7 +206,7 @@ put_groups(buf *b, const data_type *t, size_t number)
 static void
 put_score(buf *b, const data_type *t, size_t number)
 {
-	uint64_t	v = mix(render_hash(t, number) ^ t->records[number - 1].version);
+	uint64_t v = mix(render_hash(t, number) ^ t->records[number - 1].version);
 
 	buf_lit(b, ",\"score\":");
 	buf_int(b, (int64_t) (v & 7));
@@ -213,9 +218,9 @@ put_score(buf *b, const data_type *t, size_t number)
 static void
 put_user_attributes(buf *b, const data_type *t, size_t number)
 {
-	const record *r = &t->records[number - 1];
-	uint64_t	h = render_hash(t, number);
-	uint64_t	v = mix(h ^ r->version);
+	const record	  *r = &t->records[number - 1];
+	uint64_t		   h = render_hash(t, number);
+	uint64_t		   v = mix(h ^ r->version);
 	const char *const *city = cities[(h >> 12) & 7];
 
 	buf_lit(b, "\"department\":\"");
@@ -250,7 +255,7 @@ static void
 put_other_attributes(buf *b, const data_type *t, size_t number)
 {
 	const record *r = &t->records[number - 1];
-	uint64_t	h = render_hash(t, number);
+	uint64_t	  h = render_hash(t, number);
 
 	buf_lit(b, "\"description\":\"");
 	buf_str(b, departments[h & 7]);
@@ -263,7 +268,10 @@ put_other_attributes(buf *b, const data_type *t, size_t number)
 	buf_lit(b, ",\"labels\":[\"synced\"]");
 }
 
-/* Write the field from the patch, if it says anything of it.  start is what comes before the value. */
+/*
+ * Write the field from the patch, if it says anything of it.  start is what comes before the
+ * value.
+ */
 bool
 render_patched(buf *b, const patch *p, int field, const char *start)
 {
@@ -291,7 +299,7 @@ void
 render_record(buf *b, const data_type *t, size_t number, const patch *p)
 {
 	const record *r = &t->records[number - 1];
-	bool		user = strcmp(t->name, "user") == 0;
+	bool		  user = strcmp(t->name, "user") == 0;
 
 	buf_room(b, 1024);
 	if (p != NULL && p->whole != NULL)
@@ -361,7 +369,7 @@ void
 render_changed(buf *b, const data_type *t, size_t number, const char *before)
 {
 	const record *r = &t->records[number - 1];
-	bool		user = strcmp(t->name, "user") == 0;
+	bool		  user = strcmp(t->name, "user") == 0;
 
 	buf_char(b, '{');
 	buf_str(b, before);
@@ -383,7 +391,7 @@ render_changed(buf *b, const data_type *t, size_t number, const char *before)
 	}
 	if (user && (r->version || r->group_version))
 	{
-		uint64_t	h = render_hash(t, number);
+		uint64_t h = render_hash(t, number);
 
 		buf_lit(b, ",\"attributes\":{");
 		if (r->version)

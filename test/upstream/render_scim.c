@@ -7,9 +7,9 @@
  */
 #include "render.h"
 
-#define USER_SCHEMA "urn:ietf:params:scim:schemas:core:2.0:User"
+#define USER_SCHEMA	 "urn:ietf:params:scim:schemas:core:2.0:User"
 #define GROUP_SCHEMA "urn:ietf:params:scim:schemas:core:2.0:Group"
-#define ENTERPRISE "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+#define ENTERPRISE	 "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 
 static void
 put_work_email(buf *b, const data_type *t, size_t number)
@@ -52,8 +52,8 @@ static void
 put_memberships(buf *b, const data_type *t, size_t number)
 {
 	const data_type *groups = data_find("group");
-	size_t		of[2];
-	int			n = render_groups(t, number, of);
+	size_t			 of[2];
+	int				 n = render_groups(t, number, of);
 
 	buf_lit(b, ",\"groups\":[");
 	for (int i = 0; i < n; i++)
@@ -82,7 +82,7 @@ put_meta(buf *b, const data_type *t, size_t number, const char *type)
 static void
 put_user(buf *b, const data_type *t, size_t number, const patch *p)
 {
-	uint64_t	h = render_hash(t, number);
+	uint64_t h = render_hash(t, number);
 
 	buf_lit(b, ",\"userName\":\"");
 	render_email(b, t, number);
@@ -109,7 +109,7 @@ void
 render_scim(buf *b, const data_type *t, size_t number, const patch *p)
 {
 	const record *r = &t->records[number - 1];
-	bool		user = strcmp(t->name, "user") == 0;
+	bool		  user = strcmp(t->name, "user") == 0;
 
 	buf_room(b, 1536);
 	if (p != NULL && p->whole != NULL)
@@ -154,7 +154,7 @@ render_scim(buf *b, const data_type *t, size_t number, const patch *p)
 void
 render_scim_command(buf *b, const data_type *t, size_t number, const patch *p)
 {
-	bool		user = strcmp(t->name, "user") == 0;
+	bool user = strcmp(t->name, "user") == 0;
 
 	buf_lit(b, "{\"externalId\":\"");
 	render_id(b, t, number);

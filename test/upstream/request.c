@@ -47,14 +47,14 @@ put_utf8(char *out, unsigned long c)
 static bool
 read_string(scan *s, char *out, size_t size)
 {
-	size_t		n = 0;
+	size_t n = 0;
 
 	if (s->p == s->end || *s->p != '"')
 		return false;
 	for (s->p++; s->p < s->end && *s->p != '"'; s->p++)
 	{
-		char		piece[4];
-		size_t		len = 1;
+		char   piece[4];
+		size_t len = 1;
 
 		piece[0] = *s->p;
 		if (*s->p == '\\')
@@ -79,16 +79,16 @@ read_string(scan *s, char *out, size_t size)
 					piece[0] = '\f';
 					break;
 				case 'u':
-					{
-						char		hex[5] = {0};
+				{
+					char hex[5] = {0};
 
-						if (s->end - s->p < 5)
-							return false;
-						memcpy(hex, s->p + 1, 4);
-						len = put_utf8(piece, strtoul(hex, NULL, 16));
-						s->p += 4;
-						break;
-					}
+					if (s->end - s->p < 5)
+						return false;
+					memcpy(hex, s->p + 1, 4);
+					len = put_utf8(piece, strtoul(hex, NULL, 16));
+					s->p += 4;
+					break;
+				}
 				default:
 					piece[0] = *s->p;
 			}
@@ -111,12 +111,12 @@ read_string(scan *s, char *out, size_t size)
 static bool
 skip_value(scan *s)
 {
-	int			depth = 0;
+	int depth = 0;
 
 	skip_space(s);
 	for (; s->p < s->end; s->p++)
 	{
-		char		none[1];
+		char none[1];
 
 		if (*s->p == '"')
 		{
@@ -134,7 +134,7 @@ skip_value(scan *s)
 		else if (*s->p == '}' || *s->p == ']')
 		{
 			if (depth == 0)
-				return true;	/* the object that we are in ends */
+				return true; /* the object that we are in ends */
 			if (--depth == 0)
 			{
 				s->p++;
@@ -150,8 +150,8 @@ skip_value(scan *s)
 static bool
 member(scan *s, const char *key, request *q)
 {
-	bool		string = s->p < s->end && *s->p == '"';
-	char		text[64];
+	bool string = s->p < s->end && *s->p == '"';
+	char text[64];
 
 	if (strcmp(key, "command") == 0 && string)
 		return read_string(s, q->command, sizeof(q->command));
@@ -193,8 +193,8 @@ member(scan *s, const char *key, request *q)
 bool
 request_parse(const char *json, size_t n, request *q)
 {
-	scan		s = {json, json + n};
-	char		key[64];
+	scan s = {json, json + n};
+	char key[64];
 
 	memset(q, 0, sizeof(*q));
 	skip_space(&s);
@@ -227,8 +227,8 @@ request_parse(const char *json, size_t n, request *q)
 bool
 request_member(const char *json, size_t n, const char *name, char *out, size_t size)
 {
-	scan		s = {json, json + n};
-	char		key[64];
+	scan s = {json, json + n};
+	char key[64];
 
 	skip_space(&s);
 	if (s.p == s.end || *s.p++ != '{')
@@ -251,7 +251,7 @@ request_member(const char *json, size_t n, const char *name, char *out, size_t s
 			return false;
 		if (strcmp(key, name) == 0)
 		{
-			size_t		len = (size_t) (s.p - start);
+			size_t len = (size_t) (s.p - start);
 
 			if (len >= size)
 				return false;

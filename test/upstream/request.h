@@ -9,14 +9,14 @@
 
 typedef struct request
 {
-	char		command[80];
-	char		external_id[512];
-	char		cursor[512];
-	bool		has_cursor;
-	long		page_size;		/* 0: not given */
-	bool		has_since;
-	bool		bad_since;		/* modifiedSince is no time */
-	int64_t		since;			/* microseconds */
+	char	command[80];
+	char	external_id[512];
+	char	cursor[512];
+	bool	has_cursor;
+	long	page_size; /* 0: not given */
+	bool	has_since;
+	bool	bad_since; /* modifiedSince is no time */
+	int64_t since;	   /* microseconds */
 } request;
 
 extern bool request_parse(const char *json, size_t n, request *q);

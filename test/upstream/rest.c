@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-char	   *rest_other_origin = NULL;
+char *rest_other_origin = NULL;
 
 /* The option's value, "" if it has none; NULL if it isn't set. */
 const char *
@@ -26,9 +26,10 @@ rest_option(const rest_call *r, const char *name)
 	size_t		n = strlen(name);
 
 	for (const char *at = r->options; *at == ';'; at += 1 + strcspn(at + 1, ";"))
-		if (strncmp(at + 1, name, n) == 0 && (at[n + 1] == '=' || at[n + 1] == ';' || at[n + 1] == '\0'))
+		if (strncmp(at + 1, name, n) == 0 &&
+			(at[n + 1] == '=' || at[n + 1] == ';' || at[n + 1] == '\0'))
 		{
-			size_t		len;
+			size_t len;
 
 			if (at[n + 1] != '=')
 				return "";
@@ -61,13 +62,16 @@ rest_put_origin(buf *b, call *c, bool other)
 void
 rest_complain(rest_call *r, unsigned status, const char *code, const char *message)
 {
-	answer	   *a = &r->call->answer;
+	answer *a = &r->call->answer;
 
 	a->status = status;
 	a->body.n = 0;
 	if (r->style != NULL && strcmp(r->style->name, "scim") == 0)
 	{
-		buf_printf(&a->body, "{\"schemas\":[\"urn:ietf:params:scim:api:messages:2.0:Error\"],\"status\":\"%u\",\"scimType\":", status);
+		buf_printf(
+			&a->body,
+			"{\"schemas\":[\"urn:ietf:params:scim:api:messages:2.0:Error\"],\"status\":\"%u\",\"scimType\":",
+			status);
 		buf_json_str(&a->body, code);
 		buf_lit(&a->body, ",\"detail\":");
 		buf_json_str(&a->body, message);
@@ -87,9 +91,9 @@ rest_complain(rest_call *r, unsigned status, const char *code, const char *messa
 void
 rest_put_record(buf *b, const page *p, size_t position, const patch *change)
 {
-	static buf	before;
+	static buf	  before;
 	const record *r = &p->type->records[p->numbers[position] - 1];
-	patch		with = {0};
+	patch		  with = {0};
 
 	if (change != NULL)
 		with = *change;
@@ -112,9 +116,9 @@ rest_put_record(buf *b, const page *p, size_t position, const patch *change)
 static enum MHD_Result
 single(rest_call *r, const char *id)
 {
-	call	   *c = r->call;
-	size_t		number = data_lookup(r->type, id);
-	page		p = {.type = r->type, .numbers = &number, .count = 1, .put_record = r->style->put_record};
+	call  *c = r->call;
+	size_t number = data_lookup(r->type, id);
+	page p = {.type = r->type, .numbers = &number, .count = 1, .put_record = r->style->put_record};
 
 	journal_request(c, "get", r->type->name, 0);
 	faults_match(&r->struck, r->type->name, 0, true);
@@ -144,7 +148,7 @@ nothing_here(rest_call *r, unsigned status, const char *message)
 static enum MHD_Result
 service_provider(rest_call *r)
 {
-	answer	   *a = &r->call->answer;
+	answer *a = &r->call->answer;
 
 	journal_request(r->call, "ServiceProviderConfig", "", 0);
 	a->content_type = must_strdup("application/scim+json");
@@ -152,7 +156,8 @@ service_provider(rest_call *r)
 				"{\"schemas\":[\"urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig\"],"
 				"\"filter\":{\"supported\":true,\"maxResults\":1000},"
 				"\"pagination\":{\"cursor\":%s,\"index\":%s,\"defaultPaginationMethod\":\"%s\"}}",
-				rest_option(r, "cursor") ? "true" : "false", rest_option(r, "cursor") ? "false" : "true",
+				rest_option(r, "cursor") ? "true" : "false",
+				rest_option(r, "cursor") ? "false" : "true",
 				rest_option(r, "cursor") ? "cursor" : "index");
 	return command_finish(r->call, &r->struck, 0);
 }
@@ -161,7 +166,7 @@ service_provider(rest_call *r)
 static const data_type *
 type_of(const char *plural, size_t n)
 {
-	char		name[64];
+	char name[64];
 
 	if (n < 2 || n >= sizeof(name))
 		return NULL;
@@ -249,8 +254,8 @@ rest_run(call *c)
 	{
 		/* the users of a group */
 		r->page.member_of = data_lookup(r->type, id);
-		if (r->page.member_of == 0 || r->type->records[r->page.member_of - 1].deleted
-			|| strcmp(r->type->name, "group") != 0 || data_find("user") == NULL)
+		if (r->page.member_of == 0 || r->type->records[r->page.member_of - 1].deleted ||
+			strcmp(r->type->name, "group") != 0 || data_find("user") == NULL)
 			return nothing_here(r, MHD_HTTP_NOT_FOUND, "no such group");
 		snprintf(r->path + strlen(r->path), sizeof(r->path) - strlen(r->path), "/%s/members", id);
 		r->type = data_find("user");

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PAGE_SIZE	100			/* when the client asks for none */
-#define CURSOR_END	"~a+b/c=&d%20"
+#define PAGE_SIZE  100 /* when the client asks for none */
+#define CURSOR_END "~a+b/c=&d%20"
 
 static const char *
 arg(rest_call *r, const char *const *names)
@@ -40,8 +40,8 @@ static void
 put_escaped(buf *b, const char *s)
 {
 	for (; *s; s++)
-		if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9')
-			|| *s == '-' || *s == '.' || *s == '_' || *s == '~')
+		if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
+			*s == '-' || *s == '.' || *s == '_' || *s == '~')
 			buf_char(b, *s);
 		else
 			buf_printf(b, "%%%02X", (unsigned char) *s);
@@ -51,9 +51,9 @@ put_escaped(buf *b, const char *s)
 static bool
 find_time(const char *s, int64_t *at)
 {
-	char		text[64];
-	char	   *end;
-	double		seconds = strtod(s, &end);
+	char   text[64];
+	char  *end;
+	double seconds = strtod(s, &end);
 
 	if (*s != '\0' && *end == '\0' && seconds > 100000)
 	{
@@ -63,7 +63,7 @@ find_time(const char *s, int64_t *at)
 	for (; *s; s++)
 		if (s[0] >= '1' && s[0] <= '2' && strspn(s, "0123456789") == 4 && s[4] == '-')
 		{
-			size_t		n = strcspn(s, "\"')");
+			size_t n = strcspn(s, "\"')");
 
 			if (n >= sizeof(text))
 				return false;
@@ -78,12 +78,14 @@ find_time(const char *s, int64_t *at)
 static const char *
 read_common(rest_call *r)
 {
-	static const char *const sizes[] = {"limit", "count", "$top", "pageSize", "per_page", "max", "maxResults", "_limit", NULL};
-	static const char *const sinces[] = {"filter", "$filter", "since", "modifiedSince", "updatedAt_gte", NULL};
-	const char *size = arg(r, sizes);
-	const char *since = arg(r, sinces);
-	const char *cap = rest_option(r, "cap");
-	page	   *p = &r->page;
+	static const char *const sizes[] = {"limit", "count",	   "$top",	 "pageSize", "per_page",
+										"max",	 "maxResults", "_limit", NULL};
+	static const char *const sinces[] = {"filter",		  "$filter",	   "since",
+										 "modifiedSince", "updatedAt_gte", NULL};
+	const char				*size = arg(r, sizes);
+	const char				*since = arg(r, sinces);
+	const char				*cap = rest_option(r, "cap");
+	page					*p = &r->page;
 
 	if (text_is_option(r, "in", "body"))
 	{
@@ -126,8 +128,9 @@ read_cursor(rest_call *r, const char *s)
 	if (s == NULL || *s == '\0')
 		return NULL;
 	r->q.has_cursor = true;
-	if (strlen(s) < sizeof(CURSOR_END) || strcmp(s + strlen(s) - strlen(CURSOR_END), CURSOR_END) != 0
-		|| !cursor_parse(s, r->page.size, &r->page.at))
+	if (strlen(s) < sizeof(CURSOR_END) ||
+		strcmp(s + strlen(s) - strlen(CURSOR_END), CURSOR_END) != 0 ||
+		!cursor_parse(s, r->page.size, &r->page.at))
 		return "invalidCursor";
 	return NULL;
 }
@@ -143,15 +146,15 @@ is_cursor_arg(const rest_call *r, const char *name)
 
 typedef struct url
 {
-	rest_call  *rest;
-	buf		   *b;
-	char		separator;
+	rest_call *rest;
+	buf		  *b;
+	char	   separator;
 } url;
 
 static enum MHD_Result
 add_arg(void *closure, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	url		   *u = closure;
+	url *u = closure;
 
 	(void) kind;
 	if (is_cursor_arg(u->rest, name))
@@ -195,7 +198,7 @@ put_url(buf *b, rest_call *r, const char *name, const char *value)
 static void
 put_next_url(buf *b, rest_call *r, const page *p)
 {
-	buf			text = {0};
+	buf text = {0};
 
 	put_cursor(&text, p);
 	buf_char(&text, '\0');
@@ -231,8 +234,8 @@ put_estimate(buf *b, const char *name, const page *p, rest_call *r)
 static const char *
 read_scim(rest_call *r)
 {
-	page	   *p = &r->page;
-	long long	start = call_arg_int(r->call, "startIndex", 1);
+	page	 *p = &r->page;
+	long long start = call_arg_int(r->call, "startIndex", 1);
 
 	if (rest_option(r, "cursor"))
 	{
@@ -252,8 +255,8 @@ read_scim(rest_call *r)
 static void
 write_scim(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
-	bool		by_cursor = rest_option(r, "cursor") != NULL;
+	rest_call *r = closure;
+	bool	   by_cursor = rest_option(r, "cursor") != NULL;
 
 	buf_lit(b, "{\"schemas\":[\"urn:ietf:params:scim:api:messages:2.0:ListResponse\"],");
 	put_estimate(b, "totalResults", p, r);
@@ -308,10 +311,10 @@ write_list(buf *b, const page *p, void *closure)
 static void
 head_link(rest_call *r)
 {
-	answer	   *a = &r->call->answer;
-	page	   *p = &r->page;
-	buf			b = {0};
-	bool		next = p->more;
+	answer *a = &r->call->answer;
+	page   *p = &r->page;
+	buf		b = {0};
+	bool	next = p->more;
 
 	if (!p->more && rest_option(r, "self"))
 	{
@@ -337,7 +340,9 @@ head_link(rest_call *r)
 	{
 		buf_str(&b, b.n > 0 ? ", <" : "<");
 		put_next_url(&b, r, p);
-		buf_str(&b, rest_option(r, "many") ? ">; title=\"the next, page\"; rel=\"section next\"" : ">; rel=\"next\"");
+		buf_str(&b,
+				rest_option(r, "many") ? ">; title=\"the next, page\"; rel=\"section next\"" :
+										 ">; rel=\"next\"");
 	}
 	if (b.n > 0)
 	{
@@ -357,7 +362,7 @@ read_next(rest_call *r)
 static void
 write_next(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
+	rest_call *r = closure;
 
 	buf_char(b, '{');
 	put_estimate(b, "@odata.count", p, r);
@@ -370,7 +375,7 @@ write_next(buf *b, const page *p, void *closure)
 	}
 	else if ((p->more && p->next_json == NULL) || (!p->more && rest_option(r, "self")))
 	{
-		page		last = *p;
+		page last = *p;
 
 		if (!p->more)
 			last.next = p->at;
@@ -419,7 +424,7 @@ read_cursor_style(rest_call *r)
 static void
 write_cursor(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
+	rest_call *r = closure;
 
 	buf_char(b, '{');
 	put_estimate(b, "totalEstimate", p, r);
@@ -446,10 +451,11 @@ write_cursor(buf *b, const page *p, void *closure)
 static const char *
 read_offset(rest_call *r)
 {
-	static const char *const names[] = {"offset", "first", "start", "startIndex", "_start", "skip", NULL};
-	const char *s = arg(r, names);
-	long long	base = text_is_option(r, "base", "1") ? 1 : 0;
-	long long	at = s ? strtoll(s, NULL, 10) - base : 0;
+	static const char *const names[] = {"offset", "first", "start", "startIndex",
+										"_start", "skip",  NULL};
+	const char				*s = arg(r, names);
+	long long				 base = text_is_option(r, "base", "1") ? 1 : 0;
+	long long				 at = s ? strtoll(s, NULL, 10) - base : 0;
 
 	if (at < 0)
 		return "no such offset";
@@ -462,7 +468,7 @@ read_offset(rest_call *r)
 static void
 write_items(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
+	rest_call *r = closure;
 
 	if (rest_option(r, "array"))
 	{
@@ -480,9 +486,9 @@ write_items(buf *b, const page *p, void *closure)
 static const char *
 read_page(rest_call *r)
 {
-	long long	base = text_is_option(r, "base", "0") ? 0 : 1;
-	long long	at = call_arg_int(r->call, "page", base) - base;
-	size_t		size = (size_t) r->page.size;
+	long long base = text_is_option(r, "base", "0") ? 0 : 1;
+	long long at = call_arg_int(r->call, "page", base) - base;
+	size_t	  size = (size_t) r->page.size;
 
 	if (at < 0)
 		return "no such page";
@@ -497,8 +503,8 @@ read_page(rest_call *r)
 static void
 write_page(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
-	size_t		size = (size_t) p->size;
+	rest_call *r = closure;
+	size_t	   size = (size_t) p->size;
 
 	if (rest_option(r, "array"))
 	{
@@ -525,9 +531,7 @@ read_delta(rest_call *r)
 	const char *skip = call_arg(r->call, "$skiptoken");
 	const char *token = call_arg(r->call, "$deltatoken");
 	page	   *p = &r->page;
-	long long	began,
-				since,
-				epoch = cursor_epoch;
+	long long	began, since, epoch = cursor_epoch;
 	int			used = 0;
 
 	if (!r->delta)
@@ -562,7 +566,7 @@ read_delta(rest_call *r)
 static void
 put_delta_record(buf *b, const page *p, size_t position, const patch *change)
 {
-	size_t		number = p->numbers[position];
+	size_t		  number = p->numbers[position];
 	const record *r = &p->type->records[number - 1];
 
 	if (!p->incremental)
@@ -573,8 +577,8 @@ put_delta_record(buf *b, const page *p, size_t position, const patch *change)
 		render_id(b, p->type, number);
 		buf_lit(b, "\",\"@removed\":{\"reason\":\"deleted\"}}");
 	}
-	else if (change != NULL || p->whole || r->whole != NULL || r->added
-			 || (r->version | r->name_version | r->email_version | r->group_version) == 0)
+	else if (change != NULL || p->whole || r->whole != NULL || r->added ||
+			 (r->version | r->name_version | r->email_version | r->group_version) == 0)
 		rest_put_record(b, p, position, change);
 	else
 		render_changed(b, p->type, number, "");
@@ -583,8 +587,8 @@ put_delta_record(buf *b, const page *p, size_t position, const patch *change)
 static void
 write_delta(buf *b, const page *p, void *closure)
 {
-	rest_call  *r = closure;
-	buf			token = {0};
+	rest_call *r = closure;
+	buf		   token = {0};
 
 	if (!r->delta)
 	{
@@ -598,7 +602,8 @@ write_delta(buf *b, const page *p, void *closure)
 		put_records(b, p, r);
 	if (p->more && !r->latest)
 	{
-		buf_printf(&token, "%lld:%lld:", (long long) r->began, (long long) (p->incremental ? p->since : 0));
+		buf_printf(&token, "%lld:%lld:", (long long) r->began,
+				   (long long) (p->incremental ? p->since : 0));
 		cursor_put(&token, &p->next);
 		buf_char(&token, '\0');
 		buf_lit(b, ",\"@odata.nextLink\":\"");
@@ -622,16 +627,21 @@ const rest_style rest_styles[] = {
 	{"cursor", rest_put_record, false, {"cursor"}, read_cursor_style, write_cursor, NULL},
 	{"offset", rest_put_record, true, {"offset"}, read_offset, write_items, NULL},
 	{"page", rest_put_record, true, {"page"}, read_page, write_page, NULL},
-	{"delta", put_delta_record, false, {"$skiptoken", "$deltatoken"}, read_delta, write_delta, NULL},
-	{NULL, NULL, false, {NULL}, NULL, NULL, NULL}
-};
+	{"delta",
+	 put_delta_record,
+	 false,
+	 {"$skiptoken", "$deltatoken"},
+	 read_delta,
+	 write_delta,
+	 NULL},
+	{NULL, NULL, false, {NULL}, NULL, NULL, NULL}};
 
 /* A number for what a cached page depends on besides what struct page says. */
 static uint64_t
 variant(rest_call *r)
 {
-	buf			b = {0};
-	uint64_t	h = 1;
+	buf		 b = {0};
+	uint64_t h = 1;
 
 	put_next_url(&b, r, &r->page);
 	for (size_t i = 0; i < b.n; i++)

@@ -9,7 +9,7 @@
 static enum MHD_Result
 take(void *closure, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	settings   *s = closure;
+	settings *s = closure;
 
 	(void) kind;
 	if (s->n == MAX_SETTINGS)

@@ -40,7 +40,7 @@ replace(char **text, const fault *f)
 static void
 leave_out(page *p, const char *positions)
 {
-	size_t		kept = 0;
+	size_t kept = 0;
 
 	for (size_t i = 0; i < p->count; i++)
 		if (!in_ranges(positions, (long) i + 1))
@@ -75,10 +75,10 @@ repeat_own(page *p, const fault *f)
 static void
 repeat_previous(page *p, const fault *f)
 {
-	size_t		wanted = (size_t) fault_int(f, "count", 1);
-	size_t	   *numbers = must_alloc((wanted + p->count) * sizeof(size_t));
-	size_t		at = wanted;	/* they are filled in from the back */
-	size_t		got;
+	size_t	wanted = (size_t) fault_int(f, "count", 1);
+	size_t *numbers = must_alloc((wanted + p->count) * sizeof(size_t));
+	size_t	at = wanted; /* they are filled in from the back */
+	size_t	got;
 
 	for (size_t n = p->count > 0 ? p->numbers[0] - 1 : 0; n > 0 && at > 0; n--)
 		if (!p->type->records[n - 1].deleted)
@@ -100,7 +100,7 @@ repeat_previous(page *p, const fault *f)
 static void
 go_back(page *p, long pages)
 {
-	size_t		records = (size_t) (pages * p->size);
+	size_t records = (size_t) (pages * p->size);
 
 	p->next = p->at;
 	p->next.epoch = cursor_epoch;

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <zlib.h>
 
-#define BLOCK	(1024 * 1024)
+#define BLOCK (1024 * 1024)
 
 static const char login_page[] =
 	"<!DOCTYPE html>\n<html><head><title>Sign in</title></head>"
@@ -98,7 +98,8 @@ echo(call *c, const fault *f)
 {
 	answer	   *a = &c->answer;
 	const char *of = fault_text(f, "of", "authorization");
-	const char *text = strcmp(of, "uri") == 0 ? c->uri :
+	const char *text = strcmp(of, "uri") == 0 ?
+		c->uri :
 		MHD_lookup_connection_value(c->connection, MHD_HEADER_KIND, of);
 	size_t		n = text ? strlen(text) : 0;
 
@@ -124,7 +125,7 @@ echo(call *c, const fault *f)
 bool
 spoil_answer(const struck *s, call *c, const request *q)
 {
-	answer	   *a = &c->answer;
+	answer *a = &c->answer;
 
 	for (int i = 0; i < s->n; i++)
 	{
@@ -160,7 +161,7 @@ spoil_answer(const struck *s, call *c, const request *q)
 						 fault_text(f, "message", "expiredCursor"));
 		}
 		else
-			a->body.n = 0;		/* empty_answer */
+			a->body.n = 0; /* empty_answer */
 		return true;
 	}
 	return false;
@@ -197,21 +198,21 @@ put_little(buf *b, uint64_t v)
 static void
 pack_body(answer *a, size_t padding)
 {
-	z_stream	z = {0};
-	buf			b = {0};
-	size_t		head = a->body.n > 0 ? 1 : 0;
-	size_t		blocks = padding / BLOCK;
+	z_stream	 z = {0};
+	buf			 b = {0};
+	size_t		 head = a->body.n > 0 ? 1 : 0;
+	size_t		 blocks = padding / BLOCK;
 	const Bytef *bytes = (const Bytef *) (a->body.p ? a->body.p : "");
-	uLong		crc = crc32(0, bytes, (uInt) head);
+	uLong		 crc = crc32(0, bytes, (uInt) head);
 
 	deflateInit2(&z, 6, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY);
 	buf_put(&b, "\x1f\x8b\x08\0\0\0\0\0\0\x03", 10);
 	pack(&z, &b, bytes, head, Z_FULL_FLUSH);
 	if (blocks > 0)
 	{
-		void	   *blanks = memset(must_alloc(BLOCK), ' ', BLOCK);
-		uLong		block_crc = crc32(0, blanks, BLOCK);
-		buf			block = {0};
+		void *blanks = memset(must_alloc(BLOCK), ' ', BLOCK);
+		uLong block_crc = crc32(0, blanks, BLOCK);
+		buf	  block = {0};
 
 		pack(&z, &block, blanks, BLOCK, Z_FULL_FLUSH);
 		for (size_t i = 0; i < blocks; i++)
@@ -223,7 +224,8 @@ pack_body(answer *a, size_t padding)
 		free(blanks);
 	}
 	pack(&z, &b, bytes + head, a->body.n - head, Z_FINISH);
-	crc = crc32_combine(crc, crc32(0, bytes + head, (uInt) (a->body.n - head)), (z_off_t) (a->body.n - head));
+	crc = crc32_combine(crc, crc32(0, bytes + head, (uInt) (a->body.n - head)),
+						(z_off_t) (a->body.n - head));
 	put_little(&b, crc);
 	put_little(&b, a->body.n + blocks * BLOCK);
 	deflateEnd(&z);
@@ -266,11 +268,13 @@ spoil_body(const struck *s, answer *a)
 	for (int i = 0; i < s->n; i++)
 	{
 		const fault *f = s->fault[i];
-		long long	half = (long long) a->body.n / 2;
+		long long	 half = (long long) a->body.n / 2;
 
 		if (is(f, "truncate"))
-			keep(a, fault_text(f, "cut", NULL) != NULL
-				 ? (long long) a->body.n - fault_int(f, "cut", 0) : fault_int(f, "bytes", half));
+			keep(a,
+				 fault_text(f, "cut", NULL) != NULL ?
+					 (long long) a->body.n - fault_int(f, "cut", 0) :
+					 fault_int(f, "bytes", half));
 		else if (is(f, "trailing"))
 		{
 			if (f->body.n > 0)
@@ -280,7 +284,7 @@ spoil_body(const struck *s, answer *a)
 		}
 		else if (is(f, "bom"))
 		{
-			buf			b = {0};
+			buf b = {0};
 
 			buf_lit(&b, "\xef\xbb\xbf");
 			buf_put(&b, a->body.p ? a->body.p : "", a->body.n);

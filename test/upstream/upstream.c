@@ -24,7 +24,7 @@ static enum MHD_Result
 handle(void *closure, struct MHD_Connection *connection, const char *url, const char *method,
 	   const char *version, const char *upload, size_t *upload_size, void **request)
 {
-	call	   *c = *request;
+	call *c = *request;
 
 	(void) closure;
 	(void) version;
@@ -59,7 +59,7 @@ handle(void *closure, struct MHD_Connection *connection, const char *url, const 
 static void *
 begin(void *closure, const char *uri, struct MHD_Connection *connection)
 {
-	call	   *c = must_alloc(sizeof(call));
+	call *c = must_alloc(sizeof(call));
 
 	(void) closure;
 	c->connection = connection;
@@ -71,7 +71,7 @@ static void
 completed(void *closure, struct MHD_Connection *connection, void **request,
 		  enum MHD_RequestTerminationCode how)
 {
-	call	   *c = *request;
+	call *c = *request;
 
 	(void) closure;
 	(void) connection;
@@ -104,8 +104,8 @@ connection_event(void *closure, struct MHD_Connection *connection, void **mark,
 static bool
 write_port(const char *path, unsigned port)
 {
-	char		temporary[4096];
-	FILE	   *f;
+	char  temporary[4096];
+	FILE *f;
 
 	if ((size_t) snprintf(temporary, sizeof(temporary), "%s.new", path) >= sizeof(temporary))
 		return false;
@@ -122,47 +122,43 @@ start(unsigned port)
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t) port)};
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME
-							| MHD_USE_SUPPRESS_DATE_NO_CLOCK,
-							(uint16_t) port, NULL, NULL, handle, NULL,
-							MHD_OPTION_SOCK_ADDR, &address,
-							MHD_OPTION_URI_LOG_CALLBACK, begin, NULL,
-							MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
-							MHD_OPTION_NOTIFY_CONNECTION, connection_event, NULL,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) 65536,
-							MHD_OPTION_CONNECTION_LIMIT, 2000u,
-							MHD_OPTION_END);
+	return MHD_start_daemon(
+		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_SUPPRESS_DATE_NO_CLOCK,
+		(uint16_t) port, NULL, NULL, handle, NULL, MHD_OPTION_SOCK_ADDR, &address,
+		MHD_OPTION_URI_LOG_CALLBACK, begin, NULL, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+		MHD_OPTION_NOTIFY_CONNECTION, connection_event, NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t) 65536, MHD_OPTION_CONNECTION_LIMIT, 2000u, MHD_OPTION_END);
 }
 
 static void
 usage(FILE *out)
 {
-	fputs("usage: upstream [--port N] [--port-file FILE] [--records user=1000,group=50] [--seed N]\n"
-		  "                [--ids seq|random] [--page-cache] [--die-with-parent]\n", out);
+	fputs(
+		"usage: upstream [--port N] [--port-file FILE] [--records user=1000,group=50] [--seed N]\n"
+		"                [--ids seq|random] [--page-cache] [--die-with-parent]\n",
+		out);
 }
 
 int
 main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"port", required_argument, NULL, 'p'},
-		{"port-file", required_argument, NULL, 'f'},
-		{"records", required_argument, NULL, 'r'},
-		{"seed", required_argument, NULL, 's'},
-		{"ids", required_argument, NULL, 'i'},
-		{"page-cache", no_argument, NULL, 'c'},
-		{"die-with-parent", no_argument, NULL, 'd'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0}
-	};
-	unsigned	port = 0;
-	const char *port_file = NULL;
-	char		error[256];
-	struct MHD_Daemon *daemon;
-	pid_t		parent = getppid();
-	sigset_t	signals;
-	int			option;
-	int			got;
+	static const struct option options[] = {{"port", required_argument, NULL, 'p'},
+											{"port-file", required_argument, NULL, 'f'},
+											{"records", required_argument, NULL, 'r'},
+											{"seed", required_argument, NULL, 's'},
+											{"ids", required_argument, NULL, 'i'},
+											{"page-cache", no_argument, NULL, 'c'},
+											{"die-with-parent", no_argument, NULL, 'd'},
+											{"help", no_argument, NULL, 'h'},
+											{NULL, 0, NULL, 0}};
+	unsigned				   port = 0;
+	const char				  *port_file = NULL;
+	char					   error[256];
+	struct MHD_Daemon		  *daemon;
+	pid_t					   parent = getppid();
+	sigset_t				   signals;
+	int						   option;
+	int						   got;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (option)
@@ -198,7 +194,7 @@ main(int argc, char **argv)
 			case 'd':
 				prctl(PR_SET_PDEATHSIG, SIGTERM);
 				if (getppid() != parent)
-					return 0;	/* it is gone already */
+					return 0; /* it is gone already */
 				break;
 			case 'h':
 				usage(stdout);

@@ -20,38 +20,38 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SLICE_MS	10			/* how soon a release, or a client that has gone, is noticed */
-#define NO_STOP		SIZE_MAX
-#define FILLER		16384
+#define SLICE_MS 10 /* how soon a release, or a client that has gone, is noticed */
+#define NO_STOP	 SIZE_MAX
+#define FILLER	 16384
 
 /* What to send, and how. */
 typedef struct plan
 {
-	int			fd;
-	unsigned	released;		/* releases when it was made */
-	bool		gone;			/* the client is no longer there */
-	buf			head;			/* status line and headers */
-	buf			body;			/* framed as it is to be sent */
-	bool		deliver;		/* only a delay: libmicrohttpd sends the answer */
-	bool		delay;
-	long long	delay_ms;		/* before anything is sent; below 0: until released */
-	size_t		stop_at;		/* send so many bytes of the body, and end */
-	size_t		hang_at;		/* stop there for a while, and go on */
-	long long	hang_ms;
-	long		rate;			/* bytes per second, 0: as fast as it goes */
-	bool		no_head;		/* send no status line */
-	long long	head_filler;	/* bytes of headers without an end, below 0: for ever */
-	bool		one_header;		/* ... as one */
-	long long	body_filler;	/* the same after the body */
-	bool		chunked;
-	bool		reset;			/* end with RST */
+	int		  fd;
+	unsigned  released; /* releases when it was made */
+	bool	  gone;		/* the client is no longer there */
+	buf		  head;		/* status line and headers */
+	buf		  body;		/* framed as it is to be sent */
+	bool	  deliver;	/* only a delay: libmicrohttpd sends the answer */
+	bool	  delay;
+	long long delay_ms; /* before anything is sent; below 0: until released */
+	size_t	  stop_at;	/* send so many bytes of the body, and end */
+	size_t	  hang_at;	/* stop there for a while, and go on */
+	long long hang_ms;
+	long	  rate;		   /* bytes per second, 0: as fast as it goes */
+	bool	  no_head;	   /* send no status line */
+	long long head_filler; /* bytes of headers without an end, below 0: for ever */
+	bool	  one_header;  /* ... as one */
+	long long body_filler; /* the same after the body */
+	bool	  chunked;
+	bool	  reset; /* end with RST */
 } plan;
 
 typedef struct hold
 {
-	call	   *call;
-	bool		(*work) (void *closure);
-	void	   *closure;
+	call *call;
+	bool (*work)(void *closure);
+	void *closure;
 } hold;
 
 static atomic_uint releases = 0;
@@ -66,7 +66,7 @@ wire_release(void)
 static void *
 hold_main(void *arg)
 {
-	hold		h = *(hold *) arg;
+	hold h = *(hold *) arg;
 
 	free(arg);
 	h.call->stage = h.work(h.closure) ? CALL_DELIVER : CALL_CLOSE;
@@ -79,14 +79,14 @@ hold_main(void *arg)
  * the call's answer is sent, when false the connection is closed.
  */
 enum MHD_Result
-wire_hold_for(call *c, bool (*work) (void *closure), void *closure)
+wire_hold_for(call *c, bool (*work)(void *closure), void *closure)
 {
-	hold	   *h = must_alloc(sizeof(hold));
+	hold		  *h = must_alloc(sizeof(hold));
 	pthread_attr_t attributes;
-	pthread_t	thread;
-	int			failed;
+	pthread_t	   thread;
+	int			   failed;
 
-	*h = (hold) {.call = c, .work = work, .closure = closure};
+	*h = (hold){.call = c, .work = work, .closure = closure};
 	MHD_suspend_connection(c->connection);
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, 256 * 1024);
@@ -109,11 +109,11 @@ static void
 rest(plan *p, long long ms)
 {
 	struct pollfd f = {.fd = p->fd, .events = POLLRDHUP};
-	long long	left = ms;
+	long long	  left = ms;
 
 	while (!p->gone && !is_released(p) && (ms < 0 || left > 0))
 	{
-		int			slice = ms >= 0 && left < SLICE_MS ? (int) left : SLICE_MS;
+		int slice = ms >= 0 && left < SLICE_MS ? (int) left : SLICE_MS;
 
 		if (poll(&f, 1, slice) > 0 && f.revents != 0)
 			p->gone = true;
@@ -135,7 +135,7 @@ send_now(plan *p, const char *data, size_t n)
 {
 	while (n > 0 && !p->gone)
 	{
-		ssize_t		sent = send(p->fd, data, n, MSG_NOSIGNAL);
+		ssize_t sent = send(p->fd, data, n, MSG_NOSIGNAL);
 
 		if (sent >= 0)
 		{
@@ -160,7 +160,7 @@ send_bytes(plan *p, const char *data, size_t n)
 {
 	while (n > 0 && !p->gone)
 	{
-		size_t		piece = n;
+		size_t piece = n;
 
 		if (p->rate > 0 && !is_released(p))
 		{
@@ -179,8 +179,8 @@ send_bytes(plan *p, const char *data, size_t n)
 static void
 send_head_filler(plan *p)
 {
-	buf			lines = {0};
-	long long	left = p->head_filler;
+	buf		  lines = {0};
+	long long left = p->head_filler;
 
 	if (p->one_header)
 		send_now(p, "X-Flood: ", 9);
@@ -205,8 +205,8 @@ send_head_filler(plan *p)
 static void
 send_body_filler(plan *p)
 {
-	buf			piece = {0};
-	long long	left = p->body_filler;
+	buf		  piece = {0};
+	long long left = p->body_filler;
 
 	if (p->chunked)
 		buf_printf(&piece, "%x\r\n", FILLER);
@@ -227,7 +227,7 @@ static void
 send_reset(plan *p)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
-	int			unsent = 0;
+	int				unsent = 0;
 
 	for (int i = 0; i < 200 && ioctl(p->fd, SIOCOUTQ, &unsent) == 0 && unsent > 0; i++)
 		rest(p, SLICE_MS);
@@ -237,9 +237,9 @@ send_reset(plan *p)
 static bool
 run_plan(void *closure)
 {
-	plan	   *p = closure;
-	bool		deliver = p->deliver;
-	size_t		end;
+	plan  *p = closure;
+	bool   deliver = p->deliver;
+	size_t end;
 
 	if (p->delay)
 		hang(p, p->delay_ms);
@@ -279,7 +279,7 @@ make_chunks(buf *out, const buf *body, size_t size)
 {
 	for (size_t at = 0; at < body->n; at += size)
 	{
-		size_t		n = body->n - at < size ? body->n - at : size;
+		size_t n = body->n - at < size ? body->n - at : size;
 
 		buf_printf(out, "%zx\r\n", n);
 		buf_put(out, body->p + at, n);
@@ -375,11 +375,11 @@ frame(plan *p, const answer *a, size_t chunk)
 enum MHD_Result
 wire_send(const struck *s, call *c)
 {
-	plan		made = {.stop_at = NO_STOP, .hang_at = NO_STOP};
-	plan	   *p;
-	bool		wire = false;
-	bool		mine = false;
-	size_t		chunk = 0;
+	plan   made = {.stop_at = NO_STOP, .hang_at = NO_STOP};
+	plan  *p;
+	bool   wire = false;
+	bool   mine = false;
+	size_t chunk = 0;
 
 	for (int i = 0; i < s->n; i++)
 		if (s->fault[i]->kind->stage == STRIKE_WIRE)
@@ -392,7 +392,8 @@ wire_send(const struck *s, call *c)
 
 	made.deliver = !mine;
 	made.released = atomic_load(&releases);
-	made.fd = dup(MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+	made.fd = dup(
+		MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
 	if (made.fd < 0)
 		return MHD_NO;
 	if (mine && made.body.p == NULL && !(made.no_head && made.stop_at == 0))
