@@ -49,11 +49,15 @@ BEGIN
   ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
                  WHERE r.rolname = worker
                    AND (r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR NOT r.rolcanlogin
-                        OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
-                                      AND (o.rolsuper OR o.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))))) THEN
+                        OR EXISTS (SELECT FROM pg_catalog.pg_roles o
+                                   WHERE pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
+                                      AND (o.rolsuper OR o.rolname
+                                           IN ('pg_execute_server_program', 'pg_read_server_files',
+                                               'pg_write_server_files'))))) THEN
     RAISE invalid_role_specification USING
       MESSAGE = format('role "%s" cannot be the role of the flohsync workers', worker),
-      DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION, nor be a member of a superuser or of a role that reaches the server''s files.',
+      DETAIL = 'It must be able to log in and have none of SUPERUSER, CREATEROLE, BYPASSRLS and REPLICATION, nor be a '
+               'member of a superuser or of a role that reaches the server''s files.',
       HINT = 'Set flohsync.worker_role to another role.';
   ELSIF worker = 'flohsync_worker'
         AND (EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = worker AND r.rolconnlimit <> 0)
@@ -73,20 +77,25 @@ BEGIN
       BEGIN
         EXECUTE format('CREATE ROLE %I', worker);
         EXECUTE format('COMMENT ON ROLE %I IS %L', worker, CASE worker WHEN 'flohsync_owner'
-          THEN 'Owns the objects of flohsync; cannot log in' ELSE 'Runs code for which flohsync has no other role; has no privileges' END);
+          THEN 'Owns the objects of flohsync; cannot log in'
+            ELSE 'Runs code for which flohsync has no other role; has no privileges' END);
       EXCEPTION WHEN duplicate_object OR unique_violation THEN
         NULL;  -- in another database at the same time
       END;
     ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles r
                    WHERE r.rolname = worker
-                     AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication OR r.rolcanlogin
+                     AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication
+                          OR r.rolcanlogin
                           OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = r.oid)
                           OR EXISTS (SELECT FROM pg_catalog.pg_roles o
                                       WHERE o.oid <> r.oid AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')
-                                        AND (o.rolsuper OR (o.rolname ~ '^pg_' AND (r.rolname, o.rolname) <> ('flohsync_owner', 'pg_read_all_stats')))))) THEN
+                                        AND (o.rolsuper OR (o.rolname ~ '^pg_'
+                                                            AND (r.rolname, o.rolname)
+                                                            <> ('flohsync_owner', 'pg_read_all_stats')))))) THEN
       RAISE invalid_role_specification USING
         MESSAGE = format('role "%s" exists with privileges that it must not have', worker),
-        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no members, and be a member of no superuser or predefined role.',
+        DETAIL = 'It must have none of LOGIN, SUPERUSER, CREATEROLE, CREATEDB, BYPASSRLS and REPLICATION, have no '
+                 'members, and be a member of no superuser or predefined role.',
         HINT = 'Revoke these from the role, or rename it.';
     END IF;
   END LOOP;
@@ -105,7 +114,8 @@ BEGIN
        FROM pg_catalog.pg_settings s WHERE s.name = 'client_min_messages' AND s.setting = 'warning';
     RAISE NOTICE USING
       MESSAGE = 'flohsync is not in shared_preload_libraries: schedules will not run',
-      HINT = 'trigger_sync() and CALL sync() work; add flohsync to shared_preload_libraries and restart, or schedule CALL flohsync.sync(...) with pg_cron.';
+      HINT = 'trigger_sync() and CALL sync() work; add flohsync to shared_preload_libraries and restart, or schedule '
+             'CALL flohsync.sync(...) with pg_cron.';
     PERFORM pg_catalog.set_config('client_min_messages', messages, true);
   END IF;
 END

@@ -17,7 +17,8 @@ COMMENT ON FUNCTION _flohsync.caller() IS
 CREATE FUNCTION _flohsync.caller_name() RETURNS name
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller_name';
 COMMENT ON FUNCTION _flohsync.caller_name() IS
-  'Name of the role that called the public function, for the record; also for an inner half that runs as the worker; 42501 anywhere else';
+  'Name of the role that called the public function, for the record; also for an inner half that runs as the '
+  'worker; 42501 anywhere else';
 
 CREATE FUNCTION _flohsync.acting_role() RETURNS oid
 LANGUAGE sql STABLE
@@ -40,13 +41,16 @@ COMMENT ON FUNCTION _flohsync.may_act_as(oid) IS 'Whether the acting role could 
 CREATE TYPE _flohsync.role;
 CREATE FUNCTION _flohsync.role_in(cstring) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_in';
-COMMENT ON FUNCTION _flohsync.role_in(cstring) IS 'Input of type role: the name of a role, or ? and the name of a dropped role';
+COMMENT ON FUNCTION _flohsync.role_in(cstring) IS
+  'Input of type role: the name of a role, or ? and the name of a dropped role';
 CREATE FUNCTION _flohsync.role_out(_flohsync.role) RETURNS cstring
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_out';
 COMMENT ON FUNCTION _flohsync.role_out(_flohsync.role) IS 'Output of type role';
-CREATE TYPE _flohsync.role (INPUT = _flohsync.role_in, OUTPUT = _flohsync.role_out, INTERNALLENGTH = 68, ALIGNMENT = int4, STORAGE = plain);
+CREATE TYPE _flohsync.role (INPUT = _flohsync.role_in, OUTPUT = _flohsync.role_out, INTERNALLENGTH = 68,
+                            ALIGNMENT = int4, STORAGE = plain);
 COMMENT ON TYPE _flohsync.role IS
-  'Reference to a role: follows renaming, is dumped by name, and does not refer to a later role of the same name once the role has been dropped';
+  'Reference to a role: follows renaming, is dumped by name, and does not refer to a later role of the same name '
+  'once the role has been dropped';
 
 CREATE FUNCTION _flohsync.role(_id oid) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_from_oid';
@@ -59,7 +63,8 @@ LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_name';
 COMMENT ON FUNCTION _flohsync.role_name(_flohsync.role) IS 'Name of a role, also of a dropped one';
 CREATE FUNCTION _flohsync.role_gone(_role _flohsync.role) RETURNS _flohsync.role
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_role_gone';
-COMMENT ON FUNCTION _flohsync.role_gone(_flohsync.role) IS 'The role marked as dropped, so that nothing runs as it any more';
+COMMENT ON FUNCTION _flohsync.role_gone(_flohsync.role) IS
+  'The role marked as dropped, so that nothing runs as it any more';
 
 -- Declarations.  Objects are known by their text, which pg_upgrade does not change.
 
@@ -70,7 +75,8 @@ CREATE TABLE _flohsync.access (
   columns text,
   PRIMARY KEY (object, level)
 );
-COMMENT ON TABLE _flohsync.access IS 'What grant_reader() and grant_manager() grant; filled by the script of the extension';
+COMMENT ON TABLE _flohsync.access IS
+  'What grant_reader() and grant_manager() grant; filled by the script of the extension';
 COMMENT ON COLUMN _flohsync.access.object IS 'Function with its argument types, or table or view, with its schema';
 COMMENT ON COLUMN _flohsync.access.level IS 'reader: readers and managers; manager: managers only';
 COMMENT ON COLUMN _flohsync.access.kind IS 'FUNCTION or PROCEDURE (EXECUTE), TABLE (SELECT)';
@@ -86,8 +92,10 @@ BEGIN
   INSERT INTO _flohsync.access (object, level, kind, columns)
   SELECT coalesce(routine::text, _object::regclass::text), _level,
          CASE WHEN routine IS NULL THEN 'TABLE'
-              ELSE (SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END FROM pg_proc p WHERE p.oid = routine) END,
+              ELSE (SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END FROM pg_proc p
+                    WHERE p.oid = routine) END,
          _columns;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.allow(text, text, text) IS 'Declares which roles may call a function or read a table; for the extension script';
+COMMENT ON FUNCTION _flohsync.allow(text, text, text) IS
+  'Declares which roles may call a function or read a table; for the extension script';

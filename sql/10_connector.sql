@@ -35,18 +35,24 @@ CREATE TABLE flohsync.connector_definition (
 COMMENT ON TABLE flohsync.connector_definition IS 'One row per upstream';
 COMMENT ON COLUMN flohsync.connector_definition.id IS 'Identity of the connector';
 COMMENT ON COLUMN flohsync.connector_definition.name IS 'Name by which SQL functions take the connector';
-COMMENT ON COLUMN flohsync.connector_definition.kind IS 'command (one HTTP POST a page), sql (a query or function in this database), rest (declarative definition)';
+COMMENT ON COLUMN flohsync.connector_definition.kind IS
+  'command (one HTTP POST a page), sql (a query or function in this database), rest (declarative definition)';
 COMMENT ON COLUMN flohsync.connector_definition.description IS 'Free text';
 COMMENT ON COLUMN flohsync.connector_definition.config IS 'Settings of the kind, without secrets';
 COMMENT ON COLUMN flohsync.connector_definition.definition IS 'Declarative definition of kind rest';
 COMMENT ON COLUMN flohsync.connector_definition.enabled IS 'When false, no run of the connector starts';
 COMMENT ON COLUMN flohsync.connector_definition.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_definition.updated_at IS 'When the row was last changed';
-COMMENT ON COLUMN flohsync.connector_definition.origins IS 'Origins that requests can be sent to, by config and definition: scheme://host, with the port unless it is the default';
-COMMENT ON COLUMN flohsync.connector_definition.author IS 'Role that last changed what kind sql runs; a type without a configuration runs with its rights';
-COMMENT ON COLUMN flohsync.connector_definition.code_owner IS 'Owner of the function of kind sql at that time; the function is not run after a change of its owner';
+COMMENT ON COLUMN flohsync.connector_definition.origins IS
+  'Origins that requests can be sent to, by config and definition: scheme://host, with the '
+  'port unless it is the default';
+COMMENT ON COLUMN flohsync.connector_definition.author IS
+  'Role that last changed what kind sql runs; a type without a configuration runs with its rights';
+COMMENT ON COLUMN flohsync.connector_definition.code_owner IS
+  'Owner of the function of kind sql at that time; the function is not run after a change of its owner';
 COMMENT ON COLUMN flohsync.connector_definition.home IS 'Database that syncs it, see adopt()';
-SELECT _flohsync.allow('reader', 'flohsync.connector_definition', 'id, name, kind, description, enabled, created_at, updated_at');
+SELECT _flohsync.allow('reader', 'flohsync.connector_definition',
+                       'id, name, kind, description, enabled, created_at, updated_at');
 SELECT _flohsync.allow('manager', 'flohsync.connector_definition');
 
 CREATE FUNCTION _flohsync.invalid(_key text, _problem text, _hint text DEFAULT NULL) RETURNS void
@@ -57,7 +63,8 @@ BEGIN
   PERFORM _flohsync.raise('22023',
     format('invalid value for "%s": %s', _key, _problem),
     NULL,
-    coalesce(_hint, 'Nothing was changed. doc/configuration.md and doc/connectors.md list every key with its meaning and default.'));
+    coalesce(_hint, 'Nothing was changed. doc/configuration.md and doc/connectors.md list every key '
+                    'with its meaning and default.'));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.invalid(text, text, text) IS 'Raises 22023 for a setting, naming its key';
@@ -73,7 +80,8 @@ BEGIN
     format('Known keys are %s.', array_to_string(_known, ', ')));
 END
 $$;
-COMMENT ON FUNCTION _flohsync.unknown_key(text, text, text[]) IS 'Raises 22023 for a key that a settings object does not have';
+COMMENT ON FUNCTION _flohsync.unknown_key(text, text, text[]) IS
+  'Raises 22023 for a key that a settings object does not have';
 
 CREATE FUNCTION _flohsync.check_keys(_object jsonb, _where text, _known text[]) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -92,11 +100,13 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_keys(jsonb, text, text[]) IS 'Raises 22023 unless the value is an object with known keys only';
+COMMENT ON FUNCTION _flohsync.check_keys(jsonb, text, text[]) IS
+  'Raises 22023 unless the value is an object with known keys only';
 
 CREATE FUNCTION _flohsync.check_tables() RETURNS boolean
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_check_tables';
-COMMENT ON FUNCTION _flohsync.check_tables() IS 'True; raises 55000 when row level security, a rule or a disabled trigger affects a table of flohsync';
+COMMENT ON FUNCTION _flohsync.check_tables() IS
+  'True; raises 55000 when row level security, a rule or a disabled trigger affects a table of flohsync';
 
 CREATE FUNCTION _flohsync.connector_id(_connector text) RETURNS uuid
 LANGUAGE plpgsql STABLE
@@ -112,12 +122,14 @@ BEGIN
     SELECT d.id INTO found_id FROM flohsync.connector_definition d WHERE d.id = _connector::uuid;
   END IF;
   IF found_id IS NULL THEN
-    SELECT string_agg(s.name, ', ') || CASE WHEN max(s.n) > 20 THEN format(' and %s more', max(s.n) - 20) ELSE '' END INTO known
+    SELECT string_agg(s.name, ', ') || CASE WHEN max(s.n) > 20 THEN format(' and %s more', max(s.n) - 20)
+      ELSE '' END INTO known
       FROM (SELECT d.name, count(*) OVER () AS n FROM flohsync.connector_definition d ORDER BY d.name LIMIT 20) s;
     PERFORM _flohsync.raise('42704',
       format('connector %s does not exist', coalesce('"' || _connector || '"', 'NULL')),
       NULL,
-      coalesce('Connectors are: ' || known || '.', 'There are no connectors; create one with flohsync.create_connector().'));
+      coalesce('Connectors are: ' || known || '.',
+               'There are no connectors; create one with flohsync.create_connector().'));
   END IF;
   RETURN found_id;
 END
@@ -143,7 +155,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.hold_connector(text) IS
-  'Id of a connector given its name or id, locked against being dropped until the end of the transaction; 42704 when there is none';
+  'Id of a connector given its name or id, locked against being dropped until the end of the transaction; 42704 when '
+  'there is none';
 
 CREATE FUNCTION _flohsync.check_resource_type(_resource_type text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -151,7 +164,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _resource_type IS NULL OR _resource_type !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN
-    PERFORM _flohsync.invalid('resource_type', format('%s is not a resource type', coalesce(quote_literal(_resource_type), 'NULL')),
+    PERFORM _flohsync.invalid('resource_type',
+                              format('%s is not a resource type', coalesce(quote_literal(_resource_type), 'NULL')),
       'A resource type is a letter followed by at most 63 letters, digits, "_", "." or "-".');
   END IF;
   RETURN _resource_type;
@@ -165,7 +179,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(length(_external_id), 0) NOT BETWEEN 1 AND 255 THEN
-    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters', 'It is the id of the record in the upstream.');
+    PERFORM _flohsync.invalid('external_id', 'it must have 1 to 255 characters',
+                              'It is the id of the record in the upstream.');
   END IF;
   RETURN _external_id;
 END
@@ -177,7 +192,8 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN _name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN pg_catalog.format('header "%s" is malformed', _name)
-  WHEN pg_catalog.lower(_name COLLATE "C") IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect', 'te', 'trailer', 'upgrade',
+  WHEN pg_catalog.lower(_name COLLATE "C") IN ('host', 'content-length', 'transfer-encoding', 'connection', 'expect',
+                                               'te', 'trailer', 'upgrade',
                                    'accept-encoding', 'keep-alive', 'proxy-authorization', 'proxy-connection')
     THEN pg_catalog.format('header "%s" is set by flohsync itself', _name)
 END;
@@ -201,7 +217,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb, boolean) IS
-  'Raises 22023 for a connector that makes no sense, naming the key; _given: by somebody, now, so that what it refers to must be there';
+  'Raises 22023 for a connector that makes no sense, naming the key; _given: by somebody, now, so that what '
+  'it refers to must be there';
 
 CREATE FUNCTION _flohsync.check_no_definition(_kind text, _definition jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -213,7 +230,8 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_no_definition(text, jsonb) IS 'Raises 22023 for a definition of a connector whose kind has none';
+COMMENT ON FUNCTION _flohsync.check_no_definition(text, jsonb) IS
+  'Raises 22023 for a definition of a connector whose kind has none';
 
 CREATE FUNCTION _flohsync.of_kind(_what text, _kind text, _config jsonb, _definition jsonb) RETURNS SETOF text
 LANGUAGE plpgsql STABLE
@@ -221,12 +239,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF _kind = ANY (_flohsync.kinds()) THEN
-    RETURN QUERY EXECUTE format('SELECT x FROM _flohsync.%I($1, $2) x ORDER BY 1', _what || '_' || _kind) USING _config, _definition;
+    RETURN QUERY EXECUTE format('SELECT x FROM _flohsync.%I($1, $2) x ORDER BY 1', _what || '_' || _kind)
+      USING _config, _definition;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.of_kind(text, text, jsonb, jsonb) IS
-  'The types that a connector''s config or definition names, or the secrets that it looks for; none for a kind that is not known';
+  'The types that a connector''s config or definition names, or the secrets that it looks for; none '
+  'for a kind that is not known';
 
 CREATE FUNCTION _flohsync.create_connector(name text, kind text, config jsonb, definition jsonb) RETURNS uuid
 LANGUAGE plpgsql
@@ -252,9 +272,11 @@ BEGIN
   RETURN new_id;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS 'Implementation of the public function of this name, run as its owner';
+COMMENT ON FUNCTION _flohsync.create_connector(text, text, jsonb, jsonb) IS
+  'Implementation of the public function of this name, run as its owner';
 
-CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION flohsync.create_connector(name text, kind text, config jsonb, definition jsonb DEFAULT NULL)
+  RETURNS uuid
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_connector(text, text, jsonb, jsonb) IS
   'Creates a connector and returns its id; 22023 names the invalid key of config, 42710 when the name is taken';
@@ -317,7 +339,8 @@ BEGIN
     END;
   END IF;
   UPDATE flohsync.connector_definition x
-     SET description = d.description, config = d.config, definition = d.definition, enabled = d.enabled, updated_at = now(),
+     SET description = d.description, config = d.config, definition = d.definition, enabled = d.enabled,
+       updated_at = now(),
          -- a function that has another owner by now
          code_owner = CASE WHEN settings ? 'config' THEN _flohsync.code_owner(d.kind, d.config) ELSE x.code_owner END
    WHERE x.id = d.id;
@@ -329,12 +352,14 @@ BEGIN
   PERFORM _flohsync.wake();
 END
 $$;
-COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS 'Implementation of the public function of this name, run as its owner';
+COMMENT ON FUNCTION _flohsync.update_connector(text, jsonb) IS
+  'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.update_connector(connector text, settings jsonb) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
-  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys given, and null removes one; warns of secrets that were set for another origin and must be set again';
+  'Changes the given keys (name, description, config, definition, enabled) of a connector; of config, only the keys '
+  'given, and null removes one; warns of secrets that were set for another origin and must be set again';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
@@ -360,9 +385,11 @@ BEGIN
   END LOOP;
   -- A deletion by another connector's webhook holds all matches of its user, in this order.
   PERFORM FROM flohsync.connector_sync_match m
-    WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id AND o.connector_id <> _id)
+    WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id
+                                           AND o.connector_id <> _id)
     ORDER BY m.id FOR UPDATE;
-  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
+  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
+                                        WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;

@@ -47,7 +47,8 @@ BEGIN
   END IF;
   IF _config ? 'function' THEN
     IF jsonb_typeof(_config -> 'function') <> 'string' OR length(_config ->> 'function') > 300 THEN
-      PERFORM _flohsync.invalid('function', 'it must be the name of a function', 'Specify the function with its schema.');
+      PERFORM _flohsync.invalid('function', 'it must be the name of a function',
+                                'Specify the function with its schema.');
     END IF;
   ELSE
     IF jsonb_typeof(_config -> 'queries') <> 'object' OR _config -> 'queries' = '{}' THEN

@@ -28,12 +28,14 @@ LANGUAGE sql IMMUTABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.value ->> 'name', t.value ->> 'title', t.value -> 'config', t.value -> 'secrets',
-         ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(t.value -> 'definition' -> 'resources') k ORDER BY k COLLATE "C"),
+         ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(t.value -> 'definition' -> 'resources') k
+               ORDER BY k COLLATE "C"),
          t.value -> 'notes', t.value -> 'sources'
     FROM pg_catalog.jsonb_array_elements(_flohsync.templates()) WITH ORDINALITY t(value, i) ORDER BY t.i;
 END;
 COMMENT ON FUNCTION flohsync.connector_templates() IS
-  'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, notes on the vendor, and where that is documented';
+  'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, notes on '
+  'the vendor, and where that is documented';
 SELECT _flohsync.allow('reader', 'flohsync.connector_templates()');
 
 CREATE FUNCTION flohsync.connector_template(name text) RETURNS jsonb
@@ -55,5 +57,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.connector_template(text) IS
-  'A ready definition for create_connector(): scim, okta, entra, google_workspace, github, keycloak or authifi; 42704 for another name';
+  'A ready definition for create_connector(): scim, okta, entra, google_workspace, github, keycloak or '
+  'authifi; 42704 for another name';
 SELECT _flohsync.allow('reader', 'flohsync.connector_template(text)');

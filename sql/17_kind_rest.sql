@@ -44,7 +44,8 @@ BEGIN
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid('config', format('"%s" becomes %s: %s', k, _flohsync.excerpt(url), problem),
         CASE WHEN url ~ '^https?://https?:'
-             THEN format('Values of config are inserted into this URL unchanged: specify a host, such as %s, without "https://".',
+             THEN format('Values of config are inserted into this URL unchanged: specify a host, such '
+                         'as %s, without "https://".',
                          substring(url from '^https?://https?:/*([A-Za-z0-9.-]+)'))
              ELSE 'Values of config are inserted into this URL unchanged.' END);
     END IF;

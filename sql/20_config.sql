@@ -18,7 +18,8 @@ SELECT _flohsync.allow('reader', 'flohsync.workflow_definition');
 CREATE TABLE flohsync.connector_sync_config (
   id                             uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   connector_id                   uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
-  resource_type                  varchar(64) COLLATE "C" NOT NULL CHECK (resource_type ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'),
+  resource_type                  varchar(64) COLLATE "C" NOT NULL
+    CHECK (resource_type ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'),
   enabled                        boolean NOT NULL DEFAULT false,
   strategy                       varchar(32) NOT NULL DEFAULT 'full' CHECK (strategy IN ('full', 'incremental')),
   cron_schedule                  varchar(64),
@@ -26,7 +27,8 @@ CREATE TABLE flohsync.connector_sync_config (
   stale_retention                varchar(32) NOT NULL DEFAULT '7d',
   last_sync_at                   timestamptz,
   last_sync_cursor               text,
-  last_sync_status               varchar(32) NOT NULL DEFAULT 'idle' CHECK (last_sync_status IN ('idle', 'running', 'success', 'error')),
+  last_sync_status               varchar(32) NOT NULL DEFAULT 'idle'
+    CHECK (last_sync_status IN ('idle', 'running', 'success', 'error')),
   last_sync_error                text,
   last_sync_stats                jsonb,
   attribute_mappings             jsonb,
@@ -34,7 +36,8 @@ CREATE TABLE flohsync.connector_sync_config (
   user_match_fallback_strategies jsonb,
   issuer_source_path             text,
   post_sync_workflow_id          uuid REFERENCES flohsync.workflow_definition ON DELETE SET NULL,
-  sync_trigger_mode              varchar(32) NOT NULL DEFAULT 'none' CHECK (sync_trigger_mode IN ('none', 'per_record', 'summary')),
+  sync_trigger_mode              varchar(32) NOT NULL DEFAULT 'none'
+    CHECK (sync_trigger_mode IN ('none', 'per_record', 'summary')),
   create_users                   boolean NOT NULL DEFAULT false,
   deactivate_users               boolean NOT NULL DEFAULT false,
   create_user_defaults           jsonb,
@@ -43,7 +46,8 @@ CREATE TABLE flohsync.connector_sync_config (
   overlap                        interval NOT NULL DEFAULT '5 minutes' CHECK (overlap >= '0'),
   hash_ignore                    jsonb,
   hash_ignore_since              timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-  safeguards                     jsonb NOT NULL DEFAULT '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}',
+  safeguards                     jsonb NOT NULL
+    DEFAULT '{"maxStaleFraction": 0.2, "maxDeactivateFraction": 0.05, "minRecords": 10}',
   next_run_at                    timestamptz,
   next_full_run_at               timestamptz,
   watermark                      timestamptz,
@@ -89,7 +93,8 @@ BEGIN
   IF NEW.owner IS NULL THEN
     NEW.owner := _flohsync.role(_flohsync.acting_role());
   END IF;
-  IF TG_OP = 'UPDATE' AND (NEW.owner::text, NEW.connector_id, NEW.resource_type) IS NOT DISTINCT FROM (OLD.owner::text, OLD.connector_id, OLD.resource_type) THEN
+  IF TG_OP = 'UPDATE' AND (NEW.owner::text, NEW.connector_id, NEW.resource_type) IS NOT DISTINCT
+    FROM (OLD.owner::text, OLD.connector_id, OLD.resource_type) THEN
     RETURN NEW;
   END IF;
   IF NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
@@ -108,14 +113,18 @@ BEGIN
   IF FOUND THEN
     RAISE WARNING USING
       MESSAGE = format('role "%s" decided what connector "%s" runs', _flohsync.role_name(c.author), c.name),
-      DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type, _flohsync.role_name(NEW.owner)),
+      DETAIL = format('Resource type "%s" runs with the rights of role "%s".', NEW.resource_type,
+                      _flohsync.role_name(NEW.owner)),
       HINT = 'Review the config of the connector; flohsync.delete_sync_config() revokes the rights again.';
   END IF;
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_owner() IS 'Prevents a role from making another role the owner of a configuration, and from changing what another role runs; warns when a role lends its rights to code that another role configured';
-CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type ON flohsync.connector_sync_config
+COMMENT ON FUNCTION _flohsync.guard_owner() IS
+  'Prevents a role from making another role the owner of a configuration, and from changing what another role runs; '
+  'warns when a role lends its rights to code that another role configured';
+CREATE TRIGGER guard_owner BEFORE INSERT OR UPDATE OF owner, connector_id, resource_type
+  ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_owner();
 
 CREATE FUNCTION _flohsync.note_hash_rule() RETURNS trigger
@@ -146,7 +155,8 @@ BEGIN
       NULL,
       'Only a member of that role can change what it runs.');
   END IF;
-  IF (NEW.id, NEW.kind, NEW.config, NEW.code_owner::text) IS NOT DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.code_owner::text)
+  IF (NEW.id, NEW.kind, NEW.config, NEW.code_owner::text) IS NOT DISTINCT
+    FROM (OLD.id, OLD.kind, OLD.config, OLD.code_owner::text)
      AND NEW.author::text = _flohsync.role_gone(OLD.author)::text THEN
     RETURN NEW;
   END IF;
@@ -155,7 +165,8 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_queries() IS 'Prevents a role from changing what another role runs, and records who decides that';
+COMMENT ON FUNCTION _flohsync.guard_queries() IS
+  'Prevents a role from changing what another role runs, and records who decides that';
 CREATE TRIGGER guard_queries BEFORE UPDATE OF id, kind, config, author, code_owner ON flohsync.connector_definition
 FOR EACH ROW WHEN ((NEW.id, NEW.kind, NEW.config, NEW.author::text, NEW.code_owner::text)
                    IS DISTINCT FROM (OLD.id, OLD.kind, OLD.config, OLD.author::text, OLD.code_owner::text)
@@ -168,45 +179,70 @@ COMMENT ON COLUMN flohsync.connector_sync_config.connector_id IS 'Its connector'
 COMMENT ON COLUMN flohsync.connector_sync_config.resource_type IS 'Resource type';
 COMMENT ON COLUMN flohsync.connector_sync_config.enabled IS 'Whether schedules run; runs by hand are always possible';
 COMMENT ON COLUMN flohsync.connector_sync_config.strategy IS 'full or incremental';
-COMMENT ON COLUMN flohsync.connector_sync_config.cron_schedule IS 'When runs of the strategy are due; null: by hand only';
+COMMENT ON COLUMN flohsync.connector_sync_config.cron_schedule IS
+  'When runs of the strategy are due; null: by hand only';
 COMMENT ON COLUMN flohsync.connector_sync_config.filter_rules IS 'Which upstream records are in scope';
 COMMENT ON COLUMN flohsync.connector_sync_config.stale_retention IS 'How long stale records are kept';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_at IS 'End of the last run';
-COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_cursor IS 'Cursor from which the next run resumes after an error';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_cursor IS
+  'Cursor from which the next run resumes after an error';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_status IS 'idle, running, success or error';
-COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_error IS 'Message of the last run when it failed or was held';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_error IS
+  'Message of the last run when it failed or was held';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_sync_stats IS 'Statistics of the last run';
 COMMENT ON COLUMN flohsync.connector_sync_config.attribute_mappings IS 'Rules that copy attributes into user profiles';
-COMMENT ON COLUMN flohsync.connector_sync_config.user_match_strategy IS 'First strategy by which records are matched to users';
-COMMENT ON COLUMN flohsync.connector_sync_config.user_match_fallback_strategies IS 'Strategies tried after the first, in order';
-COMMENT ON COLUMN flohsync.connector_sync_config.issuer_source_path IS 'Where a record names its issuer; null: attributes.identityIssuer';
+COMMENT ON COLUMN flohsync.connector_sync_config.user_match_strategy IS
+  'First strategy by which records are matched to users';
+COMMENT ON COLUMN flohsync.connector_sync_config.user_match_fallback_strategies IS
+  'Strategies tried after the first, in order';
+COMMENT ON COLUMN flohsync.connector_sync_config.issuer_source_path IS
+  'Where a record names its issuer; null: attributes.identityIssuer';
 COMMENT ON COLUMN flohsync.connector_sync_config.post_sync_workflow_id IS 'Workflow to trigger after a run';
 COMMENT ON COLUMN flohsync.connector_sync_config.sync_trigger_mode IS 'none, per_record or summary';
-COMMENT ON COLUMN flohsync.connector_sync_config.create_users IS 'Create users for unmatched records with an e-mail address';
+COMMENT ON COLUMN flohsync.connector_sync_config.create_users IS
+  'Create users for unmatched records with an e-mail address';
 COMMENT ON COLUMN flohsync.connector_sync_config.deactivate_users IS 'Deactivate users whose only record went stale';
 COMMENT ON COLUMN flohsync.connector_sync_config.create_user_defaults IS 'Profile values of users created this way';
-COMMENT ON COLUMN flohsync.connector_sync_config.full_cron_schedule IS 'When a full pass runs beside an incremental one';
+COMMENT ON COLUMN flohsync.connector_sync_config.full_cron_schedule IS
+  'When a full pass runs beside an incremental one';
 COMMENT ON COLUMN flohsync.connector_sync_config.timezone IS 'Time zone of both schedules';
-COMMENT ON COLUMN flohsync.connector_sync_config.overlap IS 'How far an incremental run reaches back behind the watermark';
+COMMENT ON COLUMN flohsync.connector_sync_config.overlap IS
+  'How far an incremental run reaches back behind the watermark';
 COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore IS 'Attribute paths left out of the hash';
-COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore_since IS 'When hash_ignore was last changed: until a full pass that began later is complete, records may have hashes of the previous setting';
-COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS 'Limits above which a pass is held for approval; null disables a limit';
+COMMENT ON COLUMN flohsync.connector_sync_config.hash_ignore_since IS
+  'When hash_ignore was last changed: until a full pass that began later is complete, records may have '
+  'hashes of the previous setting';
+COMMENT ON COLUMN flohsync.connector_sync_config.safeguards IS
+  'Limits above which a pass is held for approval; null disables a limit';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_run_at IS 'When the next scheduled run is due';
 COMMENT ON COLUMN flohsync.connector_sync_config.next_full_run_at IS 'When the next run of the second schedule is due';
-COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS 'Start of the last successful run that received everything it requested, by the upstream''s clock where that is behind the server''s';
-COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS 'Start of the last complete full pass: every record that is not stale was confirmed then or later';
+COMMENT ON COLUMN flohsync.connector_sync_config.watermark IS
+  'Start of the last successful run that received everything it requested, by the upstream''s clock where '
+  'that is behind the server''s';
+COMMENT ON COLUMN flohsync.connector_sync_config.last_full_pass_at IS
+  'Start of the last complete full pass: every record that is not stale was confirmed then or later';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_success_at IS 'End of the last run that succeeded';
-COMMENT ON COLUMN flohsync.connector_sync_config.full_incomplete_reason IS 'Why the last full pass was not complete; null: it was. Unaffected by incremental passes';
+COMMENT ON COLUMN flohsync.connector_sync_config.full_incomplete_reason IS
+  'Why the last full pass was not complete; null: it was. Unaffected by incremental passes';
 COMMENT ON COLUMN flohsync.connector_sync_config.last_complete_at IS 'End of the last run whose pass was complete';
-COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS 'Why the pass of the last run was not complete; null when it was';
-COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS 'When a failed scheduled run is retried; null: at the next tick';
+COMMENT ON COLUMN flohsync.connector_sync_config.incomplete_reason IS
+  'Why the pass of the last run was not complete; null when it was';
+COMMENT ON COLUMN flohsync.connector_sync_config.retry_at IS
+  'When a failed scheduled run is retried; null: at the next tick';
 COMMENT ON COLUMN flohsync.connector_sync_config.retries IS 'Number of retries of the failed scheduled run';
-COMMENT ON COLUMN flohsync.connector_sync_config.schedule_error IS 'Why the schedules cannot be used; checked again every five minutes';
-COMMENT ON COLUMN flohsync.connector_sync_config.parked IS 'Schedules are suspended because runs repeatedly crashed their worker; a run by hand resumes them';
-COMMENT ON COLUMN flohsync.connector_sync_config.totals IS 'Totals over all runs: how many ended in which status, and their statistics';
-COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS 'Delta link from which the next incremental pass of a connector of kind rest starts';
-COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS 'Fingerprint of the pass that ended with that link; the link is used only while it is unchanged';
-COMMENT ON COLUMN flohsync.connector_sync_config.owner IS 'Role with whose rights connectors of kind sql run; ?name: that role was dropped, or its access was revoked, and nothing runs';
+COMMENT ON COLUMN flohsync.connector_sync_config.schedule_error IS
+  'Why the schedules cannot be used; checked again every five minutes';
+COMMENT ON COLUMN flohsync.connector_sync_config.parked IS
+  'Schedules are suspended because runs repeatedly crashed their worker; a run by hand resumes them';
+COMMENT ON COLUMN flohsync.connector_sync_config.totals IS
+  'Totals over all runs: how many ended in which status, and their statistics';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_link IS
+  'Delta link from which the next incremental pass of a connector of kind rest starts';
+COMMENT ON COLUMN flohsync.connector_sync_config.delta_fingerprint IS
+  'Fingerprint of the pass that ended with that link; the link is used only while it is unchanged';
+COMMENT ON COLUMN flohsync.connector_sync_config.owner IS
+  'Role with whose rights connectors of kind sql run; ?name: that role was dropped, or its access '
+  'was revoked, and nothing runs';
 COMMENT ON COLUMN flohsync.connector_sync_config.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.connector_sync_config.updated_at IS 'When the settings were last changed';
 SELECT _flohsync.allow('reader', 'flohsync.connector_sync_config');

@@ -13,11 +13,13 @@ BEGIN ATOMIC
     -- What is no number would keep a run from ending.
     FROM (SELECT e.key, pg_catalog.sum(_flohsync.number(e.value)) AS value
             FROM (VALUES (_a), (_b)) o(value)
-           CROSS JOIN LATERAL pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(o.value) WHEN 'object' THEN o.value ELSE '{}' END) e
+           CROSS JOIN LATERAL pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(o.value) WHEN 'object' THEN o.value
+                                                    ELSE '{}' END) e
            WHERE pg_catalog.jsonb_typeof(e.value) = 'number'
            GROUP BY e.key) s;
 END;
-COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS 'Adds two objects of numbers, key by key; other values are skipped';
+COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS
+  'Adds two objects of numbers, key by key; other values are skipped';
 
 CREATE FUNCTION _flohsync.duration(_text text) RETURNS interval
 LANGUAGE plpgsql STABLE STRICT
@@ -44,11 +46,13 @@ BEGIN
   RETURN CASE WHEN answer >= interval '0' AND isfinite(answer) THEN answer END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.duration(text) IS 'The interval of a text such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is not a duration';
+COMMENT ON FUNCTION _flohsync.duration(text) IS
+  'The interval of a text such as 7d, 24h, 30m, 90s, 2w or any interval with units; null when it is not a duration';
 
 CREATE FUNCTION _flohsync.cron_next(_schedule text, _after timestamptz, _zone text) RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
-COMMENT ON FUNCTION _flohsync.cron_next(text, timestamptz, text) IS 'Next time after the given one at which a schedule is due; null for a null argument or when there is none';
+COMMENT ON FUNCTION _flohsync.cron_next(text, timestamptz, text) IS
+  'Next time after the given one at which a schedule is due; null for a null argument or when there is none';
 
 CREATE FUNCTION _flohsync.cron_problem(_schedule text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_problem';
@@ -58,10 +62,12 @@ CREATE FUNCTION _flohsync.timezone_valid(_name text) RETURNS boolean
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_timezone_valid';
 COMMENT ON FUNCTION _flohsync.timezone_valid(text) IS 'Whether a time zone of that name is known';
 
-CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT 'UTC') RETURNS timestamptz
+CREATE FUNCTION flohsync.cron_next(schedule text, after timestamptz DEFAULT pg_catalog.now(),
+                                   timezone text DEFAULT 'UTC') RETURNS timestamptz
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'flohsync_cron_next';
 COMMENT ON FUNCTION flohsync.cron_next(text, timestamptz, text) IS
-  'Next time after the given one at which a cron schedule is due in a time zone; null when there is none; 22023 for an invalid schedule or zone';
+  'Next time after the given one at which a cron schedule is due in a time zone; null when there is none; 22023 for '
+  'an invalid schedule or zone';
 SELECT _flohsync.allow('reader', 'flohsync.cron_next(text, timestamptz, text)');
 
 CREATE FUNCTION _flohsync.path_problem(_path text) RETURNS text
@@ -89,7 +95,8 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_texts(text, jsonb) IS 'Raises 22023 unless the value is an array of non-empty texts';
+COMMENT ON FUNCTION _flohsync.check_texts(text, jsonb) IS
+  'Raises 22023 unless the value is an array of non-empty texts';
 
 CREATE FUNCTION _flohsync.check_fallbacks(_strategies jsonb) RETURNS void
 LANGUAGE plpgsql STABLE
@@ -121,14 +128,16 @@ BEGIN
     CASE k
       WHEN 'groupNamePattern' THEN
         IF jsonb_typeof(v) <> 'string' OR length(v #>> '{}') NOT BETWEEN 1 AND 1000 THEN
-          PERFORM _flohsync.invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters', 'For example "proj-*".');
+          PERFORM _flohsync.invalid('filterRules.groupNamePattern', 'it must be a glob of 1 to 1000 characters',
+                                    'For example "proj-*".');
         END IF;
       WHEN 'groupIds' THEN
         PERFORM _flohsync.check_texts('filterRules.groupIds', v);
       WHEN 'emailDomains' THEN
         PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
         SELECT jsonb_agg(d.domain ORDER BY d.i) INTO v
-          FROM (SELECT btrim(e.value, E' \t\r\n') AS domain, e.i FROM jsonb_array_elements_text(v) WITH ORDINALITY e(value, i)) d;
+          FROM (SELECT btrim(e.value, E' \t\r\n') AS domain, e.i FROM jsonb_array_elements_text(v)
+                WITH ORDINALITY e(value, i)) d;
         PERFORM _flohsync.check_texts('filterRules.emailDomains', v);
         _rules := _rules || jsonb_build_object(k, v);
       WHEN 'memberOfSyncedGroups' THEN
@@ -145,7 +154,8 @@ BEGIN
   RETURN nullif(_rules, '{}');
 END
 $$;
-COMMENT ON FUNCTION _flohsync.check_filter_rules(jsonb) IS 'Filter rules without null members; 22023 names the invalid key';
+COMMENT ON FUNCTION _flohsync.check_filter_rules(jsonb) IS
+  'Filter rules without null members; 22023 names the invalid key';
 
 CREATE FUNCTION _flohsync.field_problem(_field text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
@@ -154,13 +164,18 @@ RETURN CASE
   WHEN _field !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,63}$' OR _field IN ('__proto__', 'prototype', 'constructor')
     THEN pg_catalog.format('%L is not a field name', _field)
   -- Identity and login of users must not be changed through profile fields.
-  WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active', 'deletedAt', 'password',
+  WHEN _field IN ('id', 'userId', 'iss', 'sub', 'email', 'upstreamIssuer', 'upstreamId', 'confirmed', 'active',
+                  'deletedAt', 'password',
                   'user_id', 'upstream_issuer', 'upstream_id', 'deleted_at')
     THEN pg_catalog.format('%L is not a profile field', _field)
   WHEN _field IN ('phone_number', 'employee_id', 'cost_center', 'start_date', 'manager_id')
-    THEN pg_catalog.format('the field is called "%s"', pg_catalog.regexp_replace(pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ') COLLATE "C"), '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1) COLLATE "C") || '\2'))
+    THEN pg_catalog.format('the field is called "%s"',
+                           pg_catalog.regexp_replace(
+                             pg_catalog.initcap(pg_catalog.replace(_field, '_', ' ') COLLATE "C"),
+                             '^(.)(.*) ', pg_catalog.lower(pg_catalog.left(_field, 1) COLLATE "C") || '\2'))
 END;
-COMMENT ON FUNCTION _flohsync.field_problem(text) IS 'Why the name of a profile field is invalid; null when it is valid';
+COMMENT ON FUNCTION _flohsync.field_problem(text) IS
+  'Why the name of a profile field is invalid; null when it is valid';
 
 CREATE FUNCTION _flohsync.check_mappings(_mappings jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -179,16 +194,20 @@ BEGIN
       ARRAY['sourcePath', 'targetField', 'writeMode', 'transform', 'enabled']);
     problem := _flohsync.path_problem(m ->> 'sourcePath');
     IF problem IS NOT NULL THEN
-      PERFORM _flohsync.invalid(format('attributeMappings[%s].sourcePath', i), problem, 'For example "attributes.department".');
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].sourcePath', i), problem,
+                                'For example "attributes.department".');
     END IF;
     problem := CASE WHEN jsonb_typeof(m -> 'targetField') IS DISTINCT FROM 'string' THEN 'it must be a string'
                     ELSE _flohsync.field_problem(m ->> 'targetField') END;
     IF problem IS NOT NULL THEN
       PERFORM _flohsync.invalid(format('attributeMappings[%s].targetField', i), problem,
-        'Fields are title, department, phoneNumber, location, employeeId, costCenter, startDate, managerId, and any name of your own.');
+        'Fields are title, department, phoneNumber, location, employeeId, costCenter, startDate, '
+        'managerId, and any name of your own.');
     END IF;
-    IF m -> 'writeMode' <> 'null' AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
-      PERFORM _flohsync.invalid(format('attributeMappings[%s].writeMode', i), format('%s is not a write mode', m -> 'writeMode'),
+    IF m -> 'writeMode' <> 'null'
+        AND coalesce(m ->> 'writeMode', '') NOT IN ('overwrite_always', 'overwrite_if_empty', 'never_overwrite') THEN
+      PERFORM _flohsync.invalid(format('attributeMappings[%s].writeMode', i),
+                                format('%s is not a write mode', m -> 'writeMode'),
         'Write modes are overwrite_always, overwrite_if_empty and never_overwrite.');
     END IF;
     IF m ? 'enabled' AND jsonb_typeof(m -> 'enabled') <> 'boolean' THEN
@@ -218,7 +237,8 @@ BEGIN
       CONTINUE;
     END IF;
     IF k = 'minRecords' THEN
-      IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12 OR (v #>> '{}')::numeric % 1 <> 0 THEN
+      IF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1e12
+          OR (v #>> '{}')::numeric % 1 <> 0 THEN
         PERFORM _flohsync.invalid('safeguards.minRecords', 'it must be an integer of at least 0, or null');
       END IF;
     ELSIF jsonb_typeof(v) <> 'number' OR (v #>> '{}')::numeric NOT BETWEEN 0 AND 1 THEN
@@ -232,8 +252,10 @@ COMMENT ON FUNCTION _flohsync.check_safeguards(jsonb) IS 'Raises 22023 for inval
 CREATE FUNCTION _flohsync.next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at) END;
-COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS 'When a configuration is next due, by a schedule or for a retry; null: not scheduled';
+RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at)
+  END;
+COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS
+  'When a configuration is next due, by a schedule or for a retry; null: not scheduled';
 
 CREATE FUNCTION _flohsync.standing(_c flohsync.connector_sync_config) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -248,7 +270,8 @@ BEGIN
     'incompleteReason', _c.incomplete_reason, 'lastCompletePassAt', _flohsync.iso(_c.last_complete_at));
 END
 $$;
-COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS 'State of a configuration that later runs must not hide: a held run, an incomplete pass';
+COMMENT ON FUNCTION _flohsync.standing(flohsync.connector_sync_config) IS
+  'State of a configuration that later runs must not hide: a held run, an incomplete pass';
 
 -- Made from config_keys(), followed by keys that only inform.
 DO $do$

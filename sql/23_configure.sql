@@ -24,7 +24,8 @@ BEGIN
   END IF;
 
   INSERT INTO flohsync.connector_sync_config AS x (connector_id, resource_type, owner, timezone)
-  VALUES (_connector, _type, _flohsync.role(_flohsync.caller()), coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
+  VALUES (_connector, _type, _flohsync.role(_flohsync.caller()),
+          coalesce(nullif(current_setting('flohsync.timezone', true), ''), 'UTC'))
   ON CONFLICT (connector_id, resource_type) DO NOTHING;
   SELECT * INTO STRICT c FROM flohsync.connector_sync_config x
    WHERE x.connector_id = _connector AND x.resource_type = _type FOR NO KEY UPDATE;
@@ -49,8 +50,10 @@ BEGIN
   IF (c.enabled, c.timezone, c.cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.cron_schedule) THEN
     c.next_run_at := CASE WHEN c.enabled THEN _flohsync.cron_next(c.cron_schedule, clock_timestamp(), c.timezone) END;
   END IF;
-  IF (c.enabled, c.timezone, c.full_cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.full_cron_schedule) THEN
-    c.next_full_run_at := CASE WHEN c.enabled THEN _flohsync.cron_next(c.full_cron_schedule, clock_timestamp(), c.timezone) END;
+  IF (c.enabled, c.timezone, c.full_cron_schedule) IS DISTINCT FROM (old.enabled, old.timezone, old.full_cron_schedule)
+    THEN
+    c.next_full_run_at := CASE WHEN c.enabled
+      THEN _flohsync.cron_next(c.full_cron_schedule, clock_timestamp(), c.timezone) END;
   END IF;
   IF c.enabled <> old.enabled OR (c.cron_schedule IS NULL AND c.full_cron_schedule IS NULL) THEN
     c.retry_at := NULL;
@@ -71,12 +74,14 @@ BEGIN
   RETURN _flohsync.config_dto(c);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS 'Implementation of the public function of this name, run as its owner';
+COMMENT ON FUNCTION _flohsync.configure_sync(text, text, jsonb) IS
+  'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.configure_sync(connector text, resource_type text, settings jsonb) RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.configure_sync(text, text, jsonb) IS
-  'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; 22023 names the invalid key';
+  'Creates or changes the configuration of a resource type; only the keys given change; returns the configuration; '
+  '22023 names the invalid key';
 SELECT _flohsync.allow('manager', 'flohsync.configure_sync(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.sync_config(connector text, resource_type text) RETURNS jsonb
@@ -97,10 +102,12 @@ BEGIN ATOMIC
     SELECT coalesce(pg_catalog.jsonb_agg(_flohsync.config_dto(c) ORDER BY d.name, c.resource_type), '[]')
       FROM flohsync.connector_sync_config c
       JOIN flohsync.connector_definition d ON d.id = c.connector_id
-     WHERE list_sync_configs.connector IS NULL OR d.id = (SELECT _flohsync.connector_id(list_sync_configs.connector))) END;
+     WHERE list_sync_configs.connector IS NULL OR d.id = (SELECT _flohsync.connector_id(list_sync_configs.connector)))
+       END;
 END;
 COMMENT ON FUNCTION flohsync.list_sync_configs(text) IS
-  'The configurations of a connector, or (null) of all, in the order of connector and resource type; 42704 for an unknown connector';
+  'The configurations of a connector, or (null) of all, in the order of connector and resource type; '
+  '42704 for an unknown connector';
 SELECT _flohsync.allow('reader', 'flohsync.list_sync_configs(text)');
 
 CREATE FUNCTION _flohsync.set_sync_owner(connector text, resource_type text, owner regrole) RETURNS void
@@ -123,12 +130,15 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS 'Implementation of the public function of this name, run as its owner';
+COMMENT ON FUNCTION _flohsync.set_sync_owner(text, text, regrole) IS
+  'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.set_sync_owner(connector text, resource_type text, owner regrole DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_sync_owner(text, text, regrole) IS
-  'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 unless the caller is a member of that role and of the previous owner, if that still exists; 42704 for an unknown connector, configuration or role';
+  'Makes a role (null: the caller) the owner of a configuration, with whose rights a connector of kind sql runs; 42501 '
+  'unless the caller is a member of that role and of the previous owner, if that still exists; 42704 for an unknown '
+  'connector, configuration or role';
 SELECT _flohsync.allow('manager', 'flohsync.set_sync_owner(text, text, regrole)');
 
 -- Workflows: what they do is an application's; here is what a configuration can name.
@@ -152,15 +162,18 @@ BEGIN
     PERFORM _flohsync.invalid('definition', 'it must be an object');
   END IF;
   INSERT INTO flohsync.workflow_definition AS w (name, enabled, definition)
-  VALUES (configure_workflow.name, coalesce((settings ->> 'enabled')::boolean, true), coalesce(settings -> 'definition', '{}'))
+  VALUES (configure_workflow.name, coalesce((settings ->> 'enabled')::boolean, true),
+          coalesce(settings -> 'definition', '{}'))
   ON CONFLICT ON CONSTRAINT workflow_definition_name_key DO UPDATE
-     SET enabled = coalesce((settings ->> 'enabled')::boolean, w.enabled), definition = coalesce(settings -> 'definition', w.definition)
+     SET enabled = coalesce((settings ->> 'enabled')::boolean, w.enabled),
+       definition = coalesce(settings -> 'definition', w.definition)
   RETURNING w.id INTO found_id;
   RETURN found_id;
 END
 $$;
 COMMENT ON FUNCTION flohsync.configure_workflow(text, jsonb) IS
-  'Creates a workflow, or changes the given keys (enabled: true or false, default true; definition: an object, opaque to flohsync) of the one of that name; returns its id; 22023 names the invalid key';
+  'Creates a workflow, or changes the given keys (enabled: true or false, default true; definition: an object, opaque '
+  'to flohsync) of the one of that name; returns its id; 22023 names the invalid key';
 SELECT _flohsync.allow('manager', 'flohsync.configure_workflow(text, jsonb)');
 
 CREATE FUNCTION flohsync.drop_workflow(name text) RETURNS boolean
@@ -174,5 +187,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.drop_workflow(text) IS
-  'Removes a workflow; configurations that name it trigger none, and its jobs and runs remain; false when there was none';
+  'Removes a workflow; configurations that name it trigger none, and its jobs and runs remain; false when there '
+  'was none';
 SELECT _flohsync.allow('manager', 'flohsync.drop_workflow(text)');

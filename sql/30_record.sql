@@ -29,21 +29,28 @@ CREATE INDEX resource_record_stale_list ON flohsync.resource_record (connector_i
  WHERE stale_since IS NOT NULL;
 -- Its order is of no use, and would be compared by the rules of a language.
 CREATE INDEX resource_record_email ON flohsync.resource_record USING hash (email);
-COMMENT ON TABLE flohsync.resource_record IS 'Upstream records as last observed; applications read the view connector_resource';
+COMMENT ON TABLE flohsync.resource_record IS
+  'Upstream records as last observed; applications read the view connector_resource';
 COMMENT ON COLUMN flohsync.resource_record.id IS 'Identity of the record';
 COMMENT ON COLUMN flohsync.resource_record.record_no IS 'Compact identity of the record, used in the ledger of a pass';
 COMMENT ON COLUMN flohsync.resource_record.connector_id IS 'Connector that it comes from';
 COMMENT ON COLUMN flohsync.resource_record.resource_type IS 'user, group, role or any other type';
-COMMENT ON COLUMN flohsync.resource_record.external_id IS 'Id in the upstream; compares by bytes: write COLLATE "C" out where it is joined to other text';
+COMMENT ON COLUMN flohsync.resource_record.external_id IS
+  'Id in the upstream; compares by bytes: write COLLATE "C" out where it is joined to other text';
 COMMENT ON COLUMN flohsync.resource_record.display_name IS 'Human-readable name';
 COMMENT ON COLUMN flohsync.resource_record.email IS 'E-mail address';
 COMMENT ON COLUMN flohsync.resource_record.attributes IS 'All other attributes from the upstream';
 COMMENT ON COLUMN flohsync.resource_record.sync_hash IS 'resource_hash of the record, less the paths of hash_ignore';
-COMMENT ON COLUMN flohsync.resource_record.stale_since IS 'When the record was found missing upstream; null while it is there';
-COMMENT ON COLUMN flohsync.resource_record.observed_at IS 'When this version was last observed individually; older observations are ignored';
+COMMENT ON COLUMN flohsync.resource_record.stale_since IS
+  'When the record was found missing upstream; null while it is there';
+COMMENT ON COLUMN flohsync.resource_record.observed_at IS
+  'When this version was last observed individually; older observations are ignored';
 COMMENT ON COLUMN flohsync.resource_record.created_at IS 'When the row was created';
-COMMENT ON COLUMN flohsync.resource_record.event_at IS 'When the last event about it happened, by the upstream''s clock; null before the first webhook';
-COMMENT ON COLUMN flohsync.resource_record.event_keys IS 'Time of the last event per key, in microseconds since 2000, so that a late older event still applies to the other keys; null: older events are ignored';
+COMMENT ON COLUMN flohsync.resource_record.event_at IS
+  'When the last event about it happened, by the upstream''s clock; null before the first webhook';
+COMMENT ON COLUMN flohsync.resource_record.event_keys IS
+  'Time of the last event per key, in microseconds since 2000, so that a late older event still applies to the other '
+  'keys; null: older events are ignored';
 SELECT _flohsync.allow('reader', 'flohsync.resource_record');
 
 CREATE VIEW flohsync.connector_resource AS
@@ -64,7 +71,8 @@ COMMENT ON COLUMN flohsync.connector_resource.display_name IS 'Human-readable na
 COMMENT ON COLUMN flohsync.connector_resource.email IS 'E-mail address';
 COMMENT ON COLUMN flohsync.connector_resource.attributes IS 'All other attributes from the upstream';
 COMMENT ON COLUMN flohsync.connector_resource.sync_hash IS 'SHA-256 of the canonical record';
-COMMENT ON COLUMN flohsync.connector_resource.stale_since IS 'When the record was found missing upstream; null while it is there';
+COMMENT ON COLUMN flohsync.connector_resource.stale_since IS
+  'When the record was found missing upstream; null while it is there';
 COMMENT ON COLUMN flohsync.connector_resource.synced_at IS 'When the record was last confirmed upstream';
 COMMENT ON COLUMN flohsync.connector_resource.created_at IS 'When the row was created';
 SELECT _flohsync.allow('reader', 'flohsync.connector_resource');
@@ -80,7 +88,8 @@ CREATE TABLE _flohsync.resource_tombstone (
   PRIMARY KEY (external_id, resource_type, connector_id)
 );
 CREATE INDEX resource_tombstone_age ON _flohsync.resource_tombstone (deleted_at);
-CREATE INDEX resource_tombstone_leaver ON _flohsync.resource_tombstone (connector_id, resource_type, made_at) WHERE deactivated;
+CREATE INDEX resource_tombstone_leaver ON _flohsync.resource_tombstone (connector_id, resource_type, made_at)
+  WHERE deactivated;
 COMMENT ON TABLE _flohsync.resource_tombstone IS 'Deletions, which older observations must not undo';
 COMMENT ON COLUMN _flohsync.resource_tombstone.external_id IS 'Id in the upstream';
 COMMENT ON COLUMN _flohsync.resource_tombstone.resource_type IS 'Resource type';
@@ -109,7 +118,8 @@ BEGIN
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.settle_synced_at() IS 'Stores synced_at in the records of a configuration that is being deleted';
+COMMENT ON FUNCTION _flohsync.settle_synced_at() IS
+  'Stores synced_at in the records of a configuration that is being deleted';
 CREATE TRIGGER settle_synced_at BEFORE DELETE ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.settle_synced_at();
 
@@ -119,7 +129,8 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resource';
 COMMENT ON FUNCTION flohsync.upsert_resource(text, text, jsonb, timestamptz) IS
-  'Stores one record: added, updated, unchanged, restored (it was stale) or ignored (older than what is stored); 22023 for a record that cannot be stored';
+  'Stores one record: added, updated, unchanged, restored (it was stale) or ignored (older than what is stored); 22023 '
+  'for a record that cannot be stored';
 SELECT _flohsync.allow('manager', 'flohsync.upsert_resource(text, text, jsonb, timestamptz)');
 
 CREATE FUNCTION flohsync.upsert_resources(connector text, resource_type text, records jsonb) RETURNS jsonb
@@ -127,7 +138,8 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_upsert_resources';
 COMMENT ON FUNCTION flohsync.upsert_resources(text, text, jsonb) IS
-  'Stores an array of records and returns counts by outcome: added, updated, unchanged, restored, ignored, errored; those set aside are in sync_error, the first 100 of them in errors: [{index (from 0), externalId, class, message}]';
+  'Stores an array of records and returns counts by outcome: added, updated, unchanged, restored, ignored, errored; '
+  'those set aside are in sync_error, the first 100 of them in errors: [{index (from 0), externalId, class, message}]';
 SELECT _flohsync.allow('manager', 'flohsync.upsert_resources(text, text, jsonb)');
 
 CREATE FUNCTION flohsync.mark_stale(connector text, resource_type text, not_seen_since timestamptz) RETURNS bigint
@@ -160,7 +172,8 @@ COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
 SELECT _flohsync.allow('manager', 'flohsync.mark_stale(text, text, timestamptz)');
 
-CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS uuid[]
+CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)
+  RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -172,14 +185,16 @@ BEGIN
        -- From these a run knows which users it still has to deactivate.
        AND (_run IS NULL OR x.id <> ALL (ARRAY(
              SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
-              WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users AND s.stage = 'deactivate')))
+              WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users
+                AND s.stage = 'deactivate')))
      LIMIT _limit FOR UPDATE SKIP LOCKED);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.purgeable(uuid, text, interval, bigint, bigint) IS
   'Locks at most a number of records that have been stale for longer than an interval, and returns their ids';
 
-CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint) RETURNS bigint
+CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)
+  RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -189,7 +204,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.purge(uuid, text, interval, bigint, bigint) IS
-  'Removes at most a number of records that have been stale for longer than an interval; triggers workflows on behalf of a run';
+  'Removes at most a number of records that have been stale for longer than an interval; triggers '
+  'workflows on behalf of a run';
 
 CREATE FUNCTION _flohsync.purge_stale(connector text, resource_type text, retention interval) RETURNS bigint
 LANGUAGE plpgsql
@@ -217,10 +233,12 @@ BEGIN
   RETURN _flohsync.purge(_connector, _type, _retention, NULL, NULL);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS 'Implementation of the public function of this name, run as the workers'' role';
+COMMENT ON FUNCTION _flohsync.purge_stale(text, text, interval) IS
+  'Implementation of the public function of this name, run as the workers'' role';
 
 CREATE FUNCTION flohsync.purge_stale(connector text, resource_type text, retention interval DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION flohsync.purge_stale(text, text, interval) IS
-  'Removes records that have been stale for longer than the retention (null: the configuration''s); returns their number';
+  'Removes records that have been stale for longer than the retention (null: the configuration''s); returns their '
+  'number';
 SELECT _flohsync.allow('manager', 'flohsync.purge_stale(text, text, interval)');

@@ -106,14 +106,18 @@ COMMENT ON COLUMN flohsync.sync_run.pass_id IS 'First run of the pass that this 
 COMMENT ON COLUMN flohsync.sync_run.pass_started_at IS 'When the pass began';
 COMMENT ON COLUMN flohsync.sync_run.pass_pages IS 'Pages of the pass at the end of the run';
 COMMENT ON COLUMN flohsync.sync_run.modified_since IS 'Start of the changes that an incremental pass requests';
-COMMENT ON COLUMN flohsync.sync_run.fingerprint IS 'Fingerprint of the settings that define the pass; a failed pass is resumed only while it is unchanged';
-COMMENT ON COLUMN flohsync.sync_run.decided_under IS 'Fingerprint of the connector, the strategy and the filters when the run began; a held run can be approved only while it is unchanged';
+COMMENT ON COLUMN flohsync.sync_run.fingerprint IS
+  'Fingerprint of the settings that define the pass; a failed pass is resumed only while it is unchanged';
+COMMENT ON COLUMN flohsync.sync_run.decided_under IS
+  'Fingerprint of the connector, the strategy and the filters when the run began; a held run can be approved '
+  'only while it is unchanged';
 COMMENT ON COLUMN flohsync.sync_run.staled IS 'Records that the run marked stale';
 COMMENT ON COLUMN flohsync.sync_run.removed IS 'Stale records that the run purged';
 COMMENT ON COLUMN flohsync.sync_run.crashes IS 'Number of consecutive crashes of its worker without progress';
 COMMENT ON COLUMN flohsync.sync_run.crash_page IS 'Highest number of applied pages at a crash of a worker';
 COMMENT ON COLUMN flohsync.sync_run.timings IS 'Duration of the stages of the run, in milliseconds';
-COMMENT ON COLUMN flohsync.sync_run.post_sync IS 'Results and failures of post-sync processing; null when there was nothing to do';
+COMMENT ON COLUMN flohsync.sync_run.post_sync IS
+  'Results and failures of post-sync processing; null when there was nothing to do';
 COMMENT ON COLUMN flohsync.sync_run.resolved_by IS 'Role that approved or rejected a held run';
 COMMENT ON COLUMN flohsync.sync_run.resolved_at IS 'When that was';
 COMMENT ON COLUMN flohsync.sync_run.notes IS 'Notes given with it';
@@ -173,12 +177,17 @@ COMMENT ON COLUMN flohsync.sync_run_page.duplicates IS 'Records whose id occurre
 COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 characters';
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'Total number of records reported by the upstream';
-COMMENT ON COLUMN flohsync.sync_run_page.seen IS 'record_no of every record seen, as ranges (ledger.c); kept until a later full pass is complete';
+COMMENT ON COLUMN flohsync.sync_run_page.seen IS
+  'record_no of every record seen, as ranges (ledger.c); kept until a later full pass is complete';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream reported as deleted';
-COMMENT ON COLUMN flohsync.sync_run_page.changed IS 'Records added, updated and restored, in this order, until post-sync has processed them; null where post-sync does not need them';
+COMMENT ON COLUMN flohsync.sync_run_page.changed IS
+  'Records added, updated and restored, in this order, until post-sync has processed them; null where '
+  'post-sync does not need them';
 COMMENT ON COLUMN flohsync.sync_run_page.incomplete IS 'Why the pass cannot be complete from this page on';
-COMMENT ON COLUMN flohsync.sync_run_page.unread IS 'Whether that is because something was not read and must be requested again, so that the watermark stays';
-COMMENT ON COLUMN flohsync.sync_run_page.link IS 'Delta link from which the next incremental pass starts; empty: it starts without one';
+COMMENT ON COLUMN flohsync.sync_run_page.unread IS
+  'Whether that is because something was not read and must be requested again, so that the watermark stays';
+COMMENT ON COLUMN flohsync.sync_run_page.link IS
+  'Delta link from which the next incremental pass starts; empty: it starts without one';
 SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (
@@ -214,7 +223,8 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _state = '55P03' OR pg_catalog.left(_state, 2) IN ('08', '40', '53', '57', '58');
 COMMENT ON FUNCTION _flohsync.passes(text) IS
-  'Whether an error is transient: a lock or transaction of another session, a connection, insufficient resources, a shutdown';
+  'Whether an error is transient: a lock or transaction of another session, a connection, insufficient resources, a '
+  'shutdown';
 
 CREATE FUNCTION _flohsync.lock_queue(_connector uuid, _type text, _wait boolean) RETURNS boolean
 LANGUAGE plpgsql
@@ -231,18 +241,21 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.lock_queue(uuid, text, boolean) IS
-  'Lock of the queue of a configuration, held until a newly queued run is committed; false when it is not available without waiting';
+  'Lock of the queue of a configuration, held until a newly queued run is committed; false when it is '
+  'not available without waiting';
 
 -- Ledger of a pass, in C: ledger.c tells the format.
 CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
-COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS 'Union of the records that a set of pages has seen, for ledger_has';
+COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS
+  'Union of the records that a set of pages has seen, for ledger_has';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
 COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a record_no is in what ledger_union returned';
 CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums bigint[]) RETURNS integer[]
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
-COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS 'For each of some record_no the highest number of a page that has seen it, 0 when none has';
+COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS
+  'For each of some record_no the highest number of a page that has seen it, 0 when none has';
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE
@@ -253,7 +266,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
 
-CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text) RETURNS SETOF record
+CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text)
+  RETURNS SETOF record
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -282,7 +296,8 @@ BEGIN ATOMIC
    WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id <= _run
      AND r.status NOT IN ('queued', 'running', 'held') AND p.run_id = r.id AND p.seen IS NOT NULL;
 END;
-COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS 'Removes the ledgers of the runs of a configuration up to one, after a complete pass';
+COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS
+  'Removes the ledgers of the runs of a configuration up to one, after a complete pass';
 
 CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
 LANGUAGE sql STABLE
@@ -304,7 +319,8 @@ BEGIN
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
-      SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0), jsonb_build_object(%s)
+      SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),
+        jsonb_build_object(%s)
         FROM flohsync.sync_run_page p WHERE p.run_id = ANY (_runs);
     END $create$,
     (SELECT string_agg(format('p.%I', c.counter), ' + ') FROM _flohsync.page_counters() c WHERE c.passed),
@@ -313,7 +329,8 @@ BEGIN
 END
 $do$;
 COMMENT ON FUNCTION _flohsync.page_sums(bigint[]) IS
-  'Sums over the pages of some runs: pages, records, bytes, records that passed the filters, and what the stats of a run show';
+  'Sums over the pages of some runs: pages, records, bytes, records that passed the filters, and '
+  'what the stats of a run show';
 
 CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -321,8 +338,10 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT s.stats || pg_catalog.jsonb_build_object(
       'staled', r.staled, 'removed', r.removed,
-      'durationMs', coalesce(pg_catalog.round(extract(epoch FROM coalesce(r.finished_at, pg_catalog.clock_timestamp()) - r.started_at) * 1000), 0),
-      'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete', coalesce(r.complete, false))
+      'durationMs', coalesce(pg_catalog.round(extract(epoch FROM coalesce(r.finished_at, pg_catalog.clock_timestamp())
+                                                      - r.started_at) * 1000), 0),
+      'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete',
+        coalesce(r.complete, false))
       || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('postSync', r.post_sync) END
     FROM flohsync.sync_run r CROSS JOIN LATERAL _flohsync.page_sums(ARRAY[r.id]) s
    WHERE r.id = _run;
@@ -339,7 +358,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
 
-CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
+CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config)
+  RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
@@ -347,7 +367,8 @@ RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
 COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
   'Fingerprint of everything that determines which records are in scope of a configuration';
 
-CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition, _c flohsync.connector_sync_config) RETURNS text
+CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition,
+                                      _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(

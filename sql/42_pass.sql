@@ -16,7 +16,8 @@ BEGIN
     WHERE c.connector_id = _connector AND c.resource_type = _type FOR NO KEY UPDATE;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.lock_config(bigint) IS 'Locks the configuration of a run until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_config(bigint) IS
+  'Locks the configuration of a run until the end of the transaction';
 
 CREATE FUNCTION _flohsync.keep_config(_run bigint) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql
@@ -34,7 +35,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.keep_config(bigint) IS
-  'The configuration of a run, locked against deletion, but not changes, until the end of the transaction; null when there is none';
+  'The configuration of a run, locked against deletion, but not changes, until the end of the transaction; null when '
+  'there is none';
 
 CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
@@ -82,7 +84,8 @@ BEGIN
     problem := 'run was cancelled';
     class := _flohsync.error_class('cancelled');
   ELSIF c.id IS NULL THEN
-    problem := _flohsync.clean(format('connector "%s" no longer has a configuration for resource type "%s"', d.name, r.resource_type));
+    problem := _flohsync.clean(format('connector "%s" no longer has a configuration for resource type "%s"', d.name,
+                                      r.resource_type));
     class := _flohsync.error_class('configuration');
   ELSIF NOT d.enabled THEN
     problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
@@ -111,20 +114,24 @@ BEGIN
     -- A watermark in the future, which a clock that was wrong has left, says nothing.
     modified_since := CASE WHEN strategy = 'incremental' AND c.watermark <= clock_timestamp() + c.overlap
                            THEN c.watermark - greatest(c.overlap, _flohsync.duration(
-                             d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback'])) END;
+                             d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback']))
+                               END;
     -- The last run before this one: if it failed and kept its cursor, its pass goes on.
     -- By the history's index, as in 80_status: by that of all runs, a first run would be looked for to the end.
     SELECT * INTO prev FROM flohsync.sync_run x
-     WHERE x.connector_id BETWEEN r.connector_id AND r.connector_id AND x.resource_type = r.resource_type AND x.id < r.id
+     WHERE x.connector_id BETWEEN r.connector_id AND r.connector_id AND x.resource_type = r.resource_type
+       AND x.id < r.id
      ORDER BY x.connector_id, x.id DESC LIMIT 1;
     IF prev.status = 'error' AND NOT r.restart THEN
       IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
          AND prev.pass_started_at > clock_timestamp() - interval '7 days'
          -- Where a page keeps failing, those before it are read again at times.
          AND (SELECT count(*) < 5 FROM flohsync.sync_run x
-               WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.pass_id = prev.pass_id AND x.pages = 0
+               WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.pass_id = prev.pass_id
+                 AND x.pages = 0
                  AND x.id > (SELECT max(y.id) FROM flohsync.sync_run y
-                              WHERE y.connector_id = r.connector_id AND y.resource_type = r.resource_type AND y.pass_id = prev.pass_id AND y.pages > 0))
+                              WHERE y.connector_id = r.connector_id AND y.resource_type = r.resource_type
+                                AND y.pass_id = prev.pass_id AND y.pages > 0))
          AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
         pass_id := prev.pass_id;
         pass_started_at := prev.pass_started_at;
@@ -151,9 +158,11 @@ BEGIN
      SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
          strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
          modified_since = start_run.modified_since, fingerprint = start_run.fingerprint,
-         decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes, crash_page = r.crash_page
+         decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes,
+           crash_page = r.crash_page
    WHERE x.id = _run;
-  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false WHERE x.id = c.id;
+  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
+    WHERE x.id = c.id;
 
   SELECT l.page, l.next_cursor INTO p FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
   last_page := coalesce(p.page, 0);
@@ -163,7 +172,8 @@ BEGIN
   SELECT coalesce(sum(l.unidentified), 0), max(l.total_estimate)
     INTO unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
 
-  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL ORDER BY l.page LIMIT 1;
+  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL
+    ORDER BY l.page LIMIT 1;
   SELECT coalesce(bool_or(l.unread), false) INTO unread FROM _flohsync.pass_pages(pass_id) l;
   kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = fingerprint THEN c.delta_link END;
 
@@ -178,11 +188,13 @@ BEGIN
   rehash := c.hash_ignore_since >= coalesce(c.last_full_pass_at, '-infinity');
   owner := c.owner;
   -- Without a row in match_progress post-sync looks at everything anyway.
-  note_changes := _flohsync.triggers_per_record(c) OR EXISTS (SELECT FROM _flohsync.match_progress m WHERE m.config_id = c.id);
+  note_changes := _flohsync.triggers_per_record(c) OR EXISTS (SELECT FROM _flohsync.match_progress m
+                                                              WHERE m.config_id = c.id);
   list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS 'Starts or resumes a run (_left: its worker ended by an error) and returns everything that the worker needs';
+COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS
+  'Starts or resumes a run (_left: its worker ended by an error) and returns everything that the worker needs';
 
 CREATE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql
@@ -206,7 +218,8 @@ BEGIN
   RETURN r.pass_started_at;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS 'Restarts the pass of a run because the upstream rejects its cursor, or the delta link that it started from';
+COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS
+  'Restarts the pass of a run because the upstream rejects its cursor, or the delta link that it started from';
 
 -- Where pages are requested by position, a record that occurs on two of them has
 -- moved, and another one may have moved past.
@@ -225,7 +238,8 @@ BEGIN
   SELECT d.definition #> ARRAY['resources', r.resource_type] INTO list
     FROM flohsync.connector_definition d WHERE d.id = r.connector_id AND d.kind = 'rest';
   -- With own_ids a record may well be in the lists of several parents.
-  IF r.strategy <> 'full' OR list #>> '{list,pagination,type}' NOT IN ('offset', 'page') OR list #>> '{list,pagination,type}' IS NULL
+  IF r.strategy <> 'full' OR list #>> '{list,pagination,type}' NOT IN ('offset', 'page')
+      OR list #>> '{list,pagination,type}' IS NULL
      OR list #>> '{for_each,own_ids}' = 'true' THEN
     RETURN NULL;
   END IF;
@@ -233,19 +247,23 @@ BEGIN
          sum(l.added + l.updated + l.unchanged + l.restored)
     INTO seen, came FROM _flohsync.pass_pages(r.pass_id) l;
   SELECT count(*) INTO there FROM flohsync.resource_record x
-   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND _flohsync.ledger_has(seen, x.record_no);
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type
+     AND _flohsync.ledger_has(seen, x.record_no);
   IF came > there THEN
-    RETURN format('pages are requested by position, and records occurred on more than one (%s): the list has shifted, or is not ordered', came - there);
+    RETURN format('pages are requested by position, and records occurred on more than one (%s): the list has '
+                  'shifted, or is not ordered', came - there);
   END IF;
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS 'Why a pass that reached its end may have missed records; null: no sign of that';
+COMMENT ON FUNCTION _flohsync.pass_overlap(bigint) IS
+  'Why a pass that reached its end may have missed records; null: no sign of that';
 
 -- What a pass says is gone: what a complete full pass did not see, and what the
 -- upstream said is deleted.  Whatever a later run has seen, complete or not, is
 -- there: only a held pass has later ones.
-CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[], OUT observed timestamptz[])
+CREATE FUNCTION _flohsync.gone_records(_run bigint, _complete boolean, OUT active bigint, OUT ids uuid[],
+                                       OUT observed timestamptz[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -271,11 +289,13 @@ BEGIN
            WHERE l.deleted IS NOT NULL
            ORDER BY e.id, l.page DESC) g
     JOIN flohsync.resource_record x
-      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type AND x.connector_id = r.connector_id
+      ON x.external_id = g.external_id COLLATE "C" AND x.resource_type = r.resource_type
+        AND x.connector_id = r.connector_id
    WHERE x.stale_since IS NULL AND x.observed_at <= g.fetched_at AND NOT _flohsync.ledger_has(later, x.record_no);
   IF gone IS NOT NULL THEN
     SELECT array_agg(g.external_id) INTO gone
-      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'), gone_nums) AS last
+      FROM (SELECT _flohsync.ledger_last(coalesce(array_agg(l.seen), '{}'), coalesce(array_agg(l.page), '{}'),
+                                         gone_nums) AS last
               FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL) l,
            unnest(gone, gone_pages, l.last) AS g(external_id, page, last_page)
      WHERE g.last_page <= g.page;
@@ -285,21 +305,25 @@ BEGIN
     -- Without a complete ledger, nothing counts as missing.
     IF EXISTS (SELECT FROM _flohsync.pass_pages(r.pass_id) l
                 HAVING count(*) <> coalesce(max(l.page), 0) OR count(l.seen) <> count(*)) THEN
-      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is incomplete', r.pass_id), NULL, 'Run the sync again.');
+      PERFORM _flohsync.raise('55000', format('the ledger of pass %s is incomplete', r.pass_id), NULL,
+                              'Run the sync again.');
     END IF;
     SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen), '{}')) INTO seen
       FROM _flohsync.pass_pages(r.pass_id) l WHERE l.seen IS NOT NULL;
     -- Observed later than the pass began, but not later than now: a clock that was wrong has left such.
-    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'),
+      coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
       INTO active, ids, observed
       FROM (SELECT x.id, x.observed_at,
-                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp()) AND NOT _flohsync.ledger_has(seen, x.record_no) AND NOT _flohsync.ledger_has(later, x.record_no))
+                   ((x.observed_at < r.pass_started_at OR x.observed_at > clock_timestamp())
+                    AND NOT _flohsync.ledger_has(seen, x.record_no) AND NOT _flohsync.ledger_has(later, x.record_no))
                    OR x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
               FROM flohsync.resource_record x
              WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.stale_since IS NULL
             OFFSET 0) m;  -- so that "missing" is computed once
   ELSIF gone IS NOT NULL THEN
-    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'), coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
+    SELECT count(*), coalesce(array_agg(m.id) FILTER (WHERE m.missing), '{}'),
+      coalesce(array_agg(m.observed_at) FILTER (WHERE m.missing), '{}')
       INTO active, ids, observed
       FROM (SELECT x.id, x.observed_at, x.external_id IN (SELECT g.id FROM unnest(gone) g(id)) AS missing
               FROM flohsync.resource_record x
@@ -309,7 +333,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.gone_records(bigint, boolean) IS
-  'Active records that are missing or deleted according to the pass of a run, when each was observed, and the number of all active records (on request)';
+  'Active records that are missing or deleted according to the pass of a run, when each was observed, and the number '
+  'of all active records (on request)';
 
 -- settle_pass does what a pass as a whole says about records: the missing ones
 -- go stale, if the pass is complete and under the safeguard.
@@ -358,7 +383,8 @@ BEGIN
     IF c.deactivate_users THEN
       SELECT concat(message, '; ', count(DISTINCT u.id), ' users have such a record') INTO message
         FROM unnest(gone.ids) x(id)
-        JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id AND m.match_status IN ('matched', 'manual_override')
+        JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
+            AND m.match_status IN ('matched', 'manual_override')
         JOIN _flohsync.app_user u ON u.id = m.user_id AND coalesce(u.active, true);
     END IF;
     staled := 0;
@@ -383,19 +409,23 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
-  'Marks the records stale that are missing or deleted according to a pass, except some external ids, unless a safeguard holds the run';
+  'Marks the records stale that are missing or deleted according to a pass, except some external ids, '
+  'unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   UPDATE flohsync.sync_run x
-     SET status = 'cancelled', notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)), resolved_at = pg_catalog.clock_timestamp()
+     SET status = 'cancelled',
+       notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)),
+       resolved_at = pg_catalog.clock_timestamp()
    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
 END;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Cancels held runs that a later pass supersedes';
 
-CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint, OUT refused bigint, OUT message text)
+CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint,
+                                       OUT refused bigint, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -405,7 +435,9 @@ BEGIN
   removed := 0;
   refused := 0;
   -- At random: those that can never go must not stand before the others in each run.
-  FOR _id IN SELECT p.id FROM unnest(_flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), NULL, _run)) p(id)
+  FOR _id IN SELECT p.id
+    FROM unnest(_flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), NULL, _run))
+      p(id)
               ORDER BY random() LIMIT _limit LOOP
     BEGIN
       removed := removed + _flohsync.records_removed(c.connector_id, c.resource_type, ARRAY[_id], true, _run);
@@ -417,7 +449,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.purge_singly(flohsync.connector_sync_config, bigint, bigint) IS
-  'Purges records one by one when some of a batch cannot be deleted because foreign tables refer to them; returns how many could not, and why';
+  'Purges records one by one when some of a batch cannot be deleted because foreign tables refer to them; returns '
+  'how many could not, and why';
 
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
 LANGUAGE plpgsql
@@ -434,12 +467,14 @@ BEGIN
     SELECT _flohsync.purge(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit, _run) INTO n
       FROM flohsync.sync_run r
      WHERE r.id = _run AND c.id IS NOT NULL
-       AND NOT (c.deactivate_users AND coalesce(jsonb_path_exists(r.post_sync, '$.errors[*] ? (!exists(@.externalId))'), false));
+       AND NOT (c.deactivate_users
+                AND coalesce(jsonb_path_exists(r.post_sync, '$.errors[*] ? (!exists(@.externalId))'), false));
   EXCEPTION WHEN integrity_constraint_violation THEN
     singly := _flohsync.purge_singly(c, _run, least(_limit, 1000));
     n := singly.removed;
     IF singly.refused > 0 THEN
-      PERFORM _flohsync.stage_failed(_run, 'purge', '23503', format('%s records cannot be purged: %s', singly.refused, singly.message));
+      PERFORM _flohsync.stage_failed(_run, 'purge', '23503',
+                                     format('%s records cannot be purged: %s', singly.refused, singly.message));
     END IF;
   WHEN OTHERS THEN
     IF _flohsync.passes(SQLSTATE) THEN
@@ -504,15 +539,20 @@ BEGIN
   again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
            AND coalesce(class.retried_by_schedule, false);
   UPDATE flohsync.connector_sync_config c
-     SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1 ELSE 0 END,
+     SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1
+       ELSE 0 END,
          retry_at = CASE WHEN again AND (r.trigger = 'schedule' OR c.retries + 1 < 3)
-                         THEN clock_timestamp() + greatest(_retry_after, retry_delay * (1 << CASE r.trigger WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
+                         THEN clock_timestamp() + greatest(_retry_after,
+                                                           retry_delay * (1 << CASE r.trigger
+                                                               WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
          parked = _status = 'error' AND _class = _flohsync.error_class('crash_loop'),
          last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
          -- What a full pass missed, no incremental one makes up for.
-         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held') AND (r.strategy = 'full' OR c.full_incomplete_reason IS NULL)
+         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held')
+             AND (r.strategy = 'full' OR c.full_incomplete_reason IS NULL)
                                  THEN r.finished_at ELSE c.last_complete_at END,
-         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete THEN coalesce(_reason, _error)
+         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete
+           THEN coalesce(_reason, _error)
                                   WHEN r.strategy <> 'full' THEN c.full_incomplete_reason END,
          full_incomplete_reason = CASE WHEN _status = 'cancelled' OR r.strategy <> 'full' THEN c.full_incomplete_reason
                                        WHEN NOT _complete THEN coalesce(_reason, _error) END,
@@ -523,11 +563,15 @@ BEGIN
          last_sync_error = _error,
          last_sync_stats = r.stats,
          -- Everything requested was received, though perhaps not all of it could be identified.
-         delta_link = CASE WHEN forget THEN NULL WHEN read_on THEN coalesce(last.link, c.delta_link) ELSE c.delta_link END,
-         delta_fingerprint = CASE WHEN forget THEN NULL WHEN read_on AND last.link IS NOT NULL THEN r.fingerprint ELSE c.delta_fingerprint END,
+         delta_link = CASE WHEN forget THEN NULL WHEN read_on THEN coalesce(last.link, c.delta_link)
+           ELSE c.delta_link END,
+         delta_fingerprint = CASE WHEN forget THEN NULL WHEN read_on AND last.link IS NOT NULL THEN r.fingerprint
+           ELSE c.delta_fingerprint END,
          watermark = CASE WHEN read_on THEN _watermark ELSE c.watermark END
    WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
   PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS 'Ends a run: history, configuration, notification; the watermark is null when the pass did not receive everything it requested';
+COMMENT ON FUNCTION _flohsync.finish_run(bigint, text, boolean, text, text, text, timestamptz, interval) IS
+  'Ends a run: history, configuration, notification; the watermark is null when the pass did not '
+  'receive everything it requested';

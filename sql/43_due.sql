@@ -15,7 +15,8 @@ DECLARE
   n int := 0;
 BEGIN
   -- Nothing here is waited for: locked rows are left for the next time.
-  FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d ON d.id = x.connector_id
+  FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d
+    ON d.id = x.connector_id
             WHERE x.enabled AND d.enabled AND d.home = _flohsync.home() AND NOT x.parked
               AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
                    OR greatest(x.last_sync_at, x.updated_at) > t + clock_step
@@ -23,15 +24,18 @@ BEGIN
                    OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
             ORDER BY _flohsync.next_due(x) NULLS LAST
               FOR NO KEY UPDATE OF x SKIP LOCKED LOOP
-    CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true) OR NOT _flohsync.lock_queue(c.connector_id, c.resource_type, false);
+    CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true)
+        OR NOT _flohsync.lock_queue(c.connector_id, c.resource_type, false);
     -- One invalid row must not stop the others.
     BEGIN
       IF EXISTS (SELECT FROM flohsync.sync_run r
-                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status IN ('queued', 'running')) THEN
+                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type
+                    AND r.status IN ('queued', 'running')) THEN
         NULL;  -- that run is the one
       ELSIF c.next_run_at <= t OR c.next_full_run_at <= t THEN
         INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
-        VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END, 'schedule')
+        VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END,
+                'schedule')
         ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
         n := n + 1;
       ELSIF c.retry_at <= t THEN
@@ -50,7 +54,8 @@ BEGIN
              next_full_run_at = CASE WHEN x.next_full_run_at > t AND NOT set_back THEN x.next_full_run_at
                                      ELSE _flohsync.cron_next(c.full_cron_schedule, t, c.timezone) END,
              -- whatever is queued now is the next try
-             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t AND NOT set_back THEN x.retry_at END,
+             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t
+                 AND NOT set_back THEN x.retry_at END,
              schedule_error = NULL
        WHERE x.id = c.id;
     EXCEPTION WHEN OTHERS THEN
@@ -59,13 +64,16 @@ BEGIN
       problem := _flohsync.clean(SQLERRM);
       IF problem IS DISTINCT FROM c.schedule_error THEN
         RAISE WARNING USING
-          MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s', (SELECT d.name FROM flohsync.connector_definition d WHERE d.id = c.connector_id), c.resource_type, problem)),
+          MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s',
+                                           (SELECT d.name FROM flohsync.connector_definition d
+                                            WHERE d.id = c.connector_id), c.resource_type, problem)),
           HINT = 'They are checked again every five minutes.';
       END IF;
       UPDATE flohsync.connector_sync_config x
          SET schedule_error = problem,
              next_run_at = CASE WHEN x.cron_schedule IS NOT NULL THEN greatest(x.next_run_at, t + again) END,
-             next_full_run_at = CASE WHEN x.full_cron_schedule IS NOT NULL THEN greatest(x.next_full_run_at, t + again) END,
+             next_full_run_at = CASE WHEN x.full_cron_schedule IS NOT NULL
+               THEN greatest(x.next_full_run_at, t + again) END,
              retry_at = greatest(x.retry_at, CASE WHEN x.retry_at IS NOT NULL THEN t + again END)
        WHERE x.id = c.id;
     END;
@@ -73,4 +81,5 @@ BEGIN
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.enqueue_due() IS 'Queues the scheduled runs and retries that are due; missed ticks collapse into one';
+COMMENT ON FUNCTION _flohsync.enqueue_due() IS
+  'Queues the scheduled runs and retries that are due; missed ticks collapse into one';

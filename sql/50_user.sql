@@ -13,7 +13,9 @@
 -- What is compared when e-mail addresses or issuers are.
 CREATE FUNCTION _flohsync.match_key(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_match_key';
-COMMENT ON FUNCTION _flohsync.match_key(text) IS 'A text without surrounding white space and with ASCII letters in lower case, nothing else folded; null when it is empty';
+COMMENT ON FUNCTION _flohsync.match_key(text) IS
+  'A text without surrounding white space and with ASCII letters in lower case, nothing else '
+  'folded; null when it is empty';
 
 CREATE TABLE flohsync.floh_user (
   id                 uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -51,14 +53,16 @@ COMMENT ON COLUMN flohsync.floh_user.upstream_issuer IS 'Issuer behind the login
 COMMENT ON COLUMN flohsync.floh_user.upstream_id IS 'Id at that issuer';
 COMMENT ON COLUMN flohsync.floh_user.active IS 'Whether the user is active';
 COMMENT ON COLUMN flohsync.floh_user.deleted_at IS 'When the user was soft-deleted';
-COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS 'Run that deactivated the user, 0: a webhook; only such a user is reactivated by a sync';
+COMMENT ON COLUMN flohsync.floh_user.deactivated_by_run IS
+  'Run that deactivated the user, 0: a webhook; only such a user is reactivated by a sync';
 COMMENT ON COLUMN flohsync.floh_user.created_at IS 'When the row was created';
 COMMENT ON COLUMN flohsync.floh_user.updated_at IS 'When the row was last changed';
 SELECT _flohsync.allow('reader', 'flohsync.floh_user');
 
 -- A security barrier: a role may have been granted this view only.
 CREATE VIEW flohsync.v_user WITH (security_barrier) AS
-SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
+SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text,
+  u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
 COMMENT ON VIEW flohsync.v_user IS 'The users that matching considers: those not soft-deleted';
@@ -75,10 +79,12 @@ SELECT _flohsync.allow('reader', 'flohsync.v_user');
 -- The same for our own statements.  A security barrier, which v_user is because
 -- it hides rows, keeps joins from using the indexes of the table.
 CREATE VIEW _flohsync.app_user AS
-SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text, u.confirmed, u.active
+SELECT u.id, u.email::text, u.display_name::text, u.upstream_issuer::text, u.upstream_id::text, u.sub::text,
+  u.confirmed, u.active
   FROM flohsync.floh_user u
  WHERE u.deleted_at IS NULL;
-COMMENT ON VIEW _flohsync.app_user IS 'Like v_user, but not a security barrier; updated when an application replaces v_user';
+COMMENT ON VIEW _flohsync.app_user IS
+  'Like v_user, but not a security barrier; updated when an application replaces v_user';
 COMMENT ON COLUMN _flohsync.app_user.id IS 'Identity of the user';
 COMMENT ON COLUMN _flohsync.app_user.email IS 'E-mail address';
 COMMENT ON COLUMN _flohsync.app_user.display_name IS 'Human-readable name';
@@ -100,7 +106,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.seam_changed() IS 'Keeps app_user identical to v_user';
-CREATE EVENT TRIGGER flohsync_seam ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION _flohsync.seam_changed();
+CREATE EVENT TRIGGER flohsync_seam ON ddl_command_end
+  WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION _flohsync.seam_changed();
 COMMENT ON EVENT TRIGGER flohsync_seam IS 'Detects that an application replaces flohsync.v_user with its own users';
 
 CREATE TABLE flohsync.user_profile (
@@ -128,7 +135,8 @@ COMMENT ON COLUMN flohsync.user_profile.cost_center IS 'Cost centre';
 COMMENT ON COLUMN flohsync.user_profile.start_date IS 'First day of work';
 COMMENT ON COLUMN flohsync.user_profile.manager_id IS 'Manager of the user';
 COMMENT ON COLUMN flohsync.user_profile.custom_attributes IS 'Values of custom fields';
-COMMENT ON COLUMN flohsync.user_profile.attribute_sources IS 'Which source last wrote which field: manual, oidc, workflow or connector';
+COMMENT ON COLUMN flohsync.user_profile.attribute_sources IS
+  'Which source last wrote which field: manual, oidc, workflow or connector';
 COMMENT ON COLUMN flohsync.user_profile.updated_at IS 'When the row was last changed';
 SELECT _flohsync.allow('reader', 'flohsync.user_profile');
 
@@ -156,7 +164,8 @@ BEGIN
   RETURN OLD;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.connector_removed() IS 'Removes the rows of a deleted connector from the table that the trigger names, which has no foreign key';
+COMMENT ON FUNCTION _flohsync.connector_removed() IS
+  'Removes the rows of a deleted connector from the table that the trigger names, which has no foreign key';
 CREATE TRIGGER identities_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('flohsync.user_external_identity');
 
@@ -183,7 +192,8 @@ BEGIN
              FROM unnest(_emails) e(email) WHERE _flohsync.match_key(e.email) IS NOT NULL ORDER BY 1) b;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS 'Prevents concurrent creation of users with some e-mail addresses until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_addresses(text[]) IS
+  'Prevents concurrent creation of users with some e-mail addresses until the end of the transaction';
 
 CREATE FUNCTION flohsync._user_create(_emails text[], _display_names text[])
 RETURNS TABLE ("position" integer, user_id uuid, problem text)
@@ -237,9 +247,11 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH there AS MATERIALIZED (
-    SELECT x.id FROM flohsync.floh_user x WHERE x.id = ANY (_users) AND x.deleted_at IS NULL ORDER BY x.id FOR NO KEY UPDATE)
+    SELECT x.id FROM flohsync.floh_user x WHERE x.id = ANY (_users) AND x.deleted_at IS NULL
+      ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
-     SET deleted_at = pg_catalog.clock_timestamp(), active = false, deactivated_by_run = coalesce(_run, 0), updated_at = pg_catalog.now()
+     SET deleted_at = pg_catalog.clock_timestamp(), active = false, deactivated_by_run = coalesce(_run, 0),
+       updated_at = pg_catalog.now()
     FROM there t WHERE u.id = t.id
   RETURNING u.id;
 END;
@@ -252,7 +264,8 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH gone AS MATERIALIZED (
     SELECT x.id FROM flohsync.floh_user x
-     WHERE x.id = ANY (_users) AND x.deleted_at IS NOT NULL AND x.deactivated_by_run IS NOT NULL ORDER BY x.id FOR NO KEY UPDATE)
+     WHERE x.id = ANY (_users) AND x.deleted_at IS NOT NULL AND x.deactivated_by_run IS NOT NULL
+       ORDER BY x.id FOR NO KEY UPDATE)
   UPDATE flohsync.floh_user u
      SET deleted_at = NULL, active = true, deactivated_by_run = NULL, updated_at = pg_catalog.now()
     FROM gone g WHERE u.id = g.id
@@ -271,7 +284,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE _field
   WHEN 'title' THEN pg_catalog.to_jsonb((_p).title) WHEN 'department' THEN pg_catalog.to_jsonb((_p).department)
   WHEN 'phoneNumber' THEN pg_catalog.to_jsonb((_p).phone_number) WHEN 'location' THEN pg_catalog.to_jsonb((_p).location)
-  WHEN 'employeeId' THEN pg_catalog.to_jsonb((_p).employee_id) WHEN 'costCenter' THEN pg_catalog.to_jsonb((_p).cost_center)
+  WHEN 'employeeId' THEN pg_catalog.to_jsonb((_p).employee_id) WHEN 'costCenter'
+    THEN pg_catalog.to_jsonb((_p).cost_center)
   WHEN 'startDate' THEN pg_catalog.to_jsonb((_p).start_date) WHEN 'managerId' THEN pg_catalog.to_jsonb((_p).manager_id)
   ELSE (_p).custom_attributes -> _field END;
 COMMENT ON FUNCTION _flohsync.profile_value(flohsync.user_profile, text) IS 'Value of a field of a profile';
@@ -283,7 +297,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN jsonb_object_agg(e.field, e.new)
-    FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode, _flohsync.profile_value(_p, f.key) AS old
+    FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode,
+          _flohsync.profile_value(_p, f.key) AS old
             FROM jsonb_each(_patch) f OFFSET 0) e
    WHERE CASE e.mode WHEN 'overwrite_always' THEN coalesce(e.old, 'null') <> e.new
                      WHEN 'overwrite_if_empty' THEN _flohsync.is_blank(e.old) AND NOT _flohsync.is_blank(e.new) END;
@@ -295,7 +310,8 @@ COMMENT ON FUNCTION _flohsync.profile_changes(flohsync.user_profile, jsonb) IS
 CREATE FUNCTION _flohsync.profile_cached(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update with a cached plan, for a few users';
+COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS
+  'Runs a statement of _profile_update with a cached plan, for a few users';
 
 CREATE FUNCTION _flohsync.profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE plpgsql
@@ -311,7 +327,8 @@ BEGIN
   RETURN done;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.profile_run(text, uuid[], jsonb[], text) IS 'Runs a statement of _profile_update, which returns one array of users';
+COMMENT ON FUNCTION _flohsync.profile_run(text, uuid[], jsonb[], text) IS
+  'Runs a statement of _profile_update, which returns one array of users';
 
 CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
 LANGUAGE plpgsql
@@ -323,9 +340,11 @@ BEGIN
   -- New profiles; one that is inserted concurrently counts as existing.
   done := _flohsync.profile_run($sql$
     WITH made AS (
-      INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location, employee_id, cost_center,
+      INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location,
+                                              employee_id, cost_center,
                                               start_date, manager_id, custom_attributes, attribute_sources)
-      SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location', c.new ->> 'employeeId',
+      SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location',
+        c.new ->> 'employeeId',
              c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
              c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
              (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k)
@@ -373,7 +392,8 @@ BEGIN
              manager_id = CASE WHEN c.new ? 'managerId' THEN (c.new ->> 'managerId')::uuid ELSE p.manager_id END,
              custom_attributes = p.custom_attributes
                || (c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[]),
-             attribute_sources = p.attribute_sources || (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k), updated_at = now()
+             attribute_sources = p.attribute_sources
+               || (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k), updated_at = now()
         FROM (SELECT q.user_id, _flohsync.profile_changes(q, u.patch) AS new
                 FROM unnest($1, $2) AS u(user_id, patch)
                 JOIN flohsync.user_profile q ON q.user_id = u.user_id
@@ -386,7 +406,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync._profile_update(uuid[], jsonb[], text) IS
-  'Seam: writes profile fields and their sources; a patch is {"field": {"value": …, "mode": "overwrite_always" or "overwrite_if_empty"}}; returns the users whose profile changed';
+  'Seam: writes profile fields and their sources; a patch is {"field": {"value": …, "mode": "overwrite_always" or '
+  '"overwrite_if_empty"}}; returns the users whose profile changed';
 
 -- When a user deactivated by a sync is deactivated otherwise as well, no sync reactivates the user any more.
 CREATE FUNCTION _flohsync.user_guard() RETURNS trigger
@@ -398,8 +419,10 @@ BEGIN
   RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.user_guard() IS 'Clears deactivated_by_run of a user whose state is changed other than by a sync';
+COMMENT ON FUNCTION _flohsync.user_guard() IS
+  'Clears deactivated_by_run of a user whose state is changed other than by a sync';
 CREATE TRIGGER user_guard BEFORE UPDATE OF active, deleted_at ON flohsync.floh_user
-FOR EACH ROW WHEN (NEW.deactivated_by_run IS NOT NULL AND NEW.deactivated_by_run IS NOT DISTINCT FROM OLD.deactivated_by_run
+FOR EACH ROW WHEN (NEW.deactivated_by_run IS NOT NULL
+                   AND NEW.deactivated_by_run IS NOT DISTINCT FROM OLD.deactivated_by_run
                    AND (NEW.active, NEW.deleted_at) IS DISTINCT FROM (OLD.active, OLD.deleted_at))
 EXECUTE FUNCTION _flohsync.user_guard();

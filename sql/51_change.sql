@@ -11,7 +11,8 @@ CREATE TABLE flohsync.connector_sync_match (
   external_email        varchar(255),
   user_id               uuid,
   match_status          varchar(32) NOT NULL
-                        CHECK (match_status IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped', 'create_pending')),
+                        CHECK (match_status IN ('matched', 'unmatched', 'ambiguous', 'manual_override', 'skipped',
+                                                'create_pending')),
   match_confidence      varchar(32) NOT NULL CHECK (match_confidence IN ('exact', 'probable', 'ambiguous', 'none')),
   match_strategy        varchar(32),
   candidate_user_ids    jsonb,
@@ -25,10 +26,13 @@ CREATE TABLE flohsync.connector_sync_match (
 );
 CREATE INDEX connector_sync_match_user ON flohsync.connector_sync_match (user_id) WHERE user_id IS NOT NULL;
 -- The status is looked at before the row is.
-CREATE INDEX connector_sync_match_list ON flohsync.connector_sync_match (connector_id, resource_type, external_id, match_status);
-CREATE INDEX connector_sync_match_review ON flohsync.connector_sync_match (connector_id, resource_type, match_status, external_id)
+CREATE INDEX connector_sync_match_list
+  ON flohsync.connector_sync_match (connector_id, resource_type, external_id, match_status);
+CREATE INDEX connector_sync_match_review
+  ON flohsync.connector_sync_match (connector_id, resource_type, match_status, external_id)
  WHERE match_status <> 'matched';
-CREATE INDEX connector_sync_match_email ON flohsync.connector_sync_match (_flohsync.match_key(external_email) COLLATE "C");
+CREATE INDEX connector_sync_match_email
+  ON flohsync.connector_sync_match (_flohsync.match_key(external_email) COLLATE "C");
 CREATE INDEX connector_sync_match_former ON flohsync.connector_sync_match (connector_id, resource_type)
  WHERE match_status IN ('unmatched', 'create_pending') AND candidate_user_ids IS NOT NULL;
 COMMENT ON TABLE flohsync.connector_sync_match IS 'Users that records are matched to, and how';
@@ -40,10 +44,13 @@ COMMENT ON COLUMN flohsync.connector_sync_match.external_id IS 'Id of the record
 COMMENT ON COLUMN flohsync.connector_sync_match.external_display_name IS 'Name of the record';
 COMMENT ON COLUMN flohsync.connector_sync_match.external_email IS 'E-mail address of the record';
 COMMENT ON COLUMN flohsync.connector_sync_match.user_id IS 'User, when there is one';
-COMMENT ON COLUMN flohsync.connector_sync_match.match_status IS 'matched, unmatched, ambiguous, manual_override, skipped or create_pending';
+COMMENT ON COLUMN flohsync.connector_sync_match.match_status IS
+  'matched, unmatched, ambiguous, manual_override, skipped or create_pending';
 COMMENT ON COLUMN flohsync.connector_sync_match.match_confidence IS 'exact, probable, ambiguous or none';
-COMMENT ON COLUMN flohsync.connector_sync_match.match_strategy IS 'Strategy that led to the outcome; null for a user made from the record';
-COMMENT ON COLUMN flohsync.connector_sync_match.candidate_user_ids IS 'Candidates of an ambiguous match; of an unmatched one, the user it was linked to before';
+COMMENT ON COLUMN flohsync.connector_sync_match.match_strategy IS
+  'Strategy that led to the outcome; null for a user made from the record';
+COMMENT ON COLUMN flohsync.connector_sync_match.candidate_user_ids IS
+  'Candidates of an ambiguous match; of an unmatched one, the user it was linked to before';
 COMMENT ON COLUMN flohsync.connector_sync_match.resolution_notes IS 'Notes of the operator';
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_by IS 'User who resolved the match';
 COMMENT ON COLUMN flohsync.connector_sync_match.resolved_at IS 'When it was resolved';
@@ -57,11 +64,14 @@ CREATE TABLE _flohsync.match_progress (
   users_seen xid8 NOT NULL,
   own_xid    xid8
 );
-COMMENT ON TABLE _flohsync.match_progress IS 'Changes up to which matching has been done; no row: everything has to be matched';
+COMMENT ON TABLE _flohsync.match_progress IS
+  'Changes up to which matching has been done; no row: everything has to be matched';
 COMMENT ON COLUMN _flohsync.match_progress.config_id IS 'Configuration';
-COMMENT ON COLUMN _flohsync.match_progress.rules IS 'Fingerprint of the settings used; when they change everything has to be matched';
+COMMENT ON COLUMN _flohsync.match_progress.rules IS
+  'Fingerprint of the settings used; when they change everything has to be matched';
 COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been processed';
-COMMENT ON COLUMN _flohsync.match_progress.own_xid IS 'So have those of this transaction, in which matching itself changed users';
+COMMENT ON COLUMN _flohsync.match_progress.own_xid IS
+  'So have those of this transaction, in which matching itself changed users';
 
 CREATE TABLE _flohsync.record_change (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -72,12 +82,16 @@ CREATE TABLE _flohsync.record_change (
 );
 CREATE INDEX record_change_scope ON _flohsync.record_change (connector_id, resource_type);
 CREATE INDEX record_change_record ON _flohsync.record_change (resource_id);
-COMMENT ON TABLE _flohsync.record_change IS 'Records to be processed by the next post-sync, in addition to those of its run''s pages; may contain a record more than once, since rows are only inserted';
+COMMENT ON TABLE _flohsync.record_change IS
+  'Records to be processed by the next post-sync, in addition to those of its run''s pages; may contain a record more '
+  'than once, since rows are only inserted';
 COMMENT ON COLUMN _flohsync.record_change.resource_id IS 'Record';
 COMMENT ON COLUMN _flohsync.record_change.connector_id IS 'Its connector';
 COMMENT ON COLUMN _flohsync.record_change.resource_type IS 'Its resource type';
-COMMENT ON COLUMN _flohsync.record_change.change IS 'added, updated, restored, staled, or recheck: to be looked at once more';
-COMMENT ON COLUMN _flohsync.record_change.seq IS 'Increases with each change, so that only rows that were read are removed';
+COMMENT ON COLUMN _flohsync.record_change.change IS
+  'added, updated, restored, staled, or recheck: to be looked at once more';
+COMMENT ON COLUMN _flohsync.record_change.seq IS
+  'Increases with each change, so that only rows that were read are removed';
 
 CREATE TABLE _flohsync.departure (
   seq          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -88,11 +102,13 @@ CREATE TABLE _flohsync.departure (
 CREATE INDEX departure_record ON _flohsync.departure (resource_id, seq);
 CREATE TRIGGER departures_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.departure');
-COMMENT ON TABLE _flohsync.departure IS 'Whether the deactivation of a user because of a stale record has been decided; the last row of a record counts';
+COMMENT ON TABLE _flohsync.departure IS
+  'Whether the deactivation of a user because of a stale record has been decided; the last row of a record counts';
 COMMENT ON COLUMN _flohsync.departure.seq IS 'Order of the rows';
 COMMENT ON COLUMN _flohsync.departure.resource_id IS 'Stale record';
 COMMENT ON COLUMN _flohsync.departure.connector_id IS 'Its connector';
-COMMENT ON COLUMN _flohsync.departure.settled_at IS 'When it was decided; valid for the current absence only (later than stale_since); null: undecided again';
+COMMENT ON COLUMN _flohsync.departure.settled_at IS
+  'When it was decided; valid for the current absence only (later than stale_since); null: undecided again';
 
 CREATE TABLE _flohsync.user_change (
   xid         xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
@@ -131,7 +147,8 @@ BEGIN
 END
 $do$;
 COMMENT ON FUNCTION _flohsync.config_concerns_users(flohsync.connector_sync_config) IS
-  'Whether a configuration concerns users: type user, or any that maps attributes, matches other than by email, creates or deactivates';
+  'Whether a configuration concerns users: type user, or any that maps attributes, matches other than by '
+  'email, creates or deactivates';
 
 CREATE FUNCTION _flohsync.matches_users(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -158,7 +175,8 @@ COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
 CREATE FUNCTION _flohsync.triggers_per_record(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 RETURN (_c).sync_trigger_mode = 'per_record' AND (_c).post_sync_workflow_id IS NOT NULL;
-COMMENT ON FUNCTION _flohsync.triggers_per_record(flohsync.connector_sync_config) IS 'Whether a workflow is triggered per changed record';
+COMMENT ON FUNCTION _flohsync.triggers_per_record(flohsync.connector_sync_config) IS
+  'Whether a workflow is triggered per changed record';
 
 -- Changes of users.
 
@@ -181,7 +199,8 @@ BEGIN
       SELECT u.id, _flohsync.match_key(u.email), u.sub, u.upstream_id
         FROM new_users n
         JOIN old_users o ON o.id = n.id
-       CROSS JOIN LATERAL (VALUES (o.id, o.email, o.sub, o.upstream_id), (n.id, n.email, n.sub, n.upstream_id)) u(id, email, sub, upstream_id)
+       CROSS JOIN LATERAL (VALUES (o.id, o.email, o.sub, o.upstream_id), (n.id, n.email, n.sub, n.upstream_id))
+         u(id, email, sub, upstream_id)
        WHERE (n.email, n.sub, n.upstream_id, n.upstream_issuer, n.deleted_at IS NULL)
              IS DISTINCT FROM (o.email, o.sub, o.upstream_id, o.upstream_issuer, o.deleted_at IS NULL);
     WHEN 'DELETE' THEN
@@ -206,7 +225,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   UPDATE flohsync.connector_sync_match m
-     SET user_id = NULL, match_status = 'unmatched', match_confidence = 'none', match_strategy = NULL, candidate_user_ids = NULL,
+     SET user_id = NULL, match_status = 'unmatched', match_confidence = 'none', match_strategy = NULL,
+       candidate_user_ids = NULL,
          resolution_notes = NULL, resolved_by = NULL, resolved_at = NULL, updated_at = now()
     FROM old_users o WHERE m.user_id = o.id;
   UPDATE flohsync.connector_sync_match m SET resolved_by = NULL
@@ -230,7 +250,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.users_are_watched() IS
-  'Whether v_user shows floh_user, whose changes are recorded by triggers; users of an application are always matched again';
+  'Whether v_user shows floh_user, whose changes are recorded by triggers; users of an application are always '
+  'matched again';
 
 -- A post-sync under way may not have said yet which changes it has dealt with:
 -- none are removed meanwhile.
@@ -240,7 +261,8 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.lock('user changes', '', true);
 END;
-COMMENT ON FUNCTION _flohsync.read_user_changes() IS 'Prevents forget_user_changes() from removing anything until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.read_user_changes() IS
+  'Prevents forget_user_changes() from removing anything until the end of the transaction';
 
 CREATE FUNCTION _flohsync.forget_user_changes() RETURNS void
 LANGUAGE plpgsql
@@ -257,7 +279,8 @@ BEGIN
    WHERE u.xid < (SELECT min(p.users_seen) FROM _flohsync.match_progress p);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.forget_user_changes() IS 'Removes the changes of users that every configuration has processed';
+COMMENT ON FUNCTION _flohsync.forget_user_changes() IS
+  'Removes the changes of users that every configuration has processed';
 
 -- Changes of records.
 
@@ -282,7 +305,8 @@ BEGIN
   PERFORM _flohsync.forget_changes(older);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS 'Queues some records for the next post-sync of a configuration';
+COMMENT ON FUNCTION _flohsync.note_changes(uuid, text, uuid[], text) IS
+  'Queues some records for the next post-sync of a configuration';
 
 -- Rows that another transaction is removing, or has outdated, are left to it.
 CREATE FUNCTION _flohsync.forget_changes(_seqs bigint[]) RETURNS void
@@ -292,7 +316,8 @@ AS $$
 BEGIN
   IF _seqs IS NOT NULL AND _seqs <> '{}' THEN
     DELETE FROM _flohsync.record_change q
-     WHERE q.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.record_change x WHERE x.seq = ANY (_seqs) FOR UPDATE SKIP LOCKED));
+     WHERE q.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.record_change x WHERE x.seq = ANY (_seqs)
+                              FOR UPDATE SKIP LOCKED));
   END IF;
 END
 $$;
@@ -315,7 +340,8 @@ BEGIN
   SELECT array_agg(d.seq) INTO older FROM _flohsync.departure d JOIN noted n ON n.resource_id = d.resource_id;
   IF older IS NOT NULL THEN
     DELETE FROM _flohsync.departure d
-     WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.seq = ANY (older) FOR UPDATE SKIP LOCKED));
+     WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.seq = ANY (older)
+                              FOR UPDATE SKIP LOCKED));
   END IF;
 END
 $$;
@@ -327,16 +353,19 @@ LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   DELETE FROM _flohsync.departure d
-   WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids) FOR UPDATE SKIP LOCKED));
+   WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids)
+                            FOR UPDATE SKIP LOCKED));
 END;
-COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS 'Removes the decisions about records that were restored or removed';
+COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS
+  'Removes the decisions about records that were restored or removed';
 
 CREATE FUNCTION _flohsync.departure_open(_record uuid, _stale_since timestamptz) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((SELECT d.settled_at < _stale_since FROM _flohsync.departure d
                   WHERE d.resource_id = _record ORDER BY d.seq DESC LIMIT 1), true);
-COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS 'Whether the deactivation because of a stale record is still undecided';
+COMMENT ON FUNCTION _flohsync.departure_open(uuid, timestamptz) IS
+  'Whether the deactivation because of a stale record is still undecided';
 
 -- A user who loses a record may have nothing but stale ones left.
 CREATE FUNCTION _flohsync.requeue_stale(_users uuid[], _but uuid DEFAULT NULL) RETURNS void
@@ -352,7 +381,8 @@ BEGIN
   SELECT array_agg(x.id ORDER BY x.id) INTO others
     FROM (SELECT DISTINCT m.connector_resource_id AS id
             FROM flohsync.connector_sync_match m
-            JOIN flohsync.connector_sync_config c ON c.connector_id = m.connector_id AND c.resource_type = m.resource_type
+            JOIN flohsync.connector_sync_config c ON c.connector_id = m.connector_id
+                AND c.resource_type = m.resource_type
            WHERE m.user_id = ANY (_users) AND m.match_status IN ('matched', 'manual_override')
              AND c.deactivate_users AND c.id IS DISTINCT FROM _but) o
     JOIN flohsync.resource_record x ON x.id = o.id
@@ -361,7 +391,8 @@ BEGIN
     RETURN;
   END IF;
   PERFORM _flohsync.note_departures(ARRAY(
-    SELECT x.id FROM flohsync.resource_record x WHERE x.id = ANY (others) AND NOT _flohsync.departure_open(x.id, x.stale_since)), NULL);
+    SELECT x.id FROM flohsync.resource_record x WHERE x.id = ANY (others)
+        AND NOT _flohsync.departure_open(x.id, x.stale_since)), NULL);
   PERFORM _flohsync.note_changes(o.connector_id, o.resource_type, array_agg(o.id), 'recheck')
      FROM flohsync.resource_record o WHERE o.id = ANY (others)
     GROUP BY o.connector_id, o.resource_type;
@@ -381,6 +412,7 @@ BEGIN ATOMIC
                         WHERE p.run_id = r.id AND p.changed IS NOT NULL GROUP BY e.change ORDER BY e.change DESC) c
    WHERE r.id = _run;
 END;
-COMMENT ON FUNCTION _flohsync.keep_page_changes(bigint) IS 'Moves the changes of the pages of a run to record_change before the pages are removed';
+COMMENT ON FUNCTION _flohsync.keep_page_changes(bigint) IS
+  'Moves the changes of the pages of a run to record_change before the pages are removed';
 
 -- The matching itself.

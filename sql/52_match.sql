@@ -25,7 +25,8 @@ BEGIN
   RETURN names;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.strategies(flohsync.connector_sync_config) IS 'The distinct match strategies of a configuration, in the order in which they are tried';
+COMMENT ON FUNCTION _flohsync.strategies(flohsync.connector_sync_config) IS
+  'The distinct match strategies of a configuration, in the order in which they are tried';
 
 CREATE FUNCTION _flohsync.source_sql(_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
@@ -41,19 +42,22 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.source_sql(text) IS 'SQL expression for the value at a dot path of the record x: jsonb';
 
--- By their ids, also where nothing is known of the table: the index of a type would do as well then, and reads all of it.
+-- By their ids, also where nothing is known of the table: the index of a type would do as well then, and reads all of
+-- it.
 CREATE FUNCTION _flohsync.type_of_sql(_few boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN _few THEN 'x.connector_id IS NOT DISTINCT FROM $1 AND x.resource_type IS NOT DISTINCT FROM $2'
             ELSE 'x.connector_id = $1 AND x.resource_type = $2' END;
-COMMENT ON FUNCTION _flohsync.type_of_sql(boolean) IS 'SQL condition for the records x of connector $1 and type $2; few: in a form that does not use the index on them';
+COMMENT ON FUNCTION _flohsync.type_of_sql(boolean) IS
+  'SQL condition for the records x of connector $1 and type $2; few: in a form that does not use the index on them';
 
 CREATE FUNCTION _flohsync.records_of_sql(_few boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.type_of_sql(_few) || CASE WHEN _few THEN ' AND x.id = ANY ($3)' ELSE '' END;
-COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS 'SQL condition for the records x of connector $1 and type $2, or (few) those of them with ids $3';
+COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS
+  'SQL condition for the records x of connector $1 and type $2, or (few) those of them with ids $3';
 
 -- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
 CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
@@ -63,10 +67,12 @@ AS $$
 BEGIN
   RETURN format($sql$
   SELECT x.id, x.external_id, x.display_name, x.email, x.stale_since IS NOT NULL AS stale,
-         _flohsync.match_key(x.email) COLLATE "C" AS email_key, _flohsync.match_key(%s #>> '{}') COLLATE "C" AS issuer_key
+         _flohsync.match_key(x.email) COLLATE "C" AS email_key, _flohsync.match_key(%s #>> '{}') COLLATE
+           "C" AS issuer_key
     FROM flohsync.resource_record x
    WHERE %s$sql$,
-    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')), _flohsync.records_of_sql(NOT _all));
+    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
+      _flohsync.records_of_sql(NOT _all));
 END
 $$;
 COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, boolean) IS
@@ -87,7 +93,8 @@ $$;
 COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
 
 -- The statement of _match for a few records: its plan is cached.
-CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[], _back_users uuid[],
+CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[],
+                                       _back_users uuid[],
   _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
@@ -112,7 +119,8 @@ COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are fe
 -- - that of a stale record whose user is deleted: it is the reason of that;
 -- - that of a record that came back with its user (_back, _back_users), unless
 --   a strategy finds a user.
-CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}', _back_users uuid[] DEFAULT '{}')
+CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}',
+                                _back_users uuid[] DEFAULT '{}')
 RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -136,7 +144,8 @@ BEGIN
            m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
            CASE WHEN m.match_status IN ('manual_override', 'skipped') THEN true
                 WHEN m.match_status = 'matched' AND (m.match_strategy IS NULL OR r.stale)
-                  THEN CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id) THEN m.match_strategy IS NULL ELSE r.stale END
+                  THEN CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
+                    THEN m.match_strategy IS NULL ELSE r.stale END
                 ELSE false END AS stays
       FROM rec r
       LEFT JOIN best b ON b.id = r.id
@@ -144,73 +153,92 @@ BEGIN
       LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id
     OFFSET 0  -- so that "stays" is computed once
   ), outcome AS (
-    SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user, o.status AS old_status, o.stays,
+    SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user,
+      o.status AS old_status, o.stays,
            CASE WHEN o.stays THEN o.status WHEN o.hits = 1 THEN 'matched' WHEN o.hits > 1 THEN 'ambiguous'
                 WHEN o.back_user IS NOT NULL THEN 'matched'
-                WHEN o.status = 'create_pending' AND $7 AND o.email_key IS NOT NULL AND NOT o.stale THEN o.status ELSE 'unmatched' END AS status,
+                WHEN o.status = 'create_pending' AND $7 AND o.email_key IS NOT NULL AND NOT o.stale THEN o.status
+                  ELSE 'unmatched' END AS status,
            CASE WHEN o.stays THEN o.confidence WHEN o.hits = 1 THEN CASE o.step WHEN 1 THEN 'exact' ELSE 'probable' END
-                WHEN o.hits > 1 THEN 'ambiguous' WHEN o.back_user IS NOT NULL THEN 'exact' ELSE 'none' END AS confidence,
+                WHEN o.hits > 1 THEN 'ambiguous' WHEN o.back_user IS NOT NULL THEN 'exact'
+                  ELSE 'none' END AS confidence,
            CASE WHEN o.stays THEN o.strategy WHEN o.hits > 0 THEN $6[o.step] END AS strategy,
-           CASE WHEN o.stays THEN o.user_id WHEN o.hits = 1 THEN o.users[1] WHEN o.hits IS NULL THEN o.back_user END AS user_id,
+           CASE WHEN o.stays THEN o.user_id WHEN o.hits = 1 THEN o.users[1] WHEN o.hits IS NULL THEN o.back_user
+             END AS user_id,
            CASE WHEN o.stays THEN o.candidates
-                WHEN o.hits > 1 THEN (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
+                WHEN o.hits > 1 THEN
+                  (SELECT jsonb_agg(jsonb_build_object('userId', u.id, 'email', u.email, 'confidence', 'ambiguous',
                                                                           'reason', $6[o.step]) ORDER BY u.id)
                                         FROM _flohsync.app_user u
-                                       WHERE u.id = ANY (ARRAY(SELECT e.id FROM unnest(o.users) e(id) ORDER BY e.id LIMIT 100)))
+                                       WHERE u.id = ANY (ARRAY(SELECT e.id FROM unnest(o.users) e(id)
+                                                               ORDER BY e.id LIMIT 100)))
                 WHEN o.hits = 1 OR o.back_user IS NOT NULL THEN NULL
                 WHEN o.status IN ('unmatched', 'create_pending') AND o.candidates IS NOT NULL
                   THEN (SELECT jsonb_agg(e.candidate) FROM jsonb_array_elements(o.candidates) e(candidate)
                           JOIN _flohsync.app_user u ON u.id::text = e.candidate ->> 'userId')
                 -- The record had a user: that is shown to operators, and no second user is created.
-                WHEN o.status = 'matched' THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
-                                                                           'confidence', 'none', 'reason', 'former_link'))
+                WHEN o.status = 'matched'
+                  THEN (SELECT jsonb_build_array(jsonb_build_object('userId', u.id, 'email', u.email,
+                                                                           'confidence', 'none', 'reason',
+                                                                             'former_link'))
                                                   FROM _flohsync.app_user u WHERE u.id = o.user_id) END AS candidates
       FROM known o
   ), made AS (
-    INSERT INTO flohsync.connector_sync_match AS m (connector_id, resource_type, connector_resource_id, external_id, external_display_name,
+    INSERT INTO flohsync.connector_sync_match AS m (connector_id, resource_type, connector_resource_id, external_id,
+                                                    external_display_name,
            external_email, user_id, match_status, match_confidence, match_strategy, candidate_user_ids)
-    SELECT $1, $2, o.id, o.external_id, o.display_name, o.email, o.user_id, o.status, o.confidence, o.strategy, o.candidates
+    SELECT $1, $2, o.id, o.external_id, o.display_name, o.email, o.user_id, o.status, o.confidence,
+      o.strategy, o.candidates
       FROM outcome o WHERE o.match_id IS NULL
     ON CONFLICT (connector_resource_id, connector_id, resource_type) DO NOTHING
     RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name
   ), changed AS (
     UPDATE flohsync.connector_sync_match m
-       SET external_id = o.external_id, external_display_name = o.display_name, external_email = o.email, user_id = o.user_id,
-           match_status = o.status, match_confidence = o.confidence, match_strategy = o.strategy, candidate_user_ids = o.candidates,
+       SET external_id = o.external_id, external_display_name = o.display_name, external_email = o.email,
+         user_id = o.user_id,
+           match_status = o.status, match_confidence = o.confidence, match_strategy = o.strategy,
+             candidate_user_ids = o.candidates,
            updated_at = now()
       FROM outcome o
      -- What an operator decided meanwhile stays.
      WHERE m.id = o.match_id AND m.match_status = o.old_status AND m.user_id IS NOT DISTINCT FROM o.old_user
-       AND (m.external_display_name, m.external_email, m.user_id, m.match_status, m.match_confidence, m.match_strategy, m.candidate_user_ids)
+       AND (m.external_display_name, m.external_email, m.user_id, m.match_status, m.match_confidence, m.match_strategy,
+            m.candidate_user_ids)
            IS DISTINCT FROM (o.display_name, o.email, o.user_id, o.status, o.confidence, o.strategy, o.candidates)
     RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name, o.old_user
   ), unlinked AS (
     DELETE FROM flohsync.user_external_identity i USING changed m
-     WHERE i.user_id = m.old_user AND i.connector_id = $1 AND i.external_id = m.external_id AND i.source = 'connector_sync'
+     WHERE i.user_id = m.old_user AND i.connector_id = $1 AND i.external_id = m.external_id
+       AND i.source = 'connector_sync'
        AND m.old_user IS DISTINCT FROM m.user_id
     RETURNING i.user_id
   ), linked AS (
-    INSERT INTO flohsync.user_external_identity AS i (user_id, connector_id, external_id, external_email, external_display_name, source, verified_at)
+    INSERT INTO flohsync.user_external_identity AS i (user_id, connector_id, external_id, external_email,
+                                                      external_display_name, source, verified_at)
     SELECT m.user_id, $1, m.external_id, m.external_email, m.external_display_name, 'connector_sync', now()
       FROM (SELECT external_id, user_id, external_email, external_display_name FROM made
             UNION ALL SELECT external_id, user_id, external_email, external_display_name FROM changed) m
      WHERE m.user_id IS NOT NULL
     ON CONFLICT (external_id, connector_id, user_id) DO UPDATE
-       SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name, verified_at = now()
+       SET external_email = EXCLUDED.external_email, external_display_name = EXCLUDED.external_display_name,
+         verified_at = now()
     RETURNING i.user_id
   )
   SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed),
-         (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id AND m.old_user IS NOT NULL)
+         (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id
+          AND m.old_user IS NOT NULL)
   $sql$, _flohsync.records_sql(_c, _ids IS NULL), _flohsync.hits_sql(strategies),
          CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
               ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END);
   IF _flohsync.use_cached_plan(_ids) THEN
     SELECT m.n, m.left_alone INTO n, left_alone
-      FROM _flohsync.match_cached(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies, _c.create_users) m;
+      FROM _flohsync.match_cached(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies,
+                                  _c.create_users) m;
   ELSE
     -- What was just loaded has no statistics yet: all must not be taken for a few.
     PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
-    EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users, strategies, _c.create_users;
+    EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users,
+      strategies, _c.create_users;
   END IF;
   IF left_alone IS NOT NULL THEN
     PERFORM _flohsync.requeue_stale(left_alone);
@@ -227,18 +255,21 @@ SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.lock('matching', (_c).id::text, false);
 END;
-COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS 'Takes the exclusive lock on the matching of a configuration until the end of the transaction';
+COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS
+  'Takes the exclusive lock on the matching of a configuration until the end of the transaction';
 
 CREATE FUNCTION _flohsync.share_matching(_connector uuid, _type text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM _flohsync.lock('matching', c.id::text, true) FROM flohsync.connector_sync_config c WHERE c.connector_id = _connector AND c.resource_type = _type;
+  PERFORM _flohsync.lock('matching', c.id::text, true) FROM flohsync.connector_sync_config c
+    WHERE c.connector_id = _connector AND c.resource_type = _type;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.share_matching(uuid, text) IS
-  'Takes the shared lock on the matching of a configuration, for changes of a few matches; before records or matches are locked';
+  'Takes the shared lock on the matching of a configuration, for changes of a few matches; before '
+  'records or matches are locked';
 
 CREATE FUNCTION _flohsync.config_of(_connector text, _type text) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql STABLE

@@ -44,7 +44,8 @@ BEGIN ATOMIC
   WITH old AS (
     DELETE FROM _flohsync.tally t
      WHERE t.connector_id = _connector AND t.resource_type = _type
-       AND t.id IN (SELECT x.id FROM _flohsync.tally x WHERE x.connector_id = _connector AND x.resource_type = _type FOR UPDATE SKIP LOCKED)
+       AND t.id IN (SELECT x.id FROM _flohsync.tally x WHERE x.connector_id = _connector AND x.resource_type = _type
+                    FOR UPDATE SKIP LOCKED)
     RETURNING t.state, t.confidence, t.n
   )
   INSERT INTO _flohsync.tally (connector_id, resource_type, state, confidence, n)
@@ -79,12 +80,14 @@ BEGIN
     FROM flohsync.connector_sync_match m GROUP BY 1, 2, 3, 4;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.tally_recount() IS 'Recounts records and matches; for superusers, after rows were written with triggers disabled';
+COMMENT ON FUNCTION _flohsync.tally_recount() IS
+  'Recounts records and matches; for superusers, after rows were written with triggers disabled';
 
 CREATE TRIGGER tally_row AFTER INSERT OR DELETE ON flohsync.resource_record
 FOR EACH ROW EXECUTE FUNCTION _flohsync.tally_row('record');
 CREATE TRIGGER tally_state AFTER UPDATE ON flohsync.resource_record
-FOR EACH ROW WHEN ((OLD.stale_since IS NULL, OLD.connector_id, OLD.resource_type) IS DISTINCT FROM (NEW.stale_since IS NULL, NEW.connector_id, NEW.resource_type))
+FOR EACH ROW WHEN ((OLD.stale_since IS NULL, OLD.connector_id, OLD.resource_type)
+                   IS DISTINCT FROM (NEW.stale_since IS NULL, NEW.connector_id, NEW.resource_type))
 EXECUTE FUNCTION _flohsync.tally_row('record');
 CREATE TRIGGER tally_statement AFTER INSERT OR UPDATE OR DELETE ON flohsync.resource_record
 FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.tally_statement();

@@ -9,7 +9,8 @@ CREATE TABLE _flohsync.setback (
   tried_at    timestamptz NOT NULL,
   PRIMARY KEY (config_id, stage, resource_id)
 );
-COMMENT ON TABLE _flohsync.setback IS 'Rows for which a stage of post-sync failed, to be retried; written under the exclusive lock of the matching';
+COMMENT ON TABLE _flohsync.setback IS
+  'Rows for which a stage of post-sync failed, to be retried; written under the exclusive lock of the matching';
 COMMENT ON COLUMN _flohsync.setback.config_id IS 'Configuration';
 COMMENT ON COLUMN _flohsync.setback.stage IS 'Stage that failed: reactivate, create, deactivate, map or workflow';
 COMMENT ON COLUMN _flohsync.setback.resource_id IS 'Record, or one of the records of the user';
@@ -19,10 +20,12 @@ COMMENT ON COLUMN _flohsync.setback.tried_at IS 'When it was last tried';
 CREATE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _stage text) RETURNS uuid[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m ON m.connector_resource_id = s.resource_id
+RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m
+             ON m.connector_resource_id = s.resource_id
               WHERE s.config_id = (_c).id AND s.stage = _stage AND m.user_id IS NOT NULL
               GROUP BY m.user_id ORDER BY pg_catalog.min(s.tried_at), m.user_id);
-COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS 'Users that a stage has failed for before, least recently tried first';
+COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS
+  'Users that a stage has failed for before, least recently tried first';
 
 -- One call for some rows: the seam's, or that of the queue of workflow jobs.
 CREATE FUNCTION _flohsync.call_seam(_stage text, _c flohsync.connector_sync_config, _run bigint,
@@ -50,8 +53,10 @@ BEGIN
   END CASE;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.call_seam(text, flohsync.connector_sync_config, bigint, uuid[], text[], text[], jsonb[]) IS
-  'Runs a stage for some rows: returns the user created for each position or why none was, the users processed, or the number of jobs';
+COMMENT ON FUNCTION _flohsync.call_seam(text, flohsync.connector_sync_config, bigint, uuid[], text[],
+                                        text[], jsonb[]) IS
+  'Runs a stage for some rows: returns the user created for each position or why none was, the users '
+  'processed, or the number of jobs';
 
 -- k rows of n that fail cost about 2 k log2 (n / k) calls.  A failure that is
 -- not about rows is told by this: nothing has succeeded, and all rows that were
@@ -100,8 +105,10 @@ BEGIN
     highs := trim_array(highs, 1);
     CONTINUE WHEN low > high;
     BEGIN
-      did := _flohsync.call_seam(_stage, _c, _run, _users[low:high], _emails[low:high], _names[low:high], _values[low:high]);
-      positions := positions || ARRAY(SELECT p.position + low - 1 FROM unnest(did.positions) WITH ORDINALITY p(position, i) ORDER BY p.i);
+      did := _flohsync.call_seam(_stage, _c, _run, _users[low:high], _emails[low:high], _names[low:high],
+                                 _values[low:high]);
+      positions := positions || ARRAY(SELECT p.position + low - 1 FROM unnest(did.positions)
+                                      WITH ORDINALITY p(position, i) ORDER BY p.i);
       users := users || did.users;
       problems := problems || did.problems;
       jobs := jobs + did.jobs;
@@ -125,7 +132,8 @@ BEGIN
     END;
     CONTINUE WHEN succeeded OR NOT alike OR lost < few OR new <= many;
     IF probes IS NULL THEN
-      SELECT array_agg(r.low ORDER BY r.rank, r.i), array_agg(r.high ORDER BY r.rank, r.i), count(*) FILTER (WHERE r.rank = 2)
+      SELECT array_agg(r.low ORDER BY r.rank, r.i), array_agg(r.high ORDER BY r.rank, r.i),
+        count(*) FILTER (WHERE r.rank = 2)
         INTO lows, highs, probes
         FROM (SELECT x.i, v.rank, v.low, v.high
                 FROM unnest(lows, highs) WITH ORDINALITY AS x(low, high, i)
@@ -140,15 +148,19 @@ BEGIN
   IF NOT succeeded AND alike AND lost = new AND lost > 2 THEN
     RAISE EXCEPTION USING ERRCODE = one, MESSAGE = _flohsync.clean(messages[cardinality(messages)]);
   END IF;
-  untried := ARRAY(SELECT g.i FROM unnest(lows, highs) r(low, high) CROSS JOIN LATERAL generate_series(r.low, r.high) g(i));
+  untried := ARRAY(SELECT g.i FROM unnest(lows, highs) r(low, high)
+                   CROSS JOIN LATERAL generate_series(r.low, r.high) g(i));
   passed_over := ARRAY(SELECT generate_series(new + again + 1, _n));
 END
 $$;
-COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[], text[], jsonb[]) IS
-  'Runs a stage for n rows, of which the last have failed before, least recently tried first: returns the result of call_seam(), the rows that failed and why, those not tried because too many failed, and those not due for a retry';
+COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[],
+                                        text[], jsonb[]) IS
+  'Runs a stage for n rows, of which the last have failed before, least recently tried first: returns the result of '
+  'call_seam(), the rows that failed and why, those not tried because too many failed, and those not due for a retry';
 
 -- Who calls for one record of a webhook does not hold the matching alone: the record is noted elsewhere then.
-CREATE FUNCTION _flohsync.note_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
+CREATE FUNCTION _flohsync.note_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,
+                                        _record flohsync.resource_record,
   _resources uuid[], _externals text[], _states text[], _messages text[], _changes text[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -167,28 +179,38 @@ BEGIN
   SELECT _run, CASE WHEN _run IS NULL THEN _c.connector_id END, CASE WHEN _run IS NULL THEN _c.resource_type END,
          f.external_id, _flohsync.error_class('post_sync'), format('%s: %s', _stage, f.message)
     FROM unnest(_externals, _messages) WITH ORDINALITY AS f(external_id, message, position) ORDER BY f.position;
-  RETURN (SELECT jsonb_agg(jsonb_build_object('stage', _stage, 'externalId', f.external_id, 'sqlstate', f.state, 'message', f.message) ORDER BY f.position)
-            FROM unnest(_externals, _states, _messages) WITH ORDINALITY AS f(external_id, state, message, position) WHERE f.position <= 20);
+  RETURN (SELECT jsonb_agg(jsonb_build_object('stage', _stage, 'externalId', f.external_id, 'sqlstate', f.state,
+                                              'message', f.message) ORDER BY f.position)
+            FROM unnest(_externals, _states, _messages) WITH ORDINALITY AS f(external_id, state, message, position)
+              WHERE f.position <= 20);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.note_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[], text[], text[]) IS
-  'Records the rows for which a stage failed, to be retried by later runs (except for the record of a webhook); returns the first of them for the report';
+COMMENT ON FUNCTION _flohsync.note_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record,
+                                            uuid[], text[], text[], text[], text[]) IS
+  'Records the rows for which a stage failed, to be retried by later runs (except for the record of a webhook); '
+  'returns the first of them for the report';
 
 -- The same for users: each by one of their records.
-CREATE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
+CREATE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,
+                                             _record flohsync.resource_record,
   _users uuid[], _states text[], _messages text[]) RETURNS jsonb
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, pg_catalog.array_agg(x.id ORDER BY f.position), pg_catalog.array_agg(x.external_id::text ORDER BY f.position),
-                                 pg_catalog.array_agg(f.state ORDER BY f.position), pg_catalog.array_agg(f.message ORDER BY f.position))
-    FROM ROWS FROM (pg_catalog.unnest(_users), pg_catalog.unnest(_states), pg_catalog.unnest(_messages)) WITH ORDINALITY AS f(id, state, message, position)
+  SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, pg_catalog.array_agg(x.id ORDER BY f.position),
+                                 pg_catalog.array_agg(x.external_id::text ORDER BY f.position),
+                                 pg_catalog.array_agg(f.state ORDER BY f.position),
+                                   pg_catalog.array_agg(f.message ORDER BY f.position))
+    FROM ROWS FROM (pg_catalog.unnest(_users), pg_catalog.unnest(_states), pg_catalog.unnest(_messages))
+      WITH ORDINALITY AS f(id, state, message, position)
     LEFT JOIN LATERAL (
          SELECT r.id, r.external_id
            FROM flohsync.connector_sync_match m JOIN flohsync.resource_record r ON r.id = m.connector_resource_id
           WHERE m.user_id = f.id AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
-            AND m.match_status IN ('matched', 'manual_override') AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
+            AND m.match_status IN ('matched', 'manual_override')
+            AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
           ORDER BY r.external_id LIMIT 1) x ON true;
 END;
-COMMENT ON FUNCTION _flohsync.note_user_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[], text[], text[]) IS
+COMMENT ON FUNCTION _flohsync.note_user_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record,
+                                                 uuid[], text[], text[]) IS
   'Records the users that a stage failed for; see note_setbacks()';

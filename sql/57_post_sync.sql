@@ -17,7 +17,8 @@
 
 -- Each probe by its own index and the scope afterwards: without statistics, as
 -- right after a first load, the planner takes the scope for the better index.
-CREATE FUNCTION _flohsync.reached_by_users(_c flohsync.connector_sync_config, _since xid8, _but xid8) RETURNS TABLE (id uuid, user_id uuid)
+CREATE FUNCTION _flohsync.reached_by_users(_c flohsync.connector_sync_config, _since xid8, _but xid8)
+  RETURNS TABLE (id uuid, user_id uuid)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -27,14 +28,17 @@ BEGIN ATOMIC
    CROSS JOIN LATERAL (
          SELECT x.connector_resource_id AS id, x.connector_id, x.resource_type
            FROM flohsync.connector_sync_match x WHERE x.user_id = u.user_id OFFSET 0) m
-   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id
+     AND m.resource_type = (_c).resource_type
   UNION ALL
   SELECT m.id, u.user_id
     FROM _flohsync.user_change u
    CROSS JOIN LATERAL (
          SELECT x.connector_resource_id AS id, x.connector_id, x.resource_type
-           FROM flohsync.connector_sync_match x WHERE _flohsync.match_key(x.external_email) COLLATE "C" = u.email_key OFFSET 0) m
-   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
+           FROM flohsync.connector_sync_match x WHERE _flohsync.match_key(x.external_email) COLLATE "C"
+             = u.email_key OFFSET 0) m
+   WHERE u.xid >= _since AND u.xid IS DISTINCT FROM _but AND m.connector_id = (_c).connector_id
+     AND m.resource_type = (_c).resource_type
   UNION ALL
   SELECT x.id, u.user_id
     FROM _flohsync.user_change u
@@ -57,7 +61,8 @@ BEGIN ATOMIC
      AND u.xid >= _since AND u.xid IS DISTINCT FROM _but;
 END;
 COMMENT ON FUNCTION _flohsync.reached_by_users(flohsync.connector_sync_config, xid8, xid8) IS
-  'Records of a configuration that match, matched or may match users changed since a transaction, except by one transaction';
+  'Records of a configuration that match, matched or may match users changed since a transaction, except by one '
+  'transaction';
 
 -- _pending_records collects the records that post-sync has to process.  The page rows are
 -- few: only those not dealt with have something in "changed".
@@ -67,7 +72,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs FROM _flohsync.record_change r
+  SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs
+    FROM _flohsync.record_change r
    WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type;
   setbacks := ARRAY(SELECT s.resource_id FROM _flohsync.setback s WHERE s.config_id = _c.id
                      ORDER BY s.tried_at LIMIT 100);
@@ -75,16 +81,19 @@ BEGIN
     RETURN;
   END IF;
   SELECT array_agg(d.id) INTO by_record
-    FROM (SELECT e.id FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL unnest(p.changed) e(id)
+    FROM (SELECT e.id FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id
+          CROSS JOIN LATERAL unnest(p.changed) e(id)
            WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
           UNION
           SELECT unnest(queued || setbacks)) d;
   SELECT array_agg(d.id) INTO ids
-    FROM (SELECT unnest(by_record) UNION SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u) d(id);
+    FROM (SELECT unnest(by_record) UNION SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u)
+      d(id);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.pending_records(flohsync.connector_sync_config, _flohsync.match_progress) IS
-  'Records that post-sync has to process (null when _p is: all), those of them that changed themselves, the rows of record_change read for that, and the failed rows to retry';
+  'Records that post-sync has to process (null when _p is: all), those of them that changed themselves, the rows of '
+  'record_change read for that, and the failed rows to retry';
 
 CREATE FUNCTION _flohsync.stage_failed(_run bigint, _stage text, _state text, _message text, _attempt int DEFAULT 3,
   _record flohsync.resource_record DEFAULT NULL) RETURNS jsonb
@@ -108,11 +117,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.stage_failed(bigint, text, text, text, int, flohsync.resource_record) IS
-  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an empty list when it should be retried; re-raises 40P01 for a run';
+  'Records the failure of a stage of post-sync, of a run or (null) of a webhook about a record, and returns it; an '
+  'empty list when it should be retried; re-raises 40P01 for a run';
 
 -- _process_users does what is configured about the users of some records.  Each stage
 -- is a subtransaction of its own, with three attempts.
-CREATE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[], _run bigint, _held boolean,
+CREATE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[],
+                                        _run bigint, _held boolean,
   _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
   OUT report jsonb, OUT errors jsonb, OUT broken boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
@@ -131,14 +142,16 @@ BEGIN
   broken := false;
   held := false;
   FOREACH _stage IN ARRAY ARRAY['match', 'create', 'deactivate', 'map'] LOOP
-    PERFORM _flohsync.stage(CASE _stage WHEN 'match' THEN 'matching' WHEN 'create' THEN 'creating' WHEN 'map' THEN 'mapping' ELSE 'deactivating' END);
+    PERFORM _flohsync.stage(CASE _stage WHEN 'match' THEN 'matching' WHEN 'create' THEN 'creating'
+                            WHEN 'map' THEN 'mapping' ELSE 'deactivating' END);
     FOR _attempt IN 1 .. 3 LOOP
       BEGIN
         _done := true;
         CASE
           WHEN _stage = 'match' THEN
             back := _flohsync.reactivate(_c, touched, _run, _record);
-            report := report || jsonb_build_object('matchesChanged', _flohsync.match(_c, _ids, back.records, back.users),
+            report := report || jsonb_build_object('matchesChanged',
+                                                   _flohsync.match(_c, _ids, back.records, back.users),
                                                    'usersReactivated', back.reactivated);
             -- Whatever an application's users did shows in the matches that it changed.
             IF _widen THEN
@@ -174,7 +187,9 @@ BEGIN
           errors := errors || did.errors;
           _refused := _refused + did.refused;
           IF NOT did.complete THEN
-            errors := errors || _flohsync.stage_failed(_run, _stage, '54000', 'too many rows failed: the others wait for the next run', 3, _record);
+            errors := errors || _flohsync.stage_failed(_run, _stage, '54000',
+                                                       'too many rows failed: the others wait for the next run', 3,
+                                                       _record);
             broken := true;
           END IF;
         END IF;
@@ -194,8 +209,11 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.process_users(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean, boolean, boolean, flohsync.resource_record) IS
-  'Matches the records _ids to users and runs the other stages for "touched" (null: all), on behalf of a run or (null) of a webhook about one record: returns what was done, what failed (broken: a complete stage), and the message of the deactivation safeguard';
+COMMENT ON FUNCTION _flohsync.process_users(flohsync.connector_sync_config, uuid[], uuid[], bigint, boolean, boolean,
+                                            boolean, boolean, flohsync.resource_record) IS
+  'Matches the records _ids to users and runs the other stages for "touched" (null: all), on behalf of a run or (null) '
+  'of a webhook about one record: returns what was done, what failed (broken: a complete stage), and the message of '
+  'the deactivation safeguard';
 
 CREATE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
@@ -267,36 +285,46 @@ BEGIN
       errors := errors || failed;
       broken := true;
       PERFORM _flohsync.keep_page_changes(y.id)
-         FROM (SELECT DISTINCT x.id FROM flohsync.sync_run x JOIN flohsync.sync_run_page g ON g.run_id = x.id AND g.changed IS NOT NULL
+         FROM (SELECT DISTINCT x.id FROM flohsync.sync_run x JOIN flohsync.sync_run_page g ON g.run_id = x.id
+               AND g.changed IS NOT NULL
                 WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type ORDER BY x.id) y;
-      todo.seqs := ARRAY(SELECT q.seq FROM _flohsync.record_change q WHERE q.seq = ANY (todo.seqs) AND q.change = 'recheck');
+      todo.seqs := ARRAY(SELECT q.seq FROM _flohsync.record_change q WHERE q.seq = ANY (todo.seqs)
+                         AND q.change = 'recheck');
     ELSE
       errors := errors || told.errors;
       report := report || CASE WHEN told.jobs > 0 THEN jsonb_build_object('workflowJobs', told.jobs) ELSE '{}' END
-                       || CASE WHEN told.refused > 0 THEN jsonb_build_object('rowsRefused', told.refused + coalesce((report ->> 'rowsRefused')::bigint, 0)) ELSE '{}' END;
+                       || CASE WHEN told.refused > 0
+                         THEN jsonb_build_object('rowsRefused',
+                                                 told.refused + coalesce((report ->> 'rowsRefused')::bigint, 0))
+                                                 ELSE '{}' END;
     END IF;
   END IF;
 
   -- What has been dealt with is not needed any more, but for what waits for a decision.
   UPDATE flohsync.sync_run_page x SET changed = NULL
     FROM flohsync.sync_run y
-   WHERE x.changed IS NOT NULL AND y.id = x.run_id AND y.connector_id = c.connector_id AND y.resource_type = c.resource_type;
+   WHERE x.changed IS NOT NULL AND y.id = x.run_id AND y.connector_id = c.connector_id
+     AND y.resource_type = c.resource_type;
   PERFORM _flohsync.forget_changes(todo.seqs);
   IF NOT broken THEN
     -- What was tried again and did not fail again.
-    DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks) AND s.tried_at < now();
+    DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks)
+        AND s.tried_at < now();
   END IF;
   PERFORM _flohsync.forget_departures(ARRAY(
     SELECT x.id FROM flohsync.resource_record x
-     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
+       AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
   IF users AND (held OR _held) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)
-        JOIN flohsync.connector_sync_match m ON m.user_id = l.id AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type
+        JOIN flohsync.connector_sync_match m ON m.user_id = l.id AND m.connector_id = c.connector_id
+            AND m.resource_type = c.resource_type
        WHERE c.deactivate_users
       UNION
       SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
-       WHERE _held AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type AND m.match_status = 'create_pending'
+       WHERE _held AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type
+         AND m.match_status = 'create_pending'
          AND (touched IS NULL OR m.connector_resource_id = ANY (touched))), 'recheck');
   END IF;
   IF errors <> '[]' THEN
@@ -308,17 +336,22 @@ BEGIN
   END IF;
   IF broken AND touched IS NULL THEN
     DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
-  ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
+  ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL
+                   OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings are changed meanwhile, the new ones are others than these.
     INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
-    VALUES (c.id, _flohsync.people_rules(c), horizon, CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
-    ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen, own_xid = EXCLUDED.own_xid;
+    VALUES (c.id, _flohsync.people_rules(c), horizon,
+            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
+    ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen,
+      own_xid = EXCLUDED.own_xid;
     -- The users that this changed are processed, except for other records that could be theirs.
-    IF r.status = 'running' AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
+    IF r.status = 'running'
+        AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
       PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
         SELECT DISTINCT u.id FROM _flohsync.reached_by_users(c, pg_current_xact_id_if_assigned(), NULL) u
           LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
-         WHERE m.user_id IS DISTINCT FROM u.user_id AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'recheck');
+         WHERE m.user_id IS DISTINCT FROM u.user_id
+           AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'recheck');
     END IF;
     -- The transaction of approve_run() may stay open: every other post-sync would wait for its end.
     IF r.status = 'running' THEN
@@ -326,18 +359,21 @@ BEGIN
     END IF;
   END IF;
   IF report ? 'matchesChanged' THEN
-    report := report || jsonb_build_object('matches', flohsync.match_stats(c.connector_id::text, c.resource_type) - 'resourceType');
+    report := report || jsonb_build_object('matches', flohsync.match_stats(c.connector_id::text, c.resource_type)
+                                           - 'resourceType');
   END IF;
   IF report <> '{}' THEN
     -- An approved run has been here before.
     UPDATE flohsync.sync_run x
-       SET post_sync = report || _flohsync.add_counters(_flohsync.totals_of(coalesce(x.post_sync, '{}')), _flohsync.totals_of(report))
+       SET post_sync = report || _flohsync.add_counters(_flohsync.totals_of(coalesce(x.post_sync, '{}')),
+                                                        _flohsync.totals_of(report))
      WHERE x.id = _run;
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.post_sync(bigint, boolean) IS
-  'Post-sync processing of a run (_held: held by the staling safeguard); returns held when the deactivation safeguard holds it';
+  'Post-sync processing of a run (_held: held by the staling safeguard); returns held when the deactivation safeguard '
+  'holds it';
 
 CREATE FUNCTION _flohsync.post_sync_failed(_run bigint, _state text, _message text) RETURNS void
 LANGUAGE plpgsql
@@ -345,12 +381,17 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   DELETE FROM _flohsync.match_progress p
-   USING flohsync.sync_run r JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+   USING flohsync.sync_run r JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id
+       AND c.resource_type = r.resource_type
    WHERE r.id = _run AND p.config_id = c.id;
-  INSERT INTO flohsync.sync_error (run_id, error_class, message) VALUES (_run, _flohsync.error_class('post_sync'), _message);
+  INSERT INTO flohsync.sync_error (run_id, error_class, message)
+    VALUES (_run, _flohsync.error_class('post_sync'), _message);
   UPDATE flohsync.sync_run x
-     SET post_sync = jsonb_build_object('errors', jsonb_build_array(jsonb_build_object('stage', 'post_sync', 'sqlstate', _state, 'message', _message)))
+     SET post_sync = jsonb_build_object('errors',
+                                        jsonb_build_array(jsonb_build_object('stage', 'post_sync', 'sqlstate', _state,
+                                            'message', _message)))
    WHERE x.id = _run;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.post_sync_failed(bigint, text, text) IS 'Records that post-sync failed completely, so that the next one processes everything';
+COMMENT ON FUNCTION _flohsync.post_sync_failed(bigint, text, text) IS
+  'Records that post-sync failed completely, so that the next one processes everything';

@@ -12,11 +12,13 @@ COMMENT ON FUNCTION _flohsync.search_fold(text) IS 'A text folded for searches: 
 
 CREATE FUNCTION _flohsync.search_text(_external_id text, _email text, _display_name text) RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_search_text';
-COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS 'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
+COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS
+  'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
 
 CREATE FUNCTION _flohsync.search_found(_folded text, _external_id text, _email text, _display_name text) RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_search_found';
-COMMENT ON FUNCTION _flohsync.search_found(text, text, text, text) IS 'Whether a folded text is part of one of the others';
+COMMENT ON FUNCTION _flohsync.search_found(text, text, text, text) IS
+  'Whether a folded text is part of one of the others';
 
 CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
 LANGUAGE sql STABLE
@@ -24,12 +26,14 @@ SET search_path = pg_catalog, pg_temp
 RETURN (SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
          WHERE i.indrelid = _table AND i.indisvalid
            AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = _table));
-COMMENT ON FUNCTION _flohsync.search_index(regclass) IS 'Index that enable_search() created on a table; null when there is none';
+COMMENT ON FUNCTION _flohsync.search_index(regclass) IS
+  'Index that enable_search() created on a table; null when there is none';
 
 CREATE FUNCTION _flohsync.make_search_indexes(_opclass oid) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_make_search_indexes';
 COMMENT ON FUNCTION _flohsync.make_search_indexes(oid) IS
-  'Creates the indexes of enable_search() with a GIN operator class, whatever privileges the owner of flohsync has on its schema';
+  'Creates the indexes of enable_search() with a GIN operator class, whatever privileges the owner of '
+  'flohsync has on its schema';
 
 CREATE FUNCTION flohsync.enable_search() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -42,7 +46,8 @@ BEGIN
   -- By what belongs to the extension: its schema can be any.
   SELECT o.oid INTO _opclass
     FROM pg_extension e
-    JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_opclass'::regclass AND d.deptype = 'e'
+    JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+        AND d.classid = 'pg_opclass'::regclass AND d.deptype = 'e'
     JOIN pg_opclass o ON o.oid = d.objid AND o.opcname = 'gin_trgm_ops'
    WHERE e.extname = 'pg_trgm';
   IF NOT FOUND THEN
@@ -51,7 +56,8 @@ BEGIN
       HINT = 'Run CREATE EXTENSION pg_trgm, which is part of PostgreSQL, and call flohsync.enable_search() again.';
     RETURN false;
   END IF;
-  IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
+  IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL
+      AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
     RETURN true;
   END IF;
   -- Others who make them wait here, and find them made.
@@ -68,12 +74,15 @@ BEGIN
   ANALYZE flohsync.resource_record, flohsync.connector_sync_match;
   RAISE NOTICE USING
     MESSAGE = 'searches in list_resources() and list_matches() now have indexes',
-    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A dump does not include them.';
+    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A '
+           'dump does not include them.';
   RETURN true;
 END
 $$;
 COMMENT ON FUNCTION flohsync.enable_search() IS
-  'Creates the pg_trgm indexes for searches in list_resources() and list_matches(), flohsync.resource_record_search and flohsync.connector_sync_match_search, unless they exist; blocks writes meanwhile; false where extension pg_trgm is missing. A dump does not include them: call it again in a restored database. DROP INDEX removes them';
+  'Creates the pg_trgm indexes for searches in list_resources() and list_matches(), flohsync.resource_record_search '
+  'and flohsync.connector_sync_match_search, unless they exist; blocks writes meanwhile; false where extension pg_trgm '
+  'is missing. A dump does not include them: call it again in a restored database. DROP INDEX removes them';
 SELECT _flohsync.allow('manager', 'flohsync.enable_search()');
 
 CREATE FUNCTION _flohsync.like_pattern(_text text) RETURNS text
@@ -98,7 +107,8 @@ COMMENT ON FUNCTION _flohsync.check_page(int, int) IS 'Raises 22023 for an inval
 
 CREATE FUNCTION _flohsync.page_object(_data jsonb, _total bigint, _page int, _page_size int) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
-RETURN pg_catalog.jsonb_build_object('data', coalesce(_data, '[]'), 'total', _total, 'page', _page, 'pageSize', _page_size,
+RETURN pg_catalog.jsonb_build_object('data', coalesce(_data, '[]'), 'total', _total, 'page', _page,
+                                     'pageSize', _page_size,
                                      'totalPages', (_total + _page_size - 1) / _page_size);
 COMMENT ON FUNCTION _flohsync.page_object(jsonb, bigint, int, int) IS 'A page of a list in its public JSON form';
 
@@ -109,9 +119,11 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.translate(pg_catalog.encode(pg_catalog.convert_to(
          pg_catalog.jsonb_build_array(_external_id, _type, _list, _total)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS 'The value that list_resources() returns as nextAfter';
+COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS
+  'The value that list_resources() returns as nextAfter';
 
-CREATE FUNCTION _flohsync.read_page_mark(_mark text, _list text, OUT external_id text, OUT resource_type text, OUT total bigint)
+CREATE FUNCTION _flohsync.read_page_mark(_mark text, _list text, OUT external_id text, OUT resource_type text,
+                                         OUT total bigint)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -123,14 +135,18 @@ BEGIN
   END IF;
   BEGIN
     IF length(_mark) <= 4000 AND _mark ~ '^[A-Za-z0-9_-]+$' THEN
-      mark := convert_from(decode(rpad(translate(_mark, '-_', '+/'), (length(_mark) + 3) / 4 * 4, '='), 'base64'), 'UTF8')::jsonb;
+      mark := convert_from(decode(rpad(translate(_mark, '-_', '+/'), (length(_mark) + 3) / 4 * 4, '='), 'base64'),
+                           'UTF8')::jsonb;
     END IF;
   EXCEPTION WHEN data_exception THEN
     NULL;  -- not base64, not UTF-8, or not JSON
   END;
-  IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string' OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
-              OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255 OR length(mark ->> 1) > 64, true) THEN
-    PERFORM _flohsync.invalid('after', 'it is not a nextAfter of this list', 'Omit it to begin at the start of the list.');
+  IF coalesce(jsonb_typeof(mark) <> 'array' OR jsonb_typeof(mark -> 0) <> 'string'
+              OR jsonb_typeof(mark -> 1) <> 'string' OR jsonb_typeof(mark -> 2) <> 'string'
+              OR jsonb_typeof(mark -> 3) NOT IN ('number', 'null') OR length(mark ->> 0) > 255
+              OR length(mark ->> 1) > 64, true) THEN
+    PERFORM _flohsync.invalid('after', 'it is not a nextAfter of this list',
+                              'Omit it to begin at the start of the list.');
   END IF;
   external_id := mark ->> 0;
   resource_type := mark ->> 1;
@@ -139,10 +155,12 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS 'The position of a nextAfter, and the total if it is of the same list; 22023 for anything else';
+COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS
+  'The position of a nextAfter, and the total if it is of the same list; 22023 for anything else';
 
 -- The plan is known; statistics are not.
-CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text, _after_type text, _needle text,
+CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text,
+                                    _after_type text, _needle text,
   _limit bigint, _offset bigint, _bound bigint, OUT external_ids text[], OUT types text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -154,7 +172,8 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
 BEGIN
-  EXECUTE _sql INTO external_ids, types USING _connector, _types, _after_id, _after_type, _needle, _limit, _offset, _bound;
+  EXECUTE _sql INTO external_ids, types USING _connector, _types, _after_id, _after_type, _needle, _limit,
+    _offset, _bound;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bigint, bigint, bigint) IS
@@ -164,8 +183,10 @@ COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bi
 -- which rows x the list consists, beside connector and types; _ordered, that an
 -- index has them in the order of the list.  _of_scope is how many these are, and
 -- without a search the total; total is what is known of it.
-CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _email text, _name text, _index regclass, _connector uuid, _types text[], _search text,
-  _after_id text, _after_type text, _page_size int, _offset bigint, _ordered boolean, _of_scope bigint, INOUT total bigint,
+CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _email text, _name text, _index regclass, _connector uuid,
+                                    _types text[], _search text,
+  _after_id text, _after_type text, _page_size int, _offset bigint, _ordered boolean, _of_scope bigint,
+    INOUT total bigint,
   OUT external_ids text[], OUT types text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -176,14 +197,21 @@ DECLARE
   found_sql constant text := format('_flohsync.search_found($5, x.external_id, x.%I, x.%I)', _email, _name);
   -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
   indexed_sql constant text := CASE WHEN _index IS NOT NULL AND length(_search) >= 3 AND strpos(_search, E'\n') = 0
-    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name, _flohsync.like_pattern(_search)) ELSE found_sql END;
-  scope_sql constant text := format(' FROM %s WHERE x.connector_id = $1 AND x.resource_type = ANY ($2)%s', _from, _where);
-  page_sql constant text := 'SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type), array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
+    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name,
+                _flohsync.like_pattern(_search)) ELSE found_sql END;
+  scope_sql constant text := format(' FROM %s WHERE x.connector_id = $1 AND x.resource_type = ANY ($2)%s',
+                                    _from, _where);
+  page_sql constant text := 'SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type), '
+                            'array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
     FROM (SELECT x.external_id, x.resource_type %s ORDER BY x.external_id, x.resource_type LIMIT $6 OFFSET $7) p';
-  after_sql constant text := CASE WHEN _after_id IS NOT NULL THEN ' AND (x.external_id, x.resource_type) > ($3, $4)' ELSE '' END;
+  after_sql constant text := CASE WHEN _after_id IS NOT NULL THEN ' AND (x.external_id, x.resource_type) > ($3, $4)'
+    ELSE '' END;
   -- One stretch of the index for each type.
-  stretch_sql constant text := format('SELECT x.external_id, x.resource_type, x.%I, x.%I FROM %s WHERE x.connector_id = $1 AND x.resource_type = t.type%s%s ORDER BY x.external_id',
-    _email, _name, _from, _where, CASE WHEN _after_id IS NOT NULL THEN ' AND x.external_id >= $3 AND (x.external_id > $3 OR x.resource_type > $4)' ELSE '' END);
+  stretch_sql constant text := format('SELECT x.external_id, x.resource_type, x.%I, x.%I FROM %s WHERE x.connector_id '
+                                      '= $1 AND x.resource_type = t.type%s%s ORDER BY x.external_id',
+    _email, _name, _from, _where,
+      CASE WHEN _after_id IS NOT NULL THEN ' AND x.external_id >= $3 AND (x.external_id > $3 OR x.resource_type > $4)'
+      ELSE '' END);
   walk_sql constant text := 'FROM unnest($2) t(type) CROSS JOIN LATERAL (%s) x';
   sample constant int := 1000;
   dense boolean := total IS NOT NULL;
@@ -211,20 +239,24 @@ BEGIN
   END IF;
   IF NOT coalesce(dense, false) THEN
     EXECUTE format('WITH hit AS MATERIALIZED (SELECT x.external_id, x.resource_type%s AND %s)
-                    SELECT h.n, k.ids, k.types FROM (SELECT count(*) FROM hit) h(n) CROSS JOIN LATERAL (%s) k(ids, types)',
+                    SELECT h.n, k.ids, k.types FROM (SELECT count(*) FROM hit) h(n)
+                      CROSS JOIN LATERAL (%s) k(ids, types)',
                    scope_sql, indexed_sql, format(page_sql, 'FROM hit x WHERE true' || after_sql))
        INTO total, external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
     RETURN;
   END IF;
 
   IF total IS NULL THEN
-    EXECUTE format('SELECT count(*)%s AND %s', scope_sql, found_sql) INTO total USING _connector, _types, _after_id, _after_type, _search;
+    EXECUTE format('SELECT count(*)%s AND %s', scope_sql, found_sql) INTO total USING _connector, _types, _after_id,
+      _after_type, _search;
   END IF;
   -- So many rows have the page ten times over, if the finds are evenly spread.
   bound := 10 * (wanted + _offset) * greatest(_of_scope, 1) / greatest(total, 1);
   IF bound <= 100000 THEN
     SELECT w.external_ids, w.types INTO external_ids, types
-      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, format('SELECT * FROM (%s LIMIT $8) x WHERE %s ORDER BY x.external_id LIMIT $6 + $7', stretch_sql, found_sql))),
+      FROM _flohsync.walk_list(format(page_sql,
+                                      format(walk_sql, format('SELECT * FROM (%s LIMIT $8) x WHERE %s ORDER BY '
+                                                              'x.external_id LIMIT $6 + $7', stretch_sql, found_sql))),
                                _connector, _types, _after_id, _after_type, _search, wanted, _offset, bound) w;
     IF cardinality(external_ids) = wanted THEN
       RETURN;
@@ -234,7 +266,8 @@ BEGIN
      INTO external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, boolean, bigint, bigint) IS
+COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint,
+                                        boolean, bigint, bigint) IS
   'The ids and types of a page of a list and of the row after it, and the number of rows of the list';
 
 CREATE FUNCTION _flohsync.count_of(_connector uuid, _type text, _states text[]) RETURNS bigint
@@ -244,7 +277,9 @@ AS $$
 BEGIN
   RETURN coalesce(CASE WHEN _type IS NULL
     THEN (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.state = ANY (_states))
-    ELSE (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.resource_type = _type AND t.state = ANY (_states)) END, 0);
+    ELSE (SELECT sum(t.n) FROM _flohsync.tally t WHERE t.connector_id = _connector AND t.resource_type = _type
+          AND t.state = ANY (_states)) END, 0);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS 'Number of records (live, stale) or matches (by status) of a type, or (null) of all types';
+COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS
+  'Number of records (live, stale) or matches (by status) of a type, or (null) of all types';

@@ -65,24 +65,29 @@ COMMENT ON COLUMN flohsync.workflow_run.id IS 'Identity of the workflow run';
 COMMENT ON COLUMN flohsync.workflow_run.job_id IS 'Job that started it';
 COMMENT ON COLUMN flohsync.workflow_run.workflow_id IS 'Workflow';
 COMMENT ON COLUMN flohsync.workflow_run.variables IS 'Variables that it starts with';
-COMMENT ON COLUMN flohsync.workflow_run.status IS 'pending; with a worker that claims jobs, the state of the job: running, done or failed; else set by the application';
+COMMENT ON COLUMN flohsync.workflow_run.status IS
+  'pending; with a worker that claims jobs, the state of the job: running, done or failed; else set by the application';
 COMMENT ON COLUMN flohsync.workflow_run.created_at IS 'When the row was created';
 SELECT _flohsync.allow('reader', 'flohsync.workflow_run');
 
 -- What queues the jobs.
 
-CREATE FUNCTION _flohsync.changed_record(_id uuid, _external_id text, _display_name text, _email text, _change text, _user uuid, _status text) RETURNS jsonb
+CREATE FUNCTION _flohsync.changed_record(_id uuid, _external_id text, _display_name text, _email text, _change text,
+                                         _user uuid, _status text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-RETURN pg_catalog.jsonb_build_object('resourceId', _id, 'externalId', _external_id, 'displayName', _display_name, 'email', _email,
+RETURN pg_catalog.jsonb_build_object('resourceId', _id, 'externalId', _external_id, 'displayName', _display_name,
+                                     'email', _email,
                                      'change', _change, 'userId', _user, 'matchStatus', _status);
-COMMENT ON FUNCTION _flohsync.changed_record(uuid, text, text, text, text, uuid, text) IS 'A changed record in the form passed to workflows';
+COMMENT ON FUNCTION _flohsync.changed_record(uuid, text, text, text, text, uuid, text) IS
+  'A changed record in the form passed to workflows';
 
 CREATE FUNCTION _flohsync.job_data(_c flohsync.connector_sync_config, _run bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.jsonb_build_object('connectorId', (_c).connector_id, 'resourceType', (_c).resource_type,
-                                     'workflowId', (_c).post_sync_workflow_id, 'triggerMode', (_c).sync_trigger_mode, 'runId', _run);
+                                     'workflowId', (_c).post_sync_workflow_id, 'triggerMode', (_c).sync_trigger_mode,
+                                       'runId', _run);
 COMMENT ON FUNCTION _flohsync.job_data(flohsync.connector_sync_config, bigint) IS 'Data that every job has';
 
 CREATE FUNCTION _flohsync.queue_jobs(_c flohsync.connector_sync_config, _run bigint, _data jsonb[]) RETURNS bigint
@@ -94,28 +99,34 @@ DECLARE
 BEGIN
   WITH made AS (
     INSERT INTO flohsync.workflow_job AS j (run_id, workflow_id, data)
-    SELECT _run, _c.post_sync_workflow_id, d.data FROM unnest(_data) WITH ORDINALITY AS d(data, position) ORDER BY d.position
+    SELECT _run, _c.post_sync_workflow_id, d.data FROM unnest(_data) WITH ORDINALITY AS d(data, position)
+      ORDER BY d.position
     RETURNING j.id)
   SELECT array_agg(m.id) INTO jobs FROM made m;
   PERFORM _flohsync.start_workflows(jobs);
   RETURN coalesce(cardinality(jobs), 0);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues sync-workflow-trigger jobs and calls the handler for them; returns their number';
+COMMENT ON FUNCTION _flohsync.queue_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS
+  'Queues sync-workflow-trigger jobs and calls the handler for them; returns their number';
 
-CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb[]) RETURNS bigint
+CREATE FUNCTION _flohsync.queue_record_jobs(_c flohsync.connector_sync_config, _run bigint, _records jsonb[])
+  RETURNS bigint
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT _flohsync.queue_jobs(_c, _run, (
-    SELECT pg_catalog.array_agg(_flohsync.job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records) ORDER BY b.nr)
+    SELECT pg_catalog.array_agg(_flohsync.job_data(_c, _run) || pg_catalog.jsonb_build_object('records', b.records)
+                                ORDER BY b.nr)
       FROM (SELECT (e.position - 1) / 500 AS nr, pg_catalog.jsonb_agg(e.record ORDER BY e.position) AS records
               FROM pg_catalog.unnest(_records) WITH ORDINALITY AS e(record, position)
              GROUP BY 1) b));
 END;
-COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS 'Queues jobs of at most 500 changed records each';
+COMMENT ON FUNCTION _flohsync.queue_record_jobs(flohsync.connector_sync_config, bigint, jsonb[]) IS
+  'Queues jobs of at most 500 changed records each';
 
-CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _seqs bigint[], _setbacks uuid[],
+CREATE FUNCTION _flohsync.trigger_per_record(_c flohsync.connector_sync_config, _run bigint, _seqs bigint[],
+                                             _setbacks uuid[],
   OUT jobs bigint, OUT refused bigint, OUT errors jsonb)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -133,15 +144,20 @@ BEGIN
     FROM (SELECT x.external_id, e.tried_at,
                  _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email,
                    -- What several changes come to is what the record is now.
-                   CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (e.changes) THEN 'staled' WHEN 'added' = ANY (e.changes) THEN 'added'
-                        WHEN 'staled' = ANY (e.changes) OR 'restored' = ANY (e.changes) THEN 'restored' ELSE 'updated' END,
+                   CASE WHEN x.stale_since IS NOT NULL AND 'staled' = ANY (e.changes) THEN 'staled'
+                     WHEN 'added' = ANY (e.changes) THEN 'added'
+                        WHEN 'staled' = ANY (e.changes) OR 'restored' = ANY (e.changes) THEN 'restored'
+                          ELSE 'updated' END,
                    m.user_id, m.match_status) AS record
             FROM (SELECT y.resource_id, array_agg(DISTINCT y.change) AS changes, min(y.tried_at) AS tried_at
                     FROM (SELECT g.resource_id, g.change, NULL::timestamptz AS tried_at
-                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id CROSS JOIN LATERAL _flohsync.page_changes(p) g
-                           WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
+                            FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id
+                              CROSS JOIN LATERAL _flohsync.page_changes(p) g
+                           WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id
+                             AND r.resource_type = _c.resource_type
                           UNION ALL
-                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs) AND q.change <> 'recheck'
+                          SELECT q.resource_id, q.change, NULL FROM _flohsync.record_change q WHERE q.seq = ANY (_seqs)
+                              AND q.change <> 'recheck'
                           UNION ALL
                           SELECT s.resource_id, s.change, s.tried_at FROM _flohsync.setback s
                            WHERE s.config_id = _c.id AND s.stage = 'workflow' AND s.resource_id = ANY (_setbacks)) y
@@ -154,18 +170,24 @@ BEGIN
   did := _flohsync.in_halves('workflow', _c, _run, cardinality(records), known, NULL, NULL, NULL, records);
   jobs := did.jobs;
   refused := cardinality(did.failed);
-  SELECT _flohsync.note_setbacks('workflow', _c, _run, NULL, array_agg((f.record ->> 'resourceId')::uuid ORDER BY f.i), array_agg(f.record ->> 'externalId' ORDER BY f.i),
-           array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i), array_agg(f.record ->> 'change' ORDER BY f.i)) INTO errors
-    FROM (SELECT records[u.nr] AS record, u.state, u.message, u.i FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS u(nr, state, message, i)) f;
+  SELECT _flohsync.note_setbacks('workflow', _c, _run, NULL, array_agg((f.record ->> 'resourceId')::uuid ORDER BY f.i),
+                                 array_agg(f.record ->> 'externalId' ORDER BY f.i),
+           array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i),
+             array_agg(f.record ->> 'change' ORDER BY f.i)) INTO errors
+    FROM (SELECT records[u.nr] AS record, u.state, u.message, u.i FROM unnest(did.failed, did.states, did.messages)
+          WITH ORDINALITY AS u(nr, state, message, i)) f;
   IF did.untried <> '{}' THEN
-    errors := errors || _flohsync.stage_failed(_run, 'workflow', '54000', 'too many rows failed: the others wait for the next run');
-    PERFORM _flohsync.note_changes(_c.connector_id, _c.resource_type, array_agg((records[u.nr] ->> 'resourceId')::uuid), records[u.nr] ->> 'change')
+    errors := errors || _flohsync.stage_failed(_run, 'workflow', '54000',
+                                               'too many rows failed: the others wait for the next run');
+    PERFORM _flohsync.note_changes(_c.connector_id, _c.resource_type, array_agg((records[u.nr] ->> 'resourceId')::uuid),
+                                   records[u.nr] ->> 'change')
        FROM unnest(did.untried) AS u(nr) GROUP BY records[u.nr] ->> 'change';
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.trigger_per_record(flohsync.connector_sync_config, bigint, bigint[], uuid[]) IS
-  'Queues the jobs for each record changed since the workflow was last triggered; returns their number, and the records for which that failed';
+  'Queues the jobs for each record changed since the workflow was last triggered; returns their number, and the '
+  'records for which that failed';
 
 CREATE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
 LANGUAGE plpgsql
@@ -189,7 +211,8 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.trigger_summary(bigint, jsonb) IS 'Queues the one job of a run in which something changed';
+COMMENT ON FUNCTION _flohsync.trigger_summary(bigint, jsonb) IS
+  'Queues the one job of a run in which something changed';
 
 -- The handler: what a job becomes.
 
@@ -198,10 +221,14 @@ LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN CASE
   WHEN pg_catalog.jsonb_typeof((_j).data) <> 'object' THEN 'the data of the job is not an object'
-  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"connectorId" is missing or not an id'
-  WHEN coalesce((_j).data ->> 'resourceType', '') !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' THEN '"resourceType" is missing or malformed'
-  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN '"workflowId" is missing or not an id'
-  WHEN coalesce((_j).data ->> 'triggerMode', '') NOT IN ('per_record', 'summary') THEN '"triggerMode" is neither per_record nor summary'
+  WHEN coalesce((_j).data ->> 'connectorId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    THEN '"connectorId" is missing or not an id'
+  WHEN coalesce((_j).data ->> 'resourceType', '') !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'
+    THEN '"resourceType" is missing or malformed'
+  WHEN coalesce((_j).data ->> 'workflowId', '') !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    THEN '"workflowId" is missing or not an id'
+  WHEN coalesce((_j).data ->> 'triggerMode', '') NOT IN ('per_record', 'summary')
+    THEN '"triggerMode" is neither per_record nor summary'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'records'), 'array') <> 'array' THEN '"records" is not an array'
   WHEN coalesce(pg_catalog.jsonb_typeof((_j).data -> 'stats'), 'object') <> 'object' THEN '"stats" is not an object'
   WHEN NOT EXISTS (SELECT FROM flohsync.workflow_definition w WHERE w.id = ((_j).data ->> 'workflowId')::uuid)
@@ -216,12 +243,14 @@ AS $$
 DECLARE
   started uuid[];
 BEGIN
-  UPDATE flohsync.workflow_job j SET status = 'failed', error = _flohsync.job_problem(j), finished_at = clock_timestamp()
+  UPDATE flohsync.workflow_job j SET status = 'failed', error = _flohsync.job_problem(j),
+    finished_at = clock_timestamp()
    WHERE j.id = ANY (_jobs) AND j.status = 'queued' AND _flohsync.job_problem(j) IS NOT NULL;
   WITH made AS (
     INSERT INTO flohsync.workflow_run AS r (job_id, workflow_id, variables)
     SELECT j.id, (j.data ->> 'workflowId')::uuid,
-           jsonb_strip_nulls(jsonb_build_object('connectorId', j.data -> 'connectorId', 'resourceType', j.data -> 'resourceType',
+           jsonb_strip_nulls(jsonb_build_object('connectorId', j.data -> 'connectorId', 'resourceType',
+                                                j.data -> 'resourceType',
              'workflowId', j.data -> 'workflowId', 'triggerMode', j.data -> 'triggerMode', 'runId', j.data -> 'runId'))
            || CASE WHEN j.data ? 'records' THEN jsonb_build_object('records', j.data -> 'records') ELSE '{}' END
            || CASE WHEN j.data ? 'stats' THEN jsonb_build_object('stats', j.data -> 'stats') ELSE '{}' END
@@ -238,18 +267,21 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.start_workflows(bigint[]) IS
-  'The handler of sync-workflow-trigger jobs: checks the data and creates a workflow_run with its variables; invalid jobs fail permanently';
+  'The handler of sync-workflow-trigger jobs: checks the data and creates a workflow_run with its variables; '
+  'invalid jobs fail permanently';
 
 CREATE FUNCTION _flohsync.workflow_enabled() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM _flohsync.start_workflows(ARRAY(SELECT j.id FROM flohsync.workflow_job j WHERE j.workflow_id = NEW.id AND j.status = 'queued' ORDER BY j.id));
+  PERFORM _flohsync.start_workflows(ARRAY(SELECT j.id FROM flohsync.workflow_job j WHERE j.workflow_id = NEW.id
+                                          AND j.status = 'queued' ORDER BY j.id));
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.workflow_enabled() IS 'Calls the handler for the jobs that waited while their workflow was disabled';
+COMMENT ON FUNCTION _flohsync.workflow_enabled() IS
+  'Calls the handler for the jobs that waited while their workflow was disabled';
 CREATE TRIGGER workflow_enabled AFTER UPDATE OF enabled ON flohsync.workflow_definition
 FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled) EXECUTE FUNCTION _flohsync.workflow_enabled();
 
@@ -268,10 +300,12 @@ BEGIN
   END IF;
   -- The claiming workers of these are gone.
   UPDATE flohsync.workflow_job j
-     SET status = CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END, error = 'the worker did not finish the job within 30 minutes',
+     SET status = CASE WHEN j.attempts < 3 THEN 'queued' ELSE 'failed' END,
+       error = 'the worker did not finish the job within 30 minutes',
          finished_at = CASE WHEN j.attempts >= 3 THEN clock_timestamp() END
    WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
-                   WHERE x.status = 'running' AND x.claimed_at < clock_timestamp() - interval '30 minutes' FOR UPDATE SKIP LOCKED);
+                   WHERE x.status = 'running' AND x.claimed_at < clock_timestamp() - interval '30 minutes'
+                     FOR UPDATE SKIP LOCKED);
   SELECT array_agg(q.id) INTO jobs
     FROM (SELECT j.id FROM flohsync.workflow_job j
            WHERE j.status = 'queued' AND j.run_after <= clock_timestamp()
@@ -291,7 +325,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.claim_workflow_jobs(int) IS
-  'Claims at most a number of jobs for the caller, which must end them with complete_workflow_job() or fail_workflow_job() within 30 minutes, or they can be claimed again';
+  'Claims at most a number of jobs for the caller, which must end them with complete_workflow_job() or '
+  'fail_workflow_job() within 30 minutes, or they can be claimed again';
 SELECT _flohsync.allow('manager', 'flohsync.claim_workflow_jobs(int)');
 
 CREATE FUNCTION _flohsync.claimed_job(_id bigint) RETURNS flohsync.workflow_job
@@ -314,13 +349,15 @@ BEGIN
   RETURN j;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.claimed_job(bigint) IS 'A claimed job, locked; 42704 when there is none, 55000 when it is not claimed';
+COMMENT ON FUNCTION _flohsync.claimed_job(bigint) IS
+  'A claimed job, locked; 42704 when there is none, 55000 when it is not claimed';
 
 CREATE FUNCTION _flohsync.end_job(_id bigint, _status text, _error text, _run_after timestamptz) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  UPDATE flohsync.workflow_run r SET status = CASE _status WHEN 'queued' THEN 'pending' ELSE _status END WHERE r.job_id = _id;
+  UPDATE flohsync.workflow_run r SET status = CASE _status WHEN 'queued' THEN 'pending' ELSE _status END
+    WHERE r.job_id = _id;
   UPDATE flohsync.workflow_job j
      SET status = _status, error = _error, run_after = coalesce(_run_after, j.run_after),
          finished_at = CASE WHEN _status <> 'queued' THEN pg_catalog.clock_timestamp() END
@@ -337,7 +374,8 @@ BEGIN
   PERFORM _flohsync.end_job(complete_workflow_job.id, 'done', NULL, NULL);
 END
 $$;
-COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS 'Marks a claimed job as done; 42704 when there is none, 55000 when it is not claimed';
+COMMENT ON FUNCTION flohsync.complete_workflow_job(bigint) IS
+  'Marks a claimed job as done; 42704 when there is none, 55000 when it is not claimed';
 SELECT _flohsync.allow('manager', 'flohsync.complete_workflow_job(bigint)');
 
 CREATE FUNCTION flohsync.fail_workflow_job(id bigint, error text) RETURNS text
@@ -354,7 +392,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
-  'Marks a claimed job as failed: it is queued again after 5, then 10 seconds, and fails permanently at the third attempt; returns queued or failed';
+  'Marks a claimed job as failed: it is queued again after 5, then 10 seconds, and fails permanently at the third '
+  'attempt; returns queued or failed';
 SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 
 -- The history of runs and of jobs.
@@ -366,7 +405,8 @@ BEGIN ATOMIC
   -- Jobs that nobody claims count as failures: what is to be done is in workflow_run.
   DELETE FROM flohsync.workflow_job j
    WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
-                   WHERE x.status <> 'running' AND x.created_at < pg_catalog.clock_timestamp() - _retention * CASE x.status WHEN 'done' THEN 1 ELSE 3 END
+                   WHERE x.status <> 'running' AND x.created_at < pg_catalog.clock_timestamp() - _retention
+                     * CASE x.status WHEN 'done' THEN 1 ELSE 3 END
                    ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
   DELETE FROM flohsync.workflow_run r
    WHERE r.id IN (SELECT x.id FROM flohsync.workflow_run x
@@ -377,8 +417,11 @@ BEGIN ATOMIC
   DELETE FROM flohsync.sync_run r
    WHERE r.id IN (SELECT x.id FROM flohsync.sync_run x
                    WHERE x.status IN ('success', 'error', 'cancelled')
-                     AND x.finished_at < pg_catalog.clock_timestamp() - _retention * CASE x.status WHEN 'error' THEN 3 ELSE 1 END
+                     AND x.finished_at < pg_catalog.clock_timestamp() - _retention * CASE x.status
+                       WHEN 'error' THEN 3 ELSE 1 END
                    ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED)
-     AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id AND n.resource_type = r.resource_type AND n.id > r.id);
+     AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id
+                 AND n.resource_type = r.resource_type AND n.id > r.id);
 END;
-COMMENT ON FUNCTION _flohsync.forget_history(interval) IS 'Removes runs and workflow jobs that ended longer ago than the retention, failed ones after three times that';
+COMMENT ON FUNCTION _flohsync.forget_history(interval) IS
+  'Removes runs and workflow jobs that ended longer ago than the retention, failed ones after three times that';

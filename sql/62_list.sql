@@ -5,7 +5,8 @@ LANGUAGE sql STABLE
 RETURN pg_catalog.jsonb_build_object(
   'id', (_r).id, 'connectorId', (_r).connector_id, 'resourceType', (_r).resource_type, 'externalId', (_r).external_id,
   'displayName', (_r).display_name, 'email', (_r).email, 'attributes', (_r).attributes, 'syncHash', (_r).sync_hash,
-  'staleSince', _flohsync.iso((_r).stale_since), 'syncedAt', _flohsync.iso((_r).synced_at), 'createdAt', _flohsync.iso((_r).created_at));
+  'staleSince', _flohsync.iso((_r).stale_since), 'syncedAt', _flohsync.iso((_r).synced_at), 'createdAt',
+    _flohsync.iso((_r).created_at));
 COMMENT ON FUNCTION _flohsync.resource_dto(flohsync.connector_resource) IS 'A record in its public JSON form';
 
 -- From one type to the next, not from record to record.
@@ -31,7 +32,8 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.types_of(uuid) IS 'The resource types for which a connector has records';
 
-CREATE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL, stale boolean DEFAULT NULL,
+CREATE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
+                                        stale boolean DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50, after text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -39,7 +41,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   _connector uuid := _flohsync.connector_id(connector);
-  _type text := CASE WHEN list_resources.resource_type IS NOT NULL THEN _flohsync.check_resource_type(list_resources.resource_type) END;
+  _type text := CASE WHEN list_resources.resource_type IS NOT NULL
+    THEN _flohsync.check_resource_type(list_resources.resource_type) END;
   _search text := _flohsync.search_fold(nullif(list_resources.search, ''));
   -- What a total belongs to
   _list text := _flohsync.digest(jsonb_build_array(_connector, _type, _search, list_resources.stale)::text);
@@ -53,21 +56,30 @@ BEGIN
   SELECT * INTO _keys FROM _flohsync.list_keys('flohsync.resource_record x',
     CASE WHEN stale THEN ' AND x.stale_since IS NOT NULL' WHEN NOT stale THEN ' AND x.stale_since IS NULL' ELSE '' END,
     'email', 'display_name', _flohsync.search_index('flohsync.resource_record'),
-    _connector, CASE WHEN _type IS NULL THEN _flohsync.types_of(_connector) ELSE ARRAY[_type] END, _search, _after.external_id, _after.resource_type,
+    _connector, CASE WHEN _type IS NULL THEN _flohsync.types_of(_connector) ELSE ARRAY[_type] END, _search,
+      _after.external_id, _after.resource_type,
     _size, CASE WHEN _after.external_id IS NULL THEN (list_resources.page - 1)::bigint * _size ELSE 0 END, true,
-    _flohsync.count_of(_connector, _type, CASE WHEN stale THEN '{stale}' WHEN NOT stale THEN '{live}' ELSE '{live,stale}' END::text[]), _after.total);
+    _flohsync.count_of(_connector, _type, CASE WHEN stale THEN '{stale}' WHEN NOT stale THEN '{live}'
+                       ELSE '{live,stale}' END::text[]), _after.total);
   _more := cardinality(_keys.external_ids) > _size;
   SELECT jsonb_agg(_flohsync.resource_dto(r) ORDER BY k.position) INTO _data
     FROM unnest(_keys.external_ids[:_size], _keys.types[:_size]) WITH ORDINALITY AS k(external_id, type, position)
    CROSS JOIN LATERAL (SELECT r.* FROM flohsync.connector_resource r
-     WHERE r.external_id = k.external_id AND r.resource_type = k.type AND r.connector_id = _connector OFFSET 0) r;  -- by index, whatever their number
+     -- by index, whatever their number
+     WHERE r.external_id = k.external_id AND r.resource_type = k.type AND r.connector_id = _connector OFFSET 0) r;
   RETURN _flohsync.page_object(_data, _keys.total, list_resources.page, _size)
-         || jsonb_build_object('nextAfter', CASE WHEN _more THEN _flohsync.page_mark(_keys.external_ids[_size], _keys.types[_size], _list,
-                                                                   CASE WHEN _search IS NOT NULL AND _keys.total > 20000 THEN _keys.total END) END);
+         || jsonb_build_object('nextAfter',
+                               CASE WHEN _more THEN _flohsync.page_mark(_keys.external_ids[_size],
+                                   _keys.types[_size], _list,
+                                                                   CASE WHEN _search IS NOT NULL AND _keys.total > 20000
+                                                                     THEN _keys.total END) END);
 END
 $$;
 COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int, text) IS
-  'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to 2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end. 42704 for an unknown connector, 22023 names the invalid argument';
+  'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those '
+  'with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to '
+  '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end. '
+  '42704 for an unknown connector, 22023 names the invalid argument';
 SELECT _flohsync.allow('reader', 'flohsync.list_resources(text, text, text, boolean, int, int, text)');
 
 CREATE FUNCTION flohsync.get_resource(connector text, resource_type text, external_id text) RETURNS jsonb
@@ -84,5 +96,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.get_resource(text, text, text) IS
-  'One record in the form of list_resources(); null when there is none; 42704 for an unknown connector, 22023 for a malformed resource type';
+  'One record in the form of list_resources(); null when there is none; 42704 for an unknown connector, 22023 '
+  'for a malformed resource type';
 SELECT _flohsync.allow('reader', 'flohsync.get_resource(text, text, text)');

@@ -11,7 +11,9 @@ CREATE TABLE _flohsync.cache_state (
 INSERT INTO _flohsync.cache_state DEFAULT VALUES;
 COMMENT ON TABLE _flohsync.cache_state IS 'The Redis server that the cache uses; one row';
 COMMENT ON COLUMN _flohsync.cache_state.id IS 'Limits the table to one row';
-COMMENT ON COLUMN _flohsync.cache_state.server IS 'Identity of the Redis server, from its URL, run_id and replication id; null: there is no cache, and changes are not recorded for it';
+COMMENT ON COLUMN _flohsync.cache_state.server IS
+  'Identity of the Redis server, from its URL, run_id and replication id; null: there is no cache, and '
+  'changes are not recorded for it';
 COMMENT ON COLUMN _flohsync.cache_state.epoch IS 'Random number; part of the epoch of every cached value';
 COMMENT ON COLUMN _flohsync.cache_state.timeline IS 'Timeline of this server when the row was written';
 COMMENT ON COLUMN _flohsync.cache_state.changed_at IS 'When the row was written';
@@ -22,7 +24,8 @@ CREATE TABLE _flohsync.cache_epoch (
   epoch         bigint NOT NULL,
   PRIMARY KEY (connector_id, resource_type)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE _flohsync.cache_epoch IS 'Further parts of the epoch of cached values: changing one invalidates all of them';
+COMMENT ON TABLE _flohsync.cache_epoch IS
+  'Further parts of the epoch of cached values: changing one invalidates all of them';
 COMMENT ON COLUMN _flohsync.cache_epoch.connector_id IS 'Connector';
 COMMENT ON COLUMN _flohsync.cache_epoch.resource_type IS 'Resource type; empty: all';
 COMMENT ON COLUMN _flohsync.cache_epoch.epoch IS 'Random number';
@@ -45,7 +48,8 @@ COMMENT ON COLUMN _flohsync.cache_outbox.created_at IS 'When the invalidation wa
 
 CREATE FUNCTION _flohsync.connectors_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'flohsync_connectors_changed';
-COMMENT ON FUNCTION _flohsync.connectors_changed() IS 'Notifies readers of the cache that connectors may have been renamed';
+COMMENT ON FUNCTION _flohsync.connectors_changed() IS
+  'Notifies readers of the cache that connectors may have been renamed';
 CREATE TRIGGER connectors_changed BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON flohsync.connector_definition
 FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.connectors_changed();
 
@@ -57,7 +61,8 @@ CREATE TABLE _flohsync.webhook_delivery (
 );
 COMMENT ON TABLE _flohsync.webhook_delivery IS 'Ids of received webhooks, so that each is processed once';
 COMMENT ON COLUMN _flohsync.webhook_delivery.connector_id IS 'Connector';
-COMMENT ON COLUMN _flohsync.webhook_delivery.webhook_id IS 'Id from the sender, or, where that is not signed, a digest of it and the body';
+COMMENT ON COLUMN _flohsync.webhook_delivery.webhook_id IS
+  'Id from the sender, or, where that is not signed, a digest of it and the body';
 COMMENT ON COLUMN _flohsync.webhook_delivery.received_at IS 'When it was received';
 
 CREATE TABLE flohsync.entitlement_event (

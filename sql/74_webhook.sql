@@ -32,11 +32,15 @@ CREATE TABLE _flohsync.webhook_handler (
   code_owner _flohsync.role NOT NULL,
   set_at     timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
-COMMENT ON TABLE _flohsync.webhook_handler IS 'The entitlement handler; no row: events are recorded in entitlement_event';
+COMMENT ON TABLE _flohsync.webhook_handler IS
+  'The entitlement handler; no row: events are recorded in entitlement_event';
 COMMENT ON COLUMN _flohsync.webhook_handler.id IS 'Limits the table to one row';
 COMMENT ON COLUMN _flohsync.webhook_handler.handler IS 'Function with its argument types';
-COMMENT ON COLUMN _flohsync.webhook_handler.owner IS 'Role that set it, with whose rights it runs; for a superuser, the rights of the function''s owner, or none if that is a superuser, too';
-COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS 'Owner of the function when it was set; it is not called after a change of its owner';
+COMMENT ON COLUMN _flohsync.webhook_handler.owner IS
+  'Role that set it, with whose rights it runs; for a superuser, the rights of the function''s owner, or none '
+  'if that is a superuser, too';
+COMMENT ON COLUMN _flohsync.webhook_handler.code_owner IS
+  'Owner of the function when it was set; it is not called after a change of its owner';
 COMMENT ON COLUMN _flohsync.webhook_handler.set_at IS 'When it was set';
 
 CREATE FUNCTION _flohsync.guard_handler() RETURNS trigger
@@ -47,14 +51,16 @@ BEGIN
   IF TG_OP <> 'INSERT' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(OLD.owner)), true)
      OR TG_OP <> 'DELETE' AND NOT coalesce(_flohsync.may_act_as(_flohsync.role_oid(NEW.owner)), true) THEN
     PERFORM _flohsync.raise('42501',
-      _flohsync.clean(format('the entitlement handler runs with the rights of role "%s"', _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END))),
+      _flohsync.clean(format('the entitlement handler runs with the rights of role "%s"',
+                             _flohsync.role_name(CASE TG_OP WHEN 'INSERT' THEN NEW.owner ELSE OLD.owner END))),
       NULL,
       'Only a member of that role can set or change it.');
   END IF;
   RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.guard_handler() IS 'Prevents a role from changing what another role runs as the entitlement handler';
+COMMENT ON FUNCTION _flohsync.guard_handler() IS
+  'Prevents a role from changing what another role runs as the entitlement handler';
 CREATE TRIGGER guard_handler BEFORE INSERT OR UPDATE OR DELETE ON _flohsync.webhook_handler
 FOR EACH ROW EXECUTE FUNCTION _flohsync.guard_handler();
 
@@ -72,7 +78,8 @@ BEGIN
              AND p.prokind = 'f' AND NOT p.proretset);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.function_of_handler(text) IS 'The function that a text of webhook_handler names; null when there is none';
+COMMENT ON FUNCTION _flohsync.function_of_handler(text) IS
+  'The function that a text of webhook_handler names; null when there is none';
 
 CREATE FUNCTION _flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
 LANGUAGE plpgsql
@@ -88,30 +95,40 @@ BEGIN
   SELECT x.* INTO p FROM pg_proc x WHERE x.oid = set_entitlement_handler.handler;
   IF p.oid IS NULL OR p.prokind <> 'f' OR p.proretset
      OR oidvectortypes(p.proargtypes) NOT IN ('uuid, jsonb', 'text, jsonb', 'jsonb') THEN
-    PERFORM _flohsync.invalid('handler', format('%s cannot handle entitlement events', coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
-      'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says whether it changed anything.');
+    PERFORM _flohsync.invalid('handler',
+                              format('%s cannot handle entitlement events',
+                                     coalesce(p.oid::regprocedure::text, set_entitlement_handler.handler::text)),
+      'A handler is a function (connector uuid, body jsonb); if it returns a boolean, that says '
+      'whether it changed anything.');
   ELSIF NOT has_function_privilege(_flohsync.caller(), p.oid, 'EXECUTE') THEN
     PERFORM _flohsync.raise('42501', format('permission denied for function %s', p.oid::regprocedure));
   END IF;
   INSERT INTO _flohsync.webhook_handler AS h (handler, owner, code_owner)
-  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), _flohsync.role(_flohsync.caller()), _flohsync.role(p.proowner)
+  SELECT format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), _flohsync.role(_flohsync.caller()),
+    _flohsync.role(p.proowner)
     FROM pg_namespace n WHERE n.oid = p.pronamespace
-  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner, set_at = EXCLUDED.set_at;
+  ON CONFLICT (id) DO UPDATE SET handler = EXCLUDED.handler, owner = EXCLUDED.owner, code_owner = EXCLUDED.code_owner,
+    set_at = EXCLUDED.set_at;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS 'Implementation of the public function of this name, run as its owner';
+COMMENT ON FUNCTION _flohsync.set_entitlement_handler(regprocedure) IS
+  'Implementation of the public function of this name, run as its owner';
 
 CREATE FUNCTION flohsync.set_entitlement_handler(handler regprocedure) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.set_entitlement_handler(regprocedure) IS
-  'Sets the function (connector uuid, body jsonb) that handles webhooks without a resource type; it runs with the rights of the caller (of the function''s owner, if the caller is a superuser; with none, if both are), and its error makes the sender retry; null: they are recorded in entitlement_event; 42501 unless the caller may execute it and is a member of the role that set the previous one';
+  'Sets the function (connector uuid, body jsonb) that handles webhooks without a resource type; it runs with the '
+  'rights of the caller (of the function''s owner, if the caller is a superuser; with none, if both are), and its '
+  'error makes the sender retry; null: they are recorded in entitlement_event; 42501 unless the caller may execute it '
+  'and is a member of the role that set the previous one';
 
 CREATE FUNCTION flohsync.handle_webhook(connector text, body jsonb) RETURNS jsonb
 LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_handle_webhook';
 COMMENT ON FUNCTION flohsync.handle_webhook(text, jsonb) IS
-  'Processes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for an invalid body, 55000 for a disabled connector';
+  'Processes a webhook that the caller has verified: {"accepted":true,"action":…,"changed":…}; 22023 for an invalid '
+  'body, 55000 for a disabled connector';
 SELECT _flohsync.allow('manager', 'flohsync.handle_webhook(text, jsonb)');
 
 CREATE FUNCTION flohsync.receive_webhook(connector text, body bytea, headers jsonb) RETURNS jsonb
@@ -119,12 +136,14 @@ LANGUAGE c VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_receive_webhook';
 COMMENT ON FUNCTION flohsync.receive_webhook(text, bytea, jsonb) IS
-  'Verifies and processes a webhook: the body as received, the headers as an object of strings; 28000 when it is not authentic, whatever the reason; then as handle_webhook()';
+  'Verifies and processes a webhook: the body as received, the headers as an object of strings; 28000 when it is not '
+  'authentic, whatever the reason; then as handle_webhook()';
 SELECT _flohsync.allow('manager', 'flohsync.receive_webhook(text, bytea, jsonb)');
 
 -- Failures.
 
-CREATE FUNCTION _flohsync.webhook_failed(_record flohsync.resource_record, _stage text, _state text, _message text) RETURNS void
+CREATE FUNCTION _flohsync.webhook_failed(_record flohsync.resource_record, _stage text, _state text, _message text)
+  RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -149,7 +168,9 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
   RETURN _flohsync.clean(SQLERRM);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS 'Like share_matching(), for a webhook, which continues without the lock when it is not available: null, or why it is not';
+COMMENT ON FUNCTION _flohsync.await_matching(uuid, text) IS
+  'Like share_matching(), for a webhook, which continues without the lock when it is not available: null, or why it '
+  'is not';
 
 CREATE FUNCTION _flohsync.follow_webhook(_record uuid, _change text, _hindered text) RETURNS void
 LANGUAGE plpgsql
@@ -162,7 +183,8 @@ DECLARE
   held boolean;
 BEGIN
   SELECT * INTO STRICT x FROM flohsync.resource_record y WHERE y.id = _record;
-  SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = x.connector_id AND y.resource_type = x.resource_type;
+  SELECT * INTO c FROM flohsync.connector_sync_config y WHERE y.connector_id = x.connector_id
+      AND y.resource_type = x.resource_type;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -184,7 +206,8 @@ BEGIN
   BEGIN
     IF _flohsync.triggers_per_record(c) THEN
       PERFORM _flohsync.queue_record_jobs(c, NULL, ARRAY[
-                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id, m.match_status)])
+                _flohsync.changed_record(x.id, x.external_id, x.display_name, x.email, _change, m.user_id,
+                                         m.match_status)])
          FROM (SELECT) one LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id;
     END IF;
   EXCEPTION WHEN OTHERS THEN
@@ -194,7 +217,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.follow_webhook(uuid, text, text) IS
-  'Runs post-sync processing for one record that a webhook changed; failures, including that of the lock of the matching, are recorded, not raised';
+  'Runs post-sync processing for one record that a webhook changed; failures, including that of the lock of the '
+  'matching, are recorded, not raised';
 
 -- Out of the scope that the filter rules set: as a complete pass would find it.
 
@@ -256,7 +280,8 @@ COMMENT ON FUNCTION _flohsync.deactivation_limit_reached(flohsync.connector_sync
 -- _prepare_removal applies the rules about the user of a record that is to be removed:
 -- true when that may be done.  Otherwise the record must stay, stale, because the next
 -- post-sync has to look at it.
-CREATE FUNCTION _flohsync.prepare_removal(_c flohsync.connector_sync_config, _x flohsync.resource_record, _hindered text, OUT removable boolean, OUT deactivated boolean)
+CREATE FUNCTION _flohsync.prepare_removal(_c flohsync.connector_sync_config, _x flohsync.resource_record,
+                                          _hindered text, OUT removable boolean, OUT deactivated boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -282,7 +307,8 @@ BEGIN
       IF _flohsync.deactivation_limit_reached(_c) THEN
         INSERT INTO flohsync.sync_error (connector_id, resource_type, external_id, error_class, message)
         VALUES (_x.connector_id, _x.resource_type, _x.external_id, _flohsync.error_class('safeguard'),
-                'the user was not deactivated: webhooks would have deactivated more users within 24 hours than the safeguard allows; the next run decides');
+                'the user was not deactivated: webhooks would have deactivated more users within 24 hours than the '
+                'safeguard allows; the next run decides');
         PERFORM _flohsync.note_changes(_x.connector_id, _x.resource_type, ARRAY[_x.id], 'staled');
         removable := false;
         RETURN;
@@ -300,9 +326,11 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.prepare_removal(flohsync.connector_sync_config, flohsync.resource_record, text) IS
-  'Deactivates the user of a record that is to be removed if so configured; returns whether the record may be removed, and whether a user was deactivated';
+  'Deactivates the user of a record that is to be removed if so configured; returns whether the record may be removed, '
+  'and whether a user was deactivated';
 
-CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz, _tolerance interval) RETURNS text
+CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz,
+                                        _tolerance interval) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -353,17 +381,20 @@ BEGIN
       END;
     END IF;
   END IF;
-  INSERT INTO _flohsync.resource_tombstone AS t (external_id, resource_type, connector_id, deleted_at, event_at, deactivated)
+  INSERT INTO _flohsync.resource_tombstone AS t (external_id, resource_type, connector_id, deleted_at,
+                                                 event_at, deactivated)
   VALUES (_external_id, _type, _connector, _observed_at, _event_at, left_by_that)
   ON CONFLICT (external_id, resource_type, connector_id) DO UPDATE
-     SET deleted_at = greatest(CASE WHEN t.deleted_at <= clock_timestamp() THEN t.deleted_at END, EXCLUDED.deleted_at), event_at = greatest(t.event_at, EXCLUDED.event_at),
+     SET deleted_at = greatest(CASE WHEN t.deleted_at <= clock_timestamp() THEN t.deleted_at END, EXCLUDED.deleted_at),
+       event_at = greatest(t.event_at, EXCLUDED.event_at),
          deactivated = t.deactivated OR EXCLUDED.deactivated,
          made_at = CASE WHEN EXCLUDED.deactivated THEN EXCLUDED.made_at ELSE t.made_at END;
   RETURN outcome;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, interval) IS
-  'Removes a record that an event reports as deleted, leaving a tombstone: removed, staled (left to the next post-sync), none (there was none) or ignored (the record is newer)';
+  'Removes a record that an event reports as deleted, leaving a tombstone: removed, staled (left to the next '
+  'post-sync), none (there was none) or ignored (the record is newer)';
 
 -- What is kept no longer than it can be of use.
 
@@ -386,7 +417,8 @@ BEGIN ATOMIC
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
      SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
       WHERE x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
-        AND x.deleted_at < pg_catalog.clock_timestamp() - coalesce((SELECT _flohsync.duration(c.stale_retention) FROM flohsync.connector_sync_config c
+        AND x.deleted_at < pg_catalog.clock_timestamp()
+          - coalesce((SELECT _flohsync.duration(c.stale_retention) FROM flohsync.connector_sync_config c
               WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
   DELETE FROM flohsync.sync_error e
@@ -395,4 +427,5 @@ BEGIN ATOMIC
                    ORDER BY x.created_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
 END;
 COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS
-  'Removes ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and errors of webhooks after three times the retention of runs (null: never)';
+  'Removes ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and '
+  'errors of webhooks after three times the retention of runs (null: never)';

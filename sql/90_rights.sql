@@ -12,12 +12,14 @@ DECLARE
   known jsonb := current_setting('flohsync_step.before')::jsonb;
 BEGIN
   FOR o IN
-    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::regclass::text AS name
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+      c.oid::regclass::text AS name
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
        -- a sequence of an identity column goes with its table
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0
+                          AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
        AND NOT known ? ('pg_class ' || c.oid)
     UNION ALL
     SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, p.oid::regprocedure::text
@@ -34,9 +36,11 @@ BEGIN
      WHERE n.nspname IN ('flohsync', '_flohsync') AND n.nspacl IS NOT NULL
        AND NOT known ? ('pg_namespace ' || n.oid)
     UNION ALL
-    SELECT 'ALL', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner::regrole::text
+    SELECT 'ALL', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text,
+      c.relowner::regrole::text
       FROM pg_catalog.pg_class c
-     WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'v', 'S') AND c.relacl IS NOT NULL
+     WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
+       AND c.relacl IS NOT NULL
        AND NOT known ? ('pg_class ' || c.oid)
     UNION ALL
     SELECT 'ALL', 'ROUTINE', p.oid::regprocedure::text, p.proowner::regrole::text
@@ -83,4 +87,5 @@ $$;
 GRANT USAGE ON SCHEMA flohsync, _flohsync TO flohsync_owner;
 
 SELECT _flohsync.grant_worker(pg_catalog.quote_ident(
-  coalesce(nullif(pg_catalog.current_setting('flohsync.worker_role', true), ''), 'flohsync_worker'))::pg_catalog.regrole);
+  coalesce(nullif(pg_catalog.current_setting('flohsync.worker_role', true), ''),
+           'flohsync_worker'))::pg_catalog.regrole);
