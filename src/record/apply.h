@@ -60,9 +60,8 @@ typedef struct ApplyScope
 				 */
 				expect_absent;
 	TimestampTz event_at; /* when the upstream says it happened, 0: it does not say */
-	Jsonb *
-		/* which event has named which key last (webhook/keys.c); NULL: the records are whole */
-		 event_keys;
+	/* which event has named which key last (webhook/keys.c); NULL: the records are whole */
+	Jsonb *event_keys;
 	bool rehash; /* stored hashes may be of another rule: what only its rule changed is unchanged */
 	Datum		hash_ignore;	 /* rehash: text[], the rule of the records' hashes */
 	TimestampTz confirmed_at;	 /* individual: start of the last complete full pass, 0 when none */

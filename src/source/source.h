@@ -69,9 +69,8 @@ typedef struct SourceAnswer
 	bool  none;			  /* likewise, and the upstream says that there is no such record */
 	bool  not_supported;  /* likewise: the connector cannot be asked for one record */
 	int64 retry_after_ms; /* -1: the upstream did not say */
-	const char *
-		/* good until the next answer to a request of its kind, for a page or for one record */
-				body;
+	/* good until the next answer to a request of its kind, for a page or for one record */
+	const char *body;
 	size_t		len;
 	bool		by_http;
 	int			status;			  /* of HTTP, 0: none */

@@ -1,6 +1,6 @@
 /*
  * receive.c
- *	  SQL-callable: webhooks from outside, which have to be verified first.
+ *	  Webhooks from outside, which have to be verified first.
  */
 #include "postgres.h"
 
@@ -161,9 +161,9 @@ webhook_unsigned_id(Slice id, Slice body)
 	return (Slice){hex, 2 * sizeof(digest)};
 }
 
-PG_FUNCTION_INFO_V1(flohsync_receive_webhook);
-PGDLLEXPORT Datum
-flohsync_receive_webhook(PG_FUNCTION_ARGS)
+/* webhook_receive takes a webhook from outside; NULL: an argument that was null. */
+Datum
+webhook_receive(text *connector, Slice body, Jsonb *given)
 {
 	Webhook		   hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext  caller = CurrentMemoryContext;
@@ -172,22 +172,17 @@ flohsync_receive_webhook(PG_FUNCTION_ARGS)
 	SourceSecret  *secrets;
 	SecretOwner	   owner;
 	int			   nsecrets;
-	Slice		   body;
-	text		  *connector;
 	pg_uuid_t	   id;
 	bool		   named;
 	const char	  *why;
 
-	for (int i = 0; i < 3; i++)
-		if (PG_ARGISNULL(i))
-			webhook_not_authentic("an argument is null");
-	connector = PG_GETARG_TEXT_PP(0);
-	body = (Slice){VARDATA_ANY(PG_GETARG_BYTEA_PP(1)), VARSIZE_ANY_EXHDR(PG_GETARG_BYTEA_PP(1))};
+	if (connector == NULL || body.data == NULL || given == NULL)
+		webhook_not_authentic("an argument is null");
 	if (body.len > WEBHOOK_MAX_BODY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the body of a webhook is larger than %d bytes", WEBHOOK_MAX_BODY)));
-	webhook_read_headers(PG_GETARG_JSONB_P(2), &headers);
+	webhook_read_headers(given, &headers);
 
 	run_as_begin(&saved, run_as_worker_role());
 	table_check(InvalidOid);

@@ -1,6 +1,6 @@
 /*
  * webhook.c
- *	  SQL-callable: webhooks, once they are believed.  How those from outside
+ *	  Webhooks, once they are believed.  How those from outside
  *	  come to be is in webhook/receive.c.
  *
  *	receive_webhook: check the size -> secrets -> verify -> read --+
@@ -266,9 +266,9 @@ webhook_check_enabled(bool enabled, const char *name)
 				 errhint("Webhooks are accepted again once the connector is enabled.")));
 }
 
-PG_FUNCTION_INFO_V1(flohsync_handle_webhook);
-PGDLLEXPORT Datum
-flohsync_handle_webhook(PG_FUNCTION_ARGS)
+/* webhook_handle takes a webhook that is believed. */
+Datum
+webhook_handle(Datum connector, Jsonb *body)
 {
 	static DbQuery query = {
 		"select d.id, d.enabled, d.name from flohsync.connector_definition d where d.id ="
@@ -278,16 +278,9 @@ flohsync_handle_webhook(PG_FUNCTION_ARGS)
 	Webhook		  hook = {.received_at = GetCurrentTimestamp()};
 	MemoryContext caller = CurrentMemoryContext;
 	RunAs		  saved;
-	Datum		  connector;
 	bool		  isnull;
 
-	for (int i = 0; i < 2; i++)
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("no argument of handle_webhook() may be null")));
-	hook.body = PG_GETARG_JSONB_P(1);
-	connector = PG_GETARG_DATUM(0);
+	hook.body = body;
 	run_as_begin(&saved, run_as_worker_role());
 	table_check(InvalidOid);
 	SPI_connect();

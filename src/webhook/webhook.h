@@ -35,9 +35,8 @@ typedef struct WebhookRecord
 	bool		   filtered;   /* there are filter rules */
 	bool		   followed;   /* records of the type have consumers: matching, a workflow */
 	bool		   told_cache; /* whoever wrote the record has */
-	char *
-		/* why it did not get the lock of the matching; NULL: it has, or does not need it */
-				hindered;
+	/* why it did not get the lock of the matching; NULL: it has, or does not need it */
+	char	   *hindered;
 	UpsertScope scope;
 } WebhookRecord;
 
@@ -48,6 +47,8 @@ extern JsonbValue *webhook_member(Jsonb *body, const char *key);
 extern bool		   webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_call_handler(const Webhook *hook);
+extern Datum	   webhook_receive(text *connector, Slice body, Jsonb *given);
+extern Datum	   webhook_handle(Datum connector, Jsonb *body);
 extern char		  *webhook_take(const Webhook *hook);
 extern Datum	   webhook_done(const char *answer, MemoryContext caller, const RunAs *saved);
 
