@@ -54,6 +54,10 @@ CREATE FUNCTION _flohsync.records_staled(_connector uuid, _type text, _ids uuid[
   _observed_at timestamptz DEFAULT NULL, _event_at timestamptz DEFAULT NULL, _queue boolean DEFAULT true) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- To plan for the one record of a webhook would take longer than to write it; nor
+-- does the plan depend on how large the table was when it was made.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
 AS $$
 DECLARE
   n bigint;

@@ -4,7 +4,7 @@
  *	  else in C.  As parts of statements; the arguments are texts of SQL.
  *
  * What functions in SQL go by is _flohsync.is_news (sql/61_record_write.sql).
- * test/t/091_record_rules.t holds the two together.
+ * test/t/092_record_rules.t holds the two together.
  */
 #ifndef FLOHSYNC_RECORD_WRITE_H
 #define FLOHSYNC_RECORD_WRITE_H

@@ -298,13 +298,10 @@ typedef struct RestState
 	int64 list_total;	/* the largest, with whatever pages; -1: not known */
 	bool  behind_short; /* though the page before was shorter than was asked for */
 	int	  longest;		/* records of the longest page of the pass so far */
-	/*
-	 * the position at which the upstream should have no more, and is asked to be sure;
-	 * or NULL
-	 * /
+	/* the position at which the upstream should have no more, and is asked to be sure; or NULL */
 	char *behind;
-	bool went_on; /* a page had a sign of a next one */
-	int ncut; /* lists that may have been cut: their first page was full, and had no such sign */
+	bool  went_on; /* a page had a sign of a next one */
+	int	  ncut; /* lists that may have been cut: their first page was full, and had no such sign */
 	/* of the answer at hand */
 	int status;
 	/* values of PostgreSQL's paths */
