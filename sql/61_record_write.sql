@@ -1,6 +1,6 @@
 -- What writes records in SQL, and nothing else does: the verbs.  Pages, upserts
 -- and webhooks, which add, update, restore and touch records, do that in
--- src/record/apply.c.
+-- src/record/statements.c.
 --
 -- Each verb has its change noted by records_changed, as apply.c does: that is the
 -- one place where whoever has to know of a change is told of it.

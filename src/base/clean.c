@@ -18,8 +18,6 @@
 #include "postgres.h"
 #endif
 
-#include "mb/pg_wchar.h"
-
 #include "base/clean.h"
 
 /*
@@ -157,24 +155,19 @@ clean_id(const char *data, int len, int max, int *outlen)
 	char *out = palloc(Min(len, max) + 1);
 	int	  n = 0;
 
-	for (int i = 0; i < len && n < max;)
+	for (int i = 0, l; i < len; i += l)
 	{
-		int l = pg_utf_mblen((const unsigned char *) data + i);
+		bool good = clean_char((const unsigned char *) data + i, len - i, &l) > 0;
 
-		if (i + l > len || n + l > max)
-			l = i + l > len ? 1 : 0;
-		if (l == 0)
+		if (!good)
+			l = 1;
+		if (n + l > max)
 			break;
-		if (data[i] != '\0' && pg_utf8_islegal((const unsigned char *) data + i, l) &&
-			(l > 1 || (signed char) data[i] > 0))
+		if (good)
 			memcpy(out + n, data + i, l);
 		else
-		{
-			l = 1;
 			out[n] = '?';
-		}
 		n += l;
-		i += l;
 	}
 	out[n] = '\0';
 	*outlen = n;

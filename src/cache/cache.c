@@ -323,6 +323,8 @@ cache_drop_too_long(const CacheKey *key)
  * and its head takes the place of an observation's token;
  * otherwise *taken tells whether our placeholder (NULL: we want none) stands
  * there now, and *other what else does: its first letter, or '\0'.
+ *
+ * Longer than a screen: one reply of Redis after the other decides what comes next.
  */
 CacheResult
 cache_look_at(const CacheKey *key, const OutboxView *view, Jsonb **value, CacheLease *lease,

@@ -201,6 +201,8 @@ http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addre
 /*
  * http_client_create makes a client in malloc'ed memory: close it, also after
  * an error.
+ *
+ * Longer than a screen: a list of options.
  */
 HttpClient *
 http_client_create(void)
@@ -387,7 +389,11 @@ http_check_request(const HttpRequest *request)
 					 "could not send request: its URL or a header contains control characters")));
 }
 
-/* http_start sends a request; one that is under way is given up. */
+/*
+ * http_start sends a request; one that is under way is given up.
+ *
+ * Longer than a screen: a list of options, and of what has to be undone.
+ */
 void
 http_start(HttpClient *client, const HttpRequest *request)
 {

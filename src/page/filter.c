@@ -1,7 +1,7 @@
 /*
  * filter.c
  *	  Which records are in scope: the rules that a record alone decides.
- *	  (memberOfSyncedGroups needs the database: apply.c.)
+ *	  (memberOfSyncedGroups needs the database: record/filter_members.c.)
  *
  * A record must pass every rule that is given.  Names and domains compare
  * without regard to case, by the Unicode rules of ICU where the server has

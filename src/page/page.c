@@ -397,6 +397,9 @@ page_read_one(PageParser *parser, UpstreamPage *page, uint32 record)
 	page_sort_records(parser, page);
 }
 
+/*
+ * Longer than a screen: the members of an answer, in turn.
+ */
 static bool
 page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, UpstreamPage *page,
 				  const char **problem)

@@ -41,7 +41,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/array.h"
@@ -58,248 +57,11 @@
 #include "record/changes.h"
 #include "record/lookup.h"
 #include "record/outbox.h"
+#include "record/statements.h"
 #include "record/write.h"
 
 #define APPLY_ROUNDS 20
 #define APPLY_MANY	 100
-
-/* The ids of stored rows as uuid[]. */
-static Datum
-apply_ids(const ExistingRow *prior, const int *which, int n)
-{
-	pg_uuid_t *ids = palloc(sizeof(pg_uuid_t) * Max(n, 1));
-	Datum	   array;
-
-	for (int i = 0; i < n; i++)
-		ids[i] = prior[which[i]].id;
-	array = db_uuid_array(ids, n);
-	pfree(ids);
-	return array;
-}
-
-/* The columns of some records as arrays: id, name, e-mail, attributes, hash. */
-static void
-apply_columns(const ApplyScope *scope, const Record *records, const int *which, int n, Datum *v)
-{
-	Slice *slices = palloc(sizeof(Slice) * n);
-
-	for (int column = 0; column < 5; column++)
-	{
-		Size bytes = 0;
-
-		for (int i = 0; i < n; i++)
-		{
-			const Record *r = &records[which[i]];
-
-			slices[i] = column == 0 ? r->external_id :
-				column == 1			? r->display_name :
-				column == 2			? r->email :
-				column == 3			? (scope->parser ? page_stored_attributes(scope->parser, r) :
-													   r->attributes) :
-									  (Slice){r->hash, FLOHSYNC_HASH_HEX};
-			bytes += slices[i].len + sizeof(int32) * 2;
-		}
-		/* Beside the array, PostgreSQL makes jsonb of the attributes, one after the other. */
-		memory_expect(scope->memory, bytes + scope->heaviest);
-		v[column] = db_text_array(slices, n);
-	}
-	pfree(slices);
-}
-
-/* The first test is made once, and mostly there is no tombstone at all. */
-#define APPLY_INSERT \
-	"insert into flohsync.resource_record (connector_id, resource_type, external_id," \
-	" display_name, email, attributes, sync_hash, observed_at, event_at, event_keys)" \
-	" select $1, $2, u.id, u.name, u.email, u.attributes::pg_catalog.jsonb, u.hash, $8, $9, $10" \
-	" from unnest($3, $4, $5, $6, $7) u(id, name, email, attributes, hash)" \
-	" where not (exists (select from _flohsync.resource_tombstone)" \
-	" and " RECORD_HAS_TOMBSTONE("$1", "$2", "u.id", "$8", "$9") ")"
-
-static uint64
-apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n)
-{
-	static DbQuery plain = {APPLY_INSERT " returning external_id, record_no, id",
-							10,
-							{UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-							 TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-							.plan_as = PLAN_GENERIC};
-	static DbQuery yielding = {
-		APPLY_INSERT " on conflict (external_id, resource_type, connector_id) do nothing returning"
-					 " external_id, record_no, id",
-		10,
-		{UUIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-		 TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_GENERIC};
-	Datum v[10] = {scope->connector, scope->resource_type};
-	char  nulls[10];
-
-	apply_columns(scope, records, which, n, v + 2);
-	v[7] = TimestampTzGetDatum(scope->observed_at);
-	v[8] = TimestampTzGetDatum(scope->event_at);
-	v[9] = PointerGetDatum(scope->event_keys);
-	memset(nulls, ' ', sizeof(nulls));
-	nulls[8] = scope->event_at == 0 ? 'n' : ' ';
-	nulls[9] = scope->event_keys == NULL ? 'n' : ' ';
-	return db_execute(scope->individual ? &yielding : &plain, v, nulls);
-}
-
-/* Takes back those inserts that a deletion committed meanwhile forbids. */
-static void
-apply_recheck_tombstones(const ApplyScope *scope, const Record *records, ExistingRow *prior,
-						 const int *which, int n, bool *written)
-{
-	static DbQuery query = {"delete from flohsync.resource_record r where r.id = any ($1)",
-							1,
-							{UUIDARRAYOID},
-							.plan_as = PLAN_BY_INDEX};
-	int			  *dead = palloc(sizeof(int) * n);
-	int			   ndead = lookup_deleted(scope->connector, scope->resource_type, records, which, n,
-										  scope->observed_at, scope->event_at, dead);
-	Datum		   ids;
-
-	if (ndead > 0)
-	{
-		ids = apply_ids(prior, dead, ndead);
-		db_execute(&query, &ids, NULL);
-		for (int k = 0; k < ndead; k++)
-		{
-			prior[dead[k]].num = 0;
-			written[dead[k]] = false;
-		}
-	}
-	pfree(dead);
-}
-
-static uint64
-apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
-			 const int *which, int n)
-{
-	static DbQuery query = {
-		"update flohsync.resource_record r set display_name = u.name, email = u.email,"
-		" attributes = u.attributes::pg_catalog.jsonb,"
-		" sync_hash = u.hash, stale_since = null, observed_at = $6, event_at = coalesce($8,"
-		" r.event_at), event_keys = $9"
-		" from unnest($1, $2, $3, $4, $5) u(id, name, email, attributes, hash)"
-		" where r.id = u.id and " RECORD_IS_OLDER(
-			"r", "$6", "$8", "$7") " returning r.external_id, r.record_no, r.id",
-		9,
-		{UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID,
-		 TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum columns[5];
-	Datum v[9];
-	char  nulls[9];
-
-	apply_columns(scope, records, which, n, columns);
-	v[0] = apply_ids(prior, which, n);
-	memcpy(v + 1, columns + 1, sizeof(Datum) * 4);
-	v[5] = TimestampTzGetDatum(scope->observed_at);
-	v[6] = TimestampTzGetDatum(scope->confirmed_at);
-	v[7] = TimestampTzGetDatum(scope->event_at);
-	memset(nulls, ' ', sizeof(nulls));
-	nulls[6] = scope->confirmed_at == 0 ? 'n' : ' ';
-	nulls[7] = scope->event_at == 0 ? 'n' : ' ';
-	v[8] = PointerGetDatum(scope->event_keys);
-	nulls[8] = scope->event_keys == NULL ? 'n' : ' ';
-	return db_execute(&query, v, nulls);
-}
-
-static uint64
-apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which, int n)
-{
-	static DbQuery query = {
-		"update flohsync.resource_record r set observed_at = $2, event_at = coalesce($4,"
-		" r.event_at), event_keys = $5 from unnest($1) u(id)"
-		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER(
-			"r", "$2", "$4", "$3") " returning r.external_id, r.record_no, r.id",
-		5,
-		{UUIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum v[5] = {apply_ids(prior, which, n), TimestampTzGetDatum(scope->observed_at),
-				  TimestampTzGetDatum(scope->confirmed_at), TimestampTzGetDatum(scope->event_at),
-				  PointerGetDatum(scope->event_keys)};
-	char  nulls[5] = {' ', ' ', scope->confirmed_at == 0 ? 'n' : ' ',
-					  scope->event_at == 0 ? 'n' : ' ', scope->event_keys == NULL ? 'n' : ' '};
-
-	return db_execute(&query, v, nulls);
-}
-
-/* Gives those rows their new hash whose content is the same by the rule of now. */
-static uint64
-apply_rehash(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
-			 const int *which, int n)
-{
-	static DbQuery query = {
-		"update flohsync.resource_record r set sync_hash = u.hash, observed_at = case when $4"
-		" then $5 else r.observed_at end,"
-		" event_at = coalesce($7, r.event_at), event_keys = case when $4 then $8 else"
-		" r.event_keys end"
-		" from unnest($1, $2) u(id, hash)"
-		" where r.id = u.id and r.stale_since is null and " RECORD_IS_OLDER(
-			"r", "$5", "$7",
-			"$6") " and _flohsync.record_hash(r.external_id, r.display_name, r.email,"
-				  " r.attributes, $3) = u.hash"
-				  " returning r.external_id, r.record_no, r.id",
-		8,
-		{UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		 TIMESTAMPTZOID, JSONBOID},
-		.plan_as = PLAN_BY_INDEX};
-	Slice *hashes = palloc(sizeof(Slice) * n);
-	Datum  v[8] = {apply_ids(prior, which, n),
-				   0,
-				   scope->hash_ignore,
-				   BoolGetDatum(scope->individual),
-				   TimestampTzGetDatum(scope->observed_at),
-				   TimestampTzGetDatum(scope->confirmed_at),
-				   TimestampTzGetDatum(scope->event_at),
-				   PointerGetDatum(scope->event_keys)};
-	char   nulls[8] = {' ',
-					   ' ',
-					   ' ',
-					   ' ',
-					   ' ',
-					   scope->confirmed_at == 0 ? 'n' : ' ',
-					   scope->event_at == 0 ? 'n' : ' ',
-					   scope->event_keys == NULL ? 'n' : ' '};
-
-	for (int i = 0; i < n; i++)
-		hashes[i] = (Slice){records[which[i]].hash, FLOHSYNC_HASH_HEX};
-	v[1] = db_text_array(hashes, n);
-	pfree(hashes);
-	return db_execute(&query, v, nulls);
-}
-
-/* Notes which records a write returned. */
-static void
-apply_returned(const Record *records, int n, uint64 rows, ExistingRow *prior, bool *written)
-{
-	int hint = 0;
-
-	for (uint64 r = 0; r < rows; r++)
-	{
-		Datum row[3];
-		bool  isnull[3];
-		text *key;
-		int	  i;
-
-		heap_deform_tuple(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, row, isnull);
-		key = DatumGetTextPP(row[0]);
-		/* Rows mostly come in the order of the records. */
-		if (hint < n &&
-			page_compare_ids(records[hint].external_id.data, records[hint].external_id.len,
-							 VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) == 0)
-			i = hint;
-		else
-			i = page_find_id(records, n, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
-		if (i < 0)
-			continue;
-		hint = i + 1;
-		prior[i].num = DatumGetInt64(row[1]);
-		prior[i].id = *DatumGetUUIDP(row[2]);
-		written[i] = true;
-	}
-	SPI_freetuptable(SPI_tuptable);
-}
 
 /*
  * What the cache has to forget: what was written.  Of a single record that is
@@ -371,138 +133,160 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 	changes_note(&note);
 }
 
-/*
- * apply_records writes sorted records.  counts are added to; seen, with room
- * for n more, gets the nums of all records that are stored afterwards;
- * outcomes (or NULL) tell what became of each.
- */
-void
-apply_records(ApplyScope *scope, const Record *records, int n, PageCounts *counts, int64 *seen,
-			  int *nseen, ApplyOutcome *outcomes)
+/* Records on their way into the table. */
+typedef struct ApplyWork
 {
+	ApplyScope	 *scope;
+	const Record *records;
+	int			  n;
 	ExistingRow	 *prior;
+	ApplyOutcome *outcome;
+	bool		 *written;
+	uint8		 *tried;	/* 1: to insert, 2: to update */
 	int			 *which[3]; /* to insert, to update, unchanged */
 	int			  nwhich[3];
-	bool		 *written;
-	uint8		 *tried; /* 1: to insert, 2: to update */
-	ApplyOutcome *outcome = outcomes;
-	instr_time	  t0, t1;
+} ApplyWork;
 
-	if (scope->changes)
-		memset(scope->changes, 0, sizeof(*scope->changes));
-	if (n == 0)
-		return;
-	prior = palloc(sizeof(ExistingRow) * n);
-	written = palloc0(sizeof(bool) * n);
-	tried = palloc0(sizeof(uint8) * n);
-	for (int k = 0; k < 3; k++)
-		which[k] = palloc(sizeof(int) * n);
-	if (outcome == NULL)
-		outcome = palloc(sizeof(ApplyOutcome) * n);
-	memset(outcome, 0, sizeof(ApplyOutcome) * n);
+enum
+{
+	APPLY_NEW,
+	APPLY_CHANGED,
+	APPLY_SAME
+};
 
-	for (int round = 0;; round++)
+/* Adds what has passed since a time to a sum of microseconds. */
+static void
+apply_add_time(int64 *us, instr_time since)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	*us += INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* Looks up what is stored, and decides by it what is to be done with each record that is undecided. */
+static void
+apply_decide(ApplyWork *w)
+{
+	const ApplyScope *scope = w->scope;
+	instr_time		  t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	lookup_records(scope->connector, scope->resource_type, w->records, w->n, w->prior);
+	apply_add_time(&w->scope->lookup_us, t);
+	memset(w->nwhich, 0, sizeof(w->nwhich));
+	for (int i = 0; i < w->n; i++)
 	{
-		bool again = false;
+		const ExistingRow *row = &w->prior[i];
+		int				   k = APPLY_SAME;
 
-		INSTR_TIME_SET_CURRENT(t0);
-		lookup_records(scope->connector, scope->resource_type, records, n, prior);
-		INSTR_TIME_SET_CURRENT(t1);
-		INSTR_TIME_SUBTRACT(t1, t0);
-		scope->lookup_us += INSTR_TIME_GET_MICROSEC(t1);
-
-		nwhich[0] = nwhich[1] = nwhich[2] = 0;
-		for (int i = 0; i < n; i++)
-		{
-			int k = prior[i].num == 0 ? 0 :
-				prior[i].stale || memcmp(prior[i].hash, records[i].hash, FLOHSYNC_HASH_HEX) != 0 ?
-										1 :
-										2;
-
-			if (outcome[i] == APPLY_UNDECIDED && !(scope->expect_absent && k > 0))
-				which[k][nwhich[k]++] = i;
-		}
-
-		INSTR_TIME_SET_CURRENT(t0);
-		if (nwhich[0] > 0)
-		{
-			apply_returned(records, n, apply_insert(scope, records, which[0], nwhich[0]), prior,
-						   written);
-			apply_recheck_tombstones(scope, records, prior, which[0], nwhich[0], written);
-			for (int k = 0; k < nwhich[0]; k++)
-			{
-				int i = which[0][k];
-
-				/* Not written: there is a tombstone, or, individually, a concurrent insert. */
-				if (written[i])
-					outcome[i] = APPLY_ADDED;
-				else if (!scope->individual || tried[i] & 1)
-					outcome[i] = APPLY_IGNORED;
-				else
-				{
-					tried[i] |= 1;
-					again = true;
-				}
-			}
-		}
-		if (nwhich[1] > 0 && scope->rehash)
-		{
-			int left = 0;
-
-			apply_returned(records, n, apply_rehash(scope, records, prior, which[1], nwhich[1]),
-						   prior, written);
-			for (int k = 0; k < nwhich[1]; k++)
-			{
-				int i = which[1][k];
-
-				if (written[i])
-					outcome[i] = APPLY_UNCHANGED;
-				else
-					which[1][left++] = i;
-			}
-			nwhich[1] = left;
-		}
-		if (nwhich[1] > 0)
-		{
-			apply_returned(records, n, apply_update(scope, records, prior, which[1], nwhich[1]),
-						   prior, written);
-			for (int k = 0; k < nwhich[1]; k++)
-			{
-				int i = which[1][k];
-
-				/* Not written: the stored row is newer, or was deleted since it was looked up. */
-				if (written[i])
-					outcome[i] = prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
-				else if (tried[i] & 2)
-					outcome[i] = APPLY_IGNORED;
-				else
-				{
-					tried[i] |= 2;
-					again = true;
-				}
-			}
-		}
-		if (nwhich[2] > 0 && scope->individual)
-			apply_returned(records, n, apply_touch(scope, prior, which[2], nwhich[2]), prior,
-						   written);
-		for (int k = 0; k < nwhich[2]; k++)
-		{
-			int i = which[2][k];
-
-			outcome[i] = !scope->individual || written[i] ? APPLY_UNCHANGED : APPLY_IGNORED;
-		}
-		INSTR_TIME_SET_CURRENT(t1);
-		INSTR_TIME_SUBTRACT(t1, t0);
-		scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
-		if (!again || round >= APPLY_ROUNDS)
-			break;
+		if (row->num == 0)
+			k = APPLY_NEW;
+		else if (row->stale || memcmp(row->hash, w->records[i].hash, FLOHSYNC_HASH_HEX) != 0)
+			k = APPLY_CHANGED;
+		if (w->outcome[i] == APPLY_UNDECIDED && !(scope->expect_absent && k != APPLY_NEW))
+			w->which[k][w->nwhich[k]++] = i;
 	}
+}
 
-	for (int i = 0; i < n; i++)
+/* True, of this and the next one: some records have to be looked up again. */
+static bool
+apply_new(ApplyWork *w)
+{
+	const int *which = w->which[APPLY_NEW];
+	int		   n = w->nwhich[APPLY_NEW];
+	bool	   again = false;
+
+	if (n == 0)
+		return false;
+	apply_returned(w->records, w->n, apply_insert(w->scope, w->records, which, n), w->prior,
+				   w->written);
+	apply_recheck_tombstones(w->scope, w->records, w->prior, which, n, w->written);
+	for (int k = 0; k < n; k++)
 	{
-		if (prior[i].num != 0 && seen != NULL)
-			seen[(*nseen)++] = prior[i].num;
-		switch (outcome[i])
+		int i = which[k];
+
+		/* Not written: there is a tombstone, or, individually, a concurrent insert. */
+		if (w->written[i])
+			w->outcome[i] = APPLY_ADDED;
+		else if (!w->scope->individual || w->tried[i] & 1)
+			w->outcome[i] = APPLY_IGNORED;
+		else
+		{
+			w->tried[i] |= 1;
+			again = true;
+		}
+	}
+	return again;
+}
+
+static bool
+apply_changed(ApplyWork *w)
+{
+	int *which = w->which[APPLY_CHANGED];
+	int	 n = w->nwhich[APPLY_CHANGED];
+	bool again = false;
+
+	if (n > 0 && w->scope->rehash)
+	{
+		int left = 0;
+
+		apply_returned(w->records, w->n, apply_rehash(w->scope, w->records, w->prior, which, n),
+					   w->prior, w->written);
+		for (int k = 0; k < n; k++)
+		{
+			if (w->written[which[k]])
+				w->outcome[which[k]] = APPLY_UNCHANGED;
+			else
+				which[left++] = which[k];
+		}
+		n = left;
+	}
+	if (n == 0)
+		return false;
+	apply_returned(w->records, w->n, apply_update(w->scope, w->records, w->prior, which, n),
+				   w->prior, w->written);
+	for (int k = 0; k < n; k++)
+	{
+		int i = which[k];
+
+		/* Not written: the stored row is newer, or was deleted since it was looked up. */
+		if (w->written[i])
+			w->outcome[i] = w->prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
+		else if (w->tried[i] & 2)
+			w->outcome[i] = APPLY_IGNORED;
+		else
+		{
+			w->tried[i] |= 2;
+			again = true;
+		}
+	}
+	return again;
+}
+
+static void
+apply_same(ApplyWork *w)
+{
+	const int *which = w->which[APPLY_SAME];
+	int		   n = w->nwhich[APPLY_SAME];
+
+	if (n > 0 && w->scope->individual)
+		apply_returned(w->records, w->n, apply_touch(w->scope, w->prior, which, n), w->prior,
+					   w->written);
+	for (int k = 0; k < n; k++)
+		w->outcome[which[k]] = !w->scope->individual || w->written[which[k]] ? APPLY_UNCHANGED :
+																			   APPLY_IGNORED;
+}
+
+static void
+apply_count(const ApplyWork *w, PageCounts *counts, int64 *seen, int *nseen)
+{
+	for (int i = 0; i < w->n; i++)
+	{
+		if (w->prior[i].num != 0 && seen != NULL)
+			seen[(*nseen)++] = w->prior[i].num;
+		switch (w->outcome[i])
 		{
 			case APPLY_ADDED:
 				counts->added++;
@@ -520,18 +304,55 @@ apply_records(ApplyScope *scope, const Record *records, int n, PageCounts *count
 				counts->ignored++;
 		}
 	}
-	INSTR_TIME_SET_CURRENT(t0);
-	apply_note_changes(scope, records, prior, outcome, n);
-	INSTR_TIME_SET_CURRENT(t1);
-	INSTR_TIME_SUBTRACT(t1, t0);
-	scope->write_us += INSTR_TIME_GET_MICROSEC(t1);
-	pfree(prior);
-	pfree(written);
-	pfree(tried);
+}
+
+/*
+ * apply_records writes sorted records.  counts are added to; seen, with room
+ * for n more, gets the nums of all records that are stored afterwards;
+ * outcomes (or NULL) tell what became of each.
+ */
+void
+apply_records(ApplyScope *scope, const Record *records, int n, PageCounts *counts, int64 *seen,
+			  int *nseen, ApplyOutcome *outcomes)
+{
+	ApplyWork  w = {.scope = scope, .records = records, .n = n, .outcome = outcomes};
+	instr_time t;
+	bool	   again = true;
+
+	if (scope->changes)
+		memset(scope->changes, 0, sizeof(*scope->changes));
+	if (n == 0)
+		return;
+	w.prior = palloc(sizeof(ExistingRow) * n);
+	w.written = palloc0(sizeof(bool) * n);
+	w.tried = palloc0(sizeof(uint8) * n);
 	for (int k = 0; k < 3; k++)
-		pfree(which[k]);
-	if (outcome != outcomes)
-		pfree(outcome);
+		w.which[k] = palloc(sizeof(int) * n);
+	if (outcomes == NULL)
+		w.outcome = palloc(sizeof(ApplyOutcome) * n);
+	memset(w.outcome, 0, sizeof(ApplyOutcome) * n);
+
+	for (int round = 0; again && round <= APPLY_ROUNDS; round++)
+	{
+		apply_decide(&w);
+		INSTR_TIME_SET_CURRENT(t);
+		again = apply_new(&w);
+		again |= apply_changed(&w);
+		apply_same(&w);
+		apply_add_time(&scope->write_us, t);
+	}
+
+	apply_count(&w, counts, seen, nseen);
+	INSTR_TIME_SET_CURRENT(t);
+	apply_note_changes(scope, records, w.prior, w.outcome, n);
+	apply_add_time(&scope->write_us, t);
+	pfree(w.prior);
+	pfree(w.written);
+	pfree(w.tried);
+	for (int k = 0; k < 3; k++)
+		pfree(w.which[k]);
+	if (outcomes == NULL)
+		pfree(w.outcome);
 }
 
 /*

@@ -475,7 +475,11 @@ reading_empty(UpstreamPage *page)
 	page->incomplete = NULL;
 }
 
-/* Reads an answer with a list. */
+/*
+ * Reads an answer with a list.
+ *
+ * Longer than a screen: what a page may be, in the order in which it can be told.
+ */
 static bool
 reading_page(Reading *r)
 {

@@ -338,7 +338,11 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 	return true;
 }
 
-/* Puts together and sends the request; false with the problem noted. */
+/*
+ * Puts together and sends the request; false with the problem noted.
+ *
+ * Longer than a screen: the parts of a request, in turn.
+ */
 static bool
 request_send(RestState *state)
 {

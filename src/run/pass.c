@@ -285,7 +285,11 @@ pass_check_completeness(Run *run)
 					   total, run->setup.received - run->repeated);
 }
 
-/* pass_walk walks over the upstream; afterwards run->status is set on failure. */
+/*
+ * pass_walk walks over the upstream; afterwards run->status is set on failure.
+ *
+ * Longer than a screen: the walk is one loop, whose exits are to be seen together.
+ */
 void
 pass_walk(Run *run)
 {

@@ -349,6 +349,8 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page)
  * that are in the data change, so the stored record is locked and read first.
  * False when nothing was changed; *ignored when the news was too old, or is
  * about a record that is out of scope.
+ *
+ * Longer than a screen: one loop, in which the row is locked again when another has made it.
  */
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
