@@ -10,8 +10,9 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
-#ifndef FLOHSYNC_STANDALONE
 #include "base/error_class.h"
+
+#ifndef FLOHSYNC_STANDALONE
 #include "base/memory_page.h"
 #endif
 
