@@ -89,7 +89,7 @@ SELECT k.key, r.* FROM _flohsync.config_keys() k CROSS JOIN LATERAL pg_temp.othe
 -- Match strategies
 --
 SELECT strategy, by_issuer, user_key FROM _flohsync.match_strategies();
-SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'flohsync.connector_sync_config'::regclass AND conname LIKE '%match_strategy%';
+SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'flohsync.connector_sync_config'::regclass AND contype = 'c' AND conname LIKE '%match_strategy%';
 SELECT message, hint FROM pg_temp.refusal('{"userMatchStrategy": "luck"}');
 SELECT message, hint FROM pg_temp.refusal('{"userMatchFallbackStrategies": ["email", "luck"]}');
 -- a user with nothing but the key of a strategy is looked at when he is added, explained, and matched
