@@ -166,7 +166,10 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 	RestState *state = r->state;
 
 	if (state->at.inner == NULL)
+	{
 		state->total = state->total_pages = -1;
+		state->reading = true;
+	}
 	else if (!state->reading)
 	{
 		r->page->unread = true;
@@ -174,7 +177,6 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 			r,
 			"pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
 	}
-	state->reading = true;
 	if (total >= 0 && state->total >= 0 && total != state->total)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT,
 						   state->total, total);

@@ -290,7 +290,7 @@ typedef struct RestState
 	uint64 last_ids; /* 0: none */
 	char  *last_at;
 	/* of the list at hand, as far as this run has read it; -1: not known */
-	bool  reading; /* a page has been read */
+	bool  reading; /* this list is read from its beginning */
 	int64 total;   /* the largest */
 	int64 total_pages;
 	bool  counting;		/* a page has been counted */
