@@ -12,7 +12,6 @@
 
 #include <limits.h>
 
-#include "base/bytes.h"
 #include "page/page.h"
 #include "page/private.h"
 

@@ -48,17 +48,13 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "base/bytes.h"
 #include "base/clean.h"
 #include "base/db.h"
 #include "base/db_value.h"
-#include "base/memory_page.h"
 #include "record/apply.h"
 #include "record/changes.h"
-#include "record/lookup.h"
 #include "record/outbox.h"
 #include "record/statements.h"
-#include "record/write.h"
 
 #define APPLY_ROUNDS 20
 #define APPLY_MANY	 100

@@ -17,16 +17,11 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "base/bytes.h"
-#include "base/clean.h"
 #include "base/db.h"
 #include "base/db_value.h"
 #include "base/memory_page.h"
 #include "record/apply.h"
-#include "record/changes.h"
 #include "record/lookup.h"
-#include "record/outbox.h"
-#include "record/write.h"
 
 /* Ids of groups, each once: of many users' groups there are few. */
 typedef struct GroupEntry

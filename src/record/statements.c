@@ -14,12 +14,9 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "base/bytes.h"
 #include "base/db.h"
 #include "base/db_value.h"
 #include "base/memory_page.h"
-#include "record/apply.h"
-#include "record/lookup.h"
 #include "record/statements.h"
 #include "record/write.h"
 

@@ -29,12 +29,9 @@
 #include "base/time_text.h"
 #include "base/wait.h"
 #include "json/value.h"
-#include "net/crypto.h"
 #include "net/crypto_memory.h"
 #include "rest/auth.h"
-#include "rest/rest.h"
 #include "shared/token.h"
-#include "source/template.h"
 
 #define TOKEN_SLOTS		  8
 #define TOKEN_EARLY_S	  60

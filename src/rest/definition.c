@@ -14,11 +14,8 @@
 
 #include "mb/pg_wchar.h"
 
-#include "base/clean.h"
 #include "json/value.h"
 #include "rest/definition.h"
-#include "rest/rest.h"
-#include "source/template.h"
 
 static RestPlace
 definition_place(Reader *r, uint32 object, bool header)

@@ -11,8 +11,6 @@
 #include "base/clean.h"
 #include "json/value.h"
 #include "rest/definition.h"
-#include "rest/rest.h"
-#include "source/template.h"
 
 void
 definition_error(const char *what)

@@ -9,8 +9,6 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#include "base/bytes.h"
-#include "json/value.h"
 #include "rest/reading.h"
 
 /* Does the definition look for something inside the values of a map? */

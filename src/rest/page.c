@@ -15,7 +15,6 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#include "base/bytes.h"
 #include "json/value.h"
 #include "rest/reading.h"
 

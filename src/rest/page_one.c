@@ -8,8 +8,6 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#include "base/bytes.h"
-#include "json/value.h"
 #include "rest/reading.h"
 
 /* A list that the record was to be the first of, and that is empty, says that there is none. */

@@ -10,13 +10,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/guc.h"
 #include "base/time_text.h"
 #include "json/value.h"
 #include "net/crypto_memory.h"
 #include "rest/render.h"
-#include "rest/rest.h"
-#include "source/template.h"
 
 #define REQUEST_MAX_CONFIG (2000 * 4)
 

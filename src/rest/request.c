@@ -16,13 +16,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/guc.h"
-#include "base/time_text.h"
 #include "json/value.h"
-#include "net/crypto_memory.h"
 #include "rest/render.h"
-#include "rest/rest.h"
-#include "source/template.h"
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
 void

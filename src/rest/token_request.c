@@ -10,15 +10,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/time_text.h"
-#include "base/wait.h"
-#include "json/value.h"
-#include "net/crypto.h"
 #include "net/crypto_memory.h"
 #include "rest/auth.h"
-#include "rest/rest.h"
-#include "shared/token.h"
-#include "source/template.h"
 
 char *
 auth_basic(RestState *state, const char *user, const char *password)

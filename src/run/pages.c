@@ -14,7 +14,6 @@
 
 #include "base/db.h"
 #include "base/db_value.h"
-#include "record/apply.h"
 #include "record/ledger.h"
 #include "run/pages.h"
 

@@ -15,15 +15,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/bytes.h"
 #include "base/db.h"
-#include "base/guc.h"
-#include "base/wait.h"
 #include "record/faults.h"
 #include "record/merge.h"
-#include "run/pages.h"
 #include "run/state.h"
-#include "run/store.h"
 
 static int
 pass_compare_position(const void *a, const void *b)

@@ -13,18 +13,9 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "base/bytes.h"
 #include "base/clean.h"
 #include "base/db.h"
-#include "base/db_lock.h"
-#include "base/db_value.h"
-#include "base/flohsync.h"
-#include "base/guc.h"
-#include "run/pages.h"
-#include "run/run.h"
 #include "run/state.h"
-#include "run/store.h"
-#include "shared/shmem.h"
 
 /* A text of an error that was raised: it may quote an upstream, or a foreign function. */
 static char *

@@ -19,12 +19,9 @@
 
 #include "base/clean.h"
 #include "base/db.h"
-#include "base/db_lock.h"
 #include "base/db_value.h"
-#include "record/ledger.h"
 #include "record/rules.h"
 #include "run/store.h"
-#include "source/secret_store.h"
 #include "source/spec.h"
 
 StartOutcome

@@ -14,8 +14,6 @@
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
 
-#include "base/guc.h"
-#include "base/wait.h"
 #include "shared/private.h"
 
 #define CACHE_DELAY_MS 500

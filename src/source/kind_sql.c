@@ -28,11 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "base/bytes.h"
-#include "base/clean.h"
 #include "base/db.h"
-#include "base/db_value.h"
-#include "base/flohsync.h"
 #include "base/guc.h"
 #include "base/run_as.h"
 #include "json/value.h"

@@ -20,16 +20,10 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "base/bytes.h"
 #include "base/clean.h"
 #include "base/db.h"
 #include "base/db_value.h"
-#include "base/flohsync.h"
-#include "base/guc.h"
 #include "base/run_as.h"
-#include "json/value.h"
-#include "source/commands.h"
-#include "source/query.h"
 #include "source/sql_private.h"
 
 /* Reads with whose rights it runs; the same to the end of the source. */
