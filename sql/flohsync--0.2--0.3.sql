@@ -1,0 +1,3 @@
+--:include upgrade/begin.sql
+
+--:include upgrade/end.sql
