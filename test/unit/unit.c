@@ -13,7 +13,7 @@
 #include "page/page.h"
 #include "tables.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 static int tests;
 static int failures;
@@ -54,10 +54,10 @@ canonical_or_error(const char *json, size_t len)
 	size_t		   outlen;
 	char		  *result = error;
 
-	shim_catch = &catcher;
+	standalone_catch = &catcher;
 	if (setjmp(catcher) == 0)
 		result = canonical_text(json, len, &outlen);
-	shim_catch = NULL;
+	standalone_catch = NULL;
 	return result;
 }
 

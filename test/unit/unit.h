@@ -5,7 +5,7 @@
 #ifndef FLOHSYNC_UNIT_H
 #define FLOHSYNC_UNIT_H
 
-#include "shim.h"
+#include "base/standalone.h"
 
 extern void ok(bool good, const char *name);
 extern void is(const char *got, const char *expected, const char *name);
