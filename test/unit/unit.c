@@ -1,8 +1,8 @@
 /*
  * unit.c
  *	  Checks the parser, the canonical form and the rules of a page, and with
- *	  the files unit_*.c cryptography and addresses, without a
- *	  server.  Prints TAP.
+ *	  the files unit_*.c cryptography, addresses and tokens,
+ *	  without a server.  Prints TAP.
  */
 #include "unit.h"
 
@@ -772,6 +772,8 @@ main(void)
 	test_hash();
 	test_groups();
 	test_crypto();
+	test_jwt();
+	test_jwt_keys();
 	test_outbound();
 	test_rest();
 	test_text();
