@@ -777,6 +777,7 @@ main(void)
 	test_outbound();
 	test_rest();
 	test_text();
+	test_token_cache();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }

@@ -17,5 +17,6 @@ extern void test_jwt_keys(void);
 extern void test_outbound(void);
 extern void test_rest(void);
 extern void test_text(void);
+extern void test_token_cache(void);
 
 #endif /* FLOHSYNC_UNIT_H */
