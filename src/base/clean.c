@@ -13,7 +13,7 @@
  * Text is truncated at a character boundary.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -9,7 +9,7 @@
  * kept between calls.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim_time.h"
+#include "base/standalone_time.h"
 #else
 #include "postgres.h"
 

@@ -14,7 +14,7 @@
  *	 repeats run when they first come.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim_time.h"
+#include "base/standalone_time.h"
 #else
 #include "postgres.h"
 

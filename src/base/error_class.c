@@ -3,7 +3,7 @@
  *	  What is known of each kind of error.  See error_class.h.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -8,7 +8,7 @@
  * without anything in it, bits behind the prefix, an IPv4 network in IPv6.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

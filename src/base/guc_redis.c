@@ -9,7 +9,7 @@
  * (flohsync.redis_password_file).  What is said of a wrong address never quotes it.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -7,7 +7,7 @@
  * every session, and what is no time is an answer, not an error.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim_time.h"
+#include "base/standalone_time.h"
 #else
 #include "postgres.h"
 

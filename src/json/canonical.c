@@ -13,7 +13,7 @@
  *	- No recursion: open containers are frames in an array.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 

@@ -3,7 +3,7 @@
  *	  The hash of a canonical form: SHA-256 in hexadecimal digits.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -7,7 +7,7 @@
  * from a double with the digits it had, so laying them out is enough.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

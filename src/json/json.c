@@ -16,7 +16,7 @@
  *	  caller's question.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 

@@ -3,7 +3,7 @@
  *	  What a parsed text says: strings without their escapes, members by name.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -12,7 +12,7 @@
  * - what is compared with a secret is compared in constant time.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

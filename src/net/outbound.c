@@ -23,7 +23,7 @@
  * 2.9), and PostgreSQL's and Redis's.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 

@@ -7,7 +7,7 @@
  * RESP2 does not have, is an error, whatever length it claims.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -3,7 +3,7 @@
  *	  The groups that a record says it is a member of.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 

@@ -6,7 +6,7 @@
  * Of a record and its deletion on one page, the later one counts.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

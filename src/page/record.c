@@ -3,7 +3,7 @@
  *	  One record of a page: what makes it unusable, its parts, its hash.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -3,7 +3,7 @@
  *	  Reads Link headers (RFC 8288, appendix B.2, which is lenient).
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -11,7 +11,7 @@
  * Filters know true and not true: without a negation, "unknown" is the latter.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

@@ -5,7 +5,7 @@
  * A value that is put in is never looked at for placeholders again.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim.h"
+#include "base/standalone.h"
 #else
 #include "postgres.h"
 #endif

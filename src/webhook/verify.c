@@ -17,7 +17,7 @@
  * is different.
  */
 #ifdef FLOHSYNC_STANDALONE
-#include "shim_time.h"
+#include "base/standalone_time.h"
 #else
 #include "postgres.h"
 

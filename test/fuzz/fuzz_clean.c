@@ -4,7 +4,7 @@
  *	  without anything that steers, in whatever room.  The first byte says how
  *	  much there is.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "mb/pg_wchar.h"
 
@@ -12,7 +12,7 @@
 #include "json/canonical.h"
 #include "json/json.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 #define CHECK(condition) \
 	do \

@@ -6,14 +6,14 @@
  * names is looked for second by second.  The input begins with the zone (up to
  * three changes of its offset) and the instant to search from.
  */
-#include "shim_time.h"
+#include "base/standalone_time.h"
 
 #include <time.h>
 
 #include "base/cron.h"
 #include "keep.h"
 
-jmp_buf *shim_catch = NULL;
+jmp_buf *standalone_catch = NULL;
 
 extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

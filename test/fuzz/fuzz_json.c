@@ -3,12 +3,12 @@
  *	  Any bytes: the parser reads nothing past them, a tree fits its text, and
  *	  the canonical form is JSON and its own canonical form.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "json/canonical.h"
 #include "json/json.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 /* A zero may have any exponent as far as numeric goes; other numbers are kept short. */
 #define FUZZ_EXPONENT 2000

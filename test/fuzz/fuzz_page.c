@@ -3,13 +3,13 @@
  *	  Any bytes as an answer or a list of records: what comes out keeps the
  *	  promises of page.h.  The first byte picks the entry point.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "json/json.h"
 #include "mb/pg_wchar.h"
 #include "page/page.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 static PageParser *parsers[2];
 

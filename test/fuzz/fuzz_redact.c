@@ -13,7 +13,7 @@
 
 #include "net/redact.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 #define CHECK(condition) \
 	do \

@@ -6,14 +6,14 @@
  * The first byte says how long the pieces are.  Every reply must be a value
  * that is no longer than what was read; after an error nothing is read on.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include <hiredis/hiredis.h>
 
 #include "base/guc_redis.h"
 #include "net/redis_reply.h"
 
-jmp_buf *shim_catch = NULL;
+jmp_buf *standalone_catch = NULL;
 
 extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
  *	  Any bytes as a path and a document, a Link header, a template, or a page
  *	  of mapped records.  The first byte picks which.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "mb/pg_wchar.h"
 #include "page/page.h"
@@ -12,7 +12,7 @@
 #include "source/template.h"
 #include "keep.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 static int visited;
 

@@ -3,7 +3,7 @@
  *	  libFuzzer target: addresses and networks, as configurations and upstreams
  *	  give them.  The first byte picks what the rest is.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include <ctype.h>
 #include <netinet/in.h>
@@ -14,7 +14,7 @@
 #include "net/outbound.h"
 #include "rest/link.h"
 
-jmp_buf *shim_catch = NULL;
+jmp_buf *standalone_catch = NULL;
 
 extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

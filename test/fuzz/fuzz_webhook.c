@@ -11,7 +11,7 @@
  * from the description of the schemes: a forgery is never taken, and what was
  * signed is.
  */
-#include "shim_time.h"
+#include "base/standalone_time.h"
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -21,7 +21,7 @@
 #include "base/time_text.h"
 #include "webhook/verify.h"
 
-jmp_buf *shim_catch = NULL;
+jmp_buf *standalone_catch = NULL;
 
 extern int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,7 +6,7 @@
 #ifndef FLOHSYNC_SPELL_H
 #define FLOHSYNC_SPELL_H
 
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "lib/stringinfo.h"
 

@@ -6,7 +6,7 @@
  * Usage: bench [rounds].  Prints the best and the median of the rounds, for
  * several shapes of data, with the time of its parts.
  */
-#include "shim.h"
+#include "base/standalone.h"
 
 #include <time.h>
 
@@ -15,7 +15,7 @@
 #include "mb/pg_wchar.h"
 #include "page/page.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 #define RECORDS 500
 

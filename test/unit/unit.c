@@ -1,8 +1,8 @@
 /*
  * unit.c
  *	  Checks the parser, the canonical form and the rules of a page, and with
- *	  the files unit_*.c cryptography and addresses, without a
- *	  server.  Prints TAP.
+ *	  the files unit_*.c cryptography, addresses and tokens,
+ *	  without a server.  Prints TAP.
  */
 #include "unit.h"
 
@@ -13,7 +13,7 @@
 #include "page/page.h"
 #include "tables.h"
 
-jmp_buf *shim_catch;
+jmp_buf *standalone_catch;
 
 static int tests;
 static int failures;
@@ -54,10 +54,10 @@ canonical_or_error(const char *json, size_t len)
 	size_t		   outlen;
 	char		  *result = error;
 
-	shim_catch = &catcher;
+	standalone_catch = &catcher;
 	if (setjmp(catcher) == 0)
 		result = canonical_text(json, len, &outlen);
-	shim_catch = NULL;
+	standalone_catch = NULL;
 	return result;
 }
 
@@ -772,9 +772,12 @@ main(void)
 	test_hash();
 	test_groups();
 	test_crypto();
+	test_jwt();
+	test_jwt_keys();
 	test_outbound();
 	test_rest();
 	test_text();
+	test_token_cache();
 	printf("1..%d\n", tests);
 	return failures != 0;
 }

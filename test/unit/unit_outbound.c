@@ -400,13 +400,13 @@ parses(const char *networks)
 	static jmp_buf catcher;
 	volatile bool  good = false;
 
-	shim_catch = &catcher;
+	standalone_catch = &catcher;
 	if (setjmp(catcher) == 0)
 	{
 		outbound_free(outbound_policy(networks));
 		good = true;
 	}
-	shim_catch = NULL;
+	standalone_catch = NULL;
 	return good;
 }
 

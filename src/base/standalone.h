@@ -1,11 +1,15 @@
 /*
- * shim.h
- *	  Stands in for the backend, so that json.c, canonical.c and page.c can be
- *	  built into plain programs: memory contexts are malloc, and an error jumps
- *	  to shim_catch, or ends the program when nothing is set there.
+ * standalone.h
+ *	  Stands in for the backend where a file is built into a plain program
+ *	  (FLOHSYNC_STANDALONE): unit tests, fuzzers, programs beside the server.
+ *
+ * Memory contexts are malloc.  When memory runs out libpgcommon ends the program.
+ * What would raise an error jumps to standalone_catch, or ends the program when
+ * nothing is set there: a program that must go on uses only what reports faults by
+ * its result, as json_parse does, and gives its parser room before.
  */
-#ifndef FLOHSYNC_SHIM_H
-#define FLOHSYNC_SHIM_H
+#ifndef FLOHSYNC_STANDALONE_H
+#define FLOHSYNC_STANDALONE_H
 
 #include "postgres_fe.h"
 
@@ -43,19 +47,19 @@ typedef struct PageMemory
 #define ERRCODE_OUT_OF_MEMORY				5
 
 /* Each program defines it. */
-extern jmp_buf *shim_catch;
+extern jmp_buf *standalone_catch;
 
 /* The arguments are not evaluated: what a message says is looked at in the backend's tests. */
-#define ereport(level, ...) shim_raise()
-#define elog(level, ...)	shim_raise()
+#define ereport(level, ...) standalone_raise()
+#define elog(level, ...)	standalone_raise()
 
 static inline _Noreturn void
-shim_raise(void)
+standalone_raise(void)
 {
-	if (shim_catch != NULL)
-		longjmp(*shim_catch, 1);
+	if (standalone_catch != NULL)
+		longjmp(*standalone_catch, 1);
 	fputs("an error was raised\n", stderr);
 	abort();
 }
 
-#endif /* FLOHSYNC_SHIM_H */
+#endif /* FLOHSYNC_STANDALONE_H */

@@ -1,13 +1,12 @@
 /*
- * shim_time.h
- *	  Stands in for the backend's calendar (utils/datetime.h), so that cron.c
- *	  and webhook/verify.c can be built into plain programs.  Time zones are whatever
- *	  the program makes of pg_tz.
+ * standalone_time.h
+ *	  The same for the backend's calendar (utils/datetime.h), which cron.c and
+ *	  webhook/verify.c need.  Time zones are whatever the program makes of pg_tz.
  */
-#ifndef FLOHSYNC_SHIM_TIME_H
-#define FLOHSYNC_SHIM_TIME_H
+#ifndef FLOHSYNC_STANDALONE_TIME_H
+#define FLOHSYNC_STANDALONE_TIME_H
 
-#include "shim.h"
+#include "base/standalone.h"
 
 #include "datatype/timestamp.h"
 
@@ -24,8 +23,8 @@ static const int day_tab[2][13] = {
  * Days since 1 March of the year 0, of the proleptic Gregorian calendar; every 400 years are
  * alike.
  */
-#define SHIM_JULIAN_MARCH_0	   1721120
-#define SHIM_DAYS_OF_400_YEARS 146097
+#define STANDALONE_JULIAN_MARCH_0	 1721120
+#define STANDALONE_DAYS_OF_400_YEARS 146097
 
 static inline int
 date2j(int year, int month, int day)
@@ -35,18 +34,18 @@ date2j(int year, int month, int day)
 	int era = (y >= 0 ? y : y - 399) / 400;
 
 	y -= era * 400;
-	return SHIM_JULIAN_MARCH_0 + era * SHIM_DAYS_OF_400_YEARS + y * 365 + y / 4 - y / 100 +
-		(153 * m + 2) / 5 + day - 1;
+	return STANDALONE_JULIAN_MARCH_0 + era * STANDALONE_DAYS_OF_400_YEARS + y * 365 + y / 4 -
+		y / 100 + (153 * m + 2) / 5 + day - 1;
 }
 
 static inline void
 j2date(int jd, int *year, int *month, int *day)
 {
-	int d = jd - SHIM_JULIAN_MARCH_0;
-	int era = (d >= 0 ? d : d - (SHIM_DAYS_OF_400_YEARS - 1)) / SHIM_DAYS_OF_400_YEARS;
+	int d = jd - STANDALONE_JULIAN_MARCH_0;
+	int era = (d >= 0 ? d : d - (STANDALONE_DAYS_OF_400_YEARS - 1)) / STANDALONE_DAYS_OF_400_YEARS;
 	int y, m;
 
-	d -= era * SHIM_DAYS_OF_400_YEARS;
+	d -= era * STANDALONE_DAYS_OF_400_YEARS;
 	y = (d - d / 1460 + d / 36524 - d / 146096) / 365;
 	d -= 365 * y + y / 4 - y / 100;
 	m = (5 * d + 2) / 153;
@@ -64,4 +63,4 @@ j2day(int jd)
 	return day < 0 ? day + 7 : day;
 }
 
-#endif /* FLOHSYNC_SHIM_TIME_H */
+#endif /* FLOHSYNC_STANDALONE_TIME_H */
