@@ -12,6 +12,7 @@
  */
 #include "auth.h"
 
+#include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>

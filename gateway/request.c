@@ -21,6 +21,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "openapi.h"
+#include "server.h"
 #include "trigger.h"
 #include "webhook.h"
 
