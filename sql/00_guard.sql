@@ -123,6 +123,9 @@ $guard$;
 
 COMMENT ON SCHEMA flohsync IS 'Local copies of upstream directories, kept in sync';
 
--- Internal objects.  The schema must not exist yet.
+-- Internal objects, and what HTTP serves.  These schemas must not exist yet.
 CREATE SCHEMA _flohsync;
 COMMENT ON SCHEMA _flohsync IS 'Internal objects of flohsync; not for users, and subject to change';
+CREATE SCHEMA flohsync_api;
+COMMENT ON SCHEMA flohsync_api IS
+  'Functions of flohsync that HTTP serves: of JSON, with named arguments, run for the role of the request';

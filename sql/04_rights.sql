@@ -1,13 +1,16 @@
 -- Who called, who may do what, and roles as tables keep them.
 --
--- Everything in the two schemas belongs to flohsync_owner.  Public functions
+-- Everything in the schemas of flohsync belongs to flohsync_owner.  Public functions
 -- run as that role, so inside them it is current_user; they act for the
 -- caller, whose permissions are checked here.  Functions that need to
 -- know the caller come in two halves (src/base/run_as.c, src/entry/rights.c).
 --
 -- Who may call a function or read a table is declared right behind it, with
--- _flohsync.allow().  grant_reader() and grant_manager() give what is declared,
--- and nothing else; what is not declared is for superusers.
+-- _flohsync.allow().  grant_reader(), grant_manager() and grant_gateway() give what
+-- is declared, and nothing else; what is not declared is for superusers.
+--
+-- A function f of schema flohsync_api is made from its inner half, _flohsync.api_f,
+-- by _flohsync.serve(), which declares it as well.
 
 CREATE FUNCTION _flohsync.caller() RETURNS oid
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_caller';
@@ -70,15 +73,16 @@ COMMENT ON FUNCTION _flohsync.role_gone(_flohsync.role) IS
 
 CREATE TABLE _flohsync.access (
   object  text COLLATE "C" NOT NULL,
-  level   text COLLATE "C" NOT NULL CHECK (level IN ('reader', 'manager')),
+  level   text COLLATE "C" NOT NULL CHECK (level IN ('reader', 'manager', 'gateway')),
   kind    text NOT NULL CHECK (kind IN ('FUNCTION', 'PROCEDURE', 'TABLE')),
   columns text,
   PRIMARY KEY (object, level)
 );
 COMMENT ON TABLE _flohsync.access IS
-  'What grant_reader() and grant_manager() grant; filled by the script of the extension';
+  'What grant_reader(), grant_manager() and grant_gateway() grant; filled by the script of the extension';
 COMMENT ON COLUMN _flohsync.access.object IS 'Function with its argument types, or table or view, with its schema';
-COMMENT ON COLUMN _flohsync.access.level IS 'reader: readers and managers; manager: managers only';
+COMMENT ON COLUMN _flohsync.access.level IS
+  'reader: readers and managers; manager: managers only; gateway: the role that a program for HTTP connects as';
 COMMENT ON COLUMN _flohsync.access.kind IS 'FUNCTION or PROCEDURE (EXECUTE), TABLE (SELECT)';
 COMMENT ON COLUMN _flohsync.access.columns IS 'Columns of a table, separated by commas; null: all';
 
@@ -99,3 +103,28 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.allow(text, text, text) IS
   'Declares which roles may call a function or read a table; for the extension script';
+
+CREATE FUNCTION _flohsync.serve(_levels text[], _inner text, _comment text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  inner_half regprocedure := ('_flohsync.api_' || _inner)::regprocedure;
+  outer_half text;
+BEGIN
+  EXECUTE (SELECT format($create$CREATE FUNCTION flohsync_api.%I(%s) RETURNS %s
+                                 LANGUAGE c %s AS 'MODULE_PATHNAME', 'flohsync_api_call'$create$,
+                         substr(p.proname, length('api_') + 1), pg_get_function_arguments(p.oid),
+                         pg_get_function_result(p.oid),
+                         CASE p.provolatile WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END)
+             FROM pg_proc p WHERE p.oid = inner_half);
+  outer_half := 'flohsync_api.' || _inner;
+  EXECUTE format('COMMENT ON FUNCTION %s IS %L', outer_half::regprocedure, _comment);
+  EXECUTE format('COMMENT ON FUNCTION %s IS %L', inner_half,
+                 'Implementation of the function of schema flohsync_api, run as its owner');
+  PERFORM _flohsync.allow(l.level, outer_half) FROM unnest(_levels) l(level);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.serve(text[], text, text) IS
+  'Makes the function of schema flohsync_api for an inner half api_…, with the same arguments, defaults and '
+  'volatility, and declares which roles may call it; for the extension script';

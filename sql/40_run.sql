@@ -82,6 +82,7 @@ CREATE UNIQUE INDEX sync_run_open ON flohsync.sync_run (connector_id, resource_t
 CREATE INDEX sync_run_history ON flohsync.sync_run (connector_id, resource_type, id DESC);
 CREATE INDEX sync_run_held ON flohsync.sync_run (connector_id, resource_type, id) WHERE status = 'held';
 CREATE INDEX sync_run_pass ON flohsync.sync_run (pass_id);
+CREATE INDEX sync_run_finished ON flohsync.sync_run (finished_at) WHERE finished_at IS NOT NULL;
 COMMENT ON TABLE flohsync.sync_run IS 'Queue and history of runs';
 COMMENT ON COLUMN flohsync.sync_run.id IS 'Identity of the run';
 COMMENT ON COLUMN flohsync.sync_run.connector_id IS 'Connector';

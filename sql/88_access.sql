@@ -1,4 +1,4 @@
--- Roles of applications and operators: who reads, who manages.
+-- Roles of applications and operators: who reads, who manages, who serves.
 
 CREATE FUNCTION _flohsync.check_access_role(_role regrole) RETURNS text
 LANGUAGE plpgsql STABLE
@@ -28,7 +28,8 @@ DECLARE
   role text := _flohsync.check_access_role(_role);
   a _flohsync.access;
 BEGIN
-  EXECUTE format('GRANT USAGE ON SCHEMA flohsync TO %s', role);
+  EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s',
+                 CASE WHEN 'reader' = ANY (_levels) THEN 'flohsync, flohsync_api' ELSE 'flohsync_api' END, role);
   FOR a IN SELECT * FROM _flohsync.access x WHERE x.level = ANY (_levels) ORDER BY x.object LOOP
     EXECUTE format('GRANT %s%s ON %s %s TO %s', CASE a.kind WHEN 'TABLE' THEN 'SELECT' ELSE 'EXECUTE' END, ' ('
                    || a.columns || ')', a.kind, a.object, role);
@@ -59,6 +60,25 @@ COMMENT ON FUNCTION flohsync.grant_manager(regrole) IS
   'it can neither write to a table, nor read a secret, nor act as another owner; call it again after an update of the '
   'extension; 22023 for a role of flohsync itself';
 
+CREATE FUNCTION flohsync.grant_gateway(role regrole) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.check_access_role(grant_gateway.role);
+  IF EXISTS (SELECT FROM pg_roles r WHERE r.oid = grant_gateway.role AND (r.rolsuper OR r.rolbypassrls)) THEN
+    PERFORM _flohsync.invalid('role', format('%s is a superuser, or bypasses row level security', grant_gateway.role),
+                              'Programs that serve HTTP connect as a role with LOGIN NOINHERIT and nothing else.');
+  END IF;
+  PERFORM _flohsync.grant_level(grant_gateway.role, ARRAY['gateway']);
+END
+$$;
+COMMENT ON FUNCTION flohsync.grant_gateway(regrole) IS
+  'Lets a role do what a program that serves flohsync_api by HTTP does as itself: look up API tokens, take webhooks, '
+  'and see health, metrics and ends of runs; for the rest it needs to be able to SET ROLE to the role of each '
+  'request. Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security and a '
+  'role of flohsync itself';
+
 CREATE FUNCTION _flohsync.managing_owners() RETURNS SETOF oid
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -85,12 +105,12 @@ DECLARE
   handler text;
   _run bigint;
 BEGIN
-  EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA flohsync, _flohsync FROM %s', _role);
+  EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
   EXECUTE format('REVOKE ALL (id, name, kind, description, enabled, created_at, updated_at) ON '
                  'flohsync.connector_definition FROM %s', _role);
-  EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync FROM %s', _role);
-  EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA flohsync, _flohsync FROM %s', _role);
-  EXECUTE format('REVOKE ALL ON SCHEMA flohsync, _flohsync FROM %s', _role);
+  EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
+  EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
+  EXECUTE format('REVOKE ALL ON SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
 
   -- What ran with its rights does not any more, nor what did with those of its
   -- members who had their access by it.
@@ -134,9 +154,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION flohsync.revoke_access(regrole) IS
-  'Revokes the access granted by grant_reader() and grant_manager(), and stops what runs with the rights of the role, '
-  'or of its members that were managers by it: configurations of connectors of kind sql, the entitlement handler; a '
-  'warning names these; 22023 for a role of flohsync itself';
+  'Revokes the access granted by grant_reader(), grant_manager() and grant_gateway(), and stops what runs with the '
+  'rights of the role, or of its members that were managers by it: configurations of connectors of kind sql, the '
+  'entitlement handler; a warning names these; 22023 for a role of flohsync itself';
 
 -- Roles of the workers.
 
@@ -168,10 +188,12 @@ BEGIN
   EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync TO %s', _role);
   EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA _flohsync TO %s', _role);
   EXECUTE format('REVOKE EXECUTE ON FUNCTION _flohsync.grant_worker(regrole), _flohsync.allow(text, text, text), '
-                 '_flohsync.caller(), _flohsync.make_search_indexes(oid) FROM %s', _role);
+                 '_flohsync.serve(text[], text, text), _flohsync.caller(), _flohsync.make_search_indexes(oid) FROM %s',
+                 _role);
   -- What runs as the owner on behalf of a caller is not for code behind the seam.
-  FOR inner_half IN SELECT p.oid FROM pg_proc p JOIN pg_proc o ON o.prosrc = 'flohsync_as_owner'
-      AND o.proname = p.proname AND o.proargtypes = p.proargtypes
+  FOR inner_half IN SELECT p.oid FROM pg_proc p JOIN pg_proc o ON o.proargtypes = p.proargtypes
+      AND p.proname = CASE o.prosrc WHEN 'flohsync_as_owner' THEN o.proname::text
+                                    WHEN 'flohsync_api_call' THEN 'api_' || o.proname END
                      WHERE p.pronamespace = '_flohsync'::regnamespace LOOP
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %s', inner_half, _role);
   END LOOP;

@@ -9,9 +9,13 @@ DECLARE
 BEGIN
   -- What does not belong to flohsync_owner belongs to whoever made the extension.
   FOR o IN
-    SELECT 'TYPE' AS kind, t.oid::regtype::text AS name
+    SELECT 'SCHEMA' AS kind, n.nspname::text AS name
+      FROM pg_namespace n
+     WHERE n.nspname IN ('_flohsync', 'flohsync_api') AND NOT before ? ('pg_namespace ' || n.oid)
+    UNION ALL
+    SELECT 'TYPE', t.oid::regtype::text
       FROM pg_type t
-     WHERE t.typnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND NOT before ? ('pg_type ' || t.oid) AND t.typelem = 0
+     WHERE t.typnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND NOT before ? ('pg_type ' || t.oid) AND t.typelem = 0
        AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c')
     UNION ALL
     SELECT 'EVENT TRIGGER', quote_ident(t.evtname)
@@ -37,10 +41,10 @@ BEGIN
     SELECT CASE n.kind WHEN 'f' THEN 'ROUTINE' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, n.name,
            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee, a.privilege_type, a.is_grantable
       FROM (SELECT 'pg_class' AS catalog, c.oid AS id, c.relkind::text AS kind, c.oid::regclass::text AS name, c.relowner AS owner
-              FROM pg_class c WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
+              FROM pg_class c WHERE c.relnamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
             UNION ALL
             SELECT 'pg_proc', p.oid, 'f', p.oid::regprocedure::text, p.proowner
-              FROM pg_proc p WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace)) n
+              FROM pg_proc p WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)) n
      CROSS JOIN LATERAL pg_identify_object(n.catalog::regclass, n.id, 0) i
       JOIN jsonb_each(before) b ON b.value->>'name' = i.type || ' ' || i.identity
      CROSS JOIN LATERAL jsonb_to_recordset(nullif(b.value->'granted', 'null')) a(grantor oid, grantee oid, privilege_type text, is_grantable boolean)

@@ -25,7 +25,8 @@
  * evaluates.  Inside a SECURITY DEFINER function the caller is not known any
  * more, so public functions that need it are SECURITY INVOKER: an outer half
  * in C records the caller, takes the rights that the inner half in _flohsync runs
- * with, and calls that (entry/rights.c).
+ * with, and calls that (entry/rights.c).  An inner half that runs as the owner
+ * may call outer halves in turn: these act for the same caller.
  *
  * After an error the previous rights are restored with the (sub)transaction; the
  * caller is unknown until the public function in progress has ended.
@@ -185,6 +186,8 @@ run_as_begin_inner(RunAs *saved, RunAsInner how, Oid owner)
 	}
 	GetUserIdAndSecContext(&saved->user, &saved->context);
 	SetUserIdAndSecContext(owner, saved->context | SECURITY_LOCAL_USERID_CHANGE);
+	saved->called_by = run_as_called_by;
+	saved->called_as = run_as_called_as;
 }
 
 /* run_as_invoke_inner calls the inner half, which can ask who called. */
@@ -195,7 +198,8 @@ run_as_invoke_inner(const RunAs *saved, RunAsInner how, FunctionCallInfo call)
 	Oid			   called_as = run_as_called_as;
 	volatile Datum value = (Datum) 0;
 
-	run_as_called_by = saved->user;
+	run_as_called_by =
+		OidIsValid(saved->called_by) && saved->user == saved->called_as ? saved->called_by : saved->user;
 	run_as_called_as = how == RUN_AS_OWNER ? GetUserId() : InvalidOid;
 	PG_TRY();
 	{

@@ -392,3 +392,16 @@ flohsync_cache_metrics(PG_FUNCTION_ARGS)
 	}
 	return (Datum) 0;
 }
+
+/* Nobody is asked: what processes know by now. */
+PG_FUNCTION_INFO_V1(flohsync_redis_state);
+PGDLLEXPORT Datum
+flohsync_redis_state(PG_FUNCTION_ARGS)
+{
+	CacheFigures figures;
+	const char	*state = "off";
+
+	if (flohsync_redis_url != NULL && *flohsync_redis_url != '\0')
+		state = !shmem_cache_figures(&figures) ? "unknown" : figures.open ? "down" : "up";
+	PG_RETURN_TEXT_P(cstring_to_text(state));
+}

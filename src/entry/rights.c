@@ -30,6 +30,7 @@
 #include "base/guc.h"
 #include "base/run_as.h"
 #include "base/table_check.h"
+#include "entry/rights.h"
 
 PG_FUNCTION_INFO_V1(flohsync_caller);
 PGDLLEXPORT Datum
@@ -159,10 +160,12 @@ flohsync_role_gone(PG_FUNCTION_ARGS)
  *		neither the caller's rights nor the owner's.
  *
  * An outer half in schema _flohsync itself has "as_worker_" before its name: our
- * own code, which runs as the owner, calls it to go on as the worker.
+ * own code, which runs as the owner, calls it to go on as the worker.  The inner
+ * half of one in schema flohsync_api (api.c) has "api_" before its name.
  */
 
 #define AS_WORKER_PREFIX "as_worker_"
+#define API_PREFIX		 "api_"
 
 typedef struct InnerHalf
 {
@@ -184,7 +187,9 @@ inner_half(FmgrInfo *flinfo)
 		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	name = NameStr(proc->proname);
-	if (strncmp(name, AS_WORKER_PREFIX, strlen(AS_WORKER_PREFIX)) == 0)
+	if (proc->pronamespace == get_namespace_oid(FLOHSYNC_API_SCHEMA, true))
+		name = psprintf("%s%s", API_PREFIX, name);
+	else if (strncmp(name, AS_WORKER_PREFIX, strlen(AS_WORKER_PREFIX)) == 0)
 		name += strlen(AS_WORKER_PREFIX);
 	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
 							   PointerGetDatum(&proc->proargtypes),
@@ -198,8 +203,8 @@ inner_half(FmgrInfo *flinfo)
 	return inner;
 }
 
-static Datum
-call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
+Datum
+rights_call_inner_half(FunctionCallInfo fcinfo, RunAsInner how)
 {
 	InnerHalf *inner = fcinfo->flinfo->fn_extra;
 	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
@@ -241,12 +246,12 @@ PG_FUNCTION_INFO_V1(flohsync_as_owner);
 PGDLLEXPORT Datum
 flohsync_as_owner(PG_FUNCTION_ARGS)
 {
-	return call_inner_half(fcinfo, RUN_AS_OWNER);
+	return rights_call_inner_half(fcinfo, RUN_AS_OWNER);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_as_worker);
 PGDLLEXPORT Datum
 flohsync_as_worker(PG_FUNCTION_ARGS)
 {
-	return call_inner_half(fcinfo, RUN_AS_WORKER);
+	return rights_call_inner_half(fcinfo, RUN_AS_WORKER);
 }

@@ -8,10 +8,10 @@ use Exporter 'import';
 our @EXPORT = qw(definitions rows expected_of differences);
 
 # One line for each property of each object, without ids.  All that is in the
-# two schemas is looked at, so that what others have made there shows as well.
+# schemas is looked at, so that what others have made there shows as well.
 my $definitions = <<'SQL';
 with ext as (select * from pg_extension where extname = 'flohsync'),
-spaces as (select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace n where n.nspname in ('flohsync', '_flohsync')),
+spaces as (select n.oid, n.nspname, n.nspowner, n.nspacl from pg_namespace n where n.nspname in ('flohsync', '_flohsync', 'flohsync_api')),
 members as (select d.classid, d.objid, i.type || ' ' || i.identity as name
               from ext join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = ext.oid and d.deptype = 'e',
                    lateral pg_identify_object(d.classid, d.objid, 0) i),
@@ -65,7 +65,7 @@ lines as (
     from relations r join pg_index i on i.indexrelid = r.oid
   union all select format('trigger %s, enabled %s', pg_get_triggerdef(t.oid), t.tgenabled) from relations r join pg_trigger t on t.tgrelid = r.oid where not t.tgisinternal
   union all select format('rule %s, enabled %s', pg_get_ruledef(w.oid), w.ev_enabled) from relations r join pg_rewrite w on w.ev_class = r.oid where w.rulename <> '_RETURN'
-  union all select format('policy %s', to_jsonb(p)) from pg_policies p where p.schemaname in ('flohsync', '_flohsync')
+  union all select format('policy %s', to_jsonb(p)) from pg_policies p where p.schemaname in ('flohsync', '_flohsync', 'flohsync_api')
   union all select format('statistics %s: %s', x.stxname, pg_get_statisticsobjdef(x.oid)) from relations r join pg_statistic_ext x on x.stxrelid = r.oid
   union all select format('type %s: %s', t.name, jsonb_build_object('kind', t.typtype, 'length', t.typlen, 'by value', t.typbyval, 'align', t.typalign, 'storage', t.typstorage, 'category', t.typcategory,
       'delimiter', t.typdelim, 'input', t.typinput, 'output', t.typoutput, 'send', t.typsend, 'receive', t.typreceive, 'base', format_type(t.typbasetype, t.typtypmod), 'not null', t.typnotnull,
