@@ -1,6 +1,7 @@
 # flohsync: a PostgreSQL extension.  "make" builds, "make install" installs,
 # "make installcheck" tests what is installed on a running server, "make test" runs
-# all tests on clusters of its own; README.md has the rest.
+# all tests on clusters of its own; README.md has the rest.  "make gateway" builds
+# flohsync-http, and "make install-gateway" installs it.
 #
 #	make WERROR=1	a warning is an error
 #	make HARDENING=	without our own hardening flags
@@ -28,7 +29,7 @@ REGRESS_OPTS = $(INSTALLCHECK_OPTS)
 ISOLATION = $(sort $(notdir $(basename $(wildcard $(TOP)/test/specs/*.spec))))
 ISOLATION_OPTS = $(INSTALLCHECK_OPTS)
 INSTALLCHECK_OPTS = --inputdir=$(TOP)/test --encoding=UTF8 --no-locale
-EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build
+EXTRA_CLEAN = sql/flohsync--$(FLOHSYNC_VERSION).sql test/upstream/upstream build gateway/build
 
 PG_CONFIG ?= pg_config
 # Up to PostgreSQL 15, PGDLLEXPORT is empty unless we say what it means.
@@ -90,6 +91,12 @@ sanitize:
 	mkdir -p build/sanitize
 	$(MAKE) -C build/sanitize -f $(abspath $(TOP))/Makefile PG_CONFIG='$(PG_CONFIG)' SANITIZE=1
 
+gateway:
+	$(MAKE) -C $(TOP)/gateway PG_CONFIG='$(PG_CONFIG)'
+
+install-gateway:
+	$(MAKE) -C $(TOP)/gateway PG_CONFIG='$(PG_CONFIG)' install
+
 upstream: test/upstream/upstream
 test/upstream/upstream: $(wildcard $(TOP)/test/upstream/*.c $(TOP)/test/upstream/*.h)
 	$(MAKE) -C $(TOP)/test/upstream
@@ -103,4 +110,4 @@ demo:
 bench:
 	$(TOP)/bench/run
 
-.PHONY: sanitize upstream test demo bench
+.PHONY: sanitize gateway install-gateway upstream test demo bench

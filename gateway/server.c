@@ -281,11 +281,12 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 		}
 		else
 			request_head(r);
-		if (r->answered)
+		/* The body, if there is one, is not read; if there is none, the connection goes on. */
+		if (r->answered &&
+			(r->answer.close || request_header(r, "Content-Length") != NULL ||
+			 request_header(r, "Transfer-Encoding") != NULL))
 		{
-			/* The body, if there is one, is not read. */
-			if (request_header(r, "Content-Length") != NULL || request_header(r, "Transfer-Encoding") != NULL)
-				r->answer.close = true;
+			r->answer.close = true;
 			return queue_answer(r);
 		}
 		conn_state(r->conn, CONN_BODY, config->body_timeout * 1000);
@@ -305,7 +306,7 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 		*size = 0;
 		return MHD_YES;
 	}
-	if (!r->running)
+	if (!r->running && !r->answered)
 	{
 		r->running = true;
 		conn_state(r->conn, CONN_WORK, 0);

@@ -1,0 +1,225 @@
+# Gateway.pm: flohsync-http in front of the cluster of a test.
+#
+#	my $f = Flohsync->new;
+#	my $g = Gateway->new($f);          # roles app_reader and app_manager, and the server
+#	my $a = $g->get('/api/me', token => $g->reader);
+#	is($a->{status}, 200); is($a->{json}{subject}, 'jane');
+package Gateway;
+
+use strict;
+use warnings;
+
+use Digest::SHA qw(hmac_sha256);
+use HTTP::Tiny;
+use IO::Socket::INET;
+use JSON::PP;
+use MIME::Base64 qw(encode_base64url);
+use POSIX ();
+use Test::More;
+use Time::HiRes qw(time sleep);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+my $codec = JSON::PP->new->utf8->allow_nonref->canonical;
+my @running;
+my $number = 0;
+
+sub binary { return $ENV{GATEWAY} // die 'GATEWAY names no flohsync-http' }
+
+# Gateway->new($f, roles => 0, start => 0, secret => '...', settings => { name => value })
+sub new
+{
+	my ($class, $f, %opt) = @_;
+	my $self = bless { f => $f, secret => $opt{secret} // 'a secret of more than thirty-two bytes', %opt }, $class;
+
+	$self->{dir} = PostgreSQL::Test::Utils::tempdir();
+	$self->{port} = $opt{port} // PostgreSQL::Test::Cluster::get_free_port();
+	$self->{number} = ++$number;
+	$f->sql(<<'SQL') if $opt{roles} // 1;
+CREATE ROLE app_reader;
+CREATE ROLE app_manager;
+CREATE ROLE flohsync_http LOGIN NOINHERIT;
+SELECT flohsync.grant_reader('app_reader');
+SELECT flohsync.grant_manager('app_manager');
+SELECT flohsync.grant_gateway('flohsync_http');
+GRANT app_reader, app_manager TO flohsync_http;
+SQL
+	$self->{secret_file} = "$self->{dir}/secret";
+	$self->write_secret($self->{secret});
+	$self->{settings} = {
+		db => sprintf(q{host=%s port=%s dbname=%s user=flohsync_http}, $f->node->host, $f->node->port, $f->{db}),
+		listen => "127.0.0.1:$self->{port}",
+		jwt_keys => $self->{secret_file},
+		jwt_audience => 'flohsync',
+		roles => 'app_manager app_reader',
+		%{ $opt{settings} // {} } };
+	$self->start if $opt{start} // 1;
+	return $self;
+}
+
+sub write_secret
+{
+	my ($self, $secret) = @_;
+	my $mask = umask 077;
+	PostgreSQL::Test::Utils::append_to_file("$self->{secret_file}.new", $secret);
+	umask $mask;
+	rename "$self->{secret_file}.new", $self->{secret_file} or die "rename: $!";
+	return;
+}
+
+# Writes the file of settings; undef leaves one out.
+sub write_settings
+{
+	my ($self, %change) = @_;
+	my $s = $self->{settings} = { %{ $self->{settings} }, %change };
+
+	$self->{config} = "$self->{dir}/http.conf";
+	unlink $self->{config};
+	PostgreSQL::Test::Utils::append_to_file($self->{config},
+		join '', map { defined $s->{$_} ? "$_ = $s->{$_}\n" : () } sort keys %$s);
+	return;
+}
+
+# Starts it, and waits until it listens; false when it ended instead.
+sub start
+{
+	my ($self) = @_;
+
+	$self->write_settings;
+	$self->{log} = "$self->{dir}/log";
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0)
+	{
+		open(STDERR, '>>', $self->{log}) or POSIX::_exit(127);
+		open(STDIN, '<', '/dev/null') or POSIX::_exit(127);
+		exec(binary(), '--config', $self->{config}) or POSIX::_exit(127);
+	}
+	$self->{pid} = $pid;
+	push @running, $pid;
+	for (my $until = time + 60; time < $until; sleep 0.02)
+	{
+		if (waitpid($pid, POSIX::WNOHANG()) == $pid)
+		{
+			$self->{status} = $?;
+			delete $self->{pid};
+			@running = grep { $_ != $pid } @running;
+			return 0;
+		}
+		return 1 if $self->connect;
+	}
+	die 'flohsync-http did not start';
+}
+
+# Ends it; its exit status.
+sub stop
+{
+	my ($self, $signal) = @_;
+	my $pid = delete $self->{pid} // return;
+
+	kill $signal // 'TERM', $pid;
+	waitpid $pid, 0;
+	$self->{status} = $?;
+	@running = grep { $_ != $pid } @running;
+	return $? >> 8;
+}
+
+sub signal { my ($self, $signal) = @_; return kill $signal, $self->{pid} }
+
+# Is it still the process that was started?
+sub alive { my ($self) = @_; return $self->{pid} && waitpid($self->{pid}, POSIX::WNOHANG()) == 0 }
+
+END
+{
+	my $status = $?;
+	for my $pid (@running)
+	{
+		kill 'KILL', $pid;
+		waitpid $pid, 0;
+	}
+	$? = $status;
+}
+
+sub log_text { my ($self) = @_; return -e $self->{log} ? PostgreSQL::Test::Utils::slurp_file($self->{log}) : '' }
+
+# Waits until the log has a line.
+sub log_has
+{
+	my ($self, $pattern, $name) = @_;
+	for (my $until = time + 60; time < $until; sleep 0.05)
+	{
+		return pass($name) if $self->log_text =~ $pattern;
+	}
+	return fail($name) || diag($self->log_text);
+}
+
+sub url { return "http://127.0.0.1:$_[0]->{port}$_[1]" }
+
+# A JSON Web Token: jwt({ role => ... }, alg => 'HS256', secret => '...', header => {...})
+sub jwt
+{
+	my ($self, $claims, %opt) = @_;
+	my $head = { alg => 'HS256', typ => 'JWT', %{ $opt{header} // {} } };
+	my $text = join '.', map { encode_base64url($codec->encode($_)) } $head,
+	  { aud => 'flohsync', exp => time() + 3600 | 0, sub => 'jane', %$claims };
+	return "$text." . encode_base64url(hmac_sha256($text, $opt{secret} // $self->{secret}));
+}
+
+sub reader { my ($self) = @_; return $self->{reader} //= $self->jwt({ role => 'app_reader' }) }
+sub manager { my ($self) = @_; return $self->{manager} //= $self->jwt({ role => 'app_manager' }) }
+
+# request('POST', '/api/...', token => ..., body => any JSON, content => raw, type => '...', headers => {...})
+sub request
+{
+	my ($self, $method, $path, %opt) = @_;
+	my %headers = (%{ $opt{headers} // {} });
+	my $content = $opt{content};
+
+	$self->{http} //= HTTP::Tiny->new(timeout => 180, keep_alive => 1, max_redirect => 0);
+	$headers{Authorization} = "Bearer $opt{token}" if defined $opt{token};
+	if (exists $opt{body})
+	{
+		$content = $codec->encode($opt{body});
+		$headers{'Content-Type'} = 'application/json';
+	}
+	$headers{'Content-Type'} = $opt{type} if defined $opt{type};
+	my $a = $self->{http}->request($method, $self->url($path),
+		{ headers => \%headers, defined $content ? (content => $content) : () });
+	if (($a->{headers}{'content-type'} // '') =~ m{^application/json} && length $a->{content})
+	{
+		$a->{json} = eval { $codec->decode($a->{content}) };
+		diag("no JSON: $a->{content}") if $@;
+	}
+	return $a;
+}
+
+sub get { my ($self, $path, %opt) = @_; return $self->request('GET', $path, %opt) }
+sub post { my ($self, $path, $body, %opt) = @_; return $self->request('POST', $path, body => $body, %opt) }
+sub put { my ($self, $path, $body, %opt) = @_; return $self->request('PUT', $path, body => $body, %opt) }
+sub delete { my ($self, $path, %opt) = @_; return $self->request('DELETE', $path, %opt) }
+
+# A connection of its own, for bytes as they are.
+sub connect
+{
+	my ($self) = @_;
+	return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Proto => 'tcp', Timeout => 30);
+}
+
+# Sends bytes and reads until the other side closes, or there is nothing for so many seconds.
+sub raw
+{
+	my ($self, $bytes, $seconds) = @_;
+	my $socket = $self->connect or return '';
+	my $answer = '';
+
+	local $SIG{PIPE} = 'IGNORE';
+	$socket->syswrite($bytes);
+	while (IO::Select->new($socket)->can_read($seconds // 60))
+	{
+		sysread($socket, my $piece, 65536) or last;
+		$answer .= $piece;
+	}
+	close $socket;
+	return $answer;
+}
+
+1;
