@@ -37,7 +37,7 @@ json_type(ParamType type)
 			return "\"type\":\"array\",\"minItems\":1,\"maxItems\":10000,"
 				   "\"items\":{\"type\":\"string\",\"format\":\"uuid\"}";
 		case PARAM_OBJECT:
-			return "\"type\":\"object\"";
+			return "\"type\":\"object\",\"additionalProperties\":true";
 		case PARAM_TEXT:
 			return "\"type\":\"string\"";
 		case PARAM_JSON:
