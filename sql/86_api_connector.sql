@@ -172,7 +172,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _id uuid := _flohsync.hold_connector(connector);
+  _id uuid := _flohsync.connector_id(connector);
 BEGIN
   IF NOT EXISTS (SELECT FROM _flohsync.connector_secret s
                   WHERE s.connector_id = _id AND s.name = api_delete_secret.name) THEN

@@ -111,7 +111,7 @@ BEGIN
         'code', CASE WHEN cancelled THEN '57014' ELSE '38000' END,
         'message', format('run %s %s: %s', r.id, CASE WHEN cancelled THEN 'was cancelled' ELSE 'failed' END,
                           coalesce(_flohsync.clean(r.error), 'no message')),
-        'details', format('Error class: %s.', r.error_class), 'hint', NULL, 'runId', r.id, 'stats', r.stats);
+        'details', 'Error class: ' || r.error_class || '.', 'hint', NULL, 'runId', r.id, 'stats', r.stats);
   END CASE;
 END
 $$;

@@ -75,9 +75,9 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.grant_gateway(regrole) IS
   'Lets a role do what a program that serves flohsync_api by HTTP does as itself: look up API tokens, take webhooks, '
-  'and see health, metrics and ends of runs; for the rest it needs to be able to SET ROLE to the role of each '
-  'request. Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security and a '
-  'role of flohsync itself';
+  'and see health, metrics and ends of runs; for the rest it must be able to SET ROLE to the role of each request. '
+  'Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security '
+  'and a role of flohsync itself';
 
 CREATE FUNCTION _flohsync.managing_owners() RETURNS SETOF oid
 LANGUAGE sql STABLE

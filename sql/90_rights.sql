@@ -16,7 +16,8 @@ BEGIN
       c.oid::regclass::text AS name
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND c.relkind IN ('r', 'v', 'S')
        -- a sequence of an identity column goes with its table
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0
@@ -42,20 +43,23 @@ BEGIN
       c.relowner::regrole::text
       FROM pg_catalog.pg_class c
      WHERE c.relnamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND c.relkind IN ('r', 'v', 'S')
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND c.relkind IN ('r', 'v', 'S')
        AND c.relacl IS NOT NULL
        AND NOT known ? ('pg_class ' || c.oid)
     UNION ALL
     SELECT 'ALL', 'ROUTINE', p.oid::regprocedure::text, p.proowner::regrole::text
       FROM pg_catalog.pg_proc p
      WHERE p.pronamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND p.proacl IS NOT NULL
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND p.proacl IS NOT NULL
        AND NOT known ? ('pg_proc ' || p.oid)
     UNION ALL
     SELECT 'USAGE', 'TYPE', t.oid::regtype::text, g.grantee
       FROM pg_catalog.pg_type t CROSS JOIN LATERAL (VALUES (t.typowner::regrole::text), ('PUBLIC')) g(grantee)
      WHERE t.typnamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND t.typacl IS NOT NULL
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND t.typacl IS NOT NULL
        AND NOT known ? ('pg_type ' || t.oid)
   LOOP
     EXECUTE format('GRANT %s ON %s %s TO %s', o.privilege, o.kind, o.name, o.grantee);
@@ -71,19 +75,22 @@ BEGIN
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, a.grantee
       FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
      WHERE c.relnamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND a.grantee <> c.relowner
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND a.grantee <> c.relowner
        AND NOT known ? ('pg_class ' || c.oid)
     UNION
     SELECT 'ROUTINE', p.oid::regprocedure::text, a.grantee
       FROM pg_catalog.pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
      WHERE p.pronamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND a.grantee <> p.proowner
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND a.grantee <> p.proowner
        AND NOT known ? ('pg_proc ' || p.oid)
     UNION
     SELECT 'TYPE', t.oid::regtype::text, a.grantee
       FROM pg_catalog.pg_type t, aclexplode(t.typacl) a
      WHERE t.typnamespace
-           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND a.grantee NOT IN (0, t.typowner)
+           IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace)
+       AND a.grantee NOT IN (0, t.typowner)
        AND NOT known ? ('pg_type ' || t.oid)
   LOOP
     EXECUTE format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name,

@@ -40,7 +40,7 @@ CREATE INDEX sync_run_finished ON flohsync.sync_run (finished_at) WHERE finished
 
 -- These topic files are new in 0.3.  When one of them changes after the release of
 -- 0.3, its text of 0.3 takes the place of its line here: 091_upgrade.t fails until then.
---:include 84_api_token.sql
+--:include 89_api_token.sql
 --:include 85_api.sql
 --:include 86_api_config.sql
 --:include 86_api_connector.sql
@@ -82,9 +82,9 @@ END
 $$;
 COMMENT ON FUNCTION flohsync.grant_gateway(regrole) IS
   'Lets a role do what a program that serves flohsync_api by HTTP does as itself: look up API tokens, take webhooks, '
-  'and see health, metrics and ends of runs; for the rest it needs to be able to SET ROLE to the role of each '
-  'request. Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security and a '
-  'role of flohsync itself';
+  'and see health, metrics and ends of runs; for the rest it must be able to SET ROLE to the role of each request. '
+  'Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security '
+  'and a role of flohsync itself';
 
 CREATE OR REPLACE FUNCTION flohsync.revoke_access(role regrole) RETURNS void
 LANGUAGE plpgsql

@@ -9,7 +9,7 @@
 
 #define FLOHSYNC_EXTENSION		 "flohsync"
 #define FLOHSYNC_SCHEMA			 "flohsync"
-#define FLOHSYNC_INTERNAL_SCHEMA "_flohsync" /* internal objects */
+#define FLOHSYNC_INTERNAL_SCHEMA "_flohsync"	/* internal objects */
 #define FLOHSYNC_API_SCHEMA		 "flohsync_api" /* what HTTP serves */
 
 /* Roles of the extension's own, beside that of flohsync.worker_role; none can log in. */

@@ -71,7 +71,8 @@ http_status_of_sqlstate(const char *sqlstate)
 	{
 		if (strcmp(http_status_of[i].code, sqlstate) == 0)
 			return http_status_of[i].status;
-		if (strlen(http_status_of[i].code) == 2 && strncmp(http_status_of[i].code, sqlstate, 2) == 0)
+		if (strlen(http_status_of[i].code) == 2 &&
+			strncmp(http_status_of[i].code, sqlstate, 2) == 0)
 			of_class = http_status_of[i].status;
 	}
 	return of_class;

@@ -198,8 +198,9 @@ run_as_invoke_inner(const RunAs *saved, RunAsInner how, FunctionCallInfo call)
 	Oid			   called_as = run_as_called_as;
 	volatile Datum value = (Datum) 0;
 
-	run_as_called_by =
-		OidIsValid(saved->called_by) && saved->user == saved->called_as ? saved->called_by : saved->user;
+	run_as_called_by = OidIsValid(saved->called_by) && saved->user == saved->called_as ?
+		saved->called_by :
+		saved->user;
 	run_as_called_as = how == RUN_AS_OWNER ? GetUserId() : InvalidOid;
 	PG_TRY();
 	{

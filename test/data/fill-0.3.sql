@@ -2,7 +2,7 @@
 -- tested with it the library is of that version, and need not know these tables.
 -- 091_upgrade.t runs it as a superuser; no later version changes it.
 \set ON_ERROR_STOP 1
-SELECT 'CREATE ROLE ' || r FROM unnest('{upgrade_reader,upgrade_manager,upgrade_other}'::text[]) r
+SELECT 'CREATE ROLE ' || r FROM unnest('{upgrade_reader,upgrade_manager,upgrade_gateway,upgrade_other}'::text[]) r
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r)
 \gexec
 BEGIN;
@@ -145,13 +145,18 @@ INSERT INTO flohsync.entitlement_event (connector_id, body, received_at) VALUES 
 CREATE FUNCTION public.handle(c uuid, b jsonb) RETURNS void LANGUAGE sql AS 'select';
 INSERT INTO _flohsync.webhook_handler (handler, owner, code_owner, set_at) VALUES ('public.handle(uuid, jsonb)', 'upgrade_manager', 'upgrade_manager', now());
 
+-- API tokens, one of a role that is gone
+INSERT INTO _flohsync.api_token (name, token_hash, role, created_at, created_by, expires_at) VALUES
+('dashboard', sha256('fls_1'), 'upgrade_reader', '2026-01-02 03:05:00Z', 'upgrade_manager', NULL),
+('former', sha256('fls_2'), '?upgrade_gone', '2026-01-02 03:05:00Z', 'upgrade_manager', '2026-02-02 03:05:00Z');
+
 -- Sequences go on behind what is there.
 SELECT setval('flohsync.sync_run_id_seq', 7), setval('flohsync.workflow_job_id_seq', 3), setval('flohsync.resource_record_record_no_seq', 112);
 SET LOCAL session_replication_role = origin;
 
 -- Rights: what grant_reader() and grant_manager() give, and others
-SELECT flohsync.grant_reader('upgrade_reader'), flohsync.grant_manager('upgrade_manager');
-GRANT USAGE ON SCHEMA flohsync, _flohsync TO upgrade_other;
+SELECT flohsync.grant_reader('upgrade_reader'), flohsync.grant_manager('upgrade_manager'), flohsync.grant_gateway('upgrade_gateway');
+GRANT USAGE ON SCHEMA flohsync, _flohsync, flohsync_api TO upgrade_other;
 GRANT SELECT ON flohsync.workflow_run TO PUBLIC;
 GRANT SELECT, TRIGGER ON flohsync.sync_run, flohsync.workers TO upgrade_other WITH GRANT OPTION;
 GRANT UPDATE (description) ON flohsync.connector_definition TO upgrade_other;

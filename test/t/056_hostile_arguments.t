@@ -71,7 +71,7 @@ gives("to_regclass('public.made') IS NULL", 't', 'nothing was made');
 my @functions = split /\n/, $f->sql(<<'SQL');
 SELECT concat_ws('|', p.oid::regproc, p.prokind, (SELECT string_agg(format_type(t, NULL), ',' ORDER BY n) FROM unnest(p.proargtypes) WITH ORDINALITY AS a(t, n)))
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
- WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND l.lanname = 'c' AND p.pronargs > 0
+ WHERE p.pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace, 'flohsync_api'::regnamespace) AND l.lanname = 'c' AND p.pronargs > 0
    AND NOT p.proisstrict AND p.prorettype <> 'trigger'::regtype
  ORDER BY 1
 SQL

@@ -227,9 +227,9 @@ sub row_value
 my @functions;
 for (column("SELECT p.oid, p.oid::regprocedure, p.prokind, p.prorettype::regtype, n.nspname, p.pronargs, l.lanname, p.proargtypes,
 		coalesce(array_to_string(array(SELECT coalesce(a.name, '') FROM unnest(p.proargnames, p.proargmodes) a(name, mode) WHERE coalesce(a.mode, 'i') IN ('i', 'b', 'v')), ','), ''), format('%I.%I', n.nspname, p.proname),
-		EXISTS (SELECT FROM _flohsync.access x WHERE x.object = p.oid::regprocedure::text AND x.level = 'reader'), EXISTS (SELECT FROM _flohsync.access x WHERE x.object = p.oid::regprocedure::text)
+		EXISTS (SELECT FROM _flohsync.access x WHERE x.object = p.oid::regprocedure::text AND x.level = 'reader'), EXISTS (SELECT FROM _flohsync.access x WHERE x.object = p.oid::regprocedure::text AND x.level IN ('reader', 'manager'))
 	FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-	WHERE n.nspname IN ('flohsync', '_flohsync') ORDER BY p.oid::regprocedure::text COLLATE \"C\""))
+	WHERE n.nspname IN ('flohsync', '_flohsync', 'flohsync_api') ORDER BY p.oid::regprocedure::text COLLATE \"C\""))
 {
 	my %fn;
 	@fn{qw(oid signature kind returns schema nargs language types names name reader manager)} = split /\|/;

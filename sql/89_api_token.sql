@@ -80,8 +80,8 @@ CREATE FUNCTION flohsync.create_api_token(name text, role regrole, expires_at ti
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_as_owner';
 COMMENT ON FUNCTION flohsync.create_api_token(text, regrole, timestamptz) IS
   'Creates a token with which requests by HTTP have a role, and returns it: it is not stored, and cannot be shown '
-  'again. 42501 unless the caller is a member of the role, 42710 when the name is taken, 22023 for a superuser, a role of '
-  'flohsync itself and a time in the past';
+  'again. 42501 unless the caller is a member of the role, 42710 when the name is taken, 22023 for a superuser, a '
+  'role of flohsync itself and a time in the past';
 SELECT _flohsync.allow('manager', 'flohsync.create_api_token(text, regrole, timestamptz)');
 
 CREATE FUNCTION flohsync.revoke_api_token(name text) RETURNS boolean
