@@ -774,6 +774,7 @@ main(void)
 	test_crypto();
 	test_outbound();
 	test_rest();
+	test_status();
 	test_text();
 	printf("1..%d\n", tests);
 	return failures != 0;

@@ -14,6 +14,7 @@ extern void is_int(long got, long expected, const char *name);
 extern void test_crypto(void);
 extern void test_outbound(void);
 extern void test_rest(void);
+extern void test_status(void);
 extern void test_text(void);
 
 #endif /* FLOHSYNC_UNIT_H */
