@@ -37,7 +37,7 @@ typedef struct ServerNumbers
 {
 	int		connections;
 	int64_t accepted;
-	int64_t cut; /* for slowness or for lack of room */
+	int64_t cut;	/* for slowness or for lack of room */
 	int		active; /* requests */
 } ServerNumbers;
 
