@@ -4,10 +4,13 @@
 -- changes with each of them, and must not keep anybody from changing a setting.
 
 CREATE FUNCTION _flohsync.config_etag(_config jsonb) RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN _config IS NOT NULL
-  THEN _flohsync.etag((SELECT pg_catalog.jsonb_object_agg(k.key, _config -> k.key) FROM _flohsync.config_keys() k)) END;
+AS $$
+BEGIN
+  RETURN (SELECT _flohsync.etag(jsonb_object_agg(k.key, _config -> k.key)) FROM _flohsync.config_keys() k);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.config_etag(jsonb) IS
   'ETag of a configuration in its public JSON form: of its settings, without what informs of runs';
 
