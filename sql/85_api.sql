@@ -49,7 +49,9 @@ BEGIN
   IF wanted IS NULL OR wanted = '' OR (wanted = '*' AND _etag IS NOT NULL) THEN
     RETURN;
   END IF;
-  IF _etag IS NULL OR _etag <> ALL (regexp_split_to_array(wanted, '[ \t]*,[ \t]*')) THEN
+  -- What is behind a dash is not what changes are about (_flohsync.config_etag).
+  IF _etag IS NULL OR regexp_replace(_etag, '-[0-9a-f]{8}"$', '"')
+      <> ALL (regexp_split_to_array(regexp_replace(wanted, '-[0-9a-f]{8}"', '"', 'g'), '[ \t]*,[ \t]*')) THEN
     PERFORM _flohsync.raise('FLS12', 'the configuration was changed meanwhile', NULL,
                             'Read it again, and repeat the change with its new ETag.');
   END IF;

@@ -218,7 +218,9 @@ SELECT _flohsync.serve('{reader}', 'validate_definition(jsonb)',
 CREATE FUNCTION _flohsync.api_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL, page int DEFAULT 1, page_size int DEFAULT 50,
                                         after text DEFAULT NULL) RETURNS json
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_api_resources';
+LANGUAGE c STABLE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_api_resources';
 SELECT _flohsync.serve('{reader}', 'resources(text, text, text, boolean, int, int, text)',
   'A page of records of a connector, of all types or one; search: those with this text in id, e-mail address or name; '
   'stale: only stale, or only active ones; after: instead of page, the nextAfter of the page before');
@@ -240,7 +242,9 @@ COMMENT ON FUNCTION _flohsync.no_resource(text, text, text) IS
   'Raises 42704 for a record that there is not, 22023 for a malformed resource type';
 
 CREATE FUNCTION _flohsync.api_resource(connector text, resource_type text, external_id text) RETURNS json
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_api_resource';
+LANGUAGE c STABLE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_api_resource';
 SELECT _flohsync.serve('{reader}', 'resource(text, text, text)', 'A record, with an ETag; 42704 when there is none');
 
 CREATE FUNCTION _flohsync.api_explain(connector text, resource_type text, external_id text) RETURNS jsonb
