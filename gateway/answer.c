@@ -98,9 +98,9 @@ answer_db_error(Answer *a, const DbResult *r)
 	if (strcmp(r->code, "42501") == 0)
 		answer_error(a, 403, r->code,
 					 strncmp(r->message, "permission denied for ", 22) == 0 ||
-							 strncmp(r->message, "permission denied to set role", 29) == 0
-						 ? "permission denied"
-						 : r->message,
+							 strncmp(r->message, "permission denied to set role", 29) == 0 ?
+						 "permission denied" :
+						 r->message,
 					 r->detail, r->hint);
 	else if (status < 500)
 		answer_error(a, status, r->code, r->message, r->detail, r->hint);
@@ -110,7 +110,8 @@ answer_db_error(Answer *a, const DbResult *r)
 
 		log_line(LOG_WARNING, r->message, fields, 2);
 		answer_error(a, status, r->code,
-					 status == 503 ? "the database cannot do that now" : "the request failed in the database",
+					 status == 503 ? "the database cannot do that now" :
+									 "the request failed in the database",
 					 NULL, NULL);
 		if (status == 503)
 			answer_header(a, "Retry-After", "2");
@@ -120,7 +121,8 @@ answer_db_error(Answer *a, const DbResult *r)
 }
 
 /* Only these are taken from SQL. */
-static const char *const header_names[] = {"ETag", "Location", "Retry-After", "Allow", "Cache-Control"};
+static const char *const header_names[] = {"ETag", "Location", "Retry-After", "Allow",
+										   "Cache-Control"};
 
 static void
 take_header(void *arg, const char *name, size_t name_n, const char *value, size_t value_n)

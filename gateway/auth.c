@@ -40,14 +40,14 @@
 
 typedef struct LookUp
 {
-	Request	   *r;
+	Request *r;
 	void (*next)(Request *r);
 	unsigned char hash[SHA256_DIGEST_LENGTH];
-	const char *values[1];
-	int			lengths[1];
-	int			formats[1];
-	char	   *token;
-	DbTask		task;
+	const char	 *values[1];
+	int			  lengths[1];
+	int			  formats[1];
+	char		 *token;
+	DbTask		  task;
 } LookUp;
 
 static JwtKeys	  *keys;
@@ -123,8 +123,9 @@ look_at_file(void *arg)
 	(void) arg;
 	if (config->jwt_keys == NULL || stat(config->jwt_keys, &now) != 0)
 		return;
-	if (now.st_mtim.tv_sec != keys_stat.st_mtim.tv_sec || now.st_mtim.tv_nsec != keys_stat.st_mtim.tv_nsec ||
-		now.st_ino != keys_stat.st_ino || now.st_size != keys_stat.st_size || now.st_mode != keys_stat.st_mode)
+	if (now.st_mtim.tv_sec != keys_stat.st_mtim.tv_sec ||
+		now.st_mtim.tv_nsec != keys_stat.st_mtim.tv_nsec || now.st_ino != keys_stat.st_ino ||
+		now.st_size != keys_stat.st_size || now.st_mode != keys_stat.st_mode)
 		load_keys();
 }
 
@@ -209,7 +210,8 @@ refuse(Request *r, const char *message, const char *error)
 	{
 		metrics_count(METRIC_BAD_TOKEN);
 		rate_take(failures, r->peer, config->failures_per_second, 5 * config->failures_per_second);
-		snprintf(challenge, sizeof(challenge), "Bearer error=\"%s\", error_description=\"%s\"", error, message);
+		snprintf(challenge, sizeof(challenge), "Bearer error=\"%s\", error_description=\"%s\"",
+				 error, message);
 	}
 	else
 		snprintf(challenge, sizeof(challenge), "Bearer");
@@ -227,8 +229,8 @@ take_identity(Request *r, Identity *i)
 			refuse(r, "the token is not valid", "invalid_token");
 		else
 		{
-			answer_error(&r->answer, 403, FLS_FORBIDDEN, "the token has no role that may use this service",
-						 NULL, NULL);
+			answer_error(&r->answer, 403, FLS_FORBIDDEN,
+						 "the token has no role that may use this service", NULL, NULL);
 			metrics_count(METRIC_FORBIDDEN);
 		}
 		return;
@@ -255,11 +257,11 @@ token_of(const Request *r, size_t *n)
 static void
 verify_jwt(Request *r, const char *token, size_t n)
 {
-	JwtRules  rules = {config->jwt_issuer, (const char *const *) config->jwt_audience.word,
-					   config->jwt_audience.n, JWT_LEEWAY};
-	JwtClaims claims;
-	JwtResult result;
-	Identity *i;
+	JwtRules   rules = {config->jwt_issuer, (const char *const *) config->jwt_audience.word,
+						config->jwt_audience.n, JWT_LEEWAY};
+	JwtClaims  claims;
+	JwtResult  result;
+	Identity  *i;
 	JwtStrings values;
 
 	if (keys == NULL)
@@ -269,6 +271,11 @@ verify_jwt(Request *r, const char *token, size_t n)
 	}
 	metrics_count(METRIC_TOKEN_VERIFIED);
 	result = jwt_verify(keys, &rules, token, n, time(NULL), &claims);
+	if (result == JWT_NO_MEMORY)
+	{
+		answer_error(&r->answer, 503, FLS_INTERNAL, "the token could not be verified", NULL, NULL);
+		return;
+	}
 	if (result != JWT_OK)
 	{
 		LogField f[] = {LOG_TEXT("reason", jwt_result_name(result)), LOG_TEXT("client", r->peer),
@@ -316,18 +323,21 @@ auth_begin(Request *r)
 		take_identity(r, known);
 		return true;
 	}
-	wait = rate_look(failures, r->peer, config->failures_per_second, 5 * config->failures_per_second);
+	wait = rate_look(failures, r->peer, config->failures_per_second,
+					 5 * config->failures_per_second);
 	if (wait > 0)
 	{
 		char after[16];
 
 		metrics_count(METRIC_RATE_LIMITED);
 		snprintf(after, sizeof(after), "%d", wait);
-		answer_error(&r->answer, 429, FLS_TOO_MANY, "too many bad tokens from this address", NULL, NULL);
+		answer_error(&r->answer, 429, FLS_TOO_MANY, "too many bad tokens from this address", NULL,
+					 NULL);
 		answer_header(&r->answer, "Retry-After", after);
 		return true;
 	}
-	if (n > strlen(API_PREFIX) && strncmp(token, API_PREFIX, strlen(API_PREFIX)) == 0 && n <= API_TOKEN_MOST)
+	if (n > strlen(API_PREFIX) && strncmp(token, API_PREFIX, strlen(API_PREFIX)) == 0 &&
+		n <= API_TOKEN_MOST)
 		return false;
 	verify_jwt(r, token, n);
 	return true;
@@ -367,7 +377,8 @@ looked_up(void *arg, const DbResult *result)
 		{
 			long long until;
 
-			if (json_number_member(json, JSON_ROOT, "expiresIn", &until) && time(NULL) + until < i->expires)
+			if (json_number_member(json, JSON_ROOT, "expiresIn", &until) &&
+				time(NULL) + until < i->expires)
 				i->expires = time(NULL) + until;
 		}
 	}
@@ -376,14 +387,14 @@ looked_up(void *arg, const DbResult *result)
 	take_identity(r, i);
 	token_cache_put(cache, l->token, strlen(l->token), i, (time_t) i->expires);
 done:
-	{
-		void (*next)(Request *) = l->next;
+{
+	void (*next)(Request *) = l->next;
 
-		OPENSSL_cleanse(l->token, strlen(l->token));
-		free(l->token);
-		free(l);
-		next(r);
-	}
+	OPENSSL_cleanse(l->token, strlen(l->token));
+	free(l->token);
+	free(l);
+	next(r);
+}
 }
 
 void

@@ -118,7 +118,10 @@ utf8_length(const unsigned char *p, size_t n)
 		return 0;
 	if (p[0] < 0x80)
 		return 1;
-	length = p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : (p[0] & 0xF0) == 0xE0 ? 3 : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
+	length = p[0] >= 0xC2 && p[0] < 0xE0 ? 2 :
+		(p[0] & 0xF0) == 0xE0			 ? 3 :
+		p[0] >= 0xF0 && p[0] < 0xF5		 ? 4 :
+										   0;
 	if (length == 0 || length > n)
 		return 0;
 	for (size_t i = 1; i < length; i++)

@@ -44,64 +44,89 @@ typedef struct Setting
 } Setting;
 
 #define TEXT(name, reread, initial, about) \
-	{#name, SETTING_TEXT, offsetof(Config, name), reread, initial, NULL, 0, 0, about}
+	{ \
+#name, SETTING_TEXT, offsetof(Config, name), reread, initial, NULL, 0, 0, about \
+	}
 #define WORDS(name, about) \
-	{#name, SETTING_WORDS, offsetof(Config, name), true, NULL, NULL, 0, 0, about}
+	{ \
+#name, SETTING_WORDS, offsetof(Config, name), true, NULL, NULL, 0, 0, about \
+	}
 #define CHOICE(name, initial, choices, about) \
-	{#name, SETTING_CHOICE, offsetof(Config, name), true, initial, choices, 0, 0, about}
+	{ \
+#name, SETTING_CHOICE, offsetof(Config, name), true, initial, choices, 0, 0, about \
+	}
 #define BOOL(name, initial, about) \
-	{#name, SETTING_BOOL, offsetof(Config, name), false, initial, NULL, 0, 0, about}
+	{ \
+#name, SETTING_BOOL, offsetof(Config, name), false, initial, NULL, 0, 0, about \
+	}
 #define NUMBER(name, reread, initial, least, most, about) \
-	{#name, SETTING_NUMBER, offsetof(Config, name), reread, initial, NULL, least, most, about}
+	{ \
+#name, SETTING_NUMBER, offsetof(Config, name), reread, initial, NULL, least, most, about \
+	}
 
 static const Setting settings[] = {
-	TEXT(db, false, NULL,
-		 "Connection string of the database, as libpq takes it. The user is the role that switches to "
-		 "others; it may be neither a superuser nor one who bypasses row level security. Several hosts: "
-		 "the first that answers is read, the primary is written"),
-	TEXT(listen, false, "127.0.0.1:8080", "Address and port, such as `[::1]:8080`, or the path of a Unix socket"),
-	WORDS(roles, "Roles of the database that a token may take, the first that it has; `claim=role` where "
-				 "the value of the claim is not the name of the role"),
-	TEXT(jwt_keys, true, NULL,
-		 "File with keys for JSON Web Tokens: a JWK Set, a public key (PEM), or a secret of at least 32 bytes; "
-		 "read again when it changes. Without it only API tokens are taken"),
-	WORDS(jwt_audience, "Values of `aud`, one of which a token must have; required with `jwt_keys`"),
+	TEXT(
+		db, false, NULL,
+		"Connection string of the database, as libpq takes it. The user is the role that switches to "
+		"others; it may be neither a superuser nor one who bypasses row level security. Several hosts: "
+		"the first that answers is read, the primary is written"),
+	TEXT(
+		listen, false, "127.0.0.1:8080",
+		"Address and port, such as `[::1]:8080`, or the path of a Unix socket. Port 0: any, which the log tells"),
+	WORDS(roles,
+		  "Roles of the database that a token may take, the first that it has; `claim=role` where "
+		  "the value of the claim is not the name of the role"),
+	TEXT(
+		jwt_keys, true, NULL,
+		"File with keys for JSON Web Tokens: a JWK Set, a public key (PEM), or a secret of at least 32 bytes; "
+		"read again when it changes. Without it only API tokens are taken"),
+	WORDS(jwt_audience,
+		  "Values of `aud`, one of which a token must have; required with `jwt_keys`"),
 	TEXT(jwt_issuer, true, NULL, "Value of `iss` that a token must have"),
-	TEXT(jwt_role_claim, true, ".role",
-		 "Path of the claim that has the role, or an array of roles, such as `.realm_access.roles` or "
-		 "`.\"https://example.com/role\"`"),
-	TEXT(jwt_user_claim, true, NULL,
-		 "Path of the claim that has the id of the user (a UUID, of `v_user`) who decides about matches, for "
-		 "`resolvedBy`"),
-	WORDS(cors_origins, "Origins whose pages may call this server from a browser; none: no page of another "
-						"origin"),
+	TEXT(
+		jwt_role_claim, true, ".role",
+		"Path of the claim that has the role, or an array of roles, such as `.realm_access.roles` or "
+		"`.\"https://example.com/role\"`"),
+	TEXT(
+		jwt_user_claim, true, NULL,
+		"Path of the claim that has the id of the user (a UUID, of `v_user`) who decides about matches, for "
+		"`resolvedBy`"),
+	WORDS(cors_origins,
+		  "Origins whose pages may call this server from a browser; none: no page of another "
+		  "origin"),
 	WORDS(trusted_proxies, "Addresses of load balancers, whose `X-Forwarded-For` is believed"),
-	CHOICE(metrics, "local", "local public reader",
-		   "Who may read `/metrics`: programs on this machine without a token, and readers; everybody; readers"),
-	TEXT(public_url, true, NULL, "URL under which clients reach this server, for the OpenAPI document"),
+	CHOICE(
+		metrics, "local", "local public reader",
+		"Who may read `/metrics`: programs on this machine without a token, and readers; everybody; readers"),
+	TEXT(public_url, true, NULL,
+		 "URL under which clients reach this server, for the OpenAPI document"),
 	CHOICE(log_format, "text", "text json", "Form of the log, which goes to standard error"),
 	CHOICE(log_level, "request", "error warning info request", "What is logged"),
 	NUMBER(pool_size, false, "8", 1, 200, "Connections to the database, at most"),
-	NUMBER(queue_limit, false, "1000", 1, 100000, "Requests that wait for one of them, at most; then 503"),
+	NUMBER(queue_limit, false, "1000", 1, 100000,
+		   "Requests that wait for one of them, at most; then 503"),
 	BOOL(standby_reads, "off", "Whether reads prefer a standby, where `db` names several hosts"),
-	NUMBER(statement_timeout, true, "30", 1, 3600, "Seconds that the database may take for a request"),
+	NUMBER(statement_timeout, true, "30", 1, 3600,
+		   "Seconds that the database may take for a request"),
 	NUMBER(wait_timeout, true, "600", 1, 86400,
 		   "Seconds that a trigger waits for the end of its run; then it answers 202"),
 	NUMBER(connections, false, "12000", 16, 100000,
 		   "Connections of clients, at most; the longest idle are closed when they get scarce"),
 	NUMBER(connections_per_address, false, "0", 0, 100000,
 		   "The same for one address; 0: no limit. Behind a load balancer all have its address"),
-	NUMBER(body_limit, false, "1048576", 1024, 67108864, "Bytes of a body, at most, as sent and unpacked"),
+	NUMBER(body_limit, false, "1048576", 1024, 67108864,
+		   "Bytes of a body, at most, as sent and unpacked"),
 	NUMBER(header_timeout, true, "10", 1, 600, "Seconds that the head of a request may take"),
 	NUMBER(body_timeout, true, "30", 1, 600, "Seconds that its body may take"),
-	NUMBER(idle_timeout, true, "15", 1, 3600, "Seconds that a connection is kept without a request"),
+	NUMBER(idle_timeout, true, "15", 1, 3600,
+		   "Seconds that a connection is kept without a request"),
 	NUMBER(stop_timeout, true, "30", 0, 3600, "Seconds that requests have to finish after SIGTERM"),
 	NUMBER(failures_per_second, true, "20", 0, 100000,
 		   "Requests with a bad token that are taken from one address; then 429. 0: no limit"),
-	NUMBER(webhooks_per_second, true, "100", 0, 1000000,
-		   "Webhooks that are taken for one connector (five times as many at once); then 429. 0: no limit"),
-	NUMBER(webhooks_per_second_address, true, "200", 0, 1000000,
-		   "The same, from one address"),
+	NUMBER(
+		webhooks_per_second, true, "100", 0, 1000000,
+		"Webhooks that are taken for one connector (five times as many at once); then 429. 0: no limit"),
+	NUMBER(webhooks_per_second_address, true, "200", 0, 1000000, "The same, from one address"),
 	NUMBER(event_clients, true, "1000", 0, 100000, "Clients of `/api/events`, at most"),
 };
 
@@ -158,8 +183,8 @@ setting_set(Config *c, const Setting *s, const char *value, char *error)
 		case SETTING_CHOICE:
 			if (!one_of(value, s->choices))
 			{
-				snprintf(error, CONFIG_ERROR_SIZE, "%s: \"%.100s\" is not one of: %s", s->name, value,
-						 s->choices);
+				snprintf(error, CONFIG_ERROR_SIZE, "%s: \"%.100s\" is not one of: %s", s->name,
+						 value, s->choices);
 				return false;
 			}
 			/* FALLTHROUGH */
@@ -183,8 +208,8 @@ setting_set(Config *c, const Setting *s, const char *value, char *error)
 			number = strtol(value, &end, 10);
 			if (errno != 0 || end == value || *end != '\0' || number < s->least || number > s->most)
 			{
-				snprintf(error, CONFIG_ERROR_SIZE, "%s must be a number from %d to %d", s->name, s->least,
-						 s->most);
+				snprintf(error, CONFIG_ERROR_SIZE, "%s must be a number from %d to %d", s->name,
+						 s->least, s->most);
 				return false;
 			}
 			FIELD(c, s, int) = (int) number;
@@ -247,7 +272,8 @@ read_line(Config *c, const char *path, int line, char *text, char *error)
 	if (*value != '=' || s == NULL)
 	{
 		snprintf(error, CONFIG_ERROR_SIZE, "%s, line %d: %s", path, line,
-				 *value != '=' ? "it is not of the form \"name = value\"" : "there is no such setting");
+				 *value != '=' ? "it is not of the form \"name = value\"" :
+								 "there is no such setting");
 		return false;
 	}
 	value++;
@@ -291,10 +317,12 @@ static bool
 check(const Config *c, char *error)
 {
 	if (c->db == NULL)
-		snprintf(error, CONFIG_ERROR_SIZE, "setting db is missing: the connection string of the database");
-	else if (c->jwt_keys != NULL && c->jwt_audience.n == 0)
 		snprintf(error, CONFIG_ERROR_SIZE,
-				 "setting jwt_audience is missing: tokens of this issuer for other services would be taken");
+				 "setting db is missing: the connection string of the database");
+	else if (c->jwt_keys != NULL && c->jwt_audience.n == 0)
+		snprintf(
+			error, CONFIG_ERROR_SIZE,
+			"setting jwt_audience is missing: tokens of this issuer for other services would be taken");
 	else if (c->jwt_keys != NULL && c->roles.n == 0)
 		snprintf(error, CONFIG_ERROR_SIZE,
 				 "setting roles is missing: the roles of the database that a token may take");

@@ -33,7 +33,8 @@ cors_headers(Request *r)
 	if (origin == NULL)
 		return;
 	answer_header(&r->answer, "Access-Control-Allow-Origin", origin);
-	answer_header(&r->answer, "Access-Control-Expose-Headers", "ETag, Location, Retry-After, X-Request-Id");
+	answer_header(&r->answer, "Access-Control-Expose-Headers",
+				  "ETag, Location, Retry-After, X-Request-Id");
 }
 
 void
@@ -42,7 +43,8 @@ cors_preflight(Request *r, const char *methods)
 	if (origin_allowed(r) == NULL || request_header(r, "Access-Control-Request-Method") == NULL)
 		return;
 	answer_header(&r->answer, "Access-Control-Allow-Methods", methods);
-	answer_header(&r->answer, "Access-Control-Allow-Headers",
-				  "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-Request-Id");
+	answer_header(
+		&r->answer, "Access-Control-Allow-Headers",
+		"Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-Request-Id");
 	answer_header(&r->answer, "Access-Control-Max-Age", "600");
 }

@@ -28,7 +28,7 @@
 #include "log.h"
 #include "loop.h"
 
-#define CONNECT_AGAIN_MS 1000
+#define CONNECT_AGAIN_MS   1000
 #define CONNECTION_LIFE_MS (60 * 60 * 1000)
 
 typedef enum SlotState
@@ -199,7 +199,8 @@ slot_finish(Slot *s, bool lost)
 	}
 	else if (error != NULL)
 	{
-		if (code != NULL && (strcmp(code, "40001") == 0 || strcmp(code, "40P01") == 0) && task->tries++ < 2)
+		if (code != NULL && (strcmp(code, "40001") == 0 || strcmp(code, "40P01") == 0) &&
+			task->tries++ < 2)
 		{
 			pool_add(s->pool, task, true);
 			goto done;
@@ -278,7 +279,8 @@ slot_result(Slot *s, PGresult *res)
 		case PGRES_TUPLES_OK:
 		case PGRES_COMMAND_OK:
 			if (s->state == SLOT_BUSY && number == s->prepare && s->role >= 0)
-				s->prepared[s->role][s->task->statement->id / 8] |= 1 << (s->task->statement->id % 8);
+				s->prepared[s->role][s->task->statement->id / 8] |= 1
+					<< (s->task->statement->id % 8);
 			if (s->state == SLOT_BUSY && number == s->answer && PQntuples(res) == 1)
 			{
 				s->row = res;
@@ -349,23 +351,25 @@ slot_send(Slot *s, DbTask *task)
 	const DbStatement *st = task->statement;
 	char			   name[32];
 	char			   timeout[16];
-	const char *enter[DB_ENTER_PARAMS] = {timeout, task->claims ? task->claims : "",
-										  task->headers ? task->headers : "",
-										  task->user ? task->user : "",
-										  task->role ? task->role : "none"};
-	bool		write = task->mode == DB_WRITE;
-	bool		ok = true;
+	const char		  *enter[DB_ENTER_PARAMS] = {timeout, task->claims ? task->claims : "",
+											 task->headers ? task->headers : "",
+											 task->user ? task->user : "",
+											 task->role ? task->role : "none"};
+	bool			   write = task->mode == DB_WRITE;
+	bool			   ok = true;
 
 	s->task = task;
 	s->state = SLOT_BUSY;
 	s->results = 0;
 	s->prepare = -1;
 	s->role = st->id >= 0 ? role_number(task->role) : -1;
-	snprintf(timeout, sizeof(timeout), "%ds", task->timeout > 0 ? task->timeout : config->statement_timeout);
+	snprintf(timeout, sizeof(timeout), "%ds",
+			 task->timeout > 0 ? task->timeout : config->statement_timeout);
 	if (write)
 		ok = PQsendQueryPrepared(s->conn, DB_BEGIN, 0, NULL, NULL, NULL, 0) == 1;
-	ok = ok && PQsendQueryPrepared(s->conn, write ? DB_ENTER_WRITE : DB_ENTER_READ, DB_ENTER_PARAMS, enter,
-								   NULL, NULL, 0) == 1;
+	ok = ok &&
+		PQsendQueryPrepared(s->conn, write ? DB_ENTER_WRITE : DB_ENTER_READ, DB_ENTER_PARAMS, enter,
+							NULL, NULL, 0) == 1;
 	s->answer = write ? 2 : 1;
 	if (s->role >= 0)
 	{
@@ -375,12 +379,14 @@ slot_send(Slot *s, DbTask *task)
 			ok = ok && PQsendPrepare(s->conn, name, st->sql, 0, NULL) == 1;
 			s->prepare = s->answer++;
 		}
-		ok = ok && PQsendQueryPrepared(s->conn, name, st->nparams, task->values, task->lengths,
-									   task->formats, 0) == 1;
+		ok = ok &&
+			PQsendQueryPrepared(s->conn, name, st->nparams, task->values, task->lengths,
+								task->formats, 0) == 1;
 	}
 	else
-		ok = ok && PQsendQueryParams(s->conn, st->sql, st->nparams, NULL, task->values, task->lengths,
-									 task->formats, 0) == 1;
+		ok = ok &&
+			PQsendQueryParams(s->conn, st->sql, st->nparams, NULL, task->values, task->lengths,
+							  task->formats, 0) == 1;
 	if (write)
 		ok = ok && PQsendQueryPrepared(s->conn, DB_COMMIT, 0, NULL, NULL, NULL, 0) == 1;
 	ok = ok && PQpipelineSync(s->conn) == 1;
@@ -601,8 +607,8 @@ db_start(DbNotified notified, DbListening listening)
 		slot_connected(&pools[DB_READ].slot[0], first.conn);
 	else
 	{
-		log_message(first.refused ? LOG_ERROR : LOG_WARNING, "could not connect to the database: %s",
-					first.problem);
+		log_message(first.refused ? LOG_ERROR : LOG_WARNING,
+					"could not connect to the database: %s", first.problem);
 		snprintf(problem, sizeof(problem), "%s", first.problem);
 		pools[DB_READ].failed_at = loop_now();
 		if (first.refused)

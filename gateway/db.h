@@ -52,21 +52,21 @@ typedef void (*DbDone)(void *arg, const DbResult *result);
 /* Its owner keeps it, and all that it names, until done is called, which is always. */
 typedef struct DbTask
 {
-	struct DbTask	   *next;
-	DbMode				mode;
-	const DbStatement  *statement;
-	const char *const  *values;
-	const int		   *lengths; /* may be NULL: all are text */
-	const int		   *formats;
-	const char		   *role;	 /* NULL: that of the connection */
-	const char		   *claims;	 /* request.jwt.claims */
-	const char		   *headers; /* request.headers */
-	const char		   *user;	 /* flohsync.acting_user, may be NULL */
-	int					timeout; /* seconds; 0: as configured */
-	DbDone				done;
-	void			   *arg;
-	int					tries;
-	int64_t				since;
+	struct DbTask	  *next;
+	DbMode			   mode;
+	const DbStatement *statement;
+	const char *const *values;
+	const int		  *lengths; /* may be NULL: all are text */
+	const int		  *formats;
+	const char		  *role;	/* NULL: that of the connection */
+	const char		  *claims;	/* request.jwt.claims */
+	const char		  *headers; /* request.headers */
+	const char		  *user;	/* flohsync.acting_user, may be NULL */
+	int				   timeout; /* seconds; 0: as configured */
+	DbDone			   done;
+	void			  *arg;
+	int				   tries;
+	int64_t			   since;
 } DbTask;
 
 typedef void (*DbNotified)(const char *channel, const char *payload);

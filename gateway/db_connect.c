@@ -110,18 +110,20 @@ check_role(ConnectJob *job, PGconn *conn)
 	PGresult *res;
 	bool	  strong;
 
-	if (!run(job, conn,
-			 "SELECT r.rolsuper OR r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user",
-			 &res))
+	if (!run(
+			job, conn,
+			"SELECT r.rolsuper OR r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = session_user",
+			&res))
 		return false;
 	strong = PQntuples(res) != 1 || strcmp(PQgetvalue(res, 0, 0), "f") != 0;
 	PQclear(res);
 	if (strong)
 	{
 		job->refused = true;
-		return job_fails(job, conn,
-						 "the user of setting db is a superuser, or bypasses row level security: use a role "
-						 "that was given to flohsync.grant_gateway()");
+		return job_fails(
+			job, conn,
+			"the user of setting db is a superuser, or bypasses row level security: use a role "
+			"that was given to flohsync.grant_gateway()");
 	}
 	return true;
 }
@@ -129,11 +131,12 @@ check_role(ConnectJob *job, PGconn *conn)
 void
 connect_now(ConnectJob *job)
 {
-	const char *keywords[] = {"dbname", "fallback_application_name", "connect_timeout",
-							  "target_session_attrs", "client_encoding", "tcp_user_timeout",
+	const char *keywords[] = {"dbname",			 "fallback_application_name",
+							  "connect_timeout", "target_session_attrs",
+							  "client_encoding", "tcp_user_timeout",
 							  "keepalives_idle", NULL};
-	const char *values[] = {config->db, "flohsync-http", "5", session_attributes(job->purpose), "UTF8",
-							"15000", "30", NULL};
+	const char *values[] = {config->db, "flohsync-http", "5",  session_attributes(job->purpose),
+							"UTF8",		"15000",		 "30", NULL};
 	PGconn	   *conn = PQconnectdbParams(keywords, values, 1);
 
 	job->conn = NULL;
@@ -144,20 +147,23 @@ connect_now(ConnectJob *job)
 	}
 	if (!check_role(job, conn))
 		return;
-	if (!run(job, conn,
-			 "SET search_path = pg_catalog, pg_temp; SET idle_in_transaction_session_timeout = '1min'; "
-			 "SET lock_timeout = '15s'; SET jit = off",
-			 NULL))
+	if (!run(
+			job, conn,
+			"SET search_path = pg_catalog, pg_temp; SET idle_in_transaction_session_timeout = '1min'; "
+			"SET lock_timeout = '15s'; SET jit = off",
+			NULL))
 		return;
 	if (job->purpose == CONNECT_LISTEN)
 	{
 		if (!run(job, conn, "LISTEN flohsync_run; LISTEN flohsync_api_token", NULL))
 			return;
 	}
-	else if (!prepare(job, conn, DB_BEGIN, "BEGIN") || !prepare(job, conn, DB_COMMIT, "COMMIT") ||
-			 !prepare(job, conn, DB_ENTER_READ,
-					  "SELECT pg_catalog.set_config('transaction_read_only', 'on', true), " ENTER_REST) ||
-			 !prepare(job, conn, DB_ENTER_WRITE, "SELECT " ENTER_REST))
+	else if (
+		!prepare(job, conn, DB_BEGIN, "BEGIN") || !prepare(job, conn, DB_COMMIT, "COMMIT") ||
+		!prepare(
+			job, conn, DB_ENTER_READ,
+			"SELECT pg_catalog.set_config('transaction_read_only', 'on', true), " ENTER_REST) ||
+		!prepare(job, conn, DB_ENTER_WRITE, "SELECT " ENTER_REST))
 		return;
 	if (PQsetnonblocking(conn, 1) != 0 ||
 		(job->purpose != CONNECT_LISTEN && PQenterPipelineMode(conn) != 1))

@@ -26,10 +26,10 @@ typedef struct ConnectJob
 } ConnectJob;
 
 /* Names of the statements that each connection has. */
-#define DB_BEGIN	   "begin"
-#define DB_COMMIT	   "commit"
-#define DB_ENTER_READ  "enter_read"
-#define DB_ENTER_WRITE "enter_write"
+#define DB_BEGIN		"begin"
+#define DB_COMMIT		"commit"
+#define DB_ENTER_READ	"enter_read"
+#define DB_ENTER_WRITE	"enter_write"
 #define DB_ENTER_PARAMS 5
 
 /* The file descriptor that can be read when a job is done; -1: no thread could be started. */

@@ -117,7 +117,8 @@ read_id(const char *text, EndId *id)
 {
 	char *end;
 
-	if (text == NULL || strlen(text) > 38 || strspn(text, "0123456789-") != strlen(text) || text[0] == '-')
+	if (text == NULL || strlen(text) > 38 || strspn(text, "0123456789-") != strlen(text) ||
+		text[0] == '-')
 		return false;
 	id->at = strtoll(text, &end, 10);
 	if (*end != '-' || end[1] == '\0' || end[1] == '-')
@@ -385,7 +386,8 @@ poll_now(void)
 		return;
 	polling = true;
 	poll_values[0] = watermark[0] != '\0' ? watermark : NULL;
-	task = (DbTask){.mode = DB_READ, .statement = &events_statement, .values = poll_values, .done = polled};
+	task = (DbTask){
+		.mode = DB_READ, .statement = &events_statement, .values = poll_values, .done = polled};
 	db_run(&task);
 }
 
@@ -480,8 +482,11 @@ ask_missed(Client *c)
 	c->values[0] = c->after_text;
 	c->values[1] = most;
 	c->asking = true;
-	c->task = (DbTask){
-		.mode = DB_READ, .statement = &missed_statement, .values = c->values, .done = missed, .arg = c};
+	c->task = (DbTask){.mode = DB_READ,
+					   .statement = &missed_statement,
+					   .values = c->values,
+					   .done = missed,
+					   .arg = c};
 	db_run(&c->task);
 }
 
@@ -493,7 +498,8 @@ events_run(Request *r)
 
 	if (count >= config->event_clients)
 	{
-		answer_error(&r->answer, 503, FLS_NO_DATABASE, "there are too many clients of events", NULL, NULL);
+		answer_error(&r->answer, 503, FLS_NO_DATABASE, "there are too many clients of events", NULL,
+					 NULL);
 		answer_header(&r->answer, "Retry-After", "30");
 		request_answered(r);
 		return;
@@ -507,7 +513,8 @@ events_run(Request *r)
 	c->from = told;
 	clients = c;
 	count++;
-	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, client_read, c, client_gone);
+	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, client_read, c,
+												 client_gone);
 	if (response == NULL)
 	{
 		client_gone(c);

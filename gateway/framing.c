@@ -17,8 +17,8 @@
 
 #include "request.h"
 
-#define HEADER_FIELDS	100
-#define HEADER_LINE		8192
+#define HEADER_FIELDS 100
+#define HEADER_LINE	  8192
 
 typedef struct Head
 {
@@ -48,7 +48,8 @@ is_token(const char *name, size_t n)
 }
 
 static enum MHD_Result
-look(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value, size_t value_n)
+look(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value,
+	 size_t value_n)
 {
 	Head *h = arg;
 

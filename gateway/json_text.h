@@ -16,7 +16,8 @@
 extern JsonParser *json_read(const char *text, size_t n);
 
 /* Calls for each member, of strings, of the objects of an array; false for anything else. */
-typedef void (*JsonPair)(void *arg, const char *name, size_t name_n, const char *value, size_t value_n);
+typedef void (*JsonPair)(void *arg, const char *name, size_t name_n, const char *value,
+						 size_t value_n);
 extern bool json_pairs(const char *text, size_t n, JsonPair call, void *arg);
 
 /* A member that is a string, decoded; NULL when there is none. The caller frees it. */
@@ -24,6 +25,7 @@ extern char *json_text_member(const JsonParser *p, uint32_t object, const char *
 /* The characters of a string node; NULL if they are no text. */
 extern char *json_text_of(const JsonParser *p, uint32_t node, size_t *n);
 /* A member that is a whole number; false when there is none. */
-extern bool json_number_member(const JsonParser *p, uint32_t object, const char *name, long long *number);
+extern bool json_number_member(const JsonParser *p, uint32_t object, const char *name,
+							   long long *number);
 
 #endif /* GATEWAY_JSON_TEXT_H */

@@ -38,17 +38,18 @@ static bool		   stop_asked;
 static void
 usage(FILE *out)
 {
-	fputs("flohsync-http serves the REST interface of flohsync.\n\n"
-		  "Usage:\n"
-		  "  flohsync-http [--config FILE]            serve\n"
-		  "  flohsync-http [--config FILE] --check    say what is wrong with the settings, if anything\n"
-		  "  flohsync-http --settings                 list the settings, as a table in Markdown\n"
-		  "  flohsync-http --routes                   list the routes, likewise\n"
-		  "  flohsync-http [--config FILE] --openapi  write the OpenAPI document\n"
-		  "  flohsync-http --version\n\n"
-		  "Variables FLOHSYNC_HTTP_NAME of the environment come before the file.\n"
-		  "SIGHUP reads the settings again; SIGTERM lets requests finish, then ends.\n",
-		  out);
+	fputs(
+		"flohsync-http serves the REST interface of flohsync.\n\n"
+		"Usage:\n"
+		"  flohsync-http [--config FILE]            serve\n"
+		"  flohsync-http [--config FILE] --check    say what is wrong with the settings, if anything\n"
+		"  flohsync-http --settings                 list the settings, as a table in Markdown\n"
+		"  flohsync-http --routes                   list the routes, likewise\n"
+		"  flohsync-http [--config FILE] --openapi  write the OpenAPI document\n"
+		"  flohsync-http --version\n\n"
+		"Variables FLOHSYNC_HTTP_NAME of the environment come before the file.\n"
+		"SIGHUP reads the settings again; SIGTERM lets requests finish, then ends.\n",
+		out);
 }
 
 static void
@@ -200,7 +201,7 @@ serve(void)
 		return 1;
 	trigger_start();
 	events_start();
-	f[0] = LOG_TEXT("listen", config->listen);
+	f[0] = LOG_TEXT("listen", server_address());
 	log_line(LOG_INFO, "flohsync-http " FLOHSYNC_VERSION " is ready", f, 1);
 	while (!stop_asked)
 	{
@@ -252,7 +253,8 @@ main(int argc, char **argv)
 			return 1;
 		}
 	}
-	if (what != NULL && strcmp(what, "openapi") == 0 && config_path == NULL && getenv("FLOHSYNC_HTTP_DB") == NULL)
+	if (what != NULL && strcmp(what, "openapi") == 0 && config_path == NULL &&
+		getenv("FLOHSYNC_HTTP_DB") == NULL)
 		setenv("FLOHSYNC_HTTP_DB", "dbname=flohsync", 0);
 	config = config_read(config_path, error);
 	if (config == NULL)

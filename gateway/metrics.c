@@ -24,10 +24,11 @@
 #define BOUNDS	 13
 #define ROUTES	 128
 
-static const char *const bound_names[BOUNDS] = {"0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1",
-												"0.25",	 "0.5",	   "1",		"2.5",	"5",	 "+Inf"};
-static const int64_t bounds[BOUNDS - 1] = {1000,   2500,   5000,   10000,   25000,	 50000,
-										   100000, 250000, 500000, 1000000, 2500000, 5000000};
+static const char *const bound_names[BOUNDS] = {"0.001", "0.0025", "0.005", "0.01", "0.025",
+												"0.05",	 "0.1",	   "0.25",	"0.5",	"1",
+												"2.5",	 "5",	   "+Inf"};
+static const int64_t	 bounds[BOUNDS - 1] = {1000,   2500,   5000,   10000,	25000,	 50000,
+											   100000, 250000, 500000, 1000000, 2500000, 5000000};
 
 typedef struct RouteNumbers
 {
@@ -104,7 +105,8 @@ metrics_request(Request *r, bool complete)
 static void
 head(Buf *b, const char *name, const char *type, const char *help)
 {
-	buf_printf(b, "# HELP flohsync_http_%s %s\n# TYPE flohsync_http_%s %s\n", name, help, name, type);
+	buf_printf(b, "# HELP flohsync_http_%s %s\n# TYPE flohsync_http_%s %s\n", name, help, name,
+			   type);
 }
 
 static void
@@ -164,30 +166,36 @@ metrics_print(Buf *b)
 		for (int j = 0; j < BOUNDS; j++)
 		{
 			sum += by_route[i].bucket[j];
-			buf_printf(b, "flohsync_http_request_duration_seconds_bucket{%s,le=\"%s\"} %ld\n", labels,
-					   bound_names[j], sum);
+			buf_printf(b, "flohsync_http_request_duration_seconds_bucket{%s,le=\"%s\"} %ld\n",
+					   labels, bound_names[j], sum);
 		}
-		buf_printf(b, "flohsync_http_request_duration_seconds_sum{%s} %.6f\n", labels, by_route[i].seconds);
-		buf_printf(b, "flohsync_http_request_duration_seconds_count{%s} %ld\n", labels, by_route[i].n);
+		buf_printf(b, "flohsync_http_request_duration_seconds_sum{%s} %.6f\n", labels,
+				   by_route[i].seconds);
+		buf_printf(b, "flohsync_http_request_duration_seconds_count{%s} %ld\n", labels,
+				   by_route[i].n);
 	}
 	one(b, "connections", "gauge", "Connections of clients.", s.connections);
 	one(b, "connections_accepted_total", "counter", "Connections of clients that were taken.",
 		(double) s.accepted);
-	one(b, "connections_cut_total", "counter", "Connections that were closed for slowness or lack of room.",
-		(double) s.cut);
-	one(b, "requests_active", "gauge", "Requests that are being read, worked for or answered.", s.active);
+	one(b, "connections_cut_total", "counter",
+		"Connections that were closed for slowness or lack of room.", (double) s.cut);
+	one(b, "requests_active", "gauge", "Requests that are being read, worked for or answered.",
+		s.active);
 	one(b, "event_clients", "gauge", "Clients of /api/events.", events_clients());
-	one(b, "triggers_waiting", "gauge", "Triggers that wait for the end of their run.", triggers_waiting());
+	one(b, "triggers_waiting", "gauge", "Triggers that wait for the end of their run.",
+		triggers_waiting());
 	head(b, "database_connections", "gauge", "Connections to the database.");
 	buf_printf(b, "flohsync_http_database_connections{state=\"busy\"} %d\n", d.busy);
 	buf_printf(b, "flohsync_http_database_connections{state=\"idle\"} %d\n", d.connected - d.busy);
-	one(b, "database_waiting", "gauge", "Requests that wait for a connection to the database.", d.waiting);
+	one(b, "database_waiting", "gauge", "Requests that wait for a connection to the database.",
+		d.waiting);
 	one(b, "database_up", "gauge", "Whether there is a connection to the database.", db_up());
 	one(b, "bad_tokens_total", "counter", "Requests with a token that is no good.",
 		(double) counts[METRIC_BAD_TOKEN]);
 	one(b, "forbidden_total", "counter", "Requests that the role of their token may not make.",
 		(double) counts[METRIC_FORBIDDEN]);
-	one(b, "rate_limited_total", "counter", "Requests refused with 429.", (double) counts[METRIC_RATE_LIMITED]);
+	one(b, "rate_limited_total", "counter", "Requests refused with 429.",
+		(double) counts[METRIC_RATE_LIMITED]);
 	one(b, "tokens_cached_total", "counter", "Tokens that were known already.",
 		(double) counts[METRIC_TOKEN_CACHED]);
 	one(b, "tokens_verified_total", "counter", "Tokens that were verified or looked up.",

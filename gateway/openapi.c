@@ -91,8 +91,8 @@ add_parameters(Buf *b, const Route *r)
 
 		if (p->in != IN_PATH && p->in != IN_QUERY)
 			continue;
-		buf_printf(b, "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"description\":", sep, p->name,
-				   p->in == IN_PATH ? "path" : "query", p->required ? "true" : "false");
+		buf_printf(b, "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"description\":", sep,
+				   p->name, p->in == IN_PATH ? "path" : "query", p->required ? "true" : "false");
 		buf_json_text(b, p->about);
 		buf_text(b, ",\"schema\":");
 		add_schema(b, p);
@@ -123,8 +123,10 @@ add_body(Buf *b, const Route *r)
 
 	if (r->kind == ROUTE_WEBHOOK && strcmp(r->method, "POST") == 0)
 	{
-		buf_text(b, ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":"
-					"{\"description\":\"What the sender says\"}}}}");
+		buf_text(
+			b,
+			",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":"
+			"{\"description\":\"What the sender says\"}}}}");
 		return;
 	}
 	for (int i = 0; i < ROUTE_PARAMS && r->param[i].name != NULL; i++)
@@ -136,11 +138,12 @@ add_body(Buf *b, const Route *r)
 			buf_text(b, ",\"requestBody\":{\"required\":true,\"description\":");
 			buf_json_text(b, p->about);
 			/* The settings have a schema of their own. */
-			buf_printf(b,
-					   ",\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}",
-					   strcmp(p->name, "settings") == 0	   ? "SyncSettings"
-					   : strcmp(p->name, "changes") == 0 ? "ConnectorChanges"
-														   : "Definition");
+			buf_printf(
+				b,
+				",\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}",
+				strcmp(p->name, "settings") == 0	? "SyncSettings" :
+					strcmp(p->name, "changes") == 0 ? "ConnectorChanges" :
+													  "Definition");
 			return;
 		}
 		any = any || p->in == IN_BODY;
@@ -235,8 +238,8 @@ schema_of(const Route *r, const char *status)
 static void
 add_response(Buf *b, const Route *r, const char *status, const char *sep)
 {
-	bool has_etag = (r->other != NULL && strstr(r->other, "304") != NULL) || strcmp(status, "201") == 0 ||
-					(strcmp(r->method, "PUT") == 0 && r->answer != NULL);
+	bool has_etag = (r->other != NULL && strstr(r->other, "304") != NULL) ||
+		strcmp(status, "201") == 0 || (strcmp(r->method, "PUT") == 0 && r->answer != NULL);
 
 	buf_printf(b, "%s\"%s\":{\"description\":", sep, status);
 	buf_json_text(b, reason(status));
@@ -254,7 +257,8 @@ add_response(Buf *b, const Route *r, const char *status, const char *sep)
 		if (strchr(r->answer, '/') != NULL)
 			buf_printf(b, "\"%s\":{\"schema\":{\"type\":\"string\"}}", r->answer);
 		else
-			buf_printf(b, "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
+			buf_printf(b,
+					   "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
 					   schema_of(r, status));
 		/* Some senders want a word of their own back. */
 		if (r->kind == ROUTE_WEBHOOK)
@@ -292,22 +296,24 @@ add_operation(Buf *b, const Route *r, const char *sep)
 
 	for (int i = 0; r->method[i] != '\0' && i < 7; i++)
 		method[i] = (char) (r->method[i] + 32);
-	snprintf(id, sizeof(id), "%s", r->function != NULL ? r->function : r->path + 1 + 4 * (r->path[1] == 'a'));
+	snprintf(id, sizeof(id), "%s",
+			 r->function != NULL ? r->function : r->path + 1 + 4 * (r->path[1] == 'a'));
 	id[strcspn(id, "./{")] = '\0';
 	buf_printf(b, "%s\"%s\":{\"operationId\":\"%s%s\",\"summary\":", sep, method, id,
-			   r->kind == ROUTE_WEBHOOK && strcmp(r->method, "GET") == 0	 ? "_verification"
-			   : strcmp(r->path, "/api/runs") == 0 ? "_of_all"
-												   : "");
+			   r->kind == ROUTE_WEBHOOK && strcmp(r->method, "GET") == 0 ? "_verification" :
+				   strcmp(r->path, "/api/runs") == 0					 ? "_of_all" :
+																		   "");
 	buf_json_text(b, r->summary);
 	buf_printf(b, ",\"tags\":[\"%s\"],",
-			   strncmp(r->path, "/api/connectors", 15) == 0 ? strstr(r->path, "/resources")		 ? "records"
-															  : strstr(r->path, "/sync-config")	 ? "configurations"
-															  : strstr(r->path, "/runs")		 ? "runs"
-															  : strstr(r->path, "/sync-matches") ? "matches"
-																								 : "connectors"
-			   : r->kind == ROUTE_WEBHOOK ? "webhooks"
-			   : strncmp(r->path, "/api/", 5) == 0 ? "everything"
-												   : "server");
+			   strncmp(r->path, "/api/connectors", 15) == 0 ? strstr(r->path, "/resources") ?
+															  "records" :
+					   strstr(r->path, "/sync-config")	? "configurations" :
+					   strstr(r->path, "/runs")			? "runs" :
+					   strstr(r->path, "/sync-matches") ? "matches" :
+														  "connectors" :
+				   r->kind == ROUTE_WEBHOOK					? "webhooks" :
+				   strncmp(r->path, "/api/", 5) == 0		? "everything" :
+															  "server");
 	if (r->permission == FOR_ALL || r->permission == FOR_SENDERS)
 		buf_text(b, "\"security\":[],");
 	else
@@ -354,16 +360,19 @@ openapi_make(void)
 	unsigned char hash[SHA256_DIGEST_LENGTH];
 
 	document.n = 0;
-	buf_text(&document, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"flohsync\",\"version\":\"" FLOHSYNC_VERSION
-						"\",\"description\":\"A local, trustworthy copy of upstream directories\","
-						"\"license\":{\"name\":\"PostgreSQL License\",\"identifier\":\"PostgreSQL\"}},"
-						"\"servers\":[{\"url\":");
+	buf_text(
+		&document,
+		"{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"flohsync\",\"version\":\"" FLOHSYNC_VERSION
+		"\",\"description\":\"A local, trustworthy copy of upstream directories\","
+		"\"license\":{\"name\":\"PostgreSQL License\",\"identifier\":\"PostgreSQL\"}},"
+		"\"servers\":[{\"url\":");
 	buf_json_text(&document, config->public_url != NULL ? config->public_url : "/");
 	buf_text(&document, "}],\"security\":[{\"token\":[]}],\"paths\":{");
 	add_paths(&document);
 	buf_text(&document, "},\"components\":");
 	buf_add(&document, openapi_schemas_start, openapi_schemas_end - openapi_schemas_start);
-	while (document.n > 0 && (document.p[document.n - 1] == '\n' || document.p[document.n - 1] == ' '))
+	while (document.n > 0 &&
+		   (document.p[document.n - 1] == '\n' || document.p[document.n - 1] == ' '))
 		document.n--;
 	buf_char(&document, '}');
 	SHA256((const unsigned char *) document.p, document.n, hash);

@@ -186,14 +186,16 @@ check_text(Request *r, const Param *p, const char *value, size_t n)
 		case PARAM_BIGINT:
 			if (p->most > 0)
 				most = p->most;
-			number = n > 0 && n < 20 && strspn(value, "0123456789") == n ? strtoll(value, &end, 10) : 0;
+			number = n > 0 && n < 20 && strspn(value, "0123456789") == n ?
+				strtoll(value, &end, 10) :
+				0;
 			if (number >= 1 && number <= most)
 				return true;
 			snprintf(details, sizeof(details), "It must be a number from 1 to %lld.", most);
 			return invalid(r, p->name, details);
 		case PARAM_BOOL:
 			return strcmp(value, "true") == 0 || strcmp(value, "false") == 0 ||
-				   invalid(r, p->name, "It must be true or false.");
+				invalid(r, p->name, "It must be true or false.");
 		case PARAM_UUID:
 			return is_uuid(value, n) || invalid(r, p->name, "It must be a UUID.");
 		default:
@@ -304,7 +306,7 @@ is_json_type(const char *type)
 	rest = type + 12;
 	rest += strcspn(rest, "; \t");
 	return (rest - type == 16 && strncasecmp(type + 12, "json", 4) == 0) ||
-		   (rest - type > 17 && strncasecmp(rest - 5, "+json", 5) == 0);
+		(rest - type > 17 && strncasecmp(rest - 5, "+json", 5) == 0);
 }
 
 static bool
@@ -338,7 +340,8 @@ read_members(Request *r, const JsonParser *json)
 		{
 			char message[200];
 
-			snprintf(message, sizeof(message), "the body has an unknown key \"%.100s\"", key ? key : "");
+			snprintf(message, sizeof(message), "the body has an unknown key \"%.100s\"",
+					 key ? key : "");
 			ok = body_fails(r, 400, FLS_INVALID, message, NULL);
 		}
 		else if (r->owned[i] != NULL)
@@ -391,8 +394,8 @@ read_body(Request *r)
 	if (json->nodes[JSON_ROOT].flags & JSON_F_BAD_DEPTH)
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is nested too deeply", NULL);
 	if (json->nodes[JSON_ROOT].flags & JSON_F_BAD_ESCAPE)
-		return body_fails(r, 400, FLS_BAD_REQUEST, "the body has an escape that stands for no character",
-						  NULL);
+		return body_fails(r, 400, FLS_BAD_REQUEST,
+						  "the body has an escape that stands for no character", NULL);
 	if (whole != NULL)
 	{
 		r->owned[number] = must_copy_n(r->body.p, r->body.n);

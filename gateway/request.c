@@ -97,7 +97,8 @@ body_announced_too_large(Request *r)
 static void
 too_large(Request *r)
 {
-	answer_errorf(&r->answer, 413, FLS_TOO_LARGE, "the body is larger than %d bytes", config->body_limit);
+	answer_errorf(&r->answer, 413, FLS_TOO_LARGE, "the body is larger than %d bytes",
+				  config->body_limit);
 }
 
 /* Whether the route takes no token, or the request needs none. */
@@ -111,8 +112,8 @@ open_to(const Request *r)
 			return true;
 		case FOR_METRICS:
 			return strcmp(config->metrics, "public") == 0 ||
-				   (strcmp(config->metrics, "local") == 0 && r->local &&
-					request_header(r, "Authorization") == NULL);
+				(strcmp(config->metrics, "local") == 0 && r->local &&
+				 request_header(r, "Authorization") == NULL);
 		default:
 			return false;
 	}

@@ -57,8 +57,8 @@ typedef struct Request
 	DbTask		task;
 	void	   *waiting; /* of trigger.c */
 
-	bool seen;		/* the head was looked at */
-	bool running;	/* it was given to its handler */
+	bool seen;	  /* the head was looked at */
+	bool running; /* it was given to its handler */
 	bool in_handler;
 	bool suspended;
 	bool answered;

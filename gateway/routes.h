@@ -77,9 +77,9 @@ typedef struct Route
 	RouteKind	kind;
 	const char *function; /* of schema flohsync_api; NULL: none */
 	DbMode		mode;
-	int			status;	  /* when the function does not say another one */
-	const char *other;	  /* statuses beside it that are no errors, for the document */
-	const char *answer;	  /* schema of the answer in openapi_schemas.json; NULL: no body */
+	int			status; /* when the function does not say another one */
+	const char *other;	/* statuses beside it that are no errors, for the document */
+	const char *answer; /* schema of the answer in openapi_schemas.json; NULL: no body */
 	const char *summary;
 	int			timeout; /* seconds that the database may take; 0: as configured */
 	Param		param[ROUTE_PARAMS];
@@ -89,7 +89,7 @@ extern const Route routes[];
 extern const int   nroutes;
 
 /* To be called first: makes the statements. */
-extern void routes_start(void);
+extern void				  routes_start(void);
 extern const DbStatement *route_statement(const Route *route);
 
 /*

@@ -37,10 +37,10 @@
 #include "loop.h"
 #include "metrics.h"
 
-#define HEAD_LIMIT	(32 * 1024)
-#define SWEEP_MS	500
-#define LEAST_RATE	500 /* bytes a second that a client must take of an answer */
-#define SEND_MS		30000
+#define HEAD_LIMIT (32 * 1024)
+#define SWEEP_MS   500
+#define LEAST_RATE 500 /* bytes a second that a client must take of an answer */
+#define SEND_MS	   30000
 /* A body that nobody wants is read up to this, so that its sender sees the answer. */
 #define DISCARD_LIMIT (8 * 1024 * 1024)
 
@@ -142,8 +142,8 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 	(void) arg;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED)
 	{
-		const union MHD_ConnectionInfo *fd = MHD_get_connection_info(connection,
-																	 MHD_CONNECTION_INFO_CONNECTION_FD);
+		const union MHD_ConnectionInfo *fd =
+			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 		const union MHD_ConnectionInfo *client =
 			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 
@@ -402,8 +402,9 @@ listen_tcp(const char *where, const char **problem)
 		return -1;
 	}
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
-					bind(fd, list->ai_addr, list->ai_addrlen) != 0))
+	if (fd >= 0 &&
+		(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
+		 bind(fd, list->ai_addr, list->ai_addrlen) != 0))
 	{
 		*problem = strerror(errno);
 		close(fd);
@@ -411,6 +412,24 @@ listen_tcp(const char *where, const char **problem)
 	}
 	freeaddrinfo(list);
 	return fd;
+}
+
+/* Where it listens: the port may have been left to the system. */
+const char *
+server_address(void)
+{
+	static char				text[128];
+	struct sockaddr_storage sa;
+	socklen_t				n = sizeof(sa);
+	const char			   *colon = strrchr(config->listen, ':');
+
+	if (listen_fd < 0 || config->listen[0] == '/' || colon == NULL ||
+		getsockname(listen_fd, (struct sockaddr *) &sa, &n) != 0)
+		return config->listen;
+	snprintf(text, sizeof(text), "%.*s:%d", (int) (colon - config->listen), config->listen,
+			 ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &sa)->sin6_port :
+											  ((struct sockaddr_in *) &sa)->sin_port));
+	return text;
 }
 
 /* As many file descriptors as there may be. */
@@ -426,7 +445,8 @@ raise_limit(void)
 	if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < (rlim_t) config->connections + 300)
 	{
 		config->connections = limit.rlim_cur > 332 ? (int) limit.rlim_cur - 300 : 32;
-		log_message(LOG_WARNING, "the limit of open files allows %d connections only", config->connections);
+		log_message(LOG_WARNING, "the limit of open files allows %d connections only",
+					config->connections);
 	}
 }
 
@@ -455,7 +475,7 @@ server_start(void)
 {
 	const union MHD_DaemonInfo *info;
 	const char				   *problem = NULL;
-	unsigned					flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
+	unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
 
 	raise_limit();
 	if (config->listen[0] == '/')
@@ -470,23 +490,25 @@ server_start(void)
 	}
 	if (config->listen[0] != '/' && strncmp(config->listen, "127.", 4) != 0 &&
 		strncmp(config->listen, "[::1]", 5) != 0 && strncmp(config->listen, "localhost:", 10) != 0)
-		log_message(LOG_WARNING,
-					"listening on \"%s\": what clients send is not encrypted, so nothing but a TLS proxy "
-					"should reach it",
-					config->listen);
+		log_message(
+			LOG_WARNING,
+			"listening on \"%s\": what clients send is not encrypted, so nothing but a TLS proxy "
+			"should reach it",
+			config->listen);
 	mhd = MHD_start_daemon(
 		flags, 0, NULL, NULL, handle, NULL, MHD_OPTION_EXTERNAL_LOGGER, library_says, NULL,
-		MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned) config->connections,
-		MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned) config->connections_per_address,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) HEAD_LIMIT, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+		MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned) config->connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		(unsigned) config->connections_per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t) HEAD_LIMIT, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
 #if MHD_VERSION >= 0x00097701
 		MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
 #else
 		MHD_OPTION_STRICT_FOR_CLIENT, 1,
 #endif
-		MHD_OPTION_NOTIFY_CONNECTION, connection_changed, NULL, MHD_OPTION_NOTIFY_COMPLETED, request_ends,
-		NULL, MHD_OPTION_URI_LOG_CALLBACK, request_begins, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-		MHD_OPTION_END);
+		MHD_OPTION_NOTIFY_CONNECTION, connection_changed, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+		request_ends, NULL, MHD_OPTION_URI_LOG_CALLBACK, request_begins, NULL,
+		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 	info = mhd != NULL ? MHD_get_daemon_info(mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (info == NULL)
 	{

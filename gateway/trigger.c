@@ -134,7 +134,7 @@ look(Waiter *w)
 static void
 triggered(void *arg, const DbResult *result)
 {
-	Request	  *r = arg;
+	Request	   *r = arg;
 	const char *wait = NULL;
 	long long	run = 0;
 	Waiter	   *w;

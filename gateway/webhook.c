@@ -48,8 +48,9 @@ webhook_allowed(Request *r)
 		by_connector = rates_make();
 		by_address = rates_make();
 	}
-	return !limited(r, rate_take(by_address, r->peer, rate_address, 5 * rate_address), "from this address") &&
-		   !limited(r, rate_take(by_connector, r->segment[2], rate, 5 * rate), "for this connector");
+	return !limited(r, rate_take(by_address, r->peer, rate_address, 5 * rate_address),
+					"from this address") &&
+		!limited(r, rate_take(by_connector, r->segment[2], rate, 5 * rate), "for this connector");
 }
 
 /* Unpacks the body; false when it has answered. */
@@ -79,10 +80,11 @@ unpack(Request *r)
 	}
 	inflateEnd(&z);
 	if (out.n > (size_t) config->body_limit)
-		answer_errorf(&r->answer, 413, FLS_TOO_LARGE, "the body is larger than %d bytes when it is unpacked",
-					  config->body_limit);
+		answer_errorf(&r->answer, 413, FLS_TOO_LARGE,
+					  "the body is larger than %d bytes when it is unpacked", config->body_limit);
 	else if (result != Z_STREAM_END || z.avail_in > 0)
-		answer_error(&r->answer, 400, FLS_BAD_REQUEST, "the body is not in the format gzip", NULL, NULL);
+		answer_error(&r->answer, 400, FLS_BAD_REQUEST, "the body is not in the format gzip", NULL,
+					 NULL);
 	else
 	{
 		buf_free(&r->body);
@@ -131,10 +133,13 @@ webhook_done(void *arg, const DbResult *result)
 		return;
 	}
 	json = json_read(PQgetvalue(result->row, 0, 0), PQgetlength(result->row, 0, 0));
-	body = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT ? json_member(json, JSON_ROOT, "body", 4) : 0;
+	body = json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT ?
+		json_member(json, JSON_ROOT, "body", 4) :
+		0;
 	if (body == 0)
 	{
-		answer_error(&r->answer, 500, FLS_INTERNAL, "the webhook was answered in no known form", NULL, NULL);
+		answer_error(&r->answer, 500, FLS_INTERNAL, "the webhook was answered in no known form",
+					 NULL, NULL);
 		request_answered(r);
 		return;
 	}
@@ -167,7 +172,8 @@ webhook_run(Request *r)
 	{
 		if (strcasecmp(coding, "gzip") != 0 && strcasecmp(coding, "x-gzip") != 0)
 		{
-			answer_error(&r->answer, 415, FLS_MEDIA_TYPE, "the body can be encoded with gzip only", NULL, NULL);
+			answer_error(&r->answer, 415, FLS_MEDIA_TYPE, "the body can be encoded with gzip only",
+						 NULL, NULL);
 			request_answered(r);
 			return;
 		}

@@ -213,38 +213,38 @@ $$;
 SELECT _flohsync.serve('{reader}', 'validate_definition(jsonb)',
   'The faults of a definition of kind rest, each with its JSON pointer; an empty array: none');
 
+-- These two answer what list_resources() and get_resource() do (src/entry/read.c).
+
 CREATE FUNCTION _flohsync.api_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL, page int DEFAULT 1, page_size int DEFAULT 50,
-                                        after text DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql STABLE
+                                        after text DEFAULT NULL) RETURNS json
+LANGUAGE c STABLE
 SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RETURN flohsync.list_resources(connector, nullif(resource_type, ''), search, stale, page, page_size, after);
-END
-$$;
+AS 'MODULE_PATHNAME', 'flohsync_api_resources';
 SELECT _flohsync.serve('{reader}', 'resources(text, text, text, boolean, int, int, text)',
   'A page of records of a connector, of all types or one; search: those with this text in id, e-mail address or name; '
   'stale: only stale, or only active ones; after: instead of page, the nextAfter of the page before');
 
-CREATE FUNCTION _flohsync.api_resource(connector text, resource_type text, external_id text) RETURNS jsonb
+CREATE FUNCTION _flohsync.no_resource(connector text, resource_type text, external_id text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  answer jsonb := flohsync.get_resource(connector, resource_type, external_id);
 BEGIN
-  IF answer IS NULL THEN
-    PERFORM _flohsync.raise('42704',
-      _flohsync.clean(format('connector "%s" has no record %s of resource type "%s"', connector,
-                             coalesce('"' || external_id || '"', 'NULL'), resource_type)),
-      NULL,
-      'The record has not been synced, or is filtered out, or was purged.');
-  END IF;
-  PERFORM _flohsync.respond(NULL, NULL, _flohsync.etag(answer));
-  RETURN answer;
+  PERFORM _flohsync.connector_id(connector), _flohsync.check_resource_type(resource_type);
+  PERFORM _flohsync.raise('42704',
+    _flohsync.clean(format('connector "%s" has no record %s of resource type "%s"', connector,
+                           coalesce('"' || external_id || '"', 'NULL'), resource_type)),
+    NULL,
+    'The record has not been synced, or is filtered out, or was purged.');
 END
 $$;
+COMMENT ON FUNCTION _flohsync.no_resource(text, text, text) IS
+  'Raises 42704 for a record that there is not, 22023 for a malformed resource type';
+
+CREATE FUNCTION _flohsync.api_resource(connector text, resource_type text, external_id text) RETURNS json
+LANGUAGE c STABLE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_api_resource';
 SELECT _flohsync.serve('{reader}', 'resource(text, text, text)', 'A record, with an ETag; 42704 when there is none');
 
 CREATE FUNCTION _flohsync.api_explain(connector text, resource_type text, external_id text) RETURNS jsonb

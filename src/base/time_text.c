@@ -121,3 +121,20 @@ time_iso(const char *text, size_t len, TimestampTz *at)
 		sign * (int64) (zone_hour * 60 + zone_minute) * 60 * USECS_PER_SEC;
 	return true;
 }
+
+#ifndef FLOHSYNC_STANDALONE
+bool
+time_iso_text(TimestampTz at, char text[TIME_ISO_SIZE])
+{
+	struct pg_tm tm;
+	fsec_t		 fsec;
+
+	/* Without a zone: what is stored is UTC. */
+	if (TIMESTAMP_NOT_FINITE(at) || timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0 ||
+		tm.tm_year < 1)
+		return false;
+	snprintf(text, TIME_ISO_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year, tm.tm_mon,
+			 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) (fsec / 1000));
+	return true;
+}
+#endif

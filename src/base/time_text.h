@@ -21,4 +21,12 @@ extern bool time_iso(const char *text, size_t len, TimestampTz *at);
 /* time_unix reads seconds, or milliseconds, since 1970. */
 extern bool time_unix(const char *text, size_t len, TimestampTz *at);
 
+/*
+ * time_iso_text writes a time as JSON carries it, in UTC with milliseconds; false
+ * when it is none of the calendar.  As _flohsync.iso in SQL.
+ */
+#define TIME_ISO_SIZE 40
+
+extern bool time_iso_text(TimestampTz at, char text[TIME_ISO_SIZE]);
+
 #endif /* FLOHSYNC_TIME_TEXT_H */

@@ -101,7 +101,7 @@ is($a->{location}, "/api/connectors/$a->{json}{id}", 'and sees where what it mad
 is($a->{id}, 'of-a-page', 'and the id of its request');
 my $one = $a->{location};
 $a = page(0, "ask('GET', '$one')");
-like($a->{etag}, qr/^"[0-9a-f]{32}"$/, 'and an ETag');
+like($a->{etag}, qr/^"[0-9a-f-]{32,}"$/, 'and an ETag');
 is(page(0, "ask('PUT', '$one', '{\"description\": \"d\"}', { 'If-Match': '\"x\"' })")->{status}, 412, 'which it may send');
 is(page(0, "ask('PUT', '$one/sync-config/user', '{}')")->{status}, 201, 'it may PUT');
 is(page(0, "ask('GET', '/api/connectors/none')")->{json}{code}, '42704', 'and reads errors');

@@ -776,6 +776,7 @@ main(void)
 	test_jwt_keys();
 	test_outbound();
 	test_rest();
+	test_status();
 	test_text();
 	test_token_cache();
 	printf("1..%d\n", tests);

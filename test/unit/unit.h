@@ -16,6 +16,7 @@ extern void test_jwt(void);
 extern void test_jwt_keys(void);
 extern void test_outbound(void);
 extern void test_rest(void);
+extern void test_status(void);
 extern void test_text(void);
 extern void test_token_cache(void);
 

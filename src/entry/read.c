@@ -1,0 +1,469 @@
+/*
+ * read.c
+ *	  SQL-callable: flohsync_api.resources and flohsync_api.resource, the answers
+ *	  that applications ask for most.
+ *
+ * They answer what list_resources and get_resource do, member for member, but make
+ * the text at once: as jsonb each record would be put together, sorted and taken apart
+ * again, which is four times the work of finding it.  Whatever is not common (a search,
+ * stale records alone, several types, what does not exist) is left to those functions.
+ *
+ * The statements are planned once, by index: the list has an order that one index has,
+ * however large the planner believes the table to be.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "base/db.h"
+#include "base/flohsync.h"
+#include "base/guc.h"
+#include "base/hex.h"
+#include "base/table_check.h"
+#include "base/time_text.h"
+#include "net/crypto.h"
+
+#define LIST_MOST	2000 /* of a page, as check_page has it */
+#define TYPE_MOST	64
+#define ETAG_DIGITS 32
+
+/* Columns of a record, in both statements. */
+#define RECORD_COLUMNS \
+	"x.id, x.connector_id, x.resource_type, x.external_id, x.display_name, x.email, x.attributes," \
+	" x.sync_hash, x.stale_since, x.observed_at, x.created_at"
+
+enum
+{
+	R_ID = 1,
+	R_CONNECTOR,
+	R_TYPE,
+	R_EXTERNAL_ID,
+	R_NAME,
+	R_EMAIL,
+	R_ATTRIBUTES,
+	R_HASH,
+	R_STALE,
+	R_OBSERVED,
+	R_CREATED
+};
+
+/* What of a connector and a type is common to all records. */
+typedef struct ReadScope
+{
+	Datum		connector;
+	TimestampTz confirmed_at; /* of a complete pass; DT_NOBEGIN: none */
+	int64		total;
+} ReadScope;
+
+/* The name of a connector comes before an id that looks the same. */
+static DbQuery scope_query = {
+	"select d.id, c.last_full_pass_at, coalesce((select pg_catalog.sum(t.n) from _flohsync.tally t"
+	" where t.connector_id = d.id and t.resource_type = $2 and t.state in ('live', 'stale')), 0)"
+	"::pg_catalog.int8"
+	" from (select n.id, 1 as place from flohsync.connector_definition n where n.name = $1"
+	" union all select i.id, 2 from flohsync.connector_definition i where i.id = $3"
+	" order by place limit 1) d"
+	" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2",
+	3,
+	{TEXTOID, TEXTOID, UUIDOID},
+	PLAN_BY_INDEX};
+
+static DbQuery list_query = {
+	"select " RECORD_COLUMNS " from flohsync.resource_record x"
+	" where x.connector_id = $1 and x.resource_type = $2 and x.external_id > $3"
+	" order by x.connector_id, x.resource_type, x.external_id limit $4 offset $5",
+	5,
+	{UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID},
+	PLAN_BY_INDEX};
+
+static DbQuery one_query = {
+	"select " RECORD_COLUMNS " from flohsync.resource_record x"
+	" where x.external_id = $3 and x.resource_type = $2 and x.connector_id = $1",
+	3,
+	{UUIDOID, TEXTOID, TEXTOID},
+	PLAN_BY_INDEX};
+
+static bool
+read_type_valid(text *type)
+{
+	const char *p = VARDATA_ANY(type);
+	int			n = VARSIZE_ANY_EXHDR(type);
+
+	if (n < 1 || n > TYPE_MOST || !((p[0] >= 'A' && p[0] <= 'Z') || (p[0] >= 'a' && p[0] <= 'z')))
+		return false;
+	for (int i = 1; i < n; i++)
+	{
+		if (!((p[i] >= 'A' && p[i] <= 'Z') || (p[i] >= 'a' && p[i] <= 'z') ||
+			  (p[i] >= '0' && p[i] <= '9') || p[i] == '_' || p[i] == '.' || p[i] == '-'))
+			return false;
+	}
+	return true;
+}
+
+static bool
+read_uuid(text *from, pg_uuid_t *uuid)
+{
+	const char *p = VARDATA_ANY(from);
+	int			at = 0;
+
+	if (VARSIZE_ANY_EXHDR(from) != 36)
+		return false;
+	for (int i = 0; i < 36; i++)
+	{
+		int digit;
+
+		if (i == 8 || i == 13 || i == 18 || i == 23)
+		{
+			if (p[i] != '-')
+				return false;
+			continue;
+		}
+		digit = hex_digit((unsigned char) p[i]);
+		if (digit < 0)
+			return false;
+		uuid->data[at / 2] = at % 2 == 0 ? digit << 4 : uuid->data[at / 2] | digit;
+		at++;
+	}
+	return true;
+}
+
+/* False: there is no such connector. */
+static bool
+read_scope(ReadScope *scope, text *connector, text *type)
+{
+	pg_uuid_t  uuid;
+	bool	   is_uuid = read_uuid(connector, &uuid);
+	Datum	   v[3] = {PointerGetDatum(connector), PointerGetDatum(type), UUIDPGetDatum(&uuid)};
+	pg_uuid_t *id;
+	bool	   isnull;
+	Oid		   worker = get_role_oid(flohsync_worker_role, true);
+
+	if (OidIsValid(worker))
+		table_check(worker);
+	if (db_execute(&scope_query, v, is_uuid ? NULL : "  n") == 0)
+		return false;
+	id = palloc(sizeof(pg_uuid_t));
+	*id = *DatumGetUUIDP(db_value(0, 1, &isnull));
+	scope->connector = UUIDPGetDatum(id);
+	scope->confirmed_at = DatumGetTimestampTz(db_value(0, 2, &isnull));
+	if (isnull)
+		scope->confirmed_at = DT_NOBEGIN;
+	scope->total = db_int64(0, 3, 0);
+	return true;
+}
+
+static void
+put_uuid(StringInfo out, const char *name, Datum value)
+{
+	const pg_uuid_t *uuid = DatumGetUUIDP(value);
+
+	appendStringInfo(out, "\"%s\": \"", name);
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			appendStringInfoCharMacro(out, '-');
+		appendStringInfoCharMacro(out, "0123456789abcdef"[uuid->data[i] >> 4]);
+		appendStringInfoCharMacro(out, "0123456789abcdef"[uuid->data[i] & 15]);
+	}
+	appendStringInfoChar(out, '"');
+}
+
+static void
+put_text(StringInfo out, const char *name, Datum value, bool isnull)
+{
+	text	   *t;
+	const char *p;
+	int			n;
+	int			plain = 0;
+
+	appendStringInfo(out, ", \"%s\": ", name);
+	if (isnull)
+	{
+		appendStringInfoString(out, "null");
+		return;
+	}
+	t = DatumGetTextPP(value);
+	p = VARDATA_ANY(t);
+	n = VARSIZE_ANY_EXHDR(t);
+	while (plain < n && (unsigned char) p[plain] >= 0x20 && p[plain] != '"' && p[plain] != '\\')
+		plain++;
+	if (plain < n)
+	{
+		escape_json(out, text_to_cstring(t));
+		return;
+	}
+	appendStringInfoCharMacro(out, '"');
+	appendBinaryStringInfo(out, p, n);
+	appendStringInfoCharMacro(out, '"');
+}
+
+static void
+put_time(StringInfo out, const char *name, TimestampTz at, bool isnull)
+{
+	char text[TIME_ISO_SIZE];
+
+	appendStringInfo(out, ", \"%s\": ", name);
+	if (isnull || !time_iso_text(at, text))
+		appendStringInfoString(out, "null");
+	else
+		appendStringInfo(out, "\"%s\"", text);
+}
+
+/* A record of the result, in the form of _flohsync.resource_dto. */
+static void
+put_record(StringInfo out, uint64 row, const ReadScope *scope)
+{
+	bool		isnull;
+	bool		stale_isnull;
+	Datum		value = db_value(row, R_ID, &isnull);
+	TimestampTz stale;
+	TimestampTz seen;
+
+	appendStringInfoChar(out, '{');
+	put_uuid(out, "id", value);
+	appendStringInfoString(out, ", ");
+	put_uuid(out, "connectorId", db_value(row, R_CONNECTOR, &isnull));
+	value = db_value(row, R_TYPE, &isnull);
+	put_text(out, "resourceType", value, isnull);
+	value = db_value(row, R_EXTERNAL_ID, &isnull);
+	put_text(out, "externalId", value, isnull);
+	value = db_value(row, R_NAME, &isnull);
+	put_text(out, "displayName", value, isnull);
+	value = db_value(row, R_EMAIL, &isnull);
+	put_text(out, "email", value, isnull);
+	value = db_value(row, R_ATTRIBUTES, &isnull);
+	appendStringInfoString(out, ", \"attributes\": ");
+	if (isnull)
+		appendStringInfoString(out, "null");
+	else
+	{
+		Jsonb *attributes = DatumGetJsonbP(value);
+
+		(void) JsonbToCString(out, &attributes->root, VARSIZE(attributes));
+	}
+	value = db_value(row, R_HASH, &isnull);
+	put_text(out, "syncHash", value, isnull);
+	stale = DatumGetTimestampTz(db_value(row, R_STALE, &stale_isnull));
+	put_time(out, "staleSince", stale, stale_isnull);
+	/* As in the view connector_resource. */
+	seen = DatumGetTimestampTz(db_value(row, R_OBSERVED, &isnull));
+	if (stale_isnull && scope->confirmed_at > seen)
+		seen = scope->confirmed_at;
+	put_time(out, "syncedAt", seen, isnull);
+	value = db_value(row, R_CREATED, &isnull);
+	put_time(out, "createdAt", DatumGetTimestampTz(value), isnull);
+	appendStringInfoChar(out, '}');
+}
+
+/* nextAfter behind a record: what _flohsync.page_mark makes where there is no total to be carried along. */
+static void
+put_mark(StringInfo out, uint64 row)
+{
+	StringInfoData mark;
+	char		  *encoded;
+	bool		   isnull;
+
+	initStringInfo(&mark);
+	appendStringInfoChar(&mark, '[');
+	escape_json(&mark, TextDatumGetCString(db_value(row, R_EXTERNAL_ID, &isnull)));
+	appendStringInfoString(&mark, ", ");
+	escape_json(&mark, TextDatumGetCString(db_value(row, R_TYPE, &isnull)));
+	appendStringInfoString(&mark, ", \"\", null]");
+	encoded = palloc(CRYPTO_BASE64_SIZE(mark.len));
+	crypto_base64_encode(CRYPTO_BASE64URL, mark.data, mark.len, encoded);
+	appendStringInfo(out, "\"%s\"", encoded);
+}
+
+/* The answer of list_resources, to the same arguments. */
+static Datum
+read_otherwise(FunctionCallInfo fcinfo)
+{
+	static DbQuery query = {
+		"select flohsync.list_resources($1, nullif($2, ''), $3, $4, $5, $6, $7)::text",
+		7,
+		{TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID, INT4OID, TEXTOID}};
+	Datum		  v[7];
+	char		  nulls[8] = "       ";
+	MemoryContext caller = CurrentMemoryContext;
+	text		 *answer;
+	bool		  isnull;
+
+	for (int i = 0; i < 7; i++)
+	{
+		v[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	SPI_connect();
+	db_execute(&query, v, nulls);
+	{
+		Datum value = db_value(0, 1, &isnull);
+
+		MemoryContextSwitchTo(caller);
+		answer = DatumGetTextPCopy(value);
+	}
+	SPI_finish();
+	PG_RETURN_TEXT_P(answer);
+}
+
+/* The position that a nextAfter names; false: it is not one of ours, or carries a total. */
+static bool
+read_mark(text *mark, text *type, text **after)
+{
+	static DbQuery query = {"select m.external_id from _flohsync.read_page_mark($1, '') m"
+							" where m.resource_type = $2 and m.total is null",
+							2,
+							{TEXTOID, TEXTOID}};
+	Datum		   v[2] = {PointerGetDatum(mark), PointerGetDatum(type)};
+	bool		   isnull;
+
+	if (db_execute(&query, v, NULL) == 0)
+		return false;
+	*after = DatumGetTextPCopy(db_value(0, 1, &isnull));
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_api_resources);
+PGDLLEXPORT Datum
+flohsync_api_resources(PG_FUNCTION_ARGS)
+{
+	text		  *type;
+	text		  *after = NULL;
+	int32		   page;
+	int32		   size;
+	ReadScope	   scope;
+	StringInfoData out;
+	MemoryContext  caller = CurrentMemoryContext;
+	uint64		   n;
+	Datum		   v[5];
+
+	/* connector, resource_type, search, stale, page, page_size, after */
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(4) || PG_ARGISNULL(5) ||
+		!PG_ARGISNULL(3) || (!PG_ARGISNULL(2) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(2)) > 0))
+		return read_otherwise(fcinfo);
+	type = PG_GETARG_TEXT_PP(1);
+	page = PG_GETARG_INT32(4);
+	size = PG_GETARG_INT32(5);
+	if (page < 1 || size < 1 || size > LIST_MOST || !read_type_valid(type))
+		return read_otherwise(fcinfo);
+
+	SPI_connect();
+	if (!read_scope(&scope, PG_GETARG_TEXT_PP(0), type) ||
+		(!PG_ARGISNULL(6) && VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(6)) > 0 &&
+		 !read_mark(PG_GETARG_TEXT_PP(6), type, &after)))
+	{
+		SPI_finish();
+		return read_otherwise(fcinfo);
+	}
+	v[0] = scope.connector;
+	v[1] = PointerGetDatum(type);
+	v[2] = PointerGetDatum(after ? after : cstring_to_text(""));
+	v[3] = Int64GetDatum((int64) size + 1);
+	v[4] = Int64GetDatum(after ? 0 : ((int64) page - 1) * size);
+	n = db_execute(&list_query, v, NULL);
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, "{\"data\": [");
+	for (uint64 i = 0; i < n && i < size; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&out, ", ");
+		put_record(&out, i, &scope);
+	}
+	appendStringInfo(&out,
+					 "], \"total\": " INT64_FORMAT
+					 ", \"page\": %d, \"pageSize\": %d, \"totalPages\": " INT64_FORMAT
+					 ", \"nextAfter\": ",
+					 scope.total, page, size, (scope.total + size - 1) / size);
+	if (n > size)
+		put_mark(&out, size - 1);
+	else
+		appendStringInfoString(&out, "null");
+	appendStringInfoChar(&out, '}');
+	{
+		text *answer;
+
+		MemoryContextSwitchTo(caller);
+		answer = cstring_to_text_with_len(out.data, out.len);
+		SPI_finish();
+		PG_RETURN_TEXT_P(answer);
+	}
+}
+
+/* Of the same text as _flohsync.etag has it. */
+static void
+answer_etag(const char *data, size_t len)
+{
+	unsigned char hash[CRYPTO_SHA256_BYTES];
+	char		  header[ETAG_DIGITS + 40];
+	int			  n;
+
+	if (!crypto_sha256(data, len, hash))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute a digest")));
+	n = snprintf(header, sizeof(header), "[{\"ETag\": \"\\\"");
+	for (int i = 0; i < ETAG_DIGITS / 2; i++)
+		n += snprintf(header + n, sizeof(header) - n, "%02x", hash[i]);
+	snprintf(header + n, sizeof(header) - n, "\\\"\"}]");
+	(void) set_config_option("response.headers", header, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* Says that there is no such record, or connector, or what is wrong with its type. */
+static void
+no_record(FunctionCallInfo fcinfo)
+{
+	static DbQuery query = {"select _flohsync.no_resource($1, $2, $3)",
+							3,
+							{TEXTOID, TEXTOID, TEXTOID}};
+	Datum		   v[3];
+	char		   nulls[4] = "   ";
+
+	for (int i = 0; i < 3; i++)
+	{
+		v[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	db_execute(&query, v, nulls);
+	elog(ERROR, "_flohsync.no_resource() raised no error");
+}
+
+PG_FUNCTION_INFO_V1(flohsync_api_resource);
+PGDLLEXPORT Datum
+flohsync_api_resource(PG_FUNCTION_ARGS)
+{
+	ReadScope	   scope;
+	StringInfoData out;
+	MemoryContext  caller = CurrentMemoryContext;
+	text		  *answer;
+
+	SPI_connect();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
+		!read_type_valid(PG_GETARG_TEXT_PP(1)) ||
+		!read_scope(&scope, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)))
+		no_record(fcinfo);
+	else
+	{
+		Datum v[3] = {scope.connector, PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
+
+		if (db_execute(&one_query, v, NULL) == 0)
+			no_record(fcinfo);
+	}
+	initStringInfo(&out);
+	put_record(&out, 0, &scope);
+	answer_etag(out.data, out.len);
+	MemoryContextSwitchTo(caller);
+	answer = cstring_to_text_with_len(out.data, out.len);
+	SPI_finish();
+	PG_RETURN_TEXT_P(answer);
+}
