@@ -17,6 +17,11 @@
 extern const char openapi_schemas_start[] __asm__("_binary_openapi_schemas_json_start");
 extern const char openapi_schemas_end[] __asm__("_binary_openapi_schemas_json_end");
 
+/* What events carry, for who reads the document. */
+#define EVENTS_ABOUT \
+	",\"description\":\"Server-sent events: `run` (data: Progress), `run-end` (data: Run, id: for " \
+	"Last-Event-ID), `match-stats` (data: MatchStats)\""
+
 static Buf	document;
 static char etag[40];
 
@@ -255,7 +260,8 @@ add_response(Buf *b, const Route *r, const char *status, const char *sep)
 	{
 		buf_text(b, ",\"content\":{");
 		if (strchr(r->answer, '/') != NULL)
-			buf_printf(b, "\"%s\":{\"schema\":{\"type\":\"string\"}}", r->answer);
+			buf_printf(b, "\"%s\":{\"schema\":{\"type\":\"string\"%s}}", r->answer,
+					   r->kind == ROUTE_EVENTS ? EVENTS_ABOUT : "");
 		else
 			buf_printf(b,
 					   "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",

@@ -1,7 +1,7 @@
 """Judges answers of HTTP by an OpenAPI document: argument: the document; standard input: an
 answer a line, {"method", "path", "status", "headers", "body" (base64)}; standard output: for
-each a line, an array of what is wrong with it.  It goes by an implementation of JSON Schema
-that is not ours."""
+each a line, an array of what is wrong with it.  {"schema", "value"} is a value for a schema
+of the document.  It goes by an implementation of JSON Schema that is not ours."""
 import base64
 import datetime
 import json
@@ -82,9 +82,11 @@ def body_faults(response, media, body):
     except ValueError as error:
         yield f"its body is no JSON: {error}"
         return
-    validator = jsonschema.Draft202012Validator(
-        content[media]["schema"], resolver=resolver, format_checker=formats
-    )
+    yield from value_faults(content[media]["schema"], value)
+
+
+def value_faults(schema, value):
+    validator = jsonschema.Draft202012Validator(schema, resolver=resolver, format_checker=formats)
     for error in validator.iter_errors(value):
         while error.context:
             error = jsonschema.exceptions.best_match([error])
@@ -95,6 +97,11 @@ def body_faults(response, media, body):
 
 
 def faults(answer):
+    if "schema" in answer:
+        yield from value_faults(
+            {"$ref": f"#/components/schemas/{answer['schema']}"}, answer["value"]
+        )
+        return
     method, status = answer["method"], answer["status"]
     path = answer["path"].split("?")[0].split("#")[0]
     headers = {k.lower(): v for k, v in answer["headers"].items()}

@@ -188,6 +188,20 @@ for my $k (sort keys %$keys)
 	my $null = grep { $_ eq 'null' } types_of($schemas->{SyncSettings}{properties}{$k});
 	curl('PUT', "$one/sync-config/group", $null ? ($nulls++ ? 200 : 201) : 400, body => { $k => undef });
 }
+# So are the keys of what they are made of: an unknown one is answered with those that there are.
+for (
+	[ 'PUT', $one, {}, 'ConnectorChanges' ],
+	[ 'PUT', $of, {}, 'SyncSettings' ],
+	[ 'PUT', $of, 'filterRules', 'FilterRules' ],
+	[ 'PUT', $of, 'safeguards', 'SafeguardChanges' ],
+	[ 'PUT', $of, 'attributeMappings', 'AttributeMapping' ])
+{
+	my ($method, $path, $key, $schema) = @$_;
+	my %unknown = (none => 1, sourcePath => 'attributes.a', targetField => 'a');
+	my $answer = curl($method, $path, 400, body => ref $key ? { none => 1 } : { $key => $key eq 'attributeMappings' ? [ \%unknown ] : { none => 1 } });
+	my ($known) = $answer->{json}{hint} =~ /Known keys are (.*)\./;
+	is(join(', ', sort split /, /, $known // ''), join(', ', sort keys %{ $schemas->{$schema}{properties} }), "the document has the keys of $schema");
+}
 curl('GET', $of, 304, headers => { 'If-None-Match' => curl('GET', $of, 200)->{headers}{etag} });
 curl('GET', "$one/sync-config", 200);
 curl('GET', "$c/none/sync-config", 404);
@@ -197,6 +211,16 @@ curl('GET', "$one/sync-config/role/status", 404);
 #
 # Runs
 #
+
+# What an event carries has the schema that the document names for it.
+sub event_ok
+{
+	my ($events, $name, $schema) = @_;
+	my ($data) = $events->{text} =~ /^event: \Q$name\E\ndata: (.*)\n\n/m;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is_deeply([ defined $data ? Gateway::value_faults($schema, decode_json_text($data)) : 'there is none' ], [], "event $name is a $schema");
+	return;
+}
 
 sub types_of { my ($s) = @_; return map { ref $_->{type} ? @{ $_->{type} } : $_->{type} // () } $s, @{ $s->{anyOf} // [] } }
 sub wait_run { my ($path) = @_; my ($run) = $path =~ /(\d+)$/; $f->wait_run($run); return $run }
@@ -213,6 +237,7 @@ my $events = follow('/api/events');
 like($events->{text}, qr/event: run\n/, 'curl follows it');
 is($events->{headers}{'content-type'}, 'text/event-stream', 'as events');
 is_deeply([ Gateway::answer_faults('GET', '/api/events', $events) ], [], 'as the document says');
+event_ok($events, 'run', 'Progress');
 $good{'GET /api/events'} = 1;
 curl('GET', '/api/events?none=1', 400);
 curl('POST', "$one/runs/$run/cancel", 200, body => { notes => 'enough' });
@@ -286,6 +311,9 @@ curl('POST', "$m/00000000-0000-4000-8000-000000000000/unlink", 404);
 curl('POST', "$m/bulk-resolve", 200, body => { matchIds => [ $match{$third}{id}, '00000000-0000-4000-8000-000000000000' ], action => 'skip' });
 curl('POST', "$m/bulk-resolve", 400, body => { matchIds => [], action => 'skip' });
 curl('POST', "$of/trigger", 200, body => {});
+$events = follow('/api/events', qr/event: match-stats\ndata: .*\n\n/, 'Last-Event-ID: 1-0');
+event_ok($events, 'run-end', 'Run');
+event_ok($events, 'match-stats', 'MatchStats');
 curl('POST', "$one/cache/clear", 204, body => { resourceType => 'user' });
 curl('POST', "$c/none/cache/clear", 404);
 
@@ -343,11 +371,12 @@ sub until_down
 # curl, while it follows what does not end: until there is an event
 sub follow
 {
-	my ($path) = @_;
-	my $pid = open3(my $in, my $out, undef, 'curl', '--silent', '--no-buffer', '--include', '--header', 'Authorization: Bearer ' . $g->reader, $g->url($path));
+	my ($path, $pattern, @headers) = @_;
+	my $pid = open3(my $in, my $out, undef, 'curl', '--silent', '--no-buffer', '--include', map({ ('--header', $_) } 'Authorization: Bearer ' . $g->reader, @headers), $g->url($path));
+	$pattern //= qr/event: .*\ndata: .*\n\n/;
 	my $all = '';
-	my $until = time + 60;
-	while (time < $until && $all !~ /event: .*\ndata: .*\n\n/ && IO::Select->new($out)->can_read($until - time))
+	my $until = time + 180;
+	while (time < $until && $all !~ $pattern && IO::Select->new($out)->can_read($until - time))
 	{
 		sysread($out, $all, 65536, length $all) or last;
 	}

@@ -175,23 +175,31 @@ sub jwt
 sub reader { my ($self) = @_; return $self->{reader} //= $self->jwt({ role => 'app_reader' }) }
 sub manager { my ($self) = @_; return $self->{manager} //= $self->jwt({ role => 'app_manager' }) }
 
-# What is wrong with an answer, by the OpenAPI document.
-sub answer_faults
+# Asks for what is wrong with something, by the OpenAPI document.
+sub judge
 {
-	my ($method, $path, $a) = @_;
+	my ($what) = @_;
 
 	if (!$judge_in)
 	{
 		my $document = PostgreSQL::Test::Utils::tempdir() . '/openapi.json';
 		PostgreSQL::Test::Utils::append_to_file($document, scalar qx{"@{[binary()]}" --openapi});
 		push @running,
-		  open2($judge_out, $judge_in, 'python3', abs_path(dirname(__FILE__)) . '/../lib/http_answers.py', $document);
+		  open2($judge_out, $judge_in, -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3', abs_path(dirname(__FILE__)) . '/../lib/http_answers.py', $document);
 	}
-	print $judge_in $codec->encode({ method => $method, path => $path, status => 0 + $a->{status},
-		headers => $a->{headers}, body => encode_base64($a->{content} // '', '') }), "\n";
+	print $judge_in $codec->encode($what), "\n";
 	$judge_in->flush;
-	return @{ $codec->decode(scalar readline $judge_out) };
+	return @{ $codec->decode(scalar readline($judge_out) // die 'http_answers.py has ended') };
 }
+
+# What is wrong with an answer; with a value of a schema
+sub answer_faults
+{
+	my ($method, $path, $a) = @_;
+	return judge({ method => $method, path => $path, status => 0 + $a->{status}, headers => $a->{headers},
+		body => encode_base64($a->{content} // '', '') });
+}
+sub value_faults { my ($schema, $value) = @_; return judge({ schema => $schema, value => $value }) }
 
 # request('POST', '/api/...', token => ..., body => any JSON, content => raw, type => '...', headers => {...})
 sub request
