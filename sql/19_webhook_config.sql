@@ -151,6 +151,9 @@ BEGIN
     PERFORM _flohsync.check_keys(_map -> 'data', 'webhook.map.data', ARRAY['displayName', 'email', 'attributes']);
     FOR k, v IN SELECT * FROM jsonb_each(_map -> 'data') LOOP
       IF k = 'attributes' AND jsonb_typeof(v) = 'object' THEN
+        IF (SELECT count(*) FROM jsonb_object_keys(v)) > 100 THEN
+          PERFORM _flohsync.invalid('webhook.map.data.attributes', 'it has more than 100 names');
+        END IF;
         PERFORM _flohsync.check_webhook_paths('webhook.map.data.attributes', a.value) FROM jsonb_each(v) a;
       ELSE
         PERFORM _flohsync.check_webhook_paths('webhook.map.data.' || k, v);

@@ -303,7 +303,7 @@ webhook_headers_problem(const WebhookHeaders *h, Slice before[4], TimestampTz *s
 	return NULL;
 }
 
-/* What was signed. */
+/* What was signed: a copy also where it is the body alone, as all else is done whatever came. */
 static Slice
 webhook_signed_text(const Slice before[4], Slice body)
 {
@@ -311,11 +311,9 @@ webhook_signed_text(const Slice before[4], Slice body)
 	char *text;
 	char *end;
 
-	if (before[0].data == NULL)
-		return body;
 	for (int i = 0; i < 4; i++)
 		len += before[i].len;
-	text = end = palloc(len);
+	text = end = palloc(Max(len, 1));
 	for (int i = 0; i < 4; i++)
 		if (before[i].len > 0)
 		{

@@ -222,7 +222,7 @@ config_fails({ scheme => 'okta', map => $_->[0] }, $_->[1], 'map ' . substr json
   [ { %map, events => '$.a[*] ? (@.b == @.c)' }, qr/compare only with a constant/ ], [ { %map, events => '$.a[*] ? (1 < @.c + 1 && @.d == 5)' }, qr/compare only with a constant/ ],
   [ { %map, resourceId => '$.a' . '.a' x 600 }, qr/at most 1000/ ], [ { %map, at => '$.a.datetime()' }, qr/datetime/ ], [ { %map, resourceId => { path => '$.a', match => '(' } }, qr/"webhook\.map\.resourceId\.match"/ ],
   [ { %map, resourceId => { path => '$.a', match => 'x' x 201 } }, qr/resourceId\.match/ ], [ { %map, resourceId => { path => '$.a', values => { a => 'b' } } }, qr/unknown key "values"/ ],
-  [ { %map, data => { name => '$.x' } }, qr/unknown key "name" in webhook\.map\.data/ ], [ { %map, data => { attributes => { a => 5 } } }, qr/"webhook\.map\.data\.attributes"/ ], [ { %map, data => 5 }, qr/"webhook\.map\.data"/ ],
+  [ { %map, data => { name => '$.x' } }, qr/unknown key "name" in webhook\.map\.data/ ], [ { %map, data => { attributes => { map { ("a$_" => '$.a') } 1 .. 101 } } }, qr/attributes": it has more than 100 names/ ], [ { %map, data => { attributes => { a => 5 } } }, qr/"webhook\.map\.data\.attributes"/ ], [ { %map, data => 5 }, qr/"webhook\.map\.data"/ ],
   [ { %map, events => ['$'] }, qr/"webhook\.map\.events"/ ];
 # Paths that are fine
 for my $path ('$', '$.a[*] ? (@.b == "**$" && !(@.c.d == "@")).id', '$."a b"[0 to 2]', 'lax $.x ? (exists (@.y)).z', '$.a ? (@.type == "User" || @.type == "UserGroup").id', '$.x ? (@ like_regex "^a$")', 'strict $.x')
