@@ -13,11 +13,6 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_searc
 COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS
   'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
 
-CREATE FUNCTION _flohsync.search_found(_folded text, _external_id text, _email text, _display_name text) RETURNS boolean
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_search_found';
-COMMENT ON FUNCTION _flohsync.search_found(text, text, text, text) IS
-  'Whether a folded text is part of one of the others';
-
 -- By what it is, not by its name alone: it is read without the planner, which would see that.
 CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
 LANGUAGE sql STABLE

@@ -80,9 +80,10 @@ COMMENT ON FUNCTION flohsync.enable_search() IS
   'and flohsync.connector_sync_match_search, unless they exist; blocks writes meanwhile; false where extension pg_trgm '
   'is missing. A dump does not include them: call it again in a restored database. DROP INDEX removes them';
 
-DROP FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint, boolean,
-                                  bigint, bigint);
+DROP FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint,
+                                  boolean, bigint, bigint);
 DROP FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bigint, bigint, bigint);
+DROP FUNCTION _flohsync.search_found(text, text, text, text);
 DROP FUNCTION _flohsync.read_page_mark(text, text);
 DROP FUNCTION _flohsync.page_mark(text, text, text, bigint);
 
@@ -311,7 +312,8 @@ COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, bool
   'ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; '
   'staleSince is set for stale records; with a search, a total above 10000 may be an estimate, totalIsEstimate';
 
-CREATE OR REPLACE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
+CREATE OR REPLACE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL,
+                                                   search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50, after text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER

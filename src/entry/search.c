@@ -80,7 +80,10 @@ flohsync_search_text(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result);
 }
 
-/* Is a folded text part of one of the others? */
+/*
+ * Is a folded text part of one of the others?  Version 0.2 asks in queries; its step to 0.3
+ * drops the function in SQL.
+ */
 PG_FUNCTION_INFO_V1(flohsync_search_found);
 PGDLLEXPORT Datum
 flohsync_search_found(PG_FUNCTION_ARGS)

@@ -60,13 +60,17 @@ typedef struct SearchSample
 
 extern void	 search_rows_open(SearchRows *rows, const SearchAsk *ask);
 extern void	 search_rows_close(SearchRows *rows);
+extern bool	 search_tell(SearchRows *rows, TupleTableSlot *slot, int type, SearchVisit visit,
+						 void *state);
 extern text *search_row_id(SearchRows *rows, TupleTableSlot *slot);
 extern bool	 search_row_found(SearchRows *rows, TupleTableSlot *slot);
 extern void	 search_sample(SearchRows *rows, SearchSample *sample);
 extern bool	 search_walk(SearchRows *rows, bool from_after, SearchVisit visit, void *state);
 extern bool	 search_walk_stale(SearchRows *rows, SearchVisit visit, void *state);
 extern void	 search_all(SearchRows *rows, SearchVisit visit, void *state);
-extern int	 search_trigrams(SearchRows *rows);
-extern void	 search_candidates(SearchRows *rows, SearchVisit visit, void *state);
+
+/* search_candidates.c */
+extern int	search_trigrams(SearchRows *rows);
+extern void search_candidates(SearchRows *rows, SearchVisit visit, void *state);
 
 #endif /* FLOHSYNC_SEARCH_ROWS_H */
