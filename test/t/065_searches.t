@@ -131,6 +131,18 @@ ok(!exists ask("list_resources('big', 'user', search => 'some')")->{totalIsEstim
 ok(!exists ask("list_resources('big', 'user')")->{totalIsEstimate}, 'nor of the one without a search');
 is(ask("list_resources('big', 'user', search => 'of all', after => '$estimate->{nextAfter}')")->{total}, $estimate->{total}, 'nextAfter takes an estimate along');
 
+# What CREATE EXTENSION says
+$f->sql('CREATE DATABASE fresh');
+my $said = $f->try_sql('SET client_min_messages = notice; CREATE EXTENSION flohsync', 'fresh')->{text};
+my $how = $trgm ? 'CREATE EXTENSION pg_trgm' : 'postgresql-contrib';
+like($said, qr/extension pg_trgm is not installed.*\Q$how\E.*enable_search/s, 'CREATE EXTENSION says how to come to indexes');
+if ($trgm)
+{
+	$said = $f->try_sql('DROP EXTENSION flohsync; CREATE EXTENSION pg_trgm; CREATE EXTENSION flohsync', 'fresh')->{text};
+	like($said, qr/have no indexes yet.*SELECT flohsync\.enable_search/s, 'also where only they are missing');
+}
+$f->disconnect('fresh');
+
 # Marks of others
 sub mark { my ($json) = @_; my $text = encode_base64($json, ''); return $text =~ tr{+/=}{-_}dr }
 my (@parts) = split /,\s*/, do { my $text = $estimate->{nextAfter} =~ tr{-_}{+/}r; decode_base64($text . '=' x (-length($text) % 4)) };
