@@ -188,6 +188,16 @@ is($f->try_sql(Hooks::answer_sql('okta', 'POST', {}, [], ''))->{state}, '22023',
 is($f->try_sql("select _flohsync.answer_webhook(null, null, null, null, null)")->{state}, '28000', 'nothing at all');
 is($f->try_sql("select _flohsync.answer_webhook('okta', 'POST', null, '{}', null)")->{state}, '28000', 'nor a body');
 
+# A role that may nothing else
+$f->sql('create role web login; grant usage on schema _flohsync to web; grant execute on function _flohsync.answer_webhook(text, text, jsonb, jsonb, bytea) to web');
+{
+	my $b = body('okta');
+	is($f->try_sql('SET SESSION AUTHORIZATION web; ' . Hooks::answer_sql('okta', 'POST', {}, Hooks::signed('okta', $b), $b) . " -> 'body' ->> 'action', current_user")->{out}, 'updated|web', 'a role that may nothing else can hand webhooks over');
+	is($f->try_sql("SET SESSION AUTHORIZATION web; $_")->{state}, '42501', "but not: $_") for "select _flohsync.webhook_events('{}', '{}')", "select _flohsync.hold_matchings(null, null)", 'select * from _flohsync.webhook_delivery';
+}
+$f->sql('grant usage on schema flohsync to web');
+is($f->try_sql('SET SESSION AUTHORIZATION web; ' . Hooks::receive_sql('okta', '{}', { authorization => 'x' }))->{state}, '42501', 'nor the public function');
+
 # A connector that is disabled
 $f->sql("select flohsync.update_connector('github', '{\"enabled\": false}')");
 is($f->try_sql(Hooks::answer_sql('github', 'POST', {}, Hooks::signed('github', $ping, event => 'ping'), $ping))->{state}, '55000', 'a disabled connector says so to who signs');
