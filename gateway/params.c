@@ -413,7 +413,8 @@ read_body(Request *r)
 						  "Its Content-Type must be application/json.");
 	if (!is_text(r->body.p, r->body.n))
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is no UTF-8 text", NULL);
-	json = json_read(r->body.p, r->body.n);
+	/* A byte order mark is not one of its characters (RFC 8259, section 8.1). */
+	json = strncmp(r->body.p, "\xEF\xBB\xBF", 3) != 0 ? json_read(r->body.p, r->body.n) : NULL;
 	if (json == NULL)
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is no JSON", NULL);
 	if (json->nodes[JSON_ROOT].type != JSON_OBJECT)

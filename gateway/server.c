@@ -346,6 +346,21 @@ queue_answer(Request *r)
 	return result;
 }
 
+static bool
+has_body(const Request *r)
+{
+	return request_header(r, "Content-Length") != NULL || request_header(r, "Transfer-Encoding") != NULL;
+}
+
+static bool
+body_is_discarded(const Request *r)
+{
+	const char *length = request_header(r, "Content-Length");
+
+	return has_body(r) && !r->answer.close && request_header(r, "Expect") == NULL &&
+		   (length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
+}
+
 static enum MHD_Result
 handle(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
 	   const char *version, const char *data, size_t *size, void **context)
@@ -375,12 +390,13 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 			request_head(r);
 		/* See framing.c. */
 		r->last = request_header(r, "Transfer-Encoding") != NULL;
-		/* The body, if there is one, is not read; if there is none, the connection goes on. */
-		if (r->answered &&
-			(r->answer.close || request_header(r, "Content-Length") != NULL ||
-			 request_header(r, "Transfer-Encoding") != NULL))
+		/*
+		 * Who sends a body does not see an answer before it is sent: then it is read, and
+		 * thrown away.  Unless it is too long for that, or waits for our word.
+		 */
+		if (r->answered && !body_is_discarded(r))
 		{
-			r->answer.close = true;
+			r->answer.close = r->answer.close || has_body(r);
 			return queue_answer(r);
 		}
 		conn_state(r->conn, CONN_BODY, config->body_timeout * 1000);

@@ -16,10 +16,22 @@ use IO::Socket::INET;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64url);
 use POSIX ();
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Test::More;
 use Time::HiRes qw(time sleep);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+
+# HTTP::Tiny writes a head and its body apart: without this the body waits for an acknowledgement.
+{
+	no warnings 'redefine';
+	my $connect = \&HTTP::Tiny::Handle::connect;
+	*HTTP::Tiny::Handle::connect = sub {
+		my $handle = $connect->(@_);
+		setsockopt $handle->{fh}, IPPROTO_TCP, TCP_NODELAY, 1;
+		return $handle;
+	};
+}
 
 my $codec = JSON::PP->new->utf8->allow_nonref->canonical;
 my @running;
