@@ -357,7 +357,7 @@ body_is_discarded(const Request *r)
 {
 	const char *length = request_header(r, "Content-Length");
 
-	return has_body(r) && !r->answer.close && request_header(r, "Expect") == NULL &&
+	return request_header(r, "Expect") == NULL &&
 		   (length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
 }
 
@@ -394,9 +394,9 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 		 * Who sends a body does not see an answer before it is sent: then it is read, and
 		 * thrown away.  Unless it is too long for that, or waits for our word.
 		 */
-		if (r->answered && !body_is_discarded(r))
+		if (r->answered && (r->answer.close || (has_body(r) && !body_is_discarded(r))))
 		{
-			r->answer.close = r->answer.close || has_body(r);
+			r->answer.close = true;
 			return queue_answer(r);
 		}
 		conn_state(r->conn, CONN_BODY, config->body_timeout * 1000);
