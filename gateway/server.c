@@ -256,6 +256,9 @@ request_ends(void *arg, struct MHD_Connection *connection, void **context,
 	conn_state(r->conn, CONN_HEAD, config->idle_timeout * 1000);
 	conn_take_out(r->conn);
 	conn_put_first(r->conn);
+	/* All of the answer is on its way; there is not to be another request. */
+	if (stopping)
+		conn_cut(r->conn);
 	request_forget(r);
 }
 
