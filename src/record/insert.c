@@ -118,7 +118,6 @@ typedef struct Insert
 	ExprState		 *defaults[NCOLUMNS];
 	MemoryContext	  context; /* of the rows that are on their way */
 	TupleTableSlot	 *slots[INSERT_ROWS];
-	int				  places[INSERT_ROWS]; /* of the records of these rows */
 	int				  n;
 	Size			  bytes;
 	bool			  any; /* a row has been inserted */
@@ -129,23 +128,24 @@ static bool
 insert_finds_columns(Insert *insert)
 {
 	TupleDesc desc = RelationGetDescr(insert->table);
+	int		  n = 0;
 
-	if (desc->natts != NCOLUMNS)
-		return false;
 	memset(insert->columns, 0, sizeof(insert->columns));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute a = TupleDescAttr(desc, i);
 		int				  k = 0;
 
+		if (a->attisdropped)
+			continue;
 		while (k < NCOLUMNS && strcmp(NameStr(a->attname), insert_columns[k].name) != 0)
 			k++;
-		if (k == NCOLUMNS || a->attisdropped || a->attgenerated != '\0' ||
-			a->atttypid != insert_columns[k].type)
+		if (k == NCOLUMNS || a->attgenerated != '\0' || a->atttypid != insert_columns[k].type)
 			return false;
 		insert->columns[k] = i + 1;
+		n++;
 	}
-	return true;
+	return n == NCOLUMNS;
 }
 
 /* Is it a foreign key's check of the one column in which all rows are the same, at once? */
@@ -262,6 +262,7 @@ insert_target_of_others(const Insert *insert)
 static void
 insert_begin(Insert *insert, int n)
 {
+	TupleDesc	  desc = RelationGetDescr(insert->table);
 	MemoryContext old;
 
 	insert->estate = CreateExecutorState();
@@ -280,8 +281,11 @@ insert_begin(Insert *insert, int n)
 			insert->defaults[k] = ExecInitExpr(expression_planner((Expr *) value), NULL);
 	}
 	for (int i = 0; i < Min(n, INSERT_ROWS); i++)
-		insert->slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(insert->table),
-													&TTSOpsVirtual);
+	{
+		insert->slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		/* A column that was dropped is null. */
+		memset(insert->slots[i]->tts_isnull, true, sizeof(bool) * desc->natts);
+	}
 	insert->context = AllocSetContextCreate(insert->estate->es_query_cxt, "flohsync insert",
 											ALLOCSET_DEFAULT_SIZES);
 	AfterTriggerBeginQuery();
@@ -296,7 +300,8 @@ insert_end(Insert *insert)
 	AfterTriggerEndQuery(insert->estate);
 	for (int i = 0; i < INSERT_ROWS && insert->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(insert->slots[i]);
-	ExecCloseIndices(insert->target);
+	ExecResetTupleTable(insert->estate->es_tupleTable, false);
+	ExecCloseResultRelations(insert->estate);
 	FreeExecutorState(insert->estate);
 }
 
@@ -418,6 +423,8 @@ insert_rows(Insert *insert, const Record *records, const int *which, int n, Exis
 {
 	MemoryContext old;
 
+	/* Of a row there are its values, and the tuple. */
+	memory_expect(insert->scope->memory, INSERT_BYTES * 4 + insert->scope->heaviest);
 	/* What the transaction itself wrote before, as for each statement. */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -426,9 +433,6 @@ insert_rows(Insert *insert, const Record *records, const int *which, int n, Exis
 	for (int k = 0; k < n; k++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		/* Of a row there is jsonb, and the tuple. */
-		if (insert->n == 0)
-			memory_expect(insert->scope->memory, INSERT_BYTES * 4 + insert->scope->heaviest);
 		insert_make_row(insert, &records[which[k]], &prior[which[k]]);
 		written[which[k]] = true;
 		if (++insert->n == INSERT_ROWS || insert->bytes >= INSERT_BYTES)
