@@ -24,6 +24,8 @@
  *   statement that this is; so it does what is set for it, and its errors are
  *   PostgreSQL's.  Of a key that may be deferred each row is checked: the first one
  *   may have been deleted until then.
+ * - The trigger that counts rows is called for the first one, too; the others are
+ *   added to its sum at once, by what it would call for each.
  * - An insert that meets a concurrent one fails with a duplicate key, like the
  *   statement of a pass, and the worker retries the page (run.c).  Records observed
  *   individually, which must not fail then, are left to the statement.
@@ -60,6 +62,7 @@
 #include "base/memory_page.h"
 #include "json/jsonb.h"
 #include "record/insert.h"
+#include "record/tally.h"
 
 /* So many rows, and about so many bytes of them, go into the heap together. */
 #define INSERT_ROWS	 128
@@ -120,7 +123,8 @@ typedef struct Insert
 	TupleTableSlot	 *slots[INSERT_ROWS];
 	int				  n;
 	Size			  bytes;
-	bool			  any; /* a row has been inserted */
+	int				  done;	  /* rows that have been inserted */
+	bool			  counts; /* these are counted together, but for the first */
 } Insert;
 
 /* Are the columns those that are known here? */
@@ -164,6 +168,24 @@ insert_checks_connector(const Insert *insert, const Trigger *trigger)
 			return key->nkeys == 1 && key->conkey[0] == insert->columns[COLUMN_CONNECTOR];
 	}
 	return false;
+}
+
+/* Is it the one that counts each row, and does it fire? */
+static bool
+insert_counts(const Trigger *trigger)
+{
+	char *function;
+
+	if (!TRIGGER_FOR_AFTER(trigger->tgtype) || !TRIGGER_FOR_ROW(trigger->tgtype) ||
+		trigger->tgdeferrable || trigger->tgqual != NULL || trigger->tgnargs != 1 ||
+		strcmp(trigger->tgargs[0], "record") != 0 ||
+		SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ||
+		(trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN &&
+		 trigger->tgenabled != TRIGGER_FIRES_ALWAYS) ||
+		get_func_namespace(trigger->tgfoid) != get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false))
+		return false;
+	function = get_func_name(trigger->tgfoid);
+	return function != NULL && strcmp(function, "tally_row") == 0;
 }
 
 /*
@@ -238,9 +260,12 @@ insert_all_fit(const Insert *insert, const Record *records, const int *which, in
 	return insert_fits(insert, COLUMN_TYPE, &type);
 }
 
-/* The table as the target of a statement, without those triggers that one row is enough for. */
+/*
+ * The table as the target of a statement, without those triggers that one row is enough
+ * for, or that are done without.
+ */
 static ResultRelInfo *
-insert_target_of_others(const Insert *insert)
+insert_target_of_others(Insert *insert)
 {
 	ResultRelInfo *others = makeNode(ResultRelInfo);
 	TriggerDesc	  *triggers;
@@ -251,9 +276,21 @@ insert_target_of_others(const Insert *insert)
 	if (triggers == NULL)
 		return others;
 	for (int i = 0; i < triggers->numtriggers; i++)
-		if (!TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) ||
-			!insert_checks_connector(insert, &triggers->triggers[i]))
-			triggers->triggers[kept++] = triggers->triggers[i];
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_INSERT(trigger->tgtype))
+		{
+			if (insert_checks_connector(insert, trigger))
+				continue;
+			if (!insert->counts && insert->defaults[COLUMN_STALE] == NULL && insert_counts(trigger))
+			{
+				insert->counts = true;
+				continue;
+			}
+		}
+		triggers->triggers[kept++] = *trigger;
+	}
 	triggers->numtriggers = kept;
 	return others;
 }
@@ -269,7 +306,6 @@ insert_begin(Insert *insert, int n)
 	old = MemoryContextSwitchTo(insert->estate->es_query_cxt);
 	insert->target = makeNode(ResultRelInfo);
 	InitResultRelInfo(insert->target, insert->table, 0, NULL, 0);
-	insert->others = insert_target_of_others(insert);
 	insert->estate->es_opened_result_relations = list_make1(insert->target);
 	insert->estate->es_output_cid = GetCurrentCommandId(true);
 	ExecOpenIndices(insert->target, false);
@@ -280,6 +316,7 @@ insert_begin(Insert *insert, int n)
 		if (value != NULL)
 			insert->defaults[k] = ExecInitExpr(expression_planner((Expr *) value), NULL);
 	}
+	insert->others = insert_target_of_others(insert);
 	for (int i = 0; i < Min(n, INSERT_ROWS); i++)
 	{
 		insert->slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
@@ -296,6 +333,12 @@ insert_begin(Insert *insert, int n)
 static void
 insert_end(Insert *insert)
 {
+	const text *type = DatumGetTextPP(insert->scope->resource_type);
+
+	if (insert->counts && insert->done > 1)
+		tally_add_records(DatumGetUUIDP(insert->scope->connector),
+						  (Slice){VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)}, false,
+						  insert->done - 1);
 	ExecASInsertTriggers(insert->estate, insert->target, NULL);
 	AfterTriggerEndQuery(insert->estate);
 	for (int i = 0; i < INSERT_ROWS && insert->slots[i] != NULL; i++)
@@ -407,9 +450,9 @@ insert_flush(Insert *insert)
 
 		if (insert->target->ri_NumIndices > 0)
 			recheck = compat_insert_index_tuples(insert->target, insert->slots[i], insert->estate);
-		ExecARInsertTriggers(insert->estate, insert->any ? insert->others : insert->target,
+		ExecARInsertTriggers(insert->estate, insert->done > 0 ? insert->others : insert->target,
 							 insert->slots[i], recheck, NULL);
-		insert->any = true;
+		insert->done++;
 	}
 	insert->n = 0;
 	insert->bytes = 0;
