@@ -24,6 +24,8 @@
  *   statement that this is; so it does what is set for it, and its errors are
  *   PostgreSQL's.  Of a key that may be deferred each row is checked: the first one
  *   may have been deleted until then.
+ * - The trigger that counts rows is called for the first one, too; the others are
+ *   added to its sum at once, by what it would call for each.
  * - An insert that meets a concurrent one fails with a duplicate key, like the
  *   statement of a pass, and the worker retries the page (run.c).  Records observed
  *   individually, which must not fail then, are left to the statement.
@@ -60,6 +62,7 @@
 #include "base/memory_page.h"
 #include "json/jsonb.h"
 #include "record/insert.h"
+#include "record/tally.h"
 
 /* So many rows, and about so many bytes of them, go into the heap together. */
 #define INSERT_ROWS	 128
@@ -118,10 +121,10 @@ typedef struct Insert
 	ExprState		 *defaults[NCOLUMNS];
 	MemoryContext	  context; /* of the rows that are on their way */
 	TupleTableSlot	 *slots[INSERT_ROWS];
-	int				  places[INSERT_ROWS]; /* of the records of these rows */
 	int				  n;
 	Size			  bytes;
-	bool			  any; /* a row has been inserted */
+	int				  done;	  /* rows that have been inserted */
+	bool			  counts; /* these are counted together, but for the first */
 } Insert;
 
 /* Are the columns those that are known here? */
@@ -129,23 +132,24 @@ static bool
 insert_finds_columns(Insert *insert)
 {
 	TupleDesc desc = RelationGetDescr(insert->table);
+	int		  n = 0;
 
-	if (desc->natts != NCOLUMNS)
-		return false;
 	memset(insert->columns, 0, sizeof(insert->columns));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute a = TupleDescAttr(desc, i);
 		int				  k = 0;
 
+		if (a->attisdropped)
+			continue;
 		while (k < NCOLUMNS && strcmp(NameStr(a->attname), insert_columns[k].name) != 0)
 			k++;
-		if (k == NCOLUMNS || a->attisdropped || a->attgenerated != '\0' ||
-			a->atttypid != insert_columns[k].type)
+		if (k == NCOLUMNS || a->attgenerated != '\0' || a->atttypid != insert_columns[k].type)
 			return false;
 		insert->columns[k] = i + 1;
+		n++;
 	}
-	return true;
+	return n == NCOLUMNS;
 }
 
 /* Is it a foreign key's check of the one column in which all rows are the same, at once? */
@@ -164,6 +168,24 @@ insert_checks_connector(const Insert *insert, const Trigger *trigger)
 			return key->nkeys == 1 && key->conkey[0] == insert->columns[COLUMN_CONNECTOR];
 	}
 	return false;
+}
+
+/* Is it the one that counts each row, and does it fire? */
+static bool
+insert_counts(const Trigger *trigger)
+{
+	char *function;
+
+	if (!TRIGGER_FOR_AFTER(trigger->tgtype) || !TRIGGER_FOR_ROW(trigger->tgtype) ||
+		trigger->tgdeferrable || trigger->tgqual != NULL || trigger->tgnargs != 1 ||
+		strcmp(trigger->tgargs[0], "record") != 0 ||
+		SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ||
+		(trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN &&
+		 trigger->tgenabled != TRIGGER_FIRES_ALWAYS) ||
+		get_func_namespace(trigger->tgfoid) != get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false))
+		return false;
+	function = get_func_name(trigger->tgfoid);
+	return function != NULL && strcmp(function, "tally_row") == 0;
 }
 
 /*
@@ -238,9 +260,12 @@ insert_all_fit(const Insert *insert, const Record *records, const int *which, in
 	return insert_fits(insert, COLUMN_TYPE, &type);
 }
 
-/* The table as the target of a statement, without those triggers that one row is enough for. */
+/*
+ * The table as the target of a statement, without those triggers that one row is enough
+ * for, or that are done without.
+ */
 static ResultRelInfo *
-insert_target_of_others(const Insert *insert)
+insert_target_of_others(Insert *insert)
 {
 	ResultRelInfo *others = makeNode(ResultRelInfo);
 	TriggerDesc	  *triggers;
@@ -251,9 +276,21 @@ insert_target_of_others(const Insert *insert)
 	if (triggers == NULL)
 		return others;
 	for (int i = 0; i < triggers->numtriggers; i++)
-		if (!TRIGGER_FOR_INSERT(triggers->triggers[i].tgtype) ||
-			!insert_checks_connector(insert, &triggers->triggers[i]))
-			triggers->triggers[kept++] = triggers->triggers[i];
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_INSERT(trigger->tgtype))
+		{
+			if (insert_checks_connector(insert, trigger))
+				continue;
+			if (!insert->counts && insert->defaults[COLUMN_STALE] == NULL && insert_counts(trigger))
+			{
+				insert->counts = true;
+				continue;
+			}
+		}
+		triggers->triggers[kept++] = *trigger;
+	}
 	triggers->numtriggers = kept;
 	return others;
 }
@@ -262,13 +299,13 @@ insert_target_of_others(const Insert *insert)
 static void
 insert_begin(Insert *insert, int n)
 {
+	TupleDesc	  desc = RelationGetDescr(insert->table);
 	MemoryContext old;
 
 	insert->estate = CreateExecutorState();
 	old = MemoryContextSwitchTo(insert->estate->es_query_cxt);
 	insert->target = makeNode(ResultRelInfo);
 	InitResultRelInfo(insert->target, insert->table, 0, NULL, 0);
-	insert->others = insert_target_of_others(insert);
 	insert->estate->es_opened_result_relations = list_make1(insert->target);
 	insert->estate->es_output_cid = GetCurrentCommandId(true);
 	ExecOpenIndices(insert->target, false);
@@ -279,9 +316,13 @@ insert_begin(Insert *insert, int n)
 		if (value != NULL)
 			insert->defaults[k] = ExecInitExpr(expression_planner((Expr *) value), NULL);
 	}
+	insert->others = insert_target_of_others(insert);
 	for (int i = 0; i < Min(n, INSERT_ROWS); i++)
-		insert->slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(insert->table),
-													&TTSOpsVirtual);
+	{
+		insert->slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		/* A column that was dropped is null. */
+		memset(insert->slots[i]->tts_isnull, true, sizeof(bool) * desc->natts);
+	}
 	insert->context = AllocSetContextCreate(insert->estate->es_query_cxt, "flohsync insert",
 											ALLOCSET_DEFAULT_SIZES);
 	AfterTriggerBeginQuery();
@@ -292,11 +333,18 @@ insert_begin(Insert *insert, int n)
 static void
 insert_end(Insert *insert)
 {
+	const text *type = DatumGetTextPP(insert->scope->resource_type);
+
+	if (insert->counts && insert->done > 1)
+		tally_add_records(DatumGetUUIDP(insert->scope->connector),
+						  (Slice){VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)}, false,
+						  insert->done - 1);
 	ExecASInsertTriggers(insert->estate, insert->target, NULL);
 	AfterTriggerEndQuery(insert->estate);
 	for (int i = 0; i < INSERT_ROWS && insert->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(insert->slots[i]);
-	ExecCloseIndices(insert->target);
+	ExecResetTupleTable(insert->estate->es_tupleTable, false);
+	ExecCloseResultRelations(insert->estate);
 	FreeExecutorState(insert->estate);
 }
 
@@ -402,9 +450,9 @@ insert_flush(Insert *insert)
 
 		if (insert->target->ri_NumIndices > 0)
 			recheck = compat_insert_index_tuples(insert->target, insert->slots[i], insert->estate);
-		ExecARInsertTriggers(insert->estate, insert->any ? insert->others : insert->target,
+		ExecARInsertTriggers(insert->estate, insert->done > 0 ? insert->others : insert->target,
 							 insert->slots[i], recheck, NULL);
-		insert->any = true;
+		insert->done++;
 	}
 	insert->n = 0;
 	insert->bytes = 0;
@@ -418,6 +466,8 @@ insert_rows(Insert *insert, const Record *records, const int *which, int n, Exis
 {
 	MemoryContext old;
 
+	/* Of a row there are its values, and the tuple. */
+	memory_expect(insert->scope->memory, INSERT_BYTES * 4 + insert->scope->heaviest);
 	/* What the transaction itself wrote before, as for each statement. */
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -426,9 +476,6 @@ insert_rows(Insert *insert, const Record *records, const int *which, int n, Exis
 	for (int k = 0; k < n; k++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		/* Of a row there is jsonb, and the tuple. */
-		if (insert->n == 0)
-			memory_expect(insert->scope->memory, INSERT_BYTES * 4 + insert->scope->heaviest);
 		insert_make_row(insert, &records[which[k]], &prior[which[k]]);
 		written[which[k]] = true;
 		if (++insert->n == INSERT_ROWS || insert->bytes >= INSERT_BYTES)
