@@ -352,7 +352,8 @@ queue_answer(Request *r)
 static bool
 has_body(const Request *r)
 {
-	return request_header(r, "Content-Length") != NULL || request_header(r, "Transfer-Encoding") != NULL;
+	return request_header(r, "Content-Length") != NULL ||
+		request_header(r, "Transfer-Encoding") != NULL;
 }
 
 static bool
@@ -361,7 +362,7 @@ body_is_discarded(const Request *r)
 	const char *length = request_header(r, "Content-Length");
 
 	return request_header(r, "Expect") == NULL &&
-		   (length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
+		(length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
 }
 
 static enum MHD_Result
