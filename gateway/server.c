@@ -564,7 +564,7 @@ raise_limit(void)
 	}
 }
 
-static void
+static void __attribute__((format(printf, 2, 0)))
 library_says(void *arg, const char *format, va_list args)
 {
 	char text[512];
