@@ -118,6 +118,7 @@ definition_top(Reader *r, RestDefinition *d)
 			definition_wrong("allow_hosts", "has an element that is not a string");
 		d->allow_hosts[d->nallow_hosts++] = json_value_text(r->json, i);
 	}
+	d->concurrency = (int) definition_int(r, JSON_ROOT, "concurrency", 1, SOURCE_MAX_LANES, 1);
 	d->max_pages = (int) definition_int(r, limits, "max_pages", 1, 100000, 100000);
 	d->requests_per_minute = (int) definition_int(r, limits, "requests_per_minute", 1, 100000, 0);
 	d->remaining_header = definition_header(r, limits, "remaining_header");

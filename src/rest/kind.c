@@ -22,7 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "json/value.h"
-#include "rest/rest.h"
+#include "rest/foretell.h"
 
 static void
 rest_open(Source *source)
@@ -48,9 +48,11 @@ rest_open(Source *source)
 	source->retry_max_ms = state->def->max_ms;
 	source->max_pages = state->def->max_pages;
 	source->requests_per_minute = state->def->requests_per_minute;
+	source->concurrency = state->def->concurrency;
 	source->total_tolerance = state->def->total_is_estimate ? SOURCE_TOTAL_TOLERANCE : 0;
 	MemoryContextSwitchTo(old);
 	source->state = state;
+	state->ahead = ahead_open(source, rest_arrived);
 }
 
 static void
@@ -60,7 +62,7 @@ rest_close(Source *source)
 
 	if (state == NULL)
 		return;
-	http_client_close(state->client);
+	ahead_close(state->ahead);
 	http_client_close(state->one_client);
 	http_client_close(state->token_client);
 	rest_leave_token(state);
@@ -136,10 +138,23 @@ rest_go_to_parent(RestState *state)
 	}
 }
 
+/* Is the request that is to be sent on its way already? */
+static bool
+rest_is_sent(const RestState *state)
+{
+	const RestParent *parent = rest_parent(state);
+
+	return state->external_id == NULL &&
+		ahead_has(state->ahead,
+				  rest_key(state, parent ? parent->external_id : NULL, state->at.inner));
+}
+
 /* Sends the request; parents that lack what it needs are passed over. */
 static void
 rest_try_to_send(RestState *state)
 {
+	if (state->external_id == NULL)
+		rest_foretell_seen(state);
 	while (!rest_send(state) && state->problem.of_parent)
 	{
 		memset(&state->problem, 0, sizeof(state->problem));
@@ -151,6 +166,7 @@ rest_try_to_send(RestState *state)
 		}
 		state->at.inner = NULL;
 	}
+	rest_ask_ahead(state);
 }
 
 static void
@@ -175,7 +191,8 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 		rest_take_cursor(state, cursor);
 		rest_go_to_parent(state);
 	}
-	if (!state->problem.error_class && !state->nothing && source_pace_ready(source))
+	if (!state->problem.error_class && !state->nothing &&
+		(source_pace_ready(source) || rest_is_sent(state)))
 		rest_try_to_send(state);
 	MemoryContextSwitchTo(old);
 }
@@ -275,6 +292,8 @@ rest_answer(Source *source, SourceAnswer *answer)
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
+		while (state->external_id == NULL && !ahead_await(state->ahead))
+			rest_ask_ahead(state);
 		http_finish(rest_client(state), &response);
 		state->sent = false;
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))

@@ -97,8 +97,8 @@ next_link(Reading *r, bool *failed)
 	char *header;
 	bool  malformed = false;
 
-	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL;
-		 i++)
+	for (int i = 0;
+		 (header = next_link_text(r, http_header(rest_client(r->state), "Link", i))) != NULL; i++)
 	{
 		char *target = next_link_text(r,
 									  rest_link_find(header, r->state->def->pages.rel, &malformed));

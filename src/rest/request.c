@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "json/value.h"
+#include "rest/foretell.h"
 #include "rest/render.h"
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
@@ -418,6 +419,7 @@ request_send(RestState *state)
 	request.memory = state->source->memory;
 	/* Its links may have the key in them. */
 	request.is_secret = d->auth.query != NULL;
+	request.ahead = state->early != NULL;
 	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
@@ -427,17 +429,23 @@ request_send(RestState *state)
 HttpClient *
 rest_client(RestState *state)
 {
-	HttpClient **client = state->external_id ? &state->one_client : &state->client;
-
-	if (*client == NULL)
-		*client = http_client_create();
-	return *client;
+	if (state->early)
+		return state->early;
+	if (state->external_id == NULL)
+		return ahead_client(state->ahead);
+	if (state->one_client == NULL)
+		state->one_client = http_client_create();
+	return state->one_client;
 }
 
-/* rest_send sends the request for state->at or state->external_id; false with the problem noted. */
+/*
+ * rest_send_now sends the request for state->at or state->external_id; false with
+ * the problem noted.
+ */
 bool
-rest_send(RestState *state)
+rest_send_now(RestState *state)
 {
+	bool		  sent;
 	MemoryContext old = MemoryContextSwitchTo(state->request_context);
 
 	if (state->origin.host == NULL)
@@ -451,9 +459,28 @@ rest_send(RestState *state)
 			MemoryContextSwitchTo(state->request_context);
 		}
 	}
-	state->sent = request_send(state);
-	if (!state->sent && state->problem.error_class == ERRCLASS_NONE)
+	sent = request_send(state);
+	if (!sent && state->problem.error_class == ERRCLASS_NONE)
 		rest_problem(state, ERRCLASS_CONFIGURATION, "could not build the request");
 	MemoryContextSwitchTo(old);
+	return sent;
+}
+
+/* rest_send has the request for state->at or state->external_id sent, if it is not already. */
+bool
+rest_send(RestState *state)
+{
+	const RestParent *parent = rest_parent(state);
+	const char		 *url;
+
+	if (state->external_id == NULL &&
+		ahead_turn(state->ahead,
+				   rest_key(state, parent ? parent->external_id : NULL, state->at.inner), &url))
+	{
+		state->url = MemoryContextStrdup(state->request_context, url);
+		state->sent = true;
+	}
+	else
+		state->sent = rest_send_now(state);
 	return state->sent;
 }

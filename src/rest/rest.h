@@ -13,6 +13,7 @@
  *	  rest/next.c         where the list goes on behind it
  *	  rest/give_up.c      pages that the list goes on without
  *	  rest/limits.c       statuses, throttling, waiting
+ *	  rest/foretell.c     requests before their turn
  *	  rest/kind.c         the way of a request
  */
 #ifndef FLOHSYNC_REST_H
@@ -21,6 +22,8 @@
 #include "net/http.h"
 #include "page/page.h"
 #include "rest/path.h"
+#include "source/ahead.h"
+#include "source/foretell.h"
 #include "source/source.h"
 #include "source/template.h"
 
@@ -159,6 +162,7 @@ typedef struct RestDefinition
 	int		   nallow_hosts;
 	int		   max_pages;
 	int		   requests_per_minute;
+	int		   concurrency;
 	char	  *remaining_header;
 	char	  *reset_header;
 	bool	   reset_seconds;
@@ -250,7 +254,9 @@ typedef struct RestState
 {
 	Source		   *source;
 	RestDefinition *def;
-	HttpClient	   *client;
+	Ahead		   *ahead;		  /* clients for pages */
+	HttpClient	   *early;		  /* that of a page before its turn, while that is asked for */
+	Foretell		pages_ahead;  /* of the list at hand */
 	HttpClient	   *one_client;	  /* for single records: a page must stay where it is meanwhile */
 	HttpClient	   *token_client; /* likewise */
 	HttpOrigin		origin;		  /* of base_url */
@@ -321,6 +327,7 @@ extern char		  *rest_fixed_url(RestState *state, const Template *t);
 extern char		  *rest_base_url(RestState *state, const Template *t);
 extern HttpClient *rest_client(RestState *state);
 extern bool		   rest_send(RestState *state);
+extern bool		   rest_send_now(RestState *state);
 extern void		   rest_origins(OriginList *list, const JsonParser *config, const char *definition);
 extern char		  *rest_follow(RestState *state, const char *reference, ErrorClass *error_class);
 
@@ -348,6 +355,7 @@ extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *js
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 
+extern void	 rest_note_limit(RestState *state);
 extern void	 rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool	 rest_status_in(int status, const int *list, int n);
 extern bool	 rest_leave_parent(RestState *state, int status, ErrorClass error_class);

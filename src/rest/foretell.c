@@ -1,0 +1,174 @@
+/*
+ * foretell.c
+ *	  Which requests for pages are sent before their turn (concurrency).
+ *
+ * What is foretold is a position: the next pages of the list at hand, where its
+ * pages are numbers and the list goes on in the same steps, and not behind the
+ * total that the upstream reports; and the first pages of the lists of the next
+ * parents.  A position is known by its parent and what stands for the page, so that
+ * what a parent's list goes through meanwhile does not make another of it.
+ *
+ * A request is put together as in its turn, but never gets a token for it, and
+ * what is wrong with it counts in its turn only.
+ */
+#include "postgres.h"
+
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "rest/foretell.h"
+
+/* Whether the page of a position is one that is foretold by its number. */
+static bool
+foretell_by_position(const RestDefinition *d)
+{
+	return d->pages.type == REST_PAGES_OFFSET || d->pages.type == REST_PAGES_PAGE;
+}
+
+/* rest_key is what makes a request for a page the same as another, palloc'd. */
+char *
+rest_key(const RestState *state, const char *parent, const char *inner)
+{
+	StringInfoData key;
+
+	initStringInfo(&key);
+	escape_json(&key, parent ? parent : "");
+	/* Of "page:records so far" only the page goes into the request. */
+	if (inner)
+		appendBinaryStringInfo(&key, inner,
+							   (int) (state->def->pages.type == REST_PAGES_PAGE ?
+										  strcspn(inner, ":") :
+										  strlen(inner)));
+	else
+		appendStringInfoString(&key, " first");
+	return key.data;
+}
+
+/* rest_foretell_seen: it is the turn of the position at hand. */
+void
+rest_foretell_seen(RestState *state)
+{
+	const RestPagination *p = &state->def->pages;
+	const char			 *inner = state->at.inner;
+	char				  base[32];
+
+	if (!foretell_by_position(state->def) || inner != NULL)
+	{
+		foretell_seen(&state->pages_ahead, inner, state->source->context);
+		return;
+	}
+	snprintf(base, sizeof(base), p->type == REST_PAGES_PAGE ? "%d:0" : "%d", p->base);
+	foretell_begin(&state->pages_ahead, base, state->source->context);
+}
+
+/* May the list at hand have a page there, by what the upstream says of its length? */
+static bool
+foretell_is_within(const RestState *state, const char *inner)
+{
+	const RestPagination *p = &state->def->pages;
+	const char			 *colon = strchr(inner, ':');
+	int64				  number = strtoll(inner, NULL, 10) - p->base;
+	int64 passed = p->type == REST_PAGES_OFFSET ? number : colon ? strtoll(colon + 1, NULL, 10) : 0;
+
+	if (p->type == REST_PAGES_PAGE && p->stop == REST_STOP_TOTAL_PAGES && state->total_pages > 0 &&
+		number >= state->total_pages)
+		return false;
+	/* A full last page is followed by a look behind it. */
+	return state->total <= 0 || passed <= state->total;
+}
+
+/* Is there a credential that a request can have without asking for one? */
+static bool
+foretell_has_credentials(const RestState *state)
+{
+	RestAuthType type = state->def->auth.type;
+
+	if (type != REST_AUTH_CLIENT_CREDENTIALS && type != REST_AUTH_JWT)
+		return true;
+	return state->token != NULL && state->token_until > GetCurrentTimestamp();
+}
+
+/*
+ * Sends the request for the first or a further page of a parent's list, if it is
+ * not on its way; the parent is by its place among those that are read.  False:
+ * nothing more can be sent.
+ */
+static bool
+foretell_send(RestState *state, int parent, char *inner)
+{
+	RestPosition  at = state->at;
+	RestProblem	  problem = state->problem;
+	MemoryContext context = state->request_context;
+	char		 *url = state->url;
+	int			  here = state->parent;
+	bool		  sent = true;
+	bool		  skipped = false;
+	const char	 *id = state->def->parent_type ? state->parents[parent].external_id : NULL;
+	char		 *key = rest_key(state, id, inner);
+
+	if (ahead_wants(state->ahead, key))
+	{
+		state->early = foretell_has_credentials(state) ? ahead_lane(state->ahead) : NULL;
+		sent = state->early != NULL;
+	}
+	if (state->early)
+	{
+		state->request_context = AllocSetContextCreate(state->source->context, "flohsync request",
+													   ALLOCSET_SMALL_SIZES);
+		state->at.parent = unconstify(char *, id);
+		state->at.inner = inner;
+		state->parent = parent;
+		sent = rest_send_now(state);
+		skipped = state->problem.of_parent;
+		if (sent)
+			ahead_sent(state->ahead, state->early, key, state->url);
+		state->early = NULL;
+		MemoryContextDelete(state->request_context);
+		state->request_context = context;
+		state->parent = here;
+		state->at = at;
+		state->url = url;
+		state->problem = problem;
+	}
+	pfree(key);
+	return sent || skipped;
+}
+
+/* rest_ask_ahead asks for what is foretold, as far as there is room for it. */
+void
+rest_ask_ahead(RestState *state)
+{
+	int	 most = state->source->concurrency - 1;
+	bool go_on = true;
+
+	if (most <= 0 || state->external_id)
+		return;
+	ahead_begin(state->ahead);
+	for (int i = 1; i <= most && go_on && foretell_by_position(state->def); i++)
+	{
+		char *inner = foretell_next(&state->pages_ahead, i);
+
+		if (inner == NULL || !foretell_is_within(state, inner))
+			break;
+		go_on = foretell_send(state, state->parent, inner);
+		pfree(inner);
+	}
+	/* Some more than there are lanes: parents may lack what a request needs. */
+	for (int i = state->parent + 1;
+		 state->def->parent_type && i < state->nparents && i <= state->parent + 2 * most && go_on;
+		 i++)
+		go_on = foretell_send(state, i, NULL);
+	ahead_end(state->ahead);
+}
+
+/* rest_arrived looks at an answer before its turn: is the upstream's limit used up? */
+void
+rest_arrived(Source *source, HttpClient *client)
+{
+	RestState *state = source->state;
+
+	state->early = client;
+	rest_note_limit(state);
+	state->early = NULL;
+}

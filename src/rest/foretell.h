@@ -1,0 +1,15 @@
+/*
+ * foretell.h
+ *	  Requests that are sent before their turn.  See foretell.c.
+ */
+#ifndef FLOHSYNC_REST_FORETELL_H
+#define FLOHSYNC_REST_FORETELL_H
+
+#include "rest/rest.h"
+
+extern char *rest_key(const RestState *state, const char *parent, const char *inner);
+extern void	 rest_foretell_seen(RestState *state);
+extern void	 rest_ask_ahead(RestState *state);
+extern void	 rest_arrived(Source *source, HttpClient *client);
+
+#endif /* FLOHSYNC_REST_FORETELL_H */
