@@ -314,6 +314,8 @@ http_trim_buffer(HttpClient *client, HttpBuffer *b)
 	{
 		http_ahead_end(client->group, b);
 		memory_outside(-(int64) b->size);
+		if (client->is_secret)
+			crypto_wipe(b->data, b->size);
 		free(b->data);
 		memset(b, 0, sizeof(*b));
 	}

@@ -71,6 +71,7 @@ extern void		   http_drop(HttpClient *client);
 extern bool http_await(HttpClient *client, long timeout_ms);
 extern bool http_has_ended(const HttpClient *client);
 extern void http_turn(HttpClient *client);
+extern void http_tidy(HttpClient *client);
 /* http_answer.c */
 #define HTTP_NO_ROOM -1
 extern int	  http_early_status(HttpClient *client);

@@ -209,6 +209,15 @@ http_turn(HttpClient *client)
 		client->memory_left = memory_left(client->memory);
 }
 
+/* http_tidy: no answer that http_finish gave is needed any more; large buffers are given back. */
+void
+http_tidy(HttpClient *client)
+{
+	for (int i = 0; i < lengthof(client->buffers); i++)
+		if (!client->underway || i != client->current)
+			http_trim_buffer(client, &client->buffers[i]);
+}
+
 /* http_ahead_grow: may a buffer grow before its turn?  It is called from a callback. */
 bool
 http_ahead_grow(HttpGroup *group, size_t extra)

@@ -350,6 +350,10 @@ ahead_await(Ahead *ahead)
 {
 	HttpClient *client = ahead_client(ahead);
 
+	/* Whatever page was read before has been applied. */
+	for (int i = 0; i < ahead->nlanes; i++)
+		if (ahead->lanes[i].client && ahead->nlanes > 1)
+			http_tidy(ahead->lanes[i].client);
 	http_turn(client);
 	while (!http_has_ended(client))
 	{
