@@ -211,6 +211,59 @@ RETURN $json$
 --:include flohsync.definition.schema.json
 $json$::pg_catalog.jsonb;
 
+CREATE OR REPLACE FUNCTION _flohsync.definition_rules(_definition jsonb) RETURNS SETOF _flohsync.fault
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT '/retry/max_ms', 'it is less than "base_ms"', NULL, true
+   WHERE _flohsync.number(_definition -> 'retry' -> 'max_ms') < _flohsync.number(_definition -> 'retry' -> 'base_ms')
+  UNION ALL
+  SELECT r.pointer || '/list/page_size/default', 'it is more than "max"', NULL, true
+    FROM _flohsync.resources(_definition) r
+   WHERE _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'default')
+     > _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'max')
+  UNION ALL
+  SELECT r.pointer || '/for_each/resource',
+         CASE WHEN p.type IS NULL THEN 'there is no resource '
+           || _flohsync.excerpt(r.resource -> 'for_each' ->> 'resource')
+              WHEN p.type = r.type THEN 'a resource cannot be listed for each of itself'
+              ELSE pg_catalog.format('resource "%s" is itself listed for each of another', p.type) END,
+         -- The subquery does not depend on the row, so it is evaluated once.
+         'Resources are ' || (SELECT pg_catalog.string_agg(pg_catalog.left(x.type, 60), ', '
+                                                           ORDER BY x.type COLLATE "C") FILTER (WHERE x.i <= 20)
+                                     || CASE WHEN pg_catalog.count(*) > 20 THEN ' and others' ELSE '' END
+                                FROM (SELECT y.type, pg_catalog.row_number() OVER (ORDER BY y.type COLLATE "C") AS i
+                                      FROM _flohsync.resources(_definition) y) x) || '.', true
+    FROM _flohsync.resources(_definition) r LEFT JOIN _flohsync.resources(_definition) p
+      ON p.type = r.resource -> 'for_each' ->> 'resource'
+   WHERE pg_catalog.jsonb_typeof(r.resource -> 'for_each' -> 'resource') = 'string'
+     AND (p.type IS NULL OR p.type = r.type OR pg_catalog.jsonb_typeof(p.resource -> 'for_each') = 'object')
+  UNION ALL
+  SELECT r.pointer || '/list/split/values/' || (v.i - 1), 'it is there already', NULL, true
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL (
+     SELECT e.i, pg_catalog.row_number() OVER (PARTITION BY e.value ORDER BY e.i) AS time
+       FROM pg_catalog.jsonb_array_elements_text(
+              CASE pg_catalog.jsonb_typeof(r.resource -> 'list' -> 'split' -> 'values')
+              WHEN 'array' THEN r.resource -> 'list' -> 'split' -> 'values' ELSE '[]' END)
+              WITH ORDINALITY e(value, i)
+      WHERE e.i <= 1000) v
+   WHERE v.time > 1
+  UNION ALL
+  SELECT r.pointer || '/get/path', 'neither it nor a parameter contains {{external_id}}', NULL, true
+    FROM _flohsync.resources(_definition) r
+   WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'
+     AND pg_catalog.strpos(r.resource -> 'get' ->> 'path', '{{external_id}}') = 0
+     AND NOT pg_catalog.jsonb_path_exists(r.resource, '$.get.params.* ? (@ like_regex "{{external_id}}" flag "q")')
+  UNION ALL
+  SELECT f.pointer, f.message, f.hint, false
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL _flohsync.body_faults(r.resource -> 'list' -> 'body',
+           CASE pg_catalog.jsonb_typeof(r.resource -> 'for_each') WHEN 'object' THEN '["config", "parent"]'
+             ELSE '["config"]' END::jsonb,
+           r.pointer || '/list/body') f;
+END;
+
 CREATE OR REPLACE FUNCTION _flohsync.check_command(_config jsonb, _definition jsonb, _given boolean) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -270,6 +323,7 @@ BEGIN
   END IF;
 END
 $$;
+
 CREATE OR REPLACE FUNCTION _flohsync.templates() RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp

@@ -4,9 +4,10 @@
  *
  * What is foretold is a position: the next pages of the list at hand, where its
  * pages are numbers and the list goes on in the same steps, and not behind the
- * total that the upstream reports; and the first pages of the lists of the next
- * parents.  A position is known by its parent and what stands for the page, so that
- * what a parent's list goes through meanwhile does not make another of it.
+ * total that the upstream reports; the first pages of the lists of the next
+ * parents; and of a split list the turns that are known.  A position is known by its
+ * parent, or part, and what stands for the page, so that what a parent's list goes
+ * through meanwhile does not make another of it.
  *
  * A request is put together as in its turn, but never gets a token for it, and
  * what is wrong with it counts in its turn only.
@@ -26,14 +27,23 @@ foretell_by_position(const RestDefinition *d)
 	return d->pages.type == REST_PAGES_OFFSET || d->pages.type == REST_PAGES_PAGE;
 }
 
+/* rest_list_name is the parent or the part whose list is at hand; NULL: there is only one list. */
+const char *
+rest_list_name(const RestState *state)
+{
+	const RestParent *parent = rest_parent(state);
+
+	return state->def->nsplit > 0 ? rest_split_value(state) : parent ? parent->external_id : NULL;
+}
+
 /* rest_key is what makes a request for a page the same as another, palloc'd. */
 char *
-rest_key(const RestState *state, const char *parent, const char *inner)
+rest_key(const RestState *state, const char *list, const char *inner)
 {
 	StringInfoData key;
 
 	initStringInfo(&key);
-	escape_json(&key, parent ? parent : "");
+	escape_json(&key, list ? list : "");
 	/* Of "page:records so far" only the page goes into the request. */
 	if (inner)
 		appendBinaryStringInfo(&key, inner,
@@ -55,27 +65,27 @@ rest_foretell_seen(RestState *state)
 
 	if (!foretell_by_position(state->def) || inner != NULL)
 	{
-		foretell_seen(&state->pages_ahead, inner, state->source->context);
+		foretell_seen(&state->list->pages_ahead, inner, state->source->context);
 		return;
 	}
 	snprintf(base, sizeof(base), p->type == REST_PAGES_PAGE ? "%d:0" : "%d", p->base);
-	foretell_begin(&state->pages_ahead, base, state->source->context);
+	foretell_begin(&state->list->pages_ahead, base, state->source->context);
 }
 
-/* May the list at hand have a page there, by what the upstream says of its length? */
+/* May a list have a page there, by what the upstream says of its length? */
 static bool
-foretell_is_within(const RestState *state, const char *inner)
+foretell_is_within(const RestState *state, const RestList *list, const char *inner)
 {
 	const RestPagination *p = &state->def->pages;
 	const char			 *colon = strchr(inner, ':');
 	int64				  number = strtoll(inner, NULL, 10) - p->base;
 	int64 passed = p->type == REST_PAGES_OFFSET ? number : colon ? strtoll(colon + 1, NULL, 10) : 0;
 
-	if (p->type == REST_PAGES_PAGE && p->stop == REST_STOP_TOTAL_PAGES && state->total_pages > 0 &&
-		number >= state->total_pages)
+	if (p->type == REST_PAGES_PAGE && p->stop == REST_STOP_TOTAL_PAGES && list->total_pages > 0 &&
+		number >= list->total_pages)
 		return false;
 	/* A full last page is followed by a look behind it. */
-	return state->total <= 0 || passed <= state->total;
+	return list->total <= 0 || passed <= list->total;
 }
 
 /* Is there a credential that a request can have without asking for one? */
@@ -89,24 +99,42 @@ foretell_has_credentials(const RestState *state)
 	return state->token != NULL && state->token_until > GetCurrentTimestamp();
 }
 
+/* The page of a list that many behind the one asked for last, palloc'd; NULL: not known. */
+static char *
+foretell_page(const RestState *state, const RestList *list, int ahead)
+{
+	char *inner = foretell_by_position(state->def) ? foretell_next(&list->pages_ahead, ahead) :
+													 NULL;
+
+	return inner && foretell_is_within(state, list, inner) ? inner : NULL;
+}
+
 /*
- * Sends the request for the first or a further page of a parent's list, if it is
- * not on its way; the parent is by its place among those that are read.  False:
- * nothing more can be sent.
+ * Sends the request for the first or a further page of a parent's list, or of a
+ * part of a split one, if it is not on its way; the parent is by its place among
+ * those that are read.  False: nothing more can be sent.
  */
 static bool
-foretell_send(RestState *state, int parent, char *inner)
+foretell_send(RestState *state, int place, char *inner)
 {
 	RestPosition  at = state->at;
 	RestProblem	  problem = state->problem;
 	MemoryContext context = state->request_context;
 	char		 *url = state->url;
 	int			  here = state->parent;
+	RestTurn	  turn = {.part = place, .inner = inner};
 	bool		  sent = true;
 	bool		  skipped = false;
-	const char	 *id = state->def->parent_type ? state->parents[parent].external_id : NULL;
-	char		 *key = rest_key(state, id, inner);
+	char		 *key;
 
+	if (state->def->nsplit > 0)
+	{
+		state->at.turns = &turn;
+		state->at.nturns = 1;
+	}
+	else
+		state->parent = place;
+	key = rest_key(state, rest_list_name(state), inner);
 	if (ahead_wants(state->ahead, key))
 	{
 		state->early = foretell_has_credentials(state) ? ahead_lane(state->ahead) : NULL;
@@ -116,23 +144,52 @@ foretell_send(RestState *state, int parent, char *inner)
 	{
 		state->request_context = AllocSetContextCreate(state->source->context, "flohsync request",
 													   ALLOCSET_SMALL_SIZES);
-		state->at.parent = unconstify(char *, id);
 		state->at.inner = inner;
-		state->parent = parent;
 		sent = rest_send_now(state);
 		skipped = state->problem.of_parent;
 		if (sent)
 			ahead_sent(state->ahead, state->early, key, state->url);
 		state->early = NULL;
 		MemoryContextDelete(state->request_context);
-		state->request_context = context;
-		state->parent = here;
-		state->at = at;
-		state->url = url;
-		state->problem = problem;
 	}
+	state->request_context = context;
+	state->parent = here;
+	state->at = at;
+	state->url = url;
+	state->problem = problem;
 	pfree(key);
 	return sent || skipped;
+}
+
+/*
+ * Of a split list, the turns in their order, round after round: where a part goes
+ * on in the next round is known as far as its pages are numbers.
+ */
+static void
+foretell_turns(RestState *state, int most)
+{
+	int n = state->at.nturns;
+
+	for (int i = 1; i <= most; i++)
+	{
+		RestTurn *turn = &state->at.turns[i % n];
+		RestList *list = &state->lists[turn->part];
+		char	 *inner = turn->inner;
+		int		  round = i / n;
+
+		if (i % n == 0)
+			inner = foretell_page(state, list, round);
+		else if (round > 0)
+		{
+			char *next = foretell_page(state, list, 1);
+
+			inner = inner && next && strcmp(next, inner) == 0 ?
+				foretell_page(state, list, round + 1) :
+				NULL;
+		}
+		if ((inner || (round == 0 && i % n != 0)) && !foretell_send(state, turn->part, inner))
+			break;
+	}
 }
 
 /* rest_ask_ahead asks for what is foretold, as far as there is room for it. */
@@ -145,14 +202,15 @@ rest_ask_ahead(RestState *state)
 	if (most <= 0 || state->external_id)
 		return;
 	ahead_begin(state->ahead);
-	for (int i = 1; i <= most && go_on && foretell_by_position(state->def); i++)
+	if (state->def->nsplit > 0)
+		foretell_turns(state, most);
+	for (int i = 1; i <= most && go_on && state->def->nsplit == 0; i++)
 	{
-		char *inner = foretell_next(&state->pages_ahead, i);
+		char *inner = foretell_page(state, state->list, i);
 
-		if (inner == NULL || !foretell_is_within(state, inner))
+		if (inner == NULL)
 			break;
 		go_on = foretell_send(state, state->parent, inner);
-		pfree(inner);
 	}
 	/* Some more than there are lanes: parents may lack what a request needs. */
 	for (int i = state->parent + 1;

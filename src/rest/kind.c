@@ -38,6 +38,7 @@ rest_open(Source *source)
 	for (int i = 0; i < lengthof(state->scratch); i++)
 		state->scratch[i] = rest_parser(state);
 	state->parent_json = rest_parser(state);
+	state->list = state->lists = palloc0(sizeof(RestList) * Max(state->def->nsplit, 1));
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;
@@ -78,6 +79,14 @@ rest_parser(const RestState *state)
 	return json;
 }
 
+static void
+rest_stored_cursor_is_bad(RestState *state)
+{
+	rest_problem(state, ERRCLASS_PROTOCOL, "could not read the stored cursor");
+	state->problem.retryable = false;
+	state->problem.stored = true;
+}
+
 /* Takes the engine's cursor apart. */
 static void
 rest_take_cursor(RestState *state, const char *cursor)
@@ -88,6 +97,12 @@ rest_take_cursor(RestState *state, const char *cursor)
 
 	memset(&state->at, 0, sizeof(state->at));
 	state->at.only_missing = cursor == NULL;
+	if (state->def->nsplit > 0)
+	{
+		if (!rest_split_begin(state, cursor))
+			rest_stored_cursor_is_bad(state);
+		return;
+	}
 	if (cursor == NULL)
 		return;
 	if (state->def->parent_type == NULL)
@@ -98,9 +113,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	json = json_parser_create();
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
-		rest_problem(state, ERRCLASS_PROTOCOL, "could not read the stored cursor");
-		state->problem.retryable = false;
-		state->problem.stored = true;
+		rest_stored_cursor_is_bad(state);
 		return;
 	}
 	nodes = json->nodes;
@@ -142,11 +155,8 @@ rest_go_to_parent(RestState *state)
 static bool
 rest_is_sent(const RestState *state)
 {
-	const RestParent *parent = rest_parent(state);
-
 	return state->external_id == NULL &&
-		ahead_has(state->ahead,
-				  rest_key(state, parent ? parent->external_id : NULL, state->at.inner));
+		ahead_has(state->ahead, rest_key(state, rest_list_name(state), state->at.inner));
 }
 
 /* Sends the request; parents that lack what it needs are passed over. */
@@ -166,7 +176,8 @@ rest_try_to_send(RestState *state)
 		}
 		state->at.inner = NULL;
 	}
-	rest_ask_ahead(state);
+	if (state->sent)
+		rest_ask_ahead(state);
 }
 
 static void

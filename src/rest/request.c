@@ -300,6 +300,8 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 	{
 		if (!request_params(state, &d->params, query))
 			return false;
+		if (d->split_param)
+			request_add(query, d->split_param, unconstify(char *, rest_split_value(state)));
 		if (d->size_param && !delta)
 			request_add(d->size_in == REST_IN_BODY ? body : query, d->size_param,
 						psprintf("%d", state->page_size));
@@ -470,12 +472,10 @@ rest_send_now(RestState *state)
 bool
 rest_send(RestState *state)
 {
-	const RestParent *parent = rest_parent(state);
-	const char		 *url;
+	const char *url;
 
 	if (state->external_id == NULL &&
-		ahead_turn(state->ahead,
-				   rest_key(state, parent ? parent->external_id : NULL, state->at.inner), &url))
+		ahead_turn(state->ahead, rest_key(state, rest_list_name(state), state->at.inner), &url))
 	{
 		state->url = MemoryContextStrdup(state->request_context, url);
 		state->sent = true;

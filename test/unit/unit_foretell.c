@@ -48,6 +48,6 @@ test_foretell(void)
 	AFTER("-", "nor so many numbers", "1.1.1.1.1.1.1", "2.1.1.1.1.1.1");
 	AFTER("-", "an irregular cursor between", "0", "20", "x", "40", "60");
 	AFTER("100", "and on from there", "0", "20", "x", "20", "40", "60");
-	AFTER("https://a/users?skip=90&top=30", "whatever stands around it", "https://a/users?skip=0&top=30",
-		  "https://a/users?skip=30&top=30");
+	AFTER("https://a/users?skip=90&top=30", "whatever stands around it",
+		  "https://a/users?skip=0&top=30", "https://a/users?skip=30&top=30");
 }
