@@ -5,7 +5,8 @@
  * What is foretold is a position: the next pages of the list at hand, where its
  * pages are numbers and the list goes on in the same steps, and not behind the
  * total that the upstream reports; the first pages of the lists of the next
- * parents; and of a split list the turns that are known.  A position is known by its
+ * parents; and of a split list the turns that are known.  Single records are
+ * announced by who will ask for them.  A position is known by its
  * parent, or part, and what stands for the page, so that what a parent's list goes
  * through meanwhile does not make another of it.
  *
@@ -36,12 +37,14 @@ rest_list_name(const RestState *state)
 	return state->def->nsplit > 0 ? rest_split_value(state) : parent ? parent->external_id : NULL;
 }
 
-/* rest_key is what makes a request for a page the same as another, palloc'd. */
+/* rest_key is what makes a request for a page, or a record, the same as another, palloc'd. */
 char *
 rest_key(const RestState *state, const char *list, const char *inner)
 {
 	StringInfoData key;
 
+	if (state->external_id)
+		return pstrdup(state->external_id);
 	initStringInfo(&key);
 	escape_json(&key, list ? list : "");
 	/* Of "page:records so far" only the page goes into the request. */
@@ -110,22 +113,54 @@ foretell_page(const RestState *state, const RestList *list, int ahead)
 }
 
 /*
- * Sends the request for the first or a further page of a parent's list, or of a
- * part of a split one, if it is not on its way; the parent is by its place among
- * those that are read.  False: nothing more can be sent.
+ * Sends the request that the state is at, if it is not on its way.  False: nothing
+ * more can be sent.
+ */
+static bool
+foretell_start(RestState *state, const char *inner)
+{
+	Ahead		 *lanes = rest_lanes(state);
+	RestProblem	  problem = state->problem;
+	MemoryContext context = state->request_context;
+	char		 *url = state->url;
+	char		 *key = rest_key(state, rest_list_name(state), inner);
+	bool		  sent = true;
+	bool		  skipped = false;
+
+	if (ahead_wants(lanes, key))
+	{
+		state->early = foretell_has_credentials(state) ? ahead_lane(lanes) : NULL;
+		sent = state->early != NULL;
+	}
+	if (state->early)
+	{
+		state->request_context = AllocSetContextCreate(state->source->context, "flohsync request",
+													   ALLOCSET_SMALL_SIZES);
+		sent = rest_send_now(state);
+		skipped = state->problem.of_parent;
+		if (sent)
+			ahead_sent(lanes, state->early, key, state->url);
+		state->early = NULL;
+		MemoryContextDelete(state->request_context);
+	}
+	state->request_context = context;
+	state->url = url;
+	state->problem = problem;
+	pfree(key);
+	return sent || skipped;
+}
+
+/*
+ * The first or a further page of a parent's list, or of a part of a split one; the
+ * parent is by its place among those that are read.
  */
 static bool
 foretell_send(RestState *state, int place, char *inner)
 {
-	RestPosition  at = state->at;
-	RestProblem	  problem = state->problem;
-	MemoryContext context = state->request_context;
-	char		 *url = state->url;
-	int			  here = state->parent;
-	RestTurn	  turn = {.part = place, .inner = inner};
-	bool		  sent = true;
-	bool		  skipped = false;
-	char		 *key;
+	RestPosition at = state->at;
+	int			 here = state->parent;
+	RestTurn	 turn = {.part = place, .inner = inner};
+	bool		 go_on;
 
 	if (state->def->nsplit > 0)
 	{
@@ -134,31 +169,32 @@ foretell_send(RestState *state, int place, char *inner)
 	}
 	else
 		state->parent = place;
-	key = rest_key(state, rest_list_name(state), inner);
-	if (ahead_wants(state->ahead, key))
-	{
-		state->early = foretell_has_credentials(state) ? ahead_lane(state->ahead) : NULL;
-		sent = state->early != NULL;
-	}
-	if (state->early)
-	{
-		state->request_context = AllocSetContextCreate(state->source->context, "flohsync request",
-													   ALLOCSET_SMALL_SIZES);
-		state->at.inner = inner;
-		sent = rest_send_now(state);
-		skipped = state->problem.of_parent;
-		if (sent)
-			ahead_sent(state->ahead, state->early, key, state->url);
-		state->early = NULL;
-		MemoryContextDelete(state->request_context);
-	}
-	state->request_context = context;
+	state->at.inner = inner;
+	go_on = foretell_start(state, inner);
 	state->parent = here;
 	state->at = at;
-	state->url = url;
-	state->problem = problem;
-	pfree(key);
-	return sent || skipped;
+	return go_on;
+}
+
+/* The single records behind the one at hand. */
+static void
+foretell_ones(RestState *state, int most)
+{
+	char *here = state->external_id;
+	int	  at = 0;
+
+	while (at < state->nexpected && strcmp(state->expected[at], here) != 0)
+		at++;
+	for (int i = at + 1; i < state->nexpected && i <= at + most; i++)
+	{
+		bool go_on;
+
+		state->external_id = state->expected[i];
+		go_on = foretell_start(state, NULL);
+		state->external_id = here;
+		if (!go_on)
+			break;
+	}
 }
 
 /*
@@ -192,19 +228,13 @@ foretell_turns(RestState *state, int most)
 	}
 }
 
-/* rest_ask_ahead asks for what is foretold, as far as there is room for it. */
-void
-rest_ask_ahead(RestState *state)
+/* The next pages of the list at hand, and the first ones of the next parents' lists. */
+static void
+foretell_pages(RestState *state, int most)
 {
-	int	 most = state->source->concurrency - 1;
 	bool go_on = true;
 
-	if (most <= 0 || state->external_id)
-		return;
-	ahead_begin(state->ahead);
-	if (state->def->nsplit > 0)
-		foretell_turns(state, most);
-	for (int i = 1; i <= most && go_on && state->def->nsplit == 0; i++)
+	for (int i = 1; i <= most && go_on; i++)
 	{
 		char *inner = foretell_page(state, state->list, i);
 
@@ -217,7 +247,24 @@ rest_ask_ahead(RestState *state)
 		 state->def->parent_type && i < state->nparents && i <= state->parent + 2 * most && go_on;
 		 i++)
 		go_on = foretell_send(state, i, NULL);
-	ahead_end(state->ahead);
+}
+
+/* rest_ask_ahead asks for what is foretold, as far as there is room for it. */
+void
+rest_ask_ahead(RestState *state)
+{
+	int most = state->source->concurrency - 1;
+
+	if (most <= 0)
+		return;
+	ahead_begin(rest_lanes(state));
+	if (state->external_id)
+		foretell_ones(state, most);
+	else if (state->def->nsplit > 0)
+		foretell_turns(state, most);
+	else
+		foretell_pages(state, most);
+	ahead_end(rest_lanes(state));
 }
 
 /* rest_arrived looks at an answer before its turn: is the upstream's limit used up? */

@@ -54,6 +54,7 @@ rest_open(Source *source)
 	MemoryContextSwitchTo(old);
 	source->state = state;
 	state->ahead = ahead_open(source, rest_arrived);
+	state->ones = ahead_open(source, rest_arrived);
 }
 
 static void
@@ -64,7 +65,7 @@ rest_close(Source *source)
 	if (state == NULL)
 		return;
 	ahead_close(state->ahead);
-	http_client_close(state->one_client);
+	ahead_close(state->ones);
 	http_client_close(state->token_client);
 	rest_leave_token(state);
 }
@@ -155,8 +156,7 @@ rest_go_to_parent(RestState *state)
 static bool
 rest_is_sent(const RestState *state)
 {
-	return state->external_id == NULL &&
-		ahead_has(state->ahead, rest_key(state, rest_list_name(state), state->at.inner));
+	return ahead_has(rest_lanes(state), rest_key(state, rest_list_name(state), state->at.inner));
 }
 
 /* Sends the request; parents that lack what it needs are passed over. */
@@ -209,8 +209,32 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 }
 
 static void
+rest_forget_expected(RestState *state)
+{
+	for (int i = 0; i < state->nexpected; i++)
+		pfree(state->expected[i]);
+	state->nexpected = 0;
+}
+
+static void
+rest_expect(Source *source, char *const *external_ids, int n)
+{
+	RestState	 *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+
+	rest_forget_expected(state);
+	if (state->expected)
+		pfree(state->expected);
+	state->expected = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		state->expected[state->nexpected++] = pstrdup(external_ids[i]);
+	MemoryContextSwitchTo(old);
+}
+
+static void
 rest_ask(Source *source, const char *cursor)
 {
+	rest_forget_expected(source->state);
 	rest_begin(source, cursor, NULL);
 }
 
@@ -303,7 +327,7 @@ rest_answer(Source *source, SourceAnswer *answer)
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
-		while (state->external_id == NULL && !ahead_await(state->ahead))
+		while (!ahead_await(rest_lanes(state)))
 			rest_ask_ahead(state);
 		http_finish(rest_client(state), &response);
 		state->sent = false;
@@ -341,5 +365,6 @@ const SourceKind source_kind_rest = {
 	.read = rest_read,
 	.give_up = rest_give_up,
 	.get = rest_get,
+	.expect = rest_expect,
 	.close = rest_close,
 };

@@ -427,17 +427,20 @@ request_send(RestState *state)
 	return true;
 }
 
+/* rest_lanes is what the current request is sent with, and those ahead of it. */
+Ahead *
+rest_lanes(const RestState *state)
+{
+	return state->external_id ? state->ones : state->ahead;
+}
+
 /* rest_client is the HTTP client of the current request; created on demand. */
 HttpClient *
 rest_client(RestState *state)
 {
 	if (state->early)
 		return state->early;
-	if (state->external_id == NULL)
-		return ahead_client(state->ahead);
-	if (state->one_client == NULL)
-		state->one_client = http_client_create();
-	return state->one_client;
+	return ahead_client(rest_lanes(state));
 }
 
 /*
@@ -474,8 +477,8 @@ rest_send(RestState *state)
 {
 	const char *url;
 
-	if (state->external_id == NULL &&
-		ahead_turn(state->ahead, rest_key(state, rest_list_name(state), state->at.inner), &url))
+	if (ahead_turn(rest_lanes(state), rest_key(state, rest_list_name(state), state->at.inner),
+				   &url))
 	{
 		state->url = MemoryContextStrdup(state->request_context, url);
 		state->sent = true;

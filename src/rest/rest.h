@@ -291,12 +291,14 @@ typedef struct RestState
 {
 	Source		   *source;
 	RestDefinition *def;
-	Ahead		   *ahead;		  /* clients for pages */
-	HttpClient	   *early;		  /* that of a page before its turn, while that is asked for */
-	HttpClient	   *one_client;	  /* for single records: a page must stay where it is meanwhile */
-	HttpClient	   *token_client; /* likewise */
-	HttpOrigin		origin;		  /* of base_url */
-	char		   *kept_link;	  /* an incremental pass begins here, or NULL */
+	Ahead		   *ahead;	  /* clients for pages */
+	Ahead		   *ones;	  /* for single records: a page must stay where it is meanwhile */
+	char		  **expected; /* single records that will be asked for */
+	int				nexpected;
+	HttpClient	   *early; /* that of a page before its turn, while that is asked for */
+	HttpClient	   *token_client;
+	HttpOrigin		origin;	   /* of base_url */
+	char		   *kept_link; /* an incremental pass begins here, or NULL */
 	/* the current or last request; strings in request_context */
 	MemoryContext request_context;
 	RestPosition  at;
@@ -348,6 +350,7 @@ extern char		  *rest_render(RestState *state, const Template *t, TemplateEncoder
 extern char		  *rest_render_plain(RestState *state, const Template *t);
 extern char		  *rest_fixed_url(RestState *state, const Template *t);
 extern char		  *rest_base_url(RestState *state, const Template *t);
+extern Ahead	  *rest_lanes(const RestState *state);
 extern HttpClient *rest_client(RestState *state);
 extern bool		   rest_send(RestState *state);
 extern bool		   rest_send_now(RestState *state);

@@ -116,6 +116,8 @@ struct SourceKind
 	bool (*give_up)(Source *source, const SourceAnswer *answer);
 	/* Asks for one record and waits; NULL: that cannot be done. */
 	void (*get)(Source *source, const char *external_id, SourceAnswer *answer);
+	/* These records will be asked for, in this order, unless something fails; NULL: that is of no use. */
+	void (*expect)(Source *source, char *const *external_ids, int n);
 	void (*close)(Source *source);
 };
 
@@ -156,6 +158,7 @@ extern bool				 source_give_up(Source *source, SourceAnswer *answer);
 extern bool				 source_read(Source *source, PageParser *parser, SourceAnswer *answer,
 									 UpstreamPage *page);
 extern void				 source_get(Source *source, const char *external_id, SourceAnswer *answer);
+extern void				 source_expect(Source *source, char *const *external_ids, int n);
 extern void				 source_close(Source *source);
 extern PageParser		*source_parser(const Source *source);
 

@@ -201,6 +201,38 @@ for my $style (sort keys %limits)
 }
 
 #
+# Single records: new ones in a list of changes, which may be there in part
+#
+
+$f->up('heal');
+for my $k (1, 8)
+{
+	$f->rest("changes$k", 'delta', concurrency => $k, @all, resource => { get => { path => '/users/{{external_id}}' } },
+		list => { incremental => { type => 'delta_link', path => '$."@odata.deltaLink"', start_path => '/users/delta' }, gone => '$."@removed"' });
+	$f->sync_ok("changes$k", 'user', "changes$k: a full run");
+	$f->configure("changes$k", 'user', strategy => 'incremental');
+	$f->sync_ok("changes$k", 'user', "changes$k: the first changes");
+}
+$f->up('add', count => 30);
+both('changes', 'new records', sub { $f->fault('hang', command => 'get', upto => 12, times => -1) });
+$f->matches_upstream('changes8', 'user', 'new records are asked for at the same time, and stored');
+$f->up('add', count => 30);
+both('changes', 'new records that fail once', sub { $f->fault('status', command => 'get', code => 503, one_in => 3, times => 4) });
+$f->matches_upstream('changes8', 'user', 'new records are asked for again, and stored');
+$f->up('add', count => 30);
+$f->up('heal');
+$f->clear_log;
+$f->fault('hang', command => 'get', times => -1);
+$sync = $f->start_sql("CALL flohsync.sync('changes8', 'user')");
+$f->await(hanging => 8);
+is($f->up('log', last => 0)->{openRequests}{most}, 8, 'single records: eight requests are open');
+$f->up('heal');
+$f->up('release');
+ok($f->finish($sync)->{ok}, 'single records: and all their answers are taken');
+$f->matches_upstream('changes8', 'user', 'single records: all came');
+$f->sync_ok("$_", 'user') for map { ("${_}1", "${_}8") } grep { type_of($_) eq 'user' } @kinds;
+
+#
 # A token that is void on the way
 #
 
