@@ -141,7 +141,6 @@ for my $what ([ 'nothing', '' ], [ 'half a head', 'GET /' ], [ 'half a body', he
 	cmp_ok(metric($few, 'connections'), '<=', 200, 'there are no more than there may be');
 	close $_ for @sockets;
 }
-is($few->{http}{handle} ? 1 : 0, 1, 'the connection of the honest one was kept') if 0;
 becomes(sub { metric($few, 'connections') < 10 }, 'all of them are gone');
 is($few->stop, 0, 'that server stops');
 
@@ -269,7 +268,11 @@ my ($memory, $open) = (metric($g, 'resident_memory_bytes'), $files->());
 some_requests($n);
 becomes(sub { metric($g, 'connections') <= 1 && metric($g, 'requests_active') == 1 }, "nor after $n more");
 my $more = metric($g, 'resident_memory_bytes') - $memory;
-cmp_ok($more, '<', 6e6, 'memory has not grown: ' . int($more / 1024) . ' kB');
+SKIP:
+{
+	skip 'the address sanitizer keeps what was freed', 1 if `ldd $ENV{GATEWAY}` =~ /libasan/;
+	cmp_ok($more, '<', 6e6, 'memory has not grown: ' . int($more / 1024) . ' kB');
+}
 cmp_ok($files->(), '<=', $open + 1, 'nor has the number of open files');
 ok($g->alive, 'flohsync-http is still the same process');
 is($g->stop, 0, 'it stops');
