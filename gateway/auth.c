@@ -276,6 +276,11 @@ verify_jwt(Request *r, const char *token, size_t n)
 	}
 	metrics_count(METRIC_TOKEN_VERIFIED);
 	result = jwt_verify(keys, &rules, token, n, time(NULL), &claims);
+	if (result == JWT_NO_MEMORY)
+	{
+		answer_error(&r->answer, 503, FLS_INTERNAL, "the token could not be verified", NULL, NULL);
+		return;
+	}
 	if (result != JWT_OK)
 	{
 		LogField f[] = {LOG_TEXT("reason", jwt_result_name(result)), LOG_TEXT("client", r->peer),

@@ -70,8 +70,9 @@ static const Setting settings[] = {
 		"Connection string of the database, as libpq takes it. The user is the role that switches to "
 		"others; it may be neither a superuser nor one who bypasses row level security. Several hosts: "
 		"the first that answers is read, the primary is written"),
-	TEXT(listen, false, "127.0.0.1:8080",
-		 "Address and port, such as `[::1]:8080`, or the path of a Unix socket"),
+	TEXT(
+		listen, false, "127.0.0.1:8080",
+		"Address and port, such as `[::1]:8080`, or the path of a Unix socket. Port 0: any, which the log tells"),
 	WORDS(roles,
 		  "Roles of the database that a token may take, the first that it has; `claim=role` where "
 		  "the value of the claim is not the name of the role"),

@@ -85,7 +85,7 @@ json_room_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_d
 }
 
 bool
-json_room_unique(const JsonParser *parser)
+json_room_unique(const JsonParser *parser, uint32_t max_members)
 {
 	const JsonNode *nodes = parser->nodes;
 	char		   *key = malloc(parser->len + 1);
@@ -95,7 +95,7 @@ json_room_unique(const JsonParser *parser)
 	{
 		if (nodes[i].type != JSON_OBJECT)
 			continue;
-		unique = nodes[i].count <= JSON_ROOM_MEMBERS;
+		unique = nodes[i].count <= max_members;
 		for (uint32_t a = nodes[i].child; unique && a != 0; a = nodes[nodes[a].next].next)
 		{
 			uint32_t len = json_string_decode(parser, &nodes[a], key);

@@ -8,9 +8,6 @@
 
 #include "json/json.h"
 
-/* An object with more members than this is refused by json_room_unique. */
-#define JSON_ROOM_MEMBERS 256
-
 /* For texts of at most max_len bytes and max_nodes values; NULL: no memory. */
 extern JsonParser *json_room_create(size_t max_len, uint32_t max_nodes);
 extern void		   json_room_free(JsonParser *parser);
@@ -21,8 +18,11 @@ extern void		   json_room_free(JsonParser *parser);
  */
 extern bool json_room_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth);
 
-/* Does no object of the text name a member twice, or have too many? */
-extern bool json_room_unique(const JsonParser *parser);
+/*
+ * Does no object of the text name a member twice, or have more than max_members?  Each
+ * name is compared with each other of its object.
+ */
+extern bool json_room_unique(const JsonParser *parser, uint32_t max_members);
 
 /* The value of a member given by a C string; 0: it is absent, or object is none. */
 extern uint32_t json_room_member(const JsonParser *parser, uint32_t object, const char *name);

@@ -116,10 +116,10 @@ jwt_decode(JwtPart part, void *out)
 
 /* A JSON object in which nothing comes twice. */
 static JwtResult
-jwt_parse(JsonParser *json, const char *text, size_t len)
+jwt_parse(JsonParser *json, const char *text, size_t len, uint32_t max_members)
 {
 	if (!json_room_parse(json, text, len, JWT_MAX_DEPTH) ||
-		json->nodes[JSON_ROOT].type != JSON_OBJECT || !json_room_unique(json))
+		json->nodes[JSON_ROOT].type != JSON_OBJECT || !json_room_unique(json, max_members))
 		return JWT_MALFORMED;
 	return JWT_OK;
 }
@@ -179,7 +179,7 @@ jwt_check_header(const JwtKeys *keys, JsonParser *json, const char *token, const
 
 	if (header_len < 0 || signature_len < 0)
 		return JWT_MALFORMED;
-	result = jwt_parse(json, header, header_len);
+	result = jwt_parse(json, header, header_len, JWT_MAX_HEADER_MEMBERS);
 	if (result != JWT_OK)
 		return result;
 	if (json_room_member(json, JSON_ROOT, "crit") != 0)
@@ -369,7 +369,7 @@ jwt_verify(const JwtKeys *keys, const JwtRules *rules, const char *token, size_t
 	n = jwt_decode(parts[1], claims->payload);
 	claims->payload_len = Max(n, 0);
 	claims->payload[claims->payload_len] = '\0';
-	result = n < 0 ? JWT_MALFORMED : jwt_parse(json, claims->payload, n);
+	result = n < 0 ? JWT_MALFORMED : jwt_parse(json, claims->payload, n, JWT_MAX_MEMBERS);
 	if (result == JWT_OK)
 		result = jwt_check_claims(rules, json, now, claims);
 	if (result != JWT_OK)

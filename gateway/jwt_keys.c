@@ -171,9 +171,9 @@ keys_of_json(JwtKeys *keys, const char *text, size_t len, char *error, size_t si
 		snprintf(error, size,
 				 "it begins like a JSON Web Key Set, but is not JSON: %s (at byte %zu)",
 				 json->error, json->error_offset);
-	else if (!json_room_unique(json))
+	else if (!json_room_unique(json, JWT_MAX_MEMBERS))
 		snprintf(error, size, "an object in it has the same member twice, or more than %d members",
-				 JSON_ROOM_MEMBERS);
+				 JWT_MAX_MEMBERS);
 	else
 		good = keys_of_set(keys, json, error, size);
 	json_room_free(json);

@@ -74,4 +74,8 @@ extern bool jwt_key_verifies(const JwtKey *key, const void *data, size_t len,
 extern JsonParser *jwt_parser(void);
 #define JWT_MAX_DEPTH 32
 
+/* Members of an object.  Of a header, which anybody can send, it is not many. */
+#define JWT_MAX_MEMBERS		   256
+#define JWT_MAX_HEADER_MEMBERS 32
+
 #endif /* FLOHSYNC_JWT_PRIVATE_H */

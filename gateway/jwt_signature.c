@@ -31,7 +31,7 @@ jwt_algorithm(const JsonParser *json, uint32_t node, JwtAlgorithm *algorithm)
 	static const char *const names[] = {
 		[JWT_HS256] = "HS256", [JWT_RS256] = "RS256", [JWT_ES256] = "ES256"};
 
-	for (size_t i = 0; node != 0 && i < lengthof(names); i++)
+	for (size_t i = 0; i < lengthof(names); i++)
 		if (json_room_is(json, node, names[i]))
 		{
 			*algorithm = (JwtAlgorithm) i;

@@ -201,7 +201,7 @@ serve(void)
 		return 1;
 	trigger_start();
 	events_start();
-	f[0] = LOG_TEXT("listen", config->listen);
+	f[0] = LOG_TEXT("listen", server_address());
 	log_line(LOG_INFO, "flohsync-http " FLOHSYNC_VERSION " is ready", f, 1);
 	while (!stop_asked)
 	{

@@ -255,37 +255,74 @@ answered:
 	r->answered = true;
 }
 
+#define HEADERS_MOST 100 /* more are refused, see framing.c */
+
+typedef struct HeaderList
+{
+	int			n;
+	bool		secrets; /* those that have them, too */
+	const char *name[HEADERS_MOST];
+	const char *value[HEADERS_MOST];
+} HeaderList;
+
 static enum MHD_Result
 add_header(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	Buf *b = arg;
+	HeaderList *list = arg;
 
 	(void) kind;
-	if (strcasecmp(name, "Authorization") == 0 || strcasecmp(name, "Cookie") == 0 ||
-		strcasecmp(name, "Proxy-Authorization") == 0 || value == NULL)
+	if (value == NULL || list->n == HEADERS_MOST ||
+		(!list->secrets &&
+		 (strcasecmp(name, "Authorization") == 0 || strcasecmp(name, "Cookie") == 0 ||
+		  strcasecmp(name, "Proxy-Authorization") == 0)))
 		return MHD_YES;
-	if (b->n > 1)
-		buf_char(b, ',');
-	{
-		char *lower = must_copy(name);
-
-		for (char *p = lower; *p != '\0'; p++)
-			*p = *p >= 'A' && *p <= 'Z' ? *p + 32 : *p;
-		buf_json_text(b, lower);
-		free(lower);
-	}
-	buf_char(b, ':');
-	buf_json_text(b, value);
+	list->name[list->n] = name;
+	list->value[list->n++] = value;
 	return MHD_YES;
 }
 
+/* One that comes more than once is one with all its values (RFC 9110, 5.3). */
+static void
+put_header(Buf *b, HeaderList *list, int i)
+{
+	Buf	  value = {0};
+	char *lower = must_copy(list->name[i]);
+
+	for (char *p = lower; *p != '\0'; p++)
+		*p = *p >= 'A' && *p <= 'Z' ? *p + 32 : *p;
+	buf_json_text(b, lower);
+	free(lower);
+	buf_text(&value, list->value[i]);
+	for (int j = i + 1; j < list->n; j++)
+	{
+		if (list->name[j] != NULL && strcasecmp(list->name[j], list->name[i]) == 0)
+		{
+			buf_printf(&value, ", %s", list->value[j]);
+			list->name[j] = NULL;
+		}
+	}
+	buf_char(b, ':');
+	buf_json(b, value.p, value.n);
+	buf_free(&value);
+}
+
+/* Senders of webhooks may have a secret in Authorization; the database has to see it. */
 static char *
 headers_of(const Request *r)
 {
-	Buf b = {0};
+	HeaderList list = {.secrets = r->route->kind == ROUTE_WEBHOOK};
+	Buf		   b = {0};
 
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, add_header, &list);
 	buf_char(&b, '{');
-	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, add_header, &b);
+	for (int i = 0; i < list.n; i++)
+	{
+		if (list.name[i] == NULL)
+			continue;
+		if (b.n > 1)
+			buf_char(&b, ',');
+		put_header(&b, &list, i);
+	}
 	buf_char(&b, '}');
 	return buf_take(&b);
 }

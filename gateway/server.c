@@ -524,6 +524,24 @@ listen_tcp(const char *where, const char **problem)
 	return fd;
 }
 
+/* Where it listens: the port may have been left to the system. */
+const char *
+server_address(void)
+{
+	static char				text[128];
+	struct sockaddr_storage sa;
+	socklen_t				n = sizeof(sa);
+	const char			   *colon = strrchr(config->listen, ':');
+
+	if (listen_fd < 0 || config->listen[0] == '/' || colon == NULL ||
+		getsockname(listen_fd, (struct sockaddr *) &sa, &n) != 0)
+		return config->listen;
+	snprintf(text, sizeof(text), "%.*s:%d", (int) (colon - config->listen), config->listen,
+			 ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *) &sa)->sin6_port :
+											  ((struct sockaddr_in *) &sa)->sin_port));
+	return text;
+}
+
 /* As many file descriptors as there may be. */
 static void
 raise_limit(void)

@@ -42,7 +42,8 @@ typedef struct ServerNumbers
 	int		active; /* requests */
 } ServerNumbers;
 
-extern bool server_start(void);
+extern bool		   server_start(void);
+extern const char *server_address(void);
 /* Lets the library do what it has to; to be called in each turn. Returns how long it may wait. */
 extern int64_t server_turn(void);
 /* Takes no more connections. */

@@ -213,6 +213,12 @@ BEGIN
     PERFORM _flohsync.invalid('kind', format('%s is not a kind of connector', coalesce(quote_literal(_kind), 'NULL')),
       format('Kinds are %s and %s.', array_to_string(trim_array(kinds, 1), ', '), kinds[cardinality(kinds)]));
   END IF;
+  -- A definition may use a value of that name, which is none of webhooks.
+  IF _config ? 'webhook' AND NOT (_kind = 'rest' AND jsonb_typeof(_config -> 'webhook') <> 'object'
+       AND (NOT _given OR 'webhook' IN (SELECT n FROM _flohsync.definition_names(_definition, 'config') n))) THEN
+    PERFORM _flohsync.check_webhook(_config -> 'webhook');
+    _config := _config - 'webhook';
+  END IF;
   EXECUTE format('SELECT _flohsync.%I($1, $2, $3)', 'check_' || _kind) USING _config, _definition, _given;
 END
 $$;

@@ -34,7 +34,8 @@ DECLARE
   problem text;
 BEGIN
   PERFORM _flohsync.check_no_definition('command', _definition);
-  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
+  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
+                                                       'webhook']);
   IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
     PERFORM _flohsync.invalid('url', 'it is required',
       'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');

@@ -41,7 +41,7 @@ DECLARE
   problem text;
 BEGIN
   PERFORM _flohsync.check_no_definition('sql', _definition);
-  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['function', 'queries']);
+  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['function', 'queries', 'webhook']);
   IF (_config ? 'function') = (_config ? 'queries') THEN
     PERFORM _flohsync.invalid('config', 'a connector of kind sql has either "function" or "queries"');
   END IF;

@@ -23,19 +23,20 @@ RETURN $json$[
 COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with their documentation';
 
 CREATE FUNCTION flohsync.connector_templates()
-RETURNS TABLE (name text, title text, config jsonb, secrets jsonb, resource_types text[], notes jsonb, sources jsonb)
+RETURNS TABLE (name text, title text, config jsonb, secrets jsonb, resource_types text[], notes jsonb, sources jsonb,
+               webhook jsonb)
 LANGUAGE sql IMMUTABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   SELECT t.value ->> 'name', t.value ->> 'title', t.value -> 'config', t.value -> 'secrets',
          ARRAY(SELECT k FROM pg_catalog.jsonb_object_keys(t.value -> 'definition' -> 'resources') k
                ORDER BY k COLLATE "C"),
-         t.value -> 'notes', t.value -> 'sources'
+         t.value -> 'notes', t.value -> 'sources', t.value -> 'webhook'
     FROM pg_catalog.jsonb_array_elements(_flohsync.templates()) WITH ORDINALITY t(value, i) ORDER BY t.i;
 END;
 COMMENT ON FUNCTION flohsync.connector_templates() IS
   'Templates for connector_template(): the keys that config needs, the secrets to set, the resource types, notes on '
-  'the vendor, and where that is documented';
+  'the vendor, where that is documented, and the key "webhook" for config (null: the vendor sends none)';
 SELECT _flohsync.allow('reader', 'flohsync.connector_templates()');
 
 CREATE FUNCTION flohsync.connector_template(name text) RETURNS jsonb

@@ -19,14 +19,15 @@
 --    5  the configuration's row         NO KEY UPDATE for who changes it, KEY SHARE for who must not
 --                                       lose it, UPDATE for who deletes it
 --    6  the row of the run, held runs   only when the configuration's row is held
---    7  the lock of the matching        exclusive or shared; of several configurations in the order of their ids
---    8  the lock of users' changes
---    9  records                         many in the order of their external ids, or SKIP LOCKED
---   10  matches                         many in the order of their ids, or under the exclusive lock of the matching
---   11  the lock of addresses
---   12  users, profiles, identities
---   13  workflow jobs and their runs
---   14  the row of the run              to note what was done: the last thing of the transaction
+--    7  the lock of events              a webhook with several events (hold_matchings)
+--    8  the lock of the matching        exclusive or shared; of several configurations in the order of their ids
+--    9  the lock of users' changes
+--   10  records                         many in the order of their external ids, or SKIP LOCKED
+--   11  matches                         many in the order of their ids, or under the exclusive lock of the matching
+--   12  the lock of addresses
+--   13  users, profiles, identities
+--   14  workflow jobs and their runs
+--   15  the row of the run              to note what was done: the last thing of the transaction
 --
 -- - Notes for others (record_change, departure, user_change, cache_outbox, sync_error)
 --   are only ever inserted, so that nothing waits for them; their removal
@@ -34,6 +35,8 @@
 -- - Rows of runs and configurations are locked no more than their keys need
 --   (NO KEY UPDATE), so that a page, or an uncommitted request, does not
 --   block others.
+-- - A webhook with several events comes back to records after it has locked users. What
+--   keeps others away from both is its turn, and the exclusive locks of the matching of its types.
 -- - The lock of the runs is never waited for; it is tried again while no other
 --   lock is held.
 -- - What remains: the matches and the profiles of one user, matched in

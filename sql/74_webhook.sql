@@ -330,7 +330,7 @@ COMMENT ON FUNCTION _flohsync.prepare_removal(flohsync.connector_sync_config, fl
   'and whether a user was deactivated';
 
 CREATE FUNCTION _flohsync.delete_record(_connector uuid, _type text, _external_id text, _event_at timestamptz,
-                                        _tolerance interval) RETURNS text
+                                        _tolerance interval, _seen_at timestamptz DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -356,7 +356,7 @@ BEGIN
     EXIT WHEN FOUND;
     EXIT WHEN _flohsync.record_absent(_connector, _type, _external_id);
   END LOOP;
-  _observed_at := least(clock_timestamp(), _event_at + _tolerance);
+  _observed_at := least(clock_timestamp(), _event_at + _tolerance, _seen_at);
   IF x.id IS NOT NULL THEN
     IF NOT _flohsync.is_news(x, _observed_at, _event_at) THEN
       RETURN 'ignored';
@@ -392,9 +392,10 @@ BEGIN
   RETURN outcome;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, interval) IS
-  'Removes a record that an event reports as deleted, leaving a tombstone: removed, staled (left to the next '
-  'post-sync), none (there was none) or ignored (the record is newer)';
+COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, interval, timestamptz) IS
+  'Removes a record that an event reports as deleted, or that the upstream did not have when it was asked (_seen_at), '
+  'leaving a tombstone: removed, staled (left to the next post-sync), none (there was none) or ignored (the record is '
+  'newer)';
 
 -- What is kept no longer than it can be of use.
 

@@ -17,9 +17,10 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM set_config('response.status', coalesce(_status::text, ''), true),
-    set_config('response.headers', coalesce((
-      SELECT jsonb_agg(jsonb_build_object(h.name, h.value))::text
-        FROM (VALUES ('Location', _location), ('ETag', _etag)) h(name, value) WHERE h.value IS NOT NULL), ''), true);
+    set_config('response.headers', CASE WHEN _location IS NULL AND _etag IS NULL THEN '' ELSE (
+      CASE WHEN _location IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_object('Location', _location)) END
+      || CASE WHEN _etag IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_object('ETag', _etag)) END)::text END,
+      true);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.respond(int, text, text) IS
@@ -33,8 +34,8 @@ COMMENT ON FUNCTION _flohsync.request_header(text) IS 'A header of the request, 
 
 CREATE FUNCTION _flohsync.etag(_answer jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN '"' || pg_catalog.left(_flohsync.digest(_answer::text), 32) || '"';
+RETURN '"' || pg_catalog.left(
+  pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(_answer::text, 'UTF8')), 'hex'), 32) || '"';
 COMMENT ON FUNCTION _flohsync.etag(jsonb) IS 'ETag of an answer';
 
 -- Weak tags match nothing: they do not say that two answers are the same.
@@ -48,7 +49,9 @@ BEGIN
   IF wanted IS NULL OR wanted = '' OR (wanted = '*' AND _etag IS NOT NULL) THEN
     RETURN;
   END IF;
-  IF _etag IS NULL OR _etag <> ALL (regexp_split_to_array(wanted, '[ \t]*,[ \t]*')) THEN
+  -- What is behind a dash is not what changes are about (_flohsync.config_etag).
+  IF _etag IS NULL OR regexp_replace(_etag, '-[0-9a-f]{8}"$', '"')
+      <> ALL (regexp_split_to_array(regexp_replace(wanted, '-[0-9a-f]{8}"', '"', 'g'), '[ \t]*,[ \t]*')) THEN
     PERFORM _flohsync.raise('FLS12', 'the configuration was changed meanwhile', NULL,
                             'Read it again, and repeat the change with its new ETag.');
   END IF;

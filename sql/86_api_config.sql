@@ -1,15 +1,21 @@
 -- What HTTP serves of configurations.
 --
--- The ETag of a configuration is that of its settings alone: what it tells of runs
--- changes with each of them, and must not keep anybody from changing a setting.
+-- The ETag of a configuration is that of its settings, a dash, and that of what it tells
+-- of runs.  That changes with each of them, and must not keep anybody from changing a
+-- setting: If-Match compares what is before the dash, If-None-Match all of it.
 
 CREATE FUNCTION _flohsync.config_etag(_config jsonb) RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN _config IS NOT NULL
-  THEN _flohsync.etag((SELECT pg_catalog.jsonb_object_agg(k.key, _config -> k.key) FROM _flohsync.config_keys() k)) END;
+AS $$
+BEGIN
+  RETURN (SELECT format('"%s-%s"', left(_flohsync.digest(jsonb_object_agg(k.key, _config -> k.key)::text), 24),
+                        left(_flohsync.digest((_config - array_agg(k.key))::text), 8))
+            FROM _flohsync.config_keys() k);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.config_etag(jsonb) IS
-  'ETag of a configuration in its public JSON form: of its settings, without what informs of runs';
+  'ETag of a configuration in its public JSON form: of its settings, and behind a dash of what informs of runs';
 
 CREATE FUNCTION _flohsync.no_config(_connector text, _type text) RETURNS void
 LANGUAGE plpgsql STABLE

@@ -34,10 +34,10 @@ BEGIN
   PERFORM _flohsync.check_tables();
   PERFORM _flohsync.check_page(api_connectors.page, api_connectors.page_size);
   SELECT count(*) INTO _total FROM flohsync.connector_definition d
-   WHERE _search IS NULL OR _flohsync.search_found(_search, d.id::text, d.description, d.name);
+   WHERE _search IS NULL OR strpos(_flohsync.search_text(d.id::text, d.description, d.name), _search) > 0;
   SELECT jsonb_agg(_flohsync.connector_dto(x.d, false) ORDER BY (x.d).name COLLATE "C") INTO _data
     FROM (SELECT d FROM flohsync.connector_definition d
-           WHERE _search IS NULL OR _flohsync.search_found(_search, d.id::text, d.description, d.name)
+           WHERE _search IS NULL OR strpos(_flohsync.search_text(d.id::text, d.description, d.name), _search) > 0
            ORDER BY d.name COLLATE "C"
            LIMIT api_connectors.page_size
           OFFSET (api_connectors.page - 1)::bigint * api_connectors.page_size) x;
@@ -194,13 +194,14 @@ AS $$
 BEGIN
   RETURN (SELECT jsonb_agg(jsonb_build_object('name', t.name, 'title', t.title, 'config', t.config,
                                               'secrets', t.secrets, 'resourceTypes', t.resource_types,
-                                              'notes', t.notes, 'sources', t.sources) ORDER BY t.position)
-            FROM flohsync.connector_templates() WITH ORDINALITY
-                   t(name, title, config, secrets, resource_types, notes, sources, position));
+                                              'notes', t.notes, 'sources', t.sources, 'webhook', t.webhook)
+                           ORDER BY t.ordinality)
+            FROM flohsync.connector_templates() WITH ORDINALITY t);
 END
 $$;
 SELECT _flohsync.serve('{reader}', 'templates()',
-  'Templates of connectors of kind rest: an array of {name, title, config, secrets, resourceTypes, notes, sources}');
+  'Templates of connectors of kind rest: an array of {name, title, config, secrets, resourceTypes, notes, sources, '
+  'webhook}');
 
 CREATE FUNCTION _flohsync.api_validate_definition(definition jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -218,7 +219,9 @@ SELECT _flohsync.serve('{reader}', 'validate_definition(jsonb)',
 CREATE FUNCTION _flohsync.api_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL, page int DEFAULT 1, page_size int DEFAULT 50,
                                         after text DEFAULT NULL) RETURNS json
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_api_resources';
+LANGUAGE c STABLE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_api_resources';
 SELECT _flohsync.serve('{reader}', 'resources(text, text, text, boolean, int, int, text)',
   'A page of records of a connector, of all types or one; search: those with this text in id, e-mail address or name; '
   'stale: only stale, or only active ones; after: instead of page, the nextAfter of the page before');
@@ -240,7 +243,9 @@ COMMENT ON FUNCTION _flohsync.no_resource(text, text, text) IS
   'Raises 42704 for a record that there is not, 22023 for a malformed resource type';
 
 CREATE FUNCTION _flohsync.api_resource(connector text, resource_type text, external_id text) RETURNS json
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_api_resource';
+LANGUAGE c STABLE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_api_resource';
 SELECT _flohsync.serve('{reader}', 'resource(text, text, text)', 'A record, with an ETag; 42704 when there is none');
 
 CREATE FUNCTION _flohsync.api_explain(connector text, resource_type text, external_id text) RETURNS jsonb

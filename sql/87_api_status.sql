@@ -113,11 +113,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF method IS DISTINCT FROM 'POST' THEN
-    PERFORM _flohsync.raise('FLS05', 'a webhook is sent with POST');
-  END IF;
-  RETURN jsonb_build_object('status', 200, 'contentType', 'application/json',
-                            'body', flohsync.receive_webhook(connector, body, headers));
+  RETURN _flohsync.answer_webhook(connector, method, query, headers, body);
 END
 $$;
 SELECT _flohsync.serve('{gateway}', 'webhook(text, text, jsonb, jsonb, bytea)',

@@ -37,6 +37,9 @@ typedef enum DbLock
 	/* Queueing a run of a configuration by hand: exclusive until the row is committed. */
 	DB_LOCK_QUEUE = 0x710F,
 
+	/* Webhooks with several events: exclusive to store those of one. */
+	DB_LOCK_EVENTS = 0x7113,
+
 	/*
 	 * The matches of a configuration: exclusive to change many of them
 	 * (post-sync, match_users, bulk_resolve_matches), shared to change one.
@@ -60,6 +63,7 @@ typedef enum DbLock
 #define DB_LOCKS_OF_SQL(X) \
 	X(CONNECTOR, "connector") \
 	X(QUEUE, "queue") \
+	X(EVENTS, "events") \
 	X(MATCHING, "matching") \
 	X(USER_CHANGES, "user changes") \
 	X(ADDRESS, "address")

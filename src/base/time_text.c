@@ -123,6 +123,18 @@ time_iso(const char *text, size_t len, TimestampTz *at)
 }
 
 #ifndef FLOHSYNC_STANDALONE
+static char *
+put_digits(char *to, int value, int digits, char behind)
+{
+	for (int i = digits - 1; i >= 0; i--)
+	{
+		to[i] = '0' + value % 10;
+		value /= 10;
+	}
+	to[digits] = behind;
+	return to + digits + 1;
+}
+
 bool
 time_iso_text(TimestampTz at, char text[TIME_ISO_SIZE])
 {
@@ -133,8 +145,22 @@ time_iso_text(TimestampTz at, char text[TIME_ISO_SIZE])
 	if (TIMESTAMP_NOT_FINITE(at) || timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0 ||
 		tm.tm_year < 1)
 		return false;
-	snprintf(text, TIME_ISO_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year, tm.tm_mon,
-			 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) (fsec / 1000));
+	if (tm.tm_year > 9999)
+		snprintf(text, TIME_ISO_SIZE, "%d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year, tm.tm_mon,
+				 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) (fsec / 1000));
+	else
+	{
+		char *p = text;
+
+		p = put_digits(p, tm.tm_year, 4, '-');
+		p = put_digits(p, tm.tm_mon, 2, '-');
+		p = put_digits(p, tm.tm_mday, 2, 'T');
+		p = put_digits(p, tm.tm_hour, 2, ':');
+		p = put_digits(p, tm.tm_min, 2, ':');
+		p = put_digits(p, tm.tm_sec, 2, '.');
+		p = put_digits(p, (int) (fsec / 1000), 3, 'Z');
+		*p = '\0';
+	}
 	return true;
 }
 #endif

@@ -16,11 +16,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
@@ -31,8 +29,7 @@
 #include "base/db.h"
 #include "base/run_as.h"
 #include "entry/cache.h"
-#include "page/page.h"
-#include "source/spec.h"
+#include "source/one.h"
 
 static Oid
 function_owner(Oid function)
@@ -93,36 +90,6 @@ fetch_by_function(const CacheKey *key, Oid fetcher)
 	return isnull ? NULL : DatumGetJsonbPCopy(value);
 }
 
-static void
-fetch_member(StringInfo out, const char *key, const Slice *slice)
-{
-	appendStringInfo(out, ",\"%s\":", key);
-	if (slice->data == NULL)
-		appendStringInfoString(out, "null");
-	else
-		escape_json(out, pnstrdup(slice->data, slice->len));
-}
-
-static Jsonb *
-fetch_to_jsonb(PageParser *parser, const Record *record)
-{
-	Slice		   attributes = page_stored_attributes(parser, record);
-	StringInfoData out;
-
-	initStringInfo(&out);
-	appendStringInfoString(&out, "{\"externalId\":");
-	escape_json(&out, pnstrdup(record->external_id.data, record->external_id.len));
-	fetch_member(&out, "displayName", &record->display_name);
-	fetch_member(&out, "email", &record->email);
-	appendStringInfoString(&out, ",\"attributes\":");
-	if (attributes.data == NULL)
-		appendStringInfoString(&out, "null");
-	else
-		appendBinaryStringInfo(&out, attributes.data, attributes.len);
-	appendStringInfoChar(&out, '}');
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
-}
-
 /* The problem is sanitized, or a text of flohsync. */
 static void
 fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
@@ -134,61 +101,23 @@ fetch_failed(const CacheKey *key, ErrorClass error_class, const char *problem)
 			 error_class ? errdetail("Error class: %s.", error_class_name(error_class)) : 0));
 }
 
-/* The record in an upstream's answer; NULL: the upstream has none. */
-static Jsonb *
-fetch_read_answer(Source *source, const CacheKey *key, SourceAnswer *answer)
-{
-	char		*id = TextDatumGetCString(key->external_id);
-	PageParser	*parser = source_parser(source);
-	UpstreamPage page;
-	int			 i;
-
-	if (answer->error_class || !source_read(source, parser, answer, &page))
-		fetch_failed(key, answer->error_class, answer->message);
-	if (page.nrecords == 0 && page.nfaults > 0)
-		fetch_failed(key, page.faults[0].error_class, page.faults[0].message);
-	if (page.nrecords == 0)
-		return NULL;
-	i = page_find_id(page.records, page.nrecords, id, strlen(id));
-	if (i < 0)
-		fetch_failed(key, ERRCLASS_PROTOCOL, "upstream returned a different record");
-	return fetch_to_jsonb(parser, &page.records[i]);
-}
-
 /* False: the upstream does not support requests for one record. */
 static bool
 fetch_from_upstream(const CacheKey *key, Jsonb **value)
 {
 	char *connector = DatumGetCString(
 		DirectFunctionCall1(uuid_out, UUIDPGetDatum(&key->connector)));
-	SourceSpec spec;
-	Source *volatile source = NULL;
-	SourceAnswer  answer;
-	volatile bool supported = true;
-	bool		  found;
-	MemoryContext context = CurrentMemoryContext;
+	SourceOne one;
 
-	SPI_connect();
-	found = source_read_spec(connector, TextDatumGetCString(key->type), &spec, context);
-	SPI_finish();
-	if (!found)
-		fetch_failed(key, ERRCLASS_NONE, "the connector no longer exists");
-	spec.page_size = 1;
-	spec.in_transaction = true;
-	PG_TRY();
-	{
-		source = source_open(&spec);
-		source_get(source, TextDatumGetCString(key->external_id), &answer);
-		supported = !answer.not_supported;
-		if (supported)
-			*value = fetch_read_answer(source, key, &answer);
-	}
-	PG_FINALLY();
-	{
-		source_close(source);
-	}
-	PG_END_TRY();
-	return supported;
+	source_fetch_one(connector, TextDatumGetCString(key->type),
+					 TextDatumGetCString(key->external_id), &one);
+	if (!one.supported)
+		return false;
+	if (one.problem)
+		fetch_failed(key, one.error_class, one.problem);
+	if (one.record)
+		*value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(one.record)));
+	return true;
 }
 
 static Jsonb *

@@ -15,6 +15,7 @@
 
 #include "base/compat.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -41,14 +42,12 @@
 
 /* Columns of a record, in both statements. */
 #define RECORD_COLUMNS \
-	"x.id, x.connector_id, x.resource_type, x.external_id, x.display_name, x.email, x.attributes," \
+	"x.id, x.external_id, x.display_name, x.email, x.attributes," \
 	" x.sync_hash, x.stale_since, x.observed_at, x.created_at"
 
 enum
 {
 	R_ID = 1,
-	R_CONNECTOR,
-	R_TYPE,
 	R_EXTERNAL_ID,
 	R_NAME,
 	R_EMAIL,
@@ -164,34 +163,40 @@ read_scope(ReadScope *scope, text *connector, text *type)
 	return true;
 }
 
-static void
-put_uuid(StringInfo out, const char *name, Datum value)
-{
-	const pg_uuid_t *uuid = DatumGetUUIDP(value);
+/* A literal. */
+#define put(out, text) appendBinaryStringInfo((out), (text), sizeof(text) - 1)
 
-	appendStringInfo(out, "\"%s\": \"", name);
+static void
+put_uuid(StringInfo out, Datum value)
+{
+	static const char digits[] = "0123456789abcdef";
+	const pg_uuid_t	 *uuid = DatumGetUUIDP(value);
+	char			  text[38];
+	char			 *p = text;
+
+	*p++ = '"';
 	for (int i = 0; i < UUID_LEN; i++)
 	{
 		if (i == 4 || i == 6 || i == 8 || i == 10)
-			appendStringInfoCharMacro(out, '-');
-		appendStringInfoCharMacro(out, "0123456789abcdef"[uuid->data[i] >> 4]);
-		appendStringInfoCharMacro(out, "0123456789abcdef"[uuid->data[i] & 15]);
+			*p++ = '-';
+		*p++ = digits[uuid->data[i] >> 4];
+		*p++ = digits[uuid->data[i] & 15];
 	}
-	appendStringInfoChar(out, '"');
+	*p++ = '"';
+	appendBinaryStringInfo(out, text, p - text);
 }
 
 static void
-put_text(StringInfo out, const char *name, Datum value, bool isnull)
+put_text(StringInfo out, Datum value, bool isnull)
 {
 	text	   *t;
 	const char *p;
 	int			n;
 	int			plain = 0;
 
-	appendStringInfo(out, ", \"%s\": ", name);
 	if (isnull)
 	{
-		appendStringInfoString(out, "null");
+		put(out, "null");
 		return;
 	}
 	t = DatumGetTextPP(value);
@@ -209,67 +214,103 @@ put_text(StringInfo out, const char *name, Datum value, bool isnull)
 	appendStringInfoCharMacro(out, '"');
 }
 
-static void
-put_time(StringInfo out, const char *name, TimestampTz at, bool isnull)
+/* A time, with its text as it was last: those of a page are mostly the same. */
+typedef struct KnownTime
 {
-	char text[TIME_ISO_SIZE];
+	TimestampTz at;
+	int			len;
+	char		text[TIME_ISO_SIZE + 2];
+} KnownTime;
 
-	appendStringInfo(out, ", \"%s\": ", name);
-	if (isnull || !time_iso_text(at, text))
-		appendStringInfoString(out, "null");
-	else
-		appendStringInfo(out, "\"%s\"", text);
+static void
+put_time(StringInfo out, TimestampTz at, bool isnull, KnownTime *known)
+{
+	if (isnull)
+	{
+		put(out, "null");
+		return;
+	}
+	if (known->len == 0 || known->at != at)
+	{
+		known->at = at;
+		known->text[0] = '"';
+		if (time_iso_text(at, known->text + 1))
+			strlcat(known->text, "\"", sizeof(known->text));
+		else
+			strlcpy(known->text, "null", sizeof(known->text));
+		known->len = strlen(known->text);
+	}
+	appendBinaryStringInfo(out, known->text, known->len);
+}
+
+/* Records of one scope, one after the other. */
+typedef struct RecordWriter
+{
+	const ReadScope *scope;
+	StringInfoData	 common; /* connectorId and resourceType */
+	KnownTime		 synced;
+	KnownTime		 created;
+	KnownTime		 stale;
+} RecordWriter;
+
+static void
+writer_start(RecordWriter *w, const ReadScope *scope, text *type)
+{
+	memset(w, 0, sizeof(*w));
+	w->scope = scope;
+	initStringInfo(&w->common);
+	put(&w->common, ", \"connectorId\": ");
+	put_uuid(&w->common, scope->connector);
+	put(&w->common, ", \"resourceType\": ");
+	put_text(&w->common, PointerGetDatum(type), false);
+	put(&w->common, ", \"externalId\": ");
 }
 
 /* A record of the result, in the form of _flohsync.resource_dto. */
 static void
-put_record(StringInfo out, uint64 row, const ReadScope *scope)
+put_record(StringInfo out, uint64 row, RecordWriter *w)
 {
-	bool		isnull;
-	bool		stale_isnull;
-	Datum		value = db_value(row, R_ID, &isnull);
-	TimestampTz stale;
+	Datum		v[R_CREATED + 1];
+	bool		nulls[R_CREATED + 1];
 	TimestampTz seen;
 
-	appendStringInfoChar(out, '{');
-	put_uuid(out, "id", value);
-	appendStringInfoString(out, ", ");
-	put_uuid(out, "connectorId", db_value(row, R_CONNECTOR, &isnull));
-	value = db_value(row, R_TYPE, &isnull);
-	put_text(out, "resourceType", value, isnull);
-	value = db_value(row, R_EXTERNAL_ID, &isnull);
-	put_text(out, "externalId", value, isnull);
-	value = db_value(row, R_NAME, &isnull);
-	put_text(out, "displayName", value, isnull);
-	value = db_value(row, R_EMAIL, &isnull);
-	put_text(out, "email", value, isnull);
-	value = db_value(row, R_ATTRIBUTES, &isnull);
-	appendStringInfoString(out, ", \"attributes\": ");
-	if (isnull)
-		appendStringInfoString(out, "null");
+	/* Columns are counted from 1. */
+	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, v + 1, nulls + 1);
+	put(out, "{\"id\": ");
+	put_uuid(out, v[R_ID]);
+	appendBinaryStringInfo(out, w->common.data, w->common.len);
+	put_text(out, v[R_EXTERNAL_ID], nulls[R_EXTERNAL_ID]);
+	put(out, ", \"displayName\": ");
+	put_text(out, v[R_NAME], nulls[R_NAME]);
+	put(out, ", \"email\": ");
+	put_text(out, v[R_EMAIL], nulls[R_EMAIL]);
+	put(out, ", \"attributes\": ");
+	if (nulls[R_ATTRIBUTES])
+		put(out, "null");
 	else
 	{
-		Jsonb *attributes = DatumGetJsonbP(value);
+		Jsonb *attributes = DatumGetJsonbP(v[R_ATTRIBUTES]);
 
 		(void) JsonbToCString(out, &attributes->root, VARSIZE(attributes));
 	}
-	value = db_value(row, R_HASH, &isnull);
-	put_text(out, "syncHash", value, isnull);
-	stale = DatumGetTimestampTz(db_value(row, R_STALE, &stale_isnull));
-	put_time(out, "staleSince", stale, stale_isnull);
+	put(out, ", \"syncHash\": ");
+	put_text(out, v[R_HASH], nulls[R_HASH]);
+	put(out, ", \"staleSince\": ");
+	put_time(out, DatumGetTimestampTz(v[R_STALE]), nulls[R_STALE], &w->stale);
 	/* As in the view connector_resource. */
-	seen = DatumGetTimestampTz(db_value(row, R_OBSERVED, &isnull));
-	if (stale_isnull && scope->confirmed_at > seen)
-		seen = scope->confirmed_at;
-	put_time(out, "syncedAt", seen, isnull);
-	value = db_value(row, R_CREATED, &isnull);
-	put_time(out, "createdAt", DatumGetTimestampTz(value), isnull);
-	appendStringInfoChar(out, '}');
+	seen = DatumGetTimestampTz(v[R_OBSERVED]);
+	if (nulls[R_STALE] && w->scope->confirmed_at > seen)
+		seen = w->scope->confirmed_at;
+	put(out, ", \"syncedAt\": ");
+	put_time(out, seen, nulls[R_OBSERVED], &w->synced);
+	put(out, ", \"createdAt\": ");
+	put_time(out, DatumGetTimestampTz(v[R_CREATED]), nulls[R_CREATED], &w->created);
+	put(out, "}");
 }
 
 /* nextAfter behind a record: what _flohsync.page_mark makes where there is no total to be carried along. */
 static void
-put_mark(StringInfo out, uint64 row)
+put_mark(StringInfo out, uint64 row, text *type)
 {
 	StringInfoData mark;
 	char		  *encoded;
@@ -279,7 +320,7 @@ put_mark(StringInfo out, uint64 row)
 	appendStringInfoChar(&mark, '[');
 	escape_json(&mark, TextDatumGetCString(db_value(row, R_EXTERNAL_ID, &isnull)));
 	appendStringInfoString(&mark, ", ");
-	escape_json(&mark, TextDatumGetCString(db_value(row, R_TYPE, &isnull)));
+	escape_json(&mark, text_to_cstring(type));
 	appendStringInfoString(&mark, ", \"\", null]");
 	encoded = palloc(CRYPTO_BASE64_SIZE(mark.len));
 	crypto_base64_encode(CRYPTO_BASE64URL, mark.data, mark.len, encoded);
@@ -347,6 +388,7 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	MemoryContext  caller = CurrentMemoryContext;
 	uint64		   n;
 	Datum		   v[5];
+	RecordWriter   writer;
 
 	/* connector, resource_type, search, stale, page, page_size, after */
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(4) || PG_ARGISNULL(5) ||
@@ -373,13 +415,14 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	v[4] = Int64GetDatum(after ? 0 : ((int64) page - 1) * size);
 	n = db_execute(&list_query, v, NULL);
 
+	writer_start(&writer, &scope, type);
 	initStringInfo(&out);
-	appendStringInfoString(&out, "{\"data\": [");
+	put(&out, "{\"data\": [");
 	for (uint64 i = 0; i < n && i < size; i++)
 	{
 		if (i > 0)
-			appendStringInfoString(&out, ", ");
-		put_record(&out, i, &scope);
+			put(&out, ", ");
+		put_record(&out, i, &writer);
 	}
 	appendStringInfo(&out,
 					 "], \"total\": " INT64_FORMAT
@@ -387,7 +430,7 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 					 ", \"nextAfter\": ",
 					 scope.total, page, size, (scope.total + size - 1) / size);
 	if (n > size)
-		put_mark(&out, size - 1);
+		put_mark(&out, size - 1, type);
 	else
 		appendStringInfoString(&out, "null");
 	appendStringInfoChar(&out, '}');
@@ -446,6 +489,7 @@ flohsync_api_resource(PG_FUNCTION_ARGS)
 	StringInfoData out;
 	MemoryContext  caller = CurrentMemoryContext;
 	text		  *answer;
+	RecordWriter   writer;
 
 	SPI_connect();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
@@ -459,8 +503,9 @@ flohsync_api_resource(PG_FUNCTION_ARGS)
 		if (db_execute(&one_query, v, NULL) == 0)
 			no_record(fcinfo);
 	}
+	writer_start(&writer, &scope, PG_GETARG_TEXT_PP(1));
 	initStringInfo(&out);
-	put_record(&out, 0, &scope);
+	put_record(&out, 0, &writer);
 	answer_etag(out.data, out.len);
 	MemoryContextSwitchTo(caller);
 	answer = cstring_to_text_with_len(out.data, out.len);

@@ -338,6 +338,8 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 	static DbQuery query = {
 		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text ="
 		" pg_catalog.lower($1),"
+		" case pg_catalog.jsonb_typeof(d.config -> 'webhook') when 'object' then"
+		" d.config -> 'webhook' end,"
 		" " SECRET_COLUMNS(
 			"s") " from flohsync.connector_definition d left join _flohsync.connector_secret s"
 				 " on s.connector_id = d.id"
@@ -352,6 +354,7 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 		.plan_as = PLAN_BY_INDEX};
 	Datum		  values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
 	SourceSecret *secrets;
+	Datum		  webhook;
 	bool		  isnull;
 
 	memset(owner, 0, sizeof(*owner));
@@ -362,12 +365,15 @@ secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
 	owner->enabled = db_bool(0, 2);
 	owner->name = db_text(0, 3);
 	owner->known = db_bool(0, 4);
-	(void) db_value(0, 5, &isnull);
+	webhook = db_value(0, 5, &isnull);
+	owner->webhook = isnull ? NULL : DatumGetJsonbPCopy(webhook);
+	(void) db_value(0, 6, &isnull);
 	if (isnull)
 		*n = 0;
-	secrets = secrets_of_rows(UUIDPGetDatum(&owner->id), *n, 5, NULL, CurrentMemoryContext);
+	secrets = secrets_of_rows(UUIDPGetDatum(&owner->id), *n, 6, NULL, CurrentMemoryContext);
 	if (!owner->known)
 	{
+		owner->webhook = NULL;
 		source_wipe_secrets(secrets, *n);
 		secrets = NULL;
 		*n = 0;

@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_SOURCE_SECRET_STORE_H
 #define FLOHSYNC_SOURCE_SECRET_STORE_H
 
+#include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "source/source.h"
@@ -16,6 +17,7 @@ typedef struct SecretOwner
 	pg_uuid_t id;
 	bool	  enabled;
 	char	 *name;
+	Jsonb	 *webhook; /* what its config says of webhooks, an object; NULL: nothing */
 } SecretOwner;
 
 extern void			 secrets_put(Datum connector, const char *name, const char *value);

@@ -22,6 +22,8 @@
 #include "net/crypto.h"
 #include "record/outbox.h"
 #include "source/secret_store.h"
+#include "webhook/handshake.h"
+#include "webhook/settings.h"
 #include "webhook/verify.h"
 #include "webhook/webhook.h"
 
@@ -37,15 +39,10 @@ webhook_not_authentic(const char *why)
 			 errhint("The reason is in the server log.")));
 }
 
+/* Headers are an object, and not too large. */
 static void
-webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
+webhook_check_headers(Jsonb *json)
 {
-	JsonbIterator	  *it;
-	JsonbValue		   value;
-	JsonbIteratorToken token;
-	Slice			   name = {NULL, 0};
-
-	memset(headers, 0, sizeof(*headers));
 	if (!JB_ROOT_IS_OBJECT(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -55,6 +52,20 @@ webhook_read_headers(Jsonb *json, WebhookHeaders *headers)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the headers of a webhook are larger than %d bytes", WEBHOOK_MAX_HEADERS)));
+}
+
+/* Those that count for a scheme. */
+static void
+webhook_read_headers(Jsonb *json, const WebhookSettings *settings, WebhookHeaders *headers)
+{
+	JsonbIterator	  *it;
+	JsonbValue		   value;
+	JsonbIteratorToken token;
+	Slice			   name = {NULL, 0};
+
+	memset(headers, 0, sizeof(*headers));
+	headers->scheme = settings->scheme;
+	headers->custom = settings->header;
 	it = JsonbIteratorInit(&json->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -116,17 +127,15 @@ webhook_read_body(Slice body)
 	return json_to_jsonb(parser);
 }
 
-/* Verifies with those of a connector's secrets that are for it. */
+/* Those of a connector's secrets that verify; what is wrong with one of them, else NULL. */
 static const char *
-webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n,
-					TimestampTz now, TimestampTz *sent_at)
+webhook_secrets(const SourceSecret *all, int n, Slice secrets[WEBHOOK_SECRETS])
 {
 	static const char *const names[WEBHOOK_SECRETS] = {SOURCE_WEBHOOK_SECRET,
 													   SOURCE_WEBHOOK_PREVIOUS};
-	Slice					 secrets[WEBHOOK_SECRETS] = {0};
 	const char				*problem = NULL;
-	const char				*why;
 
+	memset(secrets, 0, sizeof(Slice) * WEBHOOK_SECRETS);
 	for (int i = 0; i < n; i++)
 		for (int s = 0; s < WEBHOOK_SECRETS; s++)
 		{
@@ -138,7 +147,30 @@ webhook_verify_with(const WebhookHeaders *headers, Slice body, const SourceSecre
 				problem = psprintf("secret \"%s\" cannot be decrypted: %s", names[s],
 								   all[i].problem);
 		}
-	why = webhook_verify(headers, body, secrets, now, sent_at);
+	return problem;
+}
+
+/*
+ * NULL, or why the webhook is not authentic.  The secret of Graph is in the body, which is read
+ * for it; so that the time does not tell who is expected to send, it is also read where nothing
+ * has verified it.
+ */
+static const char *
+webhook_verify_all(const WebhookHeaders *headers, Slice body, const SourceSecret *all, int n,
+				   TimestampTz now, TimestampTz *sent_at)
+{
+	Slice		secrets[WEBHOOK_SECRETS];
+	const char *problem = webhook_secrets(all, n, secrets);
+	const char *why = webhook_verify(headers, body, secrets, now, sent_at);
+
+	if (why || headers->scheme == WEBHOOK_GRAPH)
+	{
+		int	   nstates;
+		Slice *states = webhook_client_states(body, &nstates);
+
+		if (!webhook_are_secrets(states, nstates, secrets) && why == NULL)
+			why = "a clientState is missing, or no secret of the connector";
+	}
 	return why && problem ? problem : why;
 }
 
@@ -161,41 +193,69 @@ webhook_unsigned_id(Slice id, Slice body)
 	return (Slice){hex, 2 * sizeof(digest)};
 }
 
-/* webhook_receive takes a webhook from outside; NULL: an argument that was null. */
-Datum
-webhook_receive(text *connector, Slice body, Jsonb *given)
+/* What identifies the delivery. */
+static Slice
+webhook_delivery_id(const WebhookHeaders *headers, TimestampTz sent_at, Slice body)
 {
-	Webhook		   hook = {.received_at = GetCurrentTimestamp()};
-	MemoryContext  caller = CurrentMemoryContext;
-	RunAs		   saved;
-	WebhookHeaders headers;
-	SourceSecret  *secrets;
-	SecretOwner	   owner;
-	int			   nsecrets;
-	pg_uuid_t	   id;
-	bool		   named;
-	const char	  *why;
+	if (headers->scheme == WEBHOOK_SLACK)
+		return headers->hex;
+	return sent_at != 0 ? headers->id : webhook_unsigned_id(headers->id, body);
+}
 
-	if (connector == NULL || body.data == NULL || given == NULL)
+/*
+ * webhook_receive takes a webhook from outside; NULL: an argument that was null.
+ * What the sender asks for when the webhook is set up is answered and nothing else done.
+ */
+Datum
+webhook_receive(const WebhookRequest *request)
+{
+	Webhook			hook = {.received_at = GetCurrentTimestamp()};
+	Slice			body = request->body;
+	MemoryContext	caller = CurrentMemoryContext;
+	RunAs			saved;
+	WebhookHeaders	headers;
+	WebhookSettings settings;
+	SourceSecret   *secrets;
+	SecretOwner		owner;
+	int				nsecrets;
+	pg_uuid_t		id;
+	bool			named;
+	const char	   *why;
+	char		   *answer;
+
+	if (request->connector == NULL || body.data == NULL || request->headers == NULL)
 		webhook_not_authentic("an argument is null");
 	if (body.len > WEBHOOK_MAX_BODY)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the body of a webhook is larger than %d bytes", WEBHOOK_MAX_BODY)));
-	webhook_read_headers(given, &headers);
+	webhook_check_headers(request->headers);
 
 	run_as_begin(&saved, run_as_worker_role());
 	table_check(InvalidOid);
 	SPI_connect();
-	named = outbox_find_connector(VARDATA_ANY(connector), VARSIZE_ANY_EXHDR(connector), &id);
-	secrets = secrets_of_webhook(PointerGetDatum(connector), named ? &id : NULL, &owner, &nsecrets);
-	why = webhook_verify_with(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
+	named = outbox_find_connector(VARDATA_ANY(request->connector),
+								  VARSIZE_ANY_EXHDR(request->connector), &id);
+	secrets = secrets_of_webhook(PointerGetDatum(request->connector), named ? &id : NULL, &owner,
+								 &nsecrets);
+	webhook_settings(owner.webhook, &settings);
+	webhook_read_headers(request->headers, &settings, &headers);
+	answer = webhook_greeting(request, &settings);
+	/* Nothing has signed a greeting; but a secret that comes along is the right one. */
+	why = answer && headers.secret.data == NULL ?
+		NULL :
+		webhook_verify_all(&headers, body, secrets, nsecrets, hook.received_at, &hook.sent_at);
 	source_wipe_secrets(secrets, nsecrets);
 	if (why)
 		webhook_not_authentic(why);
+	if (answer)
+		return webhook_done(answer, caller, &saved);
 	webhook_check_enabled(owner.enabled, owner.name);
 	hook.connector = UUIDPGetDatum(&owner.id);
-	hook.id = hook.sent_at != 0 ? headers.id : webhook_unsigned_id(headers.id, body);
+	hook.id = webhook_delivery_id(&headers, hook.sent_at, body);
 	hook.body = webhook_read_body(body);
-	return webhook_done(webhook_take(&hook), caller, &saved);
+	answer = webhook_test_answer(request, &hook, &headers);
+	if (answer == NULL)
+		answer = settings.map ? webhook_take_events(&hook, settings.map) : webhook_take(&hook);
+	return webhook_done(webhook_by_http(request, answer), caller, &saved);
 }

@@ -5,6 +5,8 @@
  *
  *	created, updated: wait for matching -> lock -> merge -> in scope? -> apply -> post-sync of the record
  *	deleted:          sql/74_webhook
+ *	without data:     the record was asked for (webhook/events.c); it is whole, as one of a page,
+ *	                  and as new as when it was asked for
  *
  * - Only keys that are in the data change: the rest is what is stored, which is
  *   locked from before it is read.
@@ -355,7 +357,7 @@ webhook_parse(WebhookRecord *r, const char *text, UpstreamPage *page)
 bool
 webhook_upsert(WebhookRecord *r, bool *ignored)
 {
-	Jsonb *data = webhook_data(r);
+	Jsonb *data = r->fetched ? NULL : webhook_data(r);
 
 	webhook_scope(r);
 	if (r->followed)
@@ -368,20 +370,21 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		WebhookStored stored;
 		Jsonb		 *named = data;
 		bool		  known = webhook_lock(r, &stored);
-		char		 *text = webhook_merge(r, data, &stored, &(WebhookKept){0});
+		const char	 *text = r->fetched ? r->whole :
+										  webhook_merge(r, data, &stored, &(WebhookKept){0});
 		TimestampTz	  since = DT_NOBEGIN;
 
 		/*
 		 * Now, with the row locked, and not when it came in: of two that wait
 		 * for each other, neither is older.
 		 */
-		r->scope.apply.observed_at = GetCurrentTimestamp();
-		if (r->event_at != 0)
+		r->scope.apply.observed_at = r->fetched ? r->asked_at : GetCurrentTimestamp();
+		if (r->event_at != 0 && !r->fetched)
 			r->scope.apply.observed_at = Min(r->scope.apply.observed_at,
 											 r->event_at + WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
-		r->scope.apply.event_at = r->event_at;
+		r->scope.apply.event_at = r->fetched ? 0 : r->event_at;
 		webhook_parse(r, text, &page);
-		if (known && r->event_at != 0 && stored.event_at > r->event_at)
+		if (known && !r->fetched && r->event_at != 0 && stored.event_at > r->event_at)
 		{
 			text = webhook_merge_late(r, &named, &stored);
 			if (text == NULL)
@@ -409,7 +412,8 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 						TIMESTAMP_NOT_FINITE(stored.observed_at) ?
 							stored.observed_at :
 							stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
-		r->scope.apply.event_keys =
+		r->scope.apply.event_keys = r->fetched ?
+			NULL :
 			webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
 							  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.expect_absent = !known;
@@ -437,6 +441,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 			 errmsg("could not store record \"%s\" because of concurrent changes", clean(r->id))));
 }
 
+/* webhook_delete removes a record; one that the upstream does not have was gone when it was asked. */
 bool
 webhook_delete(WebhookRecord *r, bool *ignored)
 {
@@ -445,11 +450,21 @@ webhook_delete(WebhookRecord *r, bool *ignored)
 		" pg_catalog.make_interval(secs => $5))",
 		5,
 		{UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, FLOAT8OID}};
+	static DbQuery gone = {
+		"select _flohsync.delete_record($1, _flohsync.check_resource_type($2), $3, null, null, $4)",
+		4,
+		{UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}};
 	Datum v[5] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id),
 				  TimestampTzGetDatum(r->event_at), Float8GetDatum(WEBHOOK_TOLERANCE_S)};
 	char *outcome;
 
-	db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
+	if (r->fetched)
+	{
+		v[3] = TimestampTzGetDatum(r->asked_at);
+		db_execute(&gone, v, NULL);
+	}
+	else
+		db_execute(&query, v, r->event_at == 0 ? "   n " : NULL);
 	outcome = db_text(0, 1);
 	*ignored = strcmp(outcome, "ignored") == 0;
 	r->told_cache = strcmp(outcome, "removed") == 0 || strcmp(outcome, "staled") == 0;

@@ -169,24 +169,22 @@ webhook_event_at(const Webhook *hook)
  * What both functions come to
  */
 
-static bool
-webhook_seen_before(const Webhook *hook)
+/* webhook_note_id notes an id of a delivery or event; false: it is known. */
+bool
+webhook_note_id(const Webhook *hook, Slice id)
 {
 	static DbQuery query = {
 		"insert into _flohsync.webhook_delivery (connector_id, webhook_id) values ($1, $2) on"
 		" conflict do nothing",
 		2,
 		{UUIDOID, TEXTOID}};
-	Datum v[2] = {hook->connector,
-				  PointerGetDatum(cstring_to_text_with_len(hook->id.data, hook->id.len))};
+	Datum v[2] = {hook->connector, PointerGetDatum(cstring_to_text_with_len(id.data, id.len))};
 
-	if (hook->id.data == NULL)
-		return false;
-	return db_execute(&query, v, NULL) == 0;
+	return id.data == NULL || db_execute(&query, v, NULL) > 0;
 }
 
-/* Now and then, so that nothing else needs to run for it. */
-static void
+/* webhook_forget: now and then, so that nothing else needs to run for it. */
+void
 webhook_forget(void)
 {
 	static DbQuery query = {
@@ -197,52 +195,74 @@ webhook_forget(void)
 		db_execute(&query, &v, flohsync_run_retention == 0 ? "n" : NULL);
 }
 
-static char *
+char *
 webhook_answer(const char *action, bool changed)
 {
 	return psprintf("{\"accepted\": true, \"action\": \"%s\", \"changed\": %s}", action,
 					changed ? "true" : "false");
 }
 
+static const char body_hint[] =
+	"A body is {\"action\": \"created\", \"updated\" or \"deleted\", \"resourceId\": …, \"resourceType\": …, \"data\": {…}}.";
+
+static const char *const webhook_actions[] = {"created", "updated", "deleted"};
+
+/* webhook_read_record reads what the body of r->hook is about; raises when that makes no sense. */
+void
+webhook_read_record(WebhookRecord *r)
+{
+	Jsonb *body = r->hook->body;
+	char  *action = webhook_text(body, "action", body_hint);
+
+	r->type = cstring_to_text(webhook_resource_type(body));
+	r->id = webhook_resource_id(body);
+	r->event_at = webhook_event_at(r->hook);
+	r->action = WEBHOOK_CREATED;
+	while (strcmp(action, webhook_actions[r->action]) != 0)
+		if (++r->action == lengthof(webhook_actions))
+			webhook_refuse("action", "is unknown", body_hint);
+}
+
+/* webhook_store_record stores what was read, and returns what came of it. */
+const char *
+webhook_store_record(WebhookRecord *r, bool *changed)
+{
+	bool ignored = false;
+	bool deleted = r->action == WEBHOOK_DELETED || (r->fetched && r->whole == NULL);
+
+	*changed = deleted ? webhook_delete(r, &ignored) : webhook_upsert(r, &ignored);
+	/*
+	 * Also of a record that is not stored, or newer here: what the cache has may not be what
+	 * the upstream has.
+	 */
+	if (!r->told_cache)
+		outbox_add(r->hook->connector, PointerGetDatum(r->type),
+				   db_text_array(&(Slice){r->id, strlen(r->id)}, 1));
+	return ignored ? "ignored" : webhook_actions[deleted ? WEBHOOK_DELETED : r->action];
+}
+
 char *
 webhook_take(const Webhook *hook)
 {
-	static const char hint[] =
-		"A body is {\"action\": \"created\", \"updated\" or \"deleted\", \"resourceId\": …, \"resourceType\": …, \"data\": {…}}.";
 	WebhookRecord r = {.hook = hook};
-	char		 *action;
+	const char	 *action;
 	bool		  changed;
-	bool		  ignored = false;
 
 	if (!JB_ROOT_IS_OBJECT(hook->body))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("webhook rejected: the body is not a JSON object"), errhint("%s", hint)));
+				 errmsg("webhook rejected: the body is not a JSON object"),
+				 errhint("%s", body_hint)));
 	changes_hold_connector(hook->connector);
-	if (webhook_seen_before(hook))
+	if (!webhook_note_id(hook, hook->id))
 		return webhook_answer("duplicate", false);
 	webhook_forget();
 	if (webhook_member(hook->body, "resourceType") == NULL)
 		return webhook_answer("entitlement", webhook_call_handler(hook));
 
-	action = webhook_text(hook->body, "action", hint);
-	r.type = cstring_to_text(webhook_resource_type(hook->body));
-	r.id = webhook_resource_id(hook->body);
-	r.event_at = webhook_event_at(hook);
-	if (strcmp(action, "created") == 0 || strcmp(action, "updated") == 0)
-		changed = webhook_upsert(&r, &ignored);
-	else if (strcmp(action, "deleted") == 0)
-		changed = webhook_delete(&r, &ignored);
-	else
-		webhook_refuse("action", "is unknown", hint);
-	/*
-	 * Also of a record that is not stored, or newer here: what the cache has may not be what
-	 * the upstream has.
-	 */
-	if (!r.told_cache)
-		outbox_add(hook->connector, PointerGetDatum(r.type),
-				   db_text_array(&(Slice){r.id, strlen(r.id)}, 1));
-	return webhook_answer(ignored ? "ignored" : action, changed);
+	webhook_read_record(&r);
+	action = webhook_store_record(&r, &changed);
+	return webhook_answer(action, changed);
 }
 
 /* The answer as a Datum of the caller's memory context; ends what began with SPI_connect. */

@@ -24,13 +24,36 @@ typedef struct Webhook
 	TimestampTz sent_at; /* by the sender's clock; 0: unknown */
 } Webhook;
 
+/* What came from outside; NULL: nothing. */
+typedef struct WebhookRequest
+{
+	text	   *connector;
+	Slice		body;
+	Jsonb	   *headers;
+	bool		by_http; /* the answer is one of HTTP, and these are known: */
+	const char *method;
+	Jsonb	   *query;
+} WebhookRequest;
+
+typedef enum WebhookAction
+{
+	WEBHOOK_CREATED,
+	WEBHOOK_UPDATED,
+	WEBHOOK_DELETED,
+	WEBHOOK_NO_ACTION /* one that is nothing to us */
+} WebhookAction;
+
 /* The record that one is about. */
 typedef struct WebhookRecord
 {
 	const Webhook *hook;
+	WebhookAction  action;
 	text		  *type;
 	char		  *id;
 	TimestampTz	   event_at; /* 0: unknown */
+	bool		   fetched;	 /* the webhook has no data; the upstream was asked for the record: */
+	const char	  *whole;	 /* the record, as JSON; NULL: it has none */
+	TimestampTz	   asked_at; /* when that was */
 	Filter		   filter;
 	bool		   filtered;   /* there are filter rules */
 	bool		   followed;   /* records of the type have consumers: matching, a workflow */
@@ -47,9 +70,15 @@ extern JsonbValue *webhook_member(Jsonb *body, const char *key);
 extern bool		   webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_call_handler(const Webhook *hook);
-extern Datum	   webhook_receive(text *connector, Slice body, Jsonb *given);
+extern Datum	   webhook_receive(const WebhookRequest *request);
 extern Datum	   webhook_handle(Datum connector, Jsonb *body);
 extern char		  *webhook_take(const Webhook *hook);
+extern char		  *webhook_take_events(const Webhook *hook, Jsonb *map);
+extern void		   webhook_read_record(WebhookRecord *r);
+extern const char *webhook_store_record(WebhookRecord *r, bool *changed);
+extern bool		   webhook_note_id(const Webhook *hook, Slice id);
+extern void		   webhook_forget(void);
+extern char		  *webhook_answer(const char *action, bool changed);
 extern Datum	   webhook_done(const char *answer, MemoryContext caller, const RunAs *saved);
 
 #endif /* FLOHSYNC_SQLFN_WEBHOOK_H */

@@ -2,11 +2,13 @@
  * fuzz_webhook.c
  *	  libFuzzer target: requests that want to be taken for webhooks.
  *
- * The input is a request: two bytes of choices, header lines, an empty line, the
+ * The input is a request: two bytes of choices (the first is that of the secrets and
+ * of the scheme that the config names), header lines, an empty line, the
  * body.  In a header, {hex}, {std} and {now} stand for the signatures and the
  * time that are right at that place; {HEX} and {STD} for signatures with the
  * previous secret, {bad} and {BAD} for those with a secret that is none, {wek} for
- * one with the bytes that the previous secret is the base64 of, few as they may be.
+ * one with the bytes that the previous secret is the base64 of, few as they may be; {slk} for the
+ * one of Slack, {sec} for the secret itself.
  * Then a byte of it may be changed.  Whether it is authentic is decided here once more,
  * from the description of the schemes: a forgery is never taken, and what was
  * signed is.
@@ -193,17 +195,169 @@ is_token(const char *text, int len, int max)
 	return true;
 }
 
+/* Is the secret itself there, once? */
+static bool
+has_secret(const Request *r, const char *const secrets[2])
+{
+	int			len, n;
+	const char *value = header(r, "authorization", &len, &n);
+	bool		good = false;
+
+	for (int i = 0; i < 2; i++)
+		good |= n == 1 && secrets[i] && secrets[i][0] && len == (int) strlen(secrets[i]) &&
+			memcmp(value, secrets[i], len) == 0;
+	return good;
+}
+
+/* Is a text, after a prefix, the HMAC in hex by the text of a secret? */
+static bool
+is_hex_of(const char *const secrets[2], const char *given, int given_len, const char *prefix,
+		  const char *text, int len)
+{
+	int	 skip = strlen(prefix);
+	bool good = false;
+
+	if (given == NULL || given_len != skip + 64 || strncasecmp(given, prefix, skip) != 0)
+		return false;
+	for (int i = 0; i < 2; i++)
+	{
+		unsigned char mac[32];
+		char		  hex[65];
+
+		if (secrets[i] == NULL || secrets[i][0] == '\0')
+			continue;
+		HMAC(EVP_sha256(), secrets[i], strlen(secrets[i]), (const unsigned char *) text, len, mac,
+			 NULL);
+		for (int k = 0; k < 32; k++)
+			sprintf(hex + 2 * k, "%02x", mac[k]);
+		good |= strncasecmp(hex, given + skip, 64) == 0;
+	}
+	return good;
+}
+
+/* "v0:timestamp:body", malloc'ed */
+static char *
+slack_text(const Request *r, int *len)
+{
+	int			at_len, n;
+	const char *at = header(r, "x-slack-request-timestamp", &at_len, &n);
+	char	   *text = malloc(at_len + r->body_len + 4);
+
+	memcpy(text, "v0:", 3);
+	if (at)
+		memcpy(text + 3, at, at_len);
+	text[3 + at_len] = ':';
+	memcpy(text + 4 + at_len, r->body, r->body_len);
+	*len = 4 + at_len + r->body_len;
+	return text;
+}
+
+static bool
+is_github(const Request *r, const char *const secrets[2])
+{
+	int			id_len, hex_len, event_len, n[3];
+	const char *id = header(r, "x-github-delivery", &id_len, &n[0]);
+	const char *hex = header(r, "x-hub-signature-256", &hex_len, &n[1]);
+
+	(void) header(r, "x-github-event", &event_len, &n[2]);
+	return n[0] < 2 && n[1] < 2 && n[2] < 2 && (!id || is_token(id, id_len, 255)) &&
+		is_hex_of(secrets, hex, hex_len, "sha256=", r->body, r->body_len);
+}
+
+/* Is it about now? */
+static bool
+is_now(const char *at, int len)
+{
+	int64 unix_time = 0;
+
+	if (!at || len < 1 || len > 11)
+		return false;
+	for (int i = 0; i < len; i++)
+	{
+		if (at[i] < '0' || at[i] > '9')
+			return false;
+		unix_time = unix_time * 10 + (at[i] - '0');
+	}
+	return unix_time <= NOW_UNIX + 300 && unix_time >= NOW_UNIX - 300;
+}
+
+static bool
+is_slack(const Request *r, const char *const secrets[2])
+{
+	int			at_len, hex_len, n[2], len;
+	const char *at = header(r, "x-slack-request-timestamp", &at_len, &n[0]);
+	const char *hex = header(r, "x-slack-signature", &hex_len, &n[1]);
+	char	   *text = slack_text(r, &len);
+	bool		good = n[0] < 2 && n[1] < 2 && is_now(at, at_len) &&
+		is_hex_of(secrets, hex, hex_len, "v0=", text, len);
+
+	free(text);
+	return good;
+}
+
+/* Of a header that may have two names, and then the same value twice; without a scheme, it has. */
+static const char *
+header_of(const Request *r, WebhookScheme scheme, const char *end, int *len, int *count)
+{
+	char		names[2][32];
+	int			lens[2], counts[2];
+	const char *values[2];
+
+	snprintf(names[0], sizeof(names[0]), "webhook-%s", end);
+	snprintf(names[1], sizeof(names[1]), "svix-%s", end);
+	for (int i = 0; i < 2; i++)
+		values[i] = header(r, names[i], &lens[i], &counts[i]);
+	for (int i = 0; i < 2; i++)
+		if (scheme != WEBHOOK_NO_SCHEME ? i == (scheme == WEBHOOK_SVIX) : counts[!i] == 0)
+		{
+			*len = lens[i];
+			*count = counts[i];
+			return values[i];
+		}
+	*len = lens[0];
+	*count = counts[0] == 1 && counts[1] == 1 && lens[0] == lens[1] &&
+			memcmp(values[0], values[1], lens[0]) == 0 ?
+		1 :
+		2;
+	return values[0];
+}
+
 /* Is it authentic? */
 static bool
-is_authentic(const Request *r, const Key *keys, int nkeys)
+is_authentic(const Request *r, WebhookScheme scheme, const char *const secrets[2], const Key *keys,
+			 int nkeys)
 {
 	int			id_len, at_len, standard_len, hex_len, n[4];
-	const char *id = header(r, "webhook-id", &id_len, &n[0]);
-	const char *at = header(r, "webhook-timestamp", &at_len, &n[1]);
-	const char *standard = header(r, "webhook-signature", &standard_len, &n[2]);
+	const char *id = header_of(r, scheme, "id", &id_len, &n[0]);
+	const char *at = header_of(r, scheme, "timestamp", &at_len, &n[1]);
+	const char *standard = header_of(r, scheme, "signature", &standard_len, &n[2]);
 	const char *hex = header(r, "x-webhook-signature", &hex_len, &n[3]);
 	bool		good = false;
 
+	switch (scheme)
+	{
+		case WEBHOOK_GRAPH:
+			return true; /* as far as headers go */
+		case WEBHOOK_UNKNOWN_SCHEME:
+			return false;
+		case WEBHOOK_OKTA:
+			return has_secret(r, secrets);
+		case WEBHOOK_GITHUB:
+			return is_github(r, secrets);
+		case WEBHOOK_SLACK:
+			return is_slack(r, secrets);
+		case WEBHOOK_HMAC_HEX:
+			standard = at = NULL;
+			n[1] = n[2] = 0;
+			break;
+		case WEBHOOK_STANDARD:
+		case WEBHOOK_SVIX:
+			hex = NULL;
+			n[3] = 0;
+			break;
+		default:
+			break;
+	}
 	for (int i = 0; i < 4; i++)
 		if (n[i] > 1)
 			return false;
@@ -211,20 +365,11 @@ is_authentic(const Request *r, const Key *keys, int nkeys)
 		return false;
 	if (standard)
 	{
-		int64 unix_time = 0;
 		char *text;
 		int	  len;
 		int	  tokens = 0;
 
-		if (!id || !at || at_len < 1 || at_len > 11)
-			return false;
-		for (int i = 0; i < at_len; i++)
-		{
-			if (at[i] < '0' || at[i] > '9')
-				return false;
-			unix_time = unix_time * 10 + (at[i] - '0');
-		}
-		if (unix_time > NOW_UNIX + 300 || unix_time < NOW_UNIX - 300)
+		if (!id || !is_now(at, at_len))
 			return false;
 		text = signed_text(id, id_len, at, at_len, r->body, r->body_len, &len);
 		for (const char *p = standard; p < standard + standard_len && tokens < 16;)
@@ -278,15 +423,38 @@ expand(Request *r, const char *place, const Key *keys, int nkeys, char *out, int
 	bool			 standard = strcasecmp(place, "std") == 0 || strcmp(place, "BAD") == 0;
 	unsigned char	 mac[32];
 
-	if (strcmp(place, "now") == 0)
+	if (strcmp(place, "sec") == 0)
+	{
+		memcpy(out + *len, key->bytes, key->len);
+		*len += key->len;
+	}
+	else if (strcmp(place, "slk") == 0)
+	{
+		int	  text_len;
+		char *text = slack_text(r, &text_len);
+
+		mac_of(key, text, text_len, mac);
+		free(text);
+		*len += sprintf(out + *len, "v0=");
+		for (int i = 0; i < 32; i++)
+			*len += sprintf(out + *len, "%02x", mac[i]);
+	}
+	else if (strcmp(place, "now") == 0)
 		*len += sprintf(out + *len, INT64_FORMAT, NOW_UNIX);
 	else if (standard)
 	{
 		int			id_len, at_len, n, text_len;
 		const char *id = header(r, "webhook-id", &id_len, &n);
 		const char *at = header(r, "webhook-timestamp", &at_len, &n);
-		char *text = signed_text(id ? id : "", id_len, at ? at : "", at_len, r->body, r->body_len,
-								 &text_len);
+		char	   *text;
+
+		if (id == NULL)
+		{
+			id = header(r, "svix-id", &id_len, &n);
+			at = header(r, "svix-timestamp", &at_len, &n);
+		}
+		text = signed_text(id ? id : "", id_len, at ? at : "", at_len, r->body, r->body_len,
+						   &text_len);
 
 		mac_of(key, text, text_len, mac);
 		free(text);
@@ -360,7 +528,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	Key				   keys[4];
 	int				   nkeys;
 	uint8			   spoil;
-	WebhookHeaders	   h = {{0}};
+	WebhookHeaders	   h = {0};
 	Slice			   secrets[WEBHOOK_SECRETS];
 	TimestampTz		   sent_at = 0;
 	const char		  *problem;
@@ -373,6 +541,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data + 2, size - 2);
 	end = text + size - 2;
 	nkeys = keys_of(pair, keys);
+	h.scheme = data[0] / lengthof(secret_pairs) % (WEBHOOK_UNKNOWN_SCHEME + 1);
 	weak.len = pair[1] ? Max(0, base64_bytes(pair[1], strlen(pair[1]), weak.bytes)) : 0;
 
 	/* The body comes first, as it is what is signed. */
@@ -411,9 +580,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int i = 0; i < WEBHOOK_SECRETS; i++)
 		secrets[i] = (Slice){pair[i], pair[i] ? (int) strlen(pair[i]) : 0};
 	problem = webhook_verify(&h, (Slice){r.body, r.body_len}, secrets, NOW, &sent_at);
-	authentic = is_authentic(&r, keys, nkeys);
+	authentic = is_authentic(&r, h.scheme, pair, keys, nkeys);
 	CHECK((problem == NULL) == authentic);
-	CHECK(problem != NULL || h.signatures.data == NULL ||
+	CHECK(webhook_are_secrets(&h.secret, 1, secrets) == (h.secret.data && has_secret(&r, pair)));
+	CHECK(problem != NULL || (h.signatures.data == NULL && h.scheme != WEBHOOK_SLACK) ||
 		  llabs(sent_at - NOW) <= 300 * USECS_PER_SEC);
 	check_times(r.body, Min(r.body_len, 64));
 	keep_end();

@@ -7,6 +7,9 @@
 #	cluster_stop DIR [MODE]    stops it
 #	upstream_start DIR ARG...  starts a copy of the test server; sets UPSTREAM_PORT; its pid is in DIR/upstream.pid
 #	upstream_stop DIR          stops it
+#	gateway_start DIR LINE...  starts flohsync-http with these settings; sets GATEWAY_PORT; its pid is in
+#	                           DIR/gateway.pid, its log DIR/gateway.log
+#	gateway_stop DIR           stops it
 #	scratch_drop               stops all that is left in $SCRATCH and removes it
 #
 # initdb and postgres refuse to run as root, so root hands them to the user
@@ -113,10 +116,47 @@ upstream_stop() {
 	done
 }
 
+gateway_runs() {
+	[ -n "$1" ] && kill -0 "$1" 2>/dev/null && ps -o args= -p "$1" | grep -qF -- "$2/flohsync-http "
+}
+
+gateway_start() {
+	local dir=$1 i
+	shift
+	as_server mkdir -p "$dir"
+	install -m 755 "$ROOT/gateway/build/flohsync-http" "$dir/flohsync-http"
+	printf '%s\n' "listen = 127.0.0.1:0" "$@" | as_server tee "$dir/gateway.conf" >/dev/null
+	as_server setsid --fork sh -c 'echo $$ >"$1/gateway.pid"
+		exec "$1/flohsync-http" --config "$1/gateway.conf" 2>"$1/gateway.log" </dev/null' sh "$dir"
+	for ((i = 0; i < 200; i++)); do
+		GATEWAY_PORT=$(sed -n 's/.* is ready listen=127.0.0.1:\([0-9]*\)$/\1/p' "$dir/gateway.log" 2>/dev/null) || true
+		[ -z "$GATEWAY_PORT" ] || return 0
+		sleep 0.05
+	done
+	echo "flohsync-http did not start:" >&2
+	cat "$dir/gateway.log" >&2
+	return 1
+}
+
+gateway_stop() {
+	local pid i
+	pid=$(cat "$1/gateway.pid" 2>/dev/null) || return 0
+	gateway_runs "$pid" "$1" || return 0
+	kill "$pid" 2>/dev/null || true
+	for ((i = 0; i < 200; i++)); do
+		kill -0 "$pid" 2>/dev/null || return 0
+		sleep 0.05
+	done
+	kill -KILL "$pid" 2>/dev/null || true
+}
+
 scratch_drop() {
 	local file
 	[ -n "$SCRATCH" ] && [ -d "$SCRATCH" ] || return 0
 	cd /
+	while IFS= read -r file; do
+		gateway_stop "${file%/*}"
+	done < <(find "$SCRATCH" -name gateway.pid -type f 2>/dev/null)
 	while IFS= read -r file; do
 		as_server pg_ctl stop -s -w -t 30 -D "${file%/*}" -m immediate >/dev/null 2>&1 || true
 	done < <(find "$SCRATCH" -name postmaster.pid -type f 2>/dev/null)

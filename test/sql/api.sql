@@ -18,7 +18,7 @@ CREATE FUNCTION public.shown(answer jsonb) RETURNS text LANGUAGE sql AS $$
   SELECT regexp_replace(regexp_replace(regexp_replace(regexp_replace(
            concat_ws(' ', nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), ''), coalesce(answer::text, '-')),
            '\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z', 'TIME', 'g'), '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}', 'UUID', 'g'),
-           '[0-9a-f]{64}', 'HASH', 'g'), '\\"[0-9a-f]{32}\\"|(?<="nextAfter": )"[^"]*"', 'ETAG', 'g')
+           '[0-9a-f]{64}', 'HASH', 'g'), '\\"([0-9a-f]{32}|[0-9a-f]{24}-[0-9a-f]{8})\\"|(?<="nextAfter": )"[^"]*"', 'ETAG', 'g')
 $$;
 CREATE PROCEDURE public.request(role text, call text, headers jsonb DEFAULT NULL, method text DEFAULT '') LANGUAGE plpgsql AS $$
 DECLARE

@@ -135,7 +135,13 @@ is($f->sql("SELECT count(*) FROM flohsync.connector_secrets WHERE connector = 'a
 $f->fails_like($receive, '28000', qr/not authentic/, 'which is of no use any more');
 $f->sql(set_secret('acme', 'webhook', undef));
 pass('and may do so twice');
-is($f->sql("SELECT count(*) FROM pg_proc WHERE pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND proname ~ 'secret' AND prorettype NOT IN ('void'::regtype, 'bigint'::regtype)"), 0, 'no function gives a secret out');
+is($f->sql("SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace IN ('flohsync'::regnamespace, '_flohsync'::regnamespace) AND proname ~ 'secret' AND prorettype NOT IN ('void'::regtype, 'bigint'::regtype)"),
+	'api_delete_secret api_secrets api_set_secret', 'no function gives a secret out, but for three that HTTP serves');
+my $served = set_secret('acme', 'served', canary()) =~ s/flohsync\.set_secret/flohsync_api.set_secret/r;
+is($f->sql($served), '', 'of which one answers nothing');
+like($f->sql("SELECT flohsync_api.secrets('acme')"), qr/"name": "served"/, 'one has the names');
+unlike($f->sql("SELECT flohsync_api.secrets('acme')"), qr/$canary/, 'without the values');
+is($f->sql("SELECT flohsync_api.delete_secret('acme', 'served')"), '', 'and the third answers nothing, too');
 $f->fails_like(set_secret('acme', 'token', ''), '22023', qr/1 to 65536 bytes.*null value removes/s, 'an empty one is refused');
 $f->fails_like(set_secret('acme', 'token', canary() . 'x' x 65536), '22023', qr/1 to 65536 bytes/, 'a huge one is refused');
 $f->fails_like(set_secret('acme', canary() . ' a', 'x'), '22023', qr/not a valid name of a secret/, 'a bad name is refused');

@@ -5,6 +5,7 @@
  */
 #include "unit.h"
 
+#include "gateway/json_room.h"
 #include "gateway/jwt.h"
 #include "net/crypto.h"
 #include "keys.h"
@@ -306,6 +307,109 @@ test_ecdsa(void)
 	}
 }
 
+/* A signature that is right, with a byte more or less, is another one. */
+static void
+test_lengths(void)
+{
+	static const char *const headers[] = {"{\"alg\":\"HS256\"}", "{\"alg\":\"RS256\"}",
+										  "{\"alg\":\"ES256\"}"};
+	unsigned char			 signature[CRYPTO_MAX_SIGNATURE + 1];
+
+	for (int i = 0; i < lengthof(headers); i++)
+	{
+		char *token = unit_token(headers[i], "{\"exp\":1700000001}", "hre"[i]);
+		char *part = strrchr(token, '.') + 1;
+		char *longer = malloc(strlen(token) + 10);
+		int	  n = crypto_base64_decode(CRYPTO_BASE64URL, part, strlen(part), signature);
+
+		for (int more = -1; more <= 1; more++)
+		{
+			signature[n] = 0;
+			strcpy(longer, token);
+			crypto_base64_encode(CRYPTO_BASE64URL, signature, n + more, longer + (part - token));
+			is(verify_name(all, &any, longer), more == 0 ? "ok" : "wrong-signature",
+			   "a signature has the length that it has");
+		}
+		free(longer);
+		free(token);
+	}
+}
+
+static void
+test_latest(void)
+{
+	char	 *token = unit_token("{\"alg\":\"HS256\"}", "{\"exp\":1e300}", 'h');
+	JwtClaims claims;
+
+	ok(verify_at(all, &any, token, NOW, &claims) == JWT_OK &&
+		   claims.expires_at == INT64CONST(253402300799),
+	   "no token is good for longer than there are times");
+	jwt_claims_free(&claims);
+	free(token);
+}
+
+/* The parser takes no memory while it parses, whatever the text. */
+static void
+test_room(void)
+{
+	char	   *deep = malloc(1000);
+	JsonParser *json;
+	int			wrong = 0;
+
+	memset(deep, '[', 1000);
+	for (size_t len = 1; len <= 900; len++)
+	{
+		json = json_room_create(len, 10);
+		if (json == NULL)
+			abort();
+		for (size_t n = 0; n <= len + 8; n++)
+		{
+			JsonNode *nodes = json->nodes;
+			uint8_t	 *brackets = json->brackets;
+
+			if (n + 9 < len && n > 3)
+				continue;
+			wrong += json_room_parse(json, deep, n, 1 + n % 3) ||
+				(n <= len && strcmp(json->error, "too long") == 0);
+			wrong += json->nodes != nodes || json->brackets != brackets;
+		}
+		wrong += json_room_parse(json, deep, len + 16, 1) || strcmp(json->error, "too long") != 0;
+		json_room_free(json);
+	}
+	is_int(wrong, 0, "brackets need no more room than there is");
+	json = json_room_create(1000, 10);
+	for (int i = 0; i < 1000; i++)
+		deep[i] = i == 0 ? '[' : i % 2 ? '1' : ',';
+	ok(json != NULL && !json_room_parse(json, deep, 1000, 4) &&
+		   strcmp(json->error, "too many values") == 0,
+	   "nor do values");
+	json_room_free(json);
+	free(deep);
+}
+
+/* As many members as an object may have, and one more: of the payload, or of the header. */
+static void
+test_members(bool of_header)
+{
+	int	  most = of_header ? 32 : 256;
+	char *object = malloc(JWT_MAX_BYTES);
+
+	for (int n = most; n <= most + 1; n++)
+	{
+		char *out = object +
+			sprintf(object, of_header ? "{\"alg\":\"HS256\"" : "{\"exp\":1700000001");
+
+		for (int i = 1; i < n; i++)
+			out += sprintf(out, ",\"%d\":0", i);
+		strcpy(out, "}");
+		is(outcome(&any, of_header ? object : "{\"alg\":\"HS256\"}",
+				   of_header ? "{\"exp\":1700000001}" : object, 'h'),
+		   n == most ? "ok" : "malformed",
+		   of_header ? "members of a header" : "members of a payload");
+	}
+	free(object);
+}
+
 /* Payloads; the rules ask for an issuer and one of two audiences where they say so. */
 static void
 test_payloads(void)
@@ -555,7 +659,12 @@ test_jwt(void)
 	test_headers();
 	test_form();
 	test_ecdsa();
+	test_lengths();
 	test_payloads();
+	test_latest();
+	test_members(false);
+	test_members(true);
+	test_room();
 	test_kids();
 	test_claim_paths();
 	for (int i = JWT_OK; i <= JWT_NO_MEMORY; i++)

@@ -89,6 +89,8 @@ test_sets(void)
 		{"{\"keys\":[{\"kty\":\"oct\",\"k\":\"" K32 "=\"}]}", "its member \"k\""},
 		{"{\"keys\":[{\"kty\":\"oct\",\"k\":\"" K31 "+A\"}]}", "its member \"k\""},
 		{"{\"keys\":[{\"kty\":\"oct\",\"k\":7}]}", "its member \"k\""},
+		{"{\"keys\":[{\"kty\":\"oct\",\"k\":\"\"}]}", "its member \"k\""},
+		{"{\"keys\":[{\"kty\":\"RSA\",\"n\":\"" RSA_N "\",\"e\":\"AQAAAAAAAAAB\"}]}", "its members \"n\" and \"e\""},
 		{"{\"keys\":[{\"kty\":\"oct\"}]}", "its member \"k\""},
 		{"{\"keys\":[{\"kty\":\"RSA\",\"n\":\"" RSA_N "\"}]}", "its members \"n\" and \"e\""},
 		{"{\"keys\":[{\"kty\":\"RSA\",\"n\":\"" RSA_N "=\",\"e\":\"AQAB\"}]}", "its members \"n\" and \"e\""},
@@ -155,6 +157,20 @@ test_many(void)
 	for (int i = 9; i < JWT_KEYS_MAX_FILE - 2; i += 2)
 		set[i] = '1';
 	ok(strstr(told_of(set, JWT_KEYS_MAX_FILE), "too many values") != NULL, "half a million values");
+	/* Secrets, as JSON and by themselves. */
+	for (int n = 4096; n <= 4097; n++)
+	{
+		char *secret = calloc(n + 1, 1);
+		char *out = set + sprintf(set, "{\"kty\":\"oct\",\"k\":\"");
+
+		out += crypto_base64_encode(CRYPTO_BASE64URL, secret, n, out);
+		strcpy(out, "\"}");
+		ok(told(set, n == 4096 ? "1 secret" : "its member \"k\""), "as long as a key may be");
+		memset(secret, 'x', n);
+		is(told_of(secret, n), n == 4096 ? "1 secret" : "a secret must have 32 to 4096 bytes",
+		   "and a secret");
+		free(secret);
+	}
 	free(set);
 }
 
