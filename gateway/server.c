@@ -11,8 +11,8 @@
  * - The head of a request and its body have a time each, as a whole, and so has each
  *	 part of its answer: a byte now and then does not make it longer.  Who takes longer
  *	 is cut off.
- * - When connections get scarce, those that have waited longest for a request go; if
- *	 these are too few, those that have been sending one for longest.
+ * - When connections get scarce, those go that have waited, or sent, for longest since
+ *	 they had an answer.
  * - What two programs in a row could read differently is refused with 400: see
  *	 framing_problem.
  */
@@ -106,21 +106,17 @@ conn_put_first(Conn *conn)
 static void
 make_room(void)
 {
-	static const ConnState states[] = {CONN_HEAD, CONN_BODY};
-	int					   most = config->connections - config->connections / 10;
-	int					   left = config->connections / 20 + 1;
+	int most = config->connections - config->connections / 10;
+	int left = config->connections / 20 + 1;
 
 	if (numbers.connections - ncut < most)
 		return;
-	for (int i = 0; i < 2 && left > 0; i++)
+	for (Conn *c = oldest; c != NULL && left > 0; c = c->prev)
 	{
-		for (Conn *c = oldest; c != NULL && left > 0; c = c->prev)
+		if ((c->state == CONN_HEAD || c->state == CONN_BODY) && !c->cut)
 		{
-			if (c->state == states[i] && !c->cut)
-			{
-				conn_cut(c);
-				left--;
-			}
+			conn_cut(c);
+			left--;
 		}
 	}
 }

@@ -1,5 +1,5 @@
 # flohsync-http: who is slow, large or too many is stopped, and others are served
-# meanwhile.  HTTP_REQUESTS (4000) says how many requests memory is watched over.
+# meanwhile.  HTTP_REQUESTS (2000) says how many requests memory is watched over.
 use strict;
 use warnings;
 
@@ -103,7 +103,7 @@ my %gzip = ('Content-Encoding' => 'gzip');
 is(webhook(packed('{}'), %gzip), 401, 'a body in gzip is unpacked');
 is(webhook(packed('x' x $limit), %gzip), 401, 'up to 1 MiB');
 is(webhook(packed('x' x ($limit + 1)), %gzip), 413, 'and no more');
-is(webhook(packed('x' x 200_000_000), %gzip), 413, 'however much more');
+is(webhook(packed('x' x 50_000_000), %gzip), 413, 'however much more');
 is(webhook($_->[1], %gzip), 400, $_->[0])
   for [ 'half of it', substr(packed('x' x 1000), 0, -9) ], [ 'no end', substr(packed('{}'), 0, -1) ], [ 'no gzip', '{}' ], [ 'nothing', '' ], [ 'what follows it', packed('{}') . 'x' ], [ 'two in a row', packed('{}') . packed('{}') ],
 	[ 'a wrong sum', substr(packed('{}'), 0, -8) . 'abcdefgh' ], [ 'zlib', "\x78\x9c\x03\x00\x00\x00\x00\x01" ], [ 'a head alone', "\x1f\x8b\x08\0\0\0\0\0\0\3" ];
@@ -141,7 +141,6 @@ for my $what ([ 'nothing', '' ], [ 'half a head', 'GET /' ], [ 'half a body', he
 	cmp_ok(metric($few, 'connections'), '<=', 200, 'there are no more than there may be');
 	close $_ for @sockets;
 }
-is($few->{http}{handle} ? 1 : 0, 1, 'the connection of the honest one was kept') if 0;
 becomes(sub { metric($few, 'connections') < 10 }, 'all of them are gone');
 is($few->stop, 0, 'that server stops');
 
@@ -235,7 +234,7 @@ $rated->stop;
 # Memory and files
 #
 
-my $n = $ENV{HTTP_REQUESTS} // 4000;
+my $n = $ENV{HTTP_REQUESTS} // 2000;
 my ($reader, $manager) = ($g->reader, $g->manager);
 my @kinds = map { head($_->[0], $_->[1], 'Content-Length: ' . length($_->[2] // ''), @$_[ 3 .. $#$_ ]) . ($_->[2] // '') }
   [ 'GET', '/live' ], [ 'GET', '/none' ], [ 'GET', '/api/me' ], [ 'GET', '/api/me', '', "Authorization: Bearer $reader" ], [ 'GET', '/api/connectors?page=x', '', "Authorization: Bearer $reader" ],
@@ -263,13 +262,17 @@ sub some_requests
 }
 my $files = sub { my @f = glob "/proc/$g->{pid}/fd/*"; return scalar @f };
 becomes(sub { metric($g, 'connections') <= 1 }, 'at the beginning nobody is there');
-some_requests(1000);
+some_requests(600);
 becomes(sub { metric($g, 'connections') <= 1 && metric($g, 'requests_active') == 1 }, 'after some requests there is nobody again');
 my ($memory, $open) = (metric($g, 'resident_memory_bytes'), $files->());
 some_requests($n);
 becomes(sub { metric($g, 'connections') <= 1 && metric($g, 'requests_active') == 1 }, "nor after $n more");
 my $more = metric($g, 'resident_memory_bytes') - $memory;
-cmp_ok($more, '<', 6e6, 'memory has not grown: ' . int($more / 1024) . ' kB');
+SKIP:
+{
+	skip 'the address sanitizer keeps what was freed', 1 if `ldd $ENV{GATEWAY}` =~ /libasan/;
+	cmp_ok($more, '<', 6e6, 'memory has not grown: ' . int($more / 1024) . ' kB');
+}
 cmp_ok($files->(), '<=', $open + 1, 'nor has the number of open files');
 ok($g->alive, 'flohsync-http is still the same process');
 is($g->stop, 0, 'it stops');

@@ -43,6 +43,7 @@ my $codec = JSON::PP->new->utf8->allow_nonref->canonical;
 my @running;
 my $number = 0;
 my ($judge_in, $judge_out);
+my $owner = $$;
 
 sub binary { return $ENV{GATEWAY} // die 'GATEWAY names no flohsync-http' }
 
@@ -151,6 +152,9 @@ sub alive { my ($self) = @_; return $self->{pid} && waitpid($self->{pid}, POSIX:
 END
 {
 	my $status = $?;
+
+	# A child that a test has forked ends nobody.
+	@running = () if $$ != $owner;
 	for my $pid (@running)
 	{
 		kill 'KILL', $pid;
