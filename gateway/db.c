@@ -25,6 +25,7 @@
 #include "buf.h"
 #include "config.h"
 #include "db_connect.h"
+#include "db_notify.h"
 #include "log.h"
 #include "loop.h"
 
@@ -71,19 +72,13 @@ typedef struct Pool
 	int64_t	   failed_at; /* when a connection could not be made; 0: the last one could */
 } Pool;
 
-static Pool		   pools[2]; /* by DbMode; the second one is used with several hosts only */
-static bool		   two_pools;
-static Watch	   done_watch;
-static char		   problem[512];
-static PGconn	  *listener;
-static Watch	   listener_watch;
-static bool		   listener_asked;
-static int64_t	   listener_failed_at;
-static DbNotified  on_notified;
-static DbListening on_listening;
-static Timer	   timer;
-static char		  *roles[DB_ROLES];
-static int		   nroles;
+static Pool	 pools[2]; /* by DbMode; the second one is used with several hosts only */
+static bool	 two_pools;
+static Watch done_watch;
+static char	 problem[512];
+static Timer timer;
+static char *roles[DB_ROLES];
+static int	 nroles;
 
 static void pool_serve(Pool *pool);
 
@@ -466,39 +461,6 @@ pool_serve(Pool *pool)
 }
 
 static void
-listener_lost(void)
-{
-	if (listener != NULL)
-	{
-		loop_unwatch(&listener_watch);
-		PQfinish(listener);
-		listener = NULL;
-	}
-	listener_failed_at = loop_now();
-}
-
-static void
-listener_event(void *arg, uint32_t events)
-{
-	PGnotify *n;
-
-	(void) arg;
-	(void) events;
-	if (PQconsumeInput(listener) != 1)
-	{
-		listener_lost();
-		return;
-	}
-	while ((n = PQnotifies(listener)) != NULL)
-	{
-		on_notified(n->relname, n->extra);
-		PQfreemem(n);
-	}
-	if (PQstatus(listener) != CONNECTION_OK)
-		listener_lost();
-}
-
-static void
 slot_connected(Slot *s, PGconn *conn)
 {
 	s->conn = conn;
@@ -522,18 +484,7 @@ connections_made(void *arg, uint32_t events)
 			log_message(LOG_WARNING, "could not connect to the database: %s", job->problem);
 		snprintf(problem, sizeof(problem), "%s", job->conn == NULL ? job->problem : "");
 		if (job->purpose == CONNECT_LISTEN)
-		{
-			listener_asked = false;
-			listener = job->conn;
-			if (listener == NULL)
-				listener_failed_at = loop_now();
-			else
-			{
-				loop_watch(&listener_watch, PQsocket(listener), EPOLLIN, listener_event, NULL);
-				on_listening();
-				listener_event(NULL, 0);
-			}
-		}
+			notify_connected(job->conn);
 		else
 		{
 			if (job->conn != NULL)
@@ -574,11 +525,7 @@ look_after(void *arg)
 		}
 		pool_serve(pool);
 	}
-	if (listener == NULL && !listener_asked && loop_now() - listener_failed_at >= CONNECT_AGAIN_MS)
-	{
-		listener_asked = true;
-		connect_ask(CONNECT_LISTEN, NULL);
-	}
+	notify_look_after();
 }
 
 static void
@@ -596,8 +543,7 @@ db_start(DbNotified notified, DbListening listening)
 	ConnectJob first = {.purpose = CONNECT_READ};
 	int		   fd;
 
-	on_notified = notified;
-	on_listening = listening;
+	notify_start(notified, listening);
 	two_pools = connect_several_hosts();
 	pool_make(&pools[DB_READ], CONNECT_READ, config->pool_size);
 	if (two_pools)
@@ -621,7 +567,6 @@ db_start(DbNotified notified, DbListening listening)
 		return false;
 	}
 	loop_watch(&done_watch, fd, EPOLLIN, connections_made, NULL);
-	listener_failed_at = loop_now() - CONNECT_AGAIN_MS;
 	look_after(NULL);
 	loop_every(&timer, 250, look_after, NULL);
 	return true;
@@ -639,7 +584,7 @@ db_stop(void)
 				slot_close(&pools[p].slot[i]);
 		}
 	}
-	listener_lost();
+	notify_stop();
 }
 
 void
@@ -656,12 +601,6 @@ db_run(DbTask *task)
 	}
 	pool_add(pool, task, false);
 	pool_serve(pool);
-}
-
-bool
-db_listening(void)
-{
-	return listener != NULL;
 }
 
 bool

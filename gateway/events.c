@@ -544,6 +544,17 @@ events_start(void)
 	loop_every(&beat_timer, BEAT_MS, beat, NULL);
 }
 
+/* An API token may have been revoked: its clients come back, and are looked at. */
+void
+events_forget_tokens(void)
+{
+	for (Client *c = clients; c != NULL; c = c->next)
+	{
+		if (c->who->api_token)
+			client_end(c);
+	}
+}
+
 void
 events_stop(void)
 {

@@ -9,6 +9,7 @@ struct Request;
 
 extern void events_start(void);
 extern void events_run(struct Request *r);
+extern void events_forget_tokens(void);
 extern void events_stop(void);
 extern int	events_clients(void);
 

@@ -1,6 +1,6 @@
 /*
  * main.c
- *	  flohsync-http: serves the routes of routes.c out of a database that has the
+ *	  flohsync-http: serves the routes of route_table.c out of a database that has the
  *	  extension flohsync.
  *
  * What happens to a request: server.c (its bytes) -> framing.c -> request.c (its route,
@@ -122,7 +122,10 @@ static void
 notified(const char *channel, const char *payload)
 {
 	if (strcmp(channel, "flohsync_api_token") == 0)
+	{
 		auth_forget_tokens();
+		events_forget_tokens();
+	}
 	else if (strcmp(channel, "flohsync_run") == 0)
 	{
 		const JsonParser *json = json_read(payload, strlen(payload));
@@ -138,6 +141,7 @@ static void
 listening(void)
 {
 	auth_forget_tokens();
+	events_forget_tokens();
 	trigger_look_at_all();
 }
 

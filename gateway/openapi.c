@@ -22,6 +22,7 @@ extern const char openapi_schemas_end[] __asm__("_binary_openapi_schemas_json_en
 	",\"description\":\"Server-sent events: `run` (data: Progress), `run-end` (data: Run, id: for " \
 	"Last-Event-ID), `match-stats` (data: MatchStats)\""
 
+/* A former one stays where it is, since it may be on its way: it was of another public_url. */
 static Buf	document;
 static char etag[40];
 
@@ -365,23 +366,29 @@ openapi_make(void)
 {
 	unsigned char hash[SHA256_DIGEST_LENGTH];
 
-	document.n = 0;
+	Buf text = {0};
+
 	buf_text(
-		&document,
+		&text,
 		"{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"flohsync\",\"version\":\"" FLOHSYNC_VERSION
 		"\",\"description\":\"A local, trustworthy copy of upstream directories\","
 		"\"license\":{\"name\":\"PostgreSQL License\",\"identifier\":\"PostgreSQL\"}},"
 		"\"servers\":[{\"url\":");
-	buf_json_text(&document, config->public_url != NULL ? config->public_url : "/");
-	buf_text(&document, "}],\"security\":[{\"token\":[]}],\"paths\":{");
-	add_paths(&document);
-	buf_text(&document, "},\"components\":");
-	buf_add(&document, openapi_schemas_start, openapi_schemas_end - openapi_schemas_start);
-	while (document.n > 0 &&
-		   (document.p[document.n - 1] == '\n' || document.p[document.n - 1] == ' '))
-		document.n--;
-	buf_char(&document, '}');
-	SHA256((const unsigned char *) document.p, document.n, hash);
+	buf_json_text(&text, config->public_url != NULL ? config->public_url : "/");
+	buf_text(&text, "}],\"security\":[{\"token\":[]}],\"paths\":{");
+	add_paths(&text);
+	buf_text(&text, "},\"components\":");
+	buf_add(&text, openapi_schemas_start, openapi_schemas_end - openapi_schemas_start);
+	while (text.n > 0 && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == ' '))
+		text.n--;
+	buf_char(&text, '}');
+	if (document.n == text.n && memcmp(document.p, text.p, text.n) == 0)
+	{
+		buf_free(&text);
+		return;
+	}
+	document = text;
+	SHA256((const unsigned char *) text.p, text.n, hash);
 	etag[0] = '"';
 	for (int i = 0; i < 16; i++)
 		snprintf(etag + 1 + 2 * i, sizeof(etag) - 1 - 2 * i, "%02x", hash[i]);
@@ -392,8 +399,8 @@ void
 openapi_run(Request *r)
 {
 	r->answer.status = 200;
-	/* A reload may make another one while this one is being sent. */
-	buf_add(&r->answer.body, document.p, document.n);
+	r->answer.shared = document.p;
+	r->answer.shared_n = document.n;
 	answer_header(&r->answer, "ETag", etag);
 }
 
