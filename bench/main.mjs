@@ -16,6 +16,7 @@ import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
 import { restAgainstCommand } from './measure/rest.mjs';
+import { searches } from './measure/search.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 import { webhook } from './measure/webhook.mjs';
 
@@ -59,6 +60,10 @@ if (wanted('large')) {
   await db.drop();
   step('worker memory');
   await workerMemory(figures, { listing, large, peaks: memory });
+}
+if (wanted('search')) {
+  step(`searches in ${large} records`);
+  await searches(figures, { large, rounds });
 }
 if (wanted('match')) {
   step(`matching ${records * 2.5} records and users`);

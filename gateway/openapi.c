@@ -17,6 +17,11 @@
 extern const char openapi_schemas_start[] __asm__("_binary_openapi_schemas_json_start");
 extern const char openapi_schemas_end[] __asm__("_binary_openapi_schemas_json_end");
 
+/* What events carry, for who reads the document. */
+#define EVENTS_ABOUT \
+	",\"description\":\"Server-sent events: `run` (data: Progress), `run-end` (data: Run, id: for " \
+	"Last-Event-ID), `match-stats` (data: MatchStats)\""
+
 static Buf	document;
 static char etag[40];
 
@@ -37,7 +42,7 @@ json_type(ParamType type)
 			return "\"type\":\"array\",\"minItems\":1,\"maxItems\":10000,"
 				   "\"items\":{\"type\":\"string\",\"format\":\"uuid\"}";
 		case PARAM_OBJECT:
-			return "\"type\":\"object\"";
+			return "\"type\":\"object\",\"additionalProperties\":true";
 		case PARAM_TEXT:
 			return "\"type\":\"string\"";
 		case PARAM_JSON:
@@ -219,23 +224,52 @@ reason(const char *status)
 }
 
 static void
+add_header_ref(Buf *b, const char *name, const char *component)
+{
+	buf_printf(b, ",\"%s\":{\"$ref\":\"#/components/headers/%s\"}", name, component);
+}
+
+/* The schema of an answer. */
+static const char *
+schema_of(const Route *r, const char *status)
+{
+	if (strcmp(status, "409") == 0 || strcmp(status, "502") == 0)
+		return "RunError";
+	if (r->kind == ROUTE_TRIGGER && strcmp(status, "202") == 0)
+		return "TriggerAccepted";
+	return r->answer;
+}
+
+static void
 add_response(Buf *b, const Route *r, const char *status, const char *sep)
 {
+	bool has_etag = (r->other != NULL && strstr(r->other, "304") != NULL) ||
+		strcmp(status, "201") == 0 || (strcmp(r->method, "PUT") == 0 && r->answer != NULL);
+
 	buf_printf(b, "%s\"%s\":{\"description\":", sep, status);
 	buf_json_text(b, reason(status));
+	buf_text(b, ",\"headers\":{\"X-Request-Id\":{\"$ref\":\"#/components/headers/RequestId\"}");
+	if (has_etag)
+		add_header_ref(b, "ETag", "ETag");
 	if (strcmp(status, "201") == 0 || strcmp(status, "202") == 0)
-		buf_text(
-			b,
-			",\"headers\":{\"Location\":{\"description\":\"Where it is\",\"schema\":{\"type\":\"string\"}}}");
+		add_header_ref(b, "Location", "Location");
+	if (strcmp(status, "503") == 0)
+		add_header_ref(b, "Retry-After", "RetryAfter");
+	buf_char(b, '}');
 	if (r->answer != NULL && strcmp(status, "204") != 0 && strcmp(status, "304") != 0)
 	{
+		buf_text(b, ",\"content\":{");
 		if (strchr(r->answer, '/') != NULL)
-			buf_printf(b, ",\"content\":{\"%s\":{\"schema\":{\"type\":\"string\"}}}", r->answer);
+			buf_printf(b, "\"%s\":{\"schema\":{\"type\":\"string\"%s}}", r->answer,
+					   r->kind == ROUTE_EVENTS ? EVENTS_ABOUT : "");
 		else
-			buf_printf(
-				b,
-				",\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}",
-				strcmp(status, "409") == 0 || strcmp(status, "502") == 0 ? "RunError" : r->answer);
+			buf_printf(b,
+					   "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
+					   schema_of(r, status));
+		/* Some senders want a word of their own back. */
+		if (r->kind == ROUTE_WEBHOOK)
+			buf_text(b, ",\"text/plain\":{\"schema\":{\"type\":\"string\"}}");
+		buf_char(b, '}');
 	}
 	buf_char(b, '}');
 }

@@ -126,6 +126,8 @@ webhook_done(void *arg, const DbResult *result)
 	if (result->verdict != DB_OK)
 	{
 		answer_db_error(&r->answer, result);
+		if (r->answer.status == 405)
+			answer_header(&r->answer, "Allow", "POST");
 		/* Whoever sends webhooks has no token to get. */
 		request_answered(r);
 		return;

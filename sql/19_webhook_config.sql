@@ -23,7 +23,7 @@ BEGIN
     WHEN strpos(plain, '**') > 0 THEN 'a path cannot search all levels here ("**")'
     WHEN length(plain) - length(replace(plain, '$', '')) > 1 THEN 'a path has one "$" here'
     WHEN plain ~ '(==|!=|<>|<=|>=|<|>)[^&|)]*[@$]' THEN 'a path can compare only with a constant on the right here'
-    WHEN plain ~ '\.datetime\(' THEN 'a path cannot use .datetime() here'
+    WHEN plain ~ '\.(datetime|date|time|timestamp)(_tz)?\(' THEN 'a path cannot read times here'
   END;
 END
 $$;

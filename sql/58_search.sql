@@ -1,10 +1,8 @@
 -- Lists: pages of records and matches, in the order of an index, searched or not.
 --
--- What is searched for is folded, and so is what it is looked for in (src/
--- src/entry/search.c).  A search that finds little fetches all of it, with the indexes
--- of enable_search() without reading the rest; one that finds much walks the list
--- in its order until a page is full.  Which it is, is not guessed from statistics,
--- which tables that were just loaded have not, but tried with the first rows.
+-- What is searched for is folded, and so is what it is looked for in (src/record/
+-- search_text.c).  How a search is done, and what its total is, src/record/
+-- search_page.c decides.
 
 CREATE FUNCTION _flohsync.search_fold(_text text) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_search_fold';
@@ -15,17 +13,22 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_searc
 COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS
   'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
 
-CREATE FUNCTION _flohsync.search_found(_folded text, _external_id text, _email text, _display_name text) RETURNS boolean
-LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_search_found';
-COMMENT ON FUNCTION _flohsync.search_found(text, text, text, text) IS
-  'Whether a folded text is part of one of the others';
-
+-- By what it is, not by its name alone: it is read without the planner, which would see that.
 CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-         WHERE i.indrelid = _table AND i.indisvalid
-           AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = _table));
+RETURN (SELECT i.indexrelid::regclass
+          FROM pg_class t
+          JOIN pg_index i ON i.indrelid = t.oid
+          JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = t.relname || '_search'
+          JOIN pg_am a ON a.oid = c.relam AND a.amname = 'gin'
+          JOIN pg_opclass o ON o.oid = i.indclass[0] AND o.opcname = 'gin_trgm_ops'
+         WHERE t.oid = _table AND i.indisvalid AND i.indnatts = 1 AND i.indpred IS NULL
+           AND pg_get_expr(i.indexprs, i.indrelid) = CASE _table
+             WHEN 'flohsync.resource_record'::regclass
+             THEN '_flohsync.search_text((external_id)::text, (email)::text, (display_name)::text)'
+             ELSE '_flohsync.search_text((external_id)::text, (external_email)::text, (external_display_name)::text)'
+             END);
 COMMENT ON FUNCTION _flohsync.search_index(regclass) IS
   'Index that enable_search() created on a table; null when there is none';
 
@@ -34,6 +37,17 @@ LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_make_search_indexes';
 COMMENT ON FUNCTION _flohsync.make_search_indexes(oid) IS
   'Creates the indexes of enable_search() with a GIN operator class, whatever privileges the owner of '
   'flohsync has on its schema';
+
+CREATE FUNCTION _flohsync.search_hint() RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')
+  THEN 'SELECT flohsync.enable_search() makes indexes for searches.'
+  WHEN EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm')
+  THEN 'Run CREATE EXTENSION pg_trgm, which is part of PostgreSQL, and then SELECT flohsync.enable_search().'
+  ELSE 'pg_trgm is part of PostgreSQL, in a package such as postgresql-contrib. Install that, run CREATE EXTENSION '
+       'pg_trgm, and then SELECT flohsync.enable_search().' END;
+COMMENT ON FUNCTION _flohsync.search_hint() IS 'How to come to indexes for searches';
 
 CREATE FUNCTION flohsync.enable_search() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
@@ -52,8 +66,8 @@ BEGIN
    WHERE e.extname = 'pg_trgm';
   IF NOT FOUND THEN
     RAISE NOTICE USING
-      MESSAGE = 'extension pg_trgm is not installed: searches read all records of a type',
-      HINT = 'Run CREATE EXTENSION pg_trgm, which is part of PostgreSQL, and call flohsync.enable_search() again.';
+      MESSAGE = 'extension pg_trgm is not installed: searches with few hits read all records of a type',
+      HINT = _flohsync.search_hint();
     RETURN false;
   END IF;
   IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL
@@ -112,18 +126,21 @@ RETURN pg_catalog.jsonb_build_object('data', coalesce(_data, '[]'), 'total', _to
                                      'totalPages', (_total + _page_size - 1) / _page_size);
 COMMENT ON FUNCTION _flohsync.page_object(jsonb, bigint, int, int) IS 'A page of a list in its public JSON form';
 
--- Where a list is gone on with.  A total that took long to count goes along:
--- it is that of the first page.
-CREATE FUNCTION _flohsync.page_mark(_external_id text, _type text, _list text, _total bigint) RETURNS text
+-- Where a list is gone on with.  A total that took long to find goes along: it is
+-- that of the first page; and how many rows were seen, which is the total at the end.
+CREATE FUNCTION _flohsync.page_mark(_external_id text, _type text, _list text, _total bigint, _seen bigint,
+                                    _estimated boolean) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.translate(pg_catalog.encode(pg_catalog.convert_to(
-         pg_catalog.jsonb_build_array(_external_id, _type, _list, _total)::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint) IS
+         pg_catalog.jsonb_build_array(_external_id, _type, _list, _total, _seen, _estimated)::text, 'UTF8'), 'base64'),
+         E'+/=\n', '-_');
+COMMENT ON FUNCTION _flohsync.page_mark(text, text, text, bigint, bigint, boolean) IS
   'The value that list_resources() returns as nextAfter';
 
+-- One of version 0.2 has no more than the total.
 CREATE FUNCTION _flohsync.read_page_mark(_mark text, _list text, OUT external_id text, OUT resource_type text,
-                                         OUT total bigint)
+                                         OUT total bigint, OUT seen bigint, OUT estimated boolean)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -150,18 +167,19 @@ BEGIN
   END IF;
   external_id := mark ->> 0;
   resource_type := mark ->> 1;
-  IF mark ->> 2 = _list AND jsonb_typeof(mark -> 3) = 'number' AND mark ->> 3 ~ '^[0-9]{1,18}$' THEN
-    total := (mark ->> 3)::bigint;
+  IF mark ->> 2 = _list THEN
+    total := CASE WHEN mark ->> 3 ~ '^[0-9]{1,15}$' THEN (mark ->> 3)::bigint END;
+    seen := CASE WHEN mark ->> 4 ~ '^[0-9]{1,15}$' THEN (mark ->> 4)::bigint END;
+    estimated := mark -> 5 IS DISTINCT FROM 'false';
   END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.read_page_mark(text, text) IS
-  'The position of a nextAfter, and the total if it is of the same list; 22023 for anything else';
+  'The position of a nextAfter, and, if it is of the same list, what is known of the total; 22023 for anything else';
 
 -- The plan is known; statistics are not.
-CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text,
-                                    _after_type text, _needle text,
-  _limit bigint, _offset bigint, _bound bigint, OUT external_ids text[], OUT types text[])
+CREATE FUNCTION _flohsync.walk_list(_sql text, _connector uuid, _types text[], _after_id text, _after_type text,
+                                    _limit bigint, _offset bigint, OUT external_ids text[], OUT types text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -172,103 +190,73 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
 BEGIN
-  EXECUTE _sql INTO external_ids, types USING _connector, _types, _after_id, _after_type, _needle, _limit,
-    _offset, _bound;
+  EXECUTE _sql INTO external_ids, types USING _connector, _types, _after_id, _after_type, _limit, _offset;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, text, bigint, bigint, bigint) IS
+COMMENT ON FUNCTION _flohsync.walk_list(text, uuid, text[], text, text, bigint, bigint) IS
   'Runs a statement that reads a list in the order of its index';
 
 -- The keys of one page, and one more if there is one.  _from and _where say of
--- which rows x the list consists, beside connector and types; _ordered, that an
--- index has them in the order of the list.  _of_scope is how many these are, and
--- without a search the total; total is what is known of it.
-CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _email text, _name text, _index regclass, _connector uuid,
-                                    _types text[], _search text,
-  _after_id text, _after_type text, _page_size int, _offset bigint, _ordered boolean, _of_scope bigint,
-    INOUT total bigint,
-  OUT external_ids text[], OUT types text[])
+-- which rows x the list consists, beside connector and types.
+CREATE FUNCTION _flohsync.list_keys(_from text, _where text, _connector uuid, _types text[], _after_id text,
+                                    _after_type text, _page_size int, _offset bigint,
+                                    OUT external_ids text[], OUT types text[])
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+-- One stretch of the index for each type.
+BEGIN ATOMIC
+SELECT w.external_ids, w.types FROM _flohsync.walk_list(
+  pg_catalog.format('SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type),
+                            array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
+    FROM (SELECT x.external_id, x.resource_type FROM unnest($2) t(type)
+           CROSS JOIN LATERAL (SELECT x.external_id, x.resource_type FROM %s
+                                WHERE x.connector_id = $1 AND x.resource_type = t.type%s%s
+                                ORDER BY x.external_id LIMIT $5 + $6) x
+           ORDER BY x.external_id, x.resource_type LIMIT $5 OFFSET $6) p',
+    _from, _where, CASE WHEN _after_id IS NOT NULL
+                     THEN ' AND x.external_id >= $3 AND (x.external_id > $3 OR x.resource_type > $4)' ELSE '' END),
+  _connector, _types, _after_id, _after_type, _page_size + 1, _offset) w;
+END;
+COMMENT ON FUNCTION _flohsync.list_keys(text, text, uuid, text[], text, text, int, bigint) IS
+  'The ids and types of a page of a list, and of the row after it';
+
+CREATE FUNCTION _flohsync.search_page(_matches boolean, _index regclass, _connector uuid, _types text[], _status text,
+                                      _stale boolean, _folded text, _pattern text, _after_id text, _after_type text,
+                                      _before bigint, _limit int, _scope bigint, _base bigint,
+                                      INOUT total bigint, INOUT estimated boolean,
+                                      OUT external_ids text[], OUT types text[])
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_search_page';
+COMMENT ON FUNCTION _flohsync.search_page(boolean, regclass, uuid, text[], text, boolean, text, text, text, text,
+                                          bigint, int, bigint, bigint, bigint, boolean) IS
+  'The first hits of a search in records or matches behind a key or a number of them, and how many there are in all; '
+  '_scope: rows of the list without a search, _base: those of matches whether their records are stale or not';
+
+CREATE FUNCTION _flohsync.search_keys(_table regclass, _connector uuid, _types text[], _status text, _stale boolean,
+                                      _folded text, _after_id text, _after_type text, _before bigint, _page_size int,
+                                      _scope bigint, _base bigint, INOUT total bigint, INOUT estimated boolean,
+                                      OUT external_ids text[], OUT types text[])
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-SET jit = off
 AS $$
-DECLARE
-  wanted constant bigint := _page_size + 1;
-  found_sql constant text := format('_flohsync.search_found($5, x.external_id, x.%I, x.%I)', _email, _name);
-  -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
-  indexed_sql constant text := CASE WHEN _index IS NOT NULL AND length(_search) >= 3 AND strpos(_search, E'\n') = 0
-    THEN format('_flohsync.search_text(x.external_id, x.%I, x.%I) LIKE %L', _email, _name,
-                _flohsync.like_pattern(_search)) ELSE found_sql END;
-  scope_sql constant text := format(' FROM %s WHERE x.connector_id = $1 AND x.resource_type = ANY ($2)%s',
-                                    _from, _where);
-  page_sql constant text := 'SELECT array_agg(p.external_id ORDER BY p.external_id, p.resource_type), '
-                            'array_agg(p.resource_type ORDER BY p.external_id, p.resource_type)
-    FROM (SELECT x.external_id, x.resource_type %s ORDER BY x.external_id, x.resource_type LIMIT $6 OFFSET $7) p';
-  after_sql constant text := CASE WHEN _after_id IS NOT NULL THEN ' AND (x.external_id, x.resource_type) > ($3, $4)'
-    ELSE '' END;
-  -- One stretch of the index for each type.
-  stretch_sql constant text := format('SELECT x.external_id, x.resource_type, x.%I, x.%I FROM %s WHERE x.connector_id '
-                                      '= $1 AND x.resource_type = t.type%s%s ORDER BY x.external_id',
-    _email, _name, _from, _where,
-      CASE WHEN _after_id IS NOT NULL THEN ' AND x.external_id >= $3 AND (x.external_id > $3 OR x.resource_type > $4)'
-      ELSE '' END);
-  walk_sql constant text := 'FROM unnest($2) t(type) CROSS JOIN LATERAL (%s) x';
-  sample constant int := 1000;
-  dense boolean := total IS NOT NULL;
-  bound bigint;
 BEGIN
-  IF _search IS NULL AND _ordered THEN
-    total := _of_scope;
-    SELECT w.external_ids, w.types INTO external_ids, types
-      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $6 + $7')),
-                               _connector, _types, _after_id, _after_type, NULL, wanted, _offset, NULL) w;
-    RETURN;
-  ELSIF _search IS NULL THEN
-    total := _of_scope;
-    EXECUTE format(page_sql, scope_sql || after_sql)
-       INTO external_ids, types USING _connector, _types, _after_id, _after_type, NULL::text, wanted, _offset;
-    RETURN;
-  ELSIF length(_search) > 1000 THEN
+  -- No text is that long.
+  IF length(_folded) > 1000 THEN
     total := 0;
+    estimated := false;
     RETURN;
   END IF;
-  IF NOT dense AND _ordered AND _of_scope > 100000 THEN
-    SELECT cardinality(w.external_ids) >= sample / 10 INTO dense
-      FROM _flohsync.walk_list(format(page_sql, format(walk_sql, stretch_sql || ' LIMIT $8') || ' WHERE ' || found_sql),
-                               _connector, _types, _after_id, _after_type, _search, sample, 0, sample) w;
-  END IF;
-  IF NOT coalesce(dense, false) THEN
-    EXECUTE format('WITH hit AS MATERIALIZED (SELECT x.external_id, x.resource_type%s AND %s)
-                    SELECT h.n, k.ids, k.types FROM (SELECT count(*) FROM hit) h(n)
-                      CROSS JOIN LATERAL (%s) k(ids, types)',
-                   scope_sql, indexed_sql, format(page_sql, 'FROM hit x WHERE true' || after_sql))
-       INTO total, external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
-    RETURN;
-  END IF;
-
-  IF total IS NULL THEN
-    EXECUTE format('SELECT count(*)%s AND %s', scope_sql, found_sql) INTO total USING _connector, _types, _after_id,
-      _after_type, _search;
-  END IF;
-  -- So many rows have the page ten times over, if the finds are evenly spread.
-  bound := 10 * (wanted + _offset) * greatest(_of_scope, 1) / greatest(total, 1);
-  IF bound <= 100000 THEN
-    SELECT w.external_ids, w.types INTO external_ids, types
-      FROM _flohsync.walk_list(format(page_sql,
-                                      format(walk_sql, format('SELECT * FROM (%s LIMIT $8) x WHERE %s ORDER BY '
-                                                              'x.external_id LIMIT $6 + $7', stretch_sql, found_sql))),
-                               _connector, _types, _after_id, _after_type, _search, wanted, _offset, bound) w;
-    IF cardinality(external_ids) = wanted THEN
-      RETURN;
-    END IF;
-  END IF;
-  EXECUTE format(page_sql, format('%s AND %s%s', scope_sql, indexed_sql, after_sql))
-     INTO external_ids, types USING _connector, _types, _after_id, _after_type, _search, wanted, _offset;
+  SELECT p.* INTO total, estimated, external_ids, types
+    FROM _flohsync.search_page(_table = 'flohsync.connector_sync_match'::regclass, _flohsync.search_index(_table),
+      _connector, _types, _status, _stale, _folded,
+      -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
+      CASE WHEN length(_folded) >= 3 AND strpos(_folded, E'\n') = 0 THEN _flohsync.like_pattern(_folded) END,
+      _after_id, _after_type, _before, _page_size + 1, _scope, _base, total, estimated) p;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.list_keys(text, text, text, text, regclass, uuid, text[], text, text, text, int, bigint,
-                                        boolean, bigint, bigint) IS
-  'The ids and types of a page of a list and of the row after it, and the number of rows of the list';
+COMMENT ON FUNCTION _flohsync.search_keys(regclass, uuid, text[], text, boolean, text, text, text, bigint, int, bigint,
+                                          bigint, bigint, boolean) IS
+  'The ids and types of a page of a search and of the row after it, and how many there are in all; _before: rows '
+  'before the page';
 
 CREATE FUNCTION _flohsync.count_of(_connector uuid, _type text, _states text[]) RETURNS bigint
 LANGUAGE plpgsql STABLE
@@ -283,3 +271,23 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.count_of(uuid, text, text[]) IS
   'Number of records (live, stale) or matches (by status) of a type, or (null) of all types';
+
+DO $$
+DECLARE
+  messages text := current_setting('client_min_messages');
+BEGIN
+  -- As in 00_guard.sql: a script runs with notices off.
+  PERFORM set_config('client_min_messages', s.reset_val, true)
+     FROM pg_settings s WHERE s.name = 'client_min_messages' AND s.setting = 'warning';
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+    RAISE NOTICE USING
+      MESSAGE = 'searches in list_resources() and list_matches() have no indexes yet',
+      HINT = _flohsync.search_hint();
+  ELSE
+    RAISE NOTICE USING
+      MESSAGE = 'extension pg_trgm is not installed: searches with few hits read all records of a type',
+      HINT = _flohsync.search_hint();
+  END IF;
+  PERFORM set_config('client_min_messages', messages, true);
+END
+$$;

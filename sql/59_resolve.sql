@@ -127,12 +127,19 @@ DECLARE
   _search text := _flohsync.search_fold(nullif(list_matches.search, ''));
   _of_scope bigint;
   _of_stale bigint;
+  _of_all bigint;
+  _stale boolean := list_matches.stale;
   _from text := 'flohsync.connector_sync_match x';
   _where text := '';
-  _keys record;
+  _size constant int := list_matches.page_size;
+  _before constant bigint := (list_matches.page - 1)::bigint * _size;
+  _types text[];
+  _ids text[];
+  _total bigint;
+  _estimated boolean := false;
   _data jsonb;
 BEGIN
-  PERFORM _flohsync.check_page(list_matches.page, list_matches.page_size);
+  PERFORM _flohsync.check_page(list_matches.page, _size);
   IF _status <> ALL (_statuses) THEN
     PERFORM _flohsync.invalid('status', format('%L is not a match status', _status),
       'Match statuses are matched, unmatched, ambiguous, manual_override, skipped and create_pending.');
@@ -142,7 +149,16 @@ BEGIN
     _where := format(' AND x.match_status = %L', _status);
   END IF;
   _of_scope := _flohsync.count_of(_connector, _type, _statuses);
-  IF list_matches.stale IS NOT NULL THEN
+  _of_all := _of_scope;
+  IF list_matches.stale IS NOT NULL AND _search IS NOT NULL THEN
+    -- At most; a search looks at its hits alone.
+    _of_stale := _flohsync.count_of(_connector, _type, '{stale}');
+    IF list_matches.stale THEN
+      _of_scope := least(_of_scope, _of_stale);
+    ELSIF _of_stale = 0 THEN
+      _stale := NULL;
+    END IF;
+  ELSIF list_matches.stale IS NOT NULL THEN
     _of_stale := (SELECT coalesce(sum(s.n), 0) FROM _flohsync.stale_matches(_connector, _type, _statuses) s);
     _of_scope := CASE WHEN list_matches.stale THEN _of_stale ELSE _of_scope - _of_stale END;
     IF list_matches.stale THEN
@@ -156,26 +172,38 @@ BEGIN
                   AND s.external_id = x.external_id AND s.stale_since IS NOT NULL)';
     END IF;
   END IF;
-  SELECT * INTO _keys FROM _flohsync.list_keys(_from, _where, 'external_email', 'external_display_name',
-    _flohsync.search_index('flohsync.connector_sync_match'), _connector, CASE WHEN _of_scope > 0 THEN ARRAY[_type]
-      ELSE '{}' END, _search, NULL, NULL,
-    list_matches.page_size, (list_matches.page - 1)::bigint * list_matches.page_size,
-    NOT (coalesce(list_matches.stale, false) AND _of_scope <= 20000), _of_scope, NULL);
+  _types := CASE WHEN _of_scope > 0 THEN ARRAY[_type] ELSE '{}' END;
+  IF _search IS NULL AND list_matches.stale AND _of_scope <= 20000 THEN
+    -- From the few stale records, in no order of their own.
+    EXECUTE format('SELECT ARRAY(SELECT x.external_id FROM %s WHERE x.connector_id = $1 AND x.resource_type = $2%s
+                                  ORDER BY x.external_id LIMIT $3 OFFSET $4)', _from, _where)
+       INTO _ids USING _connector, _type, _size, _before;
+    _total := _of_scope;
+  ELSIF _search IS NULL THEN
+    SELECT k.external_ids INTO _ids
+      FROM _flohsync.list_keys(_from, _where, _connector, _types, NULL, NULL, _size, _before) k;
+    _total := _of_scope;
+  ELSE
+    SELECT k.external_ids, k.total, k.estimated INTO _ids, _total, _estimated
+      FROM _flohsync.search_keys('flohsync.connector_sync_match', _connector, _types, _status, _stale, _search,
+                                 NULL, NULL, _before, _size, _of_scope, _of_all, NULL, NULL) k;
+  END IF;
   SELECT jsonb_agg(_flohsync.match_dto(m) || jsonb_build_object('staleSince', _flohsync.iso(r.stale_since))
                    ORDER BY k.position) INTO _data
-    FROM unnest(_keys.external_ids[:list_matches.page_size]) WITH ORDINALITY AS k(external_id, position)
+    FROM unnest(_ids[:_size]) WITH ORDINALITY AS k(external_id, position)
    CROSS JOIN LATERAL (SELECT m.* FROM flohsync.connector_sync_match m
      -- by index, whatever their number
      WHERE m.connector_id = _connector AND m.resource_type = _type AND m.external_id = k.external_id OFFSET 0) m
    CROSS JOIN LATERAL (SELECT r.stale_since FROM flohsync.resource_record r
                        WHERE r.id = m.connector_resource_id OFFSET 0) r;
-  RETURN _flohsync.page_object(_data, _keys.total, list_matches.page, list_matches.page_size);
+  RETURN _flohsync.page_object(_data, _total, list_matches.page, _size)
+         || CASE WHEN _estimated THEN '{"totalIsEstimate": true}' ELSE '{}' END::jsonb;
 END
 $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, boolean) IS
   'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address, '
   'ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; '
-  'staleSince is set for stale records';
+  'staleSince is set for stale records; with a search, a total above 10000 may be an estimate, totalIsEstimate';
 SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int, boolean)');
 
 CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb

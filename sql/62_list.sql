@@ -48,37 +48,53 @@ DECLARE
   _list text := _flohsync.digest(jsonb_build_array(_connector, _type, _search, list_resources.stale)::text);
   _after record := _flohsync.read_page_mark(nullif(list_resources.after, ''), _list);
   _size constant int := list_resources.page_size;
+  _before bigint := CASE WHEN _after.external_id IS NULL THEN (list_resources.page - 1)::bigint * _size
+                         ELSE _after.seen END;
+  _scope bigint;
+  _types text[];
   _keys record;
+  _total bigint;
+  _estimated boolean := false;
   _data jsonb;
   _more boolean;
 BEGIN
   PERFORM _flohsync.check_page(list_resources.page, _size);
-  SELECT * INTO _keys FROM _flohsync.list_keys('flohsync.resource_record x',
-    CASE WHEN stale THEN ' AND x.stale_since IS NOT NULL' WHEN NOT stale THEN ' AND x.stale_since IS NULL' ELSE '' END,
-    'email', 'display_name', _flohsync.search_index('flohsync.resource_record'),
-    _connector, CASE WHEN _type IS NULL THEN _flohsync.types_of(_connector) ELSE ARRAY[_type] END, _search,
-      _after.external_id, _after.resource_type,
-    _size, CASE WHEN _after.external_id IS NULL THEN (list_resources.page - 1)::bigint * _size ELSE 0 END, true,
-    _flohsync.count_of(_connector, _type, CASE WHEN stale THEN '{stale}' WHEN NOT stale THEN '{live}'
-                       ELSE '{live,stale}' END::text[]), _after.total);
+  _types := CASE WHEN _type IS NULL THEN _flohsync.types_of(_connector) ELSE ARRAY[_type] END;
+  _scope := _flohsync.count_of(_connector, _type, CASE WHEN stale THEN '{stale}' WHEN NOT stale THEN '{live}'
+                                                      ELSE '{live,stale}' END::text[]);
+  IF _search IS NULL THEN
+    SELECT * INTO _keys FROM _flohsync.list_keys('flohsync.resource_record x',
+      CASE WHEN stale THEN ' AND x.stale_since IS NOT NULL'
+           WHEN NOT stale THEN ' AND x.stale_since IS NULL' ELSE '' END,
+      _connector, _types, _after.external_id, _after.resource_type, _size,
+      CASE WHEN _after.external_id IS NULL THEN _before ELSE 0 END);
+    _total := _scope;
+  ELSE
+    SELECT * INTO _keys FROM _flohsync.search_keys('flohsync.resource_record', _connector, _types, NULL,
+      list_resources.stale, _search, _after.external_id, _after.resource_type, _before, _size, _scope, _scope,
+      _after.total, _after.estimated);
+    _total := _keys.total;
+    _estimated := _keys.estimated;
+  END IF;
   _more := cardinality(_keys.external_ids) > _size;
   SELECT jsonb_agg(_flohsync.resource_dto(r) ORDER BY k.position) INTO _data
     FROM unnest(_keys.external_ids[:_size], _keys.types[:_size]) WITH ORDINALITY AS k(external_id, type, position)
    CROSS JOIN LATERAL (SELECT r.* FROM flohsync.connector_resource r
      -- by index, whatever their number
      WHERE r.external_id = k.external_id AND r.resource_type = k.type AND r.connector_id = _connector OFFSET 0) r;
-  RETURN _flohsync.page_object(_data, _keys.total, list_resources.page, _size)
-         || jsonb_build_object('nextAfter',
-                               CASE WHEN _more THEN _flohsync.page_mark(_keys.external_ids[_size],
-                                   _keys.types[_size], _list,
-                                                                   CASE WHEN _search IS NOT NULL AND _keys.total > 20000
-                                                                     THEN _keys.total END) END);
+  RETURN _flohsync.page_object(_data, _total, list_resources.page, _size)
+         || CASE WHEN _estimated THEN '{"totalIsEstimate": true}' ELSE '{}' END::jsonb
+         || jsonb_build_object('nextAfter', CASE WHEN _more
+              THEN _flohsync.page_mark(_keys.external_ids[_size], _keys.types[_size], _list,
+                                       CASE WHEN _search IS NOT NULL AND _total > 10000 THEN _total END,
+                                       CASE WHEN _search IS NOT NULL THEN _before + _size END, _estimated) END);
 END
 $$;
 COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int, text) IS
   'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those '
   'with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to '
-  '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end. '
+  '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end; '
+  'with a search, a total above 10000 may be an estimate, totalIsEstimate. '
   '42704 for an unknown connector, 22023 names the invalid argument';
 SELECT _flohsync.allow('reader', 'flohsync.list_resources(text, text, text, boolean, int, int, text)');
 

@@ -34,10 +34,10 @@ BEGIN
   PERFORM _flohsync.check_tables();
   PERFORM _flohsync.check_page(api_connectors.page, api_connectors.page_size);
   SELECT count(*) INTO _total FROM flohsync.connector_definition d
-   WHERE _search IS NULL OR _flohsync.search_found(_search, d.id::text, d.description, d.name);
+   WHERE _search IS NULL OR strpos(_flohsync.search_text(d.id::text, d.description, d.name), _search) > 0;
   SELECT jsonb_agg(_flohsync.connector_dto(x.d, false) ORDER BY (x.d).name COLLATE "C") INTO _data
     FROM (SELECT d FROM flohsync.connector_definition d
-           WHERE _search IS NULL OR _flohsync.search_found(_search, d.id::text, d.description, d.name)
+           WHERE _search IS NULL OR strpos(_flohsync.search_text(d.id::text, d.description, d.name), _search) > 0
            ORDER BY d.name COLLATE "C"
            LIMIT api_connectors.page_size
           OFFSET (api_connectors.page - 1)::bigint * api_connectors.page_size) x;

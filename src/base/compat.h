@@ -13,10 +13,12 @@
 #error "flohsync needs PostgreSQL 15 or newer"
 #endif
 
+#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "miscadmin.h"
+#include "nodes/tidbitmap.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -100,6 +102,48 @@
 #define compat_index_beginscan(t, i, s, n) index_beginscan((t), (i), (s), (n), 0)
 #endif
 
+#if PG_VERSION_NUM >= 180000
+#define compat_index_beginscan_bitmap(i, s, n) index_beginscan_bitmap((i), (s), NULL, (n))
+#else
+#define compat_index_beginscan_bitmap(i, s, n) index_beginscan_bitmap((i), (s), (n))
+#endif
+
+/* The rows of a bitmap are taken out page by page, in two steps since 18. */
+#if PG_VERSION_NUM >= 180000
+typedef TBMPrivateIterator CompatBitmapIterator;
+#define compat_bitmap_begin(b) tbm_begin_private_iterate(b)
+#define compat_bitmap_end(i)   tbm_end_private_iterate(i)
+#else
+typedef TBMIterator CompatBitmapIterator;
+#define compat_bitmap_begin(b) tbm_begin_iterate(b)
+#define compat_bitmap_end(i)   tbm_end_iterate(i)
+#endif
+
+/* The rows of the next page: n is -1 if only the page is known, of which all rows count. */
+static inline bool
+compat_bitmap_next(CompatBitmapIterator *iterator, BlockNumber *block, OffsetNumber *offsets,
+				   int *n)
+{
+#if PG_VERSION_NUM >= 180000
+	TBMIterateResult page;
+
+	if (!tbm_private_iterate(iterator, &page))
+		return false;
+	*block = page.blockno;
+	*n = page.lossy ? -1 : tbm_extract_page_tuple(&page, offsets, MaxHeapTuplesPerPage);
+#else
+	TBMIterateResult *page = tbm_iterate(iterator);
+
+	if (page == NULL)
+		return false;
+	*block = page->blockno;
+	*n = page->ntuples;
+	if (page->ntuples > 0)
+		memcpy(offsets, page->offsets, sizeof(OffsetNumber) * page->ntuples);
+#endif
+	return true;
+}
+
 /* Since 18 the executor has no parameter for running to the end. */
 #if PG_VERSION_NUM >= 180000
 #define COMPAT_EXECUTOR_RUN_PARAMETERS QueryDesc *queryDesc, ScanDirection direction, uint64 count
@@ -108,6 +152,15 @@
 #define COMPAT_EXECUTOR_RUN_PARAMETERS \
 	QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
 #define COMPAT_EXECUTOR_RUN_ARGUMENTS queryDesc, direction, count, execute_once
+#endif
+
+/* Whether only summarizing indexes are meant, a parameter since 16, is never of use here. */
+#if PG_VERSION_NUM >= 160000
+#define compat_insert_index_tuples(t, s, e) \
+	ExecInsertIndexTuples((t), (s), (e), false, false, NULL, NIL, false)
+#else
+#define compat_insert_index_tuples(t, s, e) \
+	ExecInsertIndexTuples((t), (s), (e), false, false, NULL, NIL)
 #endif
 
 #endif /* FLOHSYNC_COMPAT_H */

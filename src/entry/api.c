@@ -27,13 +27,13 @@
 
 #define TOKEN_BYTES 32
 
-/* Is it PostgREST that called? */
-static bool
-called_by_postgrest(void)
+/* The method of the request, if it is PostgREST that called. */
+static const char *
+method_of_postgrest(void)
 {
 	const char *method = GetConfigOption("request.method", true, false);
 
-	return method != NULL && *method != '\0';
+	return method != NULL && *method != '\0' ? method : NULL;
 }
 
 static void
@@ -46,7 +46,10 @@ append_member(StringInfo json, const char *name, const char *value)
 		appendStringInfoString(json, "null");
 }
 
-/* Raises the current error again, as PostgREST wants it. */
+/*
+ * Raises the current error again, as PostgREST wants it.  It calls with GET in a
+ * transaction that only reads; a function that writes is not for that method.
+ */
 static void
 raise_for_postgrest(MemoryContext context)
 {
@@ -54,21 +57,29 @@ raise_for_postgrest(MemoryContext context)
 	StringInfoData body;
 	StringInfoData answer;
 	const char	  *state;
+	const char	  *method = method_of_postgrest();
+	bool		   writes;
 
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
 	FlushErrorState();
 	state = pstrdup(unpack_sql_state(edata->sqlerrcode));
+	writes = edata->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION && method != NULL &&
+		(strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0);
 
 	initStringInfo(&body);
 	appendStringInfoChar(&body, '{');
 	append_member(&body, "code", state);
 	append_member(&body, "message", edata->message ? edata->message : "");
 	append_member(&body, "details", edata->detail);
-	append_member(&body, "hint", edata->hint);
+	append_member(&body, "hint", writes ? "Call this function with POST." : edata->hint);
 	appendStringInfoChar(&body, '}');
 	initStringInfo(&answer);
-	appendStringInfo(&answer, "{\"status\": %d, \"headers\": {}}", http_status_of_sqlstate(state));
+	if (writes)
+		appendStringInfoString(&answer, "{\"status\": 405, \"headers\": {\"Allow\": \"POST\"}}");
+	else
+		appendStringInfo(&answer, "{\"status\": %d, \"headers\": {}}",
+						 http_status_of_sqlstate(state));
 	ereport(ERROR,
 			(errcode(MAKE_SQLSTATE('P', 'G', 'R', 'S', 'T')), errmsg_internal("%s", body.data),
 			 errdetail_internal("%s", answer.data)));
@@ -81,7 +92,7 @@ flohsync_api_call(PG_FUNCTION_ARGS)
 	MemoryContext  context = CurrentMemoryContext;
 	volatile Datum value = (Datum) 0;
 
-	if (!called_by_postgrest())
+	if (method_of_postgrest() == NULL)
 		return rights_call_inner_half(fcinfo, RUN_AS_OWNER);
 	/* The error is always raised again: nothing of the transaction goes on. */
 	PG_TRY();

@@ -1,107 +1,41 @@
 /*
  * search.c
- *	  SQL-callable: folding of the texts that list_resources and list_matches search.
+ *	  SQL-callable: searches of list_resources and list_matches, and their indexes.
  *
- * Searches ignore case.  Texts are folded by ICU's root locale where the server
- * has ICU, else by the locale of the database: so letters of all languages are
- * folded, also in a database of locale C, and I and i match in Turkish, too.
- * A final sigma matches a sigma.
- *
- * The result of folding is stored in indexes (enable_search), so it must be
- * immutable: a change of folding here requires new indexes.
+ * What search_text() returns is stored in indexes (enable_search), so it must be
+ * immutable: a change of it, or of folding, requires new indexes.
  */
 #include "postgres.h"
 
 #include "base/compat.h"
 
 #include "access/htup_details.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_opclass.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "nodes/pg_list.h"
-#include "nodes/value.h"
+#include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/uuid.h"
 
 #include "base/run_as.h"
+#include "record/search.h"
 
 /* Between the texts of one record. */
 #define SEARCH_SEPARATOR '\n'
-
-#define SEARCH_ON_STACK 1024
-
-typedef struct Folded
-{
-	const char *data;
-	size_t		len;
-	char	   *allocated; /* to be freed, or NULL */
-	char		buffer[SEARCH_ON_STACK];
-} Folded;
-
-static Oid
-search_collation(void)
-{
-	static Oid collation = InvalidOid;
-
-	if (!OidIsValid(collation))
-	{
-		collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")),
-									  true);
-		if (!OidIsValid(collation))
-			collation = DEFAULT_COLLATION_OID;
-	}
-	return collation;
-}
-
-static void
-search_fold(const char *text, size_t len, Folded *folded)
-{
-	char *p;
-
-	folded->allocated = NULL;
-	folded->len = len;
-	if (len <= SEARCH_ON_STACK)
-	{
-		unsigned char seen = 0;
-
-		for (size_t i = 0; i < len; i++)
-		{
-			unsigned char c = text[i];
-
-			seen |= c;
-			folded->buffer[i] = c + ((unsigned char) (c - 'A') < 26 ? 'a' - 'A' : 0);
-		}
-		folded->data = folded->buffer;
-		if (seen < 0x80)
-			return;
-	}
-	folded->allocated = str_tolower(text, len, search_collation());
-	folded->len = strlen(folded->allocated);
-	folded->data = folded->allocated;
-	for (p = folded->allocated; (p = strstr(p, "\xCF\x82")) != NULL; p += 2)
-		p[1] = '\x83';
-}
-
-static void
-search_free(Folded *folded)
-{
-	if (folded->allocated)
-		pfree(folded->allocated);
-}
 
 PG_FUNCTION_INFO_V1(flohsync_search_fold);
 PGDLLEXPORT Datum
 flohsync_search_fold(PG_FUNCTION_ARGS)
 {
-	text  *value = PG_GETARG_TEXT_PP(0);
-	Folded folded;
-	text  *result;
+	text	  *value = PG_GETARG_TEXT_PP(0);
+	SearchText folded;
+	text	  *result;
 
 	search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded);
 	result = cstring_to_text_with_len(folded.data, folded.len);
@@ -114,10 +48,10 @@ PG_FUNCTION_INFO_V1(flohsync_search_text);
 PGDLLEXPORT Datum
 flohsync_search_text(PG_FUNCTION_ARGS)
 {
-	Folded folded[3];
-	size_t len = 0;
-	text  *result;
-	char  *out;
+	SearchText folded[3];
+	size_t	   len = 0;
+	text	  *result;
+	char	  *out;
 
 	for (int i = 0; i < lengthof(folded); i++)
 	{
@@ -146,7 +80,10 @@ flohsync_search_text(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result);
 }
 
-/* Is a folded text part of one of the others? */
+/*
+ * Is a folded text part of one of the others?  Version 0.2 asks in queries; its step to 0.3
+ * drops the function in SQL.
+ */
 PG_FUNCTION_INFO_V1(flohsync_search_found);
 PGDLLEXPORT Datum
 flohsync_search_found(PG_FUNCTION_ARGS)
@@ -163,8 +100,8 @@ flohsync_search_found(PG_FUNCTION_ARGS)
 			continue;
 		else
 		{
-			text  *value = PG_GETARG_TEXT_PP(i);
-			Folded folded;
+			text	  *value = PG_GETARG_TEXT_PP(i);
+			SearchText folded;
 
 			search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded);
 			found = memmem(folded.data, folded.len, VARDATA_ANY(needle),
@@ -173,6 +110,84 @@ flohsync_search_found(PG_FUNCTION_ARGS)
 		}
 	}
 	PG_RETURN_BOOL(found);
+}
+
+static text *
+search_text_argument(FunctionCallInfo fcinfo, int i)
+{
+	return PG_ARGISNULL(i) ? NULL : PG_GETARG_TEXT_PP(i);
+}
+
+static int64
+search_number_argument(FunctionCallInfo fcinfo, int i)
+{
+	return PG_ARGISNULL(i) ? -1 : PG_GETARG_INT64(i);
+}
+
+static SearchStale
+search_stale_argument(FunctionCallInfo fcinfo, int i)
+{
+	if (PG_ARGISNULL(i))
+		return SEARCH_ANY;
+	return PG_GETARG_BOOL(i) ? SEARCH_STALE : SEARCH_LIVE;
+}
+
+/* flohsync_search_page: a page of a search; see search_page.c. */
+PG_FUNCTION_INFO_V1(flohsync_search_page);
+PGDLLEXPORT Datum
+flohsync_search_page(PG_FUNCTION_ARGS)
+{
+	SearchAsk	 ask;
+	SearchAnswer answer;
+	TupleDesc	 tupdesc;
+	Datum		*types;
+	Datum		*ids;
+	Datum		 values[4];
+	bool		 nulls[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(6) ||
+		PG_ARGISNULL(11) || PG_ARGISNULL(12) || PG_ARGISNULL(13) ||
+		PG_ARGISNULL(8) != PG_ARGISNULL(9) || (PG_ARGISNULL(8) && PG_ARGISNULL(10)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("search needs a list, a text and a page")));
+	ask.matches = PG_GETARG_BOOL(0);
+	ask.trigrams = PG_ARGISNULL(1) || PG_ARGISNULL(7) ? InvalidOid : PG_GETARG_OID(1);
+	ask.connector = PG_GETARG_UUID_P(2);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT, &types, NULL,
+					  &ask.ntypes);
+	ask.types = palloc(sizeof(text *) * ask.ntypes);
+	for (int i = 0; i < ask.ntypes; i++)
+		ask.types[i] = DatumGetTextPP(types[i]);
+	ask.status = search_text_argument(fcinfo, 4);
+	ask.stale = search_stale_argument(fcinfo, 5);
+	ask.needle = PG_GETARG_TEXT_PP(6);
+	ask.pattern = search_text_argument(fcinfo, 7);
+	ask.after_id = search_text_argument(fcinfo, 8);
+	ask.after_type = search_text_argument(fcinfo, 9);
+	ask.before = search_number_argument(fcinfo, 10);
+	ask.limit = PG_GETARG_INT32(11);
+	ask.scope = PG_GETARG_INT64(12);
+	ask.base = PG_GETARG_INT64(13);
+	ask.total = search_number_argument(fcinfo, 14);
+	ask.total_is_estimate = !PG_ARGISNULL(15) && PG_GETARG_BOOL(15);
+
+	search_page(&ask, &answer);
+
+	ids = palloc(sizeof(Datum) * answer.n);
+	types = palloc(sizeof(Datum) * answer.n);
+	for (int i = 0; i < answer.n; i++)
+	{
+		ids[i] = PointerGetDatum(answer.keys[i].external_id);
+		types[i] = PointerGetDatum(ask.types[answer.keys[i].type]);
+	}
+	values[0] = Int64GetDatum(answer.total);
+	values[1] = BoolGetDatum(answer.estimated);
+	values[2] = PointerGetDatum(construct_array(ids, answer.n, TEXTOID, -1, false, TYPALIGN_INT));
+	values[3] = PointerGetDatum(construct_array(types, answer.n, TEXTOID, -1, false, TYPALIGN_INT));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
 }
 
 /*

@@ -1,6 +1,6 @@
 -- What is listed once (sql/18_lists.sql, src/base/error_class.h, PAGE_COUNTERS in
 -- src/record/apply.h), and that everything that knows of it goes by the list.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS flohsync CASCADE;
 CREATE EXTENSION flohsync;
 SELECT flohsync.create_connector('c', 'command', '{"url": "https://directory.example/api", "commands": ["listUsers"]}') IS NOT NULL AS made;

@@ -85,7 +85,7 @@ for my $scheme (@schemes)
 }
 # Notifications of Graph carry the secret, each one
 for ([ 'none', [] ], [ 'one without', [ {} ] ], [ 'one that is no object', ['x'] ], [ 'one of another', [ { clientState => 'x' } ] ], [ 'one with a number', [ { clientState => 1 } ] ], [ 'an empty one', [ { clientState => '' } ] ],
-	[ 'one of two without', [ { clientState => $Hooks::secret }, {} ] ], [ 'a longer one', [ { clientState => "${Hooks::secret}x" } ] ], [ 'more than a thousand', [ map { { clientState => $Hooks::secret } } 1 .. 1001 ] ])
+	[ 'the second without', [ { clientState => $Hooks::secret }, {} ] ], [ 'the first without', [ {}, { clientState => $Hooks::secret } ] ], [ 'a longer one', [ { clientState => "${Hooks::secret}x" } ] ], [ 'more than a thousand', [ map { { clientState => $Hooks::secret } } 1 .. 1001 ] ])
 {
 	is($f->receive('graph', body('graph', value => $_->[1]), {}), $no, "graph: not $_->[0]");
 }
@@ -188,6 +188,16 @@ is($f->try_sql(Hooks::answer_sql('okta', 'POST', {}, [], ''))->{state}, '22023',
 is($f->try_sql("select _flohsync.answer_webhook(null, null, null, null, null)")->{state}, '28000', 'nothing at all');
 is($f->try_sql("select _flohsync.answer_webhook('okta', 'POST', null, '{}', null)")->{state}, '28000', 'nor a body');
 
+# A role that may nothing else
+$f->sql('create role web login; grant usage on schema _flohsync to web; grant execute on function _flohsync.answer_webhook(text, text, jsonb, jsonb, bytea) to web');
+{
+	my $b = body('okta');
+	is($f->try_sql('SET SESSION AUTHORIZATION web; ' . Hooks::answer_sql('okta', 'POST', {}, Hooks::signed('okta', $b), $b) . " -> 'body' ->> 'action', current_user")->{out}, 'updated|web', 'a role that may nothing else can hand webhooks over');
+	is($f->try_sql("SET SESSION AUTHORIZATION web; $_")->{state}, '42501', "but not: $_") for "select _flohsync.webhook_events('{}', '{}')", "select _flohsync.hold_matchings(null, null)", 'select * from _flohsync.webhook_delivery';
+}
+$f->sql('grant usage on schema flohsync to web');
+is($f->try_sql('SET SESSION AUTHORIZATION web; ' . Hooks::receive_sql('okta', '{}', { authorization => 'x' }))->{state}, '42501', 'nor the public function');
+
 # A connector that is disabled
 $f->sql("select flohsync.update_connector('github', '{\"enabled\": false}')");
 is($f->try_sql(Hooks::answer_sql('github', 'POST', {}, Hooks::signed('github', $ping, event => 'ping'), $ping))->{state}, '55000', 'a disabled connector says so to who signs');
@@ -220,7 +230,7 @@ config_fails({ scheme => 'okta', map => $_->[0] }, $_->[1], 'map ' . substr json
   [ { %map, resourceId => '$.' }, qr/resourceId": / ], [ { %map, resourceId => 'x' }, qr/resourceId": / ], [ { %map, resourceId => '$x' }, qr/resourceId": a jsonpath cannot use variables/ ],
   [ { %map, resourceId => '$.**.id' }, qr/cannot search all levels/ ], [ { %map, resourceId => '$.**{2 to 4}.id' }, qr/cannot search all levels/ ], [ { %map, events => '$.a[*] ? (@.b == $.c)' }, qr/one "\$"/ ],
   [ { %map, events => '$.a[*] ? (@.b == @.c)' }, qr/compare only with a constant/ ], [ { %map, events => '$.a[*] ? (1 < @.c + 1 && @.d == 5)' }, qr/compare only with a constant/ ],
-  [ { %map, resourceId => '$.a' . '.a' x 600 }, qr/at most 1000/ ], [ { %map, at => '$.a.datetime()' }, qr/datetime/ ], [ { %map, resourceId => { path => '$.a', match => '(' } }, qr/"webhook\.map\.resourceId\.match"/ ],
+  [ { %map, resourceId => '$.a' . '.a' x 600 }, qr/at most 1000/ ], [ { %map, at => '$.a.datetime()' }, qr/cannot read times/ ], [ { %map, resourceId => { path => '$.a', match => '(' } }, qr/"webhook\.map\.resourceId\.match"/ ],
   [ { %map, resourceId => { path => '$.a', match => 'x' x 201 } }, qr/resourceId\.match/ ], [ { %map, resourceId => { path => '$.a', values => { a => 'b' } } }, qr/unknown key "values"/ ],
   [ { %map, data => { name => '$.x' } }, qr/unknown key "name" in webhook\.map\.data/ ], [ { %map, data => { attributes => { map { ("a$_" => '$.a') } 1 .. 101 } } }, qr/attributes": it has more than 100 names/ ], [ { %map, data => { attributes => { a => 5 } } }, qr/"webhook\.map\.data\.attributes"/ ], [ { %map, data => 5 }, qr/"webhook\.map\.data"/ ],
   [ { %map, events => ['$'] }, qr/"webhook\.map\.events"/ ];

@@ -332,5 +332,35 @@ for my $round (1 .. 300)
 }
 is(join(' ', grep { !/^(taken|22023|22P02|22021|28000)$/ } sort keys %seen), '', 'three hundred spoilt bodies: taken, or refused for what they are: ' . join ', ', map { "$_ $seen{$_}" } sort keys %seen);
 
+# Maps that are nearly right: refused, or of use; and then no body does harm.
+my @maps = map { decode_json_text($_) } split /\n/, $f->sql("select webhook from flohsync.connector_templates() where webhook is not null order by name");
+my @odd = (undef, $true, 5, '', '$', '$.**', 'lax $.a', '$.value[*]', '$.a[100 to last]', '$.a ? (@ like_regex "(a|b)*c")', '$ ? (@.a == @.b)', '-$.a', '$.a + 1', '$.keyvalue()', '$.x.double()', '"a"', 'x', [], ['$'], ['$.a', '$'], {}, { path => '$' }, { path => '$', match => '(?=a)' },
+	{ path => '$.action', values => { a => 'created' } }, { path => [ '$.a', '$.action' ], values => { created => 'updated' } }, { displayName => '$' }, { attributes => '$' }, { attributes => { a => '$', '' => '$.a' } }, 'created', 'user');
+sub spoil
+{
+	my ($value, $chance) = @_;
+	return $odd[ rand @odd ] if rand() < $chance;
+	return { map { $_ => spoil($value->{$_}, 0.05) } grep { rand() < 0.98 } keys %$value } if ref $value eq 'HASH';
+	return [ map { spoil($_, 0.05) } @$value ] if ref $value eq 'ARRAY';
+	return $value;
+}
+my @bodies = (json_text(okta(okta_event('user.lifecycle.deactivate', 'fuzz'))), json_text(graph([ 'deleted', 'Users', 'fuzz' ])), json_text({ action => 'created', team => \%team, %org }), '[]', '5', json_text({ a => [ 'created', {}, [] ], action => 'created' }));
+my (%maps, %of_map);
+$f->plain('maps', undef);
+for my $round (1 .. 400)
+{
+	my $map = spoil($maps[ rand @maps ]{map}, 0);
+	my $r = $f->try_sql("select flohsync.update_connector('maps', jsonb_build_object('config', jsonb_build_object('webhook', " . Flohsync::jsonb({ scheme => 'hmac_hex', map => $map }) . ')))');
+	$maps{ $r->{ok} ? 'taken' : $r->{state} }++;
+	diag(json_text($map) . ": $r->{text}") if !$r->{ok} && $r->{state} ne '22023';
+	next unless $r->{ok};
+	my $body = $bodies[ rand @bodies ];
+	$r = $f->try_sql(Hooks::receive_sql('maps', $body, Hooks::signed('hmac_hex', $body)));
+	$of_map{ $r->{ok} ? 'taken' : $r->{state} }++;
+	diag(json_text($map) . " $body: $r->{text}") if !$r->{ok} && $r->{state} ne '22023';
+}
+is(join(' ', grep { !/^(taken|22023)$/ } sort keys %maps), '', 'four hundred spoilt maps: taken, or refused: ' . join ', ', map { "$_ $maps{$_}" } sort keys %maps);
+is(join(' ', grep { !/^(taken|22023)$/ } sort keys %of_map), '', 'and what comes by those that are taken: ' . join ', ', map { "$_ $of_map{$_}" } sort keys %of_map);
+
 $f->no_crash;
 done_testing;

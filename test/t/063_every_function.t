@@ -337,7 +337,12 @@ good('_flohsync.page_changes', $page);
 good('_flohsync.fingerprint', "'full'::text", "(SELECT t FROM flohsync.connector_definition t WHERE name = 'c')", $config);
 good("_flohsync.$_->[0]", "$held\::int8", @$_[1 .. $#$_]) for [ 'start_run', 'false' ], [ 'post_sync', 'false' ], [ 'settle_pass', 'true', "ARRAY['user-0000002']" ], [ 'purge_run', '10::int8' ], [ 'restart_pass', 'true' ], ['run_stats'], ['pass_overlap'];
 good('_flohsync.follow_webhook', "(${ids})[1]", "'updated'::text", 'NULL::text');
-good('_flohsync.delete_record', "(SELECT id FROM flohsync.connector_definition WHERE name = 'c')", "'user'::text", "'user-0000030'::text", 'now()', "'5 minutes'::interval");
+good('_flohsync.delete_record', "(SELECT id FROM flohsync.connector_definition WHERE name = 'c')", "'user'::text", "'user-0000030'::text", 'now()', "'5 minutes'::interval", 'now()');
+good('_flohsync.answer_webhook', "'c'::text", "'POST'::text", "'{}'::jsonb", jsonb_of({ 'x-webhook-signature' => hmac_sha256_hex(json_text($_), 'the secret of webhooks') }), "convert_to(" . literal(json_text($_)) . ", 'UTF8')") for @bodies;
+good('_flohsync.webhook_events', "(SELECT webhook -> 'map' FROM flohsync.connector_templates() WHERE name = '$_->[0]')", jsonb_of($_->[1]))
+  for [ 'okta', { data => { events => [ { eventType => 'user.lifecycle.create', target => [ { id => 'u', type => 'User' } ] } ] } } ], [ 'github', { action => 'created', team => { id => 5, name => 'T' } } ];
+good('_flohsync.check_webhook', "(SELECT webhook FROM flohsync.connector_templates() WHERE name = '$_')") for qw(okta entra github keycloak);
+good('_flohsync.hold_matchings', "(SELECT id FROM flohsync.connector_definition WHERE name = 'c')", "'{user,group}'::text[]");
 good('flohsync._profile_update', "ARRAY['$id{user}[0]', '$id{user}[9]']::uuid[]", "ARRAY_FILL(" . jsonb_of({ title => { mode => 'overwrite_always', value => 'x' }, startDate => { mode => 'overwrite_if_empty', value => '2026-01-01' }, own => { mode => 'overwrite_always', value => { a => 1 } } }) . ', ARRAY[2])', "'connector'::text");
 
 # A procedure that commits is called outside of a transaction, too.

@@ -4,16 +4,23 @@
 #	my $g = Gateway->new($f);          # roles app_reader and app_manager, and the server
 #	my $a = $g->get('/api/me', token => $g->reader);
 #	is($a->{status}, 200); is($a->{json}{subject}, 'jane');
+#
+# Each answer is compared with the OpenAPI document (test/lib/http_answers.py): one that is
+# not as that says is a failed test.
 package Gateway;
 
 use strict;
 use warnings;
 
 use Digest::SHA qw(hmac_sha256);
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
 use HTTP::Tiny;
+use IO::Select;
 use IO::Socket::INET;
+use IPC::Open2;
 use JSON::PP;
-use MIME::Base64 qw(encode_base64url);
+use MIME::Base64 qw(encode_base64 encode_base64url);
 use POSIX ();
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -23,6 +30,7 @@ use PostgreSQL::Test::Utils;
 my $codec = JSON::PP->new->utf8->allow_nonref->canonical;
 my @running;
 my $number = 0;
+my ($judge_in, $judge_out);
 
 sub binary { return $ENV{GATEWAY} // die 'GATEWAY names no flohsync-http' }
 
@@ -167,6 +175,32 @@ sub jwt
 sub reader { my ($self) = @_; return $self->{reader} //= $self->jwt({ role => 'app_reader' }) }
 sub manager { my ($self) = @_; return $self->{manager} //= $self->jwt({ role => 'app_manager' }) }
 
+# Asks for what is wrong with something, by the OpenAPI document.
+sub judge
+{
+	my ($what) = @_;
+
+	if (!$judge_in)
+	{
+		my $document = PostgreSQL::Test::Utils::tempdir() . '/openapi.json';
+		PostgreSQL::Test::Utils::append_to_file($document, scalar qx{"@{[binary()]}" --openapi});
+		push @running,
+		  open2($judge_out, $judge_in, -x '/usr/bin/python3' ? '/usr/bin/python3' : 'python3', abs_path(dirname(__FILE__)) . '/../lib/http_answers.py', $document);
+	}
+	print $judge_in $codec->encode($what), "\n";
+	$judge_in->flush;
+	return @{ $codec->decode(scalar readline($judge_out) // die 'http_answers.py has ended') };
+}
+
+# What is wrong with an answer; with a value of a schema
+sub answer_faults
+{
+	my ($method, $path, $a) = @_;
+	return judge({ method => $method, path => $path, status => 0 + $a->{status}, headers => $a->{headers},
+		body => encode_base64($a->{content} // '', '') });
+}
+sub value_faults { my ($schema, $value) = @_; return judge({ schema => $schema, value => $value }) }
+
 # request('POST', '/api/...', token => ..., body => any JSON, content => raw, type => '...', headers => {...})
 sub request
 {
@@ -188,6 +222,12 @@ sub request
 	{
 		$a->{json} = eval { $codec->decode($a->{content}) };
 		diag("no JSON: $a->{content}") if $@;
+	}
+	# 599: there was no answer.
+	for my $fault ($a->{status} == 599 ? () : answer_faults($method, $path, $a))
+	{
+		fail("$method $path: the answer is as the OpenAPI document says");
+		diag("$a->{status}: $fault");
 	}
 	return $a;
 }

@@ -1,0 +1,76 @@
+/*
+ * search_rows.h
+ *	  The rows that a search reads, and the ways to come to them.  See search_rows.c.
+ */
+#ifndef FLOHSYNC_SEARCH_ROWS_H
+#define FLOHSYNC_SEARCH_ROWS_H
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "executor/tuptable.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#include "record/search.h"
+
+enum
+{
+	SEARCH_CONNECTOR,
+	SEARCH_TYPE,
+	SEARCH_EXTERNAL_ID,
+	SEARCH_EMAIL,
+	SEARCH_NAME,
+	SEARCH_STATE, /* of a record since when it is stale, of a match the status */
+	SEARCH_NCOLUMNS
+};
+
+typedef struct SearchRows
+{
+	const SearchAsk *ask;
+	Relation		 table;
+	Snapshot		 snapshot;
+	TupleTableSlot	*slot;
+	MemoryContext	 memory;
+	MemoryContext	 row_memory; /* what is allocated for a row goes with it */
+	AttrNumber		 columns[SEARCH_NCOLUMNS];
+	/* Of matches, to see whether they are of stale records. */
+	Relation		records;
+	Relation		records_stale;
+	IndexScanDesc	record_probe;
+	TupleTableSlot *record_slot;
+	IndexScanDesc	stale_scan;	 /* set while the rows come by it: its record is that of the row */
+	int				stale_known; /* whether that record is stale; -1: not looked at */
+} SearchRows;
+
+/* Is told of each row of the list, in row_memory; false: enough. */
+typedef bool (*SearchVisit)(SearchRows *rows, TupleTableSlot *slot, int type, void *state);
+
+/* What some blocks of the table have. */
+typedef struct SearchSample
+{
+	int64		rows; /* of the list; of matches, of stale records and others */
+	int64		hits;
+	int64		all_rows; /* also of other lists */
+	int64		all_hits;
+	int			blocks;
+	int			blocks_with_hits;
+	double		squares; /* sum of the squares of the hits of a block */
+	BlockNumber table_blocks;
+} SearchSample;
+
+extern void	 search_rows_open(SearchRows *rows, const SearchAsk *ask);
+extern void	 search_rows_close(SearchRows *rows);
+extern bool	 search_tell(SearchRows *rows, TupleTableSlot *slot, int type, SearchVisit visit,
+						 void *state);
+extern text *search_row_id(SearchRows *rows, TupleTableSlot *slot);
+extern bool	 search_row_found(SearchRows *rows, TupleTableSlot *slot);
+extern void	 search_sample(SearchRows *rows, SearchSample *sample);
+extern bool	 search_walk(SearchRows *rows, bool from_after, SearchVisit visit, void *state);
+extern bool	 search_walk_stale(SearchRows *rows, SearchVisit visit, void *state);
+extern void	 search_all(SearchRows *rows, SearchVisit visit, void *state);
+
+/* search_candidates.c */
+extern int	search_trigrams(SearchRows *rows);
+extern void search_candidates(SearchRows *rows, SearchVisit visit, void *state);
+
+#endif /* FLOHSYNC_SEARCH_ROWS_H */
