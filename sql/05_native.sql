@@ -92,7 +92,6 @@ SELECT _flohsync.allow('reader', 'flohsync.resource_hash(text, text, text, jsonb
 -- Not md5: a server in FIPS mode has none.
 CREATE FUNCTION _flohsync.digest(_text text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(_text, 'UTF8')), 'hex');
 COMMENT ON FUNCTION _flohsync.digest(text) IS 'SHA-256 of a text, in hex digits';
 

@@ -12,9 +12,13 @@ COMMENT ON COLUMN _flohsync.home.id IS 'Made by CREATE EXTENSION';
 COMMENT ON COLUMN _flohsync.home.single IS 'There is one row';
 INSERT INTO _flohsync.home DEFAULT VALUES;
 CREATE FUNCTION _flohsync.home() RETURNS uuid
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN (SELECT h.id FROM _flohsync.home h);
+AS $$
+BEGIN
+  RETURN (SELECT h.id FROM _flohsync.home h);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.home() IS 'Id of this database';
 
 CREATE TABLE flohsync.connector_definition (

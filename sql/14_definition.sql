@@ -34,7 +34,6 @@ COMMENT ON FUNCTION _flohsync.json_types(jsonb) IS 'JSON types in words';
 
 CREATE FUNCTION _flohsync.number(_value jsonb) RETURNS numeric
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
 RETURN CASE pg_catalog.jsonb_typeof(_value) WHEN 'number' THEN (_value #>> '{}')::numeric END;
 COMMENT ON FUNCTION _flohsync.number(jsonb) IS 'A JSON number as such; null for anything else';
 

@@ -68,6 +68,9 @@ CREATE TABLE flohsync.connector_sync_config (
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (connector_id, resource_type)
 );
+-- As next_due() has it.
+CREATE INDEX connector_sync_config_due ON flohsync.connector_sync_config
+  (least(next_run_at, next_full_run_at, retry_at)) WHERE enabled AND NOT parked;
 DO $$
 BEGIN
   EXECUTE format('ALTER TABLE flohsync.connector_sync_config ADD CHECK (user_match_strategy IN (%s))',

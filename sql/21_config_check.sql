@@ -6,18 +6,20 @@ RETURN pg_catalog.to_char(_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"
 COMMENT ON FUNCTION _flohsync.iso(timestamptz) IS 'A time as JSON carries it: ISO 8601 in UTC, milliseconds';
 
 CREATE FUNCTION _flohsync.add_counters(_a jsonb, _b jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.jsonb_object_agg(s.key, s.value), '{}')
-    -- What is no number would keep a run from ending.
-    FROM (SELECT e.key, pg_catalog.sum(_flohsync.number(e.value)) AS value
-            FROM (VALUES (_a), (_b)) o(value)
-           CROSS JOIN LATERAL pg_catalog.jsonb_each(CASE pg_catalog.jsonb_typeof(o.value) WHEN 'object' THEN o.value
-                                                    ELSE '{}' END) e
-           WHERE pg_catalog.jsonb_typeof(e.value) = 'number'
-           GROUP BY e.key) s;
-END;
+AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}')
+      -- What is no number would keep a run from ending.
+      FROM (SELECT e.key, sum(_flohsync.number(e.value)) AS value
+              FROM (VALUES (_a), (_b)) o(value)
+             CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(o.value) WHEN 'object' THEN o.value ELSE '{}' END) e
+             WHERE jsonb_typeof(e.value) = 'number'
+             GROUP BY e.key) s);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.add_counters(jsonb, jsonb) IS
   'Adds two objects of numbers, key by key; other values are skipped';
 
@@ -251,7 +253,6 @@ COMMENT ON FUNCTION _flohsync.check_safeguards(jsonb) IS 'Raises 22023 for inval
 
 CREATE FUNCTION _flohsync.next_due(_c flohsync.connector_sync_config) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN (_c).enabled AND NOT (_c).parked THEN least((_c).next_run_at, (_c).next_full_run_at, (_c).retry_at)
   END;
 COMMENT ON FUNCTION _flohsync.next_due(flohsync.connector_sync_config) IS

@@ -86,6 +86,9 @@ CREATE INDEX sync_run_history ON flohsync.sync_run (connector_id, resource_type,
 CREATE INDEX sync_run_held ON flohsync.sync_run (connector_id, resource_type, id) WHERE status = 'held';
 CREATE INDEX sync_run_pass ON flohsync.sync_run (pass_id);
 CREATE INDEX sync_run_finished ON flohsync.sync_run (finished_at) WHERE finished_at IS NOT NULL;
+-- For forget_history(): what ended well does not stay as long as what failed.
+CREATE INDEX sync_run_ended ON flohsync.sync_run (finished_at) WHERE status IN ('success', 'cancelled');
+CREATE INDEX sync_run_failed ON flohsync.sync_run (finished_at) WHERE status = 'error';
 COMMENT ON TABLE flohsync.sync_run IS 'Queue and history of runs';
 COMMENT ON COLUMN flohsync.sync_run.id IS 'Identity of the run';
 COMMENT ON COLUMN flohsync.sync_run.connector_id IS 'Connector';
@@ -224,7 +227,6 @@ SELECT _flohsync.allow('reader', 'flohsync.sync_error');
 
 CREATE FUNCTION _flohsync.passes(_state text) RETURNS boolean
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
 RETURN _state = '55P03' OR pg_catalog.left(_state, 2) IN ('08', '40', '53', '57', '58');
 COMMENT ON FUNCTION _flohsync.passes(text) IS
   'Whether an error is transient: a lock or transaction of another session, a connection, insufficient resources, a '
@@ -263,12 +265,30 @@ COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS
 
 CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT p.* FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id
+  -- By run, whatever the planner knows of the tables: a plan is kept while they grow.
+  SELECT p.* FROM flohsync.sync_run r
+   CROSS JOIN LATERAL (SELECT x.* FROM flohsync.sync_run_page x WHERE x.run_id = r.id OFFSET 0) p
    WHERE r.pass_id = _pass;
 END;
 COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
+
+-- By the index of these pages, which are few, whatever the planner knows of the table.
+CREATE FUNCTION _flohsync.runs_with_changes(_connector uuid, _type text) RETURNS bigint[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(
+    WITH changed AS MATERIALIZED (SELECT DISTINCT p.run_id FROM flohsync.sync_run_page p WHERE p.changed IS NOT NULL)
+    SELECT c.run_id FROM changed c
+     WHERE (SELECT r.connector_id = _connector AND r.resource_type = _type FROM flohsync.sync_run r
+             WHERE r.id = c.run_id));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
+  'Runs of a configuration with pages whose changes post-sync has not processed';
 
 CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text)
   RETURNS SETOF record
@@ -291,26 +311,41 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Removes the ledger of a pass when it is not needed any more';
 
+-- When a full pass was complete it forgot what was before it, so that no more is looked
+-- at than the runs since the one before: the history of a configuration may be long.
 CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+DECLARE
+  before bigint;
+BEGIN
+  SELECT r.id INTO before FROM flohsync.sync_run r
+   WHERE r.connector_id BETWEEN _connector AND _connector AND r.resource_type = _type AND r.id < _run
+     AND r.status = 'success' AND r.complete AND r.strategy = 'full'
+   ORDER BY r.connector_id, r.id DESC LIMIT 1;
   UPDATE flohsync.sync_run_page p SET seen = NULL, deleted = NULL
-    FROM flohsync.sync_run r
-   WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id <= _run
-     AND r.status NOT IN ('queued', 'running', 'held') AND p.run_id = r.id AND p.seen IS NOT NULL;
-END;
+   WHERE p.seen IS NOT NULL
+     AND p.run_id = ANY (ARRAY(
+       SELECT r.id FROM flohsync.sync_run r
+        WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id BETWEEN coalesce(before, 0) AND _run
+          AND r.status NOT IN ('queued', 'running', 'held')));
+END
+$$;
 COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS
   'Removes the ledgers of the runs of a configuration up to one, after a complete pass';
 
 CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT _flohsync.ledger_union(coalesce(pg_catalog.array_agg(p.seen), '{}'))
-    FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
-   WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run;
-END;
+AS $$
+BEGIN
+  RETURN (
+    SELECT _flohsync.ledger_union(coalesce(array_agg(p.seen), '{}'))
+      FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
+     WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
   'Union of the records seen by pages fetched since a time, of runs after one, complete or not, for ledger_has';
 
@@ -320,13 +355,16 @@ BEGIN
   EXECUTE format($create$
     CREATE FUNCTION _flohsync.page_sums(_runs bigint[],
       OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
+    AS $$
+    BEGIN
       SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),
         jsonb_build_object(%s)
+        INTO pages, records, bytes, passed, stats
         FROM flohsync.sync_run_page p WHERE p.run_id = ANY (_runs);
-    END $create$,
+    END
+    $$ $create$,
     (SELECT string_agg(format('p.%I', c.counter), ' + ') FROM _flohsync.page_counters() c WHERE c.passed),
     (SELECT string_agg(format('%1$L, coalesce(sum(p.%1$I), 0)', c.counter), ', ')
        FROM _flohsync.page_counters() c WHERE c.in_stats));
@@ -337,35 +375,40 @@ COMMENT ON FUNCTION _flohsync.page_sums(bigint[]) IS
   'what the stats of a run show';
 
 CREATE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT s.stats || pg_catalog.jsonb_build_object(
-      'staled', r.staled, 'removed', r.removed,
-      'durationMs', coalesce(pg_catalog.round(extract(epoch FROM coalesce(r.finished_at, pg_catalog.clock_timestamp())
-                                                      - r.started_at) * 1000), 0),
-      'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete',
-        coalesce(r.complete, false))
-      || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('postSync', r.post_sync) END
-    FROM flohsync.sync_run r CROSS JOIN LATERAL _flohsync.page_sums(ARRAY[r.id]) s
-   WHERE r.id = _run;
-END;
+AS $$
+BEGIN
+  RETURN (
+    SELECT s.stats || jsonb_build_object(
+        'staled', r.staled, 'removed', r.removed,
+        'durationMs', coalesce(round(extract(epoch FROM coalesce(r.finished_at, clock_timestamp()) - r.started_at)
+                                     * 1000), 0),
+        'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete',
+          coalesce(r.complete, false))
+        || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE jsonb_build_object('postSync', r.post_sync) END
+      FROM flohsync.sync_run r CROSS JOIN LATERAL _flohsync.page_sums(ARRAY[r.id]) s
+     WHERE r.id = _run);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.run_stats(bigint) IS 'Statistics of a run, summed from its pages';
 
 CREATE FUNCTION _flohsync.totals_of(_stats jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.jsonb_object_agg(e.key, e.value), '{}')
-    FROM pg_catalog.jsonb_each((_stats - 'postSync') || coalesce(_stats -> 'postSync', '{}')) e
-   WHERE pg_catalog.jsonb_typeof(e.value) = 'number';
-END;
+AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}')
+      FROM jsonb_each((_stats - 'postSync') || coalesce(_stats -> 'postSync', '{}')) e
+     WHERE jsonb_typeof(e.value) = 'number');
+END
+$$;
 COMMENT ON FUNCTION _flohsync.totals_of(jsonb) IS 'The figures of a run''s statistics that are summed over all runs';
 
 CREATE FUNCTION _flohsync.decided_under(_d flohsync.connector_definition, _c flohsync.connector_sync_config)
   RETURNS text
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
   (_c).strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules)::text);
 COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohsync.connector_sync_config) IS
@@ -374,7 +417,6 @@ COMMENT ON FUNCTION _flohsync.decided_under(flohsync.connector_definition, flohs
 CREATE FUNCTION _flohsync.fingerprint(_strategy text, _d flohsync.connector_definition,
                                       _c flohsync.connector_sync_config) RETURNS text
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 RETURN _flohsync.digest(pg_catalog.jsonb_build_array(
   _strategy, (_d).kind, (_d).config, (_d).definition, (_c).filter_rules, (_c).hash_ignore)::text);
 COMMENT ON FUNCTION _flohsync.fingerprint(text, flohsync.connector_definition, flohsync.connector_sync_config) IS

@@ -40,10 +40,10 @@ COMMENT ON FUNCTION _flohsync.keep_config(bigint) IS
 
 CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
-  OUT modified_since timestamptz, OUT kind text, OUT config jsonb, OUT connector_id uuid,
+  OUT modified_since timestamptz, OUT connector_id uuid,
   OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
-  OUT owner name, OUT list_command text, OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
-  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint, OUT fingerprint text,
+  OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
+  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint,
   OUT note_changes boolean, OUT incomplete text, OUT kept_link text, OUT unread boolean,
   OUT rehash boolean)
 LANGUAGE plpgsql
@@ -55,8 +55,8 @@ DECLARE
   prev flohsync.sync_run;
   d flohsync.connector_definition;
   c flohsync.connector_sync_config;
-  p record;
   applied integer; -- pages of the pass so far
+  under text; -- the fingerprint of the pass
   problem text;
   class text;
 BEGIN
@@ -108,7 +108,7 @@ BEGIN
 
   resumed := false;
   IF r.status = 'queued' THEN
-    fingerprint := _flohsync.fingerprint(strategy, d, c);
+    under := _flohsync.fingerprint(strategy, d, c);
     pass_id := r.id;
     pass_started_at := clock_timestamp();
     -- A watermark in the future, which a clock that was wrong has left, says nothing.
@@ -123,7 +123,7 @@ BEGIN
        AND x.id < r.id
      ORDER BY x.connector_id, x.id DESC LIMIT 1;
     IF prev.status = 'error' AND NOT r.restart THEN
-      IF prev.cursor IS NOT NULL AND prev.fingerprint = fingerprint
+      IF prev.cursor IS NOT NULL AND prev.fingerprint = under
          AND prev.pass_started_at > clock_timestamp() - interval '7 days'
          -- Where a page keeps failing, those before it are read again at times.
          AND (SELECT count(*) < 5 FROM flohsync.sync_run x
@@ -140,11 +140,11 @@ BEGIN
       END IF;
     END IF;
   ELSE
-    fingerprint := _flohsync.fingerprint(strategy, d, c);
+    under := _flohsync.fingerprint(strategy, d, c);
     pass_started_at := r.pass_started_at;
     modified_since := r.modified_since;
     -- What the pass is about has changed while nobody was working on it.
-    IF fingerprint IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
+    IF under IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
       pass_started_at := _flohsync.restart_pass(_run, false);
       r.pass_id := r.id;
       r.crash_page := 0;
@@ -157,40 +157,36 @@ BEGIN
   UPDATE flohsync.sync_run x
      SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
          strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
-         modified_since = start_run.modified_since, fingerprint = start_run.fingerprint,
+         modified_since = start_run.modified_since, fingerprint = under,
          decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes,
            crash_page = r.crash_page
    WHERE x.id = _run;
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
     WHERE x.id = c.id;
 
-  SELECT l.page, l.next_cursor INTO p FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
-  last_page := coalesce(p.page, 0);
-  next_cursor := p.next_cursor;
-  SELECT s.passed, s.records INTO passed, received
-    FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
-  SELECT coalesce(sum(l.unidentified), 0), max(l.total_estimate)
-    INTO unidentified, total_estimate FROM _flohsync.pass_pages(pass_id) l;
-
-  SELECT l.incomplete INTO incomplete FROM _flohsync.pass_pages(pass_id) l WHERE l.incomplete IS NOT NULL
-    ORDER BY l.page LIMIT 1;
-  SELECT coalesce(bool_or(l.unread), false) INTO unread FROM _flohsync.pass_pages(pass_id) l;
-  kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = fingerprint THEN c.delta_link END;
+  SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
+         (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
+         coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
+    INTO received, unidentified, total_estimate, incomplete, unread, last_page
+    FROM _flohsync.pass_pages(pass_id) l;
+  passed := 0;
+  IF last_page > 0 THEN
+    SELECT l.next_cursor INTO next_cursor FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
+    SELECT s.passed INTO passed
+      FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
+  END IF;
+  kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = under THEN c.delta_link END;
 
   outcome := 'run';
-  kind := d.kind;
-  config := d.config;
   connector_id := d.id;
   connector_name := d.name;
   resource_type := r.resource_type;
   filter_rules := c.filter_rules;
   hash_ignore := c.hash_ignore;
   rehash := c.hash_ignore_since >= coalesce(c.last_full_pass_at, '-infinity');
-  owner := c.owner;
   -- Without a row in match_progress post-sync looks at everything anyway.
   note_changes := _flohsync.triggers_per_record(c) OR EXISTS (SELECT FROM _flohsync.match_progress m
                                                               WHERE m.config_id = c.id);
-  list_command := _flohsync.list_command(d.config, r.resource_type);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS
@@ -413,15 +409,17 @@ COMMENT ON FUNCTION _flohsync.settle_pass(bigint, boolean, text[]) IS
   'unless a safeguard holds the run';
 
 CREATE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+BEGIN
   UPDATE flohsync.sync_run x
      SET status = 'cancelled',
        notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)),
        resolved_at = pg_catalog.clock_timestamp()
    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
-END;
+END
+$$;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Cancels held runs that a later pass supersedes';
 
 CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint,
@@ -499,6 +497,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   r flohsync.sync_run;
+  pass bigint;
   last record;
   forget boolean;
   read_on boolean := _status IN ('success', 'held') AND _watermark IS NOT NULL;
@@ -508,12 +507,11 @@ DECLARE
 BEGIN
   SELECT e.* INTO class FROM _flohsync.error_classes() e WHERE e.class = _class;
   PERFORM _flohsync.lock_config(_run);
-  SELECT l.page, l.next_cursor, l.link INTO last
-    FROM flohsync.sync_run x, _flohsync.pass_pages(x.pass_id) l
-   WHERE x.id = _run ORDER BY l.page DESC LIMIT 1;
+  SELECT x.pass_id INTO pass FROM flohsync.sync_run x WHERE x.id = _run;
+  SELECT l.page, l.next_cursor, l.link INTO last FROM _flohsync.pass_pages(pass) l ORDER BY l.page DESC LIMIT 1;
   -- A page that could not use what came says so with an empty link: the next pass begins without one.
   SELECT coalesce(bool_or(l.link = ''), false) AND _status IN ('success', 'held') INTO forget
-    FROM flohsync.sync_run x, _flohsync.pass_pages(x.pass_id) l WHERE x.id = _run;
+    FROM _flohsync.pass_pages(pass) l;
   UPDATE flohsync.sync_run x
      SET status = _status, finished_at = clock_timestamp(), complete = _complete,
          incomplete_reason = CASE WHEN NOT _complete THEN _reason END,

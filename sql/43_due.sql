@@ -1,8 +1,16 @@
 -- What is due is queued.
+--
+-- What is due is found by the index connector_sync_config_due: its cost is that of
+-- what is due, however many configurations there are.  An update that moves a due
+-- time pays for it, one a run.  Times that cannot be right, because the clock was
+-- set back or others wrote the row, are in no order of time: for these all
+-- configurations are read, once a minute (src/server/worker_look.c).
 
-CREATE FUNCTION _flohsync.enqueue_due() RETURNS integer
+CREATE FUNCTION _flohsync.enqueue_due(_all boolean DEFAULT true) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- The plan does not depend on how many configurations there were when it was made.
+SET enable_seqscan = off
 AS $$
 DECLARE
   c flohsync.connector_sync_config;
@@ -10,18 +18,23 @@ DECLARE
   -- As cron does: a smaller step is waited for, so that no tick comes twice.
   clock_step constant interval := '3 hours';
   again constant interval := '5 minutes';
+  odd uuid[] := '{}';
   set_back boolean;
   problem text;
   n int := 0;
 BEGIN
+  IF _all THEN
+    odd := ARRAY(SELECT x.id FROM flohsync.connector_sync_config x
+                  WHERE x.enabled AND NOT x.parked
+                    AND (greatest(x.last_sync_at, x.updated_at) > t + clock_step
+                         OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
+                         OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL)));
+  END IF;
   -- Nothing here is waited for: locked rows are left for the next time.
   FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d
     ON d.id = x.connector_id
-            WHERE x.enabled AND d.enabled AND d.home = _flohsync.home() AND NOT x.parked
-              AND (x.next_run_at <= t OR x.next_full_run_at <= t OR x.retry_at <= t
-                   OR greatest(x.last_sync_at, x.updated_at) > t + clock_step
-                   OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
-                   OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL))
+            WHERE x.enabled AND d.enabled AND d.home = (SELECT _flohsync.home()) AND NOT x.parked
+              AND (least(x.next_run_at, x.next_full_run_at, x.retry_at) <= t OR x.id = ANY (odd))
             ORDER BY _flohsync.next_due(x) NULLS LAST
               FOR NO KEY UPDATE OF x SKIP LOCKED LOOP
     CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true)
@@ -81,5 +94,6 @@ BEGIN
   RETURN n;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.enqueue_due() IS
-  'Queues the scheduled runs and retries that are due; missed ticks collapse into one';
+COMMENT ON FUNCTION _flohsync.enqueue_due(boolean) IS
+  'Queues the scheduled runs and retries that are due, and returns their number; missed ticks collapse into one. _all: '
+  'also looks for due times that are missing or that a wrong clock has left, which reads all configurations';

@@ -140,7 +140,6 @@ BEGIN
   EXECUTE (SELECT format($create$
     CREATE FUNCTION _flohsync.people_rules(_c flohsync.connector_sync_config) RETURNS text
     LANGUAGE sql STABLE
-    SET search_path = pg_catalog, pg_temp
     RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
     string_agg(format('(_c).%I', k.attribute), ', '))
     FROM _flohsync.config_keys() k WHERE k.matching);
@@ -256,11 +255,13 @@ COMMENT ON FUNCTION _flohsync.users_are_watched() IS
 -- A post-sync under way may not have said yet which changes it has dealt with:
 -- none are removed meanwhile.
 CREATE FUNCTION _flohsync.read_user_changes() RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT _flohsync.lock('user changes', '', true);
-END;
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('user changes', '', true);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.read_user_changes() IS
   'Prevents forget_user_changes() from removing anything until the end of the transaction';
 
@@ -349,13 +350,17 @@ COMMENT ON FUNCTION _flohsync.note_departures(uuid[], timestamptz) IS
   'Records when the deactivation because of stale records was decided, or (null) that it is undecided again';
 
 CREATE FUNCTION _flohsync.forget_departures(_ids uuid[]) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  DELETE FROM _flohsync.departure d
-   WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids)
-                            FOR UPDATE SKIP LOCKED));
-END;
+AS $$
+BEGIN
+  IF _ids IS NOT NULL AND _ids <> '{}' THEN
+    DELETE FROM _flohsync.departure d
+     WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids)
+                              FOR UPDATE SKIP LOCKED));
+  END IF;
+END
+$$;
 COMMENT ON FUNCTION _flohsync.forget_departures(uuid[]) IS
   'Removes the decisions about records that were restored or removed';
 

@@ -250,11 +250,13 @@ COMMENT ON FUNCTION _flohsync.match(flohsync.connector_sync_config, uuid[], uuid
   'Recomputes the matches of some records (null: all) in one statement; returns how many were made or changed';
 
 CREATE FUNCTION _flohsync.lock_matching(_c flohsync.connector_sync_config) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT _flohsync.lock('matching', (_c).id::text, false);
-END;
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('matching', _c.id::text, false);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.lock_matching(flohsync.connector_sync_config) IS
   'Takes the exclusive lock on the matching of a configuration until the end of the transaction';
 

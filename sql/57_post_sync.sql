@@ -71,6 +71,8 @@ CREATE FUNCTION _flohsync.pending_records(_c flohsync.connector_sync_config, _p 
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  changed_in bigint[] := _flohsync.runs_with_changes(_c.connector_id, _c.resource_type);
 BEGIN
   SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs
     FROM _flohsync.record_change r
@@ -81,13 +83,17 @@ BEGIN
     RETURN;
   END IF;
   SELECT array_agg(d.id) INTO by_record
-    FROM (SELECT e.id FROM flohsync.sync_run_page p JOIN flohsync.sync_run r ON r.id = p.run_id
-          CROSS JOIN LATERAL unnest(p.changed) e(id)
-           WHERE p.changed IS NOT NULL AND r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type
+    FROM (SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+           WHERE p.changed IS NOT NULL AND p.run_id = ANY (changed_in)
           UNION
           SELECT unnest(queued || setbacks)) d;
   SELECT array_agg(d.id) INTO ids
-    FROM (SELECT unnest(by_record) UNION SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u)
+    FROM (SELECT unnest(by_record)
+          UNION
+          -- That is planned each time, and most times no user has changed.
+          SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u
+           WHERE EXISTS (SELECT FROM _flohsync.user_change x
+                          WHERE x.xid >= _p.users_seen AND x.xid IS DISTINCT FROM _p.own_xid))
       d(id);
 END
 $$;
@@ -235,6 +241,7 @@ DECLARE
   broken boolean := false;  -- a stage could not be done at all: everything is to be done again
   failed jsonb := '[]';
   told record;
+  changed_in bigint[];
 BEGIN
   held := false;
   SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
@@ -301,10 +308,10 @@ BEGIN
   END IF;
 
   -- What has been dealt with is not needed any more, but for what waits for a decision.
-  UPDATE flohsync.sync_run_page x SET changed = NULL
-    FROM flohsync.sync_run y
-   WHERE x.changed IS NOT NULL AND y.id = x.run_id AND y.connector_id = c.connector_id
-     AND y.resource_type = c.resource_type;
+  changed_in := _flohsync.runs_with_changes(c.connector_id, c.resource_type);
+  IF changed_in <> '{}' THEN
+    UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
+  END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
   IF NOT broken THEN
     -- What was tried again and did not fail again.

@@ -22,6 +22,8 @@ CREATE INDEX workflow_job_queue ON flohsync.workflow_job (run_after, id) WHERE s
 CREATE INDEX workflow_job_claimed ON flohsync.workflow_job (claimed_at) WHERE status = 'running';
 CREATE INDEX workflow_job_workflow ON flohsync.workflow_job (workflow_id);
 CREATE INDEX workflow_job_run ON flohsync.workflow_job (run_id);
+CREATE INDEX workflow_job_done ON flohsync.workflow_job (created_at) WHERE status = 'done';
+CREATE INDEX workflow_job_left ON flohsync.workflow_job (created_at) WHERE status IN ('queued', 'failed');
 COMMENT ON TABLE flohsync.workflow_job IS 'Queue of sync-workflow-trigger jobs';
 COMMENT ON COLUMN flohsync.workflow_job.id IS 'Identity of the job';
 COMMENT ON COLUMN flohsync.workflow_job.run_id IS 'Run that queued it; null when it was removed from the history';
@@ -60,6 +62,8 @@ CREATE TABLE flohsync.workflow_run (
 );
 CREATE INDEX workflow_run_job ON flohsync.workflow_run (job_id);
 CREATE INDEX workflow_run_workflow ON flohsync.workflow_run (workflow_id);
+CREATE INDEX workflow_run_left ON flohsync.workflow_run (created_at)
+ WHERE job_id IS NULL AND status IN ('done', 'failed');
 COMMENT ON TABLE flohsync.workflow_run IS 'Workflow runs started by jobs';
 COMMENT ON COLUMN flohsync.workflow_run.id IS 'Identity of the workflow run';
 COMMENT ON COLUMN flohsync.workflow_run.job_id IS 'Job that started it';
@@ -396,32 +400,60 @@ COMMENT ON FUNCTION flohsync.fail_workflow_job(bigint, text) IS
   'attempt; returns queued or failed';
 SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 
--- The history of runs and of jobs.
+-- The history of runs and of jobs.  What is old is at the beginning of an index for
+-- each retention, so the cost is that of what is removed, however long the history
+-- is: sync_run_ended and sync_run_failed, workflow_job_done and workflow_job_left.
 
-CREATE FUNCTION _flohsync.forget_history(_retention interval) RETURNS void
-LANGUAGE sql
+CREATE FUNCTION _flohsync.forget_history(_retention interval) RETURNS bigint
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+DECLARE
+  old constant timestamptz := clock_timestamp() - _retention;
+  old_failed constant timestamptz := clock_timestamp() - 3 * _retention;
+  batch constant integer := 1000;
+  n bigint;
+BEGIN
   -- Jobs that nobody claims count as failures: what is to be done is in workflow_run.
   DELETE FROM flohsync.workflow_job j
    WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
-                   WHERE x.status <> 'running' AND x.created_at < pg_catalog.clock_timestamp() - _retention
-                     * CASE x.status WHEN 'done' THEN 1 ELSE 3 END
-                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+                   WHERE x.status <> 'running'
+                     AND x.id = ANY (ARRAY(
+                       (SELECT d.id FROM flohsync.workflow_job d WHERE d.status = 'done' AND d.created_at < old
+                         ORDER BY d.created_at LIMIT batch)
+                       UNION ALL
+                       (SELECT d.id FROM flohsync.workflow_job d
+                         WHERE d.status IN ('queued', 'failed') AND d.created_at < old_failed
+                         ORDER BY d.created_at LIMIT batch)))
+                     FOR UPDATE SKIP LOCKED);
   DELETE FROM flohsync.workflow_run r
    WHERE r.id IN (SELECT x.id FROM flohsync.workflow_run x
-                   WHERE x.job_id IS NULL AND x.status IN ('done', 'failed')
-                     AND x.created_at < pg_catalog.clock_timestamp() - _retention
-                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
-  -- The last run of a configuration stays.
+                   WHERE x.job_id IS NULL AND x.status IN ('done', 'failed') AND x.created_at < old
+                   ORDER BY x.created_at LIMIT batch FOR UPDATE SKIP LOCKED);
+  -- The last run of a configuration stays: by the history's index, as in 80_status.
   DELETE FROM flohsync.sync_run r
    WHERE r.id IN (SELECT x.id FROM flohsync.sync_run x
-                   WHERE x.status IN ('success', 'error', 'cancelled')
-                     AND x.finished_at < pg_catalog.clock_timestamp() - _retention * CASE x.status
-                       WHEN 'error' THEN 3 ELSE 1 END
-                   ORDER BY x.id LIMIT 1000 FOR UPDATE SKIP LOCKED)
-     AND EXISTS (SELECT FROM flohsync.sync_run n WHERE n.connector_id = r.connector_id
-                 AND n.resource_type = r.resource_type AND n.id > r.id);
-END;
+                   WHERE x.id = ANY (ARRAY(
+                     (SELECT e.id FROM flohsync.sync_run e
+                       WHERE e.status IN ('success', 'cancelled') AND e.finished_at < old
+                         AND e.id < (SELECT n.id FROM flohsync.sync_run n
+                                      WHERE n.connector_id BETWEEN e.connector_id AND e.connector_id
+                                        AND n.resource_type = e.resource_type
+                                      ORDER BY n.connector_id, n.id DESC LIMIT 1)
+                       ORDER BY e.finished_at LIMIT batch)
+                     UNION ALL
+                     (SELECT e.id FROM flohsync.sync_run e
+                       WHERE e.status = 'error' AND e.finished_at < old_failed
+                         AND e.id < (SELECT n.id FROM flohsync.sync_run n
+                                      WHERE n.connector_id BETWEEN e.connector_id AND e.connector_id
+                                        AND n.resource_type = e.resource_type
+                                      ORDER BY n.connector_id, n.id DESC LIMIT 1)
+                       ORDER BY e.finished_at LIMIT batch)))
+                     FOR UPDATE SKIP LOCKED);
+  GET DIAGNOSTICS n = ROW_COUNT;
+  RETURN n;
+END
+$$;
 COMMENT ON FUNCTION _flohsync.forget_history(interval) IS
-  'Removes runs and workflow jobs that ended longer ago than the retention, failed ones after three times that';
+  'Removes the oldest of the runs and workflow jobs that ended longer ago than the retention, failed ones after three '
+  'times that, and returns the number of runs: when it is 1000 or more there may be others';

@@ -111,6 +111,9 @@ DECLARE
   _caching boolean := _flohsync.caching();
   _keys text[];
 BEGIN
+  IF _ids IS NULL OR _ids = '{}' THEN
+    RETURN 0;
+  END IF;
   -- In one order, which that of the deletion is not.
   PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
   WITH purged AS (

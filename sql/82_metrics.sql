@@ -3,21 +3,26 @@
 
 CREATE FUNCTION _flohsync.metric_label(_name text, _value text) RETURNS text
 LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
 RETURN pg_catalog.format('%s="%s"', _name,
   pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(_value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'));
 COMMENT ON FUNCTION _flohsync.metric_label(text, text) IS 'A label as the text format of Prometheus writes it';
 
 CREATE FUNCTION _flohsync.metric_samples() RETURNS TABLE (family text, labels text, value numeric)
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
   WITH job AS (
     SELECT pg_catalog.concat_ws(',', _flohsync.metric_label('connector', d.name),
                                 _flohsync.metric_label('resource_type', c.resource_type)) AS labels,
-           c.*, d.enabled AND c.enabled AND d.home = _flohsync.home() AS scheduled, _flohsync.next_due(c) AS next_due,
-             d.enabled AS connector_enabled
-      FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id)
+           c.*, d.enabled AND c.enabled AND d.home = (SELECT _flohsync.home()) AS scheduled,
+           _flohsync.next_due(c) AS next_due, d.enabled AS connector_enabled
+      FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id
+  -- By the indexes of the open runs and of those that are held: not all runs of a configuration are read.
+  ), open_runs AS (
+    SELECT r.connector_id, r.resource_type, r.status, pg_catalog.count(*) AS n FROM flohsync.sync_run r
+     WHERE r.status IN ('queued', 'running') GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT r.connector_id, r.resource_type, r.status, pg_catalog.count(*) FROM flohsync.sync_run r
+     WHERE r.status = 'held' GROUP BY 1, 2, 3)
   SELECT 'flohsync_info',
     _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e
                                        WHERE e.extname = 'flohsync')), 1::numeric
@@ -45,10 +50,10 @@ BEGIN ATOMIC
   UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000
     FROM job j
   UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || _flohsync.metric_label('status', s.status),
-      (SELECT pg_catalog.count(*) FROM flohsync.sync_run r
-        WHERE r.connector_id = j.connector_id AND r.resource_type = j.resource_type AND r.status = s.status
-          AND r.status IN ('queued', 'running', 'held'))
-    FROM job j, pg_catalog.unnest(ARRAY['queued', 'running', 'held']) AS s(status)
+      coalesce(o.n, 0)
+    FROM job j CROSS JOIN pg_catalog.unnest(ARRAY['queued', 'running', 'held']) AS s(status)
+    LEFT JOIN open_runs o ON o.connector_id = j.connector_id AND o.resource_type = j.resource_type
+     AND o.status = s.status
   UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || _flohsync.metric_label('status', s.status),
     coalesce((j.totals ->> s.status)::numeric, 0)
     FROM job j, pg_catalog.unnest(ARRAY['success', 'error', 'cancelled', 'held']) AS s(status)
@@ -77,9 +82,12 @@ END;
 COMMENT ON FUNCTION _flohsync.metric_samples() IS 'The samples of metrics(), one row each; a null value is not shown';
 
 CREATE FUNCTION flohsync.metrics() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
+BEGIN
+  -- One statement, whose plan a session that is asked again keeps.
+  RETURN (
   WITH family (position, name, type, help) AS (VALUES
     (1, 'flohsync_info', 'gauge', 'Version of the extension'),
     (2, 'flohsync_launcher_up', 'gauge', 'Whether the launcher is running'),
@@ -130,8 +138,9 @@ BEGIN ATOMIC
                    m.family || coalesce('{' || m.labels || '}', '') || ' ' || pg_catalog.trim_scale(m.value) || E'\n',
                      '' ORDER BY m.labels) AS lines
             FROM _flohsync.metric_samples() m WHERE m.value IS NOT NULL
-           GROUP BY m.family) s ON s.family = f.name;
-END;
+           GROUP BY m.family) s ON s.family = f.name);
+END
+$$;
 COMMENT ON FUNCTION flohsync.metrics() IS
   'Figures of this database in the text format of Prometheus; counters cover all runs, independent of '
   'the retention of the history';

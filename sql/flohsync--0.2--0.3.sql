@@ -1196,4 +1196,968 @@ RETURN $json$[
 ]$json$::pg_catalog.jsonb;
 -- End of several requests at the same time.
 
+-- Many configurations, long histories.
+CREATE INDEX connector_sync_config_due ON flohsync.connector_sync_config
+  (least(next_run_at, next_full_run_at, retry_at)) WHERE enabled AND NOT parked;
+CREATE INDEX sync_run_ended ON flohsync.sync_run (finished_at) WHERE status IN ('success', 'cancelled');
+CREATE INDEX sync_run_failed ON flohsync.sync_run (finished_at) WHERE status = 'error';
+CREATE INDEX workflow_job_done ON flohsync.workflow_job (created_at) WHERE status = 'done';
+CREATE INDEX workflow_job_left ON flohsync.workflow_job (created_at) WHERE status IN ('queued', 'failed');
+CREATE INDEX workflow_run_left ON flohsync.workflow_run (created_at)
+ WHERE job_id IS NULL AND status IN ('done', 'failed');
+
+-- Names in these were resolved when they were created; without a setting they become part of who calls them.
+ALTER FUNCTION _flohsync.digest(text) RESET search_path;
+ALTER FUNCTION _flohsync.number(jsonb) RESET search_path;
+ALTER FUNCTION _flohsync.next_due(flohsync.connector_sync_config) RESET search_path;
+ALTER FUNCTION _flohsync.passes(text) RESET search_path;
+ALTER FUNCTION _flohsync.decided_under(flohsync.connector_definition,
+                                     flohsync.connector_sync_config) RESET search_path;
+ALTER FUNCTION _flohsync.fingerprint(text, flohsync.connector_definition,
+                                     flohsync.connector_sync_config) RESET search_path;
+ALTER FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) RESET search_path;
+ALTER FUNCTION _flohsync.metric_label(text, text) RESET search_path;
+
+CREATE OR REPLACE FUNCTION _flohsync.home() RETURNS uuid
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (SELECT h.id FROM _flohsync.home h);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.add_counters(_a jsonb, _b jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(s.key, s.value), '{}')
+      -- What is no number would keep a run from ending.
+      FROM (SELECT e.key, sum(_flohsync.number(e.value)) AS value
+              FROM (VALUES (_a), (_b)) o(value)
+             CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(o.value) WHEN 'object' THEN o.value ELSE '{}' END) e
+             WHERE jsonb_typeof(e.value) = 'number'
+             GROUP BY e.key) s);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+  -- By run, whatever the planner knows of the tables: a plan is kept while they grow.
+  SELECT p.* FROM flohsync.sync_run r
+   CROSS JOIN LATERAL (SELECT x.* FROM flohsync.sync_run_page x WHERE x.run_id = r.id OFFSET 0) p
+   WHERE r.pass_id = _pass;
+END;
+
+CREATE FUNCTION _flohsync.runs_with_changes(_connector uuid, _type text) RETURNS bigint[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(
+    WITH changed AS MATERIALIZED (SELECT DISTINCT p.run_id FROM flohsync.sync_run_page p WHERE p.changed IS NOT NULL)
+    SELECT c.run_id FROM changed c
+     WHERE (SELECT r.connector_id = _connector AND r.resource_type = _type FROM flohsync.sync_run r
+             WHERE r.id = c.run_id));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
+  'Runs of a configuration with pages whose changes post-sync has not processed';
+
+CREATE OR REPLACE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  before bigint;
+BEGIN
+  SELECT r.id INTO before FROM flohsync.sync_run r
+   WHERE r.connector_id BETWEEN _connector AND _connector AND r.resource_type = _type AND r.id < _run
+     AND r.status = 'success' AND r.complete AND r.strategy = 'full'
+   ORDER BY r.connector_id, r.id DESC LIMIT 1;
+  UPDATE flohsync.sync_run_page p SET seen = NULL, deleted = NULL
+   WHERE p.seen IS NOT NULL
+     AND p.run_id = ANY (ARRAY(
+       SELECT r.id FROM flohsync.sync_run r
+        WHERE r.connector_id = _connector AND r.resource_type = _type AND r.id BETWEEN coalesce(before, 0) AND _run
+          AND r.status NOT IN ('queued', 'running', 'held')));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (
+    SELECT _flohsync.ledger_union(coalesce(array_agg(p.seen), '{}'))
+      FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
+     WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run);
+END
+$$;
+
+-- Made from page_counters().
+DO $do$
+BEGIN
+  EXECUTE format($create$
+    CREATE OR REPLACE FUNCTION _flohsync.page_sums(_runs bigint[],
+      OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+      SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),
+        jsonb_build_object(%s)
+        INTO pages, records, bytes, passed, stats
+        FROM flohsync.sync_run_page p WHERE p.run_id = ANY (_runs);
+    END
+    $$ $create$,
+    (SELECT string_agg(format('p.%I', c.counter), ' + ') FROM _flohsync.page_counters() c WHERE c.passed),
+    (SELECT string_agg(format('%1$L, coalesce(sum(p.%1$I), 0)', c.counter), ', ')
+       FROM _flohsync.page_counters() c WHERE c.in_stats));
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION _flohsync.run_stats(_run bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (
+    SELECT s.stats || jsonb_build_object(
+        'staled', r.staled, 'removed', r.removed,
+        'durationMs', coalesce(round(extract(epoch FROM coalesce(r.finished_at, clock_timestamp()) - r.started_at)
+                                     * 1000), 0),
+        'pagesProcessed', s.pages, 'totalUpstreamRecords', s.records, 'bytes', s.bytes, 'complete',
+          coalesce(r.complete, false))
+        || CASE WHEN r.post_sync IS NULL THEN '{}' ELSE jsonb_build_object('postSync', r.post_sync) END
+      FROM flohsync.sync_run r CROSS JOIN LATERAL _flohsync.page_sums(ARRAY[r.id]) s
+     WHERE r.id = _run);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.totals_of(_stats jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}')
+      FROM jsonb_each((_stats - 'postSync') || coalesce(_stats -> 'postSync', '{}')) e
+     WHERE jsonb_typeof(e.value) = 'number');
+END
+$$;
+
+DROP FUNCTION _flohsync.start_run(bigint, boolean);
+CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
+  OUT outcome text, OUT strategy text, OUT pass_id bigint, OUT pass_started_at timestamptz,
+  OUT modified_since timestamptz, OUT connector_id uuid,
+  OUT connector_name text, OUT resource_type text, OUT filter_rules jsonb, OUT hash_ignore jsonb,
+  OUT resumed boolean, OUT last_page integer, OUT next_cursor text,
+  OUT passed bigint, OUT received bigint, OUT unidentified bigint, OUT total_estimate bigint,
+  OUT note_changes boolean, OUT incomplete text, OUT kept_link text, OUT unread boolean,
+  OUT rehash boolean)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  prev flohsync.sync_run;
+  d flohsync.connector_definition;
+  c flohsync.connector_sync_config;
+  applied integer; -- pages of the pass so far
+  under text; -- the fingerprint of the pass
+  problem text;
+  class text;
+BEGIN
+  PERFORM _flohsync.lock_config(_run);
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run AND x.status IN ('queued', 'running') FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    outcome := 'gone';
+    RETURN;
+  END IF;
+  SELECT * INTO d FROM flohsync.connector_definition x WHERE x.id = r.connector_id;
+  SELECT * INTO c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type;
+
+  IF r.status = 'running' THEN
+    SELECT coalesce(max(l.page), 0) INTO applied FROM _flohsync.pass_pages(r.pass_id) l;
+    -- Where the server went down as well, the last pages may be lost: only new ground is progress.
+    -- A worker that ended by an error, or was terminated, did not crash.
+    IF NOT _left THEN
+      r.crashes := CASE WHEN r.crash_page >= applied THEN r.crashes + 1 ELSE 1 END;
+      r.crash_page := greatest(r.crash_page, applied);
+    END IF;
+  END IF;
+
+  IF r.cancel_requested THEN
+    problem := 'run was cancelled';
+    class := _flohsync.error_class('cancelled');
+  ELSIF c.id IS NULL THEN
+    problem := _flohsync.clean(format('connector "%s" no longer has a configuration for resource type "%s"', d.name,
+                                      r.resource_type));
+    class := _flohsync.error_class('configuration');
+  ELSIF NOT d.enabled THEN
+    problem := _flohsync.clean(format('connector "%s" is disabled', d.name));
+    class := _flohsync.error_class('configuration');
+  ELSIF r.crashes >= 3 THEN
+    problem := format('the worker died %s times on page %s', r.crashes, r.crash_page + 1);
+    class := _flohsync.error_class('crash_loop');
+  END IF;
+  strategy := coalesce(r.strategy, c.strategy, 'full');
+  IF problem IS NOT NULL THEN
+    UPDATE flohsync.sync_run x
+       SET started_at = coalesce(x.started_at, clock_timestamp()), crashes = r.crashes, crash_page = r.crash_page,
+           strategy = coalesce(x.strategy, start_run.strategy)
+     WHERE x.id = _run;
+    PERFORM _flohsync.finish_run(_run, CASE WHEN r.cancel_requested THEN 'cancelled' ELSE 'error' END,
+                                 false, problem, problem, class, NULL);
+    outcome := 'refused';
+    RETURN;
+  END IF;
+
+  resumed := false;
+  IF r.status = 'queued' THEN
+    under := _flohsync.fingerprint(strategy, d, c);
+    pass_id := r.id;
+    pass_started_at := clock_timestamp();
+    -- A watermark in the future, which a clock that was wrong has left, says nothing.
+    modified_since := CASE WHEN strategy = 'incremental' AND c.watermark <= clock_timestamp() + c.overlap
+                           THEN c.watermark - greatest(c.overlap, _flohsync.duration(
+                             d.definition #>> ARRAY['resources', r.resource_type, 'list', 'incremental', 'lookback']))
+                               END;
+    -- The last run before this one: if it failed and kept its cursor, its pass goes on.
+    -- By the history's index, as in 80_status: by that of all runs, a first run would be looked for to the end.
+    SELECT * INTO prev FROM flohsync.sync_run x
+     WHERE x.connector_id BETWEEN r.connector_id AND r.connector_id AND x.resource_type = r.resource_type
+       AND x.id < r.id
+     ORDER BY x.connector_id, x.id DESC LIMIT 1;
+    IF prev.status = 'error' AND NOT r.restart THEN
+      IF prev.cursor IS NOT NULL AND prev.fingerprint = under
+         AND prev.pass_started_at > clock_timestamp() - interval '7 days'
+         -- Where a page keeps failing, those before it are read again at times.
+         AND (SELECT count(*) < 5 FROM flohsync.sync_run x
+               WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type AND x.pass_id = prev.pass_id
+                 AND x.pages = 0
+                 AND x.id > (SELECT max(y.id) FROM flohsync.sync_run y
+                              WHERE y.connector_id = r.connector_id AND y.resource_type = r.resource_type
+                                AND y.pass_id = prev.pass_id AND y.pages > 0))
+         AND (SELECT count(*) = prev.pass_pages FROM _flohsync.pass_pages(prev.pass_id) l WHERE l.seen IS NOT NULL) THEN
+        pass_id := prev.pass_id;
+        pass_started_at := prev.pass_started_at;
+        modified_since := prev.modified_since;
+        resumed := true;
+      END IF;
+    END IF;
+  ELSE
+    under := _flohsync.fingerprint(strategy, d, c);
+    pass_started_at := r.pass_started_at;
+    modified_since := r.modified_since;
+    -- What the pass is about has changed while nobody was working on it.
+    IF under IS DISTINCT FROM r.fingerprint AND applied > 0 THEN
+      pass_started_at := _flohsync.restart_pass(_run, false);
+      r.pass_id := r.id;
+      r.crash_page := 0;
+      applied := 0;
+    END IF;
+    pass_id := r.pass_id;
+    resumed := applied > 0;
+  END IF;
+
+  UPDATE flohsync.sync_run x
+     SET status = 'running', started_at = coalesce(x.started_at, clock_timestamp()),
+         strategy = start_run.strategy, pass_id = start_run.pass_id, pass_started_at = start_run.pass_started_at,
+         modified_since = start_run.modified_since, fingerprint = under,
+         decided_under = coalesce(x.decided_under, _flohsync.decided_under(d, c)), crashes = r.crashes,
+           crash_page = r.crash_page
+   WHERE x.id = _run;
+  UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
+    WHERE x.id = c.id;
+
+  SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
+         (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
+         coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
+    INTO received, unidentified, total_estimate, incomplete, unread, last_page
+    FROM _flohsync.pass_pages(pass_id) l;
+  passed := 0;
+  IF last_page > 0 THEN
+    SELECT l.next_cursor INTO next_cursor FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
+    SELECT s.passed INTO passed
+      FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
+  END IF;
+  kept_link := CASE WHEN strategy = 'incremental' AND c.delta_fingerprint = under THEN c.delta_link END;
+
+  outcome := 'run';
+  connector_id := d.id;
+  connector_name := d.name;
+  resource_type := r.resource_type;
+  filter_rules := c.filter_rules;
+  hash_ignore := c.hash_ignore;
+  rehash := c.hash_ignore_since >= coalesce(c.last_full_pass_at, '-infinity');
+  -- Without a row in match_progress post-sync looks at everything anyway.
+  note_changes := _flohsync.triggers_per_record(c) OR EXISTS (SELECT FROM _flohsync.match_progress m
+                                                              WHERE m.config_id = c.id);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.start_run(bigint, boolean) IS
+  'Starts or resumes a run (_left: its worker ended by an error) and returns everything that the worker needs';
+
+CREATE OR REPLACE FUNCTION _flohsync.supersede_held(_connector uuid, _type text, _run bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE flohsync.sync_run x
+     SET status = 'cancelled',
+       notes = pg_catalog.concat_ws('; ', x.notes, pg_catalog.format('superseded by run %s', _run)),
+       resolved_at = pg_catalog.clock_timestamp()
+   WHERE x.connector_id = _connector AND x.resource_type = _type AND x.status = 'held' AND x.id < _run;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.finish_run(_run bigint, _status text, _complete boolean, _reason text,
+  _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  r flohsync.sync_run;
+  pass bigint;
+  last record;
+  forget boolean;
+  read_on boolean := _status IN ('success', 'held') AND _watermark IS NOT NULL;
+  retry_delay interval := coalesce(current_setting('flohsync.retry_delay', true), '5s')::interval;
+  again boolean;
+  class record; -- of the error
+BEGIN
+  SELECT e.* INTO class FROM _flohsync.error_classes() e WHERE e.class = _class;
+  PERFORM _flohsync.lock_config(_run);
+  SELECT x.pass_id INTO pass FROM flohsync.sync_run x WHERE x.id = _run;
+  SELECT l.page, l.next_cursor, l.link INTO last FROM _flohsync.pass_pages(pass) l ORDER BY l.page DESC LIMIT 1;
+  -- A page that could not use what came says so with an empty link: the next pass begins without one.
+  SELECT coalesce(bool_or(l.link = ''), false) AND _status IN ('success', 'held') INTO forget
+    FROM _flohsync.pass_pages(pass) l;
+  UPDATE flohsync.sync_run x
+     SET status = _status, finished_at = clock_timestamp(), complete = _complete,
+         incomplete_reason = CASE WHEN NOT _complete THEN _reason END,
+         error = _error, error_class = _class,
+         -- a pass whose cursors went in circles, or that was stopped by hand, is not gone on with
+         cursor = CASE WHEN _status = 'error' AND class.keeps_cursor THEN last.next_cursor END,
+         pages = (SELECT count(*) FROM flohsync.sync_run_page p WHERE p.run_id = _run),
+         pass_pages = coalesce(last.page, 0)
+   WHERE x.id = _run AND x.status IN ('queued', 'running')
+  RETURNING x.* INTO r;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  UPDATE flohsync.sync_run x SET stats = _flohsync.run_stats(_run) WHERE x.id = _run RETURNING x.* INTO r;
+  IF _status IN ('success', 'held') THEN
+    PERFORM _flohsync.trigger_summary(_run, r.stats);
+  END IF;
+  -- The ledger of a run is kept until a pass is complete.
+  IF _status = 'success' AND _complete AND r.strategy = 'full' THEN
+    PERFORM _flohsync.forget_seen(r.connector_id, r.resource_type, _run);
+  END IF;
+  -- A schedule's run is tried again three times, where a later try may go better.
+  again := _status = 'error' AND r.trigger IN ('schedule', 'retry') AND retry_delay > '0'
+           AND coalesce(class.retried_by_schedule, false);
+  UPDATE flohsync.connector_sync_config c
+     SET retries = CASE WHEN _status = 'cancelled' OR NOT again THEN 0 WHEN r.trigger = 'retry' THEN c.retries + 1
+       ELSE 0 END,
+         retry_at = CASE WHEN again AND (r.trigger = 'schedule' OR c.retries + 1 < 3)
+                         THEN clock_timestamp() + greatest(_retry_after,
+                                                           retry_delay * (1 << CASE r.trigger
+                                                               WHEN 'retry' THEN c.retries + 1 ELSE 0 END)) END,
+         parked = _status = 'error' AND _class = _flohsync.error_class('crash_loop'),
+         last_success_at = CASE _status WHEN 'success' THEN r.finished_at ELSE c.last_success_at END,
+         -- What a full pass missed, no incremental one makes up for.
+         last_complete_at = CASE WHEN _complete AND _status IN ('success', 'held')
+             AND (r.strategy = 'full' OR c.full_incomplete_reason IS NULL)
+                                 THEN r.finished_at ELSE c.last_complete_at END,
+         incomplete_reason = CASE WHEN _status = 'cancelled' THEN c.incomplete_reason WHEN NOT _complete
+           THEN coalesce(_reason, _error)
+                                  WHEN r.strategy <> 'full' THEN c.full_incomplete_reason END,
+         full_incomplete_reason = CASE WHEN _status = 'cancelled' OR r.strategy <> 'full' THEN c.full_incomplete_reason
+                                       WHEN NOT _complete THEN coalesce(_reason, _error) END,
+         totals = _flohsync.add_counters(c.totals, _flohsync.totals_of(r.stats) || jsonb_build_object(_status, 1)),
+         last_sync_at = r.finished_at,
+         last_sync_cursor = r.cursor,
+         last_sync_status = CASE _status WHEN 'success' THEN 'success' WHEN 'cancelled' THEN 'idle' ELSE 'error' END,
+         last_sync_error = _error,
+         last_sync_stats = r.stats,
+         -- Everything requested was received, though perhaps not all of it could be identified.
+         delta_link = CASE WHEN forget THEN NULL WHEN read_on THEN coalesce(last.link, c.delta_link)
+           ELSE c.delta_link END,
+         delta_fingerprint = CASE WHEN forget THEN NULL WHEN read_on AND last.link IS NOT NULL THEN r.fingerprint
+           ELSE c.delta_fingerprint END,
+         watermark = CASE WHEN read_on THEN _watermark ELSE c.watermark END
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
+  PERFORM pg_notify('flohsync_run', jsonb_build_object('id', r.id, 'status', r.status)::text);
+END
+$$;
+
+DROP FUNCTION _flohsync.enqueue_due();
+CREATE FUNCTION _flohsync.enqueue_due(_all boolean DEFAULT true) RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- The plan does not depend on how many configurations there were when it was made.
+SET enable_seqscan = off
+AS $$
+DECLARE
+  c flohsync.connector_sync_config;
+  t timestamptz := clock_timestamp();
+  -- As cron does: a smaller step is waited for, so that no tick comes twice.
+  clock_step constant interval := '3 hours';
+  again constant interval := '5 minutes';
+  odd uuid[] := '{}';
+  set_back boolean;
+  problem text;
+  n int := 0;
+BEGIN
+  IF _all THEN
+    odd := ARRAY(SELECT x.id FROM flohsync.connector_sync_config x
+                  WHERE x.enabled AND NOT x.parked
+                    AND (greatest(x.last_sync_at, x.updated_at) > t + clock_step
+                         OR (x.cron_schedule IS NOT NULL AND x.next_run_at IS NULL)
+                         OR (x.full_cron_schedule IS NOT NULL AND x.next_full_run_at IS NULL)));
+  END IF;
+  -- Nothing here is waited for: locked rows are left for the next time.
+  FOR c IN SELECT x.* FROM flohsync.connector_sync_config x JOIN flohsync.connector_definition d
+    ON d.id = x.connector_id
+            WHERE x.enabled AND d.enabled AND d.home = (SELECT _flohsync.home()) AND NOT x.parked
+              AND (least(x.next_run_at, x.next_full_run_at, x.retry_at) <= t OR x.id = ANY (odd))
+            ORDER BY _flohsync.next_due(x) NULLS LAST
+              FOR NO KEY UPDATE OF x SKIP LOCKED LOOP
+    CONTINUE WHEN NOT _flohsync.try_lock('connector', c.connector_id::text, true)
+        OR NOT _flohsync.lock_queue(c.connector_id, c.resource_type, false);
+    -- One invalid row must not stop the others.
+    BEGIN
+      IF EXISTS (SELECT FROM flohsync.sync_run r
+                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type
+                    AND r.status IN ('queued', 'running')) THEN
+        NULL;  -- that run is the one
+      ELSIF c.next_run_at <= t OR c.next_full_run_at <= t THEN
+        INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
+        VALUES (c.connector_id, c.resource_type, CASE WHEN c.next_full_run_at <= t THEN 'full' ELSE c.strategy END,
+                'schedule')
+        ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
+        n := n + 1;
+      ELSIF c.retry_at <= t THEN
+        INSERT INTO flohsync.sync_run AS q (connector_id, resource_type, strategy, trigger)
+        SELECT x.connector_id, x.resource_type, x.strategy, 'retry' FROM flohsync.sync_run x
+         WHERE x.connector_id BETWEEN c.connector_id AND c.connector_id AND x.resource_type = c.resource_type
+         ORDER BY x.connector_id, x.id DESC LIMIT 1
+        ON CONFLICT (connector_id, resource_type) WHERE status IN ('queued', 'running') DO NOTHING;
+        n := n + 1;
+      END IF;
+      -- The clock has been set back since: what it said then does not count.
+      set_back := coalesce(greatest(c.last_sync_at, c.updated_at) > t + clock_step, false);
+      UPDATE flohsync.connector_sync_config x
+         SET next_run_at = CASE WHEN x.next_run_at > t AND NOT set_back THEN x.next_run_at
+                                ELSE _flohsync.cron_next(c.cron_schedule, t, c.timezone) END,
+             next_full_run_at = CASE WHEN x.next_full_run_at > t AND NOT set_back THEN x.next_full_run_at
+                                     ELSE _flohsync.cron_next(c.full_cron_schedule, t, c.timezone) END,
+             -- whatever is queued now is the next try
+             retry_at = CASE WHEN least(x.next_run_at, x.next_full_run_at, x.retry_at) > t
+                 AND NOT set_back THEN x.retry_at END,
+             schedule_error = NULL
+       WHERE x.id = c.id;
+    EXCEPTION WHEN OTHERS THEN
+      CONTINUE WHEN _flohsync.passes(SQLSTATE);
+      -- Only a person switches a configuration off: what is wrong, a time zone that the system lost, may come right.
+      problem := _flohsync.clean(SQLERRM);
+      IF problem IS DISTINCT FROM c.schedule_error THEN
+        RAISE WARNING USING
+          MESSAGE = _flohsync.clean(format('schedules of %s/%s cannot be used: %s',
+                                           (SELECT d.name FROM flohsync.connector_definition d
+                                            WHERE d.id = c.connector_id), c.resource_type, problem)),
+          HINT = 'They are checked again every five minutes.';
+      END IF;
+      UPDATE flohsync.connector_sync_config x
+         SET schedule_error = problem,
+             next_run_at = CASE WHEN x.cron_schedule IS NOT NULL THEN greatest(x.next_run_at, t + again) END,
+             next_full_run_at = CASE WHEN x.full_cron_schedule IS NOT NULL
+               THEN greatest(x.next_full_run_at, t + again) END,
+             retry_at = greatest(x.retry_at, CASE WHEN x.retry_at IS NOT NULL THEN t + again END)
+       WHERE x.id = c.id;
+    END;
+  END LOOP;
+  RETURN n;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.enqueue_due(boolean) IS
+  'Queues the scheduled runs and retries that are due, and returns their number; missed ticks collapse into one. _all: '
+  'also looks for due times that are missing or that a wrong clock has left, which reads all configurations';
+
+CREATE OR REPLACE FUNCTION _flohsync.read_user_changes() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('user changes', '', true);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.forget_departures(_ids uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF _ids IS NOT NULL AND _ids <> '{}' THEN
+    DELETE FROM _flohsync.departure d
+     WHERE d.seq = ANY (ARRAY(SELECT x.seq FROM _flohsync.departure x WHERE x.resource_id = ANY (_ids)
+                              FOR UPDATE SKIP LOCKED));
+  END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.lock_matching(_c flohsync.connector_sync_config) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM _flohsync.lock('matching', _c.id::text, false);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.pending_records(_c flohsync.connector_sync_config, _p _flohsync.match_progress,
+  OUT ids uuid[], OUT by_record uuid[], OUT queued uuid[], OUT seqs bigint[], OUT setbacks uuid[])
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  changed_in bigint[] := _flohsync.runs_with_changes(_c.connector_id, _c.resource_type);
+BEGIN
+  SELECT coalesce(array_agg(r.resource_id), '{}'), coalesce(array_agg(r.seq), '{}') INTO queued, seqs
+    FROM _flohsync.record_change r
+   WHERE r.connector_id = _c.connector_id AND r.resource_type = _c.resource_type;
+  setbacks := ARRAY(SELECT s.resource_id FROM _flohsync.setback s WHERE s.config_id = _c.id
+                     ORDER BY s.tried_at LIMIT 100);
+  IF _p.config_id IS NULL THEN
+    RETURN;
+  END IF;
+  SELECT array_agg(d.id) INTO by_record
+    FROM (SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+           WHERE p.changed IS NOT NULL AND p.run_id = ANY (changed_in)
+          UNION
+          SELECT unnest(queued || setbacks)) d;
+  SELECT array_agg(d.id) INTO ids
+    FROM (SELECT unnest(by_record)
+          UNION
+          -- That is planned each time, and most times no user has changed.
+          SELECT u.id FROM _flohsync.reached_by_users(_c, _p.users_seen, _p.own_xid) u
+           WHERE EXISTS (SELECT FROM _flohsync.user_change x
+                          WHERE x.xid >= _p.users_seen AND x.xid IS DISTINCT FROM _p.own_xid))
+      d(id);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  c flohsync.connector_sync_config := _flohsync.keep_config(_run);
+  p _flohsync.match_progress;
+  horizon xid8;
+  watched boolean := _flohsync.users_are_watched();
+  todo record;
+  ids uuid[];  -- records whose user is looked for; null: all
+  touched uuid[];  -- records that the other stages process; null: all
+  did record;
+  users boolean;
+  report jsonb := '{}';
+  errors jsonb := '[]';
+  broken boolean := false;  -- a stage could not be done at all: everything is to be done again
+  failed jsonb := '[]';
+  told record;
+  changed_in bigint[];
+BEGIN
+  held := false;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  IF c.id IS NULL THEN
+    RETURN;
+  END IF;
+  PERFORM _flohsync.lock_matching(c);
+  PERFORM _flohsync.read_user_changes();
+  users := _flohsync.matches_users(c);
+  horizon := pg_snapshot_xmin(pg_current_snapshot());
+  SELECT * INTO p FROM _flohsync.match_progress x WHERE x.config_id = c.id AND x.rules = _flohsync.people_rules(c);
+  IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
+    p := NULL;
+  END IF;
+  todo := _flohsync.pending_records(c, p);
+  touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
+  ids := CASE WHEN watched THEN touched END;
+  IF users AND (ids IS NULL OR ids <> '{}') THEN
+    -- Who comes to a record that went before does not leave by that.
+    IF c.deactivate_users AND cardinality(touched) > coalesce(cardinality(todo.by_record), 0) THEN
+      PERFORM _flohsync.note_departures(ARRAY(
+        SELECT x.id FROM flohsync.resource_record x
+         WHERE x.id = ANY (touched) AND x.id <> ALL (coalesce(todo.by_record, '{}')) AND x.stale_since IS NOT NULL
+           AND _flohsync.departure_open(x.id, x.stale_since)), clock_timestamp());
+    END IF;
+    did := _flohsync.process_users(c, ids, touched, _run, _held, c.deactivate_users AND NOT _held, r.status = 'held',
+                            NOT watched AND p.config_id IS NOT NULL, NULL);
+    touched := did.touched;
+    report := did.report;
+    errors := did.errors;
+    broken := did.broken;
+    held := did.held;
+    message := did.message;
+  END IF;
+
+  IF _flohsync.triggers_per_record(c) THEN
+    FOR _attempt IN 1 .. 3 LOOP
+      BEGIN
+        told := _flohsync.trigger_per_record(c, _run, todo.seqs, todo.setbacks);
+        EXIT;
+      EXCEPTION WHEN OTHERS THEN
+        failed := _flohsync.stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt);
+        EXIT WHEN failed <> '[]';
+      END;
+    END LOOP;
+    IF failed <> '[]' THEN
+      -- The workflow is told of these changes after the next pass.
+      errors := errors || failed;
+      broken := true;
+      PERFORM _flohsync.keep_page_changes(y.id)
+         FROM (SELECT DISTINCT x.id FROM flohsync.sync_run x JOIN flohsync.sync_run_page g ON g.run_id = x.id
+               AND g.changed IS NOT NULL
+                WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type ORDER BY x.id) y;
+      todo.seqs := ARRAY(SELECT q.seq FROM _flohsync.record_change q WHERE q.seq = ANY (todo.seqs)
+                         AND q.change = 'recheck');
+    ELSE
+      errors := errors || told.errors;
+      report := report || CASE WHEN told.jobs > 0 THEN jsonb_build_object('workflowJobs', told.jobs) ELSE '{}' END
+                       || CASE WHEN told.refused > 0
+                         THEN jsonb_build_object('rowsRefused',
+                                                 told.refused + coalesce((report ->> 'rowsRefused')::bigint, 0))
+                                                 ELSE '{}' END;
+    END IF;
+  END IF;
+
+  -- What has been dealt with is not needed any more, but for what waits for a decision.
+  changed_in := _flohsync.runs_with_changes(c.connector_id, c.resource_type);
+  IF changed_in <> '{}' THEN
+    UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
+  END IF;
+  PERFORM _flohsync.forget_changes(todo.seqs);
+  IF NOT broken THEN
+    -- What was tried again and did not fail again.
+    DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks)
+        AND s.tried_at < now();
+  END IF;
+  PERFORM _flohsync.forget_departures(ARRAY(
+    SELECT x.id FROM flohsync.resource_record x
+     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
+       AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  IF users AND (held OR _held) THEN
+    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
+      SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)
+        JOIN flohsync.connector_sync_match m ON m.user_id = l.id AND m.connector_id = c.connector_id
+            AND m.resource_type = c.resource_type
+       WHERE c.deactivate_users
+      UNION
+      SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+       WHERE _held AND m.connector_id = c.connector_id AND m.resource_type = c.resource_type
+         AND m.match_status = 'create_pending'
+         AND (touched IS NULL OR m.connector_resource_id = ANY (touched))), 'recheck');
+  END IF;
+  IF errors <> '[]' THEN
+    report := report || jsonb_build_object('errors', errors);
+  END IF;
+  IF broken THEN
+    -- All of it once more, next time.
+    PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, touched, 'recheck');
+  END IF;
+  IF broken AND touched IS NULL THEN
+    DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
+  ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL
+                   OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
+    -- If the settings are changed meanwhile, the new ones are others than these.
+    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
+    VALUES (c.id, _flohsync.people_rules(c), horizon,
+            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
+    ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen,
+      own_xid = EXCLUDED.own_xid;
+    -- The users that this changed are processed, except for other records that could be theirs.
+    IF r.status = 'running'
+        AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
+      PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
+        SELECT DISTINCT u.id FROM _flohsync.reached_by_users(c, pg_current_xact_id_if_assigned(), NULL) u
+          LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = u.id
+         WHERE m.user_id IS DISTINCT FROM u.user_id
+           AND coalesce(m.match_status, '') NOT IN ('manual_override', 'skipped')), 'recheck');
+    END IF;
+    -- The transaction of approve_run() may stay open: every other post-sync would wait for its end.
+    IF r.status = 'running' THEN
+      PERFORM _flohsync.forget_user_changes();
+    END IF;
+  END IF;
+  IF report ? 'matchesChanged' THEN
+    report := report || jsonb_build_object('matches', flohsync.match_stats(c.connector_id::text, c.resource_type)
+                                           - 'resourceType');
+  END IF;
+  IF report <> '{}' THEN
+    -- An approved run has been here before.
+    UPDATE flohsync.sync_run x
+       SET post_sync = report || _flohsync.add_counters(_flohsync.totals_of(coalesce(x.post_sync, '{}')),
+                                                        _flohsync.totals_of(report))
+     WHERE x.id = _run;
+  END IF;
+END
+$$;
+
+DROP FUNCTION _flohsync.forget_history(interval);
+CREATE FUNCTION _flohsync.forget_history(_retention interval) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  old constant timestamptz := clock_timestamp() - _retention;
+  old_failed constant timestamptz := clock_timestamp() - 3 * _retention;
+  batch constant integer := 1000;
+  n bigint;
+BEGIN
+  -- Jobs that nobody claims count as failures: what is to be done is in workflow_run.
+  DELETE FROM flohsync.workflow_job j
+   WHERE j.id IN (SELECT x.id FROM flohsync.workflow_job x
+                   WHERE x.status <> 'running'
+                     AND x.id = ANY (ARRAY(
+                       (SELECT d.id FROM flohsync.workflow_job d WHERE d.status = 'done' AND d.created_at < old
+                         ORDER BY d.created_at LIMIT batch)
+                       UNION ALL
+                       (SELECT d.id FROM flohsync.workflow_job d
+                         WHERE d.status IN ('queued', 'failed') AND d.created_at < old_failed
+                         ORDER BY d.created_at LIMIT batch)))
+                     FOR UPDATE SKIP LOCKED);
+  DELETE FROM flohsync.workflow_run r
+   WHERE r.id IN (SELECT x.id FROM flohsync.workflow_run x
+                   WHERE x.job_id IS NULL AND x.status IN ('done', 'failed') AND x.created_at < old
+                   ORDER BY x.created_at LIMIT batch FOR UPDATE SKIP LOCKED);
+  -- The last run of a configuration stays: by the history's index, as in 80_status.
+  DELETE FROM flohsync.sync_run r
+   WHERE r.id IN (SELECT x.id FROM flohsync.sync_run x
+                   WHERE x.id = ANY (ARRAY(
+                     (SELECT e.id FROM flohsync.sync_run e
+                       WHERE e.status IN ('success', 'cancelled') AND e.finished_at < old
+                         AND e.id < (SELECT n.id FROM flohsync.sync_run n
+                                      WHERE n.connector_id BETWEEN e.connector_id AND e.connector_id
+                                        AND n.resource_type = e.resource_type
+                                      ORDER BY n.connector_id, n.id DESC LIMIT 1)
+                       ORDER BY e.finished_at LIMIT batch)
+                     UNION ALL
+                     (SELECT e.id FROM flohsync.sync_run e
+                       WHERE e.status = 'error' AND e.finished_at < old_failed
+                         AND e.id < (SELECT n.id FROM flohsync.sync_run n
+                                      WHERE n.connector_id BETWEEN e.connector_id AND e.connector_id
+                                        AND n.resource_type = e.resource_type
+                                      ORDER BY n.connector_id, n.id DESC LIMIT 1)
+                       ORDER BY e.finished_at LIMIT batch)))
+                     FOR UPDATE SKIP LOCKED);
+  GET DIAGNOSTICS n = ROW_COUNT;
+  RETURN n;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_history(interval) IS
+  'Removes the oldest of the runs and workflow jobs that ended longer ago than the retention, failed ones after three '
+  'times that, and returns the number of runs: when it is 1000 or more there may be others';
+
+CREATE OR REPLACE FUNCTION _flohsync.records_removed(_connector uuid, _type text, _ids uuid[], _tell boolean, _run bigint)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n bigint;
+  removed uuid[];
+  gone jsonb[];
+  did record;
+  c flohsync.connector_sync_config;
+  _caching boolean := _flohsync.caching();
+  _keys text[];
+BEGIN
+  IF _ids IS NULL OR _ids = '{}' THEN
+    RETURN 0;
+  END IF;
+  -- In one order, which that of the deletion is not.
+  PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
+  WITH purged AS (
+    DELETE FROM flohsync.resource_record r
+     USING unnest(_ids) AS old(id)
+     WHERE r.id = old.id
+    RETURNING r.id, r.external_id, r.display_name, r.email
+  ), identities AS (
+    -- Of a user who was deactivated it stays: by it he is known when he comes back.
+    DELETE FROM flohsync.user_external_identity i
+     USING purged p JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id
+     WHERE i.user_id = m.user_id AND i.connector_id = _connector AND i.external_id = p.external_id
+       AND i.source = 'connector_sync' AND EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = i.user_id)
+    RETURNING 1
+  )
+  SELECT count(*), array_agg(p.id),
+         array_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed',
+                                            m.user_id, m.match_status)
+                   ORDER BY p.external_id) FILTER (WHERE _tell),
+         array_agg(p.external_id) FILTER (WHERE _caching)
+    INTO n, removed, gone, _keys
+    FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
+  PERFORM _flohsync.records_changed(_connector, _type, 'removed', removed, _keys, false);
+  PERFORM _flohsync.forget_departures(_ids);
+  SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _connector AND x.resource_type = _type;
+  IF gone IS NOT NULL AND _flohsync.triggers_per_record(c) THEN
+    did := _flohsync.in_halves('workflow', c, _run, cardinality(gone), 0, NULL, NULL, NULL, gone);
+    -- A record of which the workflow cannot be told goes all the same.
+    PERFORM _flohsync.note_setbacks('workflow', c, _run, NULL, NULL,
+                                    array_agg(gone[f.nr] ->> 'externalId' ORDER BY f.i),
+                                    array_agg(f.state ORDER BY f.i), array_agg(f.message ORDER BY f.i))
+       FROM unnest(did.failed, did.states, did.messages) WITH ORDINALITY AS f(nr, state, message, i);
+  END IF;
+  RETURN n;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.metric_samples() RETURNS TABLE (family text, labels text, value numeric)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+  WITH job AS (
+    SELECT pg_catalog.concat_ws(',', _flohsync.metric_label('connector', d.name),
+                                _flohsync.metric_label('resource_type', c.resource_type)) AS labels,
+           c.*, d.enabled AND c.enabled AND d.home = (SELECT _flohsync.home()) AS scheduled,
+           _flohsync.next_due(c) AS next_due, d.enabled AS connector_enabled
+      FROM flohsync.connector_sync_config c JOIN flohsync.connector_definition d ON d.id = c.connector_id
+  -- By the indexes of the open runs and of those that are held: not all runs of a configuration are read.
+  ), open_runs AS (
+    SELECT r.connector_id, r.resource_type, r.status, pg_catalog.count(*) AS n FROM flohsync.sync_run r
+     WHERE r.status IN ('queued', 'running') GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT r.connector_id, r.resource_type, r.status, pg_catalog.count(*) FROM flohsync.sync_run r
+     WHERE r.status = 'held' GROUP BY 1, 2, 3)
+  SELECT 'flohsync_info',
+    _flohsync.metric_label('version', (SELECT e.extversion FROM pg_catalog.pg_extension e
+                                       WHERE e.extname = 'flohsync')), 1::numeric
+  UNION ALL SELECT 'flohsync_launcher_up', NULL,
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync launcher')
+  UNION ALL SELECT 'flohsync_workers', NULL,
+    (SELECT pg_catalog.count(*) FROM flohsync.processes() p WHERE p.kind = 'flohsync worker')
+  UNION ALL SELECT 'flohsync_workers_limit', NULL, pg_catalog.current_setting('flohsync.max_workers', true)::numeric
+  UNION ALL SELECT 'flohsync_enabled', NULL,
+    (pg_catalog.current_setting('flohsync.enabled', true) IS DISTINCT FROM 'off')::int
+  UNION ALL SELECT 'flohsync_scheduled', j.labels, (j.scheduled AND NOT j.parked)::int FROM job j
+  UNION ALL SELECT 'flohsync_parked', j.labels, j.parked::int FROM job j
+  UNION ALL SELECT 'flohsync_schedule_unusable', j.labels, (j.schedule_error IS NOT NULL)::int FROM job j
+  UNION ALL SELECT 'flohsync_retries', j.labels, j.retries FROM job j
+  UNION ALL SELECT 'flohsync_next_run_timestamp_seconds', j.labels, extract(epoch FROM j.next_due) FROM job j
+    WHERE j.connector_enabled
+  UNION ALL SELECT 'flohsync_last_run_timestamp_seconds', j.labels, extract(epoch FROM j.last_sync_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_success_timestamp_seconds', j.labels, extract(epoch FROM j.last_success_at) FROM job j
+  UNION ALL SELECT 'flohsync_last_full_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_full_pass_at)
+    FROM job j
+  UNION ALL SELECT 'flohsync_last_complete_pass_timestamp_seconds', j.labels, extract(epoch FROM j.last_complete_at)
+    FROM job j
+  UNION ALL SELECT 'flohsync_last_pass_incomplete', j.labels, (j.incomplete_reason IS NOT NULL)::int FROM job j
+  UNION ALL SELECT 'flohsync_last_run_failed', j.labels, (j.last_sync_status = 'error')::int FROM job j
+  UNION ALL SELECT 'flohsync_last_run_duration_seconds', j.labels, (j.last_sync_stats ->> 'durationMs')::numeric / 1000
+    FROM job j
+  UNION ALL SELECT 'flohsync_open_runs', j.labels || ',' || _flohsync.metric_label('status', s.status),
+      coalesce(o.n, 0)
+    FROM job j CROSS JOIN pg_catalog.unnest(ARRAY['queued', 'running', 'held']) AS s(status)
+    LEFT JOIN open_runs o ON o.connector_id = j.connector_id AND o.resource_type = j.resource_type
+     AND o.status = s.status
+  UNION ALL SELECT 'flohsync_runs_total', j.labels || ',' || _flohsync.metric_label('status', s.status),
+    coalesce((j.totals ->> s.status)::numeric, 0)
+    FROM job j, pg_catalog.unnest(ARRAY['success', 'error', 'cancelled', 'held']) AS s(status)
+  UNION ALL SELECT 'flohsync_records_total', j.labels || ',' || _flohsync.metric_label('outcome', s.outcome),
+    coalesce((j.totals ->> s.outcome)::numeric, 0)
+    FROM job j, (SELECT c.counter FROM _flohsync.page_counters() c WHERE c.in_metrics
+                 UNION ALL SELECT o.name FROM (VALUES ('staled'), ('removed')) o(name)) AS s(outcome)
+  UNION ALL SELECT 'flohsync_upstream_records_total', j.labels,
+    coalesce((j.totals ->> 'totalUpstreamRecords')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_upstream_bytes_total', j.labels, coalesce((j.totals ->> 'bytes')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_users_total', j.labels || ',' || _flohsync.metric_label('action', s.action),
+    coalesce((j.totals ->> s.key)::numeric, 0)
+    FROM job j, (VALUES ('created', 'usersCreated'), ('deactivated', 'usersDeactivated'),
+                 ('reactivated', 'usersReactivated')) AS s(action, key)
+  UNION ALL SELECT 'flohsync_profiles_updated_total', j.labels, coalesce((j.totals ->> 'profilesUpdated')::numeric, 0)
+    FROM job j
+  UNION ALL SELECT 'flohsync_workflow_jobs', _flohsync.metric_label('status', s.status),
+                   (SELECT pg_catalog.count(*) FROM flohsync.workflow_job w WHERE w.status = s.status)
+    FROM pg_catalog.unnest(ARRAY['queued', 'running', 'failed']) AS s(status)
+  UNION ALL SELECT 'flohsync_cache_outbox', NULL, (SELECT pg_catalog.count(*) FROM _flohsync.cache_outbox)
+  UNION ALL SELECT m.family, m.labels, m.value FROM _flohsync.cache_metrics() m
+  UNION ALL SELECT 'flohsync_pages_total', j.labels, coalesce((j.totals ->> 'pagesProcessed')::numeric, 0) FROM job j
+  UNION ALL SELECT 'flohsync_run_seconds_total', j.labels, coalesce((j.totals ->> 'durationMs')::numeric, 0) / 1000
+    FROM job j;
+END;
+
+CREATE OR REPLACE FUNCTION flohsync.metrics() RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- One statement, whose plan a session that is asked again keeps.
+  RETURN (
+  WITH family (position, name, type, help) AS (VALUES
+    (1, 'flohsync_info', 'gauge', 'Version of the extension'),
+    (2, 'flohsync_launcher_up', 'gauge', 'Whether the launcher is running'),
+    (3, 'flohsync_workers', 'gauge', 'Workers in the cluster'),
+    (4, 'flohsync_workers_limit', 'gauge', 'Maximum number of workers (flohsync.max_workers)'),
+    (5, 'flohsync_enabled', 'gauge', 'Whether workers are enabled (flohsync.enabled)'),
+    (6, 'flohsync_scheduled', 'gauge', 'Whether schedules of the configuration are enabled'),
+    (7, 'flohsync_parked', 'gauge', 'Whether schedules are suspended because runs crashed their worker'),
+    (27, 'flohsync_schedule_unusable', 'gauge',
+     'Whether the schedules cannot be used, for example because of an unknown time zone'),
+    (8, 'flohsync_retries', 'gauge', 'Number of retries of the failed scheduled run'),
+    (9, 'flohsync_next_run_timestamp_seconds', 'gauge', 'When the next run is due'),
+    (10, 'flohsync_last_run_timestamp_seconds', 'gauge', 'End of the last run'),
+    (11, 'flohsync_last_success_timestamp_seconds', 'gauge', 'End of the last run that succeeded'),
+    (12, 'flohsync_last_full_pass_timestamp_seconds', 'gauge', 'Start of the last complete full pass'),
+    (25, 'flohsync_last_complete_pass_timestamp_seconds', 'gauge', 'End of the last run whose pass was complete'),
+    (26, 'flohsync_last_pass_incomplete', 'gauge', 'Whether the pass of the last run was not complete'),
+    (13, 'flohsync_last_run_failed', 'gauge', 'Whether the last run failed or is held'),
+    (14, 'flohsync_last_run_duration_seconds', 'gauge', 'Duration of the last run'),
+    (15, 'flohsync_open_runs', 'gauge', 'Runs that are queued, running, or held for a decision'),
+    (16, 'flohsync_runs_total', 'counter', 'Runs that ended, by status'),
+    (17, 'flohsync_records_total', 'counter', 'Records, by what a run did with them'),
+    (18, 'flohsync_upstream_records_total', 'counter', 'Records received from the upstream'),
+    (19, 'flohsync_upstream_bytes_total', 'counter', 'Bytes received from the upstream'),
+    (20, 'flohsync_pages_total', 'counter', 'Pages applied'),
+    (21, 'flohsync_run_seconds_total', 'counter', 'Time spent in runs'),
+    (22, 'flohsync_users_total', 'counter', 'Users, by what a run did with them'),
+    (23, 'flohsync_profiles_updated_total', 'counter', 'Profiles in which a run wrote something'),
+    (24, 'flohsync_workflow_jobs', 'gauge', 'Workflow jobs, by status'),
+    (40, 'flohsync_cache_reads_total', 'counter',
+     'Reads of the cache since the server started, by outcome; bypassed: Redis was not asked'),
+    (41, 'flohsync_cache_stores_total', 'counter',
+     'Values stored in the cache, and those not stored because the record was invalidated meanwhile'),
+    (42, 'flohsync_cache_waits_total', 'counter', 'Reads that waited for a concurrent fetch of the same value'),
+    (43, 'flohsync_cache_poisoned_total', 'counter', 'Invalid values found in Redis and removed'),
+    (44, 'flohsync_cache_errors_total', 'counter', 'Failed commands and error replies of Redis'),
+    (45, 'flohsync_cache_invalidations_total', 'counter', 'Records invalidated in Redis'),
+    (46, 'flohsync_cache_clears_total', 'counter',
+     'Invalidations of all records of a type, a connector or the database'),
+    (47, 'flohsync_cache_outbox', 'gauge', 'Invalidations not yet delivered to Redis'),
+    (48, 'flohsync_cache_breaker_open', 'gauge', 'Whether the circuit breaker for Redis is open'),
+    (49, 'flohsync_cache_breaker_opened_total', 'counter', 'Number of times that the circuit breaker opened'))
+  SELECT pg_catalog.string_agg(
+           pg_catalog.format(E'# HELP %1$s %2$s\n# TYPE %1$s %3$s\n%4$s', f.name, f.help, f.type, s.lines), ''
+             ORDER BY f.position)
+    FROM family f
+    JOIN (SELECT m.family, pg_catalog.string_agg(
+                   m.family || coalesce('{' || m.labels || '}', '') || ' ' || pg_catalog.trim_scale(m.value) || E'\n',
+                     '' ORDER BY m.labels) AS lines
+            FROM _flohsync.metric_samples() m WHERE m.value IS NOT NULL
+           GROUP BY m.family) s ON s.family = f.name);
+END
+$$;
+-- End of many configurations, long histories.
+
 --:include upgrade/end.sql

@@ -32,10 +32,21 @@ memory_limit(void)
 	return (Size) flohsync_page_memory * 1024;
 }
 
+/*
+ * Of a whole process, what PostgreSQL caches is left out: it is not the page's, and its
+ * contexts, one for each plan that is kept, are most of all there are.
+ */
 static Size
 memory_measure(const PageMemory *memory)
 {
-	return MemoryContextMemAllocated(memory->root, true) + memory_malloced;
+	Size sum = memory_malloced;
+
+	if (memory->root != TopMemoryContext)
+		return sum + MemoryContextMemAllocated(memory->root, true);
+	for (MemoryContext child = TopMemoryContext->firstchild; child; child = child->nextchild)
+		if (child != CacheMemoryContext)
+			sum += MemoryContextMemAllocated(child, true);
+	return sum + MemoryContextMemAllocated(TopMemoryContext, false);
 }
 
 /* memory_begin: what there is now in the root, and outside, does not count. */

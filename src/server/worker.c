@@ -40,7 +40,6 @@
 
 #define WORKER_LOOK_AGAIN_MS	600000
 #define WORKER_LOOK_ANYWAY_NAPS 5
-#define WORKER_LOCKED_MS		500
 
 /*
  * worker_launch has the postmaster start a worker, if there is room.  Safe in
@@ -80,7 +79,7 @@ static bool cluster_read_only = false;
  * Notes why nothing can be done here; the log says it once.  In a transaction,
  * since names of databases are in a catalog.
  */
-static void
+void
 worker_is_hindered(const char *why, bool seen_by_all, const char *detail, const char *hint)
 {
 	if (shmem_hindrance_note(MyDatabaseId, why, seen_by_all))
@@ -183,80 +182,6 @@ worker_meets_table_fault(void)
 	return found;
 }
 
-/*
- * worker_claim takes the lock of an open run, the oldest whose lock is free,
- * and tells whether there is work for others.
- */
-static bool
-worker_claim(RunCandidate *claimed, bool *more, MemoryContext context)
-{
-	RunCandidate *candidates;
-	int			  n;
-	bool		  found = false;
-
-	db_begin("looking for runs");
-	*more = false;
-	candidates = queue_open_runs(&n);
-	for (int i = 0; i < n && !*more; i++)
-	{
-		if (found)
-		{
-			*more = candidates[i].queued;
-			continue;
-		}
-		if (!db_lock_run(candidates[i].connector_id, candidates[i].resource_type, true))
-			continue;
-		claimed->id = candidates[i].id;
-		claimed->connector_id = MemoryContextStrdup(context, candidates[i].connector_id);
-		claimed->resource_type = MemoryContextStrdup(context, candidates[i].resource_type);
-		found = true;
-	}
-	db_commit();
-	return found;
-}
-
-/*
- * worker_look queues what is due, and claims a run.  When even that fails there
- * is nothing that a worker can do here: it notes why and leaves; the launcher
- * sends another one later.
- */
-static bool
-worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampTz began,
-			MemoryContext context)
-{
-	volatile bool found = false;
-
-	PG_TRY();
-	{
-		db_begin("looking for what is due");
-		/* One at a time, so that runs are queued in the order in which they were due. */
-		if (db_lock_try(DB_LOCK_SCHEDULE, 0, false))
-			queue_enqueue_due();
-		*next_due = queue_next_due();
-		db_commit();
-		/* Due runs that could not be queued are locked by another session. */
-		if (*next_due <= GetCurrentTimestamp())
-			*next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_LOCKED_MS);
-		found = worker_claim(claimed, more, context);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		db_abort();
-		StartTransactionCommand();
-		worker_is_hindered(error->message, false, error->context, error->hint);
-		CommitTransactionCommand();
-		proc_exit(0);
-	}
-	PG_END_TRY();
-	shmem_hindrance_forget(MyDatabaseId, began);
-	return found;
-}
-
 static void
 worker_do_run(const RunCandidate *claimed)
 {
@@ -355,9 +280,17 @@ flohsync_worker_main(Datum arg)
 		}
 		if (flohsync_run_retention > 0)
 		{
-			db_begin("purging history");
-			queue_purge_history(flohsync_run_retention);
-			db_commit();
+			bool more;
+
+			/* What there is to do does not wait until all of it is forgotten. */
+			do
+			{
+				db_begin("purging history");
+				more = queue_purge_history(flohsync_run_retention);
+				db_commit();
+			} while (more && next_due > GetCurrentTimestamp() &&
+					 shmem_wake_seq(ticket.database, WORKER_RUNS) == seq &&
+					 !shmem_others_wait(ticket.database));
 		}
 		worker_look_at_outbox(ticket.database);
 		/*

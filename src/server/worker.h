@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_WORKER_H
 #define FLOHSYNC_WORKER_H
 
+#include "run/queue.h"
 #include "shared/shmem.h"
 
 typedef enum WorkerLaunch
@@ -23,9 +24,13 @@ extern void				 worker_wake_cache(void);
 extern void				 worker_cache_now(void);
 
 /* of the workers' own files */
-extern void				worker_enter(WorkerTicket *ticket, const char *name);
-extern bool				worker_check_extension(void);
-extern void				worker_cache_start(Oid database, Oid role);
+extern void worker_enter(WorkerTicket *ticket, const char *name);
+extern bool worker_check_extension(void);
+extern void worker_is_hindered(const char *why, bool seen_by_all, const char *detail,
+							   const char *hint);
+extern bool worker_look(RunCandidate *claimed, bool *more, TimestampTz *next_due, TimestampTz began,
+						MemoryContext context);
+extern void worker_cache_start(Oid database, Oid role);
 extern PGDLLEXPORT void flohsync_worker_main(Datum arg);
 extern PGDLLEXPORT void flohsync_invalidator_main(Datum arg);
 

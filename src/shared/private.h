@@ -15,6 +15,7 @@
 #define MAX_DATABASES	   1024
 #define MAX_LEFT_RUNS	   64
 #define CACHE_MAX_DELAY_MS 30000
+#define LOOK_AT_ALL_MS	   60000
 
 typedef struct DatabaseSlot
 {
@@ -23,6 +24,7 @@ typedef struct DatabaseSlot
 	TimestampTz next_due[WORKER_KINDS]; /* DT_NOEND: nothing known */
 	TimestampTz hold_until;				/* no launch before */
 	int			failures;				/* launches in a row that came to nothing */
+	TimestampTz looked_at_all;			/* when all configurations were last read */
 	TimestampTz cache_hold_until;		/* Redis did not answer: leave it alone until then */
 	int			cache_failures;
 	bool		listed;

@@ -43,6 +43,7 @@ extern void shmem_release_worker(int slot, uint32 generation);
 extern bool	  shmem_worker_attach(const WorkerTicket *ticket);
 extern uint32 shmem_wake_seq(Oid database, WorkerKind kind);
 extern void	  shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due);
+extern bool	  shmem_look_at_all(Oid database);
 extern bool	  shmem_worker_done(const WorkerTicket *ticket, uint32 seq, TimestampTz next_due);
 
 extern bool shmem_cache_pause(const WorkerTicket *ticket);

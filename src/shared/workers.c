@@ -196,6 +196,33 @@ shmem_publish_due(Oid database, uint32 seq, TimestampTz next_due)
 }
 
 /*
+ * shmem_look_at_all: is it time to read all configurations of a database once more?  Once a
+ * minute; then it counts as done.
+ */
+bool
+shmem_look_at_all(Oid database)
+{
+	static TimestampTz looked_at_all = 0; /* where there is no shared memory */
+	DatabaseSlot	  *d;
+	TimestampTz		  *last = &looked_at_all;
+	TimestampTz		   now = GetCurrentTimestamp();
+	bool			   due;
+
+	if (shmem_state)
+	{
+		LWLockAcquire(shmem_state->lock, LW_EXCLUSIVE);
+		if ((d = shmem_find_database(database, true)) != NULL)
+			last = &d->looked_at_all;
+	}
+	due = now < *last || now - *last >= LOOK_AT_ALL_MS * INT64CONST(1000);
+	if (due)
+		*last = now;
+	if (shmem_state)
+		LWLockRelease(shmem_state->lock);
+	return due;
+}
+
+/*
  * shmem_worker_done says when the database is next due and gives the slot
  * back.  False, and nothing done, if somebody woke the database since seq was
  * read: look again.
