@@ -212,22 +212,22 @@ CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention inte
   RETURNS uuid[]
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan  -- with ids, or without
 AS $$
 DECLARE
   due constant timestamptz := clock_timestamp() - _retention;
   awaited constant uuid[] := CASE WHEN _run IS NULL THEN '{}' ELSE _flohsync.awaits_deactivation(_connector, _type) END;
+  chosen uuid[];
 BEGIN
   IF _at_random THEN
-    RETURN ARRAY(
-      SELECT x.id FROM flohsync.resource_record x
-       WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
-         AND x.id <> ALL (awaited)
-       ORDER BY random() LIMIT _limit FOR UPDATE SKIP LOCKED);
+    chosen := ARRAY(SELECT x.id FROM flohsync.resource_record x
+                     WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+                     ORDER BY random() LIMIT _limit);
   END IF;
   RETURN ARRAY(
     SELECT x.id FROM flohsync.resource_record x
      WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
-       AND x.id <> ALL (awaited)
+       AND x.id <> ALL (awaited) AND (chosen IS NULL OR x.id = ANY (chosen))
      LIMIT _limit FOR UPDATE SKIP LOCKED);
 END
 $$;
