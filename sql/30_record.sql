@@ -53,15 +53,42 @@ COMMENT ON COLUMN flohsync.resource_record.event_keys IS
   'keys; null: older events are ignored';
 SELECT _flohsync.allow('reader', 'flohsync.resource_record');
 
+-- When a configuration is deleted, the time of its last complete full pass stays
+-- here: its records were confirmed by that, and a million rows need not be written
+-- to say so.  A later configuration of the type has passes of its own.
+CREATE TABLE _flohsync.former_pass (
+  connector_id  uuid NOT NULL REFERENCES flohsync.connector_definition ON DELETE CASCADE,
+  resource_type varchar(64) COLLATE "C" NOT NULL,
+  confirmed_at  timestamptz NOT NULL,
+  PRIMARY KEY (connector_id, resource_type)
+);
+COMMENT ON TABLE _flohsync.former_pass IS 'Last complete full passes of configurations that were deleted';
+COMMENT ON COLUMN _flohsync.former_pass.connector_id IS 'Connector';
+COMMENT ON COLUMN _flohsync.former_pass.resource_type IS 'Resource type';
+COMMENT ON COLUMN _flohsync.former_pass.confirmed_at IS
+  'Start of the pass, which confirmed the records that are there and were not stale';
+
+CREATE FUNCTION _flohsync.confirmed_at(_connector uuid, _type text) RETURNS timestamptz
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN greatest((SELECT c.last_full_pass_at FROM flohsync.connector_sync_config c
+                  WHERE c.connector_id = _connector AND c.resource_type = _type),
+                (SELECT f.confirmed_at FROM _flohsync.former_pass f
+                  WHERE f.connector_id = _connector AND f.resource_type = _type));
+COMMENT ON FUNCTION _flohsync.confirmed_at(uuid, text) IS
+  'Start of the last complete full pass over a resource type, which confirmed all records that are not stale; null: '
+  'none; src/record/rules.h has the same for statements in C';
+
 CREATE VIEW flohsync.connector_resource AS
 SELECT r.id, r.connector_id, r.resource_type, r.external_id, r.display_name, r.email,
        r.attributes, r.sync_hash, r.stale_since,
-       CASE WHEN r.stale_since IS NULL THEN greatest(r.observed_at, c.last_full_pass_at)
+       CASE WHEN r.stale_since IS NULL THEN greatest(r.observed_at, c.last_full_pass_at, f.confirmed_at)
             ELSE r.observed_at END AS synced_at,
        r.created_at
   FROM flohsync.resource_record r
   LEFT JOIN flohsync.connector_sync_config c
-    ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
+    ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+  LEFT JOIN _flohsync.former_pass f ON f.connector_id = r.connector_id AND f.resource_type = r.resource_type;
 COMMENT ON VIEW flohsync.connector_resource IS 'The local copy of the upstreams'' records';
 COMMENT ON COLUMN flohsync.connector_resource.id IS 'Identity of the record';
 COMMENT ON COLUMN flohsync.connector_resource.connector_id IS 'Connector that it comes from';
@@ -99,8 +126,7 @@ COMMENT ON COLUMN _flohsync.resource_tombstone.event_at IS 'When it happened, by
 COMMENT ON COLUMN _flohsync.resource_tombstone.deactivated IS 'Whether a user was deactivated because of it';
 COMMENT ON COLUMN _flohsync.resource_tombstone.made_at IS 'When the tombstone was created, or the user deactivated';
 
--- synced_at of the rows leans on the configuration; before that goes, each row
--- gets its own true time.
+-- synced_at of the rows leans on the configuration.
 CREATE FUNCTION _flohsync.settle_synced_at() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -108,18 +134,16 @@ AS $$
 BEGIN
   IF OLD.last_full_pass_at IS NOT NULL
      AND EXISTS (SELECT FROM flohsync.connector_definition d WHERE d.id = OLD.connector_id) THEN
-    -- Many records are always locked in the order of their ids.
-    PERFORM _flohsync.records_confirmed(ARRAY(
-      SELECT x.id FROM flohsync.resource_record x
-       WHERE x.connector_id = OLD.connector_id AND x.resource_type = OLD.resource_type
-         AND x.stale_since IS NULL AND x.observed_at < OLD.last_full_pass_at
-       ORDER BY x.external_id FOR NO KEY UPDATE), OLD.last_full_pass_at);
+    INSERT INTO _flohsync.former_pass AS f (connector_id, resource_type, confirmed_at)
+    VALUES (OLD.connector_id, OLD.resource_type, OLD.last_full_pass_at)
+    ON CONFLICT (connector_id, resource_type) DO UPDATE
+       SET confirmed_at = greatest(f.confirmed_at, EXCLUDED.confirmed_at);
   END IF;
   RETURN OLD;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.settle_synced_at() IS
-  'Stores synced_at in the records of a configuration that is being deleted';
+  'Keeps the time of the last complete full pass of a configuration that is being deleted, on which synced_at leans';
 CREATE TRIGGER settle_synced_at BEFORE DELETE ON flohsync.connector_sync_config
 FOR EACH ROW EXECUTE FUNCTION _flohsync.settle_synced_at();
 
@@ -150,14 +174,12 @@ AS $$
 DECLARE
   _connector uuid := _flohsync.hold_connector(connector);
   _type text := _flohsync.check_resource_type(mark_stale.resource_type);
-  _full timestamptz;
+  _full timestamptz := _flohsync.confirmed_at(_connector, _type);
   _seen bytea;
 BEGIN
   IF not_seen_since IS NULL THEN
     PERFORM _flohsync.invalid('not_seen_since', 'it must not be null');
   END IF;
-  SELECT c.last_full_pass_at INTO _full FROM flohsync.connector_sync_config c
-   WHERE c.connector_id = _connector AND c.resource_type = _type;
   -- A run that has seen a record unchanged has not written it.
   _seen := _flohsync.seen_since(_connector, _type, not_seen_since, 0);
   RETURN _flohsync.records_staled(_connector, _type, ARRAY(
@@ -172,25 +194,44 @@ COMMENT ON FUNCTION flohsync.mark_stale(text, text, timestamptz) IS
   'Marks the records stale that were last confirmed before a time; returns their number';
 SELECT _flohsync.allow('manager', 'flohsync.mark_stale(text, text, timestamptz)');
 
-CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)
-  RETURNS uuid[]
-LANGUAGE plpgsql
+CREATE FUNCTION _flohsync.awaits_deactivation(_connector uuid, _type text) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN ARRAY(
+    SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
+     WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users AND s.stage = 'deactivate');
+END
+$$;
+COMMENT ON FUNCTION _flohsync.awaits_deactivation(uuid, text) IS
+  'Records from which a run knows which users it still has to deactivate';
+
+CREATE FUNCTION _flohsync.purgeable(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint,
+                                    _at_random boolean DEFAULT false)
+  RETURNS uuid[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan  -- with ids, or without
+AS $$
+DECLARE
+  due constant timestamptz := clock_timestamp() - _retention;
+  awaited constant uuid[] := CASE WHEN _run IS NULL THEN '{}' ELSE _flohsync.awaits_deactivation(_connector, _type) END;
+  chosen uuid[];
+BEGIN
+  IF _at_random THEN
+    chosen := ARRAY(SELECT x.id FROM flohsync.resource_record x
+                     WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+                     ORDER BY random() LIMIT _limit);
+  END IF;
+  RETURN ARRAY(
     SELECT x.id FROM flohsync.resource_record x
-     WHERE x.connector_id = _connector AND x.resource_type = _type
-       AND x.stale_since < clock_timestamp() - _retention
-       -- From these a run knows which users it still has to deactivate.
-       AND (_run IS NULL OR x.id <> ALL (ARRAY(
-             SELECT s.resource_id FROM _flohsync.setback s JOIN flohsync.connector_sync_config c ON c.id = s.config_id
-              WHERE c.connector_id = _connector AND c.resource_type = _type AND c.deactivate_users
-                AND s.stage = 'deactivate')))
+     WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+       AND x.id <> ALL (awaited) AND (chosen IS NULL OR x.id = ANY (chosen))
      LIMIT _limit FOR UPDATE SKIP LOCKED);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.purgeable(uuid, text, interval, bigint, bigint) IS
+COMMENT ON FUNCTION _flohsync.purgeable(uuid, text, interval, bigint, bigint, boolean) IS
   'Locks at most a number of records that have been stale for longer than an interval, and returns their ids';
 
 CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)

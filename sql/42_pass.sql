@@ -393,7 +393,7 @@ BEGIN
       SELECT x.id FROM flohsync.resource_record x JOIN unnest(gone.ids, gone.observed) g(id, observed_at) ON g.id = x.id
        WHERE x.stale_since IS NULL AND (x.observed_at <= g.observed_at OR x.observed_at < r.pass_started_at)
          AND (_except IS NULL OR x.external_id NOT IN (SELECT e.id FROM unnest(_except) e(id) WHERE e.id IS NOT NULL))
-       ORDER BY x.external_id FOR NO KEY UPDATE OF x), c.last_full_pass_at);
+       ORDER BY x.external_id FOR NO KEY UPDATE OF x), _flohsync.confirmed_at(r.connector_id, r.resource_type));
     UPDATE flohsync.sync_run x SET staled = x.staled + settle_pass.staled WHERE x.id = _run;
   END IF;
   -- Spared records were not confirmed by this pass.
@@ -422,33 +422,47 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.supersede_held(uuid, text, bigint) IS 'Cancels held runs that a later pass supersedes';
 
-CREATE FUNCTION _flohsync.purge_singly(c flohsync.connector_sync_config, _run bigint, _limit bigint, OUT removed bigint,
-                                       OUT refused bigint, OUT message text)
+CREATE FUNCTION _flohsync.purge_in_halves(c flohsync.connector_sync_config, _run bigint, _limit bigint,
+                                          OUT removed bigint, OUT refused bigint, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _id uuid;
+  too_many constant int := 200;  -- so many that are refused end it: each takes subtransactions
+  -- At random: those that can never go must not stand before the others in each run.
+  ids uuid[] := _flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), _limit,
+                                    _run, true);
+  -- Ranges that are to be tried, the last one first.
+  lows int[] := ARRAY[1];
+  highs int[] := ARRAY[cardinality(ids)];
+  low int;
+  high int;
 BEGIN
   removed := 0;
   refused := 0;
-  -- At random: those that can never go must not stand before the others in each run.
-  FOR _id IN SELECT p.id
-    FROM unnest(_flohsync.purgeable(c.connector_id, c.resource_type, _flohsync.duration(c.stale_retention), NULL, _run))
-      p(id)
-              ORDER BY random() LIMIT _limit LOOP
+  WHILE cardinality(lows) > 0 AND refused < too_many LOOP
+    low := lows[cardinality(lows)];
+    high := highs[cardinality(highs)];
+    lows := trim_array(lows, 1);
+    highs := trim_array(highs, 1);
+    CONTINUE WHEN low > high;
     BEGIN
-      removed := removed + _flohsync.records_removed(c.connector_id, c.resource_type, ARRAY[_id], true, _run);
+      removed := removed + _flohsync.records_removed(c.connector_id, c.resource_type, ids[low:high], true, _run);
     EXCEPTION WHEN integrity_constraint_violation THEN
-      refused := refused + 1;
-      message := _flohsync.clean(SQLERRM);
+      IF low < high THEN
+        lows := lows || ARRAY[(low + high) / 2 + 1, low];
+        highs := highs || ARRAY[high, (low + high) / 2];
+      ELSE
+        refused := refused + 1;
+        message := _flohsync.clean(SQLERRM);
+      END IF;
     END;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.purge_singly(flohsync.connector_sync_config, bigint, bigint) IS
-  'Purges records one by one when some of a batch cannot be deleted because foreign tables refer to them; returns '
-  'how many could not, and why';
+COMMENT ON FUNCTION _flohsync.purge_in_halves(flohsync.connector_sync_config, bigint, bigint) IS
+  'Purges records, some of a batch of which cannot be deleted because foreign tables refer to them, in halves until '
+  'these are alone; returns how many were, and why';
 
 CREATE FUNCTION _flohsync.purge_run(_run bigint, _limit bigint) RETURNS bigint
 LANGUAGE plpgsql
@@ -457,7 +471,7 @@ AS $$
 DECLARE
   n bigint;
   c flohsync.connector_sync_config := _flohsync.keep_config(_run);
-  singly record;
+  halves record;
 BEGIN
   PERFORM _flohsync.share_matching(c.connector_id, c.resource_type);
   -- While it is not known who has to be deactivated, the records that tell it stay.
@@ -468,11 +482,11 @@ BEGIN
        AND NOT (c.deactivate_users
                 AND coalesce(jsonb_path_exists(r.post_sync, '$.errors[*] ? (!exists(@.externalId))'), false));
   EXCEPTION WHEN integrity_constraint_violation THEN
-    singly := _flohsync.purge_singly(c, _run, least(_limit, 1000));
-    n := singly.removed;
-    IF singly.refused > 0 THEN
+    halves := _flohsync.purge_in_halves(c, _run, _limit);
+    n := halves.removed;
+    IF halves.refused > 0 THEN
       PERFORM _flohsync.stage_failed(_run, 'purge', '23503',
-                                     format('%s records cannot be purged: %s', singly.refused, singly.message));
+                                     format('%s records cannot be purged: %s', halves.refused, halves.message));
     END IF;
   WHEN OTHERS THEN
     IF _flohsync.passes(SQLSTATE) THEN

@@ -11,8 +11,9 @@
 -- grants that role what its own objects need.
 
 -- What is compared when e-mail addresses or issuers are.
+-- Its cost counts where a plan chooses between a probe and all addresses.
 CREATE FUNCTION _flohsync.match_key(_text text) RETURNS text
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_match_key';
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'flohsync_match_key';
 COMMENT ON FUNCTION _flohsync.match_key(text) IS
   'A text without surrounding white space and with ASCII letters in lower case, nothing else '
   'folded; null when it is empty';
@@ -274,61 +275,22 @@ END;
 COMMENT ON FUNCTION flohsync._user_reactivate(uuid[]) IS
   'Seam: restores those of the users that _user_deactivate soft-deleted, and returns them';
 
-CREATE FUNCTION _flohsync.is_blank(_value jsonb) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN _value IS NULL OR _value = 'null' OR (pg_catalog.jsonb_typeof(_value) = 'string' AND (_value #>> '{}') !~ '\S');
-COMMENT ON FUNCTION _flohsync.is_blank(jsonb) IS 'Whether a profile value counts as empty: null or a blank text';
-
-CREATE FUNCTION _flohsync.profile_value(_p flohsync.user_profile, _field text) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE _field
-  WHEN 'title' THEN pg_catalog.to_jsonb((_p).title) WHEN 'department' THEN pg_catalog.to_jsonb((_p).department)
-  WHEN 'phoneNumber' THEN pg_catalog.to_jsonb((_p).phone_number) WHEN 'location' THEN pg_catalog.to_jsonb((_p).location)
-  WHEN 'employeeId' THEN pg_catalog.to_jsonb((_p).employee_id) WHEN 'costCenter'
-    THEN pg_catalog.to_jsonb((_p).cost_center)
-  WHEN 'startDate' THEN pg_catalog.to_jsonb((_p).start_date) WHEN 'managerId' THEN pg_catalog.to_jsonb((_p).manager_id)
-  ELSE (_p).custom_attributes -> _field END;
-COMMENT ON FUNCTION _flohsync.profile_value(flohsync.user_profile, text) IS 'Value of a field of a profile';
-
 -- The fields of a patch that are written over what a profile has now.
 CREATE FUNCTION _flohsync.profile_changes(_p flohsync.user_profile, _patch jsonb) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RETURN jsonb_object_agg(e.field, e.new)
-    FROM (SELECT f.key AS field, f.value -> 'value' AS new, f.value ->> 'mode' AS mode,
-          _flohsync.profile_value(_p, f.key) AS old
-            FROM jsonb_each(_patch) f OFFSET 0) e
-   WHERE CASE e.mode WHEN 'overwrite_always' THEN coalesce(e.old, 'null') <> e.new
-                     WHEN 'overwrite_if_empty' THEN _flohsync.is_blank(e.old) AND NOT _flohsync.is_blank(e.new) END;
-END
-$$;
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_profile_changes';
 COMMENT ON FUNCTION _flohsync.profile_changes(flohsync.user_profile, jsonb) IS
   'Changes of a profile (null: none yet) by a patch of _profile_update, as field and value; null when nothing changes';
+
+CREATE FUNCTION _flohsync.profile_sources(_changes jsonb, _source text) RETURNS jsonb
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_profile_sources';
+COMMENT ON FUNCTION _flohsync.profile_sources(jsonb, text) IS
+  'What attribute_sources says of the fields of profile_changes(): each has a source';
 
 CREATE FUNCTION _flohsync.profile_cached(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS
-  'Runs a statement of _profile_update with a cached plan, for a few users';
-
-CREATE FUNCTION _flohsync.profile_run(_sql text, _users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  done uuid[];
-BEGIN
-  IF cardinality(_users) <= 10 THEN
-    RETURN _flohsync.profile_cached(_sql, _users, _patches, _source);
-  END IF;
-  EXECUTE _sql INTO done USING _users, _patches, _source;
-  RETURN done;
-END
-$$;
-COMMENT ON FUNCTION _flohsync.profile_run(text, uuid[], jsonb[], text) IS
-  'Runs a statement of _profile_update, which returns one array of users';
+  'Runs a statement of _profile_update, which returns one array of users, with a cached plan by indexes';
 
 CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
 LANGUAGE plpgsql
@@ -338,7 +300,7 @@ DECLARE
   done uuid[];
 BEGIN
   -- New profiles; one that is inserted concurrently counts as existing.
-  done := _flohsync.profile_run($sql$
+  done := _flohsync.profile_cached($sql$
     WITH made AS (
       INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location,
                                               employee_id, cost_center,
@@ -347,7 +309,7 @@ BEGIN
         c.new ->> 'employeeId',
              c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
              c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
-             (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k)
+             _flohsync.profile_sources(c.new, $3)
         FROM (SELECT u.user_id, _flohsync.profile_changes(NULL, u.patch) AS new
                 FROM unnest($1, $2) AS u(user_id, patch)
                 JOIN flohsync.floh_user x ON x.id = u.user_id
@@ -361,14 +323,15 @@ BEGIN
     $sql$, _users, _patches, _source);
   RETURN QUERY SELECT unnest(done);
   SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
-    FROM unnest(_users, _patches) AS u(user_id, patch) WHERE u.user_id <> ALL (coalesce(done, '{}'));
+    FROM unnest(_users, _patches) AS u(user_id, patch)
+   WHERE u.user_id NOT IN (SELECT d.id FROM unnest(done) AS d(id));
   IF _users IS NULL THEN
     RETURN;
   END IF;
 
   -- What is to be written is found from the row as it is once it is locked:
   -- concurrent changes count.
-  done := _flohsync.profile_run($sql$
+  done := _flohsync.profile_cached($sql$
     SELECT array_agg(l.user_id)
       FROM (SELECT p.user_id FROM flohsync.user_profile p
              WHERE p.user_id IN (SELECT u.user_id FROM unnest($1, $2) AS u(user_id, patch)
@@ -379,7 +342,7 @@ BEGIN
   IF done IS NULL THEN
     RETURN;
   END IF;
-  RETURN QUERY SELECT unnest(_flohsync.profile_run($sql$
+  RETURN QUERY SELECT unnest(_flohsync.profile_cached($sql$
     WITH done AS (
       UPDATE flohsync.user_profile p
          SET title = CASE WHEN c.new ? 'title' THEN c.new ->> 'title' ELSE p.title END,
@@ -392,8 +355,7 @@ BEGIN
              manager_id = CASE WHEN c.new ? 'managerId' THEN (c.new ->> 'managerId')::uuid ELSE p.manager_id END,
              custom_attributes = p.custom_attributes
                || (c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[]),
-             attribute_sources = p.attribute_sources
-               || (SELECT jsonb_object_agg(k, $3) FROM jsonb_object_keys(c.new) k), updated_at = now()
+             attribute_sources = p.attribute_sources || _flohsync.profile_sources(c.new, $3), updated_at = now()
         FROM (SELECT q.user_id, _flohsync.profile_changes(q, u.patch) AS new
                 FROM unnest($1, $2) AS u(user_id, patch)
                 JOIN flohsync.user_profile q ON q.user_id = u.user_id

@@ -1,7 +1,15 @@
 -- Which user a record belongs to.
 --
--- Matching is one statement for any number of records (_match).  What it works
--- on is either everything, or what has changed since it was last done:
+-- Matching is one statement for a batch of records (match).  Each of its steps is
+-- a probe of an index for each record: that costs a little more than joins by
+-- hash tables would with good statistics, and the same without any, as right
+-- after a first load, or when one record in a hundred has changed; and its memory
+-- does not grow with the number of records.  An application's own users may have
+-- no index: there it is one statement of joins, which go to disk when they are
+-- large.
+--
+-- What is worked on is either everything, or what has changed since it was last
+-- done:
 --   sync_run_page.changed   records that a page of a pass added, changed or brought back
 --   record_change           records changed otherwise: individually, staled, or to be rechecked
 --   user_change             users that were added, changed or removed
@@ -59,8 +67,8 @@ RETURN _flohsync.type_of_sql(_few) || CASE WHEN _few THEN ' AND x.id = ANY ($3)'
 COMMENT ON FUNCTION _flohsync.records_of_sql(boolean) IS
   'SQL condition for the records x of connector $1 and type $2, or (few) those of them with ids $3';
 
--- Records come as "rec", with their keys; where a user has the key of a strategy, that is a hit.
-CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
+-- Where a user has the key of a strategy, that is a hit.
+CREATE FUNCTION _flohsync.records_sql(_c flohsync.connector_sync_config, _condition text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -71,12 +79,11 @@ BEGIN
            "C" AS issuer_key
     FROM flohsync.resource_record x
    WHERE %s$sql$,
-    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')),
-      _flohsync.records_of_sql(NOT _all));
+    _flohsync.source_sql(coalesce(_c.issuer_source_path, 'attributes.identityIssuer')), _condition);
 END
 $$;
-COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, boolean) IS
-  'SQL for the records of connector $1 and type $2, all or those with an id of $3, with their match keys';
+COMMENT ON FUNCTION _flohsync.records_sql(flohsync.connector_sync_config, text) IS
+  'SQL for the records x of a condition, with their match keys';
 
 CREATE FUNCTION _flohsync.hits_sql(_strategies text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
@@ -92,53 +99,50 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.hits_sql(text[]) IS 'SQL for the users that each strategy finds for the records "rec"';
 
--- The statement of _match for a few records: its plan is cached.
-CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[],
-                                       _back_users uuid[],
-  _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
-LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.match_cached(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
-  'Runs the statement of match() with a cached plan, for a few records, with users in floh_user';
-
-CREATE FUNCTION _flohsync.use_cached_plan(_ids uuid[]) RETURNS boolean
-LANGUAGE plpgsql STABLE
+-- The others are asked only if the one before has found nobody: that is their gate.
+CREATE FUNCTION _flohsync.probes_sql(_strategies text[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  name text;
+  step int := 0;
+  gate text := '';
+  probes text := '';
+  which text := '';
 BEGIN
-  -- The view of an application is unknown: a plan by indexes may be the wrong one.
-  RETURN coalesce(cardinality(_ids) <= 10, false) AND _flohsync.users_are_watched();
+  FOREACH name IN ARRAY _strategies LOOP
+    step := step + 1;
+    probes := probes || format(' CROSS JOIN LATERAL (SELECT cardinality(e.users)::bigint AS hits, e.users FROM (SELECT'
+                               ' ARRAY(SELECT u.id FROM _flohsync.app_user u WHERE %s%s) AS users OFFSET 0) e) s%s',
+                               gate,
+                               (SELECT m.condition FROM _flohsync.match_strategies() m WHERE m.strategy = name), step);
+    which := which || format(' WHEN s%s.hits > 0 THEN s%1$s.', step);
+    gate := gate || format('s%s.hits = 0 AND ', step);
+  END LOOP;
+  RETURN format('%s CROSS JOIN LATERAL (SELECT CASE%s END, CASE%s END, CASE%s END) b(step, hits, users)', probes,
+                regexp_replace(which, 'THEN s(\d+)\.', 'THEN \1', 'g'), regexp_replace(which, '\.(?= WHEN|$)', '.hits',
+                'g'), regexp_replace(which, '\.(?= WHEN|$)', '.users', 'g'));
 END
 $$;
-COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are few enough for cached plans';
+COMMENT ON FUNCTION _flohsync.probes_sql(text[]) IS
+  'SQL that joins a record r to what the first strategy that finds users for it has found: b (step, hits, users)';
 
--- _match recomputes the matches of some records (null: all).  An outcome that
--- stays is not written.  What an operator decided stays, and so does
+-- An outcome that stays is not written.  What an operator decided stays, and so does
 -- - the link of a user made from the record, who may have nothing else in
 --   common with it, as long as the user is there;
 -- - that of a stale record whose user is deleted: it is the reason of that;
--- - that of a record that came back with its user (_back, _back_users), unless
---   a strategy finds a user.
-CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}',
-                                _back_users uuid[] DEFAULT '{}')
-RETURNS bigint
-LANGUAGE plpgsql
+-- - that of a record that came back with its user ($4, $5), unless a strategy
+--   finds a user.
+CREATE FUNCTION _flohsync.match_sql(_c flohsync.connector_sync_config, _probing boolean, _all boolean) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET work_mem = '64MB'
-SET enable_nestloop = on
 AS $$
 DECLARE
   strategies text[] := _flohsync.strategies(_c);
-  statement text;
-  n bigint;
-  left_alone uuid[];
 BEGIN
-  statement := format($sql$
-  WITH rec AS (%1$s),
-  tally AS (SELECT h.id, h.step, count(*) AS hits, array_agg(h.user_id) AS users FROM (%2$s) h GROUP BY h.id, h.step),
-  best AS (%3$s),
-  known AS (
+  RETURN format($sql$
+  WITH %1$s known AS (
     SELECT r.id, r.external_id, r.display_name, r.email, r.email_key, r.stale, b.step, b.hits, b.users,
            m.id AS match_id, m.match_status AS status, m.match_confidence AS confidence, m.match_strategy AS strategy,
            m.user_id, m.candidate_user_ids AS candidates, k.user_id AS back_user,
@@ -147,10 +151,8 @@ BEGIN
                   THEN CASE WHEN EXISTS (SELECT FROM _flohsync.app_user u WHERE u.id = m.user_id)
                     THEN m.match_strategy IS NULL ELSE r.stale END
                 ELSE false END AS stays
-      FROM rec r
-      LEFT JOIN best b ON b.id = r.id
+      FROM %2$s
       LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = r.id
-      LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id
     OFFSET 0  -- so that "stays" is computed once
   ), outcome AS (
     SELECT o.id, o.external_id, o.display_name, o.email, o.match_id, o.user_id AS old_user,
@@ -189,8 +191,8 @@ BEGIN
            external_email, user_id, match_status, match_confidence, match_strategy, candidate_user_ids)
     SELECT $1, $2, o.id, o.external_id, o.display_name, o.email, o.user_id, o.status, o.confidence,
       o.strategy, o.candidates
+      -- Nobody else makes one: under the lock of the matching, or with the record locked.
       FROM outcome o WHERE o.match_id IS NULL
-    ON CONFLICT (connector_resource_id, connector_id, resource_type) DO NOTHING
     RETURNING m.external_id, m.user_id, m.external_email, m.external_display_name
   ), changed AS (
     UPDATE flohsync.connector_sync_match m
@@ -227,27 +229,121 @@ BEGIN
   SELECT (SELECT count(*) FROM made) + (SELECT count(*) FROM changed),
          (SELECT array_agg(DISTINCT m.old_user) FROM changed m WHERE m.old_user IS DISTINCT FROM m.user_id
           AND m.old_user IS NOT NULL)
-  $sql$, _flohsync.records_sql(_c, _ids IS NULL), _flohsync.hits_sql(strategies),
-         CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
-              ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END);
-  IF _flohsync.use_cached_plan(_ids) THEN
-    SELECT m.n, m.left_alone INTO n, left_alone
-      FROM _flohsync.match_cached(statement, _c.connector_id, _c.resource_type, _ids, _back, _back_users, strategies,
-                                  _c.create_users) m;
-  ELSE
+  $sql$,
+    CASE WHEN _probing THEN '' ELSE format(
+      'rec AS (%s), tally AS (SELECT h.id, h.step, count(*) AS hits, array_agg(h.user_id) AS users FROM (%s) h '
+      'GROUP BY h.id, h.step), best AS (%s),',
+      _flohsync.records_sql(_c, _flohsync.records_of_sql(NOT _all)), _flohsync.hits_sql(strategies),
+      CASE WHEN cardinality(strategies) = 1 THEN 'SELECT * FROM tally'
+           ELSE 'SELECT DISTINCT ON (t.id) t.* FROM tally t ORDER BY t.id, t.step' END) END,
+    CASE WHEN _probing THEN format(
+      'unnest($3, $5) AS k(id, user_id) CROSS JOIN LATERAL (%s) r %s',
+      _flohsync.records_sql(_c, _flohsync.type_of_sql(true) || ' AND x.id = k.id'), _flohsync.probes_sql(strategies))
+         ELSE 'rec r LEFT JOIN best b ON b.id = r.id LEFT JOIN unnest($4, $5) AS k(id, user_id) ON k.id = r.id' END);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.match_sql(flohsync.connector_sync_config, boolean, boolean) IS
+  'SQL that recomputes the matches of the records $3 of connector $1 and type $2; $6: strategies, $7: createUsers; '
+  'probing: each by indexes, $5 is the user with whom each of $3 came back; otherwise in joins (all: $3 is not looked '
+  'at), and $4 are the records that came back with the users $5';
+
+CREATE FUNCTION _flohsync.match_cached(_sql text, _connector uuid, _type text, _ids uuid[], _back uuid[],
+                                       _back_users uuid[],
+  _strategies text[], _create_users boolean, OUT n bigint, OUT left_alone uuid[])
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
+COMMENT ON FUNCTION _flohsync.match_cached(text, uuid, text, uuid[], uuid[], uuid[], text[], boolean) IS
+  'Runs the statement of match() with a cached plan, for a batch of records, with users in floh_user';
+
+CREATE FUNCTION _flohsync.use_cached_plan(_ids uuid[]) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- The view of an application is unknown: a plan by indexes may be the wrong one.
+  RETURN coalesce(cardinality(_ids) <= 10, false) AND _flohsync.users_are_watched();
+END
+$$;
+COMMENT ON FUNCTION _flohsync.use_cached_plan(uuid[]) IS 'Whether records are few enough for cached plans';
+
+-- Settings instead of statistics, of which there are none after a first load: sorting
+-- all that is left for each batch would be the plan for a small table.
+CREATE FUNCTION _flohsync.records_behind(_connector uuid, _type text, _external_id text, _limit int,
+                                         OUT ids uuid[], OUT last text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_sort = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+BEGIN
+  SELECT array_agg(t.id ORDER BY t.id), max(t.external_id) INTO ids, last
+    FROM (SELECT x.id, x.external_id FROM flohsync.resource_record x
+           WHERE x.connector_id = _connector AND x.resource_type = _type AND x.external_id > _external_id COLLATE "C"
+           ORDER BY x.external_id LIMIT _limit) t;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.records_behind(uuid, text, text, int) IS
+  'The next records of a type behind an external id, and the last of their external ids; null when there is none';
+
+-- What a batch takes in memory does not depend on how many batches there are.
+CREATE FUNCTION _flohsync.match(_c flohsync.connector_sync_config, _ids uuid[], _back uuid[] DEFAULT '{}',
+                                _back_users uuid[] DEFAULT '{}')
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET work_mem = '16MB'
+SET hash_mem_multiplier = 1
+SET enable_nestloop = on
+AS $$
+DECLARE
+  batch constant int := 10000;
+  strategies constant text[] := _flohsync.strategies(_c);
+  probing constant boolean := _flohsync.users_are_watched();
+  statement constant text := _flohsync.match_sql(_c, probing, _ids IS NULL);
+  part record;
+  users uuid[];
+  first int := 1;
+  did record;
+  n bigint := 0;
+  left_alone uuid[] := '{}';
+BEGIN
+  IF NOT probing THEN
     -- What was just loaded has no statistics yet: all must not be taken for a few.
     PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
     EXECUTE statement INTO n, left_alone USING _c.connector_id, _c.resource_type::text, _ids, _back, _back_users,
       strategies, _c.create_users;
+  ELSE
+    SELECT '' AS last, NULL::uuid[] AS ids INTO part;
+    LOOP
+      IF _ids IS NULL THEN
+        part := _flohsync.records_behind(_c.connector_id, _c.resource_type, part.last, batch);
+        EXIT WHEN part.ids IS NULL;
+      ELSE
+        part.ids := _ids[first:first + batch - 1];
+        EXIT WHEN part.ids = '{}';
+        first := first + batch;
+      END IF;
+      IF _back <> '{}' THEN
+        users := ARRAY(SELECT k.user_id FROM unnest(part.ids) WITH ORDINALITY p(id, nr)
+                       LEFT JOIN unnest(_back, _back_users) k(id, user_id) ON k.id = p.id ORDER BY p.nr);
+      END IF;
+      SELECT m.n, m.left_alone INTO did
+        FROM _flohsync.match_cached(statement, _c.connector_id, _c.resource_type, part.ids, NULL, users, strategies,
+                                    _c.create_users) m;
+      n := n + did.n;
+      left_alone := left_alone || did.left_alone;
+    END LOOP;
   END IF;
-  IF left_alone IS NOT NULL THEN
+  IF left_alone <> '{}' THEN
     PERFORM _flohsync.requeue_stale(left_alone);
   END IF;
   RETURN n;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.match(flohsync.connector_sync_config, uuid[], uuid[], uuid[]) IS
-  'Recomputes the matches of some records (null: all) in one statement; returns how many were made or changed';
+  'Recomputes the matches of some records (null: all), in batches; returns how many were made or changed';
 
 CREATE FUNCTION _flohsync.lock_matching(_c flohsync.connector_sync_config) RETURNS void
 LANGUAGE plpgsql

@@ -64,7 +64,7 @@ COMMENT ON FUNCTION _flohsync.call_seam(text, flohsync.connector_sync_config, bi
 -- those in the middle of all that is left.  Then it is raised, and all is as
 -- before the call.
 CREATE FUNCTION _flohsync.in_halves(_stage text, _c flohsync.connector_sync_config, _run bigint,
-  _n int, _known int, _users uuid[], _emails text[], _names text[], _values jsonb[],
+  _n int, _known int, _users uuid[], _emails text[], _names text[], _values jsonb[], _succeeded boolean DEFAULT false,
   OUT positions int[], OUT users uuid[], OUT problems text[], OUT jobs bigint,
   OUT failed int[], OUT states text[], OUT messages text[], OUT untried int[], OUT passed_over int[])
 LANGUAGE plpgsql
@@ -82,7 +82,7 @@ DECLARE
   low int;
   high int;
   probes int;
-  succeeded boolean := false;
+  succeeded boolean := _succeeded;
   lost int := 0;      -- new rows that failed
   one text;           -- SQLSTATE of the first of them
   alike boolean := true;
@@ -154,9 +154,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bigint, int, int, uuid[], text[],
-                                        text[], jsonb[]) IS
-  'Runs a stage for n rows, of which the last have failed before, least recently tried first: returns the result of '
-  'call_seam(), the rows that failed and why, those not tried because too many failed, and those not due for a retry';
+                                        text[], jsonb[], boolean) IS
+  'Runs a stage for n rows, of which the last have failed before, least recently tried first (_succeeded: others have '
+  'not): returns the result of call_seam(), the rows that failed and why, those not tried because too many failed, and '
+  'those not due for a retry';
 
 -- Who calls for one record of a webhook does not hold the matching alone: the record is noted elsewhere then.
 CREATE FUNCTION _flohsync.note_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,

@@ -57,129 +57,246 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION _flohsync.as_worker_profile_field(text, jsonb, flohsync.connector_sync_config) IS
   'Like profile_field(), run as the workers'' role, since users may be those of an application';
 
-CREATE FUNCTION _flohsync.map_sql(_c flohsync.connector_sync_config) RETURNS text
+CREATE FUNCTION _flohsync.map_rules(_c flohsync.connector_sync_config, OUT rules text, OUT sources text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN string_agg(format('(%s, %L, %L, %s)', r.position, r.rule ->> 'targetField',
-           coalesce(r.rule ->> 'writeMode', 'overwrite_if_empty'), _flohsync.source_sql(r.rule ->> 'sourcePath')), ', '
-             ORDER BY r.position)
-    FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS r(rule, position)
-   WHERE coalesce((r.rule ->> 'enabled')::boolean, true) AND coalesce(r.rule ->> 'transform', '') = ''
-     AND coalesce(r.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite';
+  SELECT string_agg(format('(%s, %L, %L)', r.nr, r.field, r.mode), ', ' ORDER BY r.nr),
+         string_agg(_flohsync.source_sql(r.path), ', ' ORDER BY r.nr) INTO rules, sources
+    FROM (SELECT row_number() OVER (ORDER BY e.position) AS nr, e.rule ->> 'targetField' AS field,
+                 coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') AS mode, e.rule ->> 'sourcePath' AS path
+            FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS e(rule, position)
+           WHERE coalesce((e.rule ->> 'enabled')::boolean, true) AND coalesce(e.rule ->> 'transform', '') = ''
+             AND coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite') r;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.map_sql(flohsync.connector_sync_config) IS
-  'SQL for the attribute mappings of the record x, as rows (position, field, mode, value); null '
+COMMENT ON FUNCTION _flohsync.map_rules(flohsync.connector_sync_config) IS
+  'SQL for the attribute mappings: rows (number, field, mode), and the values of the record x in their order; null '
   'when no rule writes anything';
 
-CREATE FUNCTION _flohsync.map_cached(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config,
-                                     _run bigint, _ids uuid[],
-  _error_connector uuid, OUT users uuid[], OUT patches jsonb[], OUT failed bigint)
+CREATE FUNCTION _flohsync.profile_patch(_fields text[], _modes text[], _values jsonb[]) RETURNS jsonb
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_profile_patch';
+COMMENT ON FUNCTION _flohsync.profile_patch(text[], text[], jsonb[]) IS
+  'A patch of _profile_update from the values of rules, side by side, in the order of records and rules: of those for '
+  'one field, the last one that always writes, else the first one that has something for an empty field; null without '
+  'any';
+
+-- All records of a user: which one has the last word does not depend on which one changed.
+CREATE FUNCTION _flohsync.patches_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  map record := _flohsync.map_rules(_c);
+BEGIN
+  RETURN format($sql$
+  SELECT f.user_id,
+         _flohsync.profile_patch(array_agg(f.field), array_agg(f.mode), array_agg(f.value)) AS patch,
+         jsonb_agg(jsonb_build_array(f.external_id, format('%%s: %%s', f.field, f.problem),
+                                     left(f.source::text, 1000)))
+           FILTER (WHERE f.problem IS NOT NULL) AS problems
+    FROM (SELECT r.user_id, r.external_id, w.field, w.mode, w.source, v.problem,
+                 CASE WHEN w.plain THEN w.source WHEN v.problem IS NULL THEN v.value END AS value
+            FROM (SELECT m.user_id, x.external_id, ARRAY[%s]::jsonb[] AS sources
+                    FROM %s
+                   WHERE %s AND x.stale_since IS NULL AND m.match_status IN ('matched', 'manual_override')
+                   ORDER BY m.user_id, x.external_id OFFSET 0) r
+           CROSS JOIN LATERAL (
+                 SELECT l.field, l.mode, r.sources[l.nr] AS source,
+                        jsonb_typeof(r.sources[l.nr]) = 'string' AND l.field NOT IN ('startDate', 'managerId')
+                          AND octet_length(r.sources[l.nr] #>> '{}') <= 2000 AS plain
+                   FROM (VALUES %s) AS l(nr, field, mode)
+                 OFFSET 0) w
+            -- In a subquery the function is called only where its condition holds.
+            LEFT JOIN LATERAL (SELECT c.value, c.problem FROM _flohsync.profile_field(w.field, w.source, $3) c
+                                WHERE NOT w.plain OFFSET 0) v ON true
+           WHERE w.source IS NOT NULL AND w.source <> 'null') f
+   GROUP BY f.user_id
+  $sql$, map.sources,
+    CASE WHEN _all THEN 'flohsync.resource_record x JOIN flohsync.connector_sync_match m '
+                        'ON m.connector_resource_id = x.id JOIN _flohsync.app_user u ON u.id = m.user_id'
+         ELSE 'unnest($4) AS t(id) JOIN _flohsync.app_user u ON u.id = t.id JOIN flohsync.connector_sync_match m '
+              'ON m.user_id = t.id JOIN flohsync.resource_record x ON x.id = m.connector_resource_id' END,
+    _flohsync.type_of_sql(NOT _all)
+      || CASE WHEN _all THEN ' AND m.connector_id = $1 AND m.resource_type = $2'
+                             ' AND m.user_id NOT IN (SELECT k.id FROM unnest($4) AS k(id))' ELSE '' END,
+    map.rules);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.patches_sql(flohsync.connector_sync_config, boolean) IS
+  'SQL for what the attribute mappings make of the records of connector $1 and type $2, for the users $4 or (all) all '
+  'but these: rows (user, patch, values that are invalid, as [external id, message, value]); $3 is the configuration';
+
+CREATE FUNCTION _flohsync.patches_cached(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config,
+                                         _users uuid[], OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
 LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.map_cached(text, uuid, text, flohsync.connector_sync_config, bigint, uuid[], uuid) IS
-  'Runs the statement of map_attributes() with a cached plan, for a few records, with users in floh_user';
+COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connector_sync_config, uuid[]) IS
+  'Runs the statement of map_attributes() with a cached plan, for a batch of users in floh_user';
 
--- Rules for one field act one after the other, which comes to: the last one that
--- always writes, else the first one that has something for an empty field.
+-- By indexes, whatever is known of the tables.
+CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+BEGIN ATOMIC
+  SELECT coalesce(pg_catalog.array_agg(DISTINCT m.user_id), '{}')
+    FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
+   WHERE m.user_id IS NOT NULL;
+END;
+COMMENT ON FUNCTION _flohsync.users_of(uuid[]) IS 'The users of some records, in the order of their ids';
+
+CREATE FUNCTION _flohsync.apply_patches(_c flohsync.connector_sync_config, _run bigint,
+                                        _record flohsync.resource_record, _users uuid[], _patches jsonb[],
+                                        _problems jsonb[], _known boolean, INOUT done jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  too_many constant int := 1000;  -- as for in_halves()
+  users uuid[] := _users;
+  patches jsonb[] := _patches;
+  invalid bigint;
+  refused bigint;
+  did record;
+BEGIN
+  INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+  SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
+         v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
+    FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
+   WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
+   ORDER BY p.nr;
+  SELECT coalesce(sum(jsonb_array_length(p.list)), 0) INTO invalid FROM unnest(_problems) AS p(list);
+  done := done || jsonb_build_object('failed', (done ->> 'failed')::bigint + invalid);
+  IF array_position(patches, NULL) IS NOT NULL THEN
+    SELECT array_agg(u.id ORDER BY u.nr), array_agg(u.patch ORDER BY u.nr) INTO users, patches
+      FROM unnest(_users, _patches) WITH ORDINALITY AS u(id, patch, nr) WHERE u.patch IS NOT NULL;
+  END IF;
+  IF users IS NULL THEN
+    RETURN;
+  END IF;
+  did := _flohsync.in_halves('map', _c, _run, cardinality(users), CASE WHEN _known THEN cardinality(users) ELSE 0 END,
+                             users, NULL, NULL, patches, (done ->> 'updated')::bigint > 0);
+  refused := (done ->> 'refused')::bigint + cardinality(did.failed);
+  done := done || jsonb_build_object(
+    'updated', (done ->> 'updated')::bigint + cardinality(did.users),
+    'refused', refused,
+    'errors', (done -> 'errors')
+              || _flohsync.note_user_setbacks('map', _c, _run, _record,
+                                              ARRAY(SELECT users[f.nr] FROM unnest(did.failed)
+                                                    WITH ORDINALITY AS f(nr, i) ORDER BY f.i),
+                                              did.states, did.messages),
+    'complete', did.untried = '{}' AND (_known OR refused < too_many));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.apply_patches(flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[],
+                                            jsonb[], jsonb[], boolean, jsonb) IS
+  'Writes a batch of patches of users (_known: who failed before), notes the values that are invalid, and adds what it '
+  'did to "done", which has what map_attributes() returns; complete: more may follow';
+
+CREATE FUNCTION _flohsync.map_users(_c flohsync.connector_sync_config, _run bigint, _record flohsync.resource_record,
+                                    _users uuid[], _known boolean, INOUT done jsonb)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  statement constant text := format('SELECT array_agg(b.user_id ORDER BY b.user_id), array_agg(b.patch ORDER BY '
+                                    'b.user_id), array_agg(b.problems ORDER BY b.user_id) FROM (%s) b',
+                                    _flohsync.patches_sql(_c, false));
+  users uuid[];
+  patches jsonb[];
+  problems jsonb[];
+BEGIN
+  IF _flohsync.users_are_watched() THEN
+    SELECT b.users, b.patches, b.problems INTO users, patches, problems
+      FROM _flohsync.patches_cached(statement, _c.connector_id, _c.resource_type, _c, _users) b;
+  ELSE
+    EXECUTE statement INTO users, patches, problems USING _c.connector_id, _c.resource_type::text, _c, _users;
+  END IF;
+  done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, _known, done);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.map_users(flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[],
+                                        boolean, jsonb) IS
+  'Applies the attribute mappings to the profiles of a batch of users, like apply_patches()';
+
+-- Users in batches, in the order of their ids: that is the order in which their
+-- profiles are locked, and what they take in memory does not grow with their number.
+-- For all users the values are read in one statement, whose joins and order go to
+-- disk when they are large; by indexes, in the order of the users, each record
+-- would be read from another place.  Those that failed before come last, no more
+-- of them than are tried again.
 CREATE FUNCTION _flohsync.map_attributes(_c flohsync.connector_sync_config, _ids uuid[], _run bigint,
                                          _record flohsync.resource_record DEFAULT NULL,
   OUT updated bigint, OUT failed bigint, OUT refused bigint, OUT errors jsonb, OUT complete boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET jit = off
-SET work_mem = '64MB'
+SET work_mem = '8MB'
+SET hash_mem_multiplier = 1
 SET enable_nestloop = on
 AS $$
 DECLARE
-  rules text := _flohsync.map_sql(_c);
-  statement text;
-  users uuid[];
-  patches jsonb[];
+  batch constant int := 5000;
   known uuid[];
+  former uuid[];
+  listed uuid[];
+  users uuid[] := '{}';
+  patches jsonb[] := '{}';
+  problems jsonb[] := '{}';
   n int := 0;
-  did record;
+  r record;
+  done jsonb := '{"updated": 0, "failed": 0, "refused": 0, "errors": [], "complete": true}';
 BEGIN
-  updated := 0;
-  failed := 0;
-  refused := 0;
-  errors := '[]';
-  complete := true;
-  IF rules IS NULL THEN
-    RETURN;
+  IF (_flohsync.map_rules(_c)).rules IS NOT NULL THEN
+    known := _flohsync.known_setbacks(_c, 'map');
+    IF _ids IS NULL THEN
+      -- What was just loaded has no statistics yet: all must not be taken for a few.
+      PERFORM set_config('enable_nestloop', 'off', true);
+      FOR r IN EXECUTE _flohsync.patches_sql(_c, true) USING _c.connector_id, _c.resource_type::text, _c, known LOOP
+        n := n + 1;
+        users[n] := r.user_id;
+        patches[n] := r.patch;
+        problems[n] := r.problems;
+        CONTINUE WHEN n < batch;
+        PERFORM set_config('enable_nestloop', 'on', true);
+        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
+        n := 0;
+        users := '{}';
+        patches := '{}';
+        problems := '{}';
+        EXIT WHEN NOT (done ->> 'complete')::boolean;
+      END LOOP;
+      PERFORM set_config('enable_nestloop', 'on', true);
+      IF n > 0 THEN
+        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
+      END IF;
+    ELSE
+      listed := _flohsync.users_of(_ids);
+      IF known <> '{}' THEN
+        former := known;
+        known := ARRAY(SELECT k.id FROM unnest(former) WITH ORDINALITY k(id, place)
+                        WHERE k.id IN (SELECT l.id FROM unnest(listed) l(id)) ORDER BY k.place);
+        listed := ARRAY(SELECT l.id FROM unnest(listed) l(id)
+                         WHERE l.id NOT IN (SELECT k.id FROM unnest(former) k(id)) ORDER BY l.id);
+      END IF;
+      FOR low IN 1 .. cardinality(listed) BY batch LOOP
+        done := _flohsync.map_users(_c, _run, _record, listed[low:low + batch - 1], false, done);
+        EXIT WHEN NOT (done ->> 'complete')::boolean;
+      END LOOP;
+    END IF;
+    IF (done ->> 'complete')::boolean AND known <> '{}' THEN
+      done := _flohsync.map_users(_c, _run, _record, known[:100], true, done);
+    END IF;
   END IF;
-  statement := format($sql$
-  WITH field AS MATERIALIZED (
-    SELECT m.user_id, x.external_id, f.field, f.mode, f.source, f.position,
-           CASE WHEN jsonb_typeof(f.source) = 'string' AND octet_length(f.source #>> '{}') <= 2000
-               AND f.field NOT IN ('startDate', 'managerId')
-                THEN f.source ELSE v.value END AS value, v.problem
-      FROM flohsync.resource_record x
-      JOIN flohsync.connector_sync_match m ON m.connector_resource_id = x.id
-      JOIN _flohsync.app_user u ON u.id = m.user_id
-     CROSS JOIN LATERAL (VALUES %s) AS f(position, field, mode, source)
-      LEFT JOIN LATERAL _flohsync.profile_field(f.field, f.source, $3) v
-        ON NOT (jsonb_typeof(f.source) = 'string' AND octet_length(f.source #>> '{}') <= 2000
-                AND f.field NOT IN ('startDate', 'managerId'))
-     WHERE %s AND x.stale_since IS NULL
-       AND m.match_status IN ('matched', 'manual_override')
-       AND f.source IS NOT NULL AND f.source <> 'null'
-  ), noted AS (
-    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-    SELECT $4, $6, CASE WHEN $6 IS NOT NULL THEN $2 END, f.external_id, _flohsync.error_class('mapping'),
-      format('%%s: %%s', f.field, f.problem), _flohsync.clean(left(f.source::text, 1000))
-      FROM field f WHERE f.problem IS NOT NULL AND coalesce($4::text, $6::text) IS NOT NULL
-    RETURNING 1
-  ), patch AS (
-    SELECT e.user_id, jsonb_object_agg(e.field, coalesce(e.always, e.first)) AS patch
-      FROM (SELECT f.user_id, f.field,
-                   (array_agg(jsonb_build_object('mode', f.mode, 'value', f.value) ORDER BY f.external_id DESC,
-                              f.position DESC)
-                      FILTER (WHERE f.mode = 'overwrite_always'))[1] AS always,
-                   (array_agg(jsonb_build_object('mode', f.mode, 'value', f.value) ORDER BY f.external_id, f.position)
-                      FILTER (WHERE f.mode = 'overwrite_if_empty' AND NOT _flohsync.is_blank(f.value)))[1] AS first
-              FROM field f WHERE f.problem IS NULL
-             GROUP BY f.user_id, f.field) e
-     WHERE e.always IS NOT NULL OR e.first IS NOT NULL
-     GROUP BY e.user_id
-  )
-  SELECT array_agg(p.user_id ORDER BY p.user_id), array_agg(p.patch ORDER BY p.user_id),
-    (SELECT count(*) FROM field f WHERE f.problem IS NOT NULL)
-    FROM patch p
-  $sql$, rules, CASE WHEN _ids IS NOT NULL THEN
-           -- all records of their users: which one has the last word does not depend on which one changed
-           _flohsync.type_of_sql(true)
-             || ' AND x.id IN (SELECT o.connector_resource_id FROM flohsync.connector_sync_match t
-                            JOIN flohsync.connector_sync_match o ON o.user_id = t.user_id
-                           WHERE t.connector_resource_id = ANY ($5) OFFSET 0)' ELSE _flohsync.type_of_sql(false) END);
-  IF _flohsync.use_cached_plan(_ids) THEN
-    SELECT m.users, m.patches, m.failed INTO users, patches, failed
-      FROM _flohsync.map_cached(statement, _c.connector_id, _c.resource_type, _c, _run, _ids, _record.connector_id) m;
-  ELSE
-    PERFORM set_config('enable_nestloop', (_ids IS NOT NULL)::text, true);
-    EXECUTE statement INTO users, patches, failed USING _c.connector_id, _c.resource_type::text, _c, _run, _ids,
-      _record.connector_id;
-  END IF;
-  IF users IS NULL THEN
-    RETURN;
-  END IF;
-  known := _flohsync.known_setbacks(_c, 'map');
-  IF known <> '{}' THEN
-    SELECT array_agg(u.id ORDER BY k.place NULLS FIRST, u.id), array_agg(u.patch ORDER BY k.place NULLS FIRST, u.id),
-      count(k.place) INTO users, patches, n
-      FROM unnest(users, patches) AS u(id, patch) LEFT JOIN unnest(known) WITH ORDINALITY AS k(id, place)
-        ON k.id = u.id;
-  END IF;
-  did := _flohsync.in_halves('map', _c, _run, cardinality(users), n, users, NULL, NULL, patches);
-  updated := cardinality(did.users);
-  refused := cardinality(did.failed);
-  errors := _flohsync.note_user_setbacks('map', _c, _run, _record,
-                                         ARRAY(SELECT users[f.nr] FROM unnest(did.failed) WITH ORDINALITY AS f(nr, i)
-                                               ORDER BY f.i),
-                                         did.states, did.messages);
-  complete := did.untried = '{}';
+  updated := done ->> 'updated';
+  failed := done ->> 'failed';
+  refused := done ->> 'refused';
+  errors := done -> 'errors';
+  complete := done ->> 'complete';
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_attributes(flohsync.connector_sync_config, uuid[], bigint,

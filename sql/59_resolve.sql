@@ -244,7 +244,7 @@ BEGIN
                                   'issuer', u.upstream_issuer, 'confirmed', u.confirmed, 'active', u.active)
                                     ORDER BY u.id)) AS users
                            FROM hits h JOIN _flohsync.app_user u ON u.id = h.user_id WHERE h.step = s.step) h ON true
-  $sql$, _flohsync.records_sql(c, false), _flohsync.hits_sql(names),
+  $sql$, _flohsync.records_sql(c, _flohsync.records_of_sql(true)), _flohsync.hits_sql(names),
          (SELECT string_agg(format('WHEN %L THEN %s', m.strategy, m.key), ' ') FROM _flohsync.match_strategies() m))
   INTO steps USING c.connector_id, c.resource_type::text, ARRAY[x.id], names,
     coalesce(c.issuer_source_path, 'attributes.identityIssuer');

@@ -12,15 +12,15 @@
 -- By which rules a write gives way.
 
 -- src/record/write.h says the same for statements in C.
-CREATE FUNCTION _flohsync.is_news(_r flohsync.resource_record, _observed_at timestamptz, _event_at timestamptz)
+CREATE FUNCTION _flohsync.is_news(_r flohsync.resource_record, _observed_at timestamptz,
+                                  _event_at timestamptz)
 RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 RETURN coalesce((_r).event_at <= _event_at, true)
   AND ((_r).observed_at > pg_catalog.clock_timestamp()
        OR _observed_at >= greatest((_r).observed_at, CASE WHEN (_r).stale_since IS NULL THEN
-            (SELECT c.last_full_pass_at FROM flohsync.connector_sync_config c
-              WHERE c.connector_id = (_r).connector_id AND c.resource_type = (_r).resource_type) END));
+            _flohsync.confirmed_at((_r).connector_id, (_r).resource_type) END));
 COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, timestamptz) IS
   'Whether an event is not older than the stored record; a stored time in the future is ignored as a clock error';
 
@@ -36,19 +36,6 @@ COMMENT ON FUNCTION _flohsync.records_changed(uuid, text, text, uuid[], text[], 
   '(null: none), and post-sync finds the ids in record_change if they are to be queued for it';
 
 -- The verbs.
-
-CREATE FUNCTION _flohsync.records_confirmed(_ids uuid[], _observed_at timestamptz) RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  UPDATE flohsync.resource_record r
-     SET observed_at = _observed_at
-    FROM unnest(_ids) u(id) WHERE r.id = u.id;
-END
-$$;
-COMMENT ON FUNCTION _flohsync.records_confirmed(uuid[], timestamptz) IS
-  'Notes of records when they were last there; they have not changed';
 
 CREATE FUNCTION _flohsync.records_staled(_connector uuid, _type text, _ids uuid[], _confirmed_at timestamptz,
   _observed_at timestamptz DEFAULT NULL, _event_at timestamptz DEFAULT NULL, _queue boolean DEFAULT true) RETURNS bigint

@@ -7,6 +7,7 @@ SELECT pg_catalog.pg_extension_config_dump('flohsync.workflow_definition', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.connector_sync_config', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.resource_record_record_no_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_flohsync.former_pass', '');
 SELECT pg_catalog.pg_extension_config_dump('_flohsync.resource_tombstone', '');
 SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run', $$WHERE status IN ('success', 'error', 'cancelled')$$);
 SELECT pg_catalog.pg_extension_config_dump('flohsync.sync_run_id_seq', '');

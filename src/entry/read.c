@@ -35,6 +35,7 @@
 #include "base/table_check.h"
 #include "base/time_text.h"
 #include "net/crypto.h"
+#include "record/rules.h"
 
 #define LIST_MOST	2000 /* of a page, as check_page has it */
 #define TYPE_MOST	64
@@ -68,13 +69,15 @@ typedef struct ReadScope
 
 /* The name of a connector comes before an id that looks the same. */
 static DbQuery scope_query = {
-	"select d.id, c.last_full_pass_at, coalesce((select pg_catalog.sum(t.n) from _flohsync.tally t"
+	"select d.id, " RULES_CONFIRMED_AT ", coalesce((select pg_catalog.sum(t.n) from"
+	" _flohsync.tally t"
 	" where t.connector_id = d.id and t.resource_type = $2 and t.state in ('live', 'stale')), 0)"
 	"::pg_catalog.int8"
 	" from (select n.id, 1 as place from flohsync.connector_definition n where n.name = $1"
 	" union all select i.id, 2 from flohsync.connector_definition i where i.id = $3"
 	" order by place limit 1) d"
-	" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2",
+	" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
+	" left join _flohsync.former_pass f on f.connector_id = d.id and f.resource_type = $2",
 	3,
 	{TEXTOID, TEXTOID, UUIDOID},
 	PLAN_BY_INDEX};

@@ -38,11 +38,13 @@ record_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 {
 	static DbQuery query = {
 		"select i.id, case when c.id is null then _flohsync.check_resource_type($2) end,"
-		" c.last_full_pass_at,"
+		" " RULES_CONFIRMED_AT ","
 		" " RULES_HASH_IGNORE("c") ", " RULES_REHASH(
 			"c") " from (select _flohsync.connector_id($1) as id) i left join"
 				 " flohsync.connector_sync_config c"
-				 " on c.connector_id = i.id and c.resource_type = $2",
+				 " on c.connector_id = i.id and c.resource_type = $2"
+				 " left join _flohsync.former_pass f"
+				 " on f.connector_id = i.id and f.resource_type = $2",
 		2,
 		{TEXTOID, TEXTOID}};
 	Datum		v[2] = {connector, type};

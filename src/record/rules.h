@@ -24,6 +24,12 @@
 	".hash_ignore is not null then array(select * from pg_catalog.jsonb_array_elements_text(" alias \
 	".hash_ignore)) end"
 
+/*
+ * When all records that are not stale were confirmed: by the configuration c, or by one that
+ * was deleted, _flohsync.former_pass f.  As _flohsync.confirmed_at.
+ */
+#define RULES_CONFIRMED_AT "greatest(c.last_full_pass_at, f.confirmed_at)"
+
 extern void rules_get_filter(uint64 row, int column, Filter *filter, MemoryContext context);
 
 #endif /* FLOHSYNC_RECORD_RULES_H */

@@ -181,6 +181,14 @@ store_purge_run(int64 run, int64 limit)
 }
 
 void
+store_analyze_grown(void)
+{
+	static DbQuery query = {"select _flohsync.analyze_grown()", 0, {InvalidOid}};
+
+	db_execute(&query, NULL, NULL);
+}
+
+void
 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
 				 const char *error, ErrorClass error_class, TimestampTz watermark,
 				 int64 retry_after_ms)

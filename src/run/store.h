@@ -82,6 +82,7 @@ extern void			store_settle_pass(int64 run, bool complete, SettleResult *result,
 extern void	 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
 extern void	 store_post_sync_failed(int64 run, int sqlerrcode, const char *message);
 extern int64 store_purge_run(int64 run, int64 limit);
+extern void	 store_analyze_grown(void);
 extern void	 store_finish_run(int64 run, const char *status, bool complete, const char *reason,
 							  const char *error, ErrorClass error_class, TimestampTz watermark,
 							  int64 retry_after_ms);

@@ -77,10 +77,12 @@ webhook_scope(WebhookRecord *r)
 		" true from flohsync.connector_sync_match m"
 		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by"
 		" m.external_id limit 1),"
-		" c.last_full_pass_at,"
+		" " RULES_CONFIRMED_AT ","
 		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH(
 			"c") " from (select) one left join flohsync.connector_sync_config c on"
-				 " c.connector_id = $1 and c.resource_type = $2",
+				 " c.connector_id = $1 and c.resource_type = $2"
+				 " left join _flohsync.former_pass f on"
+				 " f.connector_id = $1 and f.resource_type = $2",
 		2,
 		{UUIDOID, TEXTOID},
 		.plan_as = PLAN_BY_INDEX};

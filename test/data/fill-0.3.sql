@@ -91,6 +91,7 @@ INSERT INTO _flohsync.tally (connector_id, resource_type, state, confidence, n)
 SELECT connector_id, resource_type, CASE WHEN stale_since IS NULL THEN 'live' ELSE 'stale' END, NULL, count(*) FROM flohsync.resource_record GROUP BY 1, 2, 3
 UNION ALL
 SELECT connector_id, resource_type, match_status, match_confidence, count(*) FROM flohsync.connector_sync_match GROUP BY 1, 2, 3, 4;
+INSERT INTO _flohsync.former_pass VALUES ('00000000-0000-4000-8000-000000000001', 'device', '2026-01-02 03:04:06Z');
 INSERT INTO _flohsync.resource_tombstone (external_id, resource_type, connector_id, deleted_at, event_at, deactivated, made_at) VALUES
 ('99', 'user', '00000000-0000-4000-8000-000000000001', now(), '2026-01-02 05:00:00Z', true, now());
 INSERT INTO _flohsync.match_progress (config_id, rules, users_seen, own_xid) VALUES ('00000000-0000-4000-8000-000000000021', 'of another version', '700', '700');
