@@ -15,11 +15,20 @@ export function cpuSeconds(pid) {
   }
 }
 
+// Processor time of a process so far, with that of threads that have ended, in seconds; in steps of a hundredth.
+export function processSeconds(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
 // Processor time of the children of a process that have ended, in seconds.
 export function childrenSeconds(pid) {
   const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
   return (Number(fields[13]) + Number(fields[14])) / TICKS;
 }
+
+// The children of a process.
+export const children = (pid) => readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ');
 
 // All memory that it uses, with what it shares, in bytes.
 export function residentBytes(pid) {

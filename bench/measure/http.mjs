@@ -2,13 +2,14 @@
 // front of the same database, with as many connections to it; memory; an honest client
 // among slow ones; webhooks against the same function called through pgbench.
 // The load comes from wrk; the processor time of all three tells who is the bottleneck.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { Database } from '../lib/database.mjs';
 import { receiver, Sender } from '../lib/deliveries.mjs';
 import { gateway, hasPostgrest, postgrest, roles, token } from '../lib/http_server.mjs';
 import { pgbench } from '../lib/pgbench.mjs';
-import { cpuSeconds, residentBytes } from '../lib/process.mjs';
-import { SlowClients } from '../lib/slow_clients.mjs';
+import { cpuSeconds, processSeconds, residentBytes } from '../lib/process.mjs';
 import { sync } from '../lib/sync.mjs';
 import { raw, store, wrk } from '../lib/wrk.mjs';
 
@@ -32,10 +33,10 @@ async function load(db, server, file, options) {
   const side = await db.aside();
   const sessions = (await side.rows(`select pid from pg_stat_activity where usename = 'flohsync_http' and datname = current_database()`)).map((r) => r.pid);
   const backends = () => sessions.reduce((sum, pid) => sum + (cpuSeconds(pid) ?? 0), 0);
-  const before = { server: cpuSeconds(server.pid), backends: backends() };
+  const before = { server: processSeconds(server.pid), backends: backends() };
   const result = await wrk(server.port, file, options);
   const per = (seconds) => (seconds * 1e6) / result.requests;
-  return { ...result, server: per(cpuSeconds(server.pid) - before.server), backends: per(backends() - before.backends) };
+  return { ...result, server: per(processSeconds(server.pid) - before.server), backends: per(backends() - before.backends) };
 }
 
 const better = (one, other) => (one.perSecond >= other.perSecond ? one : other);
@@ -54,6 +55,7 @@ async function againstPostgrest(figures, { db, ours, theirs, files, rounds, seco
     figures.add('  99th percentile', { unit: 'ms', rounds: pairs('p99'), judge: (r) => r.ours, ...(what === 'list' ? { reach: (x) => x < 20, reachText: '< 20 ms' } : {}) });
     figures.add('  processor time of the HTTP server', { unit: 'µs', rounds: pairs('server') });
     figures.add('  processor time of its sessions in the database', { unit: 'µs', rounds: pairs('backends') });
+    figures.add('  of both', { unit: 'µs', rounds: measured.map(({ ours, base }) => ({ ours: ours.server + ours.backends, base: base.server + base.backends })) });
   }
 }
 
@@ -70,14 +72,15 @@ async function memory(figures, { server, file, requests }) {
   figures.add('  of that, since the first fifth of them', { unit: 'MB', rounds: [{ ours: (late - early) / MB }], reach: (x) => x < 1, reachText: '< 1 MB' });
 }
 
-async function amongSlowClients(figures, { server, file, path, authorization, rounds, seconds }) {
+async function amongSlowClients(figures, { server, file, programs, rounds, seconds }) {
   const measured = [];
   for (let i = 0; i < rounds; i++) {
     const base = (await wrk(server.port, file, { connections: 1, seconds })).p99;
-    const slow = await SlowClients.start(server.port, SLOW, { path, authorization });
+    const slow = spawn(`${programs}/slow_clients`, [String(server.port), String(SLOW)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(slow.stdout, 'data');
     const ours = (await wrk(server.port, file, { connections: 1, seconds })).p99;
-    if (slow.sockets.size < SLOW * 0.9) throw new Error(`there were only ${slow.sockets.size} slow clients`);
-    slow.stop();
+    if (slow.exitCode !== null) throw new Error('the slow clients have ended');
+    slow.kill();
     measured.push({ ours, base });
   }
   figures.add(`HTTP, an honest client among ${SLOW} slow ones, 99th percentile, against alone`, {
@@ -89,19 +92,23 @@ async function webhooks(figures, { where, rounds, small }) {
   const sender = new Sender();
   const db = await receiver('http_hooks', sender);
   await roles(db);
-  const server = await gateway(where, 'http_hooks', { webhooks_per_second: 0, webhooks_per_second_address: 0 });
+  const server = await gateway(where, 'http_hooks', { pool_size: CONNECTIONS, webhooks_per_second: 0, webhooks_per_second_address: 0 });
   const file = `${where.programs}/webhooks`;
-  const seconds = small ? 2 : 8;
-  const calls = small ? 100 : 500;
+  const seconds = small ? 4 : 8;
+  const calls = small ? 200 : 500;
   const received = async () => (await db.one(`select n_tup_ins + n_tup_upd as n from pg_stat_all_tables where relid = 'flohsync.resource_record'::regclass`)).n;
   const measured = [];
+  const deliveries = (count) => store(file, Array.from({ length: count }, () => {
+    const { body, headers } = sender.delivery('record');
+    return raw('POST', '/api/webhooks/hooks', headers, body);
+  }));
+  // Until all its connections to the database are there.
+  deliveries(16000);
+  await wrk(server.port, file, { connections: CONNECTIONS, seconds: 2, once: true });
   for (let i = 0; i < rounds; i++) {
     await sender.store(db, 'record', calls * CONNECTIONS);
     const base = await pgbench(db, RECEIVE, { clients: CONNECTIONS, calls });
-    store(file, Array.from({ length: seconds * 8000 }, () => {
-      const { body, headers } = sender.delivery('record');
-      return raw('POST', '/api/webhooks/hooks', headers, body);
-    }));
+    deliveries(seconds * 8000);
     await db.settle('flohsync.resource_record');
     const before = await received();
     const ours = await load(db, server, file, { connections: CONNECTIONS, seconds, once: true });
@@ -157,8 +164,8 @@ export async function http(figures, { listing, large, rounds, small, programs, s
     await againstPostgrest(figures, { db, ours, theirs, files, rounds, seconds });
     await theirs.stop();
   } else console.error('PostgREST is not there: no comparison');
-  await amongSlowClients(figures, { server: ours, file: files.ours.single, path: `${list.replace('50', '200')}`, authorization, rounds, seconds });
   await memory(figures, { server: ours, file: files.ours.single, requests: small ? 50000 : 1000000 });
+  await amongSlowClients(figures, { server: ours, file: files.ours.single, programs, rounds, seconds });
   await ours.stop();
   await db.drop();
   await webhooks(figures, { where, rounds, small });
