@@ -72,6 +72,18 @@ answer_away(Answer *a, const char *message, const char *details)
 	answer_header(a, "Retry-After", "2");
 }
 
+/* Whether the role of the request could not be set: nothing else sets one. */
+static bool
+is_about_role(const DbResult *r)
+{
+	size_t n = strlen(r->message);
+
+	return (strcmp(r->code, "42501") == 0 &&
+			strncmp(r->message, "permission denied to set role", 29) == 0) ||
+		(strcmp(r->code, "22023") == 0 && strncmp(r->message, "role \"", 6) == 0 && n > 15 &&
+		 strcmp(r->message + n - 15, " does not exist") == 0);
+}
+
 void
 answer_db_error(Answer *a, const DbResult *r)
 {
@@ -95,7 +107,10 @@ answer_db_error(Answer *a, const DbResult *r)
 			break;
 	}
 	status = http_status_of_sqlstate(r->code);
-	if (strcmp(r->code, "42501") == 0)
+	if (is_about_role(r))
+		answer_error(a, 403, FLS_FORBIDDEN, "the role of the token cannot be used", NULL,
+					 "It must exist, and be granted to the user of setting db.");
+	else if (strcmp(r->code, "42501") == 0)
 		answer_error(a, 403, r->code,
 					 strncmp(r->message, "permission denied for ", 22) == 0 ||
 							 strncmp(r->message, "permission denied to set role", 29) == 0 ?

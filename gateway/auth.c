@@ -22,6 +22,7 @@
 #include <time.h>
 
 #include "config.h"
+#include "db_connect.h"
 #include "json_text.h"
 #include "jwt.h"
 #include "log.h"
@@ -47,6 +48,7 @@ typedef struct LookUp
 	int			  lengths[1];
 	int			  formats[1];
 	char		 *token;
+	unsigned	  generation; /* when it began */
 	DbTask		  task;
 } LookUp;
 
@@ -54,6 +56,7 @@ static JwtKeys	  *keys;
 static struct stat keys_stat;
 static TokenCache *cache;
 static Rates	  *failures;
+static unsigned	   generation; /* of what is known of tokens */
 static Timer	   timer;
 
 static const DbStatement token_statement = {
@@ -164,6 +167,7 @@ auth_reload(void)
 void
 auth_forget_tokens(void)
 {
+	generation++;
 	token_cache_flush(cache);
 }
 
@@ -209,7 +213,8 @@ refuse(Request *r, const char *message, const char *error)
 	if (error != NULL)
 	{
 		metrics_count(METRIC_BAD_TOKEN);
-		rate_take(failures, r->peer, config->failures_per_second, 5 * config->failures_per_second);
+		rate_take(failures, r->network, config->failures_per_second,
+				  5 * config->failures_per_second);
 		snprintf(challenge, sizeof(challenge), "Bearer error=\"%s\", error_description=\"%s\"",
 				 error, message);
 	}
@@ -323,7 +328,7 @@ auth_begin(Request *r)
 		take_identity(r, known);
 		return true;
 	}
-	wait = rate_look(failures, r->peer, config->failures_per_second,
+	wait = rate_look(failures, r->network, config->failures_per_second,
 					 5 * config->failures_per_second);
 	if (wait > 0)
 	{
@@ -361,7 +366,8 @@ looked_up(void *arg, const DbResult *result)
 	i = must_alloc(sizeof(Identity));
 	i->refs = 1;
 	i->api_token = true;
-	i->expires = time(NULL) + (db_listening() ? LONG_S : SHORT_S);
+	/* A standby may not have heard of what we are told. */
+	i->expires = time(NULL) + (db_listening() && !connect_several_hosts() ? LONG_S : SHORT_S);
 	if (json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT)
 	{
 		Buf claims = {0};
@@ -382,10 +388,12 @@ looked_up(void *arg, const DbResult *result)
 				i->expires = time(NULL) + until;
 		}
 	}
-	else
-		i->expires = time(NULL) + SHORT_S;
 	take_identity(r, i);
-	token_cache_put(cache, l->token, strlen(l->token), i, (time_t) i->expires);
+	/* What is no good is not remembered, nor what may have been revoked since it was asked for. */
+	if (i->role != NULL && l->generation == generation)
+		token_cache_put(cache, l->token, strlen(l->token), i, (time_t) i->expires);
+	else
+		identity_drop(i);
 done:
 {
 	void (*next)(Request *) = l->next;
@@ -414,6 +422,7 @@ auth_look_up(Request *r, void (*next)(Request *r))
 	l = must_alloc(sizeof(LookUp));
 	l->r = r;
 	l->next = next;
+	l->generation = generation;
 	l->token = must_copy_n(token, n);
 	SHA256((const unsigned char *) token, n, l->hash);
 	l->values[0] = (const char *) l->hash;

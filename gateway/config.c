@@ -118,6 +118,8 @@ static const Setting settings[] = {
 		   "Bytes of a body, at most, as sent and unpacked"),
 	NUMBER(header_timeout, true, "10", 1, 600, "Seconds that the head of a request may take"),
 	NUMBER(body_timeout, true, "30", 1, 600, "Seconds that its body may take"),
+	NUMBER(send_timeout, true, "30", 1, 600,
+		   "Seconds in which the next part of an answer has to be taken"),
 	NUMBER(idle_timeout, true, "15", 1, 3600,
 		   "Seconds that a connection is kept without a request"),
 	NUMBER(stop_timeout, true, "30", 0, 3600, "Seconds that requests have to finish after SIGTERM"),

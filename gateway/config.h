@@ -45,6 +45,7 @@ typedef struct Config
 	int	  wait_timeout;
 	int	  header_timeout;
 	int	  body_timeout;
+	int	  send_timeout;
 	int	  idle_timeout;
 	int	  stop_timeout;
 	int	  failures_per_second;

@@ -9,6 +9,7 @@
 #include "db_connect.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 
 #include "buf.h"
 #include "config.h"
+#include "log.h"
 
 static pthread_t	   thread;
 static bool			   started;
@@ -128,6 +130,26 @@ check_role(ConnectJob *job, PGconn *conn)
 	return true;
 }
 
+/* Secrets are parameters of statements, which a server that logs all statements would log with them. */
+static bool
+hide_parameters(ConnectJob *job, PGconn *conn)
+{
+	static atomic_bool told;
+	PGresult		  *res;
+
+	if (!run(job, conn,
+			 "SELECT pg_catalog.set_config('log_parameter_max_length', '0', false) "
+			 "WHERE pg_catalog.has_parameter_privilege('log_parameter_max_length', 'SET')",
+			 &res))
+		return false;
+	if (PQntuples(res) == 0 && !atomic_exchange(&told, true))
+		log_message(LOG_WARNING,
+					"where the database logs statements, it logs secrets that are sent with them: "
+					"as a superuser, call flohsync.grant_gateway() for the user of setting db");
+	PQclear(res);
+	return true;
+}
+
 void
 connect_now(ConnectJob *job)
 {
@@ -150,8 +172,10 @@ connect_now(ConnectJob *job)
 	if (!run(
 			job, conn,
 			"SET search_path = pg_catalog, pg_temp; SET idle_in_transaction_session_timeout = '1min'; "
-			"SET lock_timeout = '15s'; SET jit = off",
+			"SET lock_timeout = '15s'; SET jit = off; SET log_parameter_max_length_on_error = 0",
 			NULL))
+		return;
+	if (!hide_parameters(job, conn))
 		return;
 	if (job->purpose == CONNECT_LISTEN)
 	{

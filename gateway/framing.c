@@ -1,13 +1,21 @@
 /*
  * framing.c
  *	  Whether a request is framed so that everybody reads it alike (RFC 9112,
- *	  sections 3.2, 5.1, 6.1 and 6.3).
+ *	  sections 2.2, 3, 5.1, 5.2, 6.1 and 6.3).
  *
  * A proxy and this server that disagree on where a request ends let one client send
  * requests in the name of another.  The library takes some of what it should not:
- * two Content-Length, or one beside Transfer-Encoding; before 1.0 also a space before a
- * colon, and a line that a zero byte cuts short.  The latter is not to be seen in what
- * it has parsed, but the head is then longer than its parts.
+ * two Content-Length, or one beside Transfer-Encoding; before 0.9.77 also lines that
+ * end with a line feed alone, that a zero byte cuts short, that go on in the next one,
+ * and a space before a colon.
+ *
+ * The latter are not to be seen in what it has parsed, but in where that is: such a
+ * version parses the head in place.  So it must lie there without a gap: the method, a
+ * space, the target, a space, the version, two bytes that were the end of the line,
+ * and so on to the end of the head.
+ *
+ * How chunks are framed is not to be seen at all.  So a request with chunks is the
+ * last one of its connection: nothing can be hidden behind it.
  */
 #include "framing.h"
 
@@ -19,6 +27,7 @@
 
 #define HEADER_FIELDS 100
 #define HEADER_LINE	  8192
+#define LINE_END	  2
 
 typedef struct Head
 {
@@ -26,9 +35,10 @@ typedef struct Head
 	int			lengths;
 	int			codings;
 	int			fields;
-	size_t		bytes;
 	const char *coding;
 	const char *problem;
+	const char *at;	 /* where the next line must begin */
+	bool		gap; /* it did not, once */
 } Head;
 
 static bool
@@ -47,6 +57,18 @@ is_token(const char *name, size_t n)
 	return n > 0;
 }
 
+/* Neither spaces nor control characters, nor what a URI has no place for (RFC 3986, section 3.4). */
+static bool
+is_target(const char *uri)
+{
+	for (const unsigned char *p = (const unsigned char *) uri; *p != '\0'; p++)
+	{
+		if (*p <= 0x20 || *p == 0x7f || *p == '#' || *p == '\\')
+			return false;
+	}
+	return *uri == '/';
+}
+
 static enum MHD_Result
 look(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value,
 	 size_t value_n)
@@ -55,8 +77,16 @@ look(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_n, const 
 
 	(void) kind;
 	h->fields++;
-	/* "name: value" and the end of the line */
-	h->bytes += name_n + value_n + 4;
+	if (name != h->at)
+		h->gap = true;
+	else if (!h->gap)
+	{
+		const char *p = name + name_n;
+
+		/* The colon was overwritten; spaces are skipped before a value, and left behind it. */
+		h->gap = value <= p || *p++ != '\0' || strspn(p, " \t") != (size_t) (value - p);
+		h->at = value + value_n + LINE_END;
+	}
 	if (!is_token(name, name_n))
 		h->problem = "the name of a header is malformed";
 	else if (name_n + value_n > HEADER_LINE)
@@ -84,22 +114,37 @@ look(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_n, const 
 	return MHD_YES;
 }
 
-bool
-framing_ok(struct Request *r, const char *version, char *problem, size_t size)
+/* Whether the head has no byte that was not parsed; h has seen the headers. */
+static bool
+head_is_whole(const struct Request *r, const Head *h, const char *method, const char *version)
 {
-	Head							h = {0};
-	const char					   *what = NULL;
-	const union MHD_ConnectionInfo *info;
+#if MHD_VERSION < 0x00097701
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	return info != NULL && !h->gap && method + strlen(method) + 1 == r->uri_at &&
+		r->uri_at + strlen(r->uri) + 1 == version && h->at + LINE_END == method + info->header_size;
+#else
+	(void) r;
+	(void) h;
+	(void) method;
+	(void) version;
+	return true;
+#endif
+}
+
+bool
+framing_ok(struct Request *r, const char *method, const char *version, char *problem, size_t size)
+{
+	Head		h = {.at = version + strlen(version) + LINE_END};
+	const char *what = NULL;
 
 	MHD_get_connection_values_n(r->connection, MHD_HEADER_KIND, look, &h);
-	info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-	/* Method, target and version with two spaces and the end of the line, and that of the head. */
-	h.bytes += strlen(r->method) + strlen(r->uri) + strlen(version) + 4 + 2;
 	if (h.problem != NULL)
 		what = h.problem;
 	else if (h.fields > HEADER_FIELDS)
 		what = "there are too many headers";
-	else if (h.hosts > 1 || (h.hosts == 0 && strcmp(version, "HTTP/1.1") == 0))
+	else if (h.hosts > 1 || (h.hosts == 0 && strcmp(version, "HTTP/1.0") != 0))
 		what = h.hosts > 1 ? "there is more than one Host" : "there is no Host";
 	else if (h.lengths > 1)
 		what = "there is more than one Content-Length";
@@ -107,12 +152,16 @@ framing_ok(struct Request *r, const char *version, char *problem, size_t size)
 		what = "there is more than one Transfer-Encoding";
 	else if (h.lengths > 0 && h.codings > 0)
 		what = "there are both Content-Length and Transfer-Encoding";
-	else if (h.codings > 0 && strcmp(version, "HTTP/1.1") != 0)
+	else if (h.codings > 0 && strcmp(version, "HTTP/1.0") == 0)
 		what = "HTTP/1.0 has no Transfer-Encoding";
 	else if (h.codings > 0 && strcasecmp(h.coding, "chunked") != 0)
 		what = "501 the Transfer-Encoding is not known";
-	else if (info != NULL && info->header_size > h.bytes)
+	else if (!head_is_whole(r, &h, method, version))
 		what = "the head is malformed";
+	else if (!is_token(method, strlen(method)))
+		what = "the method is malformed";
+	else if (!is_target(r->uri))
+		what = "the target is malformed";
 	if (what != NULL)
 		snprintf(problem, size, "%s", what);
 	return what == NULL;

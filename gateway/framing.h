@@ -11,6 +11,7 @@
 struct Request;
 
 /* False, with the problem: one that begins with "501 " is a transfer coding that is not known. */
-extern bool framing_ok(struct Request *r, const char *version, char *problem, size_t size);
+extern bool framing_ok(struct Request *r, const char *method, const char *version, char *problem,
+					   size_t size);
 
 #endif /* GATEWAY_FRAMING_H */

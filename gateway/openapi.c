@@ -267,7 +267,7 @@ add_response(Buf *b, const Route *r, const char *status, const char *sep)
 					   "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}",
 					   schema_of(r, status));
 		/* Some senders want a word of their own back. */
-		if (r->kind == ROUTE_WEBHOOK)
+		if (r->kind == ROUTE_WEBHOOK && strcmp(r->method, "POST") == 0)
 			buf_text(b, ",\"text/plain\":{\"schema\":{\"type\":\"string\"}}");
 		buf_char(b, '}');
 	}

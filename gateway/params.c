@@ -17,7 +17,8 @@
 #include "json_text.h"
 #include "request.h"
 
-#define UUIDS_MOST 10000
+#define UUIDS_MOST	 10000
+#define MEMBERS_MOST 1000
 
 /* The characters %XX stands for; false when it is malformed, or no text. */
 static bool
@@ -359,6 +360,32 @@ read_members(Request *r, const JsonParser *json)
 	return true;
 }
 
+/* Of two members with one name the last would count, and nobody would be told. */
+static bool
+members_differ(Request *r, const JsonParser *json)
+{
+	const JsonNode *nodes = json->nodes;
+	bool			differ = true;
+
+	/* No function takes so many: it names one that it does not know. */
+	if (nodes[JSON_ROOT].count > MEMBERS_MOST)
+		return true;
+	for (uint32_t a = nodes[JSON_ROOT].child; differ && a != 0; a = nodes[nodes[a].next].next)
+	{
+		size_t n;
+		char  *key = json_text_of(json, a, &n);
+
+		for (uint32_t b = nodes[nodes[a].next].next; differ && b != 0;
+			 b = nodes[nodes[b].next].next)
+		{
+			if (json_string_equals(json, &nodes[b], key, (uint32_t) n))
+				differ = invalid(r, key, "It is given twice.");
+		}
+		free(key);
+	}
+	return differ;
+}
+
 static bool
 read_body(Request *r)
 {
@@ -386,16 +413,21 @@ read_body(Request *r)
 						  "Its Content-Type must be application/json.");
 	if (!is_text(r->body.p, r->body.n))
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is no UTF-8 text", NULL);
-	json = json_read(r->body.p, r->body.n);
+	/* A byte order mark is not one of its characters (RFC 8259, section 8.1). */
+	json = strncmp(r->body.p, "\xEF\xBB\xBF", 3) != 0 ? json_read(r->body.p, r->body.n) : NULL;
 	if (json == NULL)
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is no JSON", NULL);
 	if (json->nodes[JSON_ROOT].type != JSON_OBJECT)
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body must be an object", NULL);
 	if (json->nodes[JSON_ROOT].flags & JSON_F_BAD_DEPTH)
 		return body_fails(r, 400, FLS_BAD_REQUEST, "the body is nested too deeply", NULL);
+	if (json->nodes[JSON_ROOT].flags & JSON_F_BAD_NUMBER)
+		return body_fails(r, 400, FLS_BAD_REQUEST, "the body has a number out of bounds", NULL);
 	if (json->nodes[JSON_ROOT].flags & JSON_F_BAD_ESCAPE)
 		return body_fails(r, 400, FLS_BAD_REQUEST,
 						  "the body has an escape that stands for no character", NULL);
+	if (whole != NULL && !members_differ(r, json))
+		return false;
 	if (whole != NULL)
 	{
 		r->owned[number] = must_copy_n(r->body.p, r->body.n);

@@ -9,6 +9,7 @@
  */
 #include "request.h"
 
+#include <arpa/inet.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,34 +57,114 @@ take_id(Request *r)
 	}
 }
 
-/* Behind a load balancer that is trusted, the client is who it says: the last of the list. */
+/* An address, as inet_ntop writes it, out of "1.2.3.4", "1.2.3.4:5", "2001:db8::1" or "[2001:db8::1]:5". */
+static bool
+read_address(const char *p, size_t n, char *out, size_t size)
+{
+	char		  text[64];
+	char		 *end;
+	unsigned char bytes[16];
+	int			  family;
+
+	if (n == 0 || n >= sizeof(text))
+		return false;
+	memcpy(text, p + (p[0] == '['), n - (p[0] == '['));
+	text[n - (p[0] == '[')] = '\0';
+	end = strchr(text, p[0] == '[' ? ']' : ':');
+	if (p[0] == '[' && end == NULL)
+		return false;
+	/* What is behind one colon is a port. */
+	if (end != NULL && (p[0] == '[' || strchr(end + 1, ':') == NULL))
+		*end = '\0';
+	family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET;
+	return inet_pton(family, text, bytes) == 1 && inet_ntop(family, bytes, out, size) != NULL;
+}
+
+static bool
+is_trusted(const char *address)
+{
+	for (int i = 0; i < config->trusted_proxies.n; i++)
+	{
+		if (strcmp(config->trusted_proxies.word[i], address) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* All X-Forwarded-For in a row: some load balancers add to the one that there is, some add another one. */
+static enum MHD_Result
+add_forwarded(void *arg, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	Buf *b = arg;
+
+	(void) kind;
+	if (strcasecmp(name, "X-Forwarded-For") == 0 && value != NULL)
+	{
+		buf_text(b, b->n > 0 ? "," : "");
+		buf_text(b, value);
+	}
+	return MHD_YES;
+}
+
+/* Behind load balancers that are trusted, the client is who the first of them that got the request says. */
+static void
+take_forwarded(Request *r)
+{
+	Buf	   list = {0};
+	size_t end;
+
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, add_forwarded, &list);
+	end = list.n;
+	while (end > 0 && is_trusted(r->peer))
+	{
+		size_t from = end;
+		char   address[64];
+
+		while (from > 0 && list.p[from - 1] != ',')
+			from--;
+		while (end > from && strchr(" \t", list.p[end - 1]) != NULL)
+			end--;
+		for (size_t p = from; p < end; p++)
+		{
+			if (strchr(" \t", list.p[p]) == NULL)
+			{
+				/* What is no address is from nobody: the last one that is known stays. */
+				if (!read_address(list.p + p, end - p, address, sizeof(address)))
+					goto done;
+				snprintf(r->forwarded, sizeof(r->forwarded), "%s", address);
+				r->peer = r->forwarded;
+				break;
+			}
+		}
+		end = from > 0 ? from - 1 : 0;
+	}
+done:
+	buf_free(&list);
+}
+
+/* Who has one address of IPv6 has as many as there are in its network. */
+static void
+take_network(Request *r)
+{
+	unsigned char bytes[16];
+
+	snprintf(r->network, sizeof(r->network), "%s", r->peer);
+	if (strchr(r->peer, ':') != NULL && inet_pton(AF_INET6, r->peer, bytes) == 1)
+	{
+		memset(bytes + 8, 0, 8);
+		inet_ntop(AF_INET6, bytes, r->network, sizeof(r->network));
+	}
+}
+
 static void
 take_peer(Request *r)
 {
-	const char *list = request_header(r, "X-Forwarded-For");
-	const char *last;
-	size_t		n;
-
-	if (list == NULL && request_header(r, "Forwarded") == NULL)
-		return;
-	r->local = false;
-	if (list == NULL)
-		return;
-	for (int i = 0; i < config->trusted_proxies.n; i++)
+	if (request_header(r, "X-Forwarded-For") != NULL || request_header(r, "Forwarded") != NULL)
 	{
-		if (strcmp(config->trusted_proxies.word[i], r->conn->address) != 0)
-			continue;
-		last = strrchr(list, ',');
-		last = last != NULL ? last + 1 : list;
-		last += strspn(last, " \t");
-		n = strcspn(last, " \t");
-		if (n > 0 && n < sizeof(r->forwarded) && strspn(last, "0123456789abcdefABCDEF.:[]") >= n)
-		{
-			memcpy(r->forwarded, last, n);
-			r->forwarded[n] = '\0';
-			r->peer = r->forwarded;
-		}
+		r->local = false;
+		take_forwarded(r);
 	}
+	take_network(r);
 }
 
 static bool

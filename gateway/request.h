@@ -26,11 +26,13 @@ typedef struct Request
 	Conn				  *conn;
 	int64_t				   begun; /* microseconds */
 	char				  *method;
-	char				  *uri; /* as it was sent */
+	char				  *uri;	   /* as it was sent */
+	const char			  *uri_at; /* where it was read from; not to be read */
 	char				   id[REQUEST_ID_MAX + 1];
 	const char			  *peer; /* address of the client, for limits and the log */
 	char				   forwarded[64];
-	bool				   local; /* it comes from this machine, through nobody */
+	char				   network[64]; /* for limits: the peer, or its network of IPv6 */
+	bool				   local;		/* it comes from this machine, through nobody */
 
 	char		*path; /* its segments, decoded, one after the other */
 	char		*segment[ROUTE_SEGMENTS];
@@ -63,6 +65,7 @@ typedef struct Request
 	bool suspended;
 	bool answered;
 	bool queued; /* the answer was handed to the library */
+	bool last;	 /* the connection ends with it */
 } Request;
 
 /* The head has come: may answer. */

@@ -594,7 +594,7 @@ const Route routes[] = {
 	 DB_WRITE,
 	 200,
 	 NULL,
-	 "WebhookResult",
+	 "WebhookVerification",
 	 "Answer a sender that asks whether the address is right",
 	 30,
 	 {CONNECTOR}},

@@ -8,9 +8,11 @@
  * connection is suspended: it costs no thread, and no connection to the database
  * either once that has answered.
  *
- * - The head of a request, its body and its answer have a time each, as a whole: a
- *	 byte now and then does not make it longer.  Who takes longer is cut off.
- * - When connections get scarce, those that have waited longest for a request go.
+ * - The head of a request and its body have a time each, as a whole, and so has each
+ *	 part of its answer: a byte now and then does not make it longer.  Who takes longer
+ *	 is cut off.
+ * - When connections get scarce, those that have waited longest for a request go; if
+ *	 these are too few, those that have been sending one for longest.
  * - What two programs in a row could read differently is refused with 400: see
  *	 framing_problem.
  */
@@ -39,16 +41,19 @@
 
 #define HEAD_LIMIT (32 * 1024)
 #define SWEEP_MS   500
-#define LEAST_RATE 500 /* bytes a second that a client must take of an answer */
-#define SEND_MS	   30000
+/* A longer answer is handed over in parts, so that it is seen how it is taken. */
+#define WHOLE_LIMIT (64 * 1024)
+#define PART		(16 * 1024)
+#define PARAMETERS	100 /* of a query; request.c refuses less */
 /* A body that nobody wants is read up to this, so that its sender sees the answer. */
 #define DISCARD_LIMIT (8 * 1024 * 1024)
 
 static struct MHD_Daemon *mhd;
 static Watch			  watch;
 static Timer			  sweeper;
-static Conn				 *conns; /* the newest first */
+static Conn				 *conns; /* that which began to wait for a request last comes first */
 static Conn				 *oldest;
+static int				  ncut; /* connections that are cut, and still there */
 static ServerNumbers	  numbers;
 static bool				  stopping;
 static char				 *socket_path;
@@ -67,25 +72,55 @@ conn_cut(Conn *conn)
 	if (conn->cut)
 		return;
 	conn->cut = true;
+	ncut++;
 	numbers.cut++;
 	shutdown(conn->fd, SHUT_RDWR);
+}
+
+static void
+conn_take_out(Conn *conn)
+{
+	if (conn->prev != NULL)
+		conn->prev->next = conn->next;
+	else
+		conns = conn->next;
+	if (conn->next != NULL)
+		conn->next->prev = conn->prev;
+	else
+		oldest = conn->prev;
+}
+
+static void
+conn_put_first(Conn *conn)
+{
+	conn->prev = NULL;
+	conn->next = conns;
+	if (conns != NULL)
+		conns->prev = conn;
+	else
+		oldest = conn;
+	conns = conn;
 }
 
 /* Half of what may be open for nothing is let go at once. */
 static void
 make_room(void)
 {
-	int most = config->connections - config->connections / 10;
-	int cut = 0;
+	static const ConnState states[] = {CONN_HEAD, CONN_BODY};
+	int					   most = config->connections - config->connections / 10;
+	int					   left = config->connections / 20 + 1;
 
-	if (numbers.connections < most)
+	if (numbers.connections - ncut < most)
 		return;
-	for (Conn *c = oldest; c != NULL && cut < config->connections / 20 + 1; c = c->prev)
+	for (int i = 0; i < 2 && left > 0; i++)
 	{
-		if (c->state == CONN_HEAD && !c->cut)
+		for (Conn *c = oldest; c != NULL && left > 0; c = c->prev)
 		{
-			conn_cut(c);
-			cut++;
+			if (c->state == states[i] && !c->cut)
+			{
+				conn_cut(c);
+				left--;
+			}
 		}
 	}
 }
@@ -134,6 +169,14 @@ conn_address(Conn *conn, const struct sockaddr *sa)
 }
 
 static void
+request_forget(Request *r)
+{
+	r->conn->request = NULL;
+	numbers.active--;
+	request_free(r);
+}
+
+static void
 connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 				   enum MHD_ConnectionNotificationCode code)
 {
@@ -150,12 +193,7 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 		conn = must_alloc(sizeof(Conn));
 		conn->fd = fd->connect_fd;
 		conn_address(conn, client != NULL ? client->client_addr : NULL);
-		conn->next = conns;
-		if (conns != NULL)
-			conns->prev = conn;
-		else
-			oldest = conn;
-		conns = conn;
+		conn_put_first(conn);
 		numbers.connections++;
 		numbers.accepted++;
 		conn_state(conn, CONN_HEAD, config->header_timeout * 1000);
@@ -164,14 +202,11 @@ connection_changed(void *arg, struct MHD_Connection *connection, void **context,
 	}
 	else if (conn != NULL)
 	{
-		if (conn->prev != NULL)
-			conn->prev->next = conn->next;
-		else
-			conns = conn->next;
-		if (conn->next != NULL)
-			conn->next->prev = conn->prev;
-		else
-			oldest = conn->prev;
+		conn_take_out(conn);
+		ncut -= conn->cut;
+		/* Not of every request that begins, the library says that it ends. */
+		if (conn->request != NULL)
+			request_forget(conn->request);
 		free(conn);
 		*context = NULL;
 		numbers.connections--;
@@ -185,15 +220,23 @@ request_begins(void *arg, const char *uri, struct MHD_Connection *connection)
 	Request						   *r = must_alloc(sizeof(Request));
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	int parameters = 0;
 
 	(void) arg;
 	r->connection = connection;
 	r->conn = info->socket_context;
-	r->uri = must_copy(uri);
+	r->uri = must_copy(uri != NULL ? uri : "");
+	r->uri_at = uri;
 	r->begun = clock_us();
 	r->peer = r->conn->address;
 	r->local = r->conn->local;
+	r->conn->request = r;
 	numbers.active++;
+	/* With so many the library would neither go on nor end. */
+	for (const char *p = strchr(r->uri, '&'); p != NULL; p = strchr(p + 1, '&'))
+		parameters++;
+	if (parameters > PARAMETERS)
+		conn_cut(r->conn);
 	return r;
 }
 
@@ -211,8 +254,58 @@ request_ends(void *arg, struct MHD_Connection *connection, void **context,
 	if (r->seen)
 		metrics_request(r, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
 	conn_state(r->conn, CONN_HEAD, config->idle_timeout * 1000);
-	numbers.active--;
-	request_free(r);
+	conn_take_out(r->conn);
+	conn_put_first(r->conn);
+	/* All of the answer is on its way; there is not to be another request. */
+	if (stopping)
+		conn_cut(r->conn);
+	request_forget(r);
+}
+
+/* A long answer, of which the client takes one part after the other. */
+typedef struct Parts
+{
+	Conn	   *conn;
+	const char *text;
+	size_t		n;
+	char	   *owned; /* NULL: it is shared */
+} Parts;
+
+static ssize_t
+next_part(void *arg, uint64_t position, char *to, size_t most)
+{
+	Parts *parts = arg;
+	size_t n = parts->n - (size_t) position;
+
+	if (n > most)
+		n = most;
+	memcpy(to, parts->text + position, n);
+	conn_state(parts->conn, CONN_SEND, config->send_timeout * 1000);
+	return (ssize_t) n;
+}
+
+static void
+parts_free(void *arg)
+{
+	Parts *parts = arg;
+
+	free(parts->owned);
+	free(parts);
+}
+
+static struct MHD_Response *
+answer_in_parts(Request *r, size_t n)
+{
+	Parts *parts = must_alloc(sizeof(Parts));
+
+	*parts = (Parts){r->conn, r->answer.shared, n, NULL};
+	if (parts->text == NULL)
+	{
+		parts->text = parts->owned = r->answer.body.p;
+		/* Its size is kept for the log. */
+		r->answer.body.p = NULL;
+	}
+	return MHD_create_response_from_callback(n, PART, next_part, parts, parts_free);
 }
 
 static enum MHD_Result
@@ -224,7 +317,9 @@ queue_answer(Request *r)
 	size_t				 n = a->shared != NULL ? a->shared_n : a->body.n;
 
 	r->queued = true;
-	if (response == NULL && a->shared != NULL)
+	if (response == NULL && n > WHOLE_LIMIT)
+		response = answer_in_parts(r, n);
+	else if (response == NULL && a->shared != NULL)
 		response = MHD_create_response_from_buffer(n, (void *) a->shared, MHD_RESPMEM_PERSISTENT);
 	else if (response == NULL && n > 0)
 	{
@@ -245,13 +340,28 @@ queue_answer(Request *r)
 	MHD_add_response_header(response, "Cache-Control", "no-store");
 	for (int i = 0; i < a->nheaders; i++)
 		MHD_add_response_header(response, a->name[i], a->value[i]);
-	if (a->close || stopping)
+	if (a->close || r->last || stopping)
 		MHD_add_response_header(response, "Connection", "close");
 	if (r->conn->state != CONN_STREAM)
-		conn_state(r->conn, CONN_SEND, SEND_MS + n * 1000 / LEAST_RATE);
+		conn_state(r->conn, CONN_SEND, config->send_timeout * 1000);
 	result = MHD_queue_response(r->connection, a->status, response);
 	MHD_destroy_response(response);
 	return result;
+}
+
+static bool
+has_body(const Request *r)
+{
+	return request_header(r, "Content-Length") != NULL || request_header(r, "Transfer-Encoding") != NULL;
+}
+
+static bool
+body_is_discarded(const Request *r)
+{
+	const char *length = request_header(r, "Content-Length");
+
+	return request_header(r, "Expect") == NULL &&
+		   (length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
 }
 
 static enum MHD_Result
@@ -271,7 +381,7 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 
 		r->seen = true;
 		r->method = must_copy(method);
-		if (!framing_ok(r, version, problem, sizeof(problem)))
+		if (!framing_ok(r, method, version, problem, sizeof(problem)))
 		{
 			snprintf(r->id, sizeof(r->id), "-");
 			answer_error(&r->answer, strncmp(problem, "501", 3) == 0 ? 501 : 400, FLS_BAD_REQUEST,
@@ -281,10 +391,13 @@ handle(void *arg, struct MHD_Connection *connection, const char *url, const char
 		}
 		else
 			request_head(r);
-		/* The body, if there is one, is not read; if there is none, the connection goes on. */
-		if (r->answered &&
-			(r->answer.close || request_header(r, "Content-Length") != NULL ||
-			 request_header(r, "Transfer-Encoding") != NULL))
+		/* See framing.c. */
+		r->last = request_header(r, "Transfer-Encoding") != NULL;
+		/*
+		 * Who sends a body does not see an answer before it is sent: then it is read, and
+		 * thrown away.  Unless it is too long for that, or waits for our word.
+		 */
+		if (r->answered && (r->answer.close || (has_body(r) && !body_is_discarded(r))))
 		{
 			r->answer.close = true;
 			return queue_answer(r);

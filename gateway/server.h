@@ -31,6 +31,7 @@ struct Conn
 	bool	  cut;
 	bool	  local;
 	char	  address[64];
+	Request	 *request; /* whose line was read */
 };
 
 typedef struct ServerNumbers

@@ -48,7 +48,7 @@ webhook_allowed(Request *r)
 		by_connector = rates_make();
 		by_address = rates_make();
 	}
-	return !limited(r, rate_take(by_address, r->peer, rate_address, 5 * rate_address),
+	return !limited(r, rate_take(by_address, r->network, rate_address, 5 * rate_address),
 					"from this address") &&
 		!limited(r, rate_take(by_connector, r->segment[2], rate, 5 * rate), "for this connector");
 }

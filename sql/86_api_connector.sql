@@ -194,13 +194,14 @@ AS $$
 BEGIN
   RETURN (SELECT jsonb_agg(jsonb_build_object('name', t.name, 'title', t.title, 'config', t.config,
                                               'secrets', t.secrets, 'resourceTypes', t.resource_types,
-                                              'notes', t.notes, 'sources', t.sources) ORDER BY t.position)
-            FROM flohsync.connector_templates() WITH ORDINALITY
-                   t(name, title, config, secrets, resource_types, notes, sources, position));
+                                              'notes', t.notes, 'sources', t.sources, 'webhook', t.webhook)
+                           ORDER BY t.ordinality)
+            FROM flohsync.connector_templates() WITH ORDINALITY t);
 END
 $$;
 SELECT _flohsync.serve('{reader}', 'templates()',
-  'Templates of connectors of kind rest: an array of {name, title, config, secrets, resourceTypes, notes, sources}');
+  'Templates of connectors of kind rest: an array of {name, title, config, secrets, resourceTypes, notes, sources, '
+  'webhook}');
 
 CREATE FUNCTION _flohsync.api_validate_definition(definition jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE

@@ -106,12 +106,13 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN (SELECT jsonb_build_object('name', t.name, 'role', r.rolname, 'expiresAt', _flohsync.iso(t.expires_at))
+  RETURN (SELECT jsonb_build_object('name', t.name, 'role', r.rolname, 'expiresAt', _flohsync.iso(t.expires_at),
+                                    'expiresIn', floor(extract(epoch FROM t.expires_at - clock_timestamp())))
             FROM _flohsync.api_token t JOIN pg_roles r ON r.oid = _flohsync.role_oid(t.role) AND NOT r.rolsuper
            WHERE t.token_hash = api_api_token.token_hash
              AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp()));
 END
 $$;
 SELECT _flohsync.serve('{gateway}', 'api_token(bytea)',
-  'The API token of a SHA-256 digest: {name, role, expiresAt}; null when it is unknown or expired, or its role is '
-  'gone');
+  'The API token of a SHA-256 digest: {name, role, expiresAt, expiresIn}, expiresIn in whole seconds; null when it is '
+  'unknown or expired, or its role is gone');

@@ -78,11 +78,16 @@ BEGIN
                               'Programs that serve HTTP connect as a role with LOGIN NOINHERIT and nothing else.');
   END IF;
   PERFORM _flohsync.grant_level(grant_gateway.role, ARRAY['gateway']);
+  -- What it sends are parameters, with secrets among them, and not for the log of statements.
+  IF has_parameter_privilege('log_parameter_max_length', 'SET WITH GRANT OPTION') THEN
+    EXECUTE format('GRANT SET ON PARAMETER log_parameter_max_length TO %s', grant_gateway.role);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION flohsync.grant_gateway(regrole) IS
   'Lets a role do what a program that serves flohsync_api by HTTP does as itself: look up API tokens, take webhooks, '
   'and see health, metrics and ends of runs; for the rest it must be able to SET ROLE to the role of each request. '
+  'From a superuser it also gets the right to keep what it sends, secrets among it, out of the log of statements. '
   'Call it again after an update of the extension; 22023 for a superuser, a role that bypasses row level security '
   'and a role of flohsync itself';
 
@@ -105,6 +110,9 @@ BEGIN
   EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
   EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
   EXECUTE format('REVOKE ALL ON SCHEMA flohsync, _flohsync, flohsync_api FROM %s', _role);
+  IF has_parameter_privilege('log_parameter_max_length', 'SET WITH GRANT OPTION') THEN
+    EXECUTE format('REVOKE SET ON PARAMETER log_parameter_max_length FROM %s', _role);
+  END IF;
 
   -- What ran with its rights does not any more, nor what did with those of its
   -- members who had their access by it.

@@ -154,4 +154,13 @@ compat_bitmap_next(CompatBitmapIterator *iterator, BlockNumber *block, OffsetNum
 #define COMPAT_EXECUTOR_RUN_ARGUMENTS queryDesc, direction, count, execute_once
 #endif
 
+/* Whether only summarizing indexes are meant, a parameter since 16, is never of use here. */
+#if PG_VERSION_NUM >= 160000
+#define compat_insert_index_tuples(t, s, e) \
+	ExecInsertIndexTuples((t), (s), (e), false, false, NULL, NIL, false)
+#else
+#define compat_insert_index_tuples(t, s, e) \
+	ExecInsertIndexTuples((t), (s), (e), false, false, NULL, NIL)
+#endif
+
 #endif /* FLOHSYNC_COMPAT_H */

@@ -16,4 +16,7 @@
  */
 extern Jsonb *json_to_jsonb(const JsonParser *parser);
 
+/* The same of one value of the tree, which must have none of JSON_F_BAD. */
+extern Jsonb *json_node_to_jsonb(const JsonParser *parser, uint32 index);
+
 #endif /* FLOHSYNC_JSON_JSONB_H */

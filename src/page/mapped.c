@@ -301,3 +301,12 @@ page_stored_attributes(PageParser *parser, const Record *record)
 		return record->attributes;
 	return page_without_excluded(parser, parser->json, record->attributes_node);
 }
+
+const JsonParser *
+page_stored_tree(const PageParser *parser, const Record *record, uint32 *node)
+{
+	if (parser->nexclude > 0 || record->attributes_node == 0)
+		return NULL;
+	*node = record->attributes_node;
+	return parser->json;
+}

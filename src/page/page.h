@@ -200,6 +200,10 @@ extern Slice page_value_text(PageParser *parser, const JsonParser *json, uint32 
 extern Slice page_without_excluded(PageParser *parser, const JsonParser *json, uint32 node);
 extern Slice page_stored_attributes(PageParser *parser, const Record *record);
 
+/* The tree in which a node is the same; NULL: there is none, or it holds more. */
+extern const JsonParser *page_stored_tree(const PageParser *parser, const Record *record,
+										  uint32 *node);
+
 /* page_compare_ids orders ids as records are sorted: by bytes, the shorter first. */
 static inline int
 page_compare_ids(const char *a, int alen, const char *b, int blen)

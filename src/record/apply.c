@@ -53,6 +53,7 @@
 #include "base/db_value.h"
 #include "record/apply.h"
 #include "record/changes.h"
+#include "record/insert.h"
 #include "record/outbox.h"
 #include "record/statements.h"
 
@@ -196,8 +197,9 @@ apply_new(ApplyWork *w)
 
 	if (n == 0)
 		return false;
-	apply_returned(w->records, w->n, apply_insert(w->scope, w->records, which, n), w->prior,
-				   w->written);
+	if (!insert_records(w->scope, w->records, which, n, w->prior, w->written))
+		apply_returned(w->records, w->n, apply_insert(w->scope, w->records, which, n), w->prior,
+					   w->written);
 	apply_recheck_tombstones(w->scope, w->records, w->prior, which, n, w->written);
 	for (int k = 0; k < n; k++)
 	{

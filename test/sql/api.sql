@@ -291,7 +291,7 @@ SELECT count(*) FROM flohsync.api_tokens;
 RESET ROLE;
 SELECT count(*) FROM _flohsync.api_token WHERE token_hash = sha256(convert_to(:'token', 'UTF8'));
 SET ROLE regress_gateway;
-SELECT flohsync_api.api_token(sha256(convert_to(:'token', 'UTF8'))) - 'expiresAt' AS found, flohsync_api.api_token(sha256(convert_to(:'token' || 'x', 'UTF8'))) AS other;
+SELECT flohsync_api.api_token(sha256(convert_to(:'token', 'UTF8'))) - '{expiresAt,expiresIn}'::text[] AS found, flohsync_api.api_token(sha256(convert_to(:'token' || 'x', 'UTF8'))) AS other;
 RESET ROLE;
 UPDATE _flohsync.api_token SET expires_at = now();
 SELECT flohsync_api.api_token(sha256(convert_to(:'token', 'UTF8'))) AS expired;

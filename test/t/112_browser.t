@@ -62,14 +62,15 @@ sub page_until
 {
 	my ($page, $code, $name) = @_;
 	my $value;
-	for (my $until = time + 180; time < $until; sleep 0.05)
+	for (my $until = time + 120; time < $until; sleep 0.05)
 	{
 		$value = page($page, $code);
 		last if $value;
 	}
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok($value, $name) or diag(json_text(page($page, 'window.log ?? null')));
-	return $value;
+	return $value if ok($value, $name);
+	diag(json_text(page($page, 'window.log ?? null')));
+	die 'what follows needs that';
 }
 
 note('browser ' . answer()->{value});

@@ -22,10 +22,22 @@ use IPC::Open2;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64 encode_base64url);
 use POSIX ();
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Test::More;
 use Time::HiRes qw(time sleep);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+
+# HTTP::Tiny writes a head and its body apart: without this the body waits for an acknowledgement.
+{
+	no warnings 'redefine';
+	my $connect = \&HTTP::Tiny::Handle::connect;
+	*HTTP::Tiny::Handle::connect = sub {
+		my $handle = $connect->(@_);
+		setsockopt $handle->{fh}, IPPROTO_TCP, TCP_NODELAY, 1;
+		return $handle;
+	};
+}
 
 my $codec = JSON::PP->new->utf8->allow_nonref->canonical;
 my @running;
@@ -201,7 +213,8 @@ sub answer_faults
 }
 sub value_faults { my ($schema, $value) = @_; return judge({ schema => $schema, value => $value }) }
 
-# request('POST', '/api/...', token => ..., body => any JSON, content => raw, type => '...', headers => {...})
+# request('POST', '/api/...', token => ..., body => any JSON, content => raw, type => '...', headers => {...});
+# unchecked => 1: an answer that is not compared with the document
 sub request
 {
 	my ($self, $method, $path, %opt) = @_;
@@ -224,7 +237,7 @@ sub request
 		diag("no JSON: $a->{content}") if $@;
 	}
 	# 599: there was no answer.
-	for my $fault ($a->{status} == 599 ? () : answer_faults($method, $path, $a))
+	for my $fault ($a->{status} == 599 || $opt{unchecked} ? () : answer_faults($method, $path, $a))
 	{
 		fail("$method $path: the answer is as the OpenAPI document says");
 		diag("$a->{status}: $fault");
@@ -242,6 +255,80 @@ sub connect
 {
 	my ($self) = @_;
 	return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Proto => 'tcp', Timeout => 30);
+}
+
+# Sends bytes as they are, and reads until the other side closes:
+# { text, closed, statuses => [...], answers => [{ status, head, body }] }
+#
+#	half => 1       closes the sending side behind them
+#	answers => 2    does not wait for the end, but for so many answers
+#	socket => $s    on this connection, which stays open
+sub exchange
+{
+	my ($self, $bytes, %opt) = @_;
+	my $socket = $opt{socket} // $self->connect;
+	my %r = (text => '', closed => 0, answers => []);
+
+	local $SIG{PIPE} = 'IGNORE';
+	send_all($socket, $bytes, \%r);
+	shutdown $socket, 1 if $opt{half};
+	until ($opt{answers} && @{ answers_in(\%r) } >= $opt{answers})
+	{
+		if (!IO::Select->new($socket)->can_read(120))
+		{
+			$r{silent} = 1;
+			last;
+		}
+		if (!sysread $socket, $r{text}, 65536, length $r{text})
+		{
+			$r{closed} = 1;
+			last;
+		}
+	}
+	close $socket unless $opt{socket};
+	answers_in(\%r);
+	$r{statuses} = [ map { $_->{status} } @{ $r{answers} } ];
+	return \%r;
+}
+
+# Reads while it writes: who is refused early is told so before all is written.
+sub send_all
+{
+	my ($socket, $bytes, $r) = @_;
+	my $sent = 0;
+
+	while ($sent < length $bytes)
+	{
+		my ($can_read, $can_write) = IO::Select->select(IO::Select->new($socket), IO::Select->new($socket), undef, 120);
+		return unless $can_write || $can_read;
+		if ($can_read && @$can_read)
+		{
+			sysread $socket, $r->{text}, 65536, length $r->{text} or return;
+		}
+		if ($can_write && @$can_write)
+		{
+			$sent += syswrite($socket, $bytes, 16384, $sent) || return;
+		}
+	}
+	return;
+}
+
+# The whole answers of a text; "100 Continue" is none.
+sub answers_in
+{
+	my ($r) = @_;
+	my $text = $r->{text};
+
+	$r->{answers} = [];
+	while ($text =~ s{\AHTTP/1\.[01] (\d{3})(.*?\r\n)\r\n}{}s)
+	{
+		my ($status, $head) = ($1, $2);
+		next if $status == 100;
+		my ($length) = $head =~ /^Content-Length: (\d+)/mi;
+		last if ($length // 0) > length $text;
+		push @{ $r->{answers} }, { status => $status, head => $head, body => substr($text, 0, $length // 0, '') };
+	}
+	return $r->{answers};
 }
 
 # Sends bytes and reads until the other side closes, or there is nothing for so many seconds.
