@@ -6,6 +6,7 @@
  * than its connection holds and reads nothing.  Whoever is turned away comes again.
  * Prints a line when all of them have been connected, and goes on until it is ended.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
