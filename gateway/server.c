@@ -44,6 +44,11 @@
 /* A longer answer is handed over in parts, so that it is seen how it is taken. */
 #define WHOLE_LIMIT (64 * 1024)
 #define PART		(16 * 1024)
+/*
+ * What the system keeps of answers for one connection: by itself it takes megabytes from
+ * somebody who asks for much and reads nothing.
+ */
+#define SEND_BUFFER (128 * 1024)
 #define PARAMETERS	100 /* of a query; request.c refuses less */
 /* A body that nobody wants is read up to this, so that its sender sees the answer. */
 #define DISCARD_LIMIT (8 * 1024 * 1024)
@@ -493,6 +498,7 @@ listen_tcp(const char *where, const char **problem)
 	struct addrinfo *list = NULL;
 	int				 fd = -1;
 	int				 one = 1;
+	int				 buffer = SEND_BUFFER;
 	int				 error;
 
 	if (port == NULL)
@@ -517,6 +523,7 @@ listen_tcp(const char *where, const char **problem)
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd >= 0 &&
 		(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
+		 setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)) != 0 ||
 		 bind(fd, list->ai_addr, list->ai_addrlen) != 0))
 	{
 		*problem = strerror(errno);
