@@ -80,7 +80,7 @@ sql/flohsync--$(FLOHSYNC_VERSION).sql: $(INSTALL_SQL) $(INSTALL_JSON) $(TOP)/scr
 	$(TOP)/script/include-sql $(INSTALL_SQL) > $@.tmp
 	mv $@.tmp $@
 
-build/steps/%: $(TOP)/sql/% $(wildcard $(TOP)/sql/upgrade/*.sql) $(INSTALL_SQL) $(TOP)/script/include-sql | $(CURDIR)/build/steps
+build/steps/%: $(TOP)/sql/% $(wildcard $(TOP)/sql/upgrade/*.sql) $(INSTALL_SQL) $(INSTALL_JSON) $(TOP)/script/include-sql | $(CURDIR)/build/steps
 	$(TOP)/script/include-sql $< > $@.tmp
 	mv $@.tmp $@
 

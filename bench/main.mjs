@@ -8,6 +8,7 @@ import { Figures } from './lib/figures.mjs';
 import { Upstream } from './lib/upstream.mjs';
 import { cache } from './measure/cache.mjs';
 import { changed } from './measure/changed.mjs';
+import { concurrency } from './measure/concurrency.mjs';
 import { firstLoad } from './measure/first_load.mjs';
 import { http } from './measure/http.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
@@ -79,6 +80,10 @@ if (wanted('match')) {
 if (wanted('rest')) {
   step('kind rest');
   await restAgainstCommand(figures, { records, rounds });
+}
+if (wanted('concurrency')) {
+  step('several requests at a time');
+  await concurrency(figures, { listing, records: Math.min(records / 2, 100000), groups: Math.min(records / 100, 2000), rounds: 1 });
 }
 if (wanted('webhook')) {
   step('webhooks');

@@ -357,7 +357,8 @@ queue_answer(Request *r)
 static bool
 has_body(const Request *r)
 {
-	return request_header(r, "Content-Length") != NULL || request_header(r, "Transfer-Encoding") != NULL;
+	return request_header(r, "Content-Length") != NULL ||
+		request_header(r, "Transfer-Encoding") != NULL;
 }
 
 static bool
@@ -366,7 +367,7 @@ body_is_discarded(const Request *r)
 	const char *length = request_header(r, "Content-Length");
 
 	return request_header(r, "Expect") == NULL &&
-		   (length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
+		(length == NULL || strtoull(length, NULL, 10) <= DISCARD_LIMIT);
 }
 
 static enum MHD_Result
@@ -570,7 +571,7 @@ raise_limit(void)
 	}
 }
 
-static void
+static void __attribute__((format(printf, 2, 0)))
 library_says(void *arg, const char *format, va_list args)
 {
 	char text[512];

@@ -414,6 +414,17 @@ BEGIN ATOMIC
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'for_each' -> 'resource') = 'string'
      AND (p.type IS NULL OR p.type = r.type OR pg_catalog.jsonb_typeof(p.resource -> 'for_each') = 'object')
   UNION ALL
+  SELECT r.pointer || '/list/split/values/' || (v.i - 1), 'it is there already', NULL, true
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL (
+     SELECT e.i, pg_catalog.row_number() OVER (PARTITION BY e.value ORDER BY e.i) AS time
+       FROM pg_catalog.jsonb_array_elements_text(
+              CASE pg_catalog.jsonb_typeof(r.resource -> 'list' -> 'split' -> 'values')
+              WHEN 'array' THEN r.resource -> 'list' -> 'split' -> 'values' ELSE '[]' END)
+              WITH ORDINALITY e(value, i)
+      WHERE e.i <= 1000) v
+   WHERE v.time > 1
+  UNION ALL
   SELECT r.pointer || '/get/path', 'neither it nor a parameter contains {{external_id}}', NULL, true
     FROM _flohsync.resources(_definition) r
    WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'

@@ -236,61 +236,6 @@ $$;
 COMMENT ON FUNCTION _flohsync.check_connector(text, jsonb, jsonb, boolean) IS
   'Raises 22023 for a connector that makes no sense, naming the key; _given: by somebody, now, so that what '
   'it refers to must be there';
-
-CREATE OR REPLACE FUNCTION _flohsync.check_command(_config jsonb, _definition jsonb, _given boolean) RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  k text;
-  v jsonb;
-  problem text;
-BEGIN
-  PERFORM _flohsync.check_no_definition('command', _definition);
-  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
-                                                       'webhook']);
-  IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
-    PERFORM _flohsync.invalid('url', 'it is required',
-      'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
-  END IF;
-  problem := _flohsync.url_problem(_config ->> 'url');
-  IF problem IS NOT NULL THEN
-    PERFORM _flohsync.invalid('url', problem);
-  END IF;
-  IF _config ? 'headers' THEN
-    IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
-      PERFORM _flohsync.invalid('headers', 'it must be an object of strings');
-    END IF;
-    FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
-      problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
-                      THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
-      IF problem IS NOT NULL THEN
-        PERFORM _flohsync.invalid('headers', problem);
-      END IF;
-    END LOOP;
-  END IF;
-  IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
-      OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
-    PERFORM _flohsync.invalid('commands', 'it must be an array of strings');
-  END IF;
-  IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
-      OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
-    PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
-  END IF;
-  IF _config ? 'limits' THEN
-    PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
-    v := _config -> 'limits' -> 'requests_per_minute';
-    IF v IS NOT NULL
-       AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
-      PERFORM _flohsync.invalid('requests_per_minute', 'it must be an integer from 1 to 100000');
-    END IF;
-    v := _config -> 'limits' -> 'total_tolerance';
-    IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
-      PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
-    END IF;
-  END IF;
-END
-$$;
 COMMENT ON FUNCTION _flohsync.check_command(jsonb, jsonb, boolean) IS 'What check_connector() does for kind command';
 
 CREATE OR REPLACE FUNCTION _flohsync.check_sql(_config jsonb, _definition jsonb, _given boolean) RETURNS void
@@ -337,25 +282,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.check_sql(jsonb, jsonb, boolean) IS 'What check_connector() does for kind sql';
-
-CREATE OR REPLACE FUNCTION _flohsync.templates() RETURNS jsonb
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN $json$[
---:include templates/scim.json
-,
---:include templates/okta.json
-,
---:include templates/entra.json
-,
---:include templates/google_workspace.json
-,
---:include templates/github.json
-,
---:include templates/keycloak.json
-,
---:include templates/authifi.json
-]$json$::pg_catalog.jsonb;
 COMMENT ON FUNCTION _flohsync.templates() IS 'The templates with their documentation';
 
 DROP FUNCTION flohsync.connector_templates();
@@ -1064,8 +990,7 @@ COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, bool
   'ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; '
   'staleSince is set for stale records; with a search, a total above 10000 may be an estimate, totalIsEstimate';
 
-CREATE OR REPLACE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL,
-                                                   search text DEFAULT NULL,
+CREATE OR REPLACE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL,
   page int DEFAULT 1, page_size int DEFAULT 50, after text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1129,5 +1054,146 @@ COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int,
   '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end; '
   'with a search, a total above 10000 may be an estimate, totalIsEstimate. '
   '42704 for an unknown connector, 22023 names the invalid argument';
+
+-- Several requests at the same time: "concurrency" in a definition, and in the config of kind command.
+CREATE OR REPLACE FUNCTION flohsync.definition_schema() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN $json$
+--:include flohsync.definition.schema.json
+$json$::pg_catalog.jsonb;
+
+CREATE OR REPLACE FUNCTION _flohsync.definition_rules(_definition jsonb) RETURNS SETOF _flohsync.fault
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT '/retry/max_ms', 'it is less than "base_ms"', NULL, true
+   WHERE _flohsync.number(_definition -> 'retry' -> 'max_ms') < _flohsync.number(_definition -> 'retry' -> 'base_ms')
+  UNION ALL
+  SELECT r.pointer || '/list/page_size/default', 'it is more than "max"', NULL, true
+    FROM _flohsync.resources(_definition) r
+   WHERE _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'default')
+     > _flohsync.number(r.resource -> 'list' -> 'page_size' -> 'max')
+  UNION ALL
+  SELECT r.pointer || '/for_each/resource',
+         CASE WHEN p.type IS NULL THEN 'there is no resource '
+           || _flohsync.excerpt(r.resource -> 'for_each' ->> 'resource')
+              WHEN p.type = r.type THEN 'a resource cannot be listed for each of itself'
+              ELSE pg_catalog.format('resource "%s" is itself listed for each of another', p.type) END,
+         -- The subquery does not depend on the row, so it is evaluated once.
+         'Resources are ' || (SELECT pg_catalog.string_agg(pg_catalog.left(x.type, 60), ', '
+                                                           ORDER BY x.type COLLATE "C") FILTER (WHERE x.i <= 20)
+                                     || CASE WHEN pg_catalog.count(*) > 20 THEN ' and others' ELSE '' END
+                                FROM (SELECT y.type, pg_catalog.row_number() OVER (ORDER BY y.type COLLATE "C") AS i
+                                      FROM _flohsync.resources(_definition) y) x) || '.', true
+    FROM _flohsync.resources(_definition) r LEFT JOIN _flohsync.resources(_definition) p
+      ON p.type = r.resource -> 'for_each' ->> 'resource'
+   WHERE pg_catalog.jsonb_typeof(r.resource -> 'for_each' -> 'resource') = 'string'
+     AND (p.type IS NULL OR p.type = r.type OR pg_catalog.jsonb_typeof(p.resource -> 'for_each') = 'object')
+  UNION ALL
+  SELECT r.pointer || '/list/split/values/' || (v.i - 1), 'it is there already', NULL, true
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL (
+     SELECT e.i, pg_catalog.row_number() OVER (PARTITION BY e.value ORDER BY e.i) AS time
+       FROM pg_catalog.jsonb_array_elements_text(
+              CASE pg_catalog.jsonb_typeof(r.resource -> 'list' -> 'split' -> 'values')
+              WHEN 'array' THEN r.resource -> 'list' -> 'split' -> 'values' ELSE '[]' END)
+              WITH ORDINALITY e(value, i)
+      WHERE e.i <= 1000) v
+   WHERE v.time > 1
+  UNION ALL
+  SELECT r.pointer || '/get/path', 'neither it nor a parameter contains {{external_id}}', NULL, true
+    FROM _flohsync.resources(_definition) r
+   WHERE pg_catalog.jsonb_typeof(r.resource -> 'get' -> 'path') = 'string'
+     AND pg_catalog.strpos(r.resource -> 'get' ->> 'path', '{{external_id}}') = 0
+     AND NOT pg_catalog.jsonb_path_exists(r.resource, '$.get.params.* ? (@ like_regex "{{external_id}}" flag "q")')
+  UNION ALL
+  SELECT f.pointer, f.message, f.hint, false
+    FROM _flohsync.resources(_definition) r
+   CROSS JOIN LATERAL _flohsync.body_faults(r.resource -> 'list' -> 'body',
+           CASE pg_catalog.jsonb_typeof(r.resource -> 'for_each') WHEN 'object' THEN '["config", "parent"]'
+             ELSE '["config"]' END::jsonb,
+           r.pointer || '/list/body') f;
+END;
+
+CREATE OR REPLACE FUNCTION _flohsync.check_command(_config jsonb, _definition jsonb, _given boolean) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+  problem text;
+BEGIN
+  PERFORM _flohsync.check_no_definition('command', _definition);
+  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
+                                                       'concurrency', 'webhook']);
+  IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
+    PERFORM _flohsync.invalid('url', 'it is required',
+      'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
+  END IF;
+  problem := _flohsync.url_problem(_config ->> 'url');
+  IF problem IS NOT NULL THEN
+    PERFORM _flohsync.invalid('url', problem);
+  END IF;
+  IF _config ? 'headers' THEN
+    IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
+      PERFORM _flohsync.invalid('headers', 'it must be an object of strings');
+    END IF;
+    FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
+      problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
+                      THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
+      IF problem IS NOT NULL THEN
+        PERFORM _flohsync.invalid('headers', problem);
+      END IF;
+    END LOOP;
+  END IF;
+  IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
+      OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
+    PERFORM _flohsync.invalid('commands', 'it must be an array of strings');
+  END IF;
+  IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
+      OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
+    PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
+  END IF;
+  v := nullif(_config -> 'concurrency', 'null');
+  IF v IS NOT NULL
+     AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 32 AND _flohsync.number(v) % 1 = 0, false) THEN
+    PERFORM _flohsync.invalid('concurrency', 'it must be an integer from 1 to 32');
+  END IF;
+  IF _config ? 'limits' THEN
+    PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
+    v := _config -> 'limits' -> 'requests_per_minute';
+    IF v IS NOT NULL
+       AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
+      PERFORM _flohsync.invalid('requests_per_minute', 'it must be an integer from 1 to 100000');
+    END IF;
+    v := _config -> 'limits' -> 'total_tolerance';
+    IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
+      PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
+    END IF;
+  END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.templates() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN $json$[
+--:include templates/scim.json
+,
+--:include templates/okta.json
+,
+--:include templates/entra.json
+,
+--:include templates/google_workspace.json
+,
+--:include templates/github.json
+,
+--:include templates/keycloak.json
+,
+--:include templates/authifi.json
+]$json$::pg_catalog.jsonb;
+-- End of several requests at the same time.
 
 --:include upgrade/end.sql

@@ -23,6 +23,7 @@ typedef struct MemoryContextData *MemoryContext;
 #define MemoryContextSwitchTo(context)			 ((void) (context), (MemoryContext) NULL)
 #define MemoryContextAlloc(context, size)		 ((void) (context), palloc(size))
 #define MemoryContextAllocHuge(context, size)	 ((void) (context), palloc(size))
+#define MemoryContextStrdup(context, text)		 ((void) (context), pstrdup(text))
 #define repalloc_huge(pointer, size)			 repalloc(pointer, size)
 #define AllocSetContextCreate(parent, name, ...) ((void) (name), (MemoryContext) NULL)
 

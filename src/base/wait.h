@@ -5,7 +5,8 @@
 #ifndef FLOHSYNC_WAIT_H
 #define FLOHSYNC_WAIT_H
 
-#define WAIT_MAX_SOCKETS 8
+/* For 32 requests at once, each of which may try two addresses and ask for a name. */
+#define WAIT_MAX_SOCKETS 104
 
 typedef struct WaitSocket
 {

@@ -5,7 +5,8 @@
  * A client has one easy handle and so one kept connection, and at most one
  * request under way.  http_start sends it as far as that goes without
  * waiting; http_finish waits for the end.  Between the two the caller may do
- * other work: the answer gathers in the socket.
+ * other work: the answer gathers in the socket.  Clients of one group
+ * (http_group.c) go on together.
  *
  * Rules that hold here:
  * - callbacks never raise and never palloc: a longjmp through libcurl's frames
@@ -104,13 +105,19 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 			return 0;
 		}
 		extra = want - b->size;
+		if (b->ahead && !http_ahead_grow(client->group, extra))
+		{
+			client->memory_exceeded = true;
+			return 0;
+		}
 		if (!http_grow(client, b, want))
 		{
 			client->out_of_memory = true;
 			return 0;
 		}
 		client->memory_left -= extra;
-		memory_outside((int64) extra);
+		if (!b->ahead)
+			memory_outside((int64) extra);
 	}
 	memcpy(b->data + b->len, data, n);
 	b->len += n;
@@ -149,45 +156,6 @@ http_on_header(char *data, size_t size, size_t count, void *arg)
 	return size * count;
 }
 
-static int
-http_on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
-{
-	HttpClient *client = arg;
-	int			i;
-
-	for (i = 0; i < client->nsockets && client->sockets[i].fd != fd; i++)
-		;
-	if (what == CURL_POLL_REMOVE)
-	{
-		if (i < client->nsockets)
-			client->sockets[i] = client->sockets[--client->nsockets];
-		return 0;
-	}
-	if (i == client->nsockets)
-	{
-		if (i == WAIT_MAX_SOCKETS)
-		{
-			client->too_many_sockets = true;
-			return -1;
-		}
-		client->nsockets++;
-	}
-	client->sockets[i].fd = fd;
-	client->sockets[i].what = what;
-	return 0;
-}
-
-static int
-http_on_timer(CURLM *multi, long timeout_ms, void *arg)
-{
-	HttpClient *client = arg;
-
-	client->deadline = timeout_ms < 0 ?
-		0 :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
-	return 0;
-}
-
 static curl_socket_t
 http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
@@ -199,18 +167,19 @@ http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addre
 }
 
 /*
- * http_client_create makes a client in malloc'ed memory: close it, also after
- * an error.
+ * Makes a client in malloc'ed memory, of a group or of its own; NULL: a further
+ * one would take more file descriptors than there are.
  *
  * Longer than a screen: a list of options.
  */
-HttpClient *
-http_client_create(void)
+static HttpClient *
+http_client_make(HttpGroup *group)
 {
 	static bool		initialised = false;
 	OutboundPolicy *policy = outbound_policy(flohsync_http_allowed_networks);
 	HttpClient	   *client = calloc(1, sizeof(HttpClient));
 	CURLcode		rc = CURLE_OK;
+	bool			further = group != NULL;
 
 	if (client == NULL)
 	{
@@ -224,13 +193,14 @@ http_client_create(void)
 	if (rc == CURLE_OK)
 	{
 		initialised = true;
-		client->multi = curl_multi_init();
+		client->group = further ? group : http_group_create();
+		if (client->group)
+			client->group->nclients++;
 		client->easy = curl_easy_init();
 	}
-	if (client->multi != NULL && client->easy != NULL)
+	if (client->group != NULL && client->easy != NULL)
 	{
-		CURL  *e = client->easy;
-		CURLM *m = client->multi;
+		CURL *e = client->easy;
 
 #define SET(option, value) \
 	do \
@@ -265,14 +235,11 @@ http_client_create(void)
 		SET(CURLOPT_HEADERDATA, client);
 		SET(CURLOPT_OPENSOCKETFUNCTION, http_on_open_socket);
 		SET(CURLOPT_OPENSOCKETDATA, client);
-		curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, http_on_socket);
-		curl_multi_setopt(m, CURLMOPT_SOCKETDATA, client);
-		curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, http_on_timer);
-		curl_multi_setopt(m, CURLMOPT_TIMERDATA, client);
+		SET(CURLOPT_PRIVATE, client);
 #undef SET
 	}
 	http_leave();
-	if (client->easy == NULL || client->multi == NULL || rc != CURLE_OK)
+	if (client->easy == NULL || client->group == NULL || rc != CURLE_OK)
 	{
 		http_client_close(client);
 		ereport(ERROR,
@@ -282,6 +249,8 @@ http_client_create(void)
 	if (!AcquireExternalFD())
 	{
 		http_client_close(client);
+		if (further)
+			return NULL;
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("out of file descriptors for a connection to an upstream"),
@@ -291,16 +260,41 @@ http_client_create(void)
 	return client;
 }
 
+/* http_client_create makes a client: close it, also after an error. */
+HttpClient *
+http_client_create(void)
+{
+	return http_client_make(NULL);
+}
+
+/*
+ * http_client_beside makes a client whose requests go on together with those of
+ * another; NULL: there are no file descriptors for one more.
+ */
+HttpClient *
+http_client_beside(HttpClient *first)
+{
+	return http_client_make(first->group);
+}
+
 void
 http_drop_request(HttpClient *client)
 {
 	if (client->underway)
 	{
 		http_enter();
-		curl_multi_remove_handle(client->multi, client->easy);
+		curl_multi_remove_handle(client->group->multi, client->easy);
 		http_leave();
 		client->underway = false;
 	}
+}
+
+/* http_drop: nobody waits for the request under way any more. */
+void
+http_drop(HttpClient *client)
+{
+	http_drop_request(client);
+	client->ended = false;
 }
 
 /* Among the headers may be a credential. */
@@ -314,11 +308,14 @@ http_free_headers(struct curl_slist *headers)
 
 /* Gives a large buffer back. */
 void
-http_trim_buffer(HttpBuffer *b)
+http_trim_buffer(HttpClient *client, HttpBuffer *b)
 {
-	if (b->size > HTTP_KEEP_BUFFER)
+	if (b->size > HTTP_KEEP_BUFFER / client->group->nclients)
 	{
+		http_ahead_end(client->group, b);
 		memory_outside(-(int64) b->size);
+		if (client->is_secret)
+			crypto_wipe(b->data, b->size);
 		free(b->data);
 		memset(b, 0, sizeof(*b));
 	}
@@ -333,8 +330,6 @@ http_client_close(HttpClient *client)
 	http_enter();
 	if (client->easy)
 		curl_easy_cleanup(client->easy);
-	if (client->multi)
-		curl_multi_cleanup(client->multi);
 	http_free_headers(client->headers);
 	http_leave();
 	if (client->has_fd)
@@ -342,22 +337,14 @@ http_client_close(HttpClient *client)
 	outbound_free(client->policy);
 	for (int i = 0; i < lengthof(client->buffers); i++)
 	{
+		http_ahead_end(client->group, &client->buffers[i]);
 		if (client->is_secret)
 			crypto_wipe(client->buffers[i].data, client->buffers[i].size);
 		memory_outside(-(int64) client->buffers[i].size);
 		free(client->buffers[i].data);
 	}
+	http_group_leave(client->group);
 	free(client);
-}
-
-void
-http_act(HttpClient *client, curl_socket_t fd, int what)
-{
-	int running;
-
-	http_enter();
-	curl_multi_socket_action(client->multi, fd, what, &running);
-	http_leave();
 }
 
 /* Does the caller give a header of the name that a line of ours has? */
@@ -408,11 +395,13 @@ http_start(HttpClient *client, const HttpRequest *request)
 	http_drop_request(client);
 	client->current = 1 - client->current;
 	b = &client->buffers[client->current];
-	http_trim_buffer(b);
+	http_trim_buffer(client, b);
 	client->is_secret |= request->is_secret;
 	if (client->is_secret && b->data != NULL)
 		crypto_wipe(b->data, b->size);
 	b->len = 0;
+	if (request->ahead)
+		http_ahead_begin(client->group, b);
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
 	if (request->max_bytes > 0)
 		client->max_bytes = Min(client->max_bytes, request->max_bytes);
@@ -421,8 +410,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 	client->memory_left = SIZE_MAX;
 	client->header_bytes = 0;
 	client->nheaders = 0;
-	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets =
-		false;
+	client->too_large = client->memory_exceeded = client->out_of_memory = client->ended = false;
 	client->blocked[0] = client->retry_after[0] = client->error[0] = '\0';
 	client->started_at = GetCurrentTimestamp();
 
@@ -475,12 +463,12 @@ http_start(HttpClient *client, const HttpRequest *request)
 		request->body == NULL;
 	client->redirects = 0;
 	if (rc == CURLE_OK && !no_memory)
-		client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+		client->underway = curl_multi_add_handle(client->group->multi, e) == CURLM_OK;
 	http_leave();
 	if (!client->underway)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
 				 errmsg("could not prepare a request: %s",
 						no_memory ? "out of memory" : curl_easy_strerror(rc))));
-	http_act(client, CURL_SOCKET_TIMEOUT, 0);
+	http_group_act(client->group, CURL_SOCKET_TIMEOUT, 0);
 }

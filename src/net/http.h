@@ -27,6 +27,7 @@ typedef struct HttpRequest
 	int			timeout_ms; /* 0: flohsync.http_timeout; never more than that */
 	size_t		max_bytes;	/* 0: flohsync.http_max_response_size; never more than that */
 	bool		is_secret;	/* the answer holds a credential: the client wipes its memory */
+	bool		ahead;		/* its turn is not yet: see http_turn() */
 	PageMemory *memory;		/* that the answer is counted in; NULL: in none */
 } HttpRequest;
 
@@ -60,10 +61,23 @@ typedef struct HttpResponse
 typedef struct HttpClient HttpClient;
 
 extern HttpClient *http_client_create(void);
+extern HttpClient *http_client_beside(HttpClient *first);
 extern void		   http_client_close(HttpClient *client);
 extern void		   http_start(HttpClient *client, const HttpRequest *request);
 extern void		   http_finish(HttpClient *client, HttpResponse *response);
-extern char		  *http_header(HttpClient *client, const char *name, int index);
+extern void		   http_drop(HttpClient *client);
+
+/* http_group.c: requests that are on their way before their turn */
+extern bool http_await(HttpClient *client, long timeout_ms);
+extern bool http_has_ended(const HttpClient *client);
+extern void http_turn(HttpClient *client);
+extern void http_tidy(HttpClient *client);
+/* http_answer.c */
+#define HTTP_NO_ROOM -1
+extern int	  http_early_status(HttpClient *client);
+extern int64  http_early_retry_ms(HttpClient *client);
+extern time_t http_early_date(HttpClient *client);
+extern char	 *http_header(HttpClient *client, const char *name, int index);
 
 extern ErrorClass http_failure_class(HttpFailure failure);
 extern int64	  http_retry_after_ms(const char *header, time_t now);

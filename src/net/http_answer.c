@@ -18,27 +18,6 @@
 
 #define HTTP_MAX_REDIRECTS 3
 
-/* The handle's result when the request has ended. */
-static bool
-http_ended(HttpClient *client, CURLcode *result)
-{
-	CURLMsg *message;
-	int		 left;
-	bool	 ended = false;
-
-	http_enter();
-	while ((message = curl_multi_info_read(client->multi, &left)) != NULL)
-	{
-		if (message->msg == CURLMSG_DONE)
-		{
-			*result = message->data.result;
-			ended = true;
-		}
-	}
-	http_leave();
-	return ended;
-}
-
 /* Has anything of this request gone out, or of the one that it was redirected from? */
 static bool
 http_was_sent(HttpClient *client)
@@ -127,6 +106,7 @@ http_send_again(HttpClient *client, const char *url)
 	int64 left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->ends_at);
 
 	http_drop_request(client);
+	client->ended = false;
 	client->buffers[client->current].len = 0;
 	client->header_bytes = 0;
 	client->nheaders = 0;
@@ -134,10 +114,10 @@ http_send_again(HttpClient *client, const char *url)
 	if (url)
 		curl_easy_setopt(e, CURLOPT_URL, url);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
-	client->underway = curl_multi_add_handle(client->multi, e) == CURLM_OK;
+	client->underway = curl_multi_add_handle(client->group->multi, e) == CURLM_OK;
 	http_leave();
 	if (client->underway)
-		http_act(client, CURL_SOCKET_TIMEOUT, 0);
+		http_group_act(client->group, CURL_SOCKET_TIMEOUT, 0);
 	return client->underway;
 }
 
@@ -218,51 +198,9 @@ http_not_encoded(HttpClient *client, CURLcode rc)
 static CURLcode
 http_wait(HttpClient *client)
 {
-	CURLcode rc = CURLE_OK;
-
-	while (!http_ended(client, &rc))
-	{
-		WaitSocket sockets[WAIT_MAX_SOCKETS];
-		int		   n = client->nsockets;
-		long	   timeout = 1000;
-		int		   ready;
-
-		if (client->too_many_sockets)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("too many concurrent connections for one upstream")));
-		for (int i = 0; i < n; i++)
-		{
-			sockets[i].fd = client->sockets[i].fd;
-			sockets[i].read = (client->sockets[i].what & CURL_POLL_IN) != 0;
-			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
-		}
-		if (client->deadline != 0)
-			timeout = Max(0,
-						  TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
-		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
-		for (int i = 0; i < n && ready > 0; i++)
-		{
-			/* An earlier action may have closed the socket. */
-			for (int k = 0; k < client->nsockets; k++)
-			{
-				if (client->sockets[k].fd == sockets[i].fd &&
-					(sockets[i].can_read || sockets[i].can_write))
-				{
-					http_act(client, sockets[i].fd,
-							 (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
-								 (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
-					break;
-				}
-			}
-		}
-		if (client->deadline != 0 && client->deadline <= GetCurrentTimestamp())
-		{
-			client->deadline = 0;
-			http_act(client, CURL_SOCKET_TIMEOUT, 0);
-		}
-	}
-	return rc;
+	while (!client->ended)
+		http_group_wait(client->group, 1000);
+	return client->result;
 }
 
 /* Says which limit an answer has passed. */
@@ -291,9 +229,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 	char		redirect[sizeof(response->message)] = "";
 
 	Assert(client->underway);
-	http_trim_buffer(&client->buffers[1 - client->current]);
-	if (client->memory)
-		client->memory_left = memory_left(client->memory);
+	http_turn(client);
 	do
 		rc = http_wait(client);
 	while (http_not_encoded(client, rc) ||
@@ -309,7 +245,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 	if (client->memory_exceeded)
 	{
 		http_drop_request(client);
-		http_trim_buffer(b);
+		http_trim_buffer(client, b);
 		memory_exceeded(client->memory);
 	}
 	{
@@ -333,7 +269,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 	response->len = b->len;
 	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
 	response->started_at = client->started_at;
-	response->ms = (GetCurrentTimestamp() - client->started_at) / 1000.0;
+	response->ms = (client->ended_at - client->started_at) / 1000.0;
 	switch (response->failure)
 	{
 		case HTTP_OK:
@@ -357,7 +293,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 }
 
 /*
- * http_header is a header of the answer that http_finish gave last, palloc'd;
+ * http_header is a header of the answer that came last, palloc'd;
  * the index counts headers of one name.  NULL when there is none.
  */
 char *
@@ -366,7 +302,7 @@ http_header(HttpClient *client, const char *name, int index)
 	struct curl_header *header;
 	char			   *value = NULL;
 
-	Assert(!client->underway);
+	Assert(!client->underway || client->ended);
 	http_enter();
 	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
 		header = NULL;
@@ -416,4 +352,44 @@ http_retry_after_ms(const char *header, time_t now)
 	if (at == (time_t) -1)
 		return -1;
 	return Max(0, (int64) (at - now)) * 1000;
+}
+
+/*
+ * http_early_status is the status of an answer before its turn; 0: there is none
+ * to use; HTTP_NO_ROOM: since there was no memory for it.
+ */
+int
+http_early_status(HttpClient *client)
+{
+	long status = 0;
+
+	if (client->memory_exceeded || client->out_of_memory)
+		return HTTP_NO_ROOM;
+	if (client->result != CURLE_OK)
+		return 0;
+	http_enter();
+	curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
+	http_leave();
+	return (int) status;
+}
+
+/* http_early_date is the time of the answer by the clock of who sent it; 0: not said. */
+time_t
+http_early_date(HttpClient *client)
+{
+	char  *header = http_header(client, "Date", 0);
+	time_t date = header ? curl_getdate(header, NULL) : 0;
+
+	if (header)
+		pfree(header);
+	return Max(0, date);
+}
+
+/* http_early_retry_ms is how long an answer asks to wait, from when it came; 0: it does not. */
+int64
+http_early_retry_ms(HttpClient *client)
+{
+	time_t date = http_early_date(client);
+
+	return Max(0, http_retry_after_ms(client->retry_after, date > 0 ? date : time(NULL)));
 }

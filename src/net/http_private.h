@@ -1,6 +1,7 @@
 /*
  * http_private.h
- *	  A client of http.h, shared by http.c and http_answer.c only.
+ *	  A client of http.h and its group, shared by http.c, http_group.c and
+ *	  http_answer.c only.
  */
 #ifndef FLOHSYNC_HTTP_PRIVATE_H
 #define FLOHSYNC_HTTP_PRIVATE_H
@@ -17,13 +18,14 @@ typedef struct HttpBuffer
 	char  *data; /* malloc'ed */
 	size_t len;
 	size_t size;
+	bool   ahead; /* counted by the group, not by memory_page.c */
 } HttpBuffer;
 
-struct HttpClient
+/* Clients whose requests go on while any of them is waited for. */
+typedef struct HttpGroup
 {
-	CURLM			  *multi;
-	CURL			  *easy;
-	struct curl_slist *headers;
+	CURLM *multi;
+	int	   nclients;
 	struct
 	{
 		curl_socket_t fd;
@@ -31,8 +33,21 @@ struct HttpClient
 	} sockets[WAIT_MAX_SOCKETS];
 	int			nsockets;
 	TimestampTz deadline; /* of libcurl's timer, 0: none */
-	bool		underway;
-	bool		has_fd;
+	bool		too_many_sockets;
+	size_t		ahead_bytes; /* of buffers whose turn has not come */
+	size_t		ahead_limit;
+} HttpGroup;
+
+struct HttpClient
+{
+	HttpGroup		  *group;
+	CURL			  *easy;
+	struct curl_slist *headers;
+	bool			   underway;
+	bool			   has_fd;
+	bool			   ended; /* the request under way has, with this */
+	CURLcode		   result;
+	TimestampTz		   ended_at;
 	/* of the request under way */
 	HttpBuffer	buffers[2]; /* the other one is still read by the caller */
 	int			current;
@@ -46,7 +61,6 @@ struct HttpClient
 	int	 nheaders;	/* lines of headers */
 	bool too_large;
 	bool out_of_memory;
-	bool too_many_sockets;
 	OutboundPolicy *policy;
 	char			blocked[160];
 	char			retry_after[128];
@@ -60,9 +74,17 @@ struct HttpClient
 /* All of libcurl is called between the first two. */
 extern void http_enter(void);
 extern void http_leave(void);
-extern void http_act(HttpClient *client, curl_socket_t fd, int what);
 extern void http_drop_request(HttpClient *client);
-extern void http_trim_buffer(HttpBuffer *b);
+extern void http_trim_buffer(HttpClient *client, HttpBuffer *b);
+
+/* http_group.c */
+extern HttpGroup *http_group_create(void);
+extern void		  http_group_leave(HttpGroup *group);
+extern void		  http_group_act(HttpGroup *group, curl_socket_t fd, int what);
+extern void		  http_group_wait(HttpGroup *group, long timeout_ms);
+extern bool		  http_ahead_grow(HttpGroup *group, size_t extra);
+extern void		  http_ahead_begin(HttpGroup *group, HttpBuffer *b);
+extern void		  http_ahead_end(HttpGroup *group, HttpBuffer *b);
 
 /* http_memory.c */
 extern CURLcode http_memory_init(void);

@@ -7,13 +7,13 @@
  * the arrays that carry the records to the executor, a second parser for the
  * attributes, a WAL record and a buffer lock a row, and all but one check of the
  * foreign key to the connector.  The first load of a directory takes little more
- * than half of the processor time then.  It costs this file, and about 40 µs a
- * page, which pays from the second record on.
+ * than half of the processor time then, and a page with a single new record no
+ * more than before.  It costs this file, and memory for some rows at a time.
  *
  * Why it is right:
  * - It does it only to a table that has nothing but what the extension made,
  *   except for indexes (insert_possible).  Whatever else there is (a column, a
- *   constraint, a trigger, a rule, another default, row level security), a value
+ *   constraint, a trigger, a rule, row level security), a value
  *   that is too long, or a transaction that must not see what others commit: the
  *   statement does it, as if there were no other way.
  * - Rows are made by the table's own descriptor and defaults, and go through the

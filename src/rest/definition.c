@@ -118,6 +118,7 @@ definition_top(Reader *r, RestDefinition *d)
 			definition_wrong("allow_hosts", "has an element that is not a string");
 		d->allow_hosts[d->nallow_hosts++] = json_value_text(r->json, i);
 	}
+	d->concurrency = (int) definition_int(r, JSON_ROOT, "concurrency", 1, SOURCE_MAX_LANES, 1);
 	d->max_pages = (int) definition_int(r, limits, "max_pages", 1, 100000, 100000);
 	d->requests_per_minute = (int) definition_int(r, limits, "requests_per_minute", 1, 100000, 0);
 	d->remaining_header = definition_header(r, limits, "remaining_header");
@@ -337,6 +338,36 @@ definition_parents(Reader *r, uint32 resource, uint32 each, RestDefinition *d)
 		definition_error("its for_each names no usable resource");
 }
 
+/* The parts of a list that is split, each by a value of its own. */
+static void
+definition_split(Reader *r, uint32 node, RestDefinition *d)
+{
+	uint32			values = definition_list(r, node, "values", REST_MAX_PARTS);
+	const JsonNode *nodes = r->json->nodes;
+
+	if (node == 0)
+		return;
+	d->split_param = definition_name(r, node, "param");
+	if (d->split_param == NULL || nodes[values].count == 0)
+		definition_error("its split lacks \"param\" or \"values\"");
+	if (d->parent_type != NULL || d->delta != NULL)
+		definition_error("its split does not go together with for_each or delta links");
+	d->split_values = palloc(sizeof(char *) * nodes[values].count);
+	for (uint32 i = nodes[values].child; i != 0; i = nodes[i].next)
+	{
+		char *value = nodes[i].type == JSON_STRING || nodes[i].type == JSON_NUMBER ?
+			json_value_text(r->json, i) :
+			NULL;
+
+		if (value == NULL)
+			definition_wrong("values", "has an element that is neither a text nor a number");
+		for (int k = 0; k < d->nsplit; k++)
+			if (strcmp(d->split_values[k], value) == 0)
+				definition_wrong("values", "has an element twice");
+		d->split_values[d->nsplit++] = value;
+	}
+}
+
 static void
 definition_resource(Reader *r, uint32 node, RestDefinition *d)
 {
@@ -387,6 +418,7 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	d->total_is_estimate = definition_bool(r, list, "total_estimate", false);
 	definition_pagination(r, definition_object(r, list, "pagination"), d);
 	definition_incremental(r, definition_object(r, list, "incremental"), d);
+	definition_split(r, definition_object(r, list, "split"), d);
 	definition_body(r, list, d);
 	d->gone = definition_path(r, list, "gone", NULL);
 

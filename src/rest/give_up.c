@@ -99,7 +99,8 @@ rest_give_up(Source *source, const SourceAnswer *answer)
 {
 	RestState			 *state = source->state;
 	const RestPagination *p = &state->def->pages;
-	bool behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
+	bool				  behind = state->list->behind && state->at.inner &&
+		strcmp(state->list->behind, state->at.inner) == 0;
 
 	/* Whatever went wrong before a request was sent goes wrong for all of them. */
 	if (state->external_id || state->problem.error_class ||

@@ -22,7 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "json/value.h"
-#include "rest/rest.h"
+#include "rest/foretell.h"
 
 static void
 rest_open(Source *source)
@@ -38,6 +38,7 @@ rest_open(Source *source)
 	for (int i = 0; i < lengthof(state->scratch); i++)
 		state->scratch[i] = rest_parser(state);
 	state->parent_json = rest_parser(state);
+	state->list = state->lists = palloc0(sizeof(RestList) * Max(state->def->nsplit, 1));
 	state->page_size = state->def->size_default ? state->def->size_default : source->spec.page_size;
 	if (source->spec.probe)
 		state->page_size = 1;
@@ -48,9 +49,12 @@ rest_open(Source *source)
 	source->retry_max_ms = state->def->max_ms;
 	source->max_pages = state->def->max_pages;
 	source->requests_per_minute = state->def->requests_per_minute;
+	source->concurrency = state->def->concurrency;
 	source->total_tolerance = state->def->total_is_estimate ? SOURCE_TOTAL_TOLERANCE : 0;
 	MemoryContextSwitchTo(old);
 	source->state = state;
+	state->ahead = ahead_open(source, rest_arrived);
+	state->ones = ahead_open(source, rest_arrived);
 }
 
 static void
@@ -60,8 +64,8 @@ rest_close(Source *source)
 
 	if (state == NULL)
 		return;
-	http_client_close(state->client);
-	http_client_close(state->one_client);
+	ahead_close(state->ahead);
+	ahead_close(state->ones);
 	http_client_close(state->token_client);
 	rest_leave_token(state);
 }
@@ -76,6 +80,14 @@ rest_parser(const RestState *state)
 	return json;
 }
 
+static void
+rest_stored_cursor_is_bad(RestState *state)
+{
+	rest_problem(state, ERRCLASS_PROTOCOL, "could not read the stored cursor");
+	state->problem.retryable = false;
+	state->problem.stored = true;
+}
+
 /* Takes the engine's cursor apart. */
 static void
 rest_take_cursor(RestState *state, const char *cursor)
@@ -86,6 +98,12 @@ rest_take_cursor(RestState *state, const char *cursor)
 
 	memset(&state->at, 0, sizeof(state->at));
 	state->at.only_missing = cursor == NULL;
+	if (state->def->nsplit > 0)
+	{
+		if (!rest_split_begin(state, cursor))
+			rest_stored_cursor_is_bad(state);
+		return;
+	}
 	if (cursor == NULL)
 		return;
 	if (state->def->parent_type == NULL)
@@ -96,9 +114,7 @@ rest_take_cursor(RestState *state, const char *cursor)
 	json = json_parser_create();
 	if (!json_parse(json, cursor, strlen(cursor), 2) || json->nodes[JSON_ROOT].type != JSON_ARRAY)
 	{
-		rest_problem(state, ERRCLASS_PROTOCOL, "could not read the stored cursor");
-		state->problem.retryable = false;
-		state->problem.stored = true;
+		rest_stored_cursor_is_bad(state);
 		return;
 	}
 	nodes = json->nodes;
@@ -136,10 +152,19 @@ rest_go_to_parent(RestState *state)
 	}
 }
 
+/* Is the request that is to be sent on its way already? */
+static bool
+rest_is_sent(const RestState *state)
+{
+	return ahead_has(rest_lanes(state), rest_key(state, rest_list_name(state), state->at.inner));
+}
+
 /* Sends the request; parents that lack what it needs are passed over. */
 static void
 rest_try_to_send(RestState *state)
 {
+	if (state->external_id == NULL)
+		rest_foretell_seen(state);
 	while (!rest_send(state) && state->problem.of_parent)
 	{
 		memset(&state->problem, 0, sizeof(state->problem));
@@ -151,6 +176,8 @@ rest_try_to_send(RestState *state)
 		}
 		state->at.inner = NULL;
 	}
+	if (state->sent)
+		rest_ask_ahead(state);
 }
 
 static void
@@ -175,14 +202,39 @@ rest_begin(Source *source, const char *cursor, const char *external_id)
 		rest_take_cursor(state, cursor);
 		rest_go_to_parent(state);
 	}
-	if (!state->problem.error_class && !state->nothing && source_pace_ready(source))
+	if (!state->problem.error_class && !state->nothing &&
+		(source_pace_ready(source) || rest_is_sent(state)))
 		rest_try_to_send(state);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+rest_forget_expected(RestState *state)
+{
+	for (int i = 0; i < state->nexpected; i++)
+		pfree(state->expected[i]);
+	state->nexpected = 0;
+}
+
+static void
+rest_expect(Source *source, char *const *external_ids, int n)
+{
+	RestState	 *state = source->state;
+	MemoryContext old = MemoryContextSwitchTo(source->context);
+
+	rest_forget_expected(state);
+	if (state->expected)
+		pfree(state->expected);
+	state->expected = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		state->expected[state->nexpected++] = pstrdup(external_ids[i]);
 	MemoryContextSwitchTo(old);
 }
 
 static void
 rest_ask(Source *source, const char *cursor)
 {
+	rest_forget_expected(source->state);
 	rest_begin(source, cursor, NULL);
 }
 
@@ -275,6 +327,8 @@ rest_answer(Source *source, SourceAnswer *answer)
 			answer->started_at = GetCurrentTimestamp();
 			return;
 		}
+		while (!ahead_await(rest_lanes(state)))
+			rest_ask_ahead(state);
 		http_finish(rest_client(state), &response);
 		state->sent = false;
 		if (response.failure != HTTP_OK || response.status != 401 || !rest_drop_token(state))
@@ -311,5 +365,6 @@ const SourceKind source_kind_rest = {
 	.read = rest_read,
 	.give_up = rest_give_up,
 	.get = rest_get,
+	.expect = rest_expect,
 	.close = rest_close,
 };

@@ -50,6 +50,20 @@ limits_reset_ms(RestState *state, const HttpResponse *response)
 	return Max(0, (reset - (int64) now) * 1000);
 }
 
+/* rest_note_limit: an answer before its turn may say that no request is left for a while. */
+void
+rest_note_limit(RestState *state)
+{
+	HttpResponse response = {.date = http_early_date(rest_client(state))};
+	int64		 ms = limits_number(state, state->def->remaining_header) == 0 ?
+			   limits_reset_ms(state, &response) :
+			   -1;
+
+	if (ms > 0)
+		state->source->not_before = Max(state->source->not_before,
+										TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+}
+
 static bool
 limits_body_says(RestState *state, const HttpResponse *response)
 {

@@ -97,8 +97,8 @@ next_link(Reading *r, bool *failed)
 	char *header;
 	bool  malformed = false;
 
-	for (int i = 0; (header = next_link_text(r, http_header(r->state->client, "Link", i))) != NULL;
-		 i++)
+	for (int i = 0;
+		 (header = next_link_text(r, http_header(rest_client(r->state), "Link", i))) != NULL; i++)
 	{
 		char *target = next_link_text(r,
 									  rest_link_find(header, r->state->def->pages.rel, &malformed));
@@ -167,24 +167,25 @@ next_by_position(Reading *r, int64 total, int64 total_pages)
 
 	if (state->at.inner == NULL)
 	{
-		state->total = state->total_pages = -1;
-		state->reading = true;
+		state->list->total = state->list->total_pages = -1;
+		state->list->reading = true;
 	}
-	else if (!state->reading)
+	else if (!state->list->reading)
 	{
 		r->page->unread = true;
 		reading_incomplete(
 			r,
 			"pages are requested by position, and the pass was interrupted: records may have moved meanwhile");
 	}
-	if (total >= 0 && state->total >= 0 && total != state->total)
+	if (total >= 0 && state->list->total >= 0 && total != state->list->total)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " records, then " INT64_FORMAT,
-						   state->total, total);
-	if (total_pages >= 0 && state->total_pages >= 0 && total_pages != state->total_pages)
+						   state->list->total, total);
+	if (total_pages >= 0 && state->list->total_pages >= 0 &&
+		total_pages != state->list->total_pages)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages, then " INT64_FORMAT,
-						   state->total_pages, total_pages);
-	state->total = Max(state->total, total);
-	state->total_pages = Max(state->total_pages, total_pages);
+						   state->list->total_pages, total_pages);
+	state->list->total = Max(state->list->total, total);
+	state->list->total_pages = Max(state->list->total_pages, total_pages);
 }
 
 /* A position's number; safe to add to, even if the stored cursor was modified. */
@@ -217,8 +218,8 @@ next_behind(Reading *r, char *next)
 			d->pages.stop == REST_STOP_TOTAL;
 	if (!full || state->source->spec.probe)
 		return NULL;
-	state->behind = MemoryContextStrdup(state->source->context, next);
-	state->behind_short = d->size_param && r->n < state->page_size;
+	state->list->behind = MemoryContextStrdup(state->source->context, next);
+	state->list->behind_short = d->size_param && r->n < state->page_size;
 	r->page->may_end = true;
 	return next;
 }
@@ -241,19 +242,19 @@ next_offset(Reading *r, int64 total)
 		 * What was on such a page may have been filtered out, where the position does not
 		 * depend on it.
 		 */
-		if (by_total && p->step_page_size && passed < state->total)
+		if (by_total && p->step_page_size && passed < state->list->total)
 			return next;
 		/* Requesting the same offset again would not make progress. */
 		return next_after_empty(r, offset - p->base,
-								by_total && !p->step_page_size ? state->total : -1);
+								by_total && !p->step_page_size ? state->list->total : -1);
 	}
-	if (!by_total || total < 0 || passed < state->total)
+	if (!by_total || total < 0 || passed < state->list->total)
 		return next;
 	/* More records than the total: so this is not the end. */
-	if (p->step_page_size ? offset - p->base >= state->total : passed > state->total)
+	if (p->step_page_size ? offset - p->base >= state->list->total : passed > state->list->total)
 	{
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more",
-						   state->total);
+						   state->list->total);
 		return next;
 	}
 	return next_behind(r, next);
@@ -273,32 +274,33 @@ next_page(Reading *r, int64 total, bool *failed)
 	int64 done = page - p->base + 1;
 
 	next_by_position(r, total, pages);
-	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->total_pages)
+	if (p->stop == REST_STOP_TOTAL_PAGES && r->n == 0 && done < state->list->total_pages)
 		reading_incomplete(r,
 						   "upstream reported " INT64_FORMAT
 						   " pages but sent no records on page " INT64_FORMAT,
-						   state->total_pages, done);
+						   state->list->total_pages, done);
 	if (pages == 0 && r->n > 0)
 		reading_incomplete(r, "upstream reported zero pages but sent one with records");
-	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->total_pages)
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages >= 0 && done < state->list->total_pages)
 		return next;
 	if (p->stop == REST_STOP_TOTAL && r->n == 0)
 	{
-		if (state->def->size_param && (double) done * state->page_size < (double) state->total)
+		if (state->def->size_param &&
+			(double) done * state->page_size < (double) state->list->total)
 			return next;
-		return next_after_empty(r, passed, state->total);
+		return next_after_empty(r, passed, state->list->total);
 	}
 	if (r->n == 0)
 		return NULL;
-	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->total_pages)
+	if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0 && done > state->list->total_pages)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " pages but sent more",
-						   state->total_pages);
+						   state->list->total_pages);
 	else if (p->stop == REST_STOP_TOTAL_PAGES && pages > 0)
 		return next_behind(r, next);
-	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->total)
+	if (p->stop == REST_STOP_TOTAL && total >= 0 && passed > state->list->total)
 		reading_incomplete(r, "upstream reported " INT64_FORMAT " records but sent more",
-						   state->total);
-	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->total)
+						   state->list->total);
+	else if (p->stop == REST_STOP_TOTAL && total >= 0 && passed == state->list->total)
 		return next_behind(r, next);
 	return next;
 }

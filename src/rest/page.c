@@ -231,7 +231,7 @@ reading_select(Reading *r, int64 total)
 	 * error.
 	 */
 	if (!r->list_found && r->behind &&
-		(r->state->behind_short || (total >= 0 && total == r->state->total)))
+		(r->state->list->behind_short || (total >= 0 && total == r->state->list->total)))
 		return true; /* some leave it out where it would be empty */
 	if (!r->list_found && (total != 0 || r->state->at.inner != NULL) && !d->missing_is_empty)
 		return reading_none(r, "the answer has no list of records at", d->records->text);
@@ -267,17 +267,17 @@ reading_repeats(Reading *r)
 									  0);
 	uint64 ids = by_position ? reading_ids(r->page) : 0;
 	bool   repeats = r->repeats = r->n > 0 &&
-		((state->last_len == r->answer->len && state->last_body == hash) ||
-		 (ids != 0 && ids == state->last_ids)) &&
+		((state->list->last_len == r->answer->len && state->list->last_body == hash) ||
+		 (ids != 0 && ids == state->list->last_ids)) &&
 		state->at.inner != NULL &&
-		(state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
+		(state->list->last_at == NULL || strcmp(state->list->last_at, state->at.inner) != 0);
 
-	state->last_body = hash;
-	state->last_ids = ids;
-	state->last_len = r->n > 0 ? r->answer->len : 0;
-	if (state->last_at)
-		pfree(state->last_at);
-	state->last_at = state->at.inner ?
+	state->list->last_body = hash;
+	state->list->last_ids = ids;
+	state->list->last_len = r->n > 0 ? r->answer->len : 0;
+	if (state->list->last_at)
+		pfree(state->list->last_at);
+	state->list->last_at = state->at.inner ?
 		MemoryContextStrdup(state->source->context, state->at.inner) :
 		NULL;
 	return repeats;
@@ -322,6 +322,8 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 {
 	StringInfoData out;
 
+	if (state->def->nsplit > 0)
+		return rest_split_text(state, inner);
 	if (state->def->parent_type == NULL)
 		return inner ? pstrdup(inner) : NULL;
 	initStringInfo(&out);
@@ -351,34 +353,42 @@ rest_position_text(const RestState *state, const char *parent, const char *inner
 }
 
 /*
- * The list of a parent has come to its end: was it as long as it should be?  A list that is
- * not for_each is judged as a whole (pass.c).
+ * The list of a parent, or a part of a split one, has come to its end: was it as long as it
+ * should be?  Any other list is judged as a whole (pass.c).
  */
 static void
 reading_list_ends(Reading *r)
 {
 	RestState *state = r->state;
 
-	if (state->def->total_is_estimate || state->received < 0 || state->list_total < 0 ||
-		state->received == state->list_total || (state->nothing && !state->ended))
+	if (state->def->total_is_estimate || state->list->received < 0 || state->list->list_total < 0 ||
+		state->list->received == state->list->list_total || (state->nothing && !state->ended))
 		return;
 	reading_incomplete(r,
 					   "upstream reported " INT64_FORMAT
-					   " records for one of the parents but sent " INT64_FORMAT,
-					   state->list_total, state->received);
+					   " records for one of the %s but sent " INT64_FORMAT,
+					   state->list->list_total, state->def->nsplit > 0 ? "parts" : "parents",
+					   state->list->received);
 }
 
-/* Goes on to the next parent's list when one has come to its end. */
+/* Goes on to the next parent's list when one has come to its end, or to the next part. */
 static char *
 reading_next_parent(Reading *r, char *next)
 {
 	RestState		 *state = r->state;
 	const RestParent *parent = rest_parent(state);
 
-	if (state->def->parent_type == NULL)
+	if (state->def->parent_type == NULL && state->def->nsplit == 0)
 		return next;
 	if (next == NULL)
 		reading_list_ends(r);
+	if (state->def->nsplit > 0)
+	{
+		next = rest_split_text(state, next);
+		if (next == NULL && state->ncut > 0 && !state->went_on)
+			reading_incomplete(r, "%s", REST_CUT_TEXT);
+		return next;
+	}
 	if (next == NULL && parent != NULL && rest_parent_next(state))
 		parent = rest_parent(state);
 	else if (next == NULL)
@@ -418,11 +428,11 @@ reading_nothing(Reading *r)
 		r->page->unread = true;
 		reading_incomplete(r, "the list of changes ended without a link for the next run");
 	}
-	state->behind = NULL;
+	state->list->behind = NULL;
 	if (state->at.inner == NULL)
 	{
-		state->received = 0;
-		state->list_total = -1;
+		state->list->received = 0;
+		state->list->list_total = -1;
 	}
 	r->page->next_cursor = reading_next_parent(r, NULL);
 	return true;
@@ -436,15 +446,15 @@ reading_count(Reading *r, int64 total)
 
 	if (state->at.inner == NULL)
 	{
-		state->received = 0;
-		state->list_total = -1;
+		state->list->received = 0;
+		state->list->list_total = -1;
 	}
-	else if (!state->counting)
-		state->received = -1;
-	state->counting = true;
-	if (state->received >= 0)
-		state->received += r->n - r->page->duplicates;
-	state->list_total = Max(state->list_total, total);
+	else if (!state->list->counting)
+		state->list->received = -1;
+	state->list->counting = true;
+	if (state->list->received >= 0)
+		state->list->received += r->n - r->page->duplicates;
+	state->list->list_total = Max(state->list->list_total, total);
 }
 
 /*
@@ -492,7 +502,8 @@ reading_page(Reading *r)
 	int64				  total;
 	char				 *next;
 
-	r->behind = state->behind && state->at.inner && strcmp(state->behind, state->at.inner) == 0;
+	r->behind = state->list->behind && state->at.inner &&
+		strcmp(state->list->behind, state->at.inner) == 0;
 	r->json = page_mapped_begin(parser, answer->body, answer->len, REST_LEVELS_ABOVE_RECORD, page,
 								&problem);
 	if (r->json == NULL)
@@ -509,7 +520,7 @@ reading_page(Reading *r)
 		r->json->nodes[JSON_ROOT].type != JSON_ARRAY)
 		return reading_none(r, "the answer is neither a JSON object nor an array", NULL);
 	total = reading_int64(r, d->pages.total ? d->pages.total : d->total, &failed);
-	if (d->parent_type == NULL)
+	if (d->parent_type == NULL && d->nsplit == 0)
 		page->total_estimate = d->total && d->pages.total ? reading_int64(r, d->total, &failed) :
 															total;
 	if (d->total_is_estimate)
@@ -518,7 +529,7 @@ reading_page(Reading *r)
 		return false;
 	if (state->status == 206)
 		reading_incomplete(r, "upstream answered with status 206: the content is partial");
-	state->behind = NULL;
+	state->list->behind = NULL;
 	if (!page_mapped_room(parser, page, r->n, &problem))
 		return reading_failed(r, ERRCLASS_TOO_LARGE, "%s", problem);
 	next = next_position(r, total, &failed);
@@ -541,7 +552,7 @@ reading_page(Reading *r)
 		reading_empty(page);
 		page->may_end = false;
 		r->n = 0;
-		next = state->behind = NULL;
+		next = state->list->behind = NULL;
 	}
 	else if (page->loop == NULL && r->repeats && d->parent_type &&
 			 rest_leave_parent(state, 0, ERRCLASS_PAGINATION_LOOP))
@@ -558,10 +569,10 @@ reading_page(Reading *r)
 	{
 		state->ncut++;
 		/* Of the lists of many parents, one or two may well have just as many. */
-		if (d->parent_type == NULL)
+		if (d->parent_type == NULL && d->nsplit == 0)
 			page->cut = REST_CUT_TEXT;
 	}
-	page->list_start = d->parent_type != NULL && state->at.inner == NULL;
+	page->list_start = (d->parent_type != NULL || d->nsplit > 0) && state->at.inner == NULL;
 	state->at.only_missing = false;
 	page->next_cursor = reading_next_parent(r, next);
 	return true;

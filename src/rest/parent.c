@@ -156,12 +156,16 @@ rest_parent_count(RestState *state)
 	return n;
 }
 
-/* rest_parent_seek goes to the parent with an id, or the next one; false: there is none. */
+/*
+ * rest_parent_seek goes to the parent with an id, or the next one; false: there is
+ * none.  So many are known behind it that requests for their lists can be sent ahead.
+ */
 bool
 rest_parent_seek(RestState *state, const char *from)
 {
 	if (from && state->parent < state->nparents &&
-		strcmp(state->parents[state->parent].external_id, from) == 0)
+		strcmp(state->parents[state->parent].external_id, from) == 0 &&
+		(!state->more_parents || state->parent + state->source->concurrency - 1 < state->nparents))
 		return true;
 	parent_read(state, from, false);
 	return state->nparents > 0;

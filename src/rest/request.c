@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "json/value.h"
+#include "rest/foretell.h"
 #include "rest/render.h"
 
 /* rest_problem notes why there is no request, or no answer that can be used. */
@@ -299,6 +300,8 @@ request_list(RestState *state, StringInfo url, RequestParts *query, RequestParts
 	{
 		if (!request_params(state, &d->params, query))
 			return false;
+		if (d->split_param)
+			request_add(query, d->split_param, unconstify(char *, rest_split_value(state)));
 		if (d->size_param && !delta)
 			request_add(d->size_in == REST_IN_BODY ? body : query, d->size_param,
 						psprintf("%d", state->page_size));
@@ -418,26 +421,36 @@ request_send(RestState *state)
 	request.memory = state->source->memory;
 	/* Its links may have the key in them. */
 	request.is_secret = d->auth.query != NULL;
+	request.ahead = state->early != NULL;
 	http_start(rest_client(state), &request);
 	source_pace_sent(state->source);
 	return true;
+}
+
+/* rest_lanes is what the current request is sent with, and those ahead of it. */
+Ahead *
+rest_lanes(const RestState *state)
+{
+	return state->external_id ? state->ones : state->ahead;
 }
 
 /* rest_client is the HTTP client of the current request; created on demand. */
 HttpClient *
 rest_client(RestState *state)
 {
-	HttpClient **client = state->external_id ? &state->one_client : &state->client;
-
-	if (*client == NULL)
-		*client = http_client_create();
-	return *client;
+	if (state->early)
+		return state->early;
+	return ahead_client(rest_lanes(state));
 }
 
-/* rest_send sends the request for state->at or state->external_id; false with the problem noted. */
+/*
+ * rest_send_now sends the request for state->at or state->external_id; false with
+ * the problem noted.
+ */
 bool
-rest_send(RestState *state)
+rest_send_now(RestState *state)
 {
+	bool		  sent;
 	MemoryContext old = MemoryContextSwitchTo(state->request_context);
 
 	if (state->origin.host == NULL)
@@ -451,9 +464,26 @@ rest_send(RestState *state)
 			MemoryContextSwitchTo(state->request_context);
 		}
 	}
-	state->sent = request_send(state);
-	if (!state->sent && state->problem.error_class == ERRCLASS_NONE)
+	sent = request_send(state);
+	if (!sent && state->problem.error_class == ERRCLASS_NONE)
 		rest_problem(state, ERRCLASS_CONFIGURATION, "could not build the request");
 	MemoryContextSwitchTo(old);
+	return sent;
+}
+
+/* rest_send has the request for state->at or state->external_id sent, if it is not already. */
+bool
+rest_send(RestState *state)
+{
+	const char *url;
+
+	if (ahead_turn(rest_lanes(state), rest_key(state, rest_list_name(state), state->at.inner),
+				   &url))
+	{
+		state->url = MemoryContextStrdup(state->request_context, url);
+		state->sent = true;
+	}
+	else
+		state->sent = rest_send_now(state);
 	return state->sent;
 }

@@ -8,11 +8,13 @@
  *	  rest/origin.c       where requests may go
  *	  rest/auth.c         credentials and tokens
  *	  rest/parent.c       the records that a list is made for each of
+ *	  rest/split.c        lists that are asked for in parts
  *	  rest/jsonpath.c     paths that PostgreSQL evaluates
  *	  rest/page.c         an answer becomes a page
  *	  rest/next.c         where the list goes on behind it
  *	  rest/give_up.c      pages that the list goes on without
  *	  rest/limits.c       statuses, throttling, waiting
+ *	  rest/foretell.c     requests before their turn
  *	  rest/kind.c         the way of a request
  */
 #ifndef FLOHSYNC_REST_H
@@ -21,6 +23,8 @@
 #include "net/http.h"
 #include "page/page.h"
 #include "rest/path.h"
+#include "source/ahead.h"
+#include "source/foretell.h"
 #include "source/source.h"
 #include "source/template.h"
 
@@ -33,6 +37,8 @@
  */
 #define REST_FAILED_NAMES 3
 #define REST_FAILED_MOST  10
+
+#define REST_MAX_PARTS 32 /* of a list that is split */
 
 #define REST_CUT_PARENTS \
 	3 /* number of parents with a possibly truncated list that makes the pass incomplete */
@@ -159,6 +165,7 @@ typedef struct RestDefinition
 	int		   nallow_hosts;
 	int		   max_pages;
 	int		   requests_per_minute;
+	int		   concurrency;
 	char	  *remaining_header;
 	char	  *reset_header;
 	bool	   reset_seconds;
@@ -207,6 +214,10 @@ typedef struct RestDefinition
 	bool   own_ids;
 	char **parent_attributes; /* those that placeholders name */
 	int	   nparent_attributes;
+	/* split */
+	char  *split_param; /* NULL: one list, or one for each parent */
+	char **split_values;
+	int	   nsplit;
 	/* map */
 	RestPaths	   external_id;
 	RestPaths	   display_name;
@@ -216,15 +227,45 @@ typedef struct RestDefinition
 	int			   nexclude;
 } RestDefinition;
 
+/* A list on its way, as far as this run has read it; -1: not known. */
+typedef struct RestList
+{
+	/* of the page before */
+	uint64 last_body;
+	size_t last_len; /* 0: none, or without records */
+	uint64 last_ids; /* 0: none */
+	char  *last_at;
+
+	bool  reading; /* this list is read from its beginning */
+	int64 total;   /* the largest */
+	int64 total_pages;
+	bool  counting;		/* a page has been counted */
+	int64 received;		/* records of the list; -1: not all of them are known to this run */
+	int64 list_total;	/* the largest, with whatever pages; -1: not known */
+	bool  behind_short; /* though the page before was shorter than was asked for */
+	/* the position at which the upstream should have no more, and is asked to be sure; or NULL */
+	char	*behind;
+	Foretell pages_ahead; /* its next pages */
+} RestList;
+
+/* Where a part of a split list goes on: of the values the one, and there. */
+typedef struct RestTurn
+{
+	int	  part;
+	char *inner;
+} RestTurn;
+
 /* Where a page stands: what is behind the cursor of the engine. */
 typedef struct RestPosition
 {
-	char *parent;					 /* id of the parent */
-	char *inner;					 /* a URL, cursor, offset or page; NULL: the first page */
-	bool  left_out;					 /* a parent was left out so far */
-	bool  only_missing;				 /* of no parent so far the upstream had a list */
-	int	  nfailed;					 /* parents whose list could not be had */
-	char *failed[REST_FAILED_NAMES]; /* the first of them, with the reason */
+	int		  nturns; /* of a split list, in the order in which they come; the first is at hand */
+	RestTurn *turns;
+	char	 *parent;					 /* id of the parent */
+	char	 *inner;					 /* a URL, cursor, offset or page; NULL: the first page */
+	bool	  left_out;					 /* a parent was left out so far */
+	bool	  only_missing;				 /* of no parent so far the upstream had a list */
+	int		  nfailed;					 /* parents whose list could not be had */
+	char	 *failed[REST_FAILED_NAMES]; /* the first of them, with the reason */
 } RestPosition;
 
 typedef struct RestParent
@@ -250,11 +291,14 @@ typedef struct RestState
 {
 	Source		   *source;
 	RestDefinition *def;
-	HttpClient	   *client;
-	HttpClient	   *one_client;	  /* for single records: a page must stay where it is meanwhile */
-	HttpClient	   *token_client; /* likewise */
-	HttpOrigin		origin;		  /* of base_url */
-	char		   *kept_link;	  /* an incremental pass begins here, or NULL */
+	Ahead		   *ahead;	  /* clients for pages */
+	Ahead		   *ones;	  /* for single records: a page must stay where it is meanwhile */
+	char		  **expected; /* single records that will be asked for */
+	int				nexpected;
+	HttpClient	   *early; /* that of a page before its turn, while that is asked for */
+	HttpClient	   *token_client;
+	HttpOrigin		origin;	   /* of base_url */
+	char		   *kept_link; /* an incremental pass begins here, or NULL */
 	/* the current or last request; strings in request_context */
 	MemoryContext request_context;
 	RestPosition  at;
@@ -284,24 +328,11 @@ typedef struct RestState
 	bool			  parents_checked;
 	JsonParser		 *parent_json; /* the tree of parent_parsed's attributes */
 	const RestParent *parent_parsed;
-	/* of the page before */
-	uint64 last_body;
-	size_t last_len; /* 0: none, or without records */
-	uint64 last_ids; /* 0: none */
-	char  *last_at;
-	/* of the list at hand, as far as this run has read it; -1: not known */
-	bool  reading; /* this list is read from its beginning */
-	int64 total;   /* the largest */
-	int64 total_pages;
-	bool  counting;		/* a page has been counted */
-	int64 received;		/* records of the list; -1: not all of them are known to this run */
-	int64 list_total;	/* the largest, with whatever pages; -1: not known */
-	bool  behind_short; /* though the page before was shorter than was asked for */
-	int	  longest;		/* records of the longest page of the pass so far */
-	/* the position at which the upstream should have no more, and is asked to be sure; or NULL */
-	char *behind;
-	bool  went_on; /* a page had a sign of a next one */
-	int	  ncut; /* lists that may have been cut: their first page was full, and had no such sign */
+	RestList		 *lists;   /* of a split list one a part */
+	RestList		 *list;	   /* the one at hand */
+	int				  longest; /* records of the longest page of the pass so far */
+	bool			  went_on; /* a page had a sign of a next one */
+	int ncut; /* lists that may have been cut: their first page was full, and had no such sign */
 	/* of the answer at hand */
 	int status;
 	/* values of PostgreSQL's paths */
@@ -319,8 +350,10 @@ extern char		  *rest_render(RestState *state, const Template *t, TemplateEncoder
 extern char		  *rest_render_plain(RestState *state, const Template *t);
 extern char		  *rest_fixed_url(RestState *state, const Template *t);
 extern char		  *rest_base_url(RestState *state, const Template *t);
+extern Ahead	  *rest_lanes(const RestState *state);
 extern HttpClient *rest_client(RestState *state);
 extern bool		   rest_send(RestState *state);
+extern bool		   rest_send_now(RestState *state);
 extern void		   rest_origins(OriginList *list, const JsonParser *config, const char *definition);
 extern char		  *rest_follow(RestState *state, const char *reference, ErrorClass *error_class);
 
@@ -328,6 +361,11 @@ extern bool rest_authorize(RestState *state, StringInfo url, char **header);
 extern bool rest_drop_token(RestState *state);
 extern void rest_wipe_token(RestState *state);
 extern void rest_leave_token(RestState *state);
+
+/* rest/split.c */
+extern bool		   rest_split_begin(RestState *state, const char *cursor);
+extern char		  *rest_split_text(const RestState *state, const char *inner);
+extern const char *rest_split_value(const RestState *state);
 
 extern bool				 rest_parents_ready(RestState *state);
 extern bool				 rest_parent_seek(RestState *state, const char *from);
@@ -348,6 +386,7 @@ extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *js
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 
+extern void	 rest_note_limit(RestState *state);
 extern void	 rest_classify(RestState *state, const HttpResponse *response, SourceAnswer *answer);
 extern bool	 rest_status_in(int status, const int *list, int n);
 extern bool	 rest_leave_parent(RestState *state, int status, ErrorClass error_class);

@@ -104,6 +104,21 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	return refetch_compare(record, part) == 0;
 }
 
+/* Announces the records that will be asked for. */
+static void
+refetch_expect(const Run *run, const UpstreamPage *page, const bool *known)
+{
+	char **ids = palloc(sizeof(char *) * WHOLE_MAX);
+	int	   n = 0;
+
+	for (int i = 0; i < page->nrecords && run->nfull + n < WHOLE_MAX;
+		 i += refetch_same(page->records, page->nrecords, i))
+		if (!known[i])
+			ids[n++] = pnstrdup(page->records[i].external_id.data,
+								page->records[i].external_id.len);
+	source_expect(run->source, ids, n);
+}
+
 /*
  * pass_refetch requests those records of a page that have no stored one to
  * be merged with, until one request fails.  They move from its records to
@@ -124,6 +139,7 @@ pass_refetch(Run *run, UpstreamPage *page)
 	known = merge_known(&run->scope, page->records, page->nrecords);
 	db_commit();
 	MemoryContextSwitchTo(context);
+	refetch_expect(run, page, known);
 	rest = palloc_extended(sizeof(Record) * page->nrecords, MCXT_ALLOC_HUGE);
 	page->full = palloc(sizeof(Record) * WHOLE_MAX);
 	for (int i = 0, n; i < page->nrecords; i += n)

@@ -184,6 +184,7 @@ run_start(Run *run)
 	}
 
 	run->setup.spec.page_size = flohsync_page_size;
+	run->setup.spec.one_at_a_time = run->setup.filter.max_records > 0;
 	run->scope.connector = DirectFunctionCall1(uuid_in, CStringGetDatum(run->setup.connector_id));
 	run->scope.resource_type = CStringGetTextDatum(run->setup.resource_type);
 	run->scope.rehash = run->setup.rehash;

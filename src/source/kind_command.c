@@ -4,6 +4,9 @@
  *
  * Whatever is no success ends the run, now or after some attempts: an error is
  * never read as an empty page.
+ *
+ * With a concurrency, pages are asked for ahead whose cursors are foretold
+ * (foretell.c); a request is known by its body.
  */
 #include "postgres.h"
 
@@ -12,11 +15,14 @@
 
 #include "json/value.h"
 #include "net/crypto_memory.h"
+#include "source/ahead.h"
 #include "source/commands.h"
+#include "source/foretell.h"
 
 typedef struct CommandState
 {
-	HttpClient *client;
+	Ahead	   *ahead;
+	Foretell	cursors;
 	char	   *url;
 	char	   *list_command;
 	char	   *get_command; /* NULL: the connector offers none */
@@ -121,6 +127,25 @@ command_limit_is(const JsonParser *config, const char *name, double least, doubl
 	return nodes[node].type == JSON_NUMBER && value >= least && value <= most;
 }
 
+/* How many requests may be open at the same time, as it is written; 1 when it is not there. */
+static double
+command_concurrency(const JsonParser *config)
+{
+	char *text = json_member_text(config, JSON_ROOT, "concurrency");
+
+	return text ? strtod(text, NULL) : 1;
+}
+
+static bool
+command_concurrency_is_good(const JsonParser *config)
+{
+	uint32 node = json_member(config, JSON_ROOT, "concurrency", 11);
+	double value = command_concurrency(config);
+
+	return node == 0 || config->nodes[node].type == JSON_NULL ||
+		(config->nodes[node].type == JSON_NUMBER && value >= 1 && value <= SOURCE_MAX_LANES);
+}
+
 static const char *
 command_check(const JsonParser *config)
 {
@@ -136,6 +161,8 @@ command_check(const JsonParser *config)
 		return "\"headers\" is not an object of texts";
 	if (!command_limit_is(config, "requests_per_minute", 1, 100000, false))
 		return "\"requests_per_minute\" is not a number from 1 to 100000";
+	if (!command_concurrency_is_good(config))
+		return "\"concurrency\" is not a number from 1 to 32";
 	if (!command_limit_is(config, "total_tolerance", 0, 1, true))
 		return "\"total_tolerance\" is not a number from 0 to 1";
 	return NULL;
@@ -156,9 +183,10 @@ command_open(Source *source)
 		state->refused = source_may_send(source, state->url);
 	source->requests_per_minute = (int) (command_limit(config, "requests_per_minute", 0) + 0.5);
 	source->total_tolerance = command_limit(config, "total_tolerance", SOURCE_TOTAL_TOLERANCE);
+	source->concurrency = (int) command_concurrency(config);
 	MemoryContextSwitchTo(old);
-	state->client = http_client_create();
 	source->state = state;
+	state->ahead = ahead_open(source, NULL);
 }
 
 static void
@@ -168,11 +196,11 @@ command_close(Source *source)
 
 	if (state == NULL)
 		return;
-	http_client_close(state->client);
+	ahead_close(state->ahead);
 }
 
 static void
-command_send(Source *source, char *body)
+command_send(Source *source, HttpClient *client, const char *body)
 {
 	CommandState *state = source->state;
 	HttpRequest	  request = {0};
@@ -183,9 +211,37 @@ command_send(Source *source, char *body)
 	request.body = body;
 	request.body_len = strlen(body);
 	request.memory = source->memory;
-	http_start(state->client, &request);
+	request.ahead = client != ahead_client(state->ahead);
+	http_start(client, &request);
 	source_pace_sent(source);
-	pfree(body);
+}
+
+/* Asks for the pages that are foretold. */
+static void
+command_ask_ahead(Source *source)
+{
+	CommandState *state = source->state;
+
+	ahead_begin(state->ahead);
+	for (int i = 1; i < source->concurrency; i++)
+	{
+		char	   *cursor = foretell_next(&state->cursors, i);
+		char	   *body;
+		HttpClient *client;
+
+		if (cursor == NULL)
+			break;
+		body = command_list_request(&source->spec, state->list_command, cursor);
+		client = ahead_wants(state->ahead, body) ? ahead_lane(state->ahead) : NULL;
+		if (client)
+		{
+			command_send(source, client, body);
+			ahead_sent(state->ahead, client, body, NULL);
+		}
+		pfree(body);
+		pfree(cursor);
+	}
+	ahead_end(state->ahead);
 }
 
 static void
@@ -194,6 +250,7 @@ command_ask(Source *source, const char *cursor)
 	CommandState *state = source->state;
 	MemoryContext old;
 	char		 *body;
+	const char	 *url;
 
 	if (state->refused)
 		return;
@@ -203,10 +260,18 @@ command_ask(Source *source, const char *cursor)
 	if (state->waiting)
 		pfree(state->waiting);
 	state->waiting = NULL;
-	if (source_pace_ready(source))
-		command_send(source, body);
-	else
-		state->waiting = body;
+	foretell_seen(&state->cursors, cursor, source->context);
+	if (!ahead_turn(state->ahead, body, &url))
+	{
+		if (!source_pace_ready(source))
+		{
+			state->waiting = body;
+			return;
+		}
+		command_send(source, ahead_client(state->ahead), body);
+	}
+	pfree(body);
+	command_ask_ahead(source);
 }
 
 /* Is nothing sent?  Then that is the answer. */
@@ -234,9 +299,12 @@ command_answer(Source *source, SourceAnswer *answer)
 
 		state->waiting = NULL;
 		(void) source_pace_wait(source);
-		command_send(source, body);
+		command_send(source, ahead_client(state->ahead), body);
+		pfree(body);
 	}
-	http_finish(state->client, &response);
+	while (!ahead_await(state->ahead))
+		command_ask_ahead(source);
+	http_finish(ahead_client(state->ahead), &response);
 	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
 		!source_status_is_complete(source, answer, &response) &&
 		answer->error_class == ERRCLASS_NONE)
@@ -247,6 +315,8 @@ static void
 command_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
 	CommandState *state = source->state;
+	char		 *body;
+	const char	 *url;
 
 	if (state->get_command == NULL)
 	{
@@ -258,7 +328,10 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	}
 	if (command_refused(source, state, answer))
 		return;
-	command_send(source, command_get_request(state->get_command, external_id));
+	body = command_get_request(state->get_command, external_id);
+	(void) ahead_turn(state->ahead, body, &url);
+	command_send(source, ahead_client(state->ahead), body);
+	pfree(body);
 	command_answer(source, answer);
 	if ((answer->status == 404 || answer->status == 410) && command_none_found(source, answer))
 	{

@@ -2,8 +2,9 @@
  * pace.c
  *	  When a source may send its next request.
  *
- * Two limits apply: the connector's own limit of requests per minute, which is
- * always waited for, and an upstream's statement when its limit is reset
+ * Three limits apply: the connector's own limit of requests per minute, and what an
+ * upstream asked for in an answer whose turn has not come yet (paused_until), which
+ * are always waited for; and an upstream's statement when its limit is reset
  * (not_before), which is waited for only up to a maximum.
  */
 #include "postgres.h"
@@ -34,11 +35,22 @@ source_pace_sent(Source *source)
 			USECS_PER_MINUTE / source->requests_per_minute;
 }
 
+/* source_pace_ms is how many milliseconds it is until the next request may be sent. */
+long
+source_pace_ms(const Source *source)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		ms = TimestampDifferenceMilliseconds(now, source->not_before);
+
+	ms = Max(ms, TimestampDifferenceMilliseconds(now, source->paused_until));
+	return Max(ms, (long) pace_own_ms(source));
+}
+
 /* source_pace_ready: may the next request be sent at once? */
 bool
 source_pace_ready(const Source *source)
 {
-	return source->not_before <= GetCurrentTimestamp() && pace_own_ms(source) == 0;
+	return source_pace_ms(source) == 0;
 }
 
 /*
@@ -52,6 +64,7 @@ source_pace_wait(const Source *source)
 
 	if (ms > (int64) flohsync_http_max_retry_wait * 1000)
 		return ms;
+	ms = Max(ms, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), source->paused_until));
 	ms = Max(ms, pace_own_ms(source));
 	if (ms > 0)
 		wait_ms((long) ms, WAIT_RETRY);

@@ -127,6 +127,18 @@ source_get(Source *source, const char *external_id, SourceAnswer *answer)
 }
 
 /*
+ * source_expect announces the records that source_get will be called for, in this
+ * order; so they may be asked for at the same time.  They are forgotten when the
+ * next page is asked for.
+ */
+void
+source_expect(Source *source, char *const *external_ids, int n)
+{
+	if (source->spec.kind->expect)
+		source->spec.kind->expect(source, external_ids, n);
+}
+
+/*
  * source_read makes a page of an answer that came: of one to source_get a page of
  * one record, of none, or of one that was set aside.  False with the answer's
  * class set when it is none.

@@ -9,6 +9,8 @@
 #include "net/http.h"
 #include "page/page.h"
 
+#define SOURCE_MAX_LANES 32 /* requests of a source that are open at the same time */
+
 /* Secrets that verify webhooks: the one, and the one before it. */
 #define SOURCE_WEBHOOK_SECRET	"webhook"
 #define SOURCE_WEBHOOK_PREVIOUS "webhook_previous"
@@ -51,6 +53,7 @@ typedef struct SourceSpec
 	int				  page_size;
 	bool		incremental;	/* only changes are wanted, also if modified_since is not known */
 	bool		probe;			/* one record is enough */
+	bool		one_at_a_time;	/* nothing is asked for that may not be wanted */
 	bool		in_transaction; /* the caller has a transaction open and wants it kept */
 	PageMemory *memory;			/* that answers are counted in; NULL: the source's own */
 } SourceSpec;
@@ -113,6 +116,8 @@ struct SourceKind
 	bool (*give_up)(Source *source, const SourceAnswer *answer);
 	/* Asks for one record and waits; NULL: that cannot be done. */
 	void (*get)(Source *source, const char *external_id, SourceAnswer *answer);
+	/* These records will be asked for, in this order, unless something fails; NULL: that is of no use. */
+	void (*expect)(Source *source, char *const *external_ids, int n);
 	void (*close)(Source *source);
 };
 
@@ -130,11 +135,13 @@ struct Source
 	int			retry_base_ms;
 	int			retry_max_ms;
 	int			max_pages;
+	int			concurrency;		 /* requests that may be open at the same time; see ahead.c */
 	int			requests_per_minute; /* 0: no limit */
 	double		total_tolerance;	 /* 0: what it says of its total is exact */
 	bool		own_query;			 /* pages come from a query in this database, which ends */
 	TimestampTz paced_until;		 /* by that limit; see source/pace.c */
 	TimestampTz not_before;			 /* by what the upstream says, 0: at once */
+	TimestampTz paused_until;		 /* by what it says to a request before its turn */
 	char	  **hidden;				 /* see source_redact_also() */
 	int			nhidden;
 	void	   *state; /* of the kind */
@@ -151,6 +158,7 @@ extern bool				 source_give_up(Source *source, SourceAnswer *answer);
 extern bool				 source_read(Source *source, PageParser *parser, SourceAnswer *answer,
 									 UpstreamPage *page);
 extern void				 source_get(Source *source, const char *external_id, SourceAnswer *answer);
+extern void				 source_expect(Source *source, char *const *external_ids, int n);
 extern void				 source_close(Source *source);
 extern PageParser		*source_parser(const Source *source);
 
@@ -173,6 +181,7 @@ extern void source_fail_status(const Source *source, SourceAnswer *answer,
 
 extern void	 source_pace_sent(Source *source);
 extern bool	 source_pace_ready(const Source *source);
+extern long	 source_pace_ms(const Source *source);
 extern int64 source_pace_wait(const Source *source);
 
 extern const char *source_secret(Source *source, const char *name, const char **refused);

@@ -412,12 +412,13 @@ sub connector
 {
 	my ($self, $name, %settings) = @_;
 	my %opt = (types => ['user'], url => $settings{url} // $self->url);
-	for (qw(types url headers))
+	for (qw(types url headers config))
 	{
 		$opt{$_} = delete $settings{$_} if exists $settings{$_};
 	}
 	my %config = (url => $opt{url}, commands => [qw(listUsers listGroups listRoles getUser)]);
 	$config{headers} = $opt{headers} if $opt{headers};
+	%config = (%config, %{ $opt{config} // {} });
 	my $id = $self->sql('SELECT flohsync.create_connector(' . literal($name) . ", 'command', " . jsonb(\%config) . ')');
 	$self->configure($name, $_, %settings) for @{ $opt{types} };
 	return $id;

@@ -99,7 +99,7 @@ sub definition
 		%o };
 }
 
-my @own = qw(list map resource types auth headers http limits retry resources);
+my @own = qw(list map resource types auth headers http limits retry resources concurrency);
 
 # A connector of kind rest, configured: rest(NAME, STYLE, parts of the definition, config => {}, secrets => {}, settings)
 sub rest

@@ -775,6 +775,7 @@ main(void)
 	test_jwt();
 	test_jwt_keys();
 	test_outbound();
+	test_foretell();
 	test_rest();
 	test_status();
 	test_text();

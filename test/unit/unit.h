@@ -12,6 +12,7 @@ extern void is(const char *got, const char *expected, const char *name);
 extern void is_int(long got, long expected, const char *name);
 
 extern void test_crypto(void);
+extern void test_foretell(void);
 extern void test_jwt(void);
 extern void test_jwt_keys(void);
 extern void test_outbound(void);

@@ -49,7 +49,8 @@ cache_page(page *p, uint64_t variant, page_writer write, void *closure, answer *
 {
 	cached_page *slot;
 
-	if (!commands_page_cache || p->incremental || p->member_of != 0 || p->with_deleted)
+	if (!commands_page_cache || p->incremental || p->member_of != 0 || p->part > 0 ||
+		p->with_deleted)
 	{
 		page_select(p);
 		write(&a->body, p, closure);

@@ -44,6 +44,7 @@ typedef struct call
 	const char			  *url;
 	char				  *uri; /* as it was sent */
 	bool				   begun;
+	bool				   counted; /* as open, by journal.c */
 	buf					   body;
 	call_stage			   stage;
 	answer				   answer;

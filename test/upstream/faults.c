@@ -78,7 +78,7 @@ static const fault_kind kinds[] = {
 	{"short_body", STRIKE_WIRE, "bytes of the body sent (half)"},
 	{"chunk_cut", STRIKE_WIRE, "bytes of the body sent (half)"},
 	{"chunked", STRIKE_WIRE, "size of a chunk (1000)"},
-	{"hang", STRIKE_WIRE, "ms (-1: until released)"},
+	{"hang", STRIKE_WIRE, "ms (-1: until released), upto"},
 	{"hang_body", STRIKE_WIRE, "ms (-1: until released), bytes sent first (half)"},
 	{"drip", STRIKE_WIRE, "rate=bytes per second (1)"},
 	{"endless_body", STRIKE_WIRE, "bytes (-1: endless), length=1 to announce 1 TB, else chunked"},

@@ -59,6 +59,8 @@ static int		  types_counted = 0;
 static long		  requests = 0;
 static long		  fired = 0;
 static long		  hanging = 0;
+static long		  open_now = 0; /* requests whose answer is not given yet */
+static long		  open_most = 0;
 static long		  connections = 0;
 static long		  connections_open = 0;
 static uint64_t	  records_sent = 0;
@@ -167,7 +169,22 @@ journal_request(call *c, const char *command, const char *type, long page)
 		buf_put(&e->body, c->body.p, c->body.n < BODY_KEPT ? c->body.n : BODY_KEPT);
 	if (*type)
 		count_type(type);
+	open_now += !c->counted;
+	c->counted = true;
+	if (open_now > open_most)
+		open_most = open_now;
 	tell();
+	pthread_mutex_unlock(&lock);
+}
+
+/* A request is done with, whatever became of it. */
+void
+journal_completed(call *c)
+{
+	if (!c->counted)
+		return;
+	pthread_mutex_lock(&lock);
+	open_now--;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -213,6 +230,7 @@ journal_clear(void)
 {
 	pthread_mutex_lock(&lock);
 	requests = fired = 0;
+	open_most = open_now;
 	connections = connections_open;
 	records_sent = bytes_sent = 0;
 	types_counted = 0;
@@ -280,10 +298,11 @@ journal_counts(buf *b)
 		buf_printf(b, ":%ld", type_counts[i].requests);
 	}
 	buf_printf(b,
-			   "},\"connections\":{\"total\":%ld,\"open\":%ld},\"hanging\":%ld,\"fired\":%ld,"
+			   "},\"connections\":{\"total\":%ld,\"open\":%ld},\"hanging\":%ld,"
+			   "\"openRequests\":{\"now\":%ld,\"most\":%ld},\"fired\":%ld,"
 			   "\"recordsSent\":%llu,\"bytesSent\":%llu",
-			   connections, connections_open, hanging, fired, (unsigned long long) records_sent,
-			   (unsigned long long) bytes_sent);
+			   connections, connections_open, hanging, open_now, open_most, fired,
+			   (unsigned long long) records_sent, (unsigned long long) bytes_sent);
 	pthread_mutex_unlock(&lock);
 }
 

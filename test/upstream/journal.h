@@ -21,6 +21,7 @@ typedef struct journal_goal
 extern void *journal_connection_opened(void);
 extern void	 journal_connection_closed(void *mark);
 extern void	 journal_request(call *c, const char *command, const char *type, long page);
+extern void	 journal_completed(call *c);
 extern void	 journal_outcome(unsigned status, size_t records, size_t bytes, const char *faults);
 extern void	 journal_fired(void);
 extern void	 journal_hanging(int by);

@@ -53,6 +53,8 @@ listed(const page *p, size_t i)
 {
 	const record *r = &p->type->records[i];
 
+	if (p->part > 0 && (long) (i % (size_t) p->parts) != p->part - 1)
+		return 0;
 	if (p->member_of != 0 && !record_is_member(p->type, i + 1, p->member_of))
 		return 0;
 	if (p->incremental && r->modified_at < p->since)
@@ -66,7 +68,8 @@ listed(const page *p, size_t i)
 static bool
 is_whole(const page *p)
 {
-	return !p->incremental && p->member_of == 0 && (p->with_deleted || p->type->deleted == 0);
+	return !p->incremental && p->member_of == 0 && p->part == 0 &&
+		(p->with_deleted || p->type->deleted == 0);
 }
 
 /* The index of the record at this cursor. */
@@ -94,21 +97,25 @@ count_listed(const page *p)
 		bool			 with_deleted;
 		int64_t			 since;
 		size_t			 member_of;
+		long			 part;
+		long			 parts;
 		uint64_t		 generation;
 		size_t			 count;
 	} last;
 
-	if (!p->incremental && p->member_of == 0)
+	if (!p->incremental && p->member_of == 0 && p->part == 0)
 		return p->type->count - (p->with_deleted ? 0 : p->type->deleted);
 	if (last.type != p->type || last.incremental != p->incremental || last.since != p->since ||
 		last.with_deleted != p->with_deleted || last.member_of != p->member_of ||
-		last.generation != data_generation)
+		last.part != p->part || last.parts != p->parts || last.generation != data_generation)
 	{
 		last.type = p->type;
 		last.incremental = p->incremental;
 		last.since = p->since;
 		last.with_deleted = p->with_deleted;
 		last.member_of = p->member_of;
+		last.part = p->part;
+		last.parts = p->parts;
 		last.generation = data_generation;
 		last.count = 0;
 		for (size_t i = 0; i < p->type->count; i++)

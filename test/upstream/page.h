@@ -32,9 +32,11 @@ typedef struct page
 	bool			 by_position; /* at.offset counts records that are listed, not record numbers */
 	bool			 with_deleted; /* deleted records are listed among the others */
 	size_t			 member_of;	   /* only users of this group; 0: all */
-	bool			 whole;		   /* changed records of a delta are written whole */
-	page_record		*put_record;   /* how a record is written */
-	size_t			*numbers;	   /* the records of the page */
+	long			 part;		   /* only this one, from 1, of so many parts; 0: all */
+	long			 parts;
+	bool			 whole;		 /* changed records of a delta are written whole */
+	page_record		*put_record; /* how a record is written */
+	size_t			*numbers;	 /* the records of the page */
 	size_t			 count;
 	size_t			*deleted;
 	size_t			 deleted_count;

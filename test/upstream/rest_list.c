@@ -85,6 +85,7 @@ read_common(rest_call *r)
 	const char				*size = arg(r, sizes);
 	const char				*since = arg(r, sinces);
 	const char				*cap = rest_option(r, "cap");
+	const char				*part;
 	page					*p = &r->page;
 
 	if (text_is_option(r, "in", "body"))
@@ -107,6 +108,10 @@ read_common(rest_call *r)
 		if (!find_time(since, &p->since))
 			return "invalidFilter";
 	}
+	part = call_arg(r->call, "part");
+	if (part != NULL &&
+		(sscanf(part, "%ld-of-%ld", &p->part, &p->parts) != 2 || p->part < 1 || p->parts < p->part))
+		return "there is no such part";
 	r->q.page_size = p->size;
 	p->type = r->type;
 	p->at.epoch = cursor_epoch;

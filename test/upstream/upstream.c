@@ -78,6 +78,7 @@ completed(void *closure, struct MHD_Connection *connection, void **request,
 	(void) how;
 	if (c == NULL)
 		return;
+	journal_completed(c);
 	buf_free(&c->body);
 	free(c->uri);
 	answer_free(&c->answer);

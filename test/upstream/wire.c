@@ -7,6 +7,7 @@
  * thread writes to its socket; when it is done, libmicrohttpd closes it.  The
  * same suspending serves requests that wait for something.
  */
+#include "data.h"
 #include "faults.h"
 #include "journal.h"
 
@@ -299,6 +300,13 @@ add_to_plan(plan *p, const fault *f, const buf *body, size_t *chunk)
 	{
 		p->delay = true;
 		p->delay_ms = fault_int(f, "ms", -1);
+		if (fault_int(f, "upto", 0) > 0)
+		{
+			static uint64_t chance = 0;
+
+			chance = mix(chance + data_seed);
+			p->delay_ms = (long long) (chance % (uint64_t) fault_int(f, "upto", 0));
+		}
 		return false;
 	}
 	if (strcmp(kind, "no_answer") == 0)

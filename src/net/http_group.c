@@ -1,0 +1,252 @@
+/*
+ * http_group.c
+ *	  Clients whose requests go on together: waiting for any of them moves all.
+ *
+ * A request may be sent before its turn.  Its answer then stays in the buffer of
+ * its client until the turn comes (http_turn).  What such answers take is bounded
+ * for the group as a whole, by half of flohsync.page_memory, and beside it: so a
+ * page in its turn has all the memory that it has without them.  An answer that
+ * does not fit ends as a failure (http_early_status), and is asked for again when
+ * it is its turn.
+ *
+ * The rules of http.c hold here as well.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "net/http.h"
+#include "net/http_private.h"
+
+static int
+group_on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
+{
+	HttpGroup *group = arg;
+	int		   i;
+
+	for (i = 0; i < group->nsockets && group->sockets[i].fd != fd; i++)
+		;
+	if (what == CURL_POLL_REMOVE)
+	{
+		if (i < group->nsockets)
+			group->sockets[i] = group->sockets[--group->nsockets];
+		return 0;
+	}
+	if (i == group->nsockets)
+	{
+		if (i == WAIT_MAX_SOCKETS)
+		{
+			group->too_many_sockets = true;
+			return -1;
+		}
+		group->nsockets++;
+	}
+	group->sockets[i].fd = fd;
+	group->sockets[i].what = what;
+	return 0;
+}
+
+static int
+group_on_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	HttpGroup *group = arg;
+
+	group->deadline = timeout_ms < 0 ?
+		0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+	return 0;
+}
+
+/* http_group_create makes a group without clients; NULL: there is no memory.  Call it entered. */
+HttpGroup *
+http_group_create(void)
+{
+	HttpGroup *group = calloc(1, sizeof(HttpGroup));
+
+	if (group == NULL)
+		return NULL;
+	group->multi = curl_multi_init();
+	if (group->multi == NULL)
+	{
+		free(group);
+		return NULL;
+	}
+	curl_multi_setopt(group->multi, CURLMOPT_SOCKETFUNCTION, group_on_socket);
+	curl_multi_setopt(group->multi, CURLMOPT_SOCKETDATA, group);
+	curl_multi_setopt(group->multi, CURLMOPT_TIMERFUNCTION, group_on_timer);
+	curl_multi_setopt(group->multi, CURLMOPT_TIMERDATA, group);
+	return group;
+}
+
+/* http_group_leave: a client is gone, and with the last one the group. */
+void
+http_group_leave(HttpGroup *group)
+{
+	if (group == NULL || --group->nclients > 0)
+		return;
+	http_enter();
+	curl_multi_cleanup(group->multi);
+	http_leave();
+	free(group);
+}
+
+/* Notes which requests have ended. */
+static void
+group_note_ended(HttpGroup *group)
+{
+	CURLMsg *message;
+	int		 left;
+
+	while ((message = curl_multi_info_read(group->multi, &left)) != NULL)
+	{
+		HttpClient *client = NULL;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &client);
+		client->result = message->data.result;
+		client->ended = true;
+		client->ended_at = GetCurrentTimestamp();
+	}
+}
+
+void
+http_group_act(HttpGroup *group, curl_socket_t fd, int what)
+{
+	int running;
+
+	http_enter();
+	curl_multi_socket_action(group->multi, fd, what, &running);
+	group_note_ended(group);
+	http_leave();
+}
+
+/* http_group_wait waits until something happens, at most so long, and has libcurl act on it. */
+void
+http_group_wait(HttpGroup *group, long timeout_ms)
+{
+	WaitSocket sockets[WAIT_MAX_SOCKETS];
+	int		   n = group->nsockets;
+	int		   ready;
+
+	if (group->too_many_sockets)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many concurrent connections for one upstream")));
+	for (int i = 0; i < n; i++)
+	{
+		sockets[i].fd = group->sockets[i].fd;
+		sockets[i].read = (group->sockets[i].what & CURL_POLL_IN) != 0;
+		sockets[i].write = (group->sockets[i].what & CURL_POLL_OUT) != 0;
+	}
+	if (group->deadline != 0)
+		timeout_ms = Min(timeout_ms,
+						 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), group->deadline));
+	ready = wait_sockets(sockets, n, Max(timeout_ms, 0), WAIT_HTTP);
+	for (int i = 0; i < n && ready > 0; i++)
+	{
+		/* An earlier action may have closed the socket. */
+		for (int k = 0; k < group->nsockets; k++)
+		{
+			if (group->sockets[k].fd == sockets[i].fd &&
+				(sockets[i].can_read || sockets[i].can_write))
+			{
+				http_group_act(group, sockets[i].fd,
+							   (sockets[i].can_read ? CURL_CSELECT_IN : 0) |
+								   (sockets[i].can_write ? CURL_CSELECT_OUT : 0));
+				break;
+			}
+		}
+	}
+	if (group->deadline != 0 && group->deadline <= GetCurrentTimestamp())
+	{
+		group->deadline = 0;
+		http_group_act(group, CURL_SOCKET_TIMEOUT, 0);
+	}
+}
+
+/*
+ * Requests before their turn
+ */
+
+/* http_await waits for an answer, at most so long, and says whether it is there. */
+bool
+http_await(HttpClient *client, long timeout_ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+
+	while (!client->ended)
+	{
+		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0)
+			return false;
+		http_group_wait(client->group, left);
+	}
+	return true;
+}
+
+/* http_has_ended: is there an answer, or none to come? */
+bool
+http_has_ended(const HttpClient *client)
+{
+	return client->underway && client->ended;
+}
+
+/*
+ * http_turn: the turn of the request has come, and what came before it is not
+ * needed any more.  Its answer now counts like any page.
+ */
+void
+http_turn(HttpClient *client)
+{
+	http_ahead_end(client->group, &client->buffers[client->current]);
+	http_trim_buffer(client, &client->buffers[1 - client->current]);
+	if (client->memory)
+		client->memory_left = memory_left(client->memory);
+}
+
+/* http_tidy: no answer that http_finish gave is needed any more; large buffers are given back. */
+void
+http_tidy(HttpClient *client)
+{
+	for (int i = 0; i < lengthof(client->buffers); i++)
+		if (!client->underway || i != client->current)
+			http_trim_buffer(client, &client->buffers[i]);
+}
+
+/* http_ahead_grow: may a buffer grow before its turn?  It is called from a callback. */
+bool
+http_ahead_grow(HttpGroup *group, size_t extra)
+{
+	if (extra > group->ahead_limit || group->ahead_bytes > group->ahead_limit - extra)
+		return false;
+	group->ahead_bytes += extra;
+	return true;
+}
+
+/* http_ahead_begin: a buffer is counted by the group from now on. */
+void
+http_ahead_begin(HttpGroup *group, HttpBuffer *b)
+{
+	group->ahead_limit = (size_t) flohsync_page_memory * 1024 / 2;
+	if (b->ahead)
+		return;
+	memory_outside(-(int64) b->size);
+	group->ahead_bytes += b->size;
+	b->ahead = true;
+}
+
+/* http_ahead_end: a buffer counts as that of a page. */
+void
+http_ahead_end(HttpGroup *group, HttpBuffer *b)
+{
+	if (!b->ahead)
+		return;
+	memory_outside((int64) b->size);
+	group->ahead_bytes -= b->size;
+	b->ahead = false;
+}
