@@ -4,6 +4,7 @@
 // The load comes from wrk; the processor time of all three tells who is the bottleneck.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Database } from '../lib/database.mjs';
 import { receiver, Sender } from '../lib/deliveries.mjs';
@@ -16,6 +17,7 @@ import { raw, store, wrk } from '../lib/wrk.mjs';
 const MB = 1024 * 1024;
 const CONNECTIONS = 32;
 const SLOW = 1000;
+const SETTLE_MS = 4000;
 const RECORDS = 10000; // of which single ones are asked for
 const RECEIVE = fileURLToPath(new URL('../baselines/receive.sql', import.meta.url));
 
@@ -78,6 +80,7 @@ async function amongSlowClients(figures, { server, file, programs, rounds, secon
     const base = (await wrk(server.port, file, { connections: 1, seconds })).p99;
     const slow = spawn(`${programs}/slow_clients`, [String(server.port), String(SLOW)], { stdio: ['ignore', 'pipe', 'inherit'] });
     await once(slow.stdout, 'data');
+    await sleep(SETTLE_MS); // a thousand that come at once are not slow
     const ours = (await wrk(server.port, file, { connections: 1, seconds })).p99;
     if (slow.exitCode !== null) throw new Error('the slow clients have ended');
     slow.kill();
@@ -113,7 +116,7 @@ async function webhooks(figures, { where, rounds, small }) {
     const before = await received();
     const ours = await load(db, server, file, { connections: CONNECTIONS, seconds, once: true });
     // Sessions report what they have written when they have been idle for a while.
-    for (let t = 0; (await received()) - before < ours.requests && t < 1000; t++) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let t = 0; (await received()) - before < ours.requests && t < 1000; t++) await sleep(10);
     if ((await received()) - before < ours.requests) throw new Error(`${ours.requests} were taken, ${(await received()) - before} were stored`);
     measured.push({ ours, base });
   }
