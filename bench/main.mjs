@@ -10,21 +10,25 @@ import { cache } from './measure/cache.mjs';
 import { changed } from './measure/changed.mjs';
 import { concurrency } from './measure/concurrency.mjs';
 import { firstLoad } from './measure/first_load.mjs';
+import { http } from './measure/http.mjs';
 import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
-import { match } from './measure/match.mjs';
+import { longHistory, manyConfigurations } from './measure/many.mjs';
+import { match, neverAnalysed } from './measure/match.mjs';
 import { workerMemory } from './measure/memory.mjs';
 import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
+import { removal } from './measure/removal.mjs';
 import { restAgainstCommand } from './measure/rest.mjs';
 import { searches } from './measure/search.mjs';
 import { loadedDatabase, unchanged } from './measure/unchanged.mjs';
 import { webhook } from './measure/webhook.mjs';
 
-const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only', 'redis', 'get'].map((name) => [name, { type: 'string' }]));
+const options = Object.fromEntries(['records', 'rounds', 'files', 'listing', 'random', 'many', 'databases', 'only', 'redis', 'get', 'programs', 'server'].map((name) => [name, { type: 'string' }]));
 const { values } = parseArgs({ options });
 const records = Number(values.records);
 const large = records * 5;
+const small = records < 200000;
 const rounds = Number(values.rounds);
 const listing = new Upstream(values.listing);
 const random = new Upstream(values.random);
@@ -49,6 +53,7 @@ if (wanted('pass')) {
   await randomIds(figures, { ordered: db, random, records, rounds });
   step('1 % changed');
   await changed(figures, { db, listing, records, rounds });
+  await removal(figures, { db, records });
   await db.drop();
 }
 if (wanted('large')) {
@@ -69,6 +74,8 @@ if (wanted('search')) {
 if (wanted('match')) {
   step(`matching ${records * 2.5} records and users`);
   await match(figures, { records: records * 2.5, rounds });
+  step(`first loads of ${records} and ${large} people`);
+  await neverAnalysed(figures, { records, large });
 }
 if (wanted('rest')) {
   step('kind rest');
@@ -80,7 +87,7 @@ if (wanted('concurrency')) {
 }
 if (wanted('webhook')) {
   step('webhooks');
-  await webhook(figures, { rounds });
+  await webhook(figures, { rounds, small });
 }
 if (wanted('cache')) {
   step('the cache');
@@ -89,6 +96,16 @@ if (wanted('cache')) {
 if (wanted('processes')) {
   step('processes');
   await processes(figures, { listing, rounds });
+}
+if (wanted('many')) {
+  step('many configurations');
+  const db = await manyConfigurations(figures, { listing, rounds, small });
+  step('a long history');
+  await longHistory(figures, { db, small });
+}
+if (wanted('http')) {
+  step('HTTP');
+  await http(figures, { listing, large, rounds, small, programs: values.programs, server: values.server });
 }
 if (wanted('databases')) {
   step(`${values.databases} databases`);
@@ -116,5 +133,5 @@ writeFileSync(new URL('latest.json', results),
 console.log(`PostgreSQL ${server}, ${machine.cores} cores (${machine.processor}), ${records} and ${large} records, ` +
   `medians of ${rounds} rounds\n`);
 figures.print();
-if (records < 200000) console.log('\nWhat is to be reached is meant for 200000 and 1000000 records: in small tables starting a run weighs more.');
+if (small) console.log('\nWhat is to be reached is meant for 200000 and 1000000 records: in small tables starting a run weighs more.');
 step('done');

@@ -21,6 +21,12 @@
 #include "config.h"
 #include "log.h"
 
+/*
+ * What the system keeps of answers for one connection: by itself it takes megabytes from
+ * somebody who asks for much and reads nothing.
+ */
+#define SEND_BUFFER (128 * 1024)
+
 static char *socket_path;
 
 static int
@@ -72,6 +78,7 @@ listen_tcp(const char *where, const char **problem)
 	struct addrinfo *list = NULL;
 	int				 fd = -1;
 	int				 one = 1;
+	int				 buffer = SEND_BUFFER;
 	int				 error;
 
 	if (port == NULL)
@@ -96,6 +103,7 @@ listen_tcp(const char *where, const char **problem)
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd >= 0 &&
 		(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
+		 setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)) != 0 ||
 		 bind(fd, list->ai_addr, list->ai_addrlen) != 0))
 	{
 		*problem = strerror(errno);

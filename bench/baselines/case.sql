@@ -3,7 +3,7 @@
 
 call bench.make_table('case_record', 80);
 
-create procedure bench.case_page(connector uuid, body text) language plpgsql as $$
+create procedure bench.case_page(connector uuid, page int, body text) language plpgsql as $$
 begin
   insert into bench.case_record as r
          (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)

@@ -2,7 +2,7 @@
 
 call bench.make_table('plain_record', 95);
 
-create procedure bench.plain_page(connector uuid, body text) language plpgsql as $$
+create procedure bench.plain_page(connector uuid, page int, body text) language plpgsql as $$
 begin
   insert into bench.plain_record as r
          (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)

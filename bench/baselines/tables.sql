@@ -16,15 +16,32 @@ begin
 end
 $$;
 
--- A pass over the stored pages: one call of a baseline, and one transaction, a page.
+-- A pass over the stored pages: one call of a baseline, and one transaction, a page, none of
+-- which waits for the disk, as flohsync's do not; then what the baseline does at the end, which
+-- does wait, and so makes all of them durable.
 create procedure bench.pass(baseline text, connector uuid) language plpgsql as $$
 declare
   b text;
 begin
+  perform set_config('synchronous_commit', 'off', false);
   for i in 1 .. (select max(n) from bench.page) loop
     select body into b from bench.page where n = i;
-    execute format('call bench.%I($1, $2)', baseline || '_page') using connector, b;
+    execute format('call bench.%I($1, $2, $3)', baseline || '_page') using connector, i, b;
     commit;
   end loop;
+  perform set_config('synchronous_commit', 'on', false);
+  call bench.finish(baseline, connector);
+  commit;
+end
+$$;
+
+-- The end of a pass, for those that have one.
+create procedure bench.finish(baseline text, connector uuid) language plpgsql as $$
+begin
+  if to_regproc(format('bench.%I', baseline || '_finish')) is not null then
+    execute format('call bench.%I($1)', baseline || '_finish') using connector;
+  end if;
+  -- So that there is something to wait for.
+  perform pg_current_xact_id();
 end
 $$;

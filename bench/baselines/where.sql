@@ -4,7 +4,7 @@
 
 call bench.make_table('where_record', 95);
 
-create procedure bench.where_page(connector uuid, body text) language plpgsql as $$
+create procedure bench.where_page(connector uuid, page int, body text) language plpgsql as $$
 begin
   insert into bench.where_record as r
          (connector_id, resource_type, external_id, display_name, email, attributes, sync_hash, observed_at)

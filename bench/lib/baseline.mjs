@@ -1,12 +1,15 @@
 // Running the SQL baselines (../baselines), measured as flohsync is.
 import { cpuSeconds } from './process.mjs';
 
-export const BASELINES = ['plain', 'case', 'where'];
+// What people write, and (EXPERT) what somebody writes who knows PostgreSQL well; page_hash stands on raw.
+export const PLAIN = ['plain', 'case', 'where'];
+export const EXPERT = ['raw', 'stage', 'page_hash'];
+export const BASELINES = [...PLAIN, ...EXPERT];
 
-// Makes the baselines' tables and stores the upstream's pages.
-export async function prepare(db, upstream) {
+// Makes tables of the baselines and stores the upstream's pages.
+export async function prepare(db, upstream, names = BASELINES) {
   await db.load('tables.sql');
-  for (const name of BASELINES) await db.load(`${name}.sql`);
+  for (const name of names) await db.load(`${name}.sql`);
   await storePages(db, upstream);
 }
 
@@ -34,10 +37,15 @@ export function passStored(db, name) {
   return measured(db, () => db.rows('call bench.pass($1, $2)', [name, db.connector]));
 }
 
-// A pass that fetches the pages over HTTP, the next one while one is applied.
+// A pass that fetches the pages over HTTP, the next one while one is applied, with the same commits.
 export function passFetched(db, name, upstream) {
-  return measured(db, () => upstream.walk((body) =>
-    db.client.query({ name: `${name}_page`, text: `call bench.${name}_page($1, $2)`, values: [db.connector, body.toString()] })));
+  return measured(db, async () => {
+    await db.run('set synchronous_commit = off');
+    await upstream.walk((body, n) =>
+      db.client.query({ name: `${name}_page`, text: `call bench.${name}_page($1, $2, $3)`, values: [db.connector, n, body.toString()] }));
+    await db.run('set synchronous_commit = on');
+    await db.rows('call bench.finish($1, $2)', [name, db.connector]);
+  });
 }
 
 // COPY of the stored records into a table of their kind.

@@ -61,6 +61,7 @@ export class Figures {
         f.reached === null ? '' : f.stretchReached ? 'stretch' : f.reached ? 'yes' : 'NO']);
     }
     table(rows, [2, 3, 4]);
+    if (!this.stageList.length) return;
     console.log('\nStages, µs/record (read is parsing, canonical form and hash; other is starting and ending the run):');
     const names = [...STAGES, 'other', 'whole'];
     table([['', ...names], ...this.stageList.map((s) => [s.title, ...names.map((name) => s[name].toFixed(2))])],

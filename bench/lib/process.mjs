@@ -1,17 +1,38 @@
 // What the operating system says about a process.
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const TICKS = 100; // per second: USER_HZ of Linux
 
-// Processor time so far, in seconds; null when the process is gone.
+// Processor time so far, of all threads that are there, in seconds; null when the process is gone.
 export function cpuSeconds(pid) {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS;
+    let sum = 0;
+    for (const thread of readdirSync(`/proc/${pid}/task`)) sum += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ')[0]);
+    return sum / 1e9;
   } catch {
     return null;
   }
+}
+
+// Processor time of a process so far, with that of threads that have ended, in seconds; in steps of a hundredth.
+export function processSeconds(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
+// Processor time of the children of a process that have ended, in seconds.
+export function childrenSeconds(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ');
+  return (Number(fields[13]) + Number(fields[14])) / TICKS;
+}
+
+// The children of a process.
+export const children = (pid) => readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ');
+
+// All memory that it uses, with what it shares, in bytes.
+export function residentBytes(pid) {
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))[1]) * 1024;
 }
 
 // Memory of its own, without what it shares with other processes, in bytes.

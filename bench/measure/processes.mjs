@@ -12,7 +12,7 @@ const NEVER = '0 0 1 1 *';
 
 const processOf = async (db, type) => (await db.one('select pid from pg_stat_activity where backend_type = $1', [type])).pid;
 
-async function addConnectors(db, upstream, count) {
+export async function addConnectors(db, upstream, count) {
   await db.rows(`select flohsync.create_connector('m' || i, 'command', jsonb_build_object('url', $1::text)) from generate_series(1, $2::int) i`,
     [upstream.url, count]);
   await db.rows(`select flohsync.configure_sync('m' || i, 'user', jsonb_build_object('enabled', true, 'cronSchedule', $1::text))
@@ -22,7 +22,7 @@ async function addConnectors(db, upstream, count) {
 const workers = async (db) => (await db.one(`select count(*) as n from pg_stat_activity where backend_type = 'flohsync worker'`)).n;
 
 // Resolves when there has been no worker for a while; says when the last one was seen.
-async function quiet(db) {
+export async function quiet(db) {
   let seen = performance.now();
   for (let free = 0; free < 20; await sleep(25)) {
     free = (await workers(db)) === 0 ? free + 1 : 0;
@@ -86,14 +86,19 @@ async function triggered(figures, db, upstream, rounds) {
   });
 }
 
+// The configurations of addConnectors() fall due, the last one first.
+export function makeDue(db) {
+  return db.run(`update flohsync.connector_sync_config c set next_run_at = now() - make_interval(secs => substr(d.name, 2)::int * 0.001)
+    from flohsync.connector_definition d where d.id = c.connector_id and d.name like 'm%'; select _flohsync.wake()`);
+}
+
 async function allAtOnce(figures, db, rounds) {
   const measured = [];
   for (let i = 0; i < rounds; i++) {
     await quiet(db);
     const { last } = await db.one('select coalesce(max(id), 0) as last from flohsync.sync_run');
     let started = performance.now();
-    await db.run(`update flohsync.connector_sync_config c set next_run_at = now() - make_interval(secs => substr(d.name, 2)::int * 0.001)
-                    from flohsync.connector_definition d where d.id = c.connector_id and d.name like 'm%'; select _flohsync.wake()`);
+    await makeDue(db);
     const done = () => db.one(`select count(*) filter (where status = 'success') as done, count(*) as runs,
         string_agg(substr(d.name, 2), ' ' order by r.id) as turns
       from flohsync.sync_run r join flohsync.connector_definition d on d.id = r.connector_id where r.id > $1`, [last]);

@@ -43,10 +43,15 @@ export async function unchanged(figures, { db, listing, records, rounds }) {
     unit: 'records/s', rounds: against('case'), reach: (x) => x >= 7, stretch: (x) => x >= 10, reachText: '>= 7 (10)',
   });
   figures.add('unchanged pass over HTTP, against upsert with WHERE (does less)', { unit: 'records/s', rounds: against('where') });
+  figures.add('unchanged pass over HTTP, against digests of raw text, ledger and anti-join', { unit: 'records/s', rounds: against('raw') });
+  figures.add('unchanged pass over HTTP, against one staged difference', { unit: 'records/s', rounds: against('stage') });
+  figures.add('unchanged pass over HTTP, against page hashes in PL/pgSQL', { unit: 'records/s', rounds: against('page_hash') });
   figures.add('unchanged pass without its fetching, against plain upsert', { unit: 'records/s', rounds: against('plain', (run) => run.own) });
-  figures.add('unchanged pass, processor time only, against plain upsert', {
-    unit: 'µs/record', rounds: measured.map((r) => ({ ours: (r.ours.cpu / records) * 1e6, base: (r.plain.cpu / records) * 1e6 })),
-  });
+  for (const [baseline, what] of [['plain', 'plain upsert'], ['raw', 'digests of raw text'], ['stage', 'one staged difference'], ['page_hash', 'page hashes']]) {
+    figures.add(`unchanged pass, processor time only, against ${what}`, {
+      unit: 'µs/record', rounds: measured.map((r) => ({ ours: (r.ours.cpu / records) * 1e6, base: (r[baseline].cpu / records) * 1e6 })),
+    });
+  }
   figures.add('unchanged pass over HTTP, against plain upsert that fetches too', {
     unit: 'records/s', rounds: against('fetched'), judge: (r) => r.ours, reach: (x) => x >= 150000, stretch: (x) => x >= 250000,
     reachText: '>= 150,000/s (250,000)',

@@ -82,6 +82,9 @@ while ($got < $all)
 cmp_ok($got, '>', $all, 'who reads slowly gets all of it');
 close $some;
 becomes(sub { metric($quick, 'connections_cut_total') > $cut && metric($quick, 'requests_active') == 1 }, 'who does not read is let go');
+my $kept = 0;
+while (my $n = sysread $none, my $piece, 200_000) { $kept += $n }
+cmp_ok($kept, '<', 1_000_000, 'and the system has kept little for it');
 close $none;
 is($quick->get('/live')->{status}, 200, 'the server goes on');
 is($quick->stop, 0, 'and stops');
