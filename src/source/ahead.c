@@ -222,6 +222,7 @@ ahead_turn(Ahead *ahead, const char *key, const char **url)
 	if (lane)
 	{
 		status = http_has_ended(lane->client) ? http_early_status(lane->client) : 200;
+		lane->failed = ahead_is_error(status);
 		if (status <= 0 || status == 401)
 		{
 			ahead_free(lane);
@@ -249,7 +250,7 @@ ahead_may(Ahead *ahead)
 
 	for (int i = 0; i < ahead->nlanes; i++)
 	{
-		if (ahead->lanes[i].state == LANE_AHEAD && ahead->lanes[i].failed)
+		if (ahead->lanes[i].failed)
 			return false;
 		busy += ahead->lanes[i].state == LANE_AHEAD || ahead->lanes[i].state == LANE_IN_VAIN;
 	}

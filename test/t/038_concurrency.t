@@ -180,7 +180,8 @@ for my $error ([ code => 429, retry_after => 1 ], [ code => 503 ])
 	$f->fault('hang', page => 3, times => 1);
 	$f->fault('status', page => 5, times => 1, @$error);
 	$sync = $f->start_sql("CALL flohsync.sync('offset8', 'user')");
-	$f->await(requests => 10);
+	# By then, the error has been there before page 10 was asked for, or after it.
+	$f->await(requests => 9);
 	$f->up('release');
 	ok($f->finish($sync)->{ok}, "@$error: the page comes later");
 	my @asked = map { $_->{page} } $f->requests;
@@ -199,7 +200,7 @@ $f->sync_ok('offset8', 'user', 'a page that is shorter than the others');
 my $log = $f->up('log', last => 0);
 cmp_ok($log->{openRequests}{most}, '<=', 8, 'requests in vain count as open');
 cmp_ok($log->{connections}{total}, '<=', 8, 'and are not given up for others');
-ok($log->{hanging} > 0, 'though they are not answered');
+is($log->{fired}, 7, 'though they are not answered');
 $f->up('release');
 $f->matches_upstream('offset8', 'user', 'and everything came');
 
