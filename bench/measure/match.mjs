@@ -82,7 +82,7 @@ export async function match(figures, { records, rounds }) {
 
   const measured = [];
   for (let i = 0; i < rounds; i++) {
-    await db.run('truncate flohsync.connector_sync_match, flohsync.user_external_identity, plain_match; delete from _flohsync.match_progress');
+    await db.run('truncate flohsync.connector_sync_match, flohsync.user_external_identity, plain_match, plain_identity; delete from _flohsync.match_progress');
     await db.settle('flohsync.resource_record', 'flohsync.floh_user');
     const base = performance.now();
     await db.rows('call plain_join($1)', [id]);
