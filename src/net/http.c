@@ -419,6 +419,7 @@ http_start(HttpClient *client, const HttpRequest *request)
 	client->memory = request->memory;
 	/* Until the answer is waited for, the page before it may be there as well. */
 	client->memory_left = SIZE_MAX;
+	client->ended = false;
 	client->header_bytes = 0;
 	client->nheaders = 0;
 	client->too_large = client->memory_exceeded = client->out_of_memory = client->too_many_sockets =

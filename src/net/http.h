@@ -62,6 +62,7 @@ typedef struct HttpClient HttpClient;
 extern HttpClient *http_client_create(void);
 extern void		   http_client_close(HttpClient *client);
 extern void		   http_start(HttpClient *client, const HttpRequest *request);
+extern bool		   http_ready(HttpClient *client, int ms);
 extern void		   http_finish(HttpClient *client, HttpResponse *response);
 extern char		  *http_header(HttpClient *client, const char *name, int index);
 

@@ -128,6 +128,7 @@ http_send_again(HttpClient *client, const char *url)
 
 	http_drop_request(client);
 	client->buffers[client->current].len = 0;
+	client->ended = false;
 	client->header_bytes = 0;
 	client->nheaders = 0;
 	http_enter();
@@ -214,18 +215,26 @@ http_not_encoded(HttpClient *client, CURLcode rc)
 	return rc == CURLE_OK && http_send_again(client, NULL);
 }
 
-/* Waits for the end of the transfer under way. */
-static CURLcode
-http_wait(HttpClient *client)
+/* Waits for the end of the transfer under way, until a time (0: for as long as it takes). */
+static bool
+http_wait(HttpClient *client, TimestampTz until)
 {
-	CURLcode rc = CURLE_OK;
-
-	while (!http_ended(client, &rc))
+	while (!client->ended)
 	{
 		WaitSocket sockets[WAIT_MAX_SOCKETS];
 		int		   n = client->nsockets;
 		long	   timeout = 1000;
 		int		   ready;
+
+		client->ended = http_ended(client, &client->result);
+		if (client->ended)
+			break;
+		if (until != 0)
+		{
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+			if (timeout <= 0)
+				return false;
+		}
 
 		if (client->too_many_sockets)
 			ereport(ERROR,
@@ -238,7 +247,7 @@ http_wait(HttpClient *client)
 			sockets[i].write = (client->sockets[i].what & CURL_POLL_OUT) != 0;
 		}
 		if (client->deadline != 0)
-			timeout = Max(0,
+			timeout = Min(timeout,
 						  TimestampDifferenceMilliseconds(GetCurrentTimestamp(), client->deadline));
 		ready = wait_sockets(sockets, n, timeout, WAIT_HTTP);
 		for (int i = 0; i < n && ready > 0; i++)
@@ -262,7 +271,17 @@ http_wait(HttpClient *client)
 			http_act(client, CURL_SOCKET_TIMEOUT, 0);
 		}
 	}
-	return rc;
+	return true;
+}
+
+/* http_ready: is the request under way over within so many milliseconds? */
+bool
+http_ready(HttpClient *client, int ms)
+{
+	Assert(client->underway);
+	if (client->memory)
+		client->memory_left = memory_left(client->memory);
+	return http_wait(client, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
 }
 
 /* Says which limit an answer has passed. */
@@ -295,9 +314,11 @@ http_finish(HttpClient *client, HttpResponse *response)
 	if (client->memory)
 		client->memory_left = memory_left(client->memory);
 	do
-		rc = http_wait(client);
-	while (http_not_encoded(client, rc) ||
-		   (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
+	{
+		(void) http_wait(client, 0);
+		rc = client->result;
+	} while (http_not_encoded(client, rc) ||
+			 (rc == CURLE_OK && http_redirect(client, redirect, sizeof(redirect))));
 
 	memset(response, 0, offsetof(HttpResponse, status));
 	response->failure = redirect[0] ? HTTP_REDIRECT : http_classify(client, rc);

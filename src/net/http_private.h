@@ -32,6 +32,8 @@ struct HttpClient
 	int			nsockets;
 	TimestampTz deadline; /* of libcurl's timer, 0: none */
 	bool		underway;
+	bool		ended; /* with this result, which http_finish has not looked at yet */
+	CURLcode	result;
 	bool		has_fd;
 	/* of the request under way */
 	HttpBuffer	buffers[2]; /* the other one is still read by the caller */

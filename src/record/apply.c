@@ -53,6 +53,7 @@
 #include "base/db_value.h"
 #include "record/apply.h"
 #include "record/changes.h"
+#include "record/ledger.h"
 #include "record/outbox.h"
 #include "record/statements.h"
 
@@ -100,7 +101,10 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 {
 	static const ApplyOutcome outcomes[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
 	static const ChangeKind	  kinds[3] = {CHANGE_ADDED, CHANGE_UPDATED, CHANGE_RESTORED};
-	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes};
+	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes,
+						  .pass = scope->pass};
+	int64		 *nums = NULL;
+	int			  nnums = 0;
 
 	for (int k = 0; k < 3; k++)
 	{
@@ -113,6 +117,9 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 				continue;
 			if (ids == NULL)
 				ids = palloc(sizeof(pg_uuid_t) * n);
+			if (nums == NULL)
+				nums = palloc(sizeof(int64) * n);
+			nums[nnums++] = prior[i].num;
 			ids[changed++] = prior[i].id;
 		}
 		if (changed > 0)
@@ -126,6 +133,8 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 			pfree(ids);
 	}
 	apply_note_cached(scope, records, outcome, n, &note);
+	if (nnums > 0 && !scope->not_dirty)
+		note.dirty = PointerGetDatum(ledger_encode(nums, nnums));
 	changes_note(&note);
 }
 

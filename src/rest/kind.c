@@ -285,6 +285,15 @@ rest_answer(Source *source, SourceAnswer *answer)
 		rest_special_status(state, answer);
 }
 
+static bool
+rest_ready(Source *source, int ms)
+{
+	RestState *state = source->state;
+
+	return state->problem.error_class || state->nothing ||
+		(state->sent && http_ready(rest_client(state), ms));
+}
+
 static void
 rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
@@ -308,7 +317,11 @@ const SourceKind source_kind_rest = {
 	.open = rest_open,
 	.ask = rest_ask,
 	.answer = rest_answer,
+	.ready = rest_ready,
 	.read = rest_read,
+	.reads_from = rest_reads_from,
+	.read_to = rest_read_to,
+	.read_as_before = rest_read_as_before,
 	.give_up = rest_give_up,
 	.get = rest_get,
 	.close = rest_close,

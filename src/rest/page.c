@@ -272,6 +272,7 @@ reading_repeats(Reading *r)
 		state->at.inner != NULL &&
 		(state->last_at == NULL || strcmp(state->last_at, state->at.inner) != 0);
 
+	state->repeated = repeats;
 	state->last_body = hash;
 	state->last_ids = ids;
 	state->last_len = r->n > 0 ? r->answer->len : 0;

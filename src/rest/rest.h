@@ -11,6 +11,7 @@
  *	  rest/jsonpath.c     paths that PostgreSQL evaluates
  *	  rest/page.c         an answer becomes a page
  *	  rest/next.c         where the list goes on behind it
+ *	  rest/as_before.c    pages that come as before
  *	  rest/give_up.c      pages that the list goes on without
  *	  rest/limits.c       statuses, throttling, waiting
  *	  rest/kind.c         the way of a request
@@ -287,6 +288,7 @@ typedef struct RestState
 	/* of the page before */
 	uint64 last_body;
 	size_t last_len; /* 0: none, or without records */
+	bool   repeated; /* it was as the one before that */
 	uint64 last_ids; /* 0: none */
 	char  *last_at;
 	/* of the list at hand, as far as this run has read it; -1: not known */
@@ -345,6 +347,11 @@ extern PageValue rest_find_full(RestState *state, const RestPath *path, JsonPars
 								uint32 node, JsonParser *side);
 extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 						  JsonParser *side);
+
+/* rest/as_before.c */
+extern char *rest_reads_from(Source *source, bool answered);
+extern char *rest_read_to(Source *source);
+extern bool	 rest_read_as_before(Source *source, const char *read_to);
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 

@@ -243,6 +243,14 @@ command_answer(Source *source, SourceAnswer *answer)
 		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
 }
 
+static bool
+command_ready(Source *source, int ms)
+{
+	CommandState *state = source->state;
+
+	return state->refused || (!state->waiting && http_ready(state->client, ms));
+}
+
 static void
 command_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
@@ -268,6 +276,25 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	}
 }
 
+/* All that comes of an answer is in it. */
+static char *
+command_reads_from(Source *source, bool answered)
+{
+	return pstrdup("");
+}
+
+static char *
+command_read_to(Source *source)
+{
+	return pstrdup("");
+}
+
+static bool
+command_read_as_before(Source *source, const char *read_to)
+{
+	return true;
+}
+
 const SourceKind source_kind_command = {
 	.name = "command",
 	.origins = command_origins,
@@ -275,7 +302,11 @@ const SourceKind source_kind_command = {
 	.open = command_open,
 	.ask = command_ask,
 	.answer = command_answer,
+	.ready = command_ready,
 	.read = command_read,
+	.reads_from = command_reads_from,
+	.read_to = command_read_to,
+	.read_as_before = command_read_as_before,
 	.get = command_get,
 	.close = command_close,
 };

@@ -107,8 +107,20 @@ struct SourceKind
 	void (*open)(Source *source);
 	void (*ask)(Source *source, const char *cursor);
 	void (*answer)(Source *source, SourceAnswer *answer);
+	/* Is what was asked for there within so many milliseconds?  NULL: it is not known. */
+	bool (*ready)(Source *source, int ms);
 	/* Makes a page of an answer to ask, or to get (answer->one); false with its class set. */
 	bool (*read)(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+	/*
+	 * What the reading of the next answer, or (answered) of the one at hand, goes by besides
+	 * its bytes; NULL: what comes of a page does not follow from that.  A kind without it
+	 * has no pages with fingerprints.
+	 */
+	char *(*reads_from)(Source *source, bool answered);
+	/* Where the reading of a page has come to; NULL as above. */
+	char *(*read_to)(Source *source);
+	/* Goes on behind a page that was read to there before; false: it has to be read. */
+	bool (*read_as_before)(Source *source, const char *read_to);
 	/* May the list go on without a page?  Then the next one read is empty; NULL: never. */
 	bool (*give_up)(Source *source, const SourceAnswer *answer);
 	/* Asks for one record and waits; NULL: that cannot be done. */
@@ -146,13 +158,18 @@ extern const char		*source_kind_name(int i);
 extern JsonParser		*source_config(const char *text);
 extern Source			*source_open(const SourceSpec *spec);
 extern void				 source_ask(Source *source, const char *cursor);
+extern bool				 source_ready(Source *source, int ms);
 extern void				 source_answer(Source *source, SourceAnswer *answer);
 extern bool				 source_give_up(Source *source, SourceAnswer *answer);
 extern bool				 source_read(Source *source, PageParser *parser, SourceAnswer *answer,
 									 UpstreamPage *page);
-extern void				 source_get(Source *source, const char *external_id, SourceAnswer *answer);
-extern void				 source_close(Source *source);
-extern PageParser		*source_parser(const Source *source);
+extern char				*source_reads_from(Source *source, bool answered);
+extern char				*source_read_to(Source *source);
+extern bool source_read_as_before(Source *source, const char *read_to, const char *next_cursor);
+extern bool source_knows_pages(const SourceSpec *spec);
+extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
+extern void source_close(Source *source);
+extern PageParser *source_parser(const Source *source);
 
 /* source/upstream_answer.c */
 extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
