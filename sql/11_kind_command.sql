@@ -34,7 +34,8 @@ DECLARE
   problem text;
 BEGIN
   PERFORM _flohsync.check_no_definition('command', _definition);
-  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits']);
+  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
+                                                        'conditional']);
   IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
     PERFORM _flohsync.invalid('url', 'it is required',
       'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
@@ -62,6 +63,9 @@ BEGIN
   IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
       OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
     PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
+  END IF;
+  IF jsonb_typeof(_config -> 'conditional') NOT IN ('boolean', 'null') THEN
+    PERFORM _flohsync.invalid('conditional', 'it must be true or false');
   END IF;
   IF _config ? 'limits' THEN
     PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);

@@ -457,6 +457,91 @@ BEGIN
 END
 $$;
 
+-- Conditional requests.
+CREATE OR REPLACE FUNCTION _flohsync.check_command(_config jsonb, _definition jsonb, _given boolean) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  k text;
+  v jsonb;
+  problem text;
+BEGIN
+  PERFORM _flohsync.check_no_definition('command', _definition);
+  PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
+                                                        'conditional']);
+  IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
+    PERFORM _flohsync.invalid('url', 'it is required',
+      'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
+  END IF;
+  problem := _flohsync.url_problem(_config ->> 'url');
+  IF problem IS NOT NULL THEN
+    PERFORM _flohsync.invalid('url', problem);
+  END IF;
+  IF _config ? 'headers' THEN
+    IF jsonb_typeof(_config -> 'headers') <> 'object' THEN
+      PERFORM _flohsync.invalid('headers', 'it must be an object of strings');
+    END IF;
+    FOR k, v IN SELECT * FROM jsonb_each(_config -> 'headers') LOOP
+      problem := CASE WHEN jsonb_typeof(v) <> 'string' OR (v #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]'
+                      THEN format('header "%s" is malformed', k) ELSE _flohsync.header_problem(k) END;
+      IF problem IS NOT NULL THEN
+        PERFORM _flohsync.invalid('headers', problem);
+      END IF;
+    END LOOP;
+  END IF;
+  IF _config ? 'commands' AND (jsonb_typeof(_config -> 'commands') <> 'array'
+      OR jsonb_path_exists(_config, '$.commands[*] ? (@.type() != "string")')) THEN
+    PERFORM _flohsync.invalid('commands', 'it must be an array of strings');
+  END IF;
+  IF _config ? 'commandNames' AND (jsonb_typeof(_config -> 'commandNames') <> 'object'
+      OR jsonb_path_exists(_config, '$.commandNames.* ? (@.type() != "string" || @ == "")')) THEN
+    PERFORM _flohsync.invalid('commandNames', 'it must be an object of strings');
+  END IF;
+  IF jsonb_typeof(_config -> 'conditional') NOT IN ('boolean', 'null') THEN
+    PERFORM _flohsync.invalid('conditional', 'it must be true or false');
+  END IF;
+  IF _config ? 'limits' THEN
+    PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
+    v := _config -> 'limits' -> 'requests_per_minute';
+    IF v IS NOT NULL
+       AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 100000 AND _flohsync.number(v) % 1 = 0, false) THEN
+      PERFORM _flohsync.invalid('requests_per_minute', 'it must be an integer from 1 to 100000');
+    END IF;
+    v := _config -> 'limits' -> 'total_tolerance';
+    IF v IS NOT NULL AND NOT coalesce(_flohsync.number(v) BETWEEN 0 AND 1, false) THEN
+      PERFORM _flohsync.invalid('total_tolerance', 'it must be a number from 0 to 1');
+    END IF;
+  END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.templates() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN $json$[
+--:include templates/scim.json
+,
+--:include templates/okta.json
+,
+--:include templates/entra.json
+,
+--:include templates/google_workspace.json
+,
+--:include templates/github.json
+,
+--:include templates/keycloak.json
+,
+--:include templates/authifi.json
+]$json$::pg_catalog.jsonb;
+
+CREATE OR REPLACE FUNCTION flohsync.definition_schema() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN $json$
+--:include flohsync.definition.schema.json
+$json$::pg_catalog.jsonb;
+
 -- End of fingerprints of pages.
 
 --:include upgrade/end.sql

@@ -52,6 +52,9 @@ typedef struct HttpResponse
 	size_t		len;
 	char		retry_after[128]; /* header, "" when absent */
 	char		content_type[64]; /* likewise */
+	char		etag[256];		  /* likewise; "" as well when it is longer */
+	char		last_modified[64];
+	time_t		last_modified_at; /* 0: not known */
 	time_t		date;			  /* of the upstream's Date header, 0 when absent */
 	TimestampTz started_at;
 	double		ms;

@@ -279,8 +279,7 @@ bool
 http_ready(HttpClient *client, int ms)
 {
 	Assert(client->underway);
-	if (client->memory)
-		client->memory_left = memory_left(client->memory);
+	client->waited_for = true;
 	return http_wait(client, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
 }
 
@@ -300,6 +299,18 @@ http_say_too_large(const HttpClient *client, char *message, size_t size)
 		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
 }
 
+/* A header of the answer at hand, between http_enter and http_leave; "" when it does not fit. */
+static void
+http_copy_header(HttpClient *client, const char *name, char *out, size_t size)
+{
+	struct curl_header *header;
+
+	out[0] = '\0';
+	if (curl_easy_header(client->easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+		strlen(header->value) < size)
+		strlcpy(out, header->value, size);
+}
+
 /* http_finish waits for the answer to the request under way. */
 void
 http_finish(HttpClient *client, HttpResponse *response)
@@ -311,8 +322,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 
 	Assert(client->underway);
 	http_trim_buffer(&client->buffers[1 - client->current]);
-	if (client->memory)
-		client->memory_left = memory_left(client->memory);
+	client->waited_for = true;
 	do
 	{
 		(void) http_wait(client, 0);
@@ -345,6 +355,12 @@ http_finish(HttpClient *client, HttpResponse *response)
 		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) ==
 			CURLHE_OK)
 			strlcpy(response->content_type, header->value, sizeof(response->content_type));
+		http_copy_header(client, "etag", response->etag, sizeof(response->etag));
+		http_copy_header(client, "last-modified", response->last_modified,
+						 sizeof(response->last_modified));
+		response->last_modified_at = response->last_modified[0] ?
+			Max(0, curl_getdate(response->last_modified, NULL)) :
+			0;
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
 		http_leave();
 		response->status = (int) status;

@@ -41,6 +41,8 @@ struct HttpClient
 	size_t		max_bytes;
 	PageMemory *memory;
 	size_t		memory_left; /* so much more the buffer may take */
+	bool		measured;	 /* that is so, for this request */
+	bool		waited_for;	 /* its answer; the page before is done with */
 	bool		memory_exceeded;
 	size_t		header_bytes;
 	bool plain;		/* no encoding is offered any more, as it was answered with one that is none */

@@ -27,7 +27,8 @@ rest_reads_from(Source *source, bool answered)
 	StringInfoData out;
 	char		  *link;
 
-	if (state->def->parent_type || (answered && (state->nothing || state->status != 200)))
+	if (state->def->parent_type ||
+		(answered && (state->nothing || (state->status != 200 && state->status != 304))))
 		return NULL;
 	initStringInfo(&out);
 	appendStringInfo(&out, "%d %d %d %d " INT64_FORMAT " " INT64_FORMAT " %s\n", state->page_size,

@@ -43,6 +43,9 @@ rest_open(Source *source)
 		state->page_size = 1;
 	if (state->def->size_max > 0)
 		state->page_size = Min(state->page_size, state->def->size_max);
+	source->page_size = state->page_size;
+	source->conditional = state->def->conditional;
+	source->links_apart = state->def->pages.type == REST_PAGES_LINK_HEADER;
 	source->max_attempts = state->def->max_attempts;
 	source->retry_base_ms = state->def->base_ms;
 	source->retry_max_ms = state->def->max_ms;

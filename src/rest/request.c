@@ -344,7 +344,7 @@ request_send(RestState *state)
 	const RestDefinition *d = state->def;
 	RequestParts		 *query = palloc0(sizeof(RequestParts));
 	RequestParts		 *body = palloc0(sizeof(RequestParts));
-	char				**headers = palloc0(sizeof(char *) * (d->headers.n + 3));
+	char				**headers = palloc0(sizeof(char *) * (d->headers.n + 4));
 	HttpRequest			  request = {.headers = headers};
 	char				 *extra = NULL;
 	const char			 *refused;
@@ -381,6 +381,8 @@ request_send(RestState *state)
 		return false;
 	if (headers[request.nheaders])
 		request.nheaders++;
+	if (state->external_id == NULL)
+		request.nheaders = source_add_condition(state->source, headers, request.nheaders);
 
 	if (url.len > FLOHSYNC_MAX_LINK_BYTES || http_url_problem(url.data) != NULL)
 	{

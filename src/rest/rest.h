@@ -186,6 +186,7 @@ typedef struct RestDefinition
 	RestPath	  *error; /* what tells that an answer is none, or NULL */
 	RestPath	  *total;
 	bool		   total_is_estimate;
+	bool		   conditional; /* pages may be asked for if they have changed */
 	RestPagination pages;
 	RestPath	  *gone;
 	/* incremental */

@@ -100,7 +100,7 @@ pass_knows_cursor(const Run *run, const char *cursor)
 	return cursors_lookup(run->cursors, hash) != NULL;
 }
 
-static int
+int
 pass_max_pages(const Run *run)
 {
 	return run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
@@ -199,7 +199,15 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool
 		if (answer->error_class == ERRCLASS_NONE)
 		{
 			INSTR_TIME_SET_CURRENT(t);
-			*equal = run->page < pass_max_pages(run) && prints_equal(run, answer);
+			*equal = prints_equal(run, answer);
+			/* Somebody has written to its records since it was asked for. */
+			if (!*equal && answer->not_modified)
+			{
+				source_set_condition(run->source, NULL, NULL);
+				source_ask(run->source, run->setup.cursor);
+				attempt--;
+				continue;
+			}
 			if (!*equal)
 			{
 				if (!prints_flush(run))

@@ -63,6 +63,8 @@ typedef struct PagePrint
 	int64		  total_estimate;
 	char		 *read_from;
 	char		 *read_to;
+	char		 *etag; /* of these two at most one */
+	char		 *last_modified;
 } PagePrint;
 
 /* A page that was taken, and not written yet. */
@@ -74,6 +76,8 @@ typedef struct TakenPage
 	int64		bytes;
 	double		fetch_ms;
 	double		apply_ms;
+	char	   *etag; /* not NULL: this and the next are not those of the fingerprint */
+	char	   *last_modified;
 } TakenPage;
 
 typedef struct Prints
@@ -87,6 +91,7 @@ typedef struct Prints
 	int		   last_page;
 	int64	   last_pass;
 	bool	   no_more;
+	bool	   noted;	  /* there were notes of records when it was looked last */
 	PagePrint *candidate; /* of the page that was asked for last */
 	/* of the page at hand */
 	char		 *read_from; /* NULL: no fingerprint is made of it */
@@ -103,7 +108,8 @@ typedef struct Prints
 static void
 prints_free(PagePrint *print)
 {
-	char *texts[] = {print->cursor, print->next_cursor, print->read_from, print->read_to};
+	char *texts[] = {print->cursor,	 print->next_cursor, print->read_from,
+					 print->read_to, print->etag,		 print->last_modified};
 
 	for (size_t i = 0; i < lengthof(texts); i++)
 		if (texts[i])
@@ -117,7 +123,8 @@ prints_read_ahead(Run *run)
 {
 	static DbQuery query = {
 		"select p.id, p.page, p.pass_id, p.cursor, p.next_cursor, p.digest, p.bytes, p.records,"
-		" p.unchanged, p.total_estimate, p.read_from, p.read_to"
+		" p.unchanged, p.total_estimate, p.read_from, p.read_to,"
+		" p.etag, p.last_modified"
 		" from _flohsync.page_print p where p.config_id = $1 and p.pass_id <= $2"
 		" and (p.page, p.pass_id) > ($3, $4) order by p.page, p.pass_id limit $5",
 		5,
@@ -153,6 +160,8 @@ prints_read_ahead(Run *run)
 		print->total_estimate = db_int64(i, 10, -1);
 		print->read_from = db_get_text(i, 11, run->context);
 		print->read_to = db_get_text(i, 12, run->context);
+		print->etag = db_get_text(i, 13, run->context);
+		print->last_modified = db_get_text(i, 14, run->context);
 		prints->ahead[prints->nahead++] = print;
 	}
 }
@@ -186,38 +195,11 @@ prints_begin(Run *run)
 	prints->config = *DatumGetUUIDP(config);
 	prints->pass = db_int64(0, 2, 0);
 	prints->open_pass = db_int64(0, 3, 0);
+	prints->noted = true;
 	prints->last_page = Max(0, run->setup.last_page - PRINTS_BEHIND);
 	run->scope.not_dirty = prints->pass == 0;
 	run->scope.pass = prints->open_pass;
 	prints_read_ahead(run);
-}
-
-/* prints_look: which fingerprint may the page of a cursor have?  Before it is asked for. */
-void
-prints_look(Run *run, const char *cursor)
-{
-	Prints *prints = run->prints;
-	int		i = 0;
-
-	if (prints == NULL)
-		return;
-	prints->candidate = NULL;
-	while (i < prints->nahead &&
-		   !(cursor && prints->ahead[i]->cursor ? strcmp(cursor, prints->ahead[i]->cursor) == 0 :
-												  cursor == prints->ahead[i]->cursor))
-		i++;
-	if (i == prints->nahead)
-		return;
-	prints->candidate = prints->ahead[i];
-	/* Cursors mostly come in the order in which they came. */
-	if (i > PRINTS_BEHIND)
-	{
-		for (int k = 0; k < i - PRINTS_BEHIND; k++)
-			prints_free(prints->ahead[k]);
-		prints->nahead -= i - PRINTS_BEHIND;
-		memmove(prints->ahead, prints->ahead + i - PRINTS_BEHIND,
-				sizeof(PagePrint *) * prints->nahead);
-	}
 }
 
 typedef struct CheckWork
@@ -231,8 +213,8 @@ static void
 prints_check_work(void *arg)
 {
 	static DbQuery query = {
-		"select s.pass_id, d.nums is not null and _flohsync.ledger_meets(_flohsync.ledger_union(d.nums),"
-		" p.seen)"
+		"select s.pass_id, d.nums is not null, d.nums is not null and"
+		" _flohsync.ledger_meets(_flohsync.ledger_union(d.nums), p.seen)"
 		" from _flohsync.page_print_scope s join _flohsync.page_print p on p.id = $2"
 		" cross join lateral (select pg_catalog.array_agg(x.nums) as nums"
 		" from _flohsync.dirty_record x where x.connector_id = $3 and x.resource_type = $4) d"
@@ -255,9 +237,99 @@ prints_check_work(void *arg)
 		prints->no_more = true;
 	}
 	else
-		work->clean = !db_bool(0, 2);
+	{
+		prints->noted = db_bool(0, 2);
+		work->clean = !db_bool(0, 3);
+	}
 	prints_read_ahead(run);
 	db_commit();
+}
+
+/* Does the pass stand where it stood before the page of a fingerprint?  In the list, that is. */
+static bool
+prints_stands_before(Run *run, const PagePrint *print)
+{
+	return run->prints->pass != 0 && run->page < pass_max_pages(run) &&
+		(print->records > 0 || print->next_cursor == NULL) &&
+		(print->next_cursor == NULL || !pass_knows_cursor(run, print->next_cursor));
+}
+
+/* Are two texts of what a reading goes by the same but for what comes with the answer? */
+static bool
+prints_same_state(const char *a, const char *b)
+{
+	size_t n = strcspn(a, "\n");
+
+	return n == strcspn(b, "\n") && memcmp(a, b, n) == 0;
+}
+
+/* Is there something that has come with the answer? */
+static bool
+prints_has_links(const char *read_from)
+{
+	const char *line = strchr(read_from, '\n');
+
+	return line != NULL && line[1] != '\0';
+}
+
+/*
+ * May the candidate be asked for if it has changed?  Where links are apart from pages, a
+ * full page stays the same when another one comes to stand behind it.
+ */
+static bool
+prints_may_ask_conditionally(Run *run)
+{
+	const PagePrint *print = run->prints->candidate;
+	const char		*state;
+	CheckWork		 work = {run, true};
+
+	if (!run->source->conditional || (print->etag == NULL && print->last_modified == NULL) ||
+		!prints_stands_before(run, print) ||
+		(print->next_cursor == NULL && run->source->links_apart &&
+		 print->records >= run->source->page_size))
+		return false;
+	state = source_reads_from(run->source, false);
+	if (state == NULL || !prints_same_state(state, print->read_from))
+		return false;
+	/* What is noted in the meantime is found when the answer is there. */
+	if (run->prints->noted)
+		db_retry(prints_check_work, &work);
+	return work.clean;
+}
+
+/*
+ * prints_look: which fingerprint may the page of a cursor have?  Before it is asked for;
+ * conditionally, if the page could be taken as it was.
+ */
+void
+prints_look(Run *run, const char *cursor)
+{
+	Prints *prints = run->prints;
+	int		i = 0;
+
+	if (prints == NULL)
+		return;
+	prints->candidate = NULL;
+	source_set_condition(run->source, NULL, NULL);
+	while (i < prints->nahead &&
+		   !(cursor && prints->ahead[i]->cursor ? strcmp(cursor, prints->ahead[i]->cursor) == 0 :
+												  cursor == prints->ahead[i]->cursor))
+		i++;
+	if (i == prints->nahead)
+		return;
+	prints->candidate = prints->ahead[i];
+	/* Cursors mostly come in the order in which they came. */
+	if (i > PRINTS_BEHIND)
+	{
+		for (int k = 0; k < i - PRINTS_BEHIND; k++)
+			prints_free(prints->ahead[k]);
+		prints->nahead -= i - PRINTS_BEHIND;
+		memmove(prints->ahead, prints->ahead + i - PRINTS_BEHIND,
+				sizeof(PagePrint *) * prints->nahead);
+	}
+	if (prints_may_ask_conditionally(run))
+		source_set_condition(run->source, prints->candidate->etag,
+							 prints->candidate->last_modified);
 }
 
 static bool
@@ -285,13 +357,19 @@ prints_equal(Run *run, const SourceAnswer *answer)
 	INSTR_TIME_SET_CURRENT(t);
 	print = prints->candidate;
 	prints->read_from = source_reads_from(run->source, true);
-	if (print == NULL || prints->pass == 0 || prints->read_from == NULL ||
-		strcmp(prints->read_from, print->read_from) != 0 || (int64) answer->len != print->bytes ||
-		(print->records == 0 && print->next_cursor) ||
-		(print->next_cursor && pass_knows_cursor(run, print->next_cursor)))
+	if (print == NULL || prints->read_from == NULL || !prints_stands_before(run, print))
 		return false;
-	if (!prints_hash(prints, answer) ||
-		memcmp(prints->digest, print->digest, CRYPTO_SHA256_BYTES) != 0)
+	if (answer->not_modified)
+	{
+		/* Links need not come with it. */
+		if (!prints_same_state(prints->read_from, print->read_from) ||
+			(prints_has_links(prints->read_from) &&
+			 strcmp(prints->read_from, print->read_from) != 0))
+			return false;
+	}
+	else if (strcmp(prints->read_from, print->read_from) != 0 ||
+			 (int64) answer->len != print->bytes || !prints_hash(prints, answer) ||
+			 memcmp(prints->digest, print->digest, CRYPTO_SHA256_BYTES) != 0)
 		return false;
 	db_retry(prints_check_work, &work);
 	prints->ms = run_microseconds(&t) / 1000.0;
@@ -330,6 +408,15 @@ prints_take(Run *run, const SourceAnswer *answer)
 		.fetch_ms = answer->ms,
 		.apply_ms = prints->ms,
 	};
+	if (run->source->conditional && !answer->not_modified &&
+		(strcmp(answer->etag, print->etag ? print->etag : "") != 0 ||
+		 strcmp(answer->last_modified, print->last_modified ? print->last_modified : "") != 0))
+	{
+		TakenPage *page = &prints->taken[prints->ntaken - 1];
+
+		page->etag = MemoryContextStrdup(run->context, answer->etag);
+		page->last_modified = MemoryContextStrdup(run->context, answer->last_modified);
+	}
 	prints->any = true;
 	run->setup.received += print->records;
 	run->setup.passed += print->unchanged;
@@ -385,6 +472,21 @@ prints_statement(void)
 	return MemoryContextStrdup(TopMemoryContext, sql);
 }
 
+/* Of a page that came in spite of a condition, and is the same: what to ask with next time. */
+static void
+prints_note_validators(const TakenPage *page)
+{
+	static DbQuery query = {"update _flohsync.page_print p set etag = nullif($2, ''),"
+							" last_modified = nullif($3, '') where p.id = $1",
+							3,
+							{INT8OID, TEXTOID, TEXTOID},
+							.plan_as = PLAN_BY_INDEX};
+	Datum		   v[3] = {Int64GetDatum(page->id), CStringGetTextDatum(page->etag),
+						   CStringGetTextDatum(page->last_modified)};
+
+	db_execute(&query, v, NULL);
+}
+
 static void
 prints_flush_work(void *arg)
 {
@@ -432,6 +534,9 @@ prints_flush_work(void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("fingerprints of pages were removed during the run")));
+	for (int i = 0; i < n; i++)
+		if (prints->taken[i].etag)
+			prints_note_validators(&prints->taken[i]);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
 	db_commit_async();
@@ -445,6 +550,13 @@ prints_flush(Run *run)
 	if (run->prints == NULL || run->prints->ntaken == 0)
 		return true;
 	db_retry(prints_flush_work, run);
+	for (int i = 0; i < run->prints->ntaken; i++)
+	{
+		if (run->prints->taken[i].etag == NULL)
+			continue;
+		pfree(run->prints->taken[i].etag);
+		pfree(run->prints->taken[i].last_modified);
+	}
 	run->prints->ntaken = 0;
 	return run->status == NULL;
 }
@@ -483,17 +595,18 @@ prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, cons
 {
 	static DbQuery query = {
 		"insert into _flohsync.page_print (config_id, pass_id, page, cursor, next_cursor, digest,"
-		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to)"
+		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to,"
+		" etag, last_modified)"
 		" select $3, $4, p.page, p.cursor, p.next_cursor, $5, p.bytes, p.records,"
 		" p.added + p.updated + p.unchanged + p.restored, p.filtered, p.truncated,"
-		" p.total_estimate, p.seen, $6, $7"
+		" p.total_estimate, p.seen, $6, $7, nullif($8, ''), nullif($9, '')"
 		" from flohsync.sync_run_page p where p.run_id = $1 and p.page = $2",
-		7,
-		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID},
+		9,
+		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
 		.plan_as = PLAN_BY_INDEX};
 	Prints			 *prints = run->prints;
 	const PageCounts *c = &entry->counts;
-	Datum			  v[7];
+	Datum			  v[9];
 	bytea			 *digest;
 
 	if (prints == NULL || prints->read_from == NULL || prints->read_to == NULL)
@@ -514,5 +627,7 @@ prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, cons
 	v[4] = PointerGetDatum(digest);
 	v[5] = CStringGetTextDatum(prints->read_from);
 	v[6] = CStringGetTextDatum(prints->read_to);
+	v[7] = CStringGetTextDatum(answer->etag);
+	v[8] = CStringGetTextDatum(answer->last_modified);
 	db_execute(&query, v, NULL);
 }

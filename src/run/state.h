@@ -59,6 +59,7 @@ extern void	 run_begin(Run *run, const char *activity);
 extern int64 run_microseconds(instr_time *since);
 
 extern void	 pass_know_cursors(Run *run, const uint64 *hashes, int n);
+extern int	 pass_max_pages(const Run *run);
 extern bool	 pass_knows_cursor(const Run *run, const char *cursor);
 extern void	 pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);

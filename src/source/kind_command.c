@@ -67,7 +67,7 @@ command_headers(Source *source, CommandState *state)
 	const JsonNode	 *given = &nodes[json_member(config, JSON_ROOT, "headers", 7)];
 	const char		 *token = source_secret(source, "token", &state->refused);
 
-	state->headers = palloc((given->count + 1) * sizeof(char *));
+	state->headers = palloc((given->count + 2) * sizeof(char *));
 	for (uint32 i = given->child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		char *header = psprintf("%s: %s", json_value_text(config, i),
@@ -155,6 +155,9 @@ command_open(Source *source)
 	if (state->refused == NULL)
 		state->refused = source_may_send(source, state->url);
 	source->requests_per_minute = (int) (command_limit(config, "requests_per_minute", 0) + 0.5);
+	source->conditional = config->nodes[json_member(config, JSON_ROOT, "conditional", 11)].type ==
+		JSON_TRUE;
+	source->page_size = source->spec.page_size;
 	source->total_tolerance = command_limit(config, "total_tolerance", SOURCE_TOTAL_TOLERANCE);
 	MemoryContextSwitchTo(old);
 	state->client = http_client_create();
@@ -172,14 +175,16 @@ command_close(Source *source)
 }
 
 static void
-command_send(Source *source, char *body)
+command_send(Source *source, char *body, bool one)
 {
 	CommandState *state = source->state;
 	HttpRequest	  request = {0};
 
 	request.url = state->url;
 	request.headers = state->headers;
-	request.nheaders = state->nheaders;
+	/* Behind the connector's own there is room for one more. */
+	request.nheaders = one ? state->nheaders :
+							 source_add_condition(source, state->headers, state->nheaders);
 	request.body = body;
 	request.body_len = strlen(body);
 	request.memory = source->memory;
@@ -204,7 +209,7 @@ command_ask(Source *source, const char *cursor)
 		pfree(state->waiting);
 	state->waiting = NULL;
 	if (source_pace_ready(source))
-		command_send(source, body);
+		command_send(source, body, false);
 	else
 		state->waiting = body;
 }
@@ -234,7 +239,7 @@ command_answer(Source *source, SourceAnswer *answer)
 
 		state->waiting = NULL;
 		(void) source_pace_wait(source);
-		command_send(source, body);
+		command_send(source, body, false);
 	}
 	http_finish(state->client, &response);
 	if (source_take(source, answer, &response, SOURCE_UPSTREAM) &&
@@ -266,7 +271,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	}
 	if (command_refused(source, state, answer))
 		return;
-	command_send(source, command_get_request(state->get_command, external_id));
+	command_send(source, command_get_request(state->get_command, external_id), true);
 	command_answer(source, answer);
 	if ((answer->status == 404 || answer->status == 410) && command_none_found(source, answer))
 	{

@@ -76,6 +76,10 @@ typedef struct SourceAnswer
 	int			status;			  /* of HTTP, 0: none */
 	char		content_type[64]; /* as it came; "": none */
 	time_t		date;			  /* the upstream's clock, 0 when unknown */
+	/* of a list that may be asked for conditionally; "": none that is of use */
+	char		etag[256];
+	char		last_modified[64];
+	bool		not_modified; /* it is as it was when the condition was true: no page came */
 	TimestampTz started_at;
 	double		ms;
 } SourceAnswer;
@@ -138,16 +142,22 @@ struct Source
 	MemoryContext context; /* lives as long as the source */
 	PageMemory	 *memory;
 	/* Set by open where the connector says so; 0: the settings' */
-	int			max_attempts;
-	int			retry_base_ms;
-	int			retry_max_ms;
-	int			max_pages;
-	int			requests_per_minute; /* 0: no limit */
-	double		total_tolerance;	 /* 0: what it says of its total is exact */
-	bool		own_query;			 /* pages come from a query in this database, which ends */
-	TimestampTz paced_until;		 /* by that limit; see source/pace.c */
-	TimestampTz not_before;			 /* by what the upstream says, 0: at once */
-	char	  **hidden;				 /* see source_redact_also() */
+	int	   max_attempts;
+	int	   retry_base_ms;
+	int	   retry_max_ms;
+	int	   max_pages;
+	int	   requests_per_minute; /* 0: no limit */
+	double total_tolerance;		/* 0: what it says of its total is exact */
+	bool   conditional;			/* pages may be asked for if they have changed */
+	bool   links_apart;			/* where the list goes on is no part of its pages */
+	int	   page_size;			/* records asked for at a time */
+	/* of the pages that are asked for from now on; NULL: they are asked for in any case */
+	const char *if_none_match;
+	const char *if_modified_since;
+	bool		own_query;	 /* pages come from a query in this database, which ends */
+	TimestampTz paced_until; /* by that limit; see source/pace.c */
+	TimestampTz not_before;	 /* by what the upstream says, 0: at once */
+	char	  **hidden;		 /* see source_redact_also() */
 	int			nhidden;
 	void	   *state; /* of the kind */
 };
@@ -188,6 +198,12 @@ extern void source_fail_status(const Source *source, SourceAnswer *answer,
 							   const HttpResponse *response, SourceAnswerer who,
 							   const char *reason);
 
+/* source/condition.c */
+extern void	 source_set_condition(Source *source, const char *etag, const char *last_modified);
+extern int	 source_add_condition(const Source *source, char **headers, int n);
+extern void	 source_take_validators(const Source *source, SourceAnswer *answer,
+									const HttpResponse *response);
+extern bool	 source_is_not_modified(const Source *source, const SourceAnswer *answer);
 extern void	 source_pace_sent(Source *source);
 extern bool	 source_pace_ready(const Source *source);
 extern int64 source_pace_wait(const Source *source);

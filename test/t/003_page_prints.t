@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Flohsync;
+use JSON::PP ();
 use Rest;
 use Test::More;
 
@@ -50,10 +51,10 @@ my $named = 'JOIN flohsync.connector_definition d ON d.id =';
 my %tables = (
 	records => "SELECT d.name, r.resource_type, r.external_id, r.display_name, r.email, r.attributes, r.sync_hash, r.stale_since IS NULL, "
 	  . $rank->('r.observed_at', 'r') . ', ' . $rank->('v.synced_at', 'r') . ", r.event_at IS NULL FROM flohsync.resource_record r $named r.connector_id JOIN flohsync.connector_resource v ON v.id = r.id",
-	runs => "SELECT d.name, r.resource_type, " . $nr->('r.id') . ", r.strategy, r.trigger, r.status, r.cursor, r.pages, r.complete, r.incomplete_reason, r.error, r.error_class, r.stats - 'durationMs', " . $nr->('r.pass_id') . ", r.pass_pages, r.staled, r.removed, r.post_sync, regexp_replace(r.notes, 'run \\d+', 'run') FROM flohsync.sync_run r $named r.connector_id",
-	pages => "SELECT " . $nr->('p.run_id') . ", p.page, p.cursor, p.next_cursor, p.records, p.bytes, p.added, p.updated, p.unchanged, p.restored, p.filtered, p.errored, p.ignored, p.duplicates, p.truncated, p.unidentified, p.total_estimate, p.deleted, cardinality(p.changed), p.incomplete, p.link, p.unread, p.seen IS NULL, (SELECT string_agg(r.external_id, ' ' ORDER BY r.external_id) FROM flohsync.sync_run u JOIN flohsync.resource_record r USING (connector_id, resource_type) WHERE u.id = p.run_id AND p.seen IS NOT NULL AND _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[p.seen]), r.record_no)) FROM flohsync.sync_run_page p",
+	runs => "SELECT d.name, r.resource_type, " . $nr->('r.id') . ", r.strategy, r.trigger, r.status, r.cursor, r.pages, r.complete, r.incomplete_reason, r.error, r.error_class, r.stats - 'durationMs' - 'bytes', " . $nr->('r.pass_id') . ", r.pass_pages, r.staled, r.removed, r.post_sync, regexp_replace(r.notes, 'run \\d+', 'run') FROM flohsync.sync_run r $named r.connector_id",
+	pages => "SELECT " . $nr->('p.run_id') . ", p.page, p.cursor, p.next_cursor, p.records, p.added, p.updated, p.unchanged, p.restored, p.filtered, p.errored, p.ignored, p.duplicates, p.truncated, p.unidentified, p.total_estimate, p.deleted, cardinality(p.changed), p.incomplete, p.link, p.unread, p.seen IS NULL, (SELECT string_agg(r.external_id, ' ' ORDER BY r.external_id) FROM flohsync.sync_run u JOIN flohsync.resource_record r USING (connector_id, resource_type) WHERE u.id = p.run_id AND p.seen IS NOT NULL AND _flohsync.ledger_has(_flohsync.ledger_union(ARRAY[p.seen]), r.record_no)) FROM flohsync.sync_run_page p",
 	errors => "SELECT " . $nr->('e.run_id') . ", e.page, e.external_id, e.error_class, e.message, e.payload, e.resource_type FROM flohsync.sync_error e",
-	configurations => "SELECT d.name, c.resource_type, c.last_sync_status, c.last_sync_error, c.last_sync_stats - 'durationMs', c.incomplete_reason, c.full_incomplete_reason, c.totals - 'durationMs', c.retries, c.watermark IS NULL, " . $rank->('c.last_full_pass_at', 'c') . ", c.last_complete_at IS NULL FROM flohsync.connector_sync_config c $named c.connector_id",
+	configurations => "SELECT d.name, c.resource_type, c.last_sync_status, c.last_sync_error, c.last_sync_stats - 'durationMs' - 'bytes', c.incomplete_reason, c.full_incomplete_reason, c.totals - 'durationMs' - 'bytes', c.retries, c.watermark IS NULL, " . $rank->('c.last_full_pass_at', 'c') . ", c.last_complete_at IS NULL FROM flohsync.connector_sync_config c $named c.connector_id",
 	matches => "SELECT d.name, m.resource_type, m.external_id, m.match_status, m.match_confidence, u.email FROM flohsync.connector_sync_match m $named m.connector_id LEFT JOIN flohsync.floh_user u ON u.id = m.user_id",
 	changes => "SELECT d.name, q.resource_type, r.external_id, q.change FROM _flohsync.record_change q $named q.connector_id LEFT JOIN flohsync.resource_record r ON r.id = q.resource_id",
 	tombstones => "SELECT d.name, t.resource_type, t.external_id FROM _flohsync.resource_tombstone t $named t.connector_id",
@@ -165,11 +166,15 @@ sub walk
 # Rounds
 #
 
+# Some are asked for pages if they have changed.
+my %conditional = map { $_ => 1 } qw(command link offset);
 $f->fresh(user => 205);
+$f->up('options', validator => 'etag');
 $f->connector('command');
+$f->sql("SELECT flohsync.update_connector('command', '{\"config\": {\"conditional\": true}}')");
 for my $style (grep { $_ ne 'command' } @connectors)
 {
-	$f->rest($style, $style eq 'pages' ? 'page' : $style);
+	$f->rest($style, $style eq 'pages' ? 'page' : $style, $conditional{$style} ? (list => { conditional => JSON::PP::true }) : ());
 }
 for my $connector (@connectors)
 {
@@ -180,6 +185,7 @@ for my $connector (@connectors)
 }
 
 my %taken;
+my %spared;
 my $good = 0;
 for my $round (1 .. $rounds)
 {
@@ -212,11 +218,14 @@ for my $round (1 .. $rounds)
 	$note->(both(one_of('SELECT flohsync.approve_run($) IS NULL', 'SELECT flohsync.reject_run($)', 'SELECT flohsync.approve_run($, except_ids => ARRAY[\'user-0000007\']) IS NULL'), @run))
 	  if $held && chance(0.7);
 	$taken{$connector} += $f->sql("SELECT count(print) FROM flohsync.sync_run_page WHERE run_id = $run[0]");
+	$spared{$connector} += $f->sql("SELECT count(*) FROM flohsync.sync_run_page WHERE run_id = $run[0] AND print IS NOT NULL AND bytes = 0");
 	$good++ if same($round, join "\n", @story);
 	last if $good < $round;	# what is different stays so
 }
 is($good, $rounds, "after each of $rounds passes both databases are the same");
 cmp_ok($taken{$_} // 0, '>', 0, "$_: pages were not read") for @connectors;
+cmp_ok($spared{$_} // 0, '>', 0, "$_: pages were not even sent") for sort keys %conditional;
+is(join(' ', grep { $spared{$_} && !$conditional{$_} } @connectors), '', 'only of those that are asked so');
 is($f->sql('SELECT count(print) FROM flohsync.sync_run_page', $plain), 0, 'in the other database all were');
 my @panics = grep { /PANIC|TRAP:|signal (?!9)\d+/ } split /\n/, PostgreSQL::Test::Utils::slurp_file($f->node->logfile);
 is(join("\n", @panics), '', 'no process died of anything but our kills');
