@@ -109,10 +109,16 @@ $f->sync_ok('c', 'user');
 is(not_read('c'), '1 3 5', 'the next pass reads both');
 $f->matches_upstream('c', 'user', 'and has everything');
 
-$f->sql('ALTER DATABASE postgres SET flohsync.page_fingerprints = off');
+# A worker keeps the settings that it began with.
+sub anew
+{
+	$f->sql("ALTER DATABASE postgres $_[0]");
+	return $f->wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'flohsync worker%'");
+}
+anew('SET flohsync.page_fingerprints = off');
 $f->sync_ok('c', 'user');
 is(not_read('c') . $f->sql('SELECT count(*) FROM _flohsync.page_print'), '0', 'disabled: there are none');
-$f->sql('ALTER DATABASE postgres RESET flohsync.page_fingerprints');
+anew('RESET flohsync.page_fingerprints');
 
 # Notes that nobody needs
 $f->sql("DELETE FROM _flohsync.dirty_record; SELECT flohsync.create_connector('idle', 'command', '{\"url\": \"http://127.0.0.1:9/\"}')");
