@@ -147,8 +147,7 @@ prints_look(Run *run, const char *cursor)
 /*
  * prints_foresee: by which validator may the page of a cursor be asked for before its
  * turn; NULL: by none.  That the pages until there are as they were is not known, but
- * likely if the list stands as it did then; after a 304 in vain, it is not any more
- * until a page is as it was.
+ * likely if the list stands as it did then before the page at hand.
  */
 const char *
 prints_foresee(void *arg, const char *cursor)
@@ -157,7 +156,7 @@ prints_foresee(void *arg, const char *cursor)
 	Prints *prints = run->prints;
 	int		i;
 
-	if (prints == NULL || !prints->stands || prints->in_vain)
+	if (prints == NULL || !prints->stands)
 		return NULL;
 	i = prints_find(prints, cursor);
 	if (i == prints->nahead)
@@ -184,15 +183,22 @@ prints_is_not_modified(const SourceAnswer *answer, const PagePrint *print)
 	return validator && strcmp(answer->condition, validator) == 0;
 }
 
-static bool
-prints_compare(Run *run, const SourceAnswer *answer)
+/*
+ * prints_equal: is the answer at hand that of its fingerprint, and are its records
+ * stored as it has them?  Then it has been read.
+ */
+bool
+prints_equal(Run *run, const SourceAnswer *answer)
 {
 	Prints	  *prints = run->prints;
-	PagePrint *print = prints->candidate;
+	PagePrint *print;
 	instr_time t;
 	bool	   clean;
 
+	if (prints == NULL)
+		return false;
 	INSTR_TIME_SET_CURRENT(t);
+	print = prints->candidate;
 	prints->read_from = source_reads_from(run->source, true);
 	if (print == NULL || prints->read_from == NULL || !prints_stands_before(run, print))
 		return false;
@@ -212,20 +218,6 @@ prints_compare(Run *run, const SourceAnswer *answer)
 	clean = prints_check(run, print);
 	prints->ms = run_microseconds(&t) / 1000.0;
 	return clean && source_read_as_before(run->source, print->read_to, print->next_cursor);
-}
-
-/*
- * prints_equal: is the answer at hand that of its fingerprint, and are its records
- * stored as it has them?  Then it has been read.
- */
-bool
-prints_equal(Run *run, const SourceAnswer *answer)
-{
-	bool equal = run->prints && prints_compare(run, answer);
-
-	if (run->prints && (equal || answer->not_modified))
-		run->prints->in_vain = !equal;
-	return equal;
 }
 
 /* prints_was_read: the answer at hand was read. */

@@ -55,7 +55,6 @@ typedef struct Prints
 	bool	   noted;	  /* there were notes of records when it was looked last */
 	PagePrint *candidate; /* of the page that was asked for last */
 	bool	   stands;	  /* before it, the list stands as it did then */
-	bool	   in_vain;	  /* the last 304 was of no use */
 	/* of the page at hand */
 	char		 *read_from; /* NULL: no fingerprint is made of it */
 	char		 *read_to;
