@@ -35,7 +35,7 @@ DECLARE
 BEGIN
   PERFORM _flohsync.check_no_definition('command', _definition);
   PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
-                                                       'concurrency', 'webhook']);
+                                                        'concurrency', 'conditional', 'webhook']);
   IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
     PERFORM _flohsync.invalid('url', 'it is required',
       'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
@@ -68,6 +68,9 @@ BEGIN
   IF v IS NOT NULL
      AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 32 AND _flohsync.number(v) % 1 = 0, false) THEN
     PERFORM _flohsync.invalid('concurrency', 'it must be an integer from 1 to 32');
+  END IF;
+  IF jsonb_typeof(_config -> 'conditional') NOT IN ('boolean', 'null') THEN
+    PERFORM _flohsync.invalid('conditional', 'it must be true or false');
   END IF;
   IF _config ? 'limits' THEN
     PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);

@@ -157,6 +157,7 @@ CREATE TABLE flohsync.sync_run_page (
   incomplete     text,
   link           text,
   unread         boolean NOT NULL DEFAULT false,
+  print          bigint,
   PRIMARY KEY (run_id, page)
 );
 ALTER TABLE flohsync.sync_run_page ALTER COLUMN seen SET STORAGE EXTERNAL;
@@ -195,6 +196,8 @@ COMMENT ON COLUMN flohsync.sync_run_page.unread IS
   'Whether that is because something was not read and must be requested again, so that the watermark stays';
 COMMENT ON COLUMN flohsync.sync_run_page.link IS
   'Delta link from which the next incremental pass starts; empty: it starts without one';
+COMMENT ON COLUMN flohsync.sync_run_page.print IS
+  'Fingerprint of the last complete pass that the page had, byte for byte, so that it was not read again; null: none';
 SELECT _flohsync.allow('reader', 'flohsync.sync_run_page');
 
 CREATE TABLE flohsync.sync_error (

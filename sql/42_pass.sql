@@ -209,6 +209,10 @@ BEGIN
   PERFORM _flohsync.forget_pass(r.pass_id);
   PERFORM _flohsync.keep_page_changes(_run);
   DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
+  DELETE FROM _flohsync.page_print p
+   USING flohsync.connector_sync_config c
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+     AND p.config_id = c.id AND p.pass_id = _run;
   UPDATE flohsync.sync_run x SET pass_id = x.id, pass_started_at = clock_timestamp()
    WHERE x.id = _run RETURNING x.* INTO r;
   RETURN r.pass_started_at;
@@ -236,7 +240,7 @@ BEGIN
   -- With own_ids a record may well be in the lists of several parents.
   IF r.strategy <> 'full' OR list #>> '{list,pagination,type}' NOT IN ('offset', 'page')
       OR list #>> '{list,pagination,type}' IS NULL
-     OR list #>> '{for_each,own_ids}' = 'true' THEN
+     OR list #>> '{for_each,own_ids}' = 'true' OR _flohsync.pass_is_as_before(_run) THEN
     RETURN NULL;
   END IF;
   SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen) FILTER (WHERE l.seen IS NOT NULL), '{}')),
@@ -358,6 +362,13 @@ BEGIN
   IF full_pass THEN
     PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
   END IF;
+  IF full_pass AND r.status <> 'held' AND _flohsync.pass_is_as_before(_run) THEN
+    staled := 0;
+    UPDATE flohsync.connector_sync_config x
+       SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
+     WHERE x.id = c.id;
+    RETURN;
+  END IF;
   gone := _flohsync.gone_records(_run, _complete);
   active := gone.active;
   staled := cardinality(gone.ids);
@@ -401,6 +412,10 @@ BEGIN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
      WHERE x.id = c.id;
+    -- A run that was held is over: whatever it has seen is not noted any more.
+    IF r.status <> 'held' THEN
+      PERFORM _flohsync.keep_page_prints(_run);
+    END IF;
   END IF;
 END
 $$;

@@ -27,13 +27,14 @@ COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, tim
 -- The note of change.
 
 CREATE FUNCTION _flohsync.records_changed(_connector uuid, _type text, _change text, _ids uuid[],
-  _external_ids text[], _queue boolean) RETURNS void
+  _external_ids text[], _queue boolean, _nums bigint[]) RETURNS void
 LANGUAGE c VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'flohsync_records_changed';
-COMMENT ON FUNCTION _flohsync.records_changed(uuid, text, text, uuid[], text[], boolean) IS
+COMMENT ON FUNCTION _flohsync.records_changed(uuid, text, text, uuid[], text[], boolean, bigint[]) IS
   'Notes that records of a type were added, updated, restored, staled or removed: the cache forgets the external ids '
-  '(null: none), and post-sync finds the ids in record_change if they are to be queued for it';
+  '(null: none), post-sync finds the ids in record_change if they are to be queued for it, and pages with one of '
+  'their record_no are read in full';
 
 -- The verbs.
 
@@ -51,6 +52,7 @@ DECLARE
   staled uuid[];
   _caching boolean := _flohsync.caching();
   _keys text[];
+  _nums bigint[];
 BEGIN
   WITH done AS (
     UPDATE flohsync.resource_record r
@@ -59,10 +61,10 @@ BEGIN
            event_at = coalesce(_event_at, r.event_at),
            event_keys = CASE WHEN _observed_at IS NULL THEN r.event_keys END
       FROM unnest(_ids) u(id) WHERE r.id = u.id
-    RETURNING r.id, r.external_id)
-  SELECT count(*), array_agg(d.id), array_agg(d.external_id) FILTER (WHERE _caching)
-    INTO n, staled, _keys FROM done d;
-  PERFORM _flohsync.records_changed(_connector, _type, 'staled', staled, _keys, _queue);
+    RETURNING r.id, r.external_id, r.record_no)
+  SELECT count(*), array_agg(d.id), array_agg(d.external_id) FILTER (WHERE _caching), array_agg(d.record_no)
+    INTO n, staled, _keys, _nums FROM done d;
+  PERFORM _flohsync.records_changed(_connector, _type, 'staled', staled, _keys, _queue, _nums);
   RETURN n;
 END
 $$;
@@ -97,6 +99,7 @@ DECLARE
   c flohsync.connector_sync_config;
   _caching boolean := _flohsync.caching();
   _keys text[];
+  _nums bigint[];
 BEGIN
   IF _ids IS NULL OR _ids = '{}' THEN
     RETURN 0;
@@ -107,7 +110,7 @@ BEGIN
     DELETE FROM flohsync.resource_record r
      USING unnest(_ids) AS old(id)
      WHERE r.id = old.id
-    RETURNING r.id, r.external_id, r.display_name, r.email
+    RETURNING r.id, r.external_id, r.display_name, r.email, r.record_no
   ), identities AS (
     -- Of a user who was deactivated it stays: by it he is known when he comes back.
     DELETE FROM flohsync.user_external_identity i
@@ -120,10 +123,10 @@ BEGIN
          array_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed',
                                             m.user_id, m.match_status)
                    ORDER BY p.external_id) FILTER (WHERE _tell),
-         array_agg(p.external_id) FILTER (WHERE _caching)
-    INTO n, removed, gone, _keys
+         array_agg(p.external_id) FILTER (WHERE _caching), array_agg(p.record_no)
+    INTO n, removed, gone, _keys, _nums
     FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
-  PERFORM _flohsync.records_changed(_connector, _type, 'removed', removed, _keys, false);
+  PERFORM _flohsync.records_changed(_connector, _type, 'removed', removed, _keys, false, _nums);
   PERFORM _flohsync.forget_departures(_ids);
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _connector AND x.resource_type = _type;
   IF gone IS NOT NULL AND _flohsync.triggers_per_record(c) THEN

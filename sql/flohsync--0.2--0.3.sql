@@ -175,6 +175,7 @@ BEGIN
                   flohsync.connector_sync_match,
                   flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change,
                   _flohsync.departure, _flohsync.setback, _flohsync.user_change,
+                  _flohsync.page_print_scope, _flohsync.page_print, _flohsync.dirty_record,
                   flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
                   _flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.
@@ -1056,12 +1057,6 @@ COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int,
   '42704 for an unknown connector, 22023 names the invalid argument';
 
 -- Several requests at the same time: "concurrency" in a definition, and in the config of kind command.
-CREATE OR REPLACE FUNCTION flohsync.definition_schema() RETURNS jsonb
-LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-RETURN $json$
---:include flohsync.definition.schema.json
-$json$::pg_catalog.jsonb;
 
 CREATE OR REPLACE FUNCTION _flohsync.definition_rules(_definition jsonb) RETURNS SETOF _flohsync.fault
 LANGUAGE sql STABLE
@@ -1115,7 +1110,122 @@ BEGIN ATOMIC
              ELSE '["config"]' END::jsonb,
            r.pointer || '/list/body') f;
 END;
+-- End of several requests at the same time.
 
+-- Fingerprints of pages.
+ALTER TABLE flohsync.sync_run_page ADD COLUMN print bigint;
+COMMENT ON COLUMN flohsync.sync_run_page.print IS
+  'Fingerprint of the last complete pass that the page had, byte for byte, so that it was not read again; null: none';
+
+-- Made anew for the new column.
+
+
+--:include 63_page_print.sql
+
+CREATE OR REPLACE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+BEGIN
+  PERFORM _flohsync.lock_config(_run);
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  -- When this pass is resumed it must not be mistaken for one that began with the link.
+  IF _forget_link THEN
+    UPDATE flohsync.connector_sync_config c SET delta_link = NULL, delta_fingerprint = NULL
+     WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type;
+  END IF;
+  PERFORM _flohsync.forget_pass(r.pass_id);
+  PERFORM _flohsync.keep_page_changes(_run);
+  DELETE FROM flohsync.sync_run_page p WHERE p.run_id = _run;
+  DELETE FROM _flohsync.page_print p
+   USING flohsync.connector_sync_config c
+   WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+     AND p.config_id = c.id AND p.pass_id = _run;
+  UPDATE flohsync.sync_run x SET pass_id = x.id, pass_started_at = clock_timestamp()
+   WHERE x.id = _run RETURNING x.* INTO r;
+  RETURN r.pass_started_at;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  list jsonb;
+  seen bytea;
+  came bigint;
+  there bigint;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  SELECT d.definition #> ARRAY['resources', r.resource_type] INTO list
+    FROM flohsync.connector_definition d WHERE d.id = r.connector_id AND d.kind = 'rest';
+  -- With own_ids a record may well be in the lists of several parents.
+  IF r.strategy <> 'full' OR list #>> '{list,pagination,type}' NOT IN ('offset', 'page')
+      OR list #>> '{list,pagination,type}' IS NULL
+     OR list #>> '{for_each,own_ids}' = 'true' OR _flohsync.pass_is_as_before(_run) THEN
+    RETURN NULL;
+  END IF;
+  SELECT _flohsync.ledger_union(coalesce(array_agg(l.seen) FILTER (WHERE l.seen IS NOT NULL), '{}')),
+         sum(l.added + l.updated + l.unchanged + l.restored)
+    INTO seen, came FROM _flohsync.pass_pages(r.pass_id) l;
+  SELECT count(*) INTO there FROM flohsync.resource_record x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type
+     AND _flohsync.ledger_has(seen, x.record_no);
+  IF came > there THEN
+    RETURN format('pages are requested by position, and records occurred on more than one (%s): the list has '
+                  'shifted, or is not ordered', came - there);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+DROP FUNCTION _flohsync.records_changed(uuid, text, text, uuid[], text[], boolean);
+CREATE FUNCTION _flohsync.records_changed(_connector uuid, _type text, _change text, _ids uuid[],
+  _external_ids text[], _queue boolean, _nums bigint[]) RETURNS void
+LANGUAGE c VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'flohsync_records_changed';
+COMMENT ON FUNCTION _flohsync.records_changed(uuid, text, text, uuid[], text[], boolean, bigint[]) IS
+  'Notes that records of a type were added, updated, restored, staled or removed: the cache forgets the external ids '
+  '(null: none), post-sync finds the ids in record_change if they are to be queued for it, and pages with one of '
+  'their record_no are read in full';
+
+CREATE OR REPLACE FUNCTION _flohsync.records_staled(_connector uuid, _type text, _ids uuid[], _confirmed_at timestamptz,
+  _observed_at timestamptz DEFAULT NULL, _event_at timestamptz DEFAULT NULL, _queue boolean DEFAULT true) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- To plan for the one record of a webhook would take longer than to write it; nor
+-- does the plan depend on how large the table was when it was made.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+  n bigint;
+  staled uuid[];
+  _caching boolean := _flohsync.caching();
+  _keys text[];
+  _nums bigint[];
+BEGIN
+  WITH done AS (
+    UPDATE flohsync.resource_record r
+       SET stale_since = coalesce(r.stale_since, clock_timestamp()),
+           observed_at = coalesce(_observed_at, greatest(r.observed_at, _confirmed_at)),
+           event_at = coalesce(_event_at, r.event_at),
+           event_keys = CASE WHEN _observed_at IS NULL THEN r.event_keys END
+      FROM unnest(_ids) u(id) WHERE r.id = u.id
+    RETURNING r.id, r.external_id, r.record_no)
+  SELECT count(*), array_agg(d.id), array_agg(d.external_id) FILTER (WHERE _caching), array_agg(d.record_no)
+    INTO n, staled, _keys, _nums FROM done d;
+  PERFORM _flohsync.records_changed(_connector, _type, 'staled', staled, _keys, _queue, _nums);
+  RETURN n;
+END
+$$;
+
+-- Conditional requests.
 CREATE OR REPLACE FUNCTION _flohsync.check_command(_config jsonb, _definition jsonb, _given boolean) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -1127,7 +1237,7 @@ DECLARE
 BEGIN
   PERFORM _flohsync.check_no_definition('command', _definition);
   PERFORM _flohsync.check_keys(_config, 'config', ARRAY['url', 'headers', 'commands', 'commandNames', 'limits',
-                                                       'concurrency', 'webhook']);
+                                                        'concurrency', 'conditional', 'webhook']);
   IF jsonb_typeof(_config -> 'url') IS DISTINCT FROM 'string' THEN
     PERFORM _flohsync.invalid('url', 'it is required',
       'Specify the URL that takes the commands, e.g. "https://directory.example.com/api".');
@@ -1160,6 +1270,9 @@ BEGIN
   IF v IS NOT NULL
      AND NOT coalesce(_flohsync.number(v) BETWEEN 1 AND 32 AND _flohsync.number(v) % 1 = 0, false) THEN
     PERFORM _flohsync.invalid('concurrency', 'it must be an integer from 1 to 32');
+  END IF;
+  IF jsonb_typeof(_config -> 'conditional') NOT IN ('boolean', 'null') THEN
+    PERFORM _flohsync.invalid('conditional', 'it must be true or false');
   END IF;
   IF _config ? 'limits' THEN
     PERFORM _flohsync.check_keys(_config -> 'limits', 'limits', ARRAY['requests_per_minute', 'total_tolerance']);
@@ -1194,7 +1307,15 @@ RETURN $json$[
 ,
 --:include templates/authifi.json
 ]$json$::pg_catalog.jsonb;
--- End of several requests at the same time.
+
+CREATE OR REPLACE FUNCTION flohsync.definition_schema() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+RETURN $json$
+--:include flohsync.definition.schema.json
+$json$::pg_catalog.jsonb;
+
+-- End of fingerprints of pages.
 
 -- Many configurations, long histories.
 CREATE INDEX connector_sync_config_due ON flohsync.connector_sync_config
@@ -1984,6 +2105,7 @@ DECLARE
   c flohsync.connector_sync_config;
   _caching boolean := _flohsync.caching();
   _keys text[];
+  _nums bigint[];
 BEGIN
   IF _ids IS NULL OR _ids = '{}' THEN
     RETURN 0;
@@ -1994,7 +2116,7 @@ BEGIN
     DELETE FROM flohsync.resource_record r
      USING unnest(_ids) AS old(id)
      WHERE r.id = old.id
-    RETURNING r.id, r.external_id, r.display_name, r.email
+    RETURNING r.id, r.external_id, r.display_name, r.email, r.record_no
   ), identities AS (
     -- Of a user who was deactivated it stays: by it he is known when he comes back.
     DELETE FROM flohsync.user_external_identity i
@@ -2007,10 +2129,10 @@ BEGIN
          array_agg(_flohsync.changed_record(p.id, p.external_id, p.display_name, p.email, 'removed',
                                             m.user_id, m.match_status)
                    ORDER BY p.external_id) FILTER (WHERE _tell),
-         array_agg(p.external_id) FILTER (WHERE _caching)
-    INTO n, removed, gone, _keys
+         array_agg(p.external_id) FILTER (WHERE _caching), array_agg(p.record_no)
+    INTO n, removed, gone, _keys, _nums
     FROM purged p LEFT JOIN flohsync.connector_sync_match m ON m.connector_resource_id = p.id;
-  PERFORM _flohsync.records_changed(_connector, _type, 'removed', removed, _keys, false);
+  PERFORM _flohsync.records_changed(_connector, _type, 'removed', removed, _keys, false, _nums);
   PERFORM _flohsync.forget_departures(_ids);
   SELECT * INTO c FROM flohsync.connector_sync_config x WHERE x.connector_id = _connector AND x.resource_type = _type;
   IF gone IS NOT NULL AND _flohsync.triggers_per_record(c) THEN
@@ -2317,6 +2439,13 @@ BEGIN
   IF full_pass THEN
     PERFORM _flohsync.supersede_held(r.connector_id, r.resource_type, _run);
   END IF;
+  IF full_pass AND r.status <> 'held' AND _flohsync.pass_is_as_before(_run) THEN
+    staled := 0;
+    UPDATE flohsync.connector_sync_config x
+       SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
+     WHERE x.id = c.id;
+    RETURN;
+  END IF;
   gone := _flohsync.gone_records(_run, _complete);
   active := gone.active;
   staled := cardinality(gone.ids);
@@ -2360,6 +2489,10 @@ BEGIN
     UPDATE flohsync.connector_sync_config x
        SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
      WHERE x.id = c.id;
+    -- A run that was held is over: whatever it has seen is not noted any more.
+    IF r.status <> 'held' THEN
+      PERFORM _flohsync.keep_page_prints(_run);
+    END IF;
   END IF;
 END
 $$;

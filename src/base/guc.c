@@ -39,6 +39,7 @@ int			 flohsync_http_timeout;
 int			 flohsync_launcher_naptime;
 bool		 flohsync_log_runs;
 int			 flohsync_max_workers;
+bool		 flohsync_page_fingerprints;
 int			 flohsync_page_memory;
 int			 flohsync_page_size;
 char		*flohsync_redis_ca_file;
@@ -155,6 +156,11 @@ guc_init(void)
 								&flohsync_max_workers, 4, 1, 64, PGC_POSTMASTER, 0, NULL, NULL,
 								NULL);
 	}
+	DefineCustomBoolVariable(
+		"flohsync.page_fingerprints",
+		"Enables full passes to pass over pages that come as they came in the last one, byte for byte.",
+		"The result is the same; disable it to find out.", &flohsync_page_fingerprints, true,
+		PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"flohsync.page_memory",
 		"Sets the maximum memory for reading and storing one page of an upstream.",

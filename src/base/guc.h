@@ -27,6 +27,7 @@ extern int	 flohsync_http_timeout;			  /* s */
 extern int	 flohsync_launcher_naptime;		  /* s */
 extern bool	 flohsync_log_runs;
 extern int	 flohsync_max_workers;
+extern bool	 flohsync_page_fingerprints;
 extern int	 flohsync_page_memory; /* kB */
 extern int	 flohsync_page_size;
 extern char *flohsync_redis_ca_file;

@@ -22,6 +22,7 @@
 #include "record/apply.h"
 #include "record/changes.h"
 #include "record/faults.h"
+#include "record/ledger.h"
 #include "record/rules.h"
 #include "record/upsert.h"
 
@@ -207,6 +208,9 @@ flohsync_records_changed(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		changes.external_ids = PG_GETARG_DATUM(4);
 	changes.queue = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	/* Up to 0.2 there is no such argument. */
+	if (PG_NARGS() > 6 && !PG_ARGISNULL(6))
+		changes.dirty = DirectFunctionCall1(flohsync_ledger_encode, PG_GETARG_DATUM(6));
 	SPI_connect();
 	changes_note(&changes);
 	SPI_finish();

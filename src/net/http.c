@@ -99,6 +99,12 @@ http_on_body(char *data, size_t size, size_t count, void *arg)
 						  b->len + n + 65536);
 
 		want = Min(want, client->max_bytes + 1);
+		/* To measure takes longer than to receive a page for which there is room. */
+		if (client->waited_for && !client->measured && client->memory)
+		{
+			client->memory_left = memory_left(client->memory);
+			client->measured = true;
+		}
 		if (want - b->size > client->memory_left)
 		{
 			client->memory_exceeded = true;
@@ -408,6 +414,9 @@ http_start(HttpClient *client, const HttpRequest *request)
 	client->memory = request->memory;
 	/* Until the answer is waited for, the page before it may be there as well. */
 	client->memory_left = SIZE_MAX;
+	client->waited_for = client->measured = false;
+	strlcpy(client->condition, request->condition ? request->condition : "",
+			sizeof(client->condition));
 	client->header_bytes = 0;
 	client->nheaders = 0;
 	client->too_large = client->memory_exceeded = client->out_of_memory = client->ended = false;

@@ -16,6 +16,8 @@
 #include "base/memory_page.h"
 #endif
 
+#define HTTP_MAX_VALIDATOR 256 /* bytes of an ETag or a Last-Modified, with the zero behind it */
+
 typedef struct HttpRequest
 {
 	const char *method; /* NULL: POST with a body, GET without one */
@@ -29,6 +31,7 @@ typedef struct HttpRequest
 	bool		is_secret;	/* the answer holds a credential: the client wipes its memory */
 	bool		ahead;		/* its turn is not yet: see http_turn() */
 	PageMemory *memory;		/* that the answer is counted in; NULL: in none */
+	const char *condition;	/* validator in one of the headers, if there is a condition; or NULL */
 } HttpRequest;
 
 typedef enum HttpFailure
@@ -51,9 +54,13 @@ typedef struct HttpResponse
 	int			status;		  /* of the final answer */
 	char	   *body;		  /* until the next answer is waited for */
 	size_t		len;
-	char		retry_after[128]; /* header, "" when absent */
-	char		content_type[64]; /* likewise */
-	time_t		date;			  /* of the upstream's Date header, 0 when absent */
+	char		retry_after[128];		  /* header, "" when absent */
+	char		content_type[64];		  /* likewise */
+	char		etag[HTTP_MAX_VALIDATOR]; /* likewise; "" as well when it is longer */
+	char		last_modified[64];
+	time_t		last_modified_at;			   /* 0: not known */
+	time_t		date;						   /* of the upstream's Date header, 0 when absent */
+	char		condition[HTTP_MAX_VALIDATOR]; /* of the request, "": none */
 	TimestampTz started_at;
 	double		ms;
 } HttpResponse;

@@ -219,6 +219,18 @@ http_say_too_large(const HttpClient *client, char *message, size_t size)
 		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
 }
 
+/* A header of the answer at hand, between http_enter and http_leave; "" when it does not fit. */
+static void
+http_copy_header(HttpClient *client, const char *name, char *out, size_t size)
+{
+	struct curl_header *header;
+
+	out[0] = '\0';
+	if (curl_easy_header(client->easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+		strlen(header->value) < size)
+		strlcpy(out, header->value, size);
+}
+
 /* http_finish waits for the answer to the request under way. */
 void
 http_finish(HttpClient *client, HttpResponse *response)
@@ -260,6 +272,12 @@ http_finish(HttpClient *client, HttpResponse *response)
 		if (curl_easy_header(client->easy, "content-type", 0, CURLH_HEADER, -1, &header) ==
 			CURLHE_OK)
 			strlcpy(response->content_type, header->value, sizeof(response->content_type));
+		http_copy_header(client, "etag", response->etag, sizeof(response->etag));
+		http_copy_header(client, "last-modified", response->last_modified,
+						 sizeof(response->last_modified));
+		response->last_modified_at = response->last_modified[0] ?
+			Max(0, curl_getdate(response->last_modified, NULL)) :
+			0;
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
 		http_leave();
 		response->status = (int) status;
@@ -268,6 +286,7 @@ http_finish(HttpClient *client, HttpResponse *response)
 	response->body = b->data ? b->data : "";
 	response->len = b->len;
 	strlcpy(response->retry_after, client->retry_after, sizeof(response->retry_after));
+	strlcpy(response->condition, client->condition, sizeof(response->condition));
 	response->started_at = client->started_at;
 	response->ms = (client->ended_at - client->started_at) / 1000.0;
 	switch (response->failure)

@@ -205,8 +205,7 @@ http_turn(HttpClient *client)
 {
 	http_ahead_end(client->group, &client->buffers[client->current]);
 	http_trim_buffer(client, &client->buffers[1 - client->current]);
-	if (client->memory)
-		client->memory_left = memory_left(client->memory);
+	client->waited_for = true;
 }
 
 /* http_tidy: no answer that http_finish gave is needed any more; large buffers are given back. */

@@ -54,6 +54,8 @@ struct HttpClient
 	size_t		max_bytes;
 	PageMemory *memory;
 	size_t		memory_left; /* so much more the buffer may take */
+	bool		measured;	 /* that is so, for this request */
+	bool		waited_for;	 /* its answer; the page before is done with */
 	bool		memory_exceeded;
 	size_t		header_bytes;
 	bool plain;		/* no encoding is offered any more, as it was answered with one that is none */
@@ -65,6 +67,7 @@ struct HttpClient
 	char			blocked[160];
 	char			retry_after[128];
 	char			error[CURL_ERROR_SIZE];
+	char			condition[HTTP_MAX_VALIDATOR]; /* of the request, "": none */
 	TimestampTz		started_at;
 	TimestampTz		ends_at;
 	bool			reads_only; /* GET or HEAD: may be redirected with any status */

@@ -54,6 +54,7 @@
 #include "record/apply.h"
 #include "record/changes.h"
 #include "record/insert.h"
+#include "record/ledger.h"
 #include "record/outbox.h"
 #include "record/statements.h"
 
@@ -101,7 +102,10 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 {
 	static const ApplyOutcome outcomes[3] = {APPLY_ADDED, APPLY_UPDATED, APPLY_RESTORED};
 	static const ChangeKind	  kinds[3] = {CHANGE_ADDED, CHANGE_UPDATED, CHANGE_RESTORED};
-	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes};
+	RecordChanges note = {scope->connector, scope->resource_type, .queue = scope->queue_changes,
+						  .pass = scope->pass};
+	int64		 *nums = NULL;
+	int			  nnums = 0;
 
 	for (int k = 0; k < 3; k++)
 	{
@@ -114,6 +118,9 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 				continue;
 			if (ids == NULL)
 				ids = palloc(sizeof(pg_uuid_t) * n);
+			if (nums == NULL)
+				nums = palloc(sizeof(int64) * n);
+			nums[nnums++] = prior[i].num;
 			ids[changed++] = prior[i].id;
 		}
 		if (changed > 0)
@@ -127,6 +134,8 @@ apply_note_changes(const ApplyScope *scope, const Record *records, const Existin
 			pfree(ids);
 	}
 	apply_note_cached(scope, records, outcome, n, &note);
+	if (nnums > 0 && !scope->not_dirty)
+		note.dirty = PointerGetDatum(ledger_encode(nums, nnums));
 	changes_note(&note);
 }
 

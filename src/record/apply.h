@@ -70,6 +70,9 @@ typedef struct ApplyScope
 	Size			   heaviest; /* as of UpstreamPage */
 	ApplyChanges	  *changes;	 /* what the last call changed is put here; NULL: not needed */
 	bool			   queue_changes; /* as of RecordChanges */
+	/* a full pass whose pages have no fingerprints need not note what it writes */
+	bool  not_dirty;
+	int64 pass; /* as of RecordChanges */
 	/* Where the time went, in microseconds. */
 	int64 lookup_us;
 	int64 write_us;

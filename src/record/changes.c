@@ -11,14 +11,18 @@
 
 #include "base/compat.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/uuid.h"
 
 #include "base/db.h"
 #include "base/db_lock.h"
 #include "record/changes.h"
 #include "record/outbox.h"
+
+#define CHANGES_FORGET_EVERY 1000
 
 static const char *const change_names[CHANGE_KINDS] = {
 	[CHANGE_ADDED] = "added",	[CHANGE_UPDATED] = "updated", [CHANGE_RESTORED] = "restored",
@@ -36,7 +40,36 @@ changes_kind(const char *name)
 	return kind;
 }
 
-/* changes_note tells of changed records whoever has to know: the cache, and the next post-sync. */
+/*
+ * Notes records that were written, so that pages which have seen them are not taken as
+ * they were (sql/63_page_print).  The schema may be older than the library: then there
+ * is nothing to be told.
+ */
+static void
+changes_note_dirty(const RecordChanges *changes)
+{
+	static DbQuery note = {
+		"insert into _flohsync.dirty_record (connector_id, resource_type, nums, pass_id)"
+		" values ($1, $2, $3, nullif($4, 0)) returning seq",
+		4,
+		{UUIDOID, TEXTOID, BYTEAOID, INT8OID}};
+	static DbQuery forget = {"select _flohsync.forget_dirty_records()"};
+	Datum		   v[4] = {changes->connector, changes->resource_type, changes->dirty,
+						   Int64GetDatum(changes->pass)};
+	Oid			   schema = get_namespace_oid("_flohsync", true);
+
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("dirty_record", schema)))
+		return;
+	db_execute(&note, v, NULL);
+	/* Where there are no fingerprints, nobody else removes them. */
+	if (db_int64(0, 1, 0) % CHANGES_FORGET_EVERY == 0)
+		db_execute(&forget, NULL, NULL);
+}
+
+/*
+ * changes_note tells of changed records whoever has to know: the cache, the next post-sync,
+ * and full passes.
+ */
 void
 changes_note(const RecordChanges *changes)
 {
@@ -57,6 +90,8 @@ changes_note(const RecordChanges *changes)
 		v[3] = CStringGetTextDatum(change_names[kind]);
 		db_execute(&query, v, NULL);
 	}
+	if (DatumGetPointer(changes->dirty) != NULL)
+		changes_note_dirty(changes);
 }
 
 /*

@@ -30,6 +30,9 @@ typedef struct RecordChanges
 	 * once.
 	 */
 	bool queue;
+	Datum
+		dirty; /* bytea: their record_no, as of ledger.c; 0: no page is read in full because of them */
+	int64 pass; /* the full pass that has changed them, 0: something else */
 } RecordChanges;
 
 extern ChangeKind changes_kind(const char *name);

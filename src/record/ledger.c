@@ -176,20 +176,16 @@ ledger_sort(Range *ranges, Range *scratch, Size n)
 	}
 }
 
-PG_FUNCTION_INFO_V1(flohsync_ledger_union);
-PGDLLEXPORT Datum
-flohsync_ledger_union(PG_FUNCTION_ARGS)
+/* The ranges of all pages, sorted by their start. */
+static Range *
+ledger_ranges(ArrayType *pages, Size *count)
 {
-	ArrayType	 *pages = PG_GETARG_ARRAYTYPE_P(0);
 	ArrayIterator iterator = array_create_iterator(pages, 0, NULL);
 	Size		  room = 1024;
 	Size		  n = 0;
 	Range		 *ranges = palloc(room * sizeof(Range));
 	Range		 *scratch;
 	Range		 *sorted;
-	bytea		 *result;
-	Size		  kept = 0;
-	Size		  size;
 	Datum		  element;
 	bool		  isnull;
 
@@ -219,6 +215,21 @@ flohsync_ledger_union(PG_FUNCTION_ARGS)
 	}
 	scratch = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(Range));
 	sorted = ledger_sort(ranges, scratch, n);
+	pfree(sorted == ranges ? scratch : ranges);
+	*count = n;
+	return sorted;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_ledger_union);
+PGDLLEXPORT Datum
+flohsync_ledger_union(PG_FUNCTION_ARGS)
+{
+	Size   n;
+	Range *sorted = ledger_ranges(PG_GETARG_ARRAYTYPE_P(0), &n);
+	bytea *result;
+	Size   kept = 0;
+	Size   size;
+
 	for (Size i = 0; i < n; i++)
 	{
 		if (kept > 0 && sorted[i].start <= sorted[kept - 1].end)
@@ -235,9 +246,85 @@ flohsync_ledger_union(PG_FUNCTION_ARGS)
 	SET_VARSIZE(result, size);
 	memset(VARDATA(result), 0, LEDGER_HEAD);
 	memcpy(VARDATA(result) + LEDGER_HEAD, sorted, kept * sizeof(Range));
-	pfree(ranges);
-	pfree(scratch);
+	pfree(sorted);
 	PG_RETURN_BYTEA_P(result);
+}
+
+/* flohsync_ledger_repeats(pages bytea[]): how many times a record was seen on one more page. */
+PG_FUNCTION_INFO_V1(flohsync_ledger_repeats);
+PGDLLEXPORT Datum
+flohsync_ledger_repeats(PG_FUNCTION_ARGS)
+{
+	Size   n;
+	Range *sorted = ledger_ranges(PG_GETARG_ARRAYTYPE_P(0), &n);
+	int64  repeats = 0;
+	int64  end = 0;
+
+	for (Size i = 0; i < n; i++)
+	{
+		if (sorted[i].start < end)
+			repeats += Min(sorted[i].end, end) - sorted[i].start;
+		end = Max(end, sorted[i].end);
+	}
+	pfree(sorted);
+	PG_RETURN_INT64(repeats);
+}
+
+/* flohsync_ledger_encode(nums bigint[]): the bytes of a page that has seen them. */
+PG_FUNCTION_INFO_V1(flohsync_ledger_encode);
+PGDLLEXPORT Datum
+flohsync_ledger_encode(PG_FUNCTION_ARGS)
+{
+	Datum *elements;
+	bool  *nulls;
+	int	   n;
+	int64 *nums;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &elements, &nulls, &n);
+	nums = palloc_extended(Max(n, 1) * sizeof(int64), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		nums[i] = nulls[i] ? 0 : DatumGetInt64(elements[i]);
+		if (nums[i] < 0)
+			ledger_damaged("a record_no is negative");
+	}
+	PG_RETURN_BYTEA_P(ledger_encode(nums, n));
+}
+
+/* flohsync_ledger_meets(seen, page): is one of the records of a page in what ledger_union returned? */
+PG_FUNCTION_INFO_V1(flohsync_ledger_meets);
+PGDLLEXPORT Datum
+flohsync_ledger_meets(PG_FUNCTION_ARGS)
+{
+	bytea	   *seen = PG_GETARG_BYTEA_PP(0);
+	bytea	   *page = PG_GETARG_BYTEA_PP(1);
+	const char *ranges = VARDATA_ANY(seen) + LEDGER_HEAD;
+	int64		size = (int64) VARSIZE_ANY_EXHDR(seen) - LEDGER_HEAD;
+	int64		n = size / (int64) sizeof(Range);
+	const char *p = VARDATA_ANY(page);
+	const char *end = p + VARSIZE_ANY_EXHDR(page);
+	int64		last = 0;
+	int64		i = 0;
+
+	if (unlikely(size < 0 || size % (int64) sizeof(Range) != 0))
+		ledger_damaged("the value was not returned by ledger_union");
+	while (p < end)
+	{
+		Range own, other;
+
+		ledger_get_range(&p, end, last, &own);
+		last = own.end;
+		for (; i < n; i++)
+		{
+			memcpy(&other, ranges + i * sizeof(Range), sizeof(Range));
+			if (other.end > own.start)
+				break;
+		}
+		if (i < n && other.start < own.end)
+			PG_RETURN_BOOL(true);
+	}
+	PG_RETURN_BOOL(false);
 }
 
 PG_FUNCTION_INFO_V1(flohsync_ledger_has);

@@ -5,6 +5,9 @@
 #ifndef FLOHSYNC_LEDGER_H
 #define FLOHSYNC_LEDGER_H
 
+#include "fmgr.h"
+
 extern bytea *ledger_encode(int64 *nums, int n);
+extern Datum  flohsync_ledger_encode(PG_FUNCTION_ARGS);
 
 #endif /* FLOHSYNC_LEDGER_H */

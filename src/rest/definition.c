@@ -416,6 +416,7 @@ definition_resource(Reader *r, uint32 node, RestDefinition *d)
 	d->error = definition_path(r, list, "error", NULL);
 	d->total = definition_path(r, list, "total", NULL);
 	d->total_is_estimate = definition_bool(r, list, "total_estimate", false);
+	d->conditional = definition_bool(r, list, "conditional", false);
 	definition_pagination(r, definition_object(r, list, "pagination"), d);
 	definition_incremental(r, definition_object(r, list, "incremental"), d);
 	definition_split(r, definition_object(r, list, "split"), d);

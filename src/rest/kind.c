@@ -44,6 +44,9 @@ rest_open(Source *source)
 		state->page_size = 1;
 	if (state->def->size_max > 0)
 		state->page_size = Min(state->page_size, state->def->size_max);
+	source->page_size = state->page_size;
+	source->conditional = state->def->conditional;
+	source->links_apart = state->def->pages.type == REST_PAGES_LINK_HEADER;
 	source->max_attempts = state->def->max_attempts;
 	source->retry_base_ms = state->def->base_ms;
 	source->retry_max_ms = state->def->max_ms;
@@ -339,6 +342,15 @@ rest_answer(Source *source, SourceAnswer *answer)
 		rest_special_status(state, answer);
 }
 
+static bool
+rest_ready(Source *source, int ms)
+{
+	RestState *state = source->state;
+
+	return state->problem.error_class || state->nothing ||
+		(state->sent && ahead_ready(rest_lanes(state), ms));
+}
+
 static void
 rest_get(Source *source, const char *external_id, SourceAnswer *answer)
 {
@@ -362,7 +374,11 @@ const SourceKind source_kind_rest = {
 	.open = rest_open,
 	.ask = rest_ask,
 	.answer = rest_answer,
+	.ready = rest_ready,
 	.read = rest_read,
+	.reads_from = rest_reads_from,
+	.read_to = rest_read_to,
+	.read_as_before = rest_read_as_before,
 	.give_up = rest_give_up,
 	.get = rest_get,
 	.expect = rest_expect,

@@ -272,6 +272,7 @@ reading_repeats(Reading *r)
 		state->at.inner != NULL &&
 		(state->list->last_at == NULL || strcmp(state->list->last_at, state->at.inner) != 0);
 
+	state->list->repeated = repeats;
 	state->list->last_body = hash;
 	state->list->last_ids = ids;
 	state->list->last_len = r->n > 0 ? r->answer->len : 0;

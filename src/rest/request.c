@@ -347,7 +347,7 @@ request_send(RestState *state)
 	const RestDefinition *d = state->def;
 	RequestParts		 *query = palloc0(sizeof(RequestParts));
 	RequestParts		 *body = palloc0(sizeof(RequestParts));
-	char				**headers = palloc0(sizeof(char *) * (d->headers.n + 3));
+	char				**headers = palloc0(sizeof(char *) * (d->headers.n + 4));
 	HttpRequest			  request = {.headers = headers};
 	char				 *extra = NULL;
 	const char			 *refused;
@@ -384,6 +384,12 @@ request_send(RestState *state)
 		return false;
 	if (headers[request.nheaders])
 		request.nheaders++;
+	/* Before its turn, a page of the one list is known by its position; others have no conditions. */
+	if (state->external_id == NULL)
+		source_add_condition(&request,
+							 state->early ?
+								 source_foreseen_condition(state->source, state->at.inner) :
+								 state->source->condition);
 
 	if (url.len > FLOHSYNC_MAX_LINK_BYTES || http_url_problem(url.data) != NULL)
 	{

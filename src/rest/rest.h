@@ -12,6 +12,7 @@
  *	  rest/jsonpath.c     paths that PostgreSQL evaluates
  *	  rest/page.c         an answer becomes a page
  *	  rest/next.c         where the list goes on behind it
+ *	  rest/as_before.c    pages that come as before
  *	  rest/give_up.c      pages that the list goes on without
  *	  rest/limits.c       statuses, throttling, waiting
  *	  rest/foretell.c     requests before their turn
@@ -192,6 +193,7 @@ typedef struct RestDefinition
 	RestPath	  *error; /* what tells that an answer is none, or NULL */
 	RestPath	  *total;
 	bool		   total_is_estimate;
+	bool		   conditional; /* pages may be asked for if they have changed */
 	RestPagination pages;
 	RestPath	  *gone;
 	/* incremental */
@@ -233,6 +235,7 @@ typedef struct RestList
 	/* of the page before */
 	uint64 last_body;
 	size_t last_len; /* 0: none, or without records */
+	bool   repeated; /* it was as the one before that */
 	uint64 last_ids; /* 0: none */
 	char  *last_at;
 
@@ -383,6 +386,11 @@ extern PageValue rest_find_full(RestState *state, const RestPath *path, JsonPars
 								uint32 node, JsonParser *side);
 extern bool rest_says_yes(RestState *state, const RestPath *path, JsonParser *json, uint32 node,
 						  JsonParser *side);
+
+/* rest/as_before.c */
+extern char *rest_reads_from(Source *source, bool answered);
+extern char *rest_read_to(Source *source);
+extern bool	 rest_read_as_before(Source *source, const char *read_to);
 
 extern bool rest_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
 

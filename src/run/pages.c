@@ -125,6 +125,20 @@ pages_had_several(int64 run)
 	return db_execute(&query, &value, NULL) > 0;
 }
 
+/* pages_repeated: how many times a stored record came on one more page of a pass. */
+int64
+pages_repeated(int64 pass)
+{
+	static DbQuery query = {"select _flohsync.ledger_repeats(pg_catalog.array_agg(p.seen)) from"
+							" _flohsync.pass_pages($1) p where p.seen is not null",
+							1,
+							{INT8OID}};
+	Datum		   v = Int64GetDatum(pass);
+
+	db_execute(&query, &v, NULL);
+	return db_int64(0, 1, 0);
+}
+
 /* pages_seen_cursors: hashes of the cursors that a pass has been through. */
 int
 pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context)

@@ -36,6 +36,7 @@ typedef struct PageEntry
 extern void	 pages_add(int64 run, const PageEntry *entry);
 extern char *pages_overlap(int64 run, MemoryContext context);
 extern bool	 pages_had_several(int64 run);
+extern int64 pages_repeated(int64 pass);
 extern int	 pages_seen_cursors(int64 pass, uint64 **hashes, MemoryContext context);
 
 #endif /* FLOHSYNC_RUN_PAGES_H */

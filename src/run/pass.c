@@ -45,6 +45,7 @@ pass_ask(Run *run, const char *cursor)
 	instr_time t;
 
 	INSTR_TIME_SET_CURRENT(t);
+	prints_look(run, cursor);
 	source_ask(run->source, cursor);
 	run->timings.fetch_us += run_microseconds(&t);
 }
@@ -89,6 +90,22 @@ pass_new_cursor(Run *run, const char *cursor)
 	return !found;
 }
 
+/* pass_knows_cursor: has the pass been there? */
+bool
+pass_knows_cursor(const Run *run, const char *cursor)
+{
+	uint64 hash = DatumGetUInt64(
+		hash_any_extended((const unsigned char *) cursor, strlen(cursor), 0));
+
+	return cursors_lookup(run->cursors, hash) != NULL;
+}
+
+int
+pass_max_pages(const Run *run)
+{
+	return run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
+}
+
 static int
 pass_max_attempts(const Run *run)
 {
@@ -127,6 +144,8 @@ pass_restart_work(void *arg)
 
 	run_begin(work->run, "restarting a pass");
 	work->run->setup.pass_started_at = store_restart_pass(work->run->id, work->forget_link);
+	work->run->setup.last_page = 0;
+	prints_begin(work->run);
 	db_commit();
 }
 
@@ -137,6 +156,7 @@ pass_restart_pass(Run *run, bool forget_link)
 	RestartWork work = {run, forget_link};
 
 	ereport(LOG, (errmsg("upstream rejected the cursor; restarting the pass")));
+	prints_drop(run);
 	db_retry(pass_restart_work, &work);
 	run->setup.pass_id = run->id;
 	run->restarted = true;
@@ -157,18 +177,21 @@ pass_restart_pass(Run *run, bool forget_link)
 
 /*
  * pass_fetch gets the page that was asked for, with as many attempts as it
- * takes.  False when the run has failed, or begins again (then *again).
+ * takes.  False when the run has failed, or begins again (then *again).  What comes
+ * as it came before is not read (*equal).
  */
 static bool
-pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
+pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool *equal)
 {
-	*again = false;
+	*again = *equal = false;
 	for (int attempt = 1;; attempt++)
 	{
 		instr_time t;
 		int64	   delay;
 		bool	   refused;
 
+		if (!prints_await(run))
+			return false;
 		INSTR_TIME_SET_CURRENT(t);
 		source_answer(run->source, answer);
 		run->timings.fetch_us += run_microseconds(&t);
@@ -176,7 +199,22 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 		if (answer->error_class == ERRCLASS_NONE)
 		{
 			INSTR_TIME_SET_CURRENT(t);
-			(void) source_read(run->source, run->parser, answer, page);
+			*equal = prints_equal(run, answer);
+			/* Somebody has written to its records, or it has other neighbours, since it was asked for. */
+			if (!*equal && answer->not_modified)
+			{
+				source_set_condition(run->source, NULL);
+				source_ask(run->source, run->setup.cursor);
+				attempt--;
+				continue;
+			}
+			if (!*equal)
+			{
+				if (!prints_flush(run))
+					return false;
+				(void) source_read(run->source, run->parser, answer, page);
+				prints_was_read(run);
+			}
 			run->timings.read_us += run_microseconds(&t);
 		}
 		if (answer->error_class == ERRCLASS_NONE)
@@ -197,6 +235,8 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again)
 			*again = true;
 			return false;
 		}
+		if (!prints_flush(run))
+			return false;
 		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
 		if (delay < 0 && source_give_up(run->source, answer) &&
 			source_read(run->source, run->parser, answer, page))
@@ -252,6 +292,34 @@ pass_apply(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageE
 	return work.applied;
 }
 
+typedef struct RepeatedWork
+{
+	Run	 *run;
+	int64 repeated;
+} RepeatedWork;
+
+static void
+pass_repeated_work(void *arg)
+{
+	RepeatedWork *work = arg;
+
+	db_begin("counting repeated records");
+	work->repeated = pages_repeated(work->run->setup.pass_id);
+	db_commit();
+}
+
+/* Of pages that were not read, the ids are not known: their ledger tells what came twice. */
+static void
+pass_count_repeated(Run *run)
+{
+	RepeatedWork work = {run, 0};
+
+	if (!prints_were_taken(run))
+		return;
+	db_retry(pass_repeated_work, &work);
+	run->repeated = Max(run->repeated, work.repeated);
+}
+
 /* pass_check_completeness: does what was received allow to say that the rest is gone? */
 static void
 pass_check_completeness(Run *run)
@@ -259,6 +327,8 @@ pass_check_completeness(Run *run)
 	int64  total = run->setup.total_estimate;
 	double tolerance = run->source->total_tolerance;
 
+	if (total >= 0 && tolerance == 0 && run->setup.received - run->repeated > total)
+		pass_count_repeated(run);
 	if (run->setup.unidentified > 0)
 		run_incomplete(run,
 					   INT64_FORMAT
@@ -280,6 +350,37 @@ pass_check_completeness(Run *run)
 					   total, run->setup.received - run->repeated);
 }
 
+/* Goes on to a cursor. */
+static void
+pass_go_to(Run *run, const char *cursor)
+{
+	if (run->setup.cursor)
+		pfree(run->setup.cursor);
+	run->setup.cursor = MemoryContextStrdup(run->context, cursor);
+}
+
+/* A page that is as it was: the next one is asked for.  False when the run has failed. */
+static bool
+pass_take(Run *run, const SourceAnswer *answer, bool *last)
+{
+	const char *next_cursor = prints_next_cursor(run);
+	char	   *next = next_cursor ? pstrdup(next_cursor) : NULL;
+
+	prints_take(run, answer);
+	run->known_pages = run->empty_pages = 0;
+	*last = next == NULL;
+	if (!*last)
+	{
+		(void) pass_new_cursor(run, next);
+		pass_ask(run, next);
+		pass_go_to(run, next);
+	}
+	if (*last ? !prints_flush(run) : !prints_flush_old(run))
+		return false;
+	run->page += !*last;
+	return true;
+}
+
 /*
  * pass_walk walks over the upstream; afterwards run->status is set on failure.
  *
@@ -288,7 +389,7 @@ pass_check_completeness(Run *run)
 void
 pass_walk(Run *run)
 {
-	int max_pages = run->source->max_pages > 0 ? run->source->max_pages : PASS_MAX_PAGES;
+	int max_pages = pass_max_pages(run);
 
 	/* A run that died after its last page has nothing left to fetch. */
 	if (run->setup.last_page > 0 && run->setup.cursor == NULL)
@@ -298,6 +399,7 @@ pass_walk(Run *run)
 		pass_check_completeness(run);
 		return;
 	}
+	source_foresee_conditions(run->source, prints_foresee, run);
 	pass_ask(run, run->setup.cursor);
 	for (;;)
 	{
@@ -305,13 +407,14 @@ pass_walk(Run *run)
 		UpstreamPage page;
 		PageEntry	 entry = {0};
 		bool		 again;
+		bool		 equal;
 		bool		 loop = false;
 		bool		 last;
 
 		MemoryContextReset(run->page_context);
 		MemoryContextSwitchTo(run->page_context);
 		memory_page(&run->memory, run->page);
-		if (!pass_fetch(run, &answer, &page, &again))
+		if (!pass_fetch(run, &answer, &page, &again, &equal))
 		{
 			if (again)
 				continue;
@@ -320,6 +423,14 @@ pass_walk(Run *run)
 		if (run->first_answer && answer.date > 0)
 			run->skew_s = timestamptz_to_time_t(answer.started_at) - answer.date;
 		run->first_answer = false;
+		if (equal)
+		{
+			if (!pass_take(run, &answer, &last))
+				return;
+			if (last)
+				break;
+			continue;
+		}
 
 		if (page.may_end && run->page >= max_pages)
 			page.next_cursor = NULL;
@@ -389,9 +500,7 @@ pass_walk(Run *run)
 			(run->setup.filter.max_records > 0 &&
 			 run->setup.passed >= run->setup.filter.max_records))
 			break;
-		if (run->setup.cursor)
-			pfree(run->setup.cursor);
-		run->setup.cursor = MemoryContextStrdup(run->context, page.next_cursor);
+		pass_go_to(run, page.next_cursor);
 		if (run->setup.filter.max_records > 0)
 			pass_ask(run, run->setup.cursor);
 		run->page++;

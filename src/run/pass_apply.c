@@ -212,21 +212,14 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 }
 
 /*
- * pass_apply_once is the transaction of a page.  False when the run must not go
- * on; it has then been failed, and nothing was written.
+ * pass_begin_page begins the transaction of a page, or of pages.  False when the run
+ * must not go on; it has then been failed, and nothing was written.
  */
 bool
-pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+pass_begin_page(Run *run)
 {
-	int		   n;
-	RunGuard   guard;
-	instr_time t0, t;
-
-	INSTR_TIME_SET_CURRENT(t0);
 	run_begin(run, "applying a page");
-	guard = store_guard_run(&run->setup);
-	run->timings.commit_us += run_microseconds(&t0);
-	switch (guard)
+	switch (store_guard_run(&run->setup))
 	{
 		case RUN_GO_ON:
 			break;
@@ -240,12 +233,26 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 			run_unread(run, "the filter rules were changed during the run");
 			break;
 	}
-	if (run->status != NULL)
-	{
-		db_commit();
-		return false;
-	}
+	if (run->status == NULL)
+		return true;
+	db_commit();
+	return false;
+}
 
+/*
+ * pass_apply_once is the transaction of a page.  False when the run must not go
+ * on; it has then been failed, and nothing was written.
+ */
+bool
+pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, PageEntry *entry)
+{
+	int		   n;
+	instr_time t0, t;
+
+	INSTR_TIME_SET_CURRENT(t0);
+	if (!pass_begin_page(run))
+		return false;
+	run->timings.commit_us += run_microseconds(&t0);
 	run->scope.parser = run->parser;
 	run->scope.observed_at = answer->started_at;
 	run->scope.lookup_us = run->scope.write_us = 0;
@@ -273,6 +280,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 		run_incomplete(run, "%s", entry->incomplete);
 	}
 	pages_add(run->id, entry);
+	prints_note(run, answer, page, entry);
 	run->timings.ledger_us += run_microseconds(&t);
 	INSTR_TIME_SET_CURRENT(t);
 	db_commit_async();

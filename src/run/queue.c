@@ -179,12 +179,12 @@ queue_next_due(void)
 bool
 queue_purge_history(int retention_s)
 {
-	static DbQuery query = {
-		"select _flohsync.forget_history(k.r), _flohsync.forget_webhooks(k.r) from"
-		" pg_catalog.make_interval(secs => $1) k(r)",
-		1,
-		{FLOAT8OID}};
-	Datum v = Float8GetDatum((float8) retention_s);
+	static DbQuery query = {"select _flohsync.forget_history(k.r), _flohsync.forget_webhooks(k.r),"
+							" _flohsync.forget_page_prints() from"
+							" pg_catalog.make_interval(secs => $1) k(r)",
+							1,
+							{FLOAT8OID}};
+	Datum		   v = Float8GetDatum((float8) retention_s);
 
 	db_execute(&query, &v, NULL);
 	return db_int64(0, 1, 0) >= QUEUE_HISTORY_BATCH;

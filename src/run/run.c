@@ -156,6 +156,7 @@ run_start_work(void *arg)
 		pass_know_cursors(run, hashes, n);
 		pfree(hashes);
 		MemoryContextSwitchTo(old);
+		prints_begin(run);
 	}
 	db_commit();
 }

@@ -39,6 +39,7 @@ typedef struct Run
 						 seen_ids;
 	int					 nfull;	  /* records requested individually (run/refetch.c) */
 	struct cursors_hash *cursors; /* hashes of those that the pass has been through (pass.c) */
+	struct Prints		*prints;  /* fingerprints of pages (run/prints.c); NULL: there are none */
 	int64				 skew_s;  /* how far the upstream's clock is behind ours */
 	/* how it ended */
 	const char *status; /* NULL while it goes on */
@@ -58,6 +59,8 @@ extern void	 run_begin(Run *run, const char *activity);
 extern int64 run_microseconds(instr_time *since);
 
 extern void	 pass_know_cursors(Run *run, const uint64 *hashes, int n);
+extern int	 pass_max_pages(const Run *run);
+extern bool	 pass_knows_cursor(const Run *run, const char *cursor);
 extern void	 pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
 
@@ -72,8 +75,25 @@ extern void pass_out_of_scope(Run *run, const UpstreamPage *part, const Record *
 /* run/pass_apply.c */
 extern void pass_capped(Run *run);
 extern bool pass_everything(const Run *run);
+extern bool pass_begin_page(Run *run);
 extern bool pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page,
 							PageEntry *entry);
+
+/* run/prints.c */
+extern void		   prints_begin(Run *run);
+extern void		   prints_look(Run *run, const char *cursor);
+extern const char *prints_foresee(void *arg, const char *cursor);
+extern bool		   prints_await(Run *run);
+extern bool		   prints_equal(Run *run, const SourceAnswer *answer);
+extern void		   prints_was_read(Run *run);
+extern void		   prints_take(Run *run, const SourceAnswer *answer);
+extern bool		   prints_were_taken(const Run *run);
+extern bool		   prints_flush(Run *run);
+extern bool		   prints_flush_old(Run *run);
+extern void		   prints_drop(Run *run);
+extern void		   prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page,
+							   const PageEntry *entry);
+extern const char *prints_next_cursor(const Run *run);
 
 /* run/run_error.c */
 extern void run_handle_error(Run *run);

@@ -211,7 +211,11 @@ ahead_turn(Ahead *ahead, const char *key, const char **url)
 	int	  status;
 
 	if (last->state == LANE_TURN && last->key && strcmp(last->key, key) == 0)
-		ahead_begin_again(ahead);
+	{
+		/* What has not changed may be asked for in any case: that is no error. */
+		if (last->client == NULL || http_early_status(last->client) != 304)
+			ahead_begin_again(ahead);
+	}
 	else if (last->state == LANE_TURN)
 		ahead->width = Min(ahead->width + 1, ahead->most);
 	/* Its answer may still be in use: it stays in the client until that is waited for again. */
@@ -342,6 +346,26 @@ ahead_end(Ahead *ahead)
 	}
 }
 
+/* Whatever page was read before has been applied, so its answer is not needed any more. */
+static HttpClient *
+ahead_begin_turn(Ahead *ahead)
+{
+	HttpClient *client = ahead_client(ahead);
+
+	for (int i = 0; i < ahead->nlanes; i++)
+		if (ahead->lanes[i].client && ahead->nlanes > 1)
+			http_tidy(ahead->lanes[i].client);
+	http_turn(client);
+	return client;
+}
+
+/* ahead_ready: is the answer to the request whose turn it is there within so many milliseconds? */
+bool
+ahead_ready(Ahead *ahead, int ms)
+{
+	return http_await(ahead_begin_turn(ahead), ms);
+}
+
 /*
  * ahead_await waits for the answer to the request whose turn it is, and returns
  * true; or false when more may be asked for meanwhile.
@@ -349,13 +373,8 @@ ahead_end(Ahead *ahead)
 bool
 ahead_await(Ahead *ahead)
 {
-	HttpClient *client = ahead_client(ahead);
+	HttpClient *client = ahead_begin_turn(ahead);
 
-	/* Whatever page was read before has been applied. */
-	for (int i = 0; i < ahead->nlanes; i++)
-		if (ahead->lanes[i].client && ahead->nlanes > 1)
-			http_tidy(ahead->lanes[i].client);
-	http_turn(client);
 	while (!http_has_ended(client))
 	{
 		long ms = AHEAD_LOOK_MS;

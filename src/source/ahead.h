@@ -18,6 +18,7 @@ extern HttpClient *ahead_client(const Ahead *ahead);
 extern bool		   ahead_has(Ahead *ahead, const char *key);
 extern bool		   ahead_turn(Ahead *ahead, const char *key, const char **url);
 extern bool		   ahead_await(Ahead *ahead);
+extern bool		   ahead_ready(Ahead *ahead, int ms);
 
 /* What is foretold, from the next one on: begin, name each, end. */
 extern void		   ahead_begin(Ahead *ahead);

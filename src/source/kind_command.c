@@ -73,7 +73,7 @@ command_headers(Source *source, CommandState *state)
 	const JsonNode	 *given = &nodes[json_member(config, JSON_ROOT, "headers", 7)];
 	const char		 *token = source_secret(source, "token", &state->refused);
 
-	state->headers = palloc((given->count + 1) * sizeof(char *));
+	state->headers = palloc((given->count + 2) * sizeof(char *));
 	for (uint32 i = given->child; i != 0; i = nodes[nodes[i].next].next)
 	{
 		char *header = psprintf("%s: %s", json_value_text(config, i),
@@ -182,6 +182,9 @@ command_open(Source *source)
 	if (state->refused == NULL)
 		state->refused = source_may_send(source, state->url);
 	source->requests_per_minute = (int) (command_limit(config, "requests_per_minute", 0) + 0.5);
+	source->conditional = config->nodes[json_member(config, JSON_ROOT, "conditional", 11)].type ==
+		JSON_TRUE;
+	source->page_size = source->spec.page_size;
 	source->total_tolerance = command_limit(config, "total_tolerance", SOURCE_TOTAL_TOLERANCE);
 	source->concurrency = (int) command_concurrency(config);
 	MemoryContextSwitchTo(old);
@@ -199,8 +202,9 @@ command_close(Source *source)
 	ahead_close(state->ahead);
 }
 
+/* Sends a request; a page's may have a condition, for which there is room behind the headers. */
 static void
-command_send(Source *source, HttpClient *client, const char *body)
+command_send(Source *source, HttpClient *client, const char *body, const char *condition)
 {
 	CommandState *state = source->state;
 	HttpRequest	  request = {0};
@@ -208,6 +212,7 @@ command_send(Source *source, HttpClient *client, const char *body)
 	request.url = state->url;
 	request.headers = state->headers;
 	request.nheaders = state->nheaders;
+	source_add_condition(&request, condition);
 	request.body = body;
 	request.body_len = strlen(body);
 	request.memory = source->memory;
@@ -235,7 +240,7 @@ command_ask_ahead(Source *source)
 		client = ahead_wants(state->ahead, body) ? ahead_lane(state->ahead) : NULL;
 		if (client)
 		{
-			command_send(source, client, body);
+			command_send(source, client, body, source_foreseen_condition(source, cursor));
 			ahead_sent(state->ahead, client, body, NULL);
 		}
 		pfree(body);
@@ -268,7 +273,7 @@ command_ask(Source *source, const char *cursor)
 			state->waiting = body;
 			return;
 		}
-		command_send(source, ahead_client(state->ahead), body);
+		command_send(source, ahead_client(state->ahead), body, source->condition);
 	}
 	pfree(body);
 	command_ask_ahead(source);
@@ -299,7 +304,7 @@ command_answer(Source *source, SourceAnswer *answer)
 
 		state->waiting = NULL;
 		(void) source_pace_wait(source);
-		command_send(source, ahead_client(state->ahead), body);
+		command_send(source, ahead_client(state->ahead), body, source->condition);
 		pfree(body);
 	}
 	while (!ahead_await(state->ahead))
@@ -309,6 +314,14 @@ command_answer(Source *source, SourceAnswer *answer)
 		!source_status_is_complete(source, answer, &response) &&
 		answer->error_class == ERRCLASS_NONE)
 		source_fail_status(source, answer, &response, SOURCE_UPSTREAM, NULL);
+}
+
+static bool
+command_ready(Source *source, int ms)
+{
+	CommandState *state = source->state;
+
+	return state->refused || (!state->waiting && ahead_ready(state->ahead, ms));
 }
 
 static void
@@ -330,7 +343,7 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 		return;
 	body = command_get_request(state->get_command, external_id);
 	(void) ahead_turn(state->ahead, body, &url);
-	command_send(source, ahead_client(state->ahead), body);
+	command_send(source, ahead_client(state->ahead), body, NULL);
 	pfree(body);
 	command_answer(source, answer);
 	if ((answer->status == 404 || answer->status == 410) && command_none_found(source, answer))
@@ -341,6 +354,25 @@ command_get(Source *source, const char *external_id, SourceAnswer *answer)
 	}
 }
 
+/* All that comes of an answer is in it. */
+static char *
+command_reads_from(Source *source, bool answered)
+{
+	return pstrdup("");
+}
+
+static char *
+command_read_to(Source *source)
+{
+	return pstrdup("");
+}
+
+static bool
+command_read_as_before(Source *source, const char *read_to)
+{
+	return true;
+}
+
 const SourceKind source_kind_command = {
 	.name = "command",
 	.origins = command_origins,
@@ -348,7 +380,11 @@ const SourceKind source_kind_command = {
 	.open = command_open,
 	.ask = command_ask,
 	.answer = command_answer,
+	.ready = command_ready,
 	.read = command_read,
+	.reads_from = command_reads_from,
+	.read_to = command_read_to,
+	.read_as_before = command_read_as_before,
 	.get = command_get,
 	.close = command_close,
 };

@@ -101,6 +101,13 @@ source_begin_answer(SourceAnswer *answer, bool one)
 	answer->retry_after_ms = -1;
 }
 
+/* source_ready: does source_answer have what was asked for within so many milliseconds? */
+bool
+source_ready(Source *source, int ms)
+{
+	return source->spec.kind->ready && source->spec.kind->ready(source, ms);
+}
+
 void
 source_answer(Source *source, SourceAnswer *answer)
 {
@@ -152,6 +159,43 @@ source_read(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPa
 		return true;
 	}
 	return source->spec.kind->read(source, parser, answer, page);
+}
+
+/* source_knows_pages: may a page be known again by its bytes?  See run/prints.c. */
+bool
+source_knows_pages(const SourceSpec *spec)
+{
+	return spec->kind->reads_from != NULL;
+}
+
+/*
+ * source_reads_from is what the reading of the next answer goes by besides its
+ * bytes, or (answered) of the one at hand; palloc'd.  NULL: the page must be read.
+ */
+char *
+source_reads_from(Source *source, bool answered)
+{
+	return source->spec.kind->reads_from ? source->spec.kind->reads_from(source, answered) : NULL;
+}
+
+/* source_read_to is where the reading of the last page has come to, likewise. */
+char *
+source_read_to(Source *source)
+{
+	return source->spec.kind->read_to ? source->spec.kind->read_to(source) : NULL;
+}
+
+/*
+ * source_read_as_before takes a page as read that was read before, up to there; false when
+ * it must be read all the same.
+ */
+bool
+source_read_as_before(Source *source, const char *read_to, const char *next_cursor)
+{
+	/* It may have become one since. */
+	if (next_cursor && source_shows_secret(source, next_cursor))
+		return false;
+	return source->spec.kind->read_as_before(source, read_to);
 }
 
 /*

@@ -79,6 +79,11 @@ typedef struct SourceAnswer
 	int			status;			  /* of HTTP, 0: none */
 	char		content_type[64]; /* as it came; "": none */
 	time_t		date;			  /* the upstream's clock, 0 when unknown */
+	/* of a list that may be asked for conditionally; "": none that is of use */
+	char		etag[HTTP_MAX_VALIDATOR];
+	char		last_modified[64];
+	bool		not_modified; /* it is as it was when the condition was true: no page came */
+	char		condition[HTTP_MAX_VALIDATOR]; /* the validator of that condition; "": none */
 	TimestampTz started_at;
 	double		ms;
 } SourceAnswer;
@@ -110,8 +115,20 @@ struct SourceKind
 	void (*open)(Source *source);
 	void (*ask)(Source *source, const char *cursor);
 	void (*answer)(Source *source, SourceAnswer *answer);
+	/* Is what was asked for there within so many milliseconds?  NULL: it is not known. */
+	bool (*ready)(Source *source, int ms);
 	/* Makes a page of an answer to ask, or to get (answer->one); false with its class set. */
 	bool (*read)(Source *source, PageParser *parser, SourceAnswer *answer, UpstreamPage *page);
+	/*
+	 * What the reading of the next answer, or (answered) of the one at hand, goes by besides
+	 * its bytes; NULL: what comes of a page does not follow from that.  A kind without it
+	 * has no pages with fingerprints.
+	 */
+	char *(*reads_from)(Source *source, bool answered);
+	/* Where the reading of a page has come to; NULL as above. */
+	char *(*read_to)(Source *source);
+	/* Goes on behind a page that was read to there before; false: it has to be read. */
+	bool (*read_as_before)(Source *source, const char *read_to);
 	/* May the list go on without a page?  Then the next one read is empty; NULL: never. */
 	bool (*give_up)(Source *source, const SourceAnswer *answer);
 	/* Asks for one record and waits; NULL: that cannot be done. */
@@ -125,26 +142,37 @@ struct SourceKind
 #include "source/kinds.h"
 #undef SOURCE_KIND
 
+/* By which validator a page is asked for before its turn, from its cursor; NULL: by none. */
+typedef const char *(*SourceForesee)(void *arg, const char *cursor);
+
 struct Source
 {
 	SourceSpec	  spec;
 	MemoryContext context; /* lives as long as the source */
 	PageMemory	 *memory;
 	/* Set by open where the connector says so; 0: the settings' */
-	int			max_attempts;
-	int			retry_base_ms;
-	int			retry_max_ms;
-	int			max_pages;
-	int			concurrency;		 /* requests that may be open at the same time; see ahead.c */
-	int			requests_per_minute; /* 0: no limit */
-	double		total_tolerance;	 /* 0: what it says of its total is exact */
-	bool		own_query;			 /* pages come from a query in this database, which ends */
-	TimestampTz paced_until;		 /* by that limit; see source/pace.c */
-	TimestampTz not_before;			 /* by what the upstream says, 0: at once */
-	TimestampTz paused_until;		 /* by what it says to a request before its turn */
-	char	  **hidden;				 /* see source_redact_also() */
-	int			nhidden;
-	void	   *state; /* of the kind */
+	int	   max_attempts;
+	int	   retry_base_ms;
+	int	   retry_max_ms;
+	int	   max_pages;
+	int	   concurrency;			/* requests that may be open at the same time; see ahead.c */
+	int	   requests_per_minute; /* 0: no limit */
+	double total_tolerance;		/* 0: what it says of its total is exact */
+	bool   conditional;			/* pages may be asked for if they have changed */
+	bool   links_apart;			/* where the list goes on is no part of its pages */
+	int	   page_size;			/* records asked for at a time */
+	/* Of the page whose turn it is, its validator; NULL: it is asked for in any case */
+	const char *condition;
+	/* That of a page before its turn, likewise; see source_foresee_conditions() */
+	SourceForesee foresee;
+	void		 *foresee_arg;
+	bool		  own_query;	/* pages come from a query in this database, which ends */
+	TimestampTz	  paced_until;	/* by that limit; see source/pace.c */
+	TimestampTz	  not_before;	/* by what the upstream says, 0: at once */
+	TimestampTz	  paused_until; /* by what it says to a request before its turn */
+	char		**hidden;		/* see source_redact_also() */
+	int			  nhidden;
+	void		 *state; /* of the kind */
 };
 
 extern const SourceKind *source_kind(const char *name);
@@ -153,14 +181,19 @@ extern const char		*source_kind_name(int i);
 extern JsonParser		*source_config(const char *text);
 extern Source			*source_open(const SourceSpec *spec);
 extern void				 source_ask(Source *source, const char *cursor);
+extern bool				 source_ready(Source *source, int ms);
 extern void				 source_answer(Source *source, SourceAnswer *answer);
 extern bool				 source_give_up(Source *source, SourceAnswer *answer);
 extern bool				 source_read(Source *source, PageParser *parser, SourceAnswer *answer,
 									 UpstreamPage *page);
-extern void				 source_get(Source *source, const char *external_id, SourceAnswer *answer);
-extern void				 source_expect(Source *source, char *const *external_ids, int n);
-extern void				 source_close(Source *source);
-extern PageParser		*source_parser(const Source *source);
+extern char				*source_reads_from(Source *source, bool answered);
+extern char				*source_read_to(Source *source);
+extern bool source_read_as_before(Source *source, const char *read_to, const char *next_cursor);
+extern bool source_knows_pages(const SourceSpec *spec);
+extern void source_get(Source *source, const char *external_id, SourceAnswer *answer);
+extern void source_expect(Source *source, char *const *external_ids, int n);
+extern void source_close(Source *source);
+extern PageParser *source_parser(const Source *source);
 
 /* source/upstream_answer.c */
 extern const int source_passing_statuses[SOURCE_PASSING_STATUSES];
@@ -179,10 +212,17 @@ extern void source_fail_status(const Source *source, SourceAnswer *answer,
 							   const HttpResponse *response, SourceAnswerer who,
 							   const char *reason);
 
-extern void	 source_pace_sent(Source *source);
-extern bool	 source_pace_ready(const Source *source);
-extern long	 source_pace_ms(const Source *source);
-extern int64 source_pace_wait(const Source *source);
+/* source/condition.c */
+extern void		   source_set_condition(Source *source, const char *validator);
+extern void		   source_foresee_conditions(Source *source, SourceForesee foresee, void *arg);
+extern const char *source_foreseen_condition(const Source *source, const char *cursor);
+extern void		   source_add_condition(HttpRequest *request, const char *validator);
+extern void		   source_take_validators(const Source *source, SourceAnswer *answer,
+										  const HttpResponse *response);
+extern void		   source_pace_sent(Source *source);
+extern bool		   source_pace_ready(const Source *source);
+extern long		   source_pace_ms(const Source *source);
+extern int64	   source_pace_wait(const Source *source);
 
 extern const char *source_secret(Source *source, const char *name, const char **refused);
 extern void		   source_redact_also(Source *source, const char *value);

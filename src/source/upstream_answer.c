@@ -151,6 +151,7 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 	answer->retry_after_ms = -1;
 	strlcpy(answer->content_type, response->content_type, sizeof(answer->content_type));
 	answer->status = response->failure == HTTP_OK ? response->status : 0;
+	source_take_validators(source, answer, response);
 	if (response->failure == HTTP_OK)
 		return true;
 	source_fail(source, answer, misled ? ERRCLASS_AUTH : http_failure_class(response->failure),
@@ -167,6 +168,8 @@ source_take(const Source *source, SourceAnswer *answer, const HttpResponse *resp
 bool
 source_status_is_complete(const Source *source, SourceAnswer *answer, const HttpResponse *response)
 {
+	if (answer->not_modified)
+		return true;
 	switch (answer->status)
 	{
 		case 202:

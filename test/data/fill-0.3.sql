@@ -146,6 +146,13 @@ INSERT INTO flohsync.entitlement_event (connector_id, body, received_at) VALUES 
 CREATE FUNCTION public.handle(c uuid, b jsonb) RETURNS void LANGUAGE sql AS 'select';
 INSERT INTO _flohsync.webhook_handler (handler, owner, code_owner, set_at) VALUES ('public.handle(uuid, jsonb)', 'upgrade_manager', 'upgrade_manager', now());
 
+-- Fingerprints of pages
+INSERT INTO _flohsync.page_print_scope SELECT c.id, 'settings 0.3', 1, 2, '5:5:' FROM flohsync.connector_sync_config c LIMIT 1;
+INSERT INTO _flohsync.page_print (config_id, pass_id, page, digest, bytes, records, unchanged, filtered, truncated, seen, read_from, read_to, etag)
+SELECT s.config_id, 1, 1, sha256('page'), 4, 1, 1, 0, 0, '\x02', '', '', '"1"' FROM _flohsync.page_print_scope s;
+UPDATE flohsync.sync_run_page SET print = 1 WHERE page = 1;
+INSERT INTO _flohsync.dirty_record (connector_id, resource_type, nums, pass_id, xid) VALUES ('00000000-0000-4000-8000-000000000001', 'user', '\x02', 1, '3');
+
 -- API tokens, one of a role that is gone
 INSERT INTO _flohsync.api_token (name, token_hash, role, created_at, created_by, expires_at) VALUES
 ('dashboard', sha256('fls_1'), 'upgrade_reader', '2026-01-02 03:05:00Z', 'upgrade_manager', NULL),

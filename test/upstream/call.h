@@ -6,6 +6,7 @@
 #define UPSTREAM_CALL_H
 
 #include <microhttpd.h>
+#include <stdint.h>
 
 #include "buf.h"
 
@@ -14,8 +15,9 @@
 /* Bytes that several answers may share: a page of the page cache. */
 typedef struct shared_bytes
 {
-	buf bytes;
-	int refs;
+	buf		 bytes;
+	int		 refs;
+	uint64_t hash; /* for an ETag; 0: not made yet */
 } shared_bytes;
 
 typedef struct answer
@@ -69,6 +71,18 @@ extern char			  *commands_token;	 /* the bearer token that is asked for, or NULL
 extern unsigned		   commands_missing; /* status for a record that is not there */
 extern enum MHD_Result command_run(call *c);
 extern bool			   command_token_is_right(call *c);
+
+/* validator.c */
+typedef enum validator
+{
+	VALIDATOR_NONE,
+	VALIDATOR_STRONG,
+	VALIDATOR_WEAK,
+	VALIDATOR_MODIFIED
+} validator;
+
+extern validator commands_validator;
+extern bool		 validator_apply(call *c);
 
 /* rest.c: the directory as other services would list it. */
 extern enum MHD_Result rest_run(call *c);

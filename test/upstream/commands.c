@@ -40,16 +40,23 @@ enum MHD_Result
 command_finish(call *c, const struck *s, size_t records)
 {
 	static buf names;
+	unsigned   status;
+	size_t	   bytes;
 
 	names.n = 0;
 	faults_names(s, &names);
 	buf_char(&names, '\0');
-	journal_outcome(c->answer.status, records,
-					c->answer.shared ? c->answer.shared->bytes.n : c->answer.body.n, names.p);
-	if (s->n == 0)
-		return answer_send(c);
-	spoil_body(s, &c->answer);
-	return wire_send(s, c);
+	status = c->answer.status;
+	bytes = c->answer.shared ? c->answer.shared->bytes.n : c->answer.body.n;
+	if (s->n > 0)
+		spoil_body(s, &c->answer);
+	if (validator_apply(c))
+	{
+		status = c->answer.status;
+		records = bytes = 0;
+	}
+	journal_outcome(status, records, bytes, names.p);
+	return s->n > 0 ? wire_send(s, c) : answer_send(c);
 }
 
 static enum MHD_Result

@@ -43,6 +43,7 @@ control_reset(char *error, size_t size)
 	wire_release();
 	clock_skew = clock_fixed = 0;
 	page_by_position = page_reports_deleted = false;
+	commands_validator = VALIDATOR_NONE;
 	cursor_oldest = 0;
 	cursor_expired_status = MHD_HTTP_GONE;
 	commands_missing = MHD_HTTP_NOT_FOUND;
@@ -269,12 +270,18 @@ do_options(call *c)
 	const char *paging = call_arg(c, "paging");
 	const char *token = call_arg(c, "token");
 	const char *origin = call_arg(c, "origin");
+	const char *validator = call_arg(c, "validator");
 
 	page_reports_deleted = call_arg_int(c, "deleted", page_reports_deleted) != 0;
 	if (paging != NULL)
 		page_by_position = strcmp(paging, "position") == 0;
 	commands_missing = (unsigned) call_arg_int(c, "missing", commands_missing);
 	commands_page_cache = call_arg_int(c, "page_cache", commands_page_cache) != 0;
+	if (validator != NULL)
+		commands_validator = strcmp(validator, "etag") == 0 ? VALIDATOR_STRONG :
+			strcmp(validator, "weak") == 0					? VALIDATOR_WEAK :
+			strcmp(validator, "modified") == 0				? VALIDATOR_MODIFIED :
+															  VALIDATOR_NONE;
 	if (token != NULL)
 	{
 		free(commands_token);

@@ -1,0 +1,75 @@
+/*
+ * prints.h
+ *	  Fingerprints of a pass, shared by prints.c and prints_store.c only.
+ */
+#ifndef FLOHSYNC_RUN_PRINTS_H
+#define FLOHSYNC_RUN_PRINTS_H
+
+#include "net/crypto.h"
+#include "run/state.h"
+
+#define PRINTS_GROUP  64  /* pages of one transaction */
+#define PRINTS_READ	  128 /* fingerprints read ahead at once; so many cover all lanes (ahead.c) */
+#define PRINTS_BEHIND 16  /* that were passed over, and may still come */
+
+typedef struct PagePrint
+{
+	int64		  id;
+	char		 *cursor; /* NULL: the first page */
+	char		 *next_cursor;
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+	int64		  bytes;
+	int			  records;
+	int			  unchanged;
+	int64		  total_estimate;
+	char		 *read_from;
+	char		 *read_to;
+	char		 *etag; /* of these two at most one */
+	char		 *last_modified;
+} PagePrint;
+
+/* A page that was taken, and not written yet. */
+typedef struct TakenPage
+{
+	int64		id;
+	int			page;
+	TimestampTz fetched_at;
+	int64		bytes;
+	double		fetch_ms;
+	double		apply_ms;
+	char	   *etag; /* not NULL: this and the next are not those of the fingerprint */
+	char	   *last_modified;
+} TakenPage;
+
+typedef struct Prints
+{
+	pg_uuid_t config;
+	int64	  open_pass;
+	int64	  pass; /* fingerprints up to this one can be used; 0: none */
+	/* read ahead in the order of pages, as far as (last_page, last_pass) */
+	PagePrint *ahead[2 * PRINTS_READ];
+	int		   nahead;
+	int		   last_page;
+	int64	   last_pass;
+	bool	   no_more;
+	bool	   noted;	  /* there were notes of records when it was looked last */
+	PagePrint *candidate; /* of the page that was asked for last */
+	bool	   stands;	  /* before it, the list stands as it did then */
+	/* of the page at hand */
+	char		 *read_from; /* NULL: no fingerprint is made of it */
+	char		 *read_to;
+	bool		  hashed;
+	double		  ms; /* so long it was compared */
+	unsigned char digest[CRYPTO_SHA256_BYTES];
+	TakenPage	  taken[PRINTS_GROUP];
+	int			  ntaken;
+	TimestampTz	  taken_since;
+	bool		  any; /* a page was taken */
+} Prints;
+
+extern void prints_free(PagePrint *print);
+extern bool prints_check(Run *run, const PagePrint *print);
+extern void prints_store_taken(Run *run);
+extern void prints_store(const Run *run, const SourceAnswer *answer, int page);
+
+#endif /* FLOHSYNC_RUN_PRINTS_H */

@@ -1,0 +1,325 @@
+/*
+ * prints_store.c
+ *	  The statements about fingerprints: which there are, what is noted of records, and the rows
+ *	  of pages that were taken.  prints.c says what they are for.
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/db.h"
+#include "base/db_value.h"
+#include "base/flohsync.h"
+#include "base/guc.h"
+#include "run/prints.h"
+
+/* prints_free frees a fingerprint that was read ahead. */
+void
+prints_free(PagePrint *print)
+{
+	char *texts[] = {print->cursor,	 print->next_cursor, print->read_from,
+					 print->read_to, print->etag,		 print->last_modified};
+
+	for (size_t i = 0; i < lengthof(texts); i++)
+		if (texts[i])
+			pfree(texts[i]);
+	pfree(print);
+}
+
+/* Reads ahead when few are left.  In a transaction. */
+static void
+prints_read_ahead(Run *run)
+{
+	static DbQuery query = {
+		"select p.id, p.page, p.pass_id, p.cursor, p.next_cursor, p.digest, p.bytes, p.records,"
+		" p.unchanged, p.total_estimate, p.read_from, p.read_to,"
+		" p.etag, p.last_modified"
+		" from _flohsync.page_print p where p.config_id = $1 and p.pass_id <= $2"
+		" and (p.page, p.pass_id) > ($3, $4) order by p.page, p.pass_id limit $5",
+		5,
+		{UUIDOID, INT8OID, INT4OID, INT8OID, INT8OID},
+		.plan_as = PLAN_BY_INDEX};
+	Prints *prints = run->prints;
+	Datum	v[5] = {UUIDPGetDatum(&prints->config), Int64GetDatum(prints->pass),
+					Int32GetDatum(prints->last_page), Int64GetDatum(prints->last_pass),
+					Int64GetDatum(PRINTS_READ)};
+	int		n;
+
+	if (prints->pass == 0 || prints->no_more || prints->nahead > PRINTS_READ / 2)
+		return;
+	n = (int) db_execute(&query, v, NULL);
+	prints->no_more = n < PRINTS_READ;
+	for (int i = 0; i < n; i++)
+	{
+		PagePrint *print = MemoryContextAllocZero(run->context, sizeof(PagePrint));
+		bool	   isnull;
+		bytea	  *digest;
+
+		print->id = db_int64(i, 1, 0);
+		prints->last_page = (int) db_int64(i, 2, 0);
+		prints->last_pass = db_int64(i, 3, 0);
+		print->cursor = db_get_text(i, 4, run->context);
+		print->next_cursor = db_get_text(i, 5, run->context);
+		digest = DatumGetByteaPP(db_value(i, 6, &isnull));
+		if (VARSIZE_ANY_EXHDR(digest) == CRYPTO_SHA256_BYTES)
+			memcpy(print->digest, VARDATA_ANY(digest), CRYPTO_SHA256_BYTES);
+		print->bytes = db_int64(i, 7, -1);
+		print->records = (int) db_int64(i, 8, 0);
+		print->unchanged = (int) db_int64(i, 9, 0);
+		print->total_estimate = db_int64(i, 10, -1);
+		print->read_from = db_get_text(i, 11, run->context);
+		print->read_to = db_get_text(i, 12, run->context);
+		print->etag = db_get_text(i, 13, run->context);
+		print->last_modified = db_get_text(i, 14, run->context);
+		prints->ahead[prints->nahead++] = print;
+	}
+}
+
+/*
+ * prints_begin notes that a full pass begins, or goes on, and which fingerprints it
+ * may use; in its transaction.
+ */
+void
+prints_begin(Run *run)
+{
+	static DbQuery query = {"select p.config_id, p.pass_id, p.open_pass from"
+							" _flohsync.begin_page_prints($1, $2, $3) p",
+							3,
+							{INT8OID, BOOLOID, TEXTOID}};
+	Datum		   v[3] = {Int64GetDatum(run->id),
+						   BoolGetDatum(flohsync_page_fingerprints && source_knows_pages(&run->setup.spec)),
+						   CStringGetTextDatum(FLOHSYNC_VERSION)};
+	Datum		   config;
+	bool		   isnull;
+	Prints		  *prints;
+
+	run->prints = NULL;
+	run->scope.not_dirty = strcmp(run->setup.strategy, "full") == 0;
+	run->scope.pass = 0;
+	db_execute(&query, v, NULL);
+	config = db_value(0, 1, &isnull);
+	if (isnull)
+		return;
+	run->prints = prints = MemoryContextAllocZero(run->context, sizeof(Prints));
+	prints->config = *DatumGetUUIDP(config);
+	prints->pass = db_int64(0, 2, 0);
+	prints->open_pass = db_int64(0, 3, 0);
+	prints->noted = true;
+	prints->last_page = Max(0, run->setup.last_page - PRINTS_BEHIND);
+	run->scope.not_dirty = prints->pass == 0;
+	run->scope.pass = prints->open_pass;
+	prints_read_ahead(run);
+}
+
+typedef struct CheckWork
+{
+	Run				*run;
+	const PagePrint *print;
+	bool			 clean;
+} CheckWork;
+
+static void
+prints_check_work(void *arg)
+{
+	static DbQuery noted = {
+		"select s.pass_id, exists (select from _flohsync.dirty_record x where x.connector_id = $2"
+		" and x.resource_type = $3) from _flohsync.page_print_scope s where s.config_id = $1",
+		3,
+		{UUIDOID, UUIDOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	static DbQuery met = {
+		"select _flohsync.ledger_meets(_flohsync.ledger_union(d.nums), p.seen)"
+		" from _flohsync.page_print p"
+		" cross join lateral (select coalesce(pg_catalog.array_agg(x.nums), '{}') as nums"
+		" from _flohsync.dirty_record x where x.connector_id = $2 and x.resource_type = $3) d"
+		" where p.id = $1",
+		3,
+		{INT8OID, UUIDOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	CheckWork *work = arg;
+	Run		  *run = work->run;
+	Prints	  *prints = run->prints;
+	Datum v[3] = {UUIDPGetDatum(&prints->config), run->scope.connector, run->scope.resource_type};
+
+	db_begin("comparing a page");
+	/* Whoever has removed the scope has removed what was noted of it. */
+	if (db_execute(&noted, v, NULL) == 0 || db_int64(0, 1, 0) != prints->pass)
+	{
+		work->clean = false;
+		prints->pass = 0;
+		prints->no_more = true;
+	}
+	else
+	{
+		prints->noted = db_bool(0, 2);
+		v[0] = Int64GetDatum(work->print->id);
+		work->clean = !prints->noted || (db_execute(&met, v, NULL) == 1 && !db_bool(0, 1));
+	}
+	prints_read_ahead(run);
+	db_commit();
+}
+
+/*
+ * prints_check: are the records of a fingerprint as it left them?  Reads ahead by the
+ * way.  Mostly nothing is noted, and then its own records do not matter.
+ */
+bool
+prints_check(Run *run, const PagePrint *print)
+{
+	CheckWork work = {run, print, false};
+
+	db_retry(prints_check_work, &work);
+	return work.clean;
+}
+
+#define PRINTS_NAME(name, ...) #name,
+
+/* The ledger's rows of taken pages: counters are those of the fingerprint, or 0. */
+static char *
+prints_statement(void)
+{
+	static const char *const counters[] = {PAGE_COUNTERS(PRINTS_NAME)};
+	static const char *const kept[] = {"unchanged", "filtered", "truncated"};
+	StringInfoData			 names;
+	StringInfoData			 values;
+	char					*sql;
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (size_t i = 0; i < lengthof(counters); i++)
+	{
+		bool is_kept = false;
+
+		for (size_t k = 0; k < lengthof(kept); k++)
+			is_kept |= strcmp(counters[i], kept[k]) == 0;
+		appendStringInfo(&names, ", %s", counters[i]);
+		appendStringInfo(&values, is_kept ? ", p.%s" : ", 0", counters[i]);
+	}
+	sql = psprintf(
+		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
+		" records, bytes, fetch_ms, apply_ms, total_estimate, seen, print%s)"
+		" select $1, u.page, p.cursor, p.next_cursor, u.fetched_at, p.records, u.bytes,"
+		" u.fetch_ms, u.apply_ms, p.total_estimate, p.seen, p.id%s"
+		" from unnest($2, $3, $4, $5, $6, $7) u(id, page, fetched_at, bytes, fetch_ms, apply_ms)"
+		" join _flohsync.page_print p on p.id = u.id",
+		names.data, values.data);
+	return MemoryContextStrdup(TopMemoryContext, sql);
+}
+
+/* Of a page that came in spite of a condition, and is the same: what to ask with next time. */
+static void
+prints_note_validators(const TakenPage *page)
+{
+	static DbQuery query = {"update _flohsync.page_print p set etag = nullif($2, ''),"
+							" last_modified = nullif($3, '') where p.id = $1",
+							3,
+							{INT8OID, TEXTOID, TEXTOID},
+							.plan_as = PLAN_BY_INDEX};
+	Datum		   v[3] = {Int64GetDatum(page->id), CStringGetTextDatum(page->etag),
+						   CStringGetTextDatum(page->last_modified)};
+
+	db_execute(&query, v, NULL);
+}
+
+static void
+prints_flush_work(void *arg)
+{
+	static DbQuery query = {NULL,
+							7,
+							{INT8OID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+							 FLOAT4ARRAYOID, FLOAT4ARRAYOID},
+							.plan_as = PLAN_BY_INDEX};
+	Run			  *run = arg;
+	Prints		  *prints = run->prints;
+	int			   n = prints->ntaken;
+	Datum		   columns[6][PRINTS_GROUP];
+	Datum		   v[7] = {Int64GetDatum(run->id)};
+	instr_time	   t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	if (!pass_begin_page(run))
+		return;
+	run->timings.commit_us += run_microseconds(&t);
+	INSTR_TIME_SET_CURRENT(t);
+	if (query.sql == NULL)
+		query.sql = prints_statement();
+	for (int i = 0; i < n; i++)
+	{
+		const TakenPage *page = &prints->taken[i];
+
+		columns[0][i] = Int64GetDatum(page->id);
+		columns[1][i] = Int32GetDatum(page->page);
+		columns[2][i] = TimestampTzGetDatum(page->fetched_at);
+		columns[3][i] = Int64GetDatum(page->bytes);
+		columns[4][i] = Float4GetDatum((float4) page->fetch_ms);
+		columns[5][i] = Float4GetDatum((float4) page->apply_ms);
+	}
+	for (int k = 0; k < 6; k++)
+	{
+		static const Oid types[6] = {INT8OID, INT4OID,	 TIMESTAMPTZOID,
+									 INT8OID, FLOAT4OID, FLOAT4OID};
+		bool			 wide = types[k] != INT4OID && types[k] != FLOAT4OID;
+
+		v[k + 1] = PointerGetDatum(construct_array(columns[k], n, types[k], wide ? 8 : 4,
+												   wide ? FLOAT8PASSBYVAL : true,
+												   wide ? TYPALIGN_DOUBLE : TYPALIGN_INT));
+	}
+	if (db_execute(&query, v, NULL) != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("fingerprints of pages were removed during the run")));
+	for (int i = 0; i < n; i++)
+		if (prints->taken[i].etag)
+			prints_note_validators(&prints->taken[i]);
+	run->timings.ledger_us += run_microseconds(&t);
+	INSTR_TIME_SET_CURRENT(t);
+	db_commit_async();
+	run->timings.commit_us += run_microseconds(&t);
+}
+
+/* prints_store_taken writes what was taken, unless the run must not go on. */
+void
+prints_store_taken(Run *run)
+{
+	db_retry(prints_flush_work, run);
+}
+
+/* prints_store writes the fingerprint of a page that was read, in its transaction. */
+void
+prints_store(const Run *run, const SourceAnswer *answer, int page)
+{
+	static DbQuery query = {
+		"insert into _flohsync.page_print (config_id, pass_id, page, cursor, next_cursor, digest,"
+		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to,"
+		" etag, last_modified)"
+		" select $3, $4, p.page, p.cursor, p.next_cursor, $5, p.bytes, p.records,"
+		" p.added + p.updated + p.unchanged + p.restored, p.filtered, p.truncated,"
+		" p.total_estimate, p.seen, $6, $7, nullif($8, ''), nullif($9, '')"
+		" from flohsync.sync_run_page p where p.run_id = $1 and p.page = $2",
+		9,
+		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	const Prints *prints = run->prints;
+	Datum		  v[9];
+	bytea		 *digest;
+
+	digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
+	SET_VARSIZE(digest, VARHDRSZ + CRYPTO_SHA256_BYTES);
+	memcpy(VARDATA(digest), prints->digest, CRYPTO_SHA256_BYTES);
+	v[0] = Int64GetDatum(run->id);
+	v[1] = Int32GetDatum(page);
+	v[2] = UUIDPGetDatum(&prints->config);
+	v[3] = Int64GetDatum(prints->open_pass);
+	v[4] = PointerGetDatum(digest);
+	v[5] = CStringGetTextDatum(prints->read_from);
+	v[6] = CStringGetTextDatum(prints->read_to);
+	v[7] = CStringGetTextDatum(answer->etag);
+	v[8] = CStringGetTextDatum(answer->last_modified);
+	db_execute(&query, v, NULL);
+}
