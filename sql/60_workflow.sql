@@ -407,6 +407,10 @@ SELECT _flohsync.allow('manager', 'flohsync.fail_workflow_job(bigint, text)');
 CREATE FUNCTION _flohsync.forget_history(_retention interval) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- In the order of these indexes up to the limit, however much is old.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
 AS $$
 DECLARE
   old constant timestamptz := clock_timestamp() - _retention;
