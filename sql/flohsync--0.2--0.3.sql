@@ -1199,7 +1199,7 @@ BEGIN
       EXECUTE format('ANALYZE (SKIP_LOCKED) %s', grown);
     EXCEPTION WHEN OTHERS THEN
       -- An index of others may be at fault; autovacuum will say so as well.
-      RAISE LOG USING MESSAGE = format('could not analyze %s: %s', grown, _flohsync.clean(SQLERRM));
+      RAISE LOG USING MESSAGE = _flohsync.clean(format('could not analyze %s: %s', grown, SQLERRM));
     END;
   END LOOP;
 END
