@@ -30,6 +30,7 @@ $f->sql("select flohsync.resolve_match('$match', 'skip', null, 'by hand')");
 $f->sql("select flohsync.handle_webhook('$c', '{\"entitlement\": 0}')");
 $f->sql("create function public.handle(c uuid, b jsonb) returns void language sql as 'select'; grant execute on function public.handle(uuid, jsonb) to public; select flohsync.set_entitlement_handler('public.handle(uuid, jsonb)'); select flohsync.handle_webhook('$c', '{\"entitlement\": 1}')");
 $f->sql("insert into flohsync.workflow_run (workflow_id, job_id, variables) select '$workflow', min(id), '{}' from flohsync.workflow_job");
+$f->sql("insert into _flohsync.former_pass select id, 'device', now() from flohsync.connector_definition where name = '$c'");
 # A run that is not carried, and a job of it
 person(61, 'p61@acme.com', title => 'T');
 $f->configure($c, 'user', safeguards => { maxStaleFraction => 0.01, minRecords => 1 });
