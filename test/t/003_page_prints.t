@@ -11,7 +11,7 @@ use JSON::PP ();
 use Rest;
 use Test::More;
 
-my $rounds = $ENV{PAGE_PRINTS_ROUNDS} // 90;
+my $rounds = $ENV{PAGE_PRINTS_ROUNDS} // 56;
 my $seed = $ENV{PAGE_PRINTS_SEED} // 1 + int rand 1_000_000;
 my $f = Rest->new(conf => "flohsync.page_size = 20\nflohsync.retry_delay = 0\n");
 my @databases = qw(postgres plain);
@@ -209,6 +209,8 @@ for my $round (1 .. $rounds)
 	$how{strategy} = 'incremental' if $connector eq 'command' && chance(0.15);
 	$how{restart} = 1 if chance(0.1);
 	@how{qw(fault page)} = (one_of(@faults), 1 + int rand 11) if chance(0.25);
+	# An ETag of the body says nothing of a link beside it.
+	delete $how{fault} if $connector eq 'link' && ($how{fault} // ['none'])->[0] =~ /^(?:cursor_repeat|no_next)$/;
 	# What was written while a page is held is older or newer than the next ones, as these were asked for.
 	if (!ahead($connector) && chance(0.2))
 	{
@@ -224,6 +226,19 @@ for my $round (1 .. $rounds)
 	$spared{$connector} += $f->sql("SELECT count(*) FROM flohsync.sync_run_page WHERE run_id = $run[0] AND print IS NOT NULL AND bytes = 0");
 	$good++ if same($round, join "\n", @story);
 	last if $good < $round;	# what is different stays so
+}
+# Chance may have it that no page was taken: three passes in peace.
+for my $connector (@connectors)
+{
+	both("SELECT flohsync.configure_sync('$connector', 'user', '{\"filterRules\": null, \"safeguards\": {\"maxStaleFraction\": null}}') IS NULL");
+	for (1 .. 3)
+	{
+		my @run = walk($connector, restart => 1);
+		$taken{$connector} += $f->sql("SELECT count(print) FROM flohsync.sync_run_page WHERE run_id = $run[0]");
+		$spared{$connector} += $f->sql("SELECT count(*) FROM flohsync.sync_run_page WHERE run_id = $run[0] AND print IS NOT NULL AND bytes = 0");
+	}
+	ok(same("$connector at last", 'three passes'), "$connector: the same in peace");
+	$f->matches_upstream($connector, 'user', "$connector: and as the upstream is");
 }
 is($good, $rounds, "after each of $rounds passes both databases are the same");
 cmp_ok($taken{$_} // 0, '>', 0, "$_: pages were not read") for @connectors;
