@@ -108,6 +108,20 @@ COMMENT ON FUNCTION _flohsync.page_prints_removed() IS
 CREATE TRIGGER page_prints_removed AFTER DELETE ON _flohsync.page_print_scope
 FOR EACH ROW EXECUTE FUNCTION _flohsync.page_prints_removed();
 
+CREATE FUNCTION _flohsync.page_prints_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM _flohsync.page_print_scope;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.page_prints_truncated() IS
+  'Removes all fingerprints: of what they have seen nothing is stored any more';
+CREATE TRIGGER page_prints_truncated AFTER TRUNCATE ON flohsync.resource_record
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.page_prints_truncated();
+
 CREATE FUNCTION _flohsync.ledger_encode(_nums bigint[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_encode';
 COMMENT ON FUNCTION _flohsync.ledger_encode(bigint[]) IS 'Some record_no as a page''s ledger has them';

@@ -39,7 +39,12 @@ rest_reads_from(Source *source, bool answered)
 	for (int i = 0; answered && state->def->pages.type == REST_PAGES_LINK_HEADER &&
 		 (link = http_header(rest_client(state), "Link", i)) != NULL;
 		 i++)
+	{
+		/* Some have the key of the request in them, which would be stored in clear. */
+		if (source_shows_secret(source, link))
+			return NULL;
 		appendStringInfo(&out, "%s\n", link);
+	}
 	return out.data;
 }
 

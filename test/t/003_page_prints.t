@@ -230,7 +230,7 @@ for my $round (1 .. $rounds)
 # Chance may have it that no page was taken: three passes in peace.
 for my $connector (@connectors)
 {
-	both("SELECT flohsync.configure_sync('$connector', 'user', '{\"filterRules\": null, \"safeguards\": {\"maxStaleFraction\": null}}') IS NULL");
+	both("SELECT flohsync.configure_sync('$connector', 'user', '{\"filterRules\": null, \"hashIgnore\": null, \"safeguards\": {\"maxStaleFraction\": null}}') IS NULL");
 	for (1 .. 3)
 	{
 		my @run = walk($connector, restart => 1);
