@@ -108,19 +108,25 @@ COMMENT ON FUNCTION _flohsync.page_prints_removed() IS
 CREATE TRIGGER page_prints_removed AFTER DELETE ON _flohsync.page_print_scope
 FOR EACH ROW EXECUTE FUNCTION _flohsync.page_prints_removed();
 
-CREATE FUNCTION _flohsync.page_prints_truncated() RETURNS trigger
+-- Who writes to records by hand, as a superuser can, notes nothing.
+CREATE FUNCTION _flohsync.records_written_by_hand() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  DELETE FROM _flohsync.page_print_scope;
+  -- A pass under way may have to copy rows of those that it has taken.
+  UPDATE _flohsync.page_print_scope SET pass_id = NULL, open_pass = 0;
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _flohsync.page_prints_truncated() IS
-  'Removes all fingerprints: of what they have seen nothing is stored any more';
-CREATE TRIGGER page_prints_truncated AFTER TRUNCATE ON flohsync.resource_record
-FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.page_prints_truncated();
+COMMENT ON FUNCTION _flohsync.records_written_by_hand() IS
+  'Voids all fingerprints when records are written by anybody but the extension, so that a full pass reads them again';
+CREATE TRIGGER written_by_hand AFTER INSERT OR UPDATE OR DELETE ON flohsync.resource_record
+FOR EACH STATEMENT WHEN (current_user <> 'flohsync_owner'
+  AND current_user <> coalesce(nullif(pg_catalog.current_setting('flohsync.worker_role', true), ''), 'flohsync_worker'))
+EXECUTE FUNCTION _flohsync.records_written_by_hand();
+CREATE TRIGGER truncated_by_hand AFTER TRUNCATE ON flohsync.resource_record
+FOR EACH STATEMENT EXECUTE FUNCTION _flohsync.records_written_by_hand();
 
 CREATE FUNCTION _flohsync.ledger_encode(_nums bigint[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_encode';
@@ -215,13 +221,13 @@ BEGIN
   END IF;
   SELECT array_agg(l.print) FILTER (WHERE l.print IS NOT NULL), count(l.print) = count(*) INTO used, again
     FROM _flohsync.pass_pages(r.pass_id) l;
+  IF s.open_pass <> r.pass_id
+     OR (NOT again AND (SELECT _flohsync.ledger_repeats(coalesce(array_agg(l.seen), '{}')) > 0
+                          FROM _flohsync.pass_pages(r.pass_id) l)) THEN
+    DELETE FROM _flohsync.page_print_scope p WHERE p.config_id = s.config_id;
+    RETURN;
+  END IF;
   IF NOT again THEN
-    IF s.open_pass <> r.pass_id
-       OR (SELECT _flohsync.ledger_repeats(coalesce(array_agg(l.seen), '{}')) > 0
-             FROM _flohsync.pass_pages(r.pass_id) l) THEN
-      DELETE FROM _flohsync.page_print_scope p WHERE p.config_id = s.config_id;
-      RETURN;
-    END IF;
     DELETE FROM _flohsync.page_print p
      WHERE p.config_id = s.config_id AND p.pass_id <> r.pass_id
        AND NOT EXISTS (SELECT FROM unnest(used) u(id) WHERE u.id = p.id);

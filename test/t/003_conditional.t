@@ -64,6 +64,11 @@ $f->sql("SELECT flohsync.upsert_resource('c', 'user', '{\"externalId\": \"stray\
 $stats = $f->sync_ok('c', 'user');
 is(not_read('c') . ", $stats->{staled}", '1 2 3 4 5, 1', 'a record of no page goes stale though every page is as it was');
 
+$f->sql("UPDATE flohsync.resource_record SET display_name = 'by a superuser', sync_hash = '' WHERE external_id = 'user-0000030'");
+$f->sync_ok('c', 'user');
+is(not_read('c'), '', 'what is written to the table itself voids all fingerprints');
+$f->matches_upstream('c', 'user', 'so a full pass mends it');
+
 $f->configure('c', 'user', hashIgnore => ['score']);
 $f->sync_ok('c', 'user');
 is(not_read('c'), '', 'with other settings every page is read');
