@@ -78,7 +78,7 @@ CREATE TABLE _flohsync.dirty_record (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
   connector_id  uuid NOT NULL,
   resource_type varchar(64) COLLATE "C" NOT NULL,
-  nums          bytea NOT NULL,
+  nums          bytea,
   pass_id       bigint,
   xid           xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()
 );
@@ -90,7 +90,7 @@ COMMENT ON TABLE _flohsync.dirty_record IS
 COMMENT ON COLUMN _flohsync.dirty_record.seq IS 'Identity of the row';
 COMMENT ON COLUMN _flohsync.dirty_record.connector_id IS 'Connector of the records';
 COMMENT ON COLUMN _flohsync.dirty_record.resource_type IS 'Resource type of the records';
-COMMENT ON COLUMN _flohsync.dirty_record.nums IS 'Their record_no, as ranges (ledger.c)';
+COMMENT ON COLUMN _flohsync.dirty_record.nums IS 'Their record_no, as ranges (ledger.c); null: of any record';
 COMMENT ON COLUMN _flohsync.dirty_record.pass_id IS 'Full pass that wrote them; null: something else did';
 COMMENT ON COLUMN _flohsync.dirty_record.xid IS 'Transaction that wrote them';
 
@@ -114,13 +114,15 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- A pass under way may have to copy rows of those that it has taken.
-  UPDATE _flohsync.page_print_scope SET pass_id = NULL, open_pass = 0;
+  -- A note, as of any other writer: whoever writes by hand and does not commit keeps no run from beginning.
+  INSERT INTO _flohsync.dirty_record (connector_id, resource_type)
+    SELECT c.connector_id, c.resource_type FROM flohsync.connector_sync_config c;
   RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.records_written_by_hand() IS
-  'Voids all fingerprints when records are written by anybody but the extension, so that a full pass reads them again';
+  'Notes that any record may have been written, when somebody but the extension does so: full passes read all pages '
+  'again';
 CREATE TRIGGER written_by_hand AFTER INSERT OR UPDATE OR DELETE ON flohsync.resource_record
 FOR EACH STATEMENT WHEN (current_user <> 'flohsync_owner'
   AND current_user <> coalesce(nullif(pg_catalog.current_setting('flohsync.worker_role', true), ''), 'flohsync_worker'))
@@ -261,6 +263,10 @@ COMMENT ON FUNCTION _flohsync.forget_dirty_records() IS
 CREATE FUNCTION _flohsync.forget_page_prints() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+-- Whatever is known of these tables: by index.
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
 BEGIN
   -- To read each page in full costs less than to ask of each whether it is among so many.

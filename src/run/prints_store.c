@@ -134,9 +134,10 @@ prints_check_work(void *arg)
 		{UUIDOID, UUIDOID, TEXTOID},
 		.plan_as = PLAN_BY_INDEX};
 	static DbQuery met = {
-		"select _flohsync.ledger_meets(_flohsync.ledger_union(d.nums), p.seen)"
+		"select d.any_record or _flohsync.ledger_meets(_flohsync.ledger_union(d.nums), p.seen)"
 		" from _flohsync.page_print p"
-		" cross join lateral (select coalesce(pg_catalog.array_agg(x.nums), '{}') as nums"
+		" cross join lateral (select coalesce(pg_catalog.bool_or(x.nums is null), false) as any_record,"
+		" coalesce(pg_catalog.array_agg(x.nums) filter (where x.nums is not null), '{}') as nums"
 		" from _flohsync.dirty_record x where x.connector_id = $2 and x.resource_type = $3) d"
 		" where p.id = $1",
 		3,
