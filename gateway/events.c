@@ -95,7 +95,7 @@ static struct
 static const char *poll_values[1];
 
 static const DbStatement events_statement = {
-	"SELECT flohsync_api.events(since => $1::timestamptz - interval '10 seconds')::text, "
+	"SELECT flohsync_api.events(since => coalesce($1::timestamptz, pg_catalog.now()) - interval '10 seconds')::text, "
 	"(extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8",
 	STATEMENT_EVENTS, 1};
 static const DbStatement missed_statement = {
@@ -274,13 +274,19 @@ was_told(EndId id)
 }
 
 static void
-tell_end(EndId id, char *text)
+remember_end(EndId id, char *text)
 {
 	Ended *e = &recent[told % RECENT];
 
 	free(e->text);
 	*e = (Ended){id, text};
 	told++;
+}
+
+static void
+tell_end(EndId id, char *text)
+{
+	remember_end(id, text);
 	for (Client *c = clients; c != NULL; c = c->next)
 	{
 		if (c->catching_up)
@@ -349,6 +355,8 @@ polled(void *arg, const DbResult *result)
 	char			 *at;
 	long long		  now;
 
+	bool first = watermark[0] == '\0';
+
 	(void) arg;
 	polling = false;
 	if (result->verdict != DB_OK)
@@ -371,6 +379,9 @@ polled(void *arg, const DbResult *result)
 
 		if (text == NULL || was_told(id) || id.at > now - SETTLE_US)
 			free(text);
+		/* What ended before anybody was here is for those who ask for it. */
+		else if (first)
+			remember_end(id, text);
 		else
 			tell_end(id, text);
 	}
