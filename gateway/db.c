@@ -630,9 +630,3 @@ db_numbers(void)
 	}
 	return n;
 }
-
-const char *
-db_problem(void)
-{
-	return problem[0] != '\0' ? problem : NULL;
-}

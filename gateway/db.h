@@ -89,7 +89,4 @@ extern bool		 db_listening(void);
 extern bool		 db_up(void);
 extern DbNumbers db_numbers(void);
 
-/* Why the last connection could not be made, NULL when it could; not for clients. */
-extern const char *db_problem(void);
-
 #endif /* GATEWAY_DB_H */

@@ -38,7 +38,6 @@
 #include "record/rules.h"
 
 #define LIST_MOST	2000 /* of a page, as check_page has it */
-#define TYPE_MOST	64
 #define ETAG_DIGITS 32
 
 /* Columns of a record, in both statements. */
@@ -96,23 +95,6 @@ static DbQuery one_query = {
 	3,
 	{UUIDOID, TEXTOID, TEXTOID},
 	PLAN_BY_INDEX};
-
-static bool
-read_type_valid(text *type)
-{
-	const char *p = VARDATA_ANY(type);
-	int			n = VARSIZE_ANY_EXHDR(type);
-
-	if (n < 1 || n > TYPE_MOST || !((p[0] >= 'A' && p[0] <= 'Z') || (p[0] >= 'a' && p[0] <= 'z')))
-		return false;
-	for (int i = 1; i < n; i++)
-	{
-		if (!((p[i] >= 'A' && p[i] <= 'Z') || (p[i] >= 'a' && p[i] <= 'z') ||
-			  (p[i] >= '0' && p[i] <= '9') || p[i] == '_' || p[i] == '.' || p[i] == '-'))
-			return false;
-	}
-	return true;
-}
 
 static bool
 read_uuid(text *from, pg_uuid_t *uuid)
@@ -400,7 +382,7 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	type = PG_GETARG_TEXT_PP(1);
 	page = PG_GETARG_INT32(4);
 	size = PG_GETARG_INT32(5);
-	if (page < 1 || size < 1 || size > LIST_MOST || !read_type_valid(type))
+	if (page < 1 || size < 1 || size > LIST_MOST)
 		return read_otherwise(fcinfo);
 
 	SPI_connect();
@@ -417,6 +399,12 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	v[3] = Int64GetDatum((int64) size + 1);
 	v[4] = Int64GetDatum(after ? 0 : ((int64) page - 1) * size);
 	n = db_execute(&list_query, v, NULL);
+	/* There is no such type, or none can have that name: that is told there. */
+	if (n == 0 && scope.total == 0)
+	{
+		SPI_finish();
+		return read_otherwise(fcinfo);
+	}
 
 	writer_start(&writer, &scope, type);
 	initStringInfo(&out);
@@ -496,7 +484,6 @@ flohsync_api_resource(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!read_type_valid(PG_GETARG_TEXT_PP(1)) ||
 		!read_scope(&scope, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)))
 		no_record(fcinfo);
 	else
