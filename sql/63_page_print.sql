@@ -49,9 +49,11 @@ CREATE TABLE _flohsync.page_print (
   read_from      text NOT NULL,
   read_to        text NOT NULL,
   etag           text,
-  last_modified  text
+  last_modified  text,
+  came           bytea
 );
 ALTER TABLE _flohsync.page_print ALTER COLUMN seen SET STORAGE EXTERNAL;
+ALTER TABLE _flohsync.page_print ALTER COLUMN came SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX page_print_order ON _flohsync.page_print (config_id, page, pass_id);
 COMMENT ON TABLE _flohsync.page_print IS 'Fingerprints of pages';
 COMMENT ON COLUMN _flohsync.page_print.id IS 'Identity of the fingerprint';
@@ -73,6 +75,9 @@ COMMENT ON COLUMN _flohsync.page_print.read_from IS
 COMMENT ON COLUMN _flohsync.page_print.read_to IS 'The state of the list behind the page';
 COMMENT ON COLUMN _flohsync.page_print.etag IS 'ETag of the answer, for conditional requests';
 COMMENT ON COLUMN _flohsync.page_print.last_modified IS 'Last-Modified of the answer, for conditional requests';
+COMMENT ON COLUMN _flohsync.page_print.came IS
+  'Of each record, in its order, a digest of its text and its record_no (src/page/known.c); null: the page has not '
+  'changed since the first pass';
 
 CREATE TABLE _flohsync.dirty_record (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -82,7 +87,7 @@ CREATE TABLE _flohsync.dirty_record (
   pass_id       bigint,
   xid           xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id()
 );
-CREATE INDEX dirty_record_scope ON _flohsync.dirty_record (connector_id, resource_type);
+CREATE INDEX dirty_record_scope ON _flohsync.dirty_record (connector_id, resource_type, pass_id);
 CREATE TRIGGER dirty_records_removed AFTER DELETE ON flohsync.connector_definition
 FOR EACH ROW EXECUTE FUNCTION _flohsync.connector_removed('_flohsync.dirty_record');
 COMMENT ON TABLE _flohsync.dirty_record IS
@@ -141,6 +146,10 @@ CREATE FUNCTION _flohsync.ledger_meets(_seen bytea, _page bytea) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_meets';
 COMMENT ON FUNCTION _flohsync.ledger_meets(bytea, bytea) IS
   'Whether a page has seen one of the records that are in what ledger_union returned';
+
+CREATE FUNCTION _flohsync.ledger_count(_seen bytea) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_count';
+COMMENT ON FUNCTION _flohsync.ledger_count(bytea) IS 'How many record_no are in what ledger_union returned';
 
 -- With a filter that depends on other records, or that counts records, what comes of
 -- a page does not follow from the page.
@@ -203,6 +212,42 @@ $$;
 COMMENT ON FUNCTION _flohsync.pass_is_as_before(bigint) IS
   'Whether all pages of the pass of a run had the fingerprints of the last complete one, and no record was written '
   'since: then its records are those that are there';
+
+-- Whatever a pass has seen and could store is not stale afterwards, unless somebody else has written it
+-- since, and noted that.  So if as many records are live, these are all.
+CREATE FUNCTION _flohsync.pass_misses_nothing(_run bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  live bigint;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  IF NOT EXISTS (SELECT FROM _flohsync.page_print_scope s
+                   JOIN flohsync.connector_sync_config c ON c.id = s.config_id
+                  WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+                    AND s.open_pass = r.pass_id)
+     OR EXISTS (SELECT FROM _flohsync.dirty_record d
+                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id IS NULL)
+     OR EXISTS (SELECT FROM _flohsync.dirty_record d
+                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id < r.pass_id)
+     OR EXISTS (SELECT FROM _flohsync.dirty_record d
+                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id > r.pass_id)
+  THEN
+    RETURN false;
+  END IF;
+  SELECT sum(t.n) INTO live FROM _flohsync.tally t
+   WHERE t.connector_id = r.connector_id AND t.resource_type = r.resource_type AND t.state = 'live';
+  -- Of records that were set aside, or are newer than the page, it is not known whether they are stale.
+  RETURN (SELECT count(*) > 0 AND count(*) = max(l.page) AND count(*) = count(l.seen) AND count(l.deleted) = 0
+                 AND sum(l.errored + l.ignored) = 0
+                 AND _flohsync.ledger_count(_flohsync.ledger_union(array_agg(l.seen))) = coalesce(live, 0)
+            FROM _flohsync.pass_pages(r.pass_id) l);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.pass_misses_nothing(bigint) IS
+  'Whether the complete full pass of a run has seen all live records, as far as that can be told without reading them';
 
 CREATE FUNCTION _flohsync.keep_page_prints(_run bigint) RETURNS void
 LANGUAGE plpgsql

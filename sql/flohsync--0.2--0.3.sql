@@ -2450,6 +2450,14 @@ BEGIN
      WHERE x.id = c.id;
     RETURN;
   END IF;
+  IF full_pass AND r.status <> 'held' AND _except IS NULL AND _flohsync.pass_misses_nothing(_run) THEN
+    staled := 0;
+    UPDATE flohsync.connector_sync_config x
+       SET last_full_pass_at = greatest(x.last_full_pass_at, r.pass_started_at)
+     WHERE x.id = c.id;
+    PERFORM _flohsync.keep_page_prints(_run);
+    RETURN;
+  END IF;
   gone := _flohsync.gone_records(_run, _complete);
   active := gone.active;
   staled := cardinality(gone.ids);

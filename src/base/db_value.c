@@ -112,3 +112,20 @@ db_get_text(uint64 row, int column, MemoryContext context)
 
 	return text ? MemoryContextStrdup(context, text) : NULL;
 }
+
+/* db_get_bytea likewise. */
+bytea *
+db_get_bytea(uint64 row, int column, MemoryContext context)
+{
+	bool		  isnull;
+	Datum		  value = db_value(row, column, &isnull);
+	MemoryContext old;
+	bytea		 *copy;
+
+	if (isnull)
+		return NULL;
+	old = MemoryContextSwitchTo(context);
+	copy = DatumGetByteaPCopy(value);
+	MemoryContextSwitchTo(old);
+	return copy;
+}

@@ -140,4 +140,9 @@ extern int canonical_double(double value, char *out);
 /* SHA-256 of what was appended, as 64 lower-case hex digits without a NUL. */
 extern void canonical_hash(Canonical *canonical, char *hex);
 
+#define CANONICAL_DIGEST_BYTES 32
+
+extern void canonical_digest(const void *data, size_t len,
+							 unsigned char sum[CANONICAL_DIGEST_BYTES]);
+
 #endif /* FLOHSYNC_CANONICAL_H */

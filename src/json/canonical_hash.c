@@ -15,12 +15,10 @@
 static EVP_MD	  *sha256_md = NULL;
 static EVP_MD_CTX *sha256_ctx = NULL;
 
+/* canonical_digest is SHA-256 as bytes. */
 void
-canonical_hash(Canonical *canonical, char *hex)
+canonical_digest(const void *data, size_t len, unsigned char sum[CANONICAL_DIGEST_BYTES])
 {
-	static const char digits[] = "0123456789abcdef";
-	unsigned char	  sum[EVP_MAX_MD_SIZE];
-
 	if (sha256_ctx == NULL)
 	{
 		if (sha256_md == NULL)
@@ -36,10 +34,19 @@ canonical_hash(Canonical *canonical, char *hex)
 	}
 	/* Without a digest the context's own is used again, which is the cheaper way. */
 	if (EVP_DigestInit_ex2(sha256_ctx, NULL, NULL) != 1 ||
-		EVP_DigestUpdate(sha256_ctx, canonical->data, canonical->len) != 1 ||
+		EVP_DigestUpdate(sha256_ctx, data, len) != 1 ||
 		EVP_DigestFinal_ex(sha256_ctx, sum, NULL) != 1)
 		elog(ERROR, "could not compute a SHA-256 digest");
-	for (int i = 0; i < 32; i++)
+}
+
+void
+canonical_hash(Canonical *canonical, char *hex)
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned char	  sum[CANONICAL_DIGEST_BYTES];
+
+	canonical_digest(canonical->data, canonical->len, sum);
+	for (int i = 0; i < CANONICAL_DIGEST_BYTES; i++)
 	{
 		hex[2 * i] = digits[sum[i] >> 4];
 		hex[2 * i + 1] = digits[sum[i] & 15];

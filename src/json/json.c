@@ -50,6 +50,7 @@ json_parser_create(void)
 	parser->max_nodes = JSON_DEFAULT_NODES;
 	parser->max_number_length = UINT32_MAX;
 	parser->max_exponent = INT32_MAX / 4;
+	json_parser_expect(parser, 0, NULL, NULL);
 	return parser;
 }
 
@@ -62,6 +63,15 @@ json_parser_create_limited(uint32_t max_nodes)
 	parser->max_exponent = FLOHSYNC_MAX_EXPONENT;
 	parser->max_number_length = FLOHSYNC_MAX_NUMBER_CHARS;
 	return parser;
+}
+
+void
+json_parser_expect(JsonParser *parser, uint32_t depth,
+				   uint32_t (*expect)(void *arg, const char *text, const char *end), void *arg)
+{
+	parser->expect = expect;
+	parser->expect_arg = arg;
+	parser->expect_depth = expect ? depth - 1 : UINT32_MAX;
 }
 
 void
@@ -305,6 +315,18 @@ value:
 		case '{':
 		case '[':
 			node->type = *p == '{' ? JSON_OBJECT : JSON_ARRAY;
+			if (depth == parser->expect_depth && *p == '{' && nodes[open].type == JSON_ARRAY)
+			{
+				uint32_t taken = parser->expect(parser->expect_arg, (const char *) p,
+												(const char *) end);
+
+				if (taken > 0)
+				{
+					p += taken;
+					flags = JSON_F_TAKEN | JSON_F_REWRITE;
+					break;
+				}
+			}
 			if (unlikely(depth >= max_depth))
 			{
 				p = json_skip_container(&scan, p);

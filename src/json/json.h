@@ -44,6 +44,8 @@ typedef struct JsonNode
 	0x10 /* nesting was over max_depth here; the inner value was skipped, has no children */
 #define JSON_F_REWRITE 0x20 /* the bytes may differ from the canonical form; or-ed upwards too */
 
+#define JSON_F_TAKEN 0x40 /* an object that json_parser_expect took: it has no children */
+
 #define JSON_F_BAD (JSON_F_BAD_ESCAPE | JSON_F_BAD_NUMBER | JSON_F_BAD_DEPTH)
 
 #define JSON_ROOT 1 /* index of the root node; nodes[0] stands for "none" */
@@ -68,6 +70,10 @@ typedef struct JsonParser
 	size_t					  brackets_size;
 	struct MemoryContextData *context;
 	struct PageMemory		 *memory; /* that the arena is counted in; NULL: in none */
+	/* see json_parser_expect */
+	uint32_t (*expect)(void *arg, const char *text, const char *end);
+	void	*expect_arg;
+	uint32_t expect_depth;
 } JsonParser;
 
 /* Made in the current memory context, where the arena will live, too. */
@@ -82,6 +88,15 @@ extern JsonParser *json_parser_create_limited(uint32_t max_nodes);
  * error_offset set when the bytes are not JSON.
  */
 extern bool json_parse(JsonParser *parser, const char *text, size_t len, uint32_t max_depth);
+
+/*
+ * json_parser_expect has the parser ask about each object in an array so deep (the root is
+ * at depth 1) whether it is one that the caller knows: expect returns the length of its
+ * text, of which it is sure that it is JSON without any fault, or 0.  NULL: ask no more.
+ */
+extern void json_parser_expect(JsonParser *parser, uint32_t depth,
+							   uint32_t (*expect)(void *arg, const char *text, const char *end),
+							   void *arg);
 
 /* json_parser_trim gives memory back when the arena holds more than keep nodes. */
 extern void json_parser_trim(JsonParser *parser, uint32_t keep);

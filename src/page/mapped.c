@@ -38,6 +38,7 @@ JsonParser *
 page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels, UpstreamPage *page,
 				  const char **problem)
 {
+	page_knows_begin(parser, 0);
 	return page_begin(parser, body, len, FLOHSYNC_MAX_NESTING + levels, page, problem) ?
 		parser->json :
 		NULL;
@@ -50,6 +51,7 @@ page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records, const c
 		return page_too_large(parser, page, problem, "the page has %u records, more than %d",
 							  records, FLOHSYNC_MAX_PAGE_RECORDS);
 	page_room_records(parser, records + 1);
+	page_knows_room(parser, page, records);
 	parser->deleted = page_reserve(parser, parser->deleted, &parser->deleted_size, records,
 								   sizeof(Slice));
 	parser->deleted_at = page_reserve(parser, parser->deleted_at, &parser->deleted_at_size, records,
@@ -177,6 +179,22 @@ page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found)
 		page_mapped_gone(parser, page, found, position);
 	else
 		page_add_record(parser, page, found, position);
+}
+
+bool
+page_mapped_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 record)
+{
+	return page_knows(parser, page, json, record);
+}
+
+bool
+page_mapped_again(PageParser *parser, UpstreamPage *page)
+{
+	if (!page_knows_wrongly(parser, page))
+		return false;
+	page->nrecords = page->nfaults = page->ndeleted = page->received = page->truncated =
+		page->gone = page->nknown = page->nknown_out = 0;
+	return true;
 }
 
 void

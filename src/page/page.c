@@ -233,10 +233,11 @@ page_read_list(PageParser *parser, UpstreamPage *page, uint32 first)
 	for (uint32 i = first; i != 0; i = nodes[i].next)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (page_knows(parser, page, parser->json, i))
+			continue;
 		page_read_record(parser, page, i, page->received);
 		page->received++;
 	}
-	page_sort_records(parser, page);
 }
 
 /* Entries of payload.deleted that name nothing become faults, too. */
@@ -413,6 +414,7 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, Up
 	uint32			deleted;
 	uint32			error;
 
+	page_knows_begin(parser, one ? 0 : LEVELS_ABOVE_RECORD + 1);
 	if (!page_begin(parser, body, len, LEVELS_ABOVE_RECORD + FLOHSYNC_MAX_NESTING, page, problem))
 		return false;
 	nodes = json->nodes;
@@ -484,7 +486,11 @@ page_parse_answer(PageParser *parser, const char *body, size_t len, bool one, Up
 								  nodes[resources].count + nodes[deleted].count,
 								  sizeof(RecordFault));
 	page->faults = parser->faults;
+	page_knows_room(parser, page, nodes[resources].count);
 	page_read_list(parser, page, nodes[resources].child);
+	if (page_knows_wrongly(parser, page))
+		return page_parse_answer(parser, body, len, one, page, problem);
+	page_sort_records(parser, page);
 	if (deleted != 0)
 		page_read_deleted(parser, page, deleted);
 	page->success = true;
@@ -536,6 +542,7 @@ page_parse_bare(PageParser *parser, const char *body, size_t len, uint32 most, U
 								  list ? root->count : 1, sizeof(RecordFault));
 	page->faults = parser->faults;
 	page_read_list(parser, page, list ? root->child : JSON_ROOT);
+	page_sort_records(parser, page);
 	page->success = true;
 	return true;
 }

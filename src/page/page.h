@@ -12,6 +12,8 @@
 #include "json/json.h"
 
 struct PageMemory;
+struct Known;
+struct KnownRecord;
 
 typedef struct Record
 {
@@ -52,6 +54,9 @@ typedef struct UpstreamPage
 	Slice		*deleted; /* payload.deleted, in order */
 	int			 ndeleted;
 	int			 received;	 /* length of payload.resources */
+	struct KnownRecord *came; /* of each that was received, in order (page/came.c); NULL: not wanted */
+	int			 nknown;	 /* so many came as before, and are neither records nor faults */
+	int			 nknown_out; /* of these, so many are out of scope */
 	int			 duplicates; /* records dropped because the id came again in the page */
 	int			 truncated;	 /* display names that were cut */
 	size_t
@@ -133,6 +138,12 @@ extern bool page_parse_records(PageParser *parser, const char *body, size_t len,
 extern void page_fault(PageParser *parser, UpstreamPage *page, Slice external_id,
 					   ErrorClass error_class, Slice payload);
 
+/*
+ * page_know: from now on, records that came before need not be read (page/known.h).  NULL:
+ * all are read.
+ */
+extern void page_know(PageParser *parser, struct Known *known);
+
 /* page_settle gives back what only the reading needed: what a page says stays. */
 extern void page_settle(PageParser *parser);
 
@@ -153,7 +164,8 @@ extern bool page_group_ids(PageParser *parser, const Record *record, PageGroupVi
  * A page whose records are not those of the command protocol is read by the module
  * that knows where they are: page_mapped_begin parses (NULL: not JSON; levels are
  * those around a record), page_mapped_room makes room for at most so many
- * records, page_mapped_add checks and hashes one, page_mapped_end sorts them.
+ * records, page_mapped_add checks and hashes one, page_mapped_end sorts them.  A record
+ * that page_mapped_knows is not added; if page_mapped_again, all have to be added anew.
  */
 typedef struct PageValue
 {
@@ -179,6 +191,9 @@ typedef struct PageMapped
 extern void		   page_exclude(PageParser *parser, const CanonicalPath *paths, int n);
 extern JsonParser *page_mapped_begin(PageParser *parser, const char *body, size_t len, int levels,
 									 UpstreamPage *page, const char **problem);
+extern bool		   page_mapped_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json,
+									 uint32 record);
+extern bool		   page_mapped_again(PageParser *parser, UpstreamPage *page);
 extern bool		   page_mapped_room(PageParser *parser, UpstreamPage *page, uint32 records,
 									const char **problem);
 extern void		   page_mapped_add(PageParser *parser, UpstreamPage *page, const PageMapped *found);

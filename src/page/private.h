@@ -44,6 +44,9 @@ struct PageParser
 	uint32		  *deleted_at; /* of a mapped page: their places */
 	size_t		   deleted_at_size;
 	size_t		   heaviest; /* of the page, so far */
+	struct Known	   *known; /* NULL: each record is read */
+	struct KnownRecord *came;
+	size_t				came_size;
 	bool		   utf8;	 /* the whole body is valid */
 	char		   problem[256];
 };
@@ -94,6 +97,13 @@ extern bool	 page_too_large(PageParser *parser, UpstreamPage *page, const char *
 extern void	 page_sort_records(PageParser *parser, UpstreamPage *page);
 extern bool	 page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth,
 						UpstreamPage *page, const char **problem);
+
+/* page/came.c */
+extern void page_knows_begin(PageParser *parser, uint32 depth);
+extern void page_knows_room(PageParser *parser, UpstreamPage *page, size_t records);
+extern bool page_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index);
+extern void page_came(const UpstreamPage *page, const Record *record, bool truncated);
+extern bool page_knows_wrongly(PageParser *parser, const UpstreamPage *page);
 
 /* page/record.c */
 extern ErrorClass page_id(PageParser *parser, const JsonParser *json, uint32 index, Slice *id);

@@ -274,6 +274,7 @@ page_add_record(PageParser *parser, UpstreamPage *page, const PageMapped *found,
 	record->position = position;
 	record->partial = (found->display_name.found ? 0 : RECORD_KEEPS_NAME) |
 		(found->email.found ? 0 : RECORD_KEEPS_EMAIL);
+	page_came(page, record, truncated);
 	page->truncated += truncated;
 	page->nrecords++;
 }

@@ -350,6 +350,8 @@ apply_records(ApplyScope *scope, const Record *records, int n, PageCounts *count
 	}
 
 	apply_count(&w, counts, seen, nseen);
+	for (int i = 0; scope->nums && i < n; i++)
+		scope->nums[i] = w.prior[i].num;
 	INSTR_TIME_SET_CURRENT(t);
 	apply_note_changes(scope, records, w.prior, w.outcome, n);
 	apply_add_time(&scope->write_us, t);

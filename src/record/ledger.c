@@ -58,6 +58,41 @@ ledger_put(char *p, uint64 v)
 	return p;
 }
 
+/* How many nums from one on are in rising order. */
+static int
+ledger_rising(const int64 *nums, int n, int from)
+{
+	int i = from + 1;
+
+	while (i < n && nums[i - 1] <= nums[i])
+		i++;
+	return i;
+}
+
+/* Mostly nums are in order, or they are two lists in order: records known, and records read. */
+static void
+ledger_sort_nums(int64 *nums, int n)
+{
+	int	   first = ledger_rising(nums, n, 0);
+	int64 *second;
+	int	   nsecond = n - first;
+	int	   at = n;
+
+	if (first >= n)
+		return;
+	if (ledger_rising(nums, n, first) < n)
+	{
+		qsort(nums, n, sizeof(int64), ledger_compare_int64);
+		return;
+	}
+	second = palloc(sizeof(int64) * nsecond);
+	memcpy(second, nums + first, sizeof(int64) * nsecond);
+	while (nsecond > 0)
+		nums[--at] = first > 0 && nums[first - 1] > second[nsecond - 1] ? nums[--first] :
+																		 second[--nsecond];
+	pfree(second);
+}
+
 /* ledger_encode sorts nums in place. */
 bytea *
 ledger_encode(int64 *nums, int n)
@@ -65,12 +100,8 @@ ledger_encode(int64 *nums, int n)
 	bytea *out = palloc(VARHDRSZ + (Size) n * 20);
 	char  *p = VARDATA(out);
 	int64  last = 0;
-	bool   sorted = true;
 
-	for (int i = 1; i < n && sorted; i++)
-		sorted = nums[i - 1] <= nums[i];
-	if (!sorted)
-		qsort(nums, n, sizeof(int64), ledger_compare_int64);
+	ledger_sort_nums(nums, n);
 	for (int i = 0; i < n;)
 	{
 		int64 end = nums[i] + 1;
@@ -327,12 +358,31 @@ flohsync_ledger_meets(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(false);
 }
 
-PG_FUNCTION_INFO_V1(flohsync_ledger_has);
+PG_FUNCTION_INFO_V1(flohsync_ledger_count);
 PGDLLEXPORT Datum
-flohsync_ledger_has(PG_FUNCTION_ARGS)
+flohsync_ledger_count(PG_FUNCTION_ARGS)
 {
 	bytea	   *seen = PG_GETARG_BYTEA_PP(0);
-	int64		num = PG_GETARG_INT64(1);
+	const char *ranges = VARDATA_ANY(seen) + LEDGER_HEAD;
+	int64		size = (int64) VARSIZE_ANY_EXHDR(seen) - LEDGER_HEAD;
+	int64		count = 0;
+
+	if (unlikely(size < 0 || size % (int64) sizeof(Range) != 0))
+		ledger_damaged("the value was not returned by ledger_union");
+	for (int64 i = 0; i < size; i += sizeof(Range))
+	{
+		Range range;
+
+		memcpy(&range, ranges + i, sizeof(Range));
+		count += range.end - range.start;
+	}
+	PG_RETURN_INT64(count);
+}
+
+/* ledger_union_has: is a num in what ledger_union returned? */
+bool
+ledger_union_has(const bytea *seen, int64 num)
+{
 	const char *ranges = VARDATA_ANY(seen) + LEDGER_HEAD;
 	int64		size = (int64) VARSIZE_ANY_EXHDR(seen) - LEDGER_HEAD;
 	int64		low = 0;
@@ -351,9 +401,16 @@ flohsync_ledger_has(PG_FUNCTION_ARGS)
 		else if (num >= range.end)
 			low = middle + 1;
 		else
-			PG_RETURN_BOOL(true);
+			return true;
 	}
-	PG_RETURN_BOOL(false);
+	return false;
+}
+
+PG_FUNCTION_INFO_V1(flohsync_ledger_has);
+PGDLLEXPORT Datum
+flohsync_ledger_has(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ledger_union_has(PG_GETARG_BYTEA_PP(0), PG_GETARG_INT64(1)));
 }
 
 /* The ranges of a page are in order, as nums are. */

@@ -103,6 +103,9 @@ typedef struct Lookup
 #define LOOKUP_FREE_MISSES	  128
 #define LOOKUP_ANCHORS		  4 /* records that are not found, before the neighbours are given up */
 
+/* Fewer records are mostly not neighbours: they are what was left of a page (page/known.c). */
+#define LOOKUP_MANY 16
+
 /* A walk may take this many steps, and then so many for each record that it passes. */
 #define LOOKUP_FREE_STEPS 32
 #define LOOKUP_STEPS	  4
@@ -412,9 +415,9 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	l.slot = table_slot_create(l.relation, NULL);
 
 	/* A range of the table takes no predicate locks. */
-	if (n > 1 && !IsolationIsSerializable() && l.relation->rd_tableam->scan_set_tidrange != NULL)
+	if (n >= LOOKUP_MANY && !IsolationIsSerializable() && l.relation->rd_tableam->scan_set_tidrange != NULL)
 		lookup_neighbours(&l);
-	if (l.nopen > 1 && l.nopen >= n / LOOKUP_WALK_SHARE)
+	if (n >= LOOKUP_MANY && l.nopen >= n / LOOKUP_WALK_SHARE)
 		from = lookup_walk(&l);
 	for (int i = from; i < n && l.nopen > 0; i++)
 		if (prior[i].num == 0)

@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "json/value.h"
+#include "page/known.h"
 #include "rest/reading.h"
 
 /* reading_failed notes what is wrong with the answer; false. */
@@ -242,15 +243,16 @@ reading_select(Reading *r, int64 total)
 static uint64
 reading_ids(const UpstreamPage *page)
 {
-	uint64 hash = 1;
+	uint64 hash = 0;
 
 	for (int i = 0; i < page->nrecords; i++)
-		hash = hash_bytes_extended((const unsigned char *) page->records[i].external_id.data,
-								   page->records[i].external_id.len, hash);
+		hash += known_id_hash(page->records[i].external_id);
+	for (int i = 0; page->nknown > 0 && i < page->received; i++)
+		if (page->came[i].known)
+			hash += page->came[i].id_hash;
 	for (int i = 0; i < page->ndeleted; i++)
-		hash = hash_bytes_extended((const unsigned char *) page->deleted[i].data,
-								   page->deleted[i].len, hash);
-	return hash == 1 ? 0 : hash;
+		hash += known_id_hash(page->deleted[i]) * 3;
+	return hash;
 }
 
 /*
@@ -481,7 +483,7 @@ static void
 reading_empty(UpstreamPage *page)
 {
 	page->nrecords = page->nfaults = page->ndeleted = page->received = page->duplicates =
-		page->truncated = page->gone = 0;
+		page->truncated = page->gone = page->nknown = page->nknown_out = 0;
 	page->incomplete = NULL;
 }
 
@@ -543,8 +545,12 @@ reading_page(Reading *r)
 		(page->keep_link && source_shows_secret(state->source, page->keep_link)))
 		return reading_failed(r, ERRCLASS_BAD_ANSWER,
 							  "the next-page cursor contains a secret of the connector");
-	for (uint32 i = 0; i < r->n; i++)
-		map_record(r, r->nodes[i]);
+	do
+	{
+		for (uint32 i = 0; i < r->n; i++)
+			if (!page_mapped_knows(parser, page, r->tree, r->nodes[i]))
+				map_record(r, r->nodes[i]);
+	} while (page_mapped_again(parser, page));
 	rest_jsonpath_keep(NULL, 0);
 	page_mapped_end(parser, page);
 	if (reading_repeats(r) && r->behind)

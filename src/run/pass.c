@@ -212,6 +212,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool
 			{
 				if (!prints_flush(run))
 					return false;
+				prints_know(run);
 				(void) source_read(run->source, run->parser, answer, page);
 				prints_was_read(run);
 			}
@@ -238,6 +239,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool
 		if (!prints_flush(run))
 			return false;
 		delay = answer->retryable ? pass_retry_delay(run, answer, attempt) : -1;
+		page_know(run->parser, NULL);
 		if (delay < 0 && source_give_up(run->source, answer) &&
 			source_read(run->source, run->parser, answer, page))
 			return true;

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "base/db.h"
+#include "page/known.h"
 #include "record/faults.h"
 #include "record/merge.h"
 #include "run/state.h"
@@ -113,7 +114,11 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	Record		*records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
 	int			 in_scope;
 	ApplyChanges changes = {0};
+	int64		*nums = page->came ? palloc_extended(sizeof(int64) * Max(n, 1), MCXT_ALLOC_HUGE) : NULL;
+	ApplyOutcome *outcomes = page->came ? palloc_extended(sizeof(ApplyOutcome) * Max(n, 1),
+														  MCXT_ALLOC_HUGE) : NULL;
 
+	run->scope.nums = nums;
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;
 	run->scope.heaviest = page->heaviest;
 	if (n > 0)
@@ -130,10 +135,25 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 			pass_capped(run);
 		entry->counts.filtered += in_scope - n;
 	}
-	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, NULL);
+	apply_records(&run->scope, records, n, &entry->counts, entry->seen, &entry->nseen, outcomes);
+	for (int i = 0; nums && i < n; i++)
+	{
+		KnownRecord *came = &page->came[records[i].position];
+
+		if (came->num != KNOWN_UNLISTED)
+			came->num = nums[i];
+		if (outcomes[i] != APPLY_UNCHANGED && nums[i] != 0)
+			run->written[run->nwritten++] = nums[i];
+	}
+	run->scope.nums = NULL;
 	pass_add_changes(run, entry, &changes);
 	run->scope.changes = NULL;
 	pfree(records);
+	if (nums)
+	{
+		pfree(nums);
+		pfree(outcomes);
+	}
 	return n;
 }
 
@@ -211,6 +231,24 @@ pass_apply_partial(Run *run, const UpstreamPage *page, PageEntry *entry)
 	return n;
 }
 
+/* Records that came as before are stored as they came.  Returns how many are in scope. */
+static int
+pass_apply_known(Run *run, const UpstreamPage *page, PageEntry *entry)
+{
+	int n = page->nknown - page->nknown_out;
+
+	entry->counts.unchanged = n;
+	entry->counts.filtered += page->nknown_out;
+	for (int i = 0; n > 0 && i < page->received; i++)
+		if (page->came[i].known && page->came[i].num != KNOWN_OUT_OF_SCOPE)
+			entry->seen[entry->nseen++] = page->came[i].num;
+	run->nwritten = 0;
+	run->written = page->came ?
+		MemoryContextAllocHuge(run->page_context, sizeof(int64) * (page->nrecords + 1)) :
+		NULL;
+	return n;
+}
+
 /*
  * pass_begin_page begins the transaction of a page, or of pages.  False when the run
  * must not go on; it has then been failed, and nothing was written.
@@ -263,9 +301,11 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	entry->deleted = page->deleted;
 	entry->ndeleted = page->ndeleted;
 	entry->seen = palloc_extended(
-		sizeof(int64) * (page->nrecords + page->nfull + page->nfaults + 1), MCXT_ALLOC_HUGE);
+		sizeof(int64) * (page->nrecords + page->nknown + page->nfull + page->nfaults + 1),
+		MCXT_ALLOC_HUGE);
 	entry->nseen = entry->nchanged = 0;
-	n = page->partial ?
+	n = pass_apply_known(run, page, entry);
+	n += page->partial ?
 		pass_apply_partial(run, page, entry) :
 		pass_apply_records(run, page, false, page->next_cursor != NULL, run->setup.passed, entry);
 	pass_apply_faults(run, page, entry);
@@ -285,6 +325,7 @@ pass_apply_once(Run *run, const SourceAnswer *answer, const UpstreamPage *page, 
 	INSTR_TIME_SET_CURRENT(t);
 	db_commit_async();
 	run->timings.commit_us += run_microseconds(&t);
+	prints_wrote(run, run->written, run->nwritten);
 	run->timings.lookup_us += run->scope.lookup_us;
 	run->timings.write_us += run->scope.write_us;
 	run->setup.passed += n;

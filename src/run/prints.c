@@ -106,6 +106,29 @@ prints_find(const Prints *prints, const char *cursor)
 	return i;
 }
 
+/* prints_pass_over: pages mostly come in the order in which they came, and this one is the i-th. */
+void
+prints_pass_over(Prints *prints, int i)
+{
+	int n = i - PRINTS_BEHIND;
+
+	if (n <= 0)
+		return;
+	for (int k = 0; k < n; k++)
+		prints_free(prints->ahead[k]);
+	prints->nahead -= n;
+	memmove(prints->ahead, prints->ahead + n, sizeof(PagePrint *) * prints->nahead);
+}
+
+/* prints_end: the fingerprints are of no use any more. */
+void
+prints_end(Prints *prints)
+{
+	prints->pass = 0;
+	prints->no_more = true;
+	known_clear(prints->known);
+}
+
 /*
  * prints_look: which fingerprint may the page of a cursor have?  Before it is asked for;
  * conditionally, if the page could be taken as it was.
@@ -126,15 +149,7 @@ prints_look(Run *run, const char *cursor)
 	if (i == prints->nahead)
 		return;
 	prints->candidate = prints->ahead[i];
-	/* Cursors mostly come in the order in which they came. */
-	if (i > PRINTS_BEHIND)
-	{
-		for (int k = 0; k < i - PRINTS_BEHIND; k++)
-			prints_free(prints->ahead[k]);
-		prints->nahead -= i - PRINTS_BEHIND;
-		memmove(prints->ahead, prints->ahead + i - PRINTS_BEHIND,
-				sizeof(PagePrint *) * prints->nahead);
-	}
+	prints_pass_over(prints, i);
 	if (!run->source->conditional || !prints_stands_before(run, prints->candidate))
 		return;
 	state = source_reads_from(run->source, false);
@@ -262,6 +277,9 @@ prints_take(Run *run, const SourceAnswer *answer)
 		page->last_modified = MemoryContextStrdup(run->context, answer->last_modified);
 	}
 	prints->any = true;
+	known_clear(prints->known);
+	prints->known_page = print->page;
+	prints->known_pass = print->pass;
 	run->setup.received += print->records;
 	run->setup.passed += print->unchanged;
 	run->setup.total_estimate = Max(run->setup.total_estimate, print->total_estimate);
@@ -343,5 +361,5 @@ prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, cons
 		entry->nseen != c->added + c->updated + c->unchanged + c->restored ||
 		!prints_hash(prints, answer))
 		return;
-	prints_store(run, answer, entry->page);
+	prints_store(run, answer, page, entry->page);
 }

@@ -6,6 +6,7 @@
 #define FLOHSYNC_RUN_PRINTS_H
 
 #include "net/crypto.h"
+#include "page/known.h"
 #include "run/state.h"
 
 #define PRINTS_GROUP  64  /* pages of one transaction */
@@ -15,6 +16,9 @@
 typedef struct PagePrint
 {
 	int64		  id;
+	int			  page; /* these two: of the pass that read it */
+	int64		  pass;
+	bool		  has_list;
 	char		 *cursor; /* NULL: the first page */
 	char		 *next_cursor;
 	unsigned char digest[CRYPTO_SHA256_BYTES];
@@ -65,11 +69,29 @@ typedef struct Prints
 	int			  ntaken;
 	TimestampTz	  taken_since;
 	bool		  any; /* a page was taken */
+	/* of prints_known.c */
+	Known				*known;
+	int					 known_page; /* the last page whose list was loaded */
+	int64				 known_pass;
+	bytea				*noted_by_others; /* what ledger_union returned; NULL: nothing */
+	bytea				*written_before;  /* likewise, by earlier runs of the pass */
+	bool				 looked_back;	  /* these were looked for */
+	struct written_hash *written;		  /* by this one */
 } Prints;
 
+/* run/prints.c */
+extern void prints_pass_over(Prints *prints, int i);
+extern void prints_end(Prints *prints);
+
+/* run/prints_known.c */
+extern bytea *prints_list(const Run *run, const UpstreamPage *page);
+
+/* run/prints_store.c */
+extern void prints_read_ahead(Run *run);
 extern void prints_free(PagePrint *print);
 extern bool prints_check(Run *run, const PagePrint *print);
 extern void prints_store_taken(Run *run);
-extern void prints_store(const Run *run, const SourceAnswer *answer, int page);
+extern void prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *read,
+						 int page);
 
 #endif /* FLOHSYNC_RUN_PRINTS_H */

@@ -32,14 +32,14 @@ prints_free(PagePrint *print)
 	pfree(print);
 }
 
-/* Reads ahead when few are left.  In a transaction. */
-static void
+/* prints_read_ahead reads ahead when few are left; in a transaction. */
+void
 prints_read_ahead(Run *run)
 {
 	static DbQuery query = {
 		"select p.id, p.page, p.pass_id, p.cursor, p.next_cursor, p.digest, p.bytes, p.records,"
 		" p.unchanged, p.total_estimate, p.read_from, p.read_to,"
-		" p.etag, p.last_modified"
+		" p.etag, p.last_modified, p.came is not null"
 		" from _flohsync.page_print p where p.config_id = $1 and p.pass_id <= $2"
 		" and (p.page, p.pass_id) > ($3, $4) order by p.page, p.pass_id limit $5",
 		5,
@@ -62,8 +62,8 @@ prints_read_ahead(Run *run)
 		bytea	  *digest;
 
 		print->id = db_int64(i, 1, 0);
-		prints->last_page = (int) db_int64(i, 2, 0);
-		prints->last_pass = db_int64(i, 3, 0);
+		print->page = prints->last_page = (int) db_int64(i, 2, 0);
+		print->pass = prints->last_pass = db_int64(i, 3, 0);
 		print->cursor = db_get_text(i, 4, run->context);
 		print->next_cursor = db_get_text(i, 5, run->context);
 		digest = DatumGetByteaPP(db_value(i, 6, &isnull));
@@ -77,6 +77,7 @@ prints_read_ahead(Run *run)
 		print->read_to = db_get_text(i, 12, run->context);
 		print->etag = db_get_text(i, 13, run->context);
 		print->last_modified = db_get_text(i, 14, run->context);
+		print->has_list = db_bool(i, 15);
 		prints->ahead[prints->nahead++] = print;
 	}
 }
@@ -97,6 +98,7 @@ prints_begin(Run *run)
 						   CStringGetTextDatum(FLOHSYNC_VERSION)};
 	Datum		   config;
 	bool		   isnull;
+	MemoryContext  old;
 	Prints		  *prints;
 
 	run->prints = NULL;
@@ -107,6 +109,9 @@ prints_begin(Run *run)
 	if (isnull)
 		return;
 	run->prints = prints = MemoryContextAllocZero(run->context, sizeof(Prints));
+	old = MemoryContextSwitchTo(run->context);
+	prints->known = known_create();
+	MemoryContextSwitchTo(old);
 	prints->config = *DatumGetUUIDP(config);
 	prints->pass = db_int64(0, 2, 0);
 	prints->open_pass = db_int64(0, 3, 0);
@@ -153,8 +158,7 @@ prints_check_work(void *arg)
 	if (db_execute(&noted, v, NULL) == 0 || db_int64(0, 1, 0) != prints->pass)
 	{
 		work->clean = false;
-		prints->pass = 0;
-		prints->no_more = true;
+		prints_end(prints);
 	}
 	else
 	{
@@ -293,21 +297,23 @@ prints_store_taken(Run *run)
 
 /* prints_store writes the fingerprint of a page that was read, in its transaction. */
 void
-prints_store(const Run *run, const SourceAnswer *answer, int page)
+prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *read, int page)
 {
 	static DbQuery query = {
 		"insert into _flohsync.page_print (config_id, pass_id, page, cursor, next_cursor, digest,"
 		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to,"
-		" etag, last_modified)"
+		" etag, last_modified, came)"
 		" select $3, $4, p.page, p.cursor, p.next_cursor, $5, p.bytes, p.records,"
 		" p.added + p.updated + p.unchanged + p.restored, p.filtered, p.truncated,"
-		" p.total_estimate, p.seen, $6, $7, nullif($8, ''), nullif($9, '')"
+		" p.total_estimate, p.seen, $6, $7, nullif($8, ''), nullif($9, ''), $10"
 		" from flohsync.sync_run_page p where p.run_id = $1 and p.page = $2",
-		9,
-		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID},
+		10,
+		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+		 BYTEAOID},
 		.plan_as = PLAN_BY_INDEX};
 	const Prints *prints = run->prints;
-	Datum		  v[9];
+	bytea		 *list = prints_list(run, read);
+	Datum		  v[10];
 	bytea		 *digest;
 
 	digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
@@ -322,5 +328,6 @@ prints_store(const Run *run, const SourceAnswer *answer, int page)
 	v[6] = CStringGetTextDatum(prints->read_to);
 	v[7] = CStringGetTextDatum(answer->etag);
 	v[8] = CStringGetTextDatum(answer->last_modified);
-	db_execute(&query, v, NULL);
+	v[9] = PointerGetDatum(list);
+	db_execute(&query, v, list ? NULL : "         n");
 }

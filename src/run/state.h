@@ -40,6 +40,8 @@ typedef struct Run
 	int					 nfull;	  /* records requested individually (run/refetch.c) */
 	struct cursors_hash *cursors; /* hashes of those that the pass has been through (pass.c) */
 	struct Prints		*prints;  /* fingerprints of pages (run/prints.c); NULL: there are none */
+	int64				*written; /* record_no of what the page at hand has written; NULL: not needed */
+	int					 nwritten;
 	int64				 skew_s;  /* how far the upstream's clock is behind ours */
 	/* how it ended */
 	const char *status; /* NULL while it goes on */
@@ -94,6 +96,10 @@ extern void		   prints_drop(Run *run);
 extern void		   prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page,
 							   const PageEntry *entry);
 extern const char *prints_next_cursor(const Run *run);
+
+/* run/prints_known.c */
+extern void prints_know(Run *run);
+extern void prints_wrote(Run *run, const int64 *nums, int n);
 
 /* run/run_error.c */
 extern void run_handle_error(Run *run);

@@ -7,6 +7,7 @@
 #include "lib/bloomfilter.h"
 
 #include "base/bytes.h"
+#include "page/known.h"
 #include "run/state.h"
 
 /* Pages with records, in a row, of which every one had come before in the list. */
@@ -26,20 +27,24 @@ pass_forget_ids(Run *run)
 	run->nseen_ids = 0;
 }
 
+/* Of known records (page/known.c) there is only the hash of their ids. */
 static bool
-pass_id_is_new(Run *run, Slice id)
+pass_hash_is_new(Run *run, uint64 id_hash)
 {
-	bool known;
+	bool known = !bloom_lacks_element(run->seen_ids, (unsigned char *) &id_hash, sizeof(id_hash));
 
-	if (id.data == NULL)
-		return true;
-	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
 	if (!known)
 	{
-		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
+		bloom_add_element(run->seen_ids, (unsigned char *) &id_hash, sizeof(id_hash));
 		run->nseen_ids++;
 	}
 	return !known;
+}
+
+static bool
+pass_id_is_new(Run *run, Slice id)
+{
+	return id.data == NULL || pass_hash_is_new(run, known_id_hash(id));
 }
 
 /*
@@ -82,6 +87,16 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 		news |= is_new;
 		run->repeated += !is_new;
 	}
+	for (int i = 0; page->nknown > 0 && i < page->received; i++)
+	{
+		bool is_new;
+
+		if (!page->came[i].known)
+			continue;
+		is_new = pass_hash_is_new(run, page->came[i].id_hash);
+		news |= is_new;
+		run->repeated += !is_new;
+	}
 	for (int i = 0; i < page->ndeleted; i++)
 		news |= pass_id_is_new(run, page->deleted[i]);
 	for (int i = 0; i < page->nfaults; i++)
@@ -89,7 +104,7 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 	/* Empty pages are counted by themselves. */
 	if (news)
 		run->known_pages = 0;
-	else if (page->nrecords + page->ndeleted + page->nfaults > 0)
+	else if (page->nrecords + page->nknown + page->ndeleted + page->nfaults > 0)
 		run->known_pages++;
 	return run->known_pages >= (page->partial ? PASS_MAX_KNOWN_CHANGES : PASS_MAX_KNOWN_PAGES);
 }
