@@ -213,8 +213,35 @@ COMMENT ON FUNCTION _flohsync.pass_is_as_before(bigint) IS
   'Whether all pages of the pass of a run had the fingerprints of the last complete one, and no record was written '
   'since: then its records are those that are there';
 
--- Whatever a pass has seen and could store is not stale afterwards, unless somebody else has written it
--- since, and noted that.  So if as many records are live, these are all.
+CREATE FUNCTION _flohsync.pass_was_alone(_run bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  r flohsync.sync_run;
+BEGIN
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
+  RETURN EXISTS (SELECT FROM _flohsync.page_print_scope s
+                   JOIN flohsync.connector_sync_config c ON c.id = s.config_id
+                  WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+                    AND s.open_pass = r.pass_id)
+     AND NOT EXISTS (SELECT FROM _flohsync.dirty_record d
+                      WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type
+                        AND d.pass_id IS NULL)
+     AND NOT EXISTS (SELECT FROM _flohsync.dirty_record d
+                      WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type
+                        AND d.pass_id < r.pass_id)
+     AND NOT EXISTS (SELECT FROM _flohsync.dirty_record d
+                      WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type
+                        AND d.pass_id > r.pass_id);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.pass_was_alone(bigint) IS
+  'Whether nobody else is known to have written records of its type since the full pass of a run began, or before it '
+  'and after the last complete one';
+
+-- Whatever a pass has seen and could store is not stale afterwards, if nobody else has written it.  So if as
+-- many records are live, these are all.
 CREATE FUNCTION _flohsync.pass_misses_nothing(_run bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -223,20 +250,10 @@ DECLARE
   r flohsync.sync_run;
   live bigint;
 BEGIN
-  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
-  IF NOT EXISTS (SELECT FROM _flohsync.page_print_scope s
-                   JOIN flohsync.connector_sync_config c ON c.id = s.config_id
-                  WHERE c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-                    AND s.open_pass = r.pass_id)
-     OR EXISTS (SELECT FROM _flohsync.dirty_record d
-                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id IS NULL)
-     OR EXISTS (SELECT FROM _flohsync.dirty_record d
-                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id < r.pass_id)
-     OR EXISTS (SELECT FROM _flohsync.dirty_record d
-                 WHERE d.connector_id = r.connector_id AND d.resource_type = r.resource_type AND d.pass_id > r.pass_id)
-  THEN
+  IF NOT _flohsync.pass_was_alone(_run) THEN
     RETURN false;
   END IF;
+  SELECT * INTO STRICT r FROM flohsync.sync_run x WHERE x.id = _run;
   SELECT sum(t.n) INTO live FROM _flohsync.tally t
    WHERE t.connector_id = r.connector_id AND t.resource_type = r.resource_type AND t.state = 'live';
   -- Of records that were set aside, or are newer than the page, it is not known whether they are stale.

@@ -21,7 +21,7 @@ typedef struct DbQuery
 {
 	const char *sql;
 	int			nargs;
-	Oid			types[16];
+	Oid			types[18];
 	DbPlanKind	plan_as;
 	SPIPlanPtr	plan;
 } DbQuery;

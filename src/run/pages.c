@@ -49,7 +49,7 @@ pages_statement(void)
 
 /* pages_add writes the ledger's row of a page. */
 void
-pages_add(int64 run, const PageEntry *e)
+pages_add(int64 run, PageEntry *e)
 {
 	static DbQuery query = {NULL,
 							16,
@@ -77,7 +77,8 @@ pages_add(int64 run, const PageEntry *e)
 	v[8] = Float4GetDatum((float4) e->apply_ms);
 	nulls[9] = e->total_estimate >= 0 ? ' ' : 'n';
 	v[9] = Int64GetDatum(e->total_estimate);
-	v[10] = PointerGetDatum(ledger_encode(e->seen, e->nseen));
+	e->ledger = ledger_encode(e->seen, e->nseen);
+	v[10] = PointerGetDatum(e->ledger);
 	nulls[11] = e->ndeleted > 0 ? ' ' : 'n';
 	v[11] = e->ndeleted > 0 ? db_text_array(e->deleted, e->ndeleted) : (Datum) 0;
 	nulls[12] = e->nchanged > 0 ? ' ' : 'n';

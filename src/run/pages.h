@@ -29,11 +29,12 @@ typedef struct PageEntry
 	PageCounts		 counts;
 	int64			*seen; /* sorted in place */
 	int				 nseen;
+	struct varlena	*ledger; /* of these; made by pages_add */
 	const pg_uuid_t *changed; /* added, updated, restored; NULL: not needed */
 	int				 nchanged;
 } PageEntry;
 
-extern void	 pages_add(int64 run, const PageEntry *entry);
+extern void	 pages_add(int64 run, PageEntry *entry);
 extern char *pages_overlap(int64 run, MemoryContext context);
 extern bool	 pages_had_several(int64 run);
 extern int64 pages_repeated(int64 pass);

@@ -361,5 +361,7 @@ prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, cons
 		entry->nseen != c->added + c->updated + c->unchanged + c->restored ||
 		!prints_hash(prints, answer))
 		return;
-	prints_store(run, answer, page, entry->page);
+	prints_store(run, answer, page, entry);
+	/* Their ids are not looked at again in the pass, as those of pages that were taken. */
+	prints->any |= page->nknown > 0;
 }

@@ -91,7 +91,7 @@ extern void prints_read_ahead(Run *run);
 extern void prints_free(PagePrint *print);
 extern bool prints_check(Run *run, const PagePrint *print);
 extern void prints_store_taken(Run *run);
-extern void prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *read,
-						 int page);
+extern void prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *page,
+						 const PageEntry *entry);
 
 #endif /* FLOHSYNC_RUN_PRINTS_H */

@@ -297,37 +297,50 @@ prints_store_taken(Run *run)
 
 /* prints_store writes the fingerprint of a page that was read, in its transaction. */
 void
-prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *read, int page)
+prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *page,
+			 const PageEntry *entry)
 {
 	static DbQuery query = {
 		"insert into _flohsync.page_print (config_id, pass_id, page, cursor, next_cursor, digest,"
 		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to,"
 		" etag, last_modified, came)"
-		" select $3, $4, p.page, p.cursor, p.next_cursor, $5, p.bytes, p.records,"
-		" p.added + p.updated + p.unchanged + p.restored, p.filtered, p.truncated,"
-		" p.total_estimate, p.seen, $6, $7, nullif($8, ''), nullif($9, ''), $10"
-		" from flohsync.sync_run_page p where p.run_id = $1 and p.page = $2",
-		10,
-		{INT8OID, INT4OID, UUIDOID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-		 BYTEAOID},
-		.plan_as = PLAN_BY_INDEX};
-	const Prints *prints = run->prints;
-	bytea		 *list = prints_list(run, read);
-	Datum		  v[10];
-	bytea		 *digest;
+		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
+		" nullif($16, ''), nullif($17, ''), $18)",
+		18,
+		{UUIDOID, INT8OID, INT4OID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, INT4OID, INT4OID, INT4OID,
+		 INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID},
+		.plan_as = PLAN_GENERIC};
+	const Prints	 *prints = run->prints;
+	const PageCounts *c = &entry->counts;
+	bytea			 *list = prints_list(run, page);
+	bytea			 *digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
+	Datum			  v[18];
+	char			  nulls[18];
 
-	digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
 	SET_VARSIZE(digest, VARHDRSZ + CRYPTO_SHA256_BYTES);
 	memcpy(VARDATA(digest), prints->digest, CRYPTO_SHA256_BYTES);
-	v[0] = Int64GetDatum(run->id);
-	v[1] = Int32GetDatum(page);
-	v[2] = UUIDPGetDatum(&prints->config);
-	v[3] = Int64GetDatum(prints->open_pass);
-	v[4] = PointerGetDatum(digest);
-	v[5] = CStringGetTextDatum(prints->read_from);
-	v[6] = CStringGetTextDatum(prints->read_to);
-	v[7] = CStringGetTextDatum(answer->etag);
-	v[8] = CStringGetTextDatum(answer->last_modified);
-	v[9] = PointerGetDatum(list);
-	db_execute(&query, v, list ? NULL : "         n");
+	memset(nulls, ' ', sizeof(nulls));
+	v[0] = UUIDPGetDatum(&prints->config);
+	v[1] = Int64GetDatum(prints->open_pass);
+	v[2] = Int32GetDatum(entry->page);
+	nulls[3] = entry->cursor ? ' ' : 'n';
+	v[3] = entry->cursor ? CStringGetTextDatum(entry->cursor) : (Datum) 0;
+	nulls[4] = entry->next_cursor ? ' ' : 'n';
+	v[4] = entry->next_cursor ? CStringGetTextDatum(entry->next_cursor) : (Datum) 0;
+	v[5] = PointerGetDatum(digest);
+	v[6] = Int64GetDatum(entry->bytes);
+	v[7] = Int32GetDatum(entry->records);
+	v[8] = Int32GetDatum(c->added + c->updated + c->unchanged + c->restored);
+	v[9] = Int32GetDatum(c->filtered);
+	v[10] = Int32GetDatum(c->truncated);
+	nulls[11] = entry->total_estimate >= 0 ? ' ' : 'n';
+	v[11] = Int64GetDatum(entry->total_estimate);
+	v[12] = PointerGetDatum(entry->ledger);
+	v[13] = CStringGetTextDatum(prints->read_from);
+	v[14] = CStringGetTextDatum(prints->read_to);
+	v[15] = CStringGetTextDatum(answer->etag);
+	v[16] = CStringGetTextDatum(answer->last_modified);
+	nulls[17] = list ? ' ' : 'n';
+	v[17] = PointerGetDatum(list);
+	db_execute(&query, v, nulls);
 }

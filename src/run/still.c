@@ -7,7 +7,6 @@
 #include "lib/bloomfilter.h"
 
 #include "base/bytes.h"
-#include "page/known.h"
 #include "run/state.h"
 
 /* Pages with records, in a row, of which every one had come before in the list. */
@@ -27,24 +26,20 @@ pass_forget_ids(Run *run)
 	run->nseen_ids = 0;
 }
 
-/* Of known records (page/known.c) there is only the hash of their ids. */
-static bool
-pass_hash_is_new(Run *run, uint64 id_hash)
-{
-	bool known = !bloom_lacks_element(run->seen_ids, (unsigned char *) &id_hash, sizeof(id_hash));
-
-	if (!known)
-	{
-		bloom_add_element(run->seen_ids, (unsigned char *) &id_hash, sizeof(id_hash));
-		run->nseen_ids++;
-	}
-	return !known;
-}
-
 static bool
 pass_id_is_new(Run *run, Slice id)
 {
-	return id.data == NULL || pass_hash_is_new(run, known_id_hash(id));
+	bool known;
+
+	if (id.data == NULL)
+		return true;
+	known = !bloom_lacks_element(run->seen_ids, (unsigned char *) id.data, id.len);
+	if (!known)
+	{
+		bloom_add_element(run->seen_ids, (unsigned char *) id.data, id.len);
+		run->nseen_ids++;
+	}
+	return !known;
 }
 
 /*
@@ -57,7 +52,8 @@ pass_id_is_new(Run *run, Slice id)
 bool
 pass_stands_still(Run *run, const UpstreamPage *page)
 {
-	bool news = false;
+	/* Records that are known are not looked at: the page after next, they are unknown. */
+	bool news = page->nknown > 0;
 
 	/* A query of our own comes to its end, however often it gives a record. */
 	if (run->source->own_query)
@@ -87,16 +83,6 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 		news |= is_new;
 		run->repeated += !is_new;
 	}
-	for (int i = 0; page->nknown > 0 && i < page->received; i++)
-	{
-		bool is_new;
-
-		if (!page->came[i].known)
-			continue;
-		is_new = pass_hash_is_new(run, page->came[i].id_hash);
-		news |= is_new;
-		run->repeated += !is_new;
-	}
 	for (int i = 0; i < page->ndeleted; i++)
 		news |= pass_id_is_new(run, page->deleted[i]);
 	for (int i = 0; i < page->nfaults; i++)
@@ -104,7 +90,7 @@ pass_stands_still(Run *run, const UpstreamPage *page)
 	/* Empty pages are counted by themselves. */
 	if (news)
 		run->known_pages = 0;
-	else if (page->nrecords + page->nknown + page->ndeleted + page->nfaults > 0)
+	else if (page->nrecords + page->ndeleted + page->nfaults > 0)
 		run->known_pages++;
 	return run->known_pages >= (page->partial ? PASS_MAX_KNOWN_CHANGES : PASS_MAX_KNOWN_PAGES);
 }

@@ -776,6 +776,7 @@ main(void)
 	test_jwt_keys();
 	test_outbound();
 	test_foretell();
+	test_known();
 	test_rest();
 	test_status();
 	test_text();

@@ -15,6 +15,7 @@ extern void test_crypto(void);
 extern void test_foretell(void);
 extern void test_jwt(void);
 extern void test_jwt_keys(void);
+extern void test_known(void);
 extern void test_outbound(void);
 extern void test_rest(void);
 extern void test_status(void);
