@@ -149,6 +149,34 @@ $f->up('change', ids => 'user-0000130', what => 'name');
 $f->sync_ok('d', 'user');
 is($f->sql('SELECT display_name <> \'elsewhere\' ' . $f->scope('d', 'user') . " AND external_id = 'user-0000120'"), 't', 'of two pages with a record the last one counts, though its text is that of the pass before');
 
+# So it is if the worker was killed between the two.
+$f->up('set', id => 'user-0000020');
+$f->sync_ok('d', 'user') for 1 .. 2;
+$f->up('set', id => 'user-0000020', body => '{"externalId":"user-0000120","displayName":"elsewhere"}');
+$f->up('change', ids => 'user-0000130', what => 'name');
+$f->fault('hang', page => 4);
+$run = $f->sql("SELECT flohsync.trigger_sync('d', 'user')");
+$f->await(hanging => 1);
+$f->wait_flushed($run, 3);
+ok($f->crash($f->worker_pid), 'a worker is killed between two pages with a record');
+$f->up('heal');
+ok($f->wait_run($run, timeout => 60), 'its run goes on');
+is($f->sql('SELECT display_name <> \'elsewhere\' ' . $f->scope('d', 'user') . " AND external_id = 'user-0000120'"), 't', 'the last one counts');
+$f->up('set', id => 'user-0000020');
+$f->sync_ok('d', 'user') for 1 .. 2;
+$f->matches_upstream('d', 'user', 'healed');
+
+# As many records are live as the pass has seen, but not the same.
+$f->up('delete', ids => 'user-0000290');
+$f->fault('hang', page => 9);
+$run = $f->sql("SELECT flohsync.trigger_sync('d', 'user')");
+$f->await(hanging => 1);
+$f->wait_for("SELECT count(*) = 8 FROM flohsync.sync_run_page WHERE run_id = $run");
+$f->sql("SELECT flohsync.handle_webhook('d', '{\"action\": \"deleted\", \"resourceType\": \"user\", \"resourceId\": \"user-0000030\"}')");
+$f->up('release');
+$f->wait_run($run);
+is($f->run_row($run)->{stats}{staled}, 1, 'what is missing goes stale though somebody else has removed another one meanwhile');
+
 $f->invariants;
 unlike(PostgreSQL::Test::Utils::slurp_file($f->node->logfile), qr/PANIC|signal 11|signal 6/, 'no process crashed by itself');
 done_testing();
