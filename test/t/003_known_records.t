@@ -152,6 +152,9 @@ is($f->sql('SELECT display_name <> \'elsewhere\' ' . $f->scope('d', 'user') . " 
 # So it is if the worker was killed between the two.
 $f->up('set', id => 'user-0000020');
 $f->sync_ok('d', 'user') for 1 .. 2;
+$f->up('change', fraction => 1, what => 'attributes', seed => 23);
+$f->sync_ok('d', 'user');
+is(lists('d'), join(' ', 1 .. 15), 'there are lists of all pages');
 $f->up('set', id => 'user-0000020', body => '{"externalId":"user-0000120","displayName":"elsewhere"}');
 $f->up('change', ids => 'user-0000130', what => 'name');
 $f->fault('hang', page => 4);
