@@ -258,6 +258,9 @@ CREATE FUNCTION _flohsync.ledger_union(_pages bytea[]) RETURNS bytea
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_union';
 COMMENT ON FUNCTION _flohsync.ledger_union(bytea[]) IS
   'Union of the records that a set of pages has seen, for ledger_has';
+CREATE FUNCTION _flohsync.ledger_count(_seen bytea) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_count';
+COMMENT ON FUNCTION _flohsync.ledger_count(bytea) IS 'How many record_no are in what ledger_union returned';
 CREATE FUNCTION _flohsync.ledger_has(_seen bytea, _num bigint) RETURNS boolean
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'flohsync_ledger_has';
 COMMENT ON FUNCTION _flohsync.ledger_has(bytea, bigint) IS 'Whether a record_no is in what ledger_union returned';

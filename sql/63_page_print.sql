@@ -147,10 +147,6 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger
 COMMENT ON FUNCTION _flohsync.ledger_meets(bytea, bytea) IS
   'Whether a page has seen one of the records that are in what ledger_union returned';
 
-CREATE FUNCTION _flohsync.ledger_count(_seen bytea) RETURNS bigint
-LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_count';
-COMMENT ON FUNCTION _flohsync.ledger_count(bytea) IS 'How many record_no are in what ledger_union returned';
-
 -- With a filter that depends on other records, or that counts records, what comes of
 -- a page does not follow from the page.
 CREATE FUNCTION _flohsync.begin_page_prints(_run bigint, _wanted boolean, _version text,

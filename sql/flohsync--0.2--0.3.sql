@@ -1120,6 +1120,10 @@ COMMENT ON COLUMN flohsync.sync_run_page.print IS
 -- Made anew for the new column.
 
 
+CREATE FUNCTION _flohsync.ledger_count(_seen bytea) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_count';
+COMMENT ON FUNCTION _flohsync.ledger_count(bytea) IS 'How many record_no are in what ledger_union returned';
+
 --:include 63_page_print.sql
 
 CREATE OR REPLACE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz

@@ -66,7 +66,7 @@ json_parser_create_limited(uint32_t max_nodes)
 }
 
 void
-json_parser_expect(JsonParser *parser, uint32_t depth,
+json_parser_expect(JsonParser *parser, uint32_t											   depth,
 				   uint32_t (*expect)(void *arg, const char *text, const char *end), void *arg)
 {
 	parser->expect = expect;

@@ -55,7 +55,8 @@ page_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint3
 	if (page->came == NULL)
 		return false;
 	came = &parser->came[page->received];
-	came->known = known_find(parser->known, json->text + node->start, node->end - node->start, came);
+	came->known = known_find(parser->known, json->text + node->start, node->end - node->start,
+							 came);
 	if (!came->known)
 		return false;
 	page->received++;
@@ -111,7 +112,8 @@ page_knows_wrongly(PageParser *parser, const UpstreamPage *page)
 		size *= 2;
 	table = palloc_extended(sizeof(uint64) * size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < page->nrecords; i++)
-		(void) came_in_table(table, size - 1, parser->came[parser->records[i].position].id_hash, true);
+		(void) came_in_table(table, size - 1, parser->came[parser->records[i].position].id_hash,
+							 true);
 	for (int i = 0; i < page->ndeleted; i++)
 		(void) came_in_table(table, size - 1, known_id_hash(parser->deleted[i]), true);
 	for (int i = 0; i < page->received && !wrongly; i++)

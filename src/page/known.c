@@ -265,7 +265,8 @@ known_hit(Known *known, const char *text, const KnownRecord *record)
 	{
 		known->hits_size = Max(known->hits_size * 2, 1024);
 		if (known->hits == NULL)
-			known->hits = MemoryContextAllocHuge(known->context, sizeof(KnownHit) * known->hits_size);
+			known->hits = MemoryContextAllocHuge(known->context,
+												 sizeof(KnownHit) * known->hits_size);
 		else
 			known->hits = repalloc_huge(known->hits, sizeof(KnownHit) * known->hits_size);
 	}

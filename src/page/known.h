@@ -6,12 +6,13 @@
 #define FLOHSYNC_PAGE_KNOWN_H
 
 #include "base/bytes.h"
+#include "base/flohsync.h"
 
 #define KNOWN_DIGEST_BYTES 16
-#define KNOWN_LISTS		   3	 /* held at a time: of the page behind, the one at hand, the next */
-#define KNOWN_MAX_RECORDS  10000 /* of a page with more, no list is kept */
+#define KNOWN_LISTS		   3 /* held at a time: of the page behind, the one at hand, the next */
+#define KNOWN_MAX_RECORDS  FLOHSYNC_MAX_PAGE_RECORDS
 
-#define KNOWN_OUT_OF_SCOPE 0  /* as num: the filter leaves the record out */
+#define KNOWN_OUT_OF_SCOPE 0 /* as num: the filter leaves the record out */
 #define KNOWN_UNLISTED	   -1 /* as num: what came of the record does not follow from its text alone */
 
 typedef struct KnownRecord
@@ -44,37 +45,37 @@ typedef struct KnownHit
 
 typedef struct Known
 {
-	KnownList	lists[KNOWN_LISTS]; /* in the order of their pages */
-	int			nlists;
-	int			list; /* the record that is expected next: of which list, */
-	int			at;	  /* and which one */
-	int			misses;
-	uint32		turn; /* counts pages */
-	bool		expecting; /* the page at hand is looked at by known_expect, as it is parsed */
-	bool		off;  /* for the page at hand, nothing is known */
-	KnownDoubt	doubt;
-	void	   *doubt_arg;
-	KnownHit   *hits; /* of the page at hand, in the order of its text */
-	int			nhits;
-	int			hits_size;
-	int			next_hit;
-	const char *digested; /* a text that was digested, and is not the expected one */
-	uint32		digested_len;
-	unsigned char			 digest[KNOWN_DIGEST_BYTES];
+	KnownList	  lists[KNOWN_LISTS]; /* in the order of their pages */
+	int			  nlists;
+	int			  list; /* the record that is expected next: of which list, */
+	int			  at;	/* and which one */
+	int			  misses;
+	uint32		  turn;		 /* counts pages */
+	bool		  expecting; /* the page at hand is looked at by known_expect, as it is parsed */
+	bool		  off;		 /* for the page at hand, nothing is known */
+	KnownDoubt	  doubt;
+	void		 *doubt_arg;
+	KnownHit	 *hits; /* of the page at hand, in the order of its text */
+	int			  nhits;
+	int			  hits_size;
+	int			  next_hit;
+	const char	 *digested; /* a text that was digested, and is not the expected one */
+	uint32		  digested_len;
+	unsigned char digest[KNOWN_DIGEST_BYTES];
 	struct MemoryContextData *context;
 } Known;
 
-extern Known  *known_create(void);
-extern void	   known_clear(Known *known);
-extern bool	   known_add_list(Known *known, int64 page, const char *data, size_t len);
-extern void	   known_drop_list(Known *known, int i);
-extern void	   known_begin(Known *known, KnownDoubt doubt, void *arg);
-extern void	   known_go_to(Known *known, int list);
-extern bool	   known_in_step(const Known *known);
-extern uint32  known_expect(void *known, const char *text, const char *end);
-extern bool	   known_find(Known *known, const char *text, uint32 len, KnownRecord *record);
-extern size_t  known_encode(const KnownRecord *records, int n, char *out);
-extern uint64  known_id_hash(Slice id);
+extern Known *known_create(void);
+extern void	  known_clear(Known *known);
+extern bool	  known_add_list(Known *known, int64 page, const char *data, size_t len);
+extern void	  known_drop_list(Known *known, int i);
+extern void	  known_begin(Known *known, KnownDoubt doubt, void *arg);
+extern void	  known_go_to(Known *known, int list);
+extern bool	  known_in_step(const Known *known);
+extern uint32 known_expect(void *known, const char *text, const char *end);
+extern bool	  known_find(Known *known, const char *text, uint32 len, KnownRecord *record);
+extern size_t known_encode(const KnownRecord *records, int n, char *out);
+extern uint64 known_id_hash(Slice id);
 
 /* known_encode needs at most so many bytes. */
 #define KNOWN_ENCODED(n) (10 + (size_t) (n) * (KNOWN_DIGEST_BYTES + 8 + 5 + 10))

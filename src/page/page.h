@@ -53,12 +53,13 @@ typedef struct UpstreamPage
 	int			 nfaults;
 	Slice		*deleted; /* payload.deleted, in order */
 	int			 ndeleted;
-	int			 received;	 /* length of payload.resources */
-	struct KnownRecord *came; /* of each that was received, in order (page/came.c); NULL: not wanted */
-	int			 nknown;	 /* so many came as before, and are neither records nor faults */
-	int			 nknown_out; /* of these, so many are out of scope */
-	int			 duplicates; /* records dropped because the id came again in the page */
-	int			 truncated;	 /* display names that were cut */
+	int			 received; /* length of payload.resources */
+	struct KnownRecord
+		*came;		 /* of each that was received, in order (page/came.c); NULL: not wanted */
+	int	 nknown;	 /* so many came as before, and are neither records nor faults */
+	int	 nknown_out; /* of these, so many are out of scope */
+	int	 duplicates; /* records dropped because the id came again in the page */
+	int	 truncated;	 /* display names that were cut */
 	size_t
 		  heaviest; /* so much PostgreSQL takes to make jsonb of the heaviest attributes, at most */
 	char *next_cursor;	  /* NUL-terminated; NULL at the end (absent, null or "") */

@@ -23,32 +23,32 @@
 
 struct PageParser
 {
-	MemoryContext  context;
-	PageMemory	  *memory;
-	JsonParser	  *json;
-	JsonParser	  *attributes; /* of a record whose tree is gone; NULL: not needed so far */
-	Canonical	  *canonical;
-	CanonicalArena texts; /* strings that had escapes */
-	CanonicalPath *ignore;
-	int			   nignore;
-	bool		   excludes; /* page_exclude() has been called */
-	int			   nexclude; /* so many of the first are not stored either */
-	Record		  *records;
-	Record		  *sorted;
-	CanonicalKey  *keys;
-	size_t		   records_size;
-	RecordFault	  *faults;
-	size_t		   faults_size;
-	Slice		  *deleted;
-	size_t		   deleted_size;
-	uint32		  *deleted_at; /* of a mapped page: their places */
-	size_t		   deleted_at_size;
-	size_t		   heaviest; /* of the page, so far */
-	struct Known	   *known; /* NULL: each record is read */
+	MemoryContext		context;
+	PageMemory		   *memory;
+	JsonParser		   *json;
+	JsonParser		   *attributes; /* of a record whose tree is gone; NULL: not needed so far */
+	Canonical		   *canonical;
+	CanonicalArena		texts; /* strings that had escapes */
+	CanonicalPath	   *ignore;
+	int					nignore;
+	bool				excludes; /* page_exclude() has been called */
+	int					nexclude; /* so many of the first are not stored either */
+	Record			   *records;
+	Record			   *sorted;
+	CanonicalKey	   *keys;
+	size_t				records_size;
+	RecordFault		   *faults;
+	size_t				faults_size;
+	Slice			   *deleted;
+	size_t				deleted_size;
+	uint32			   *deleted_at; /* of a mapped page: their places */
+	size_t				deleted_at_size;
+	size_t				heaviest; /* of the page, so far */
+	struct Known	   *known;	  /* NULL: each record is read */
 	struct KnownRecord *came;
 	size_t				came_size;
-	bool		   utf8;	 /* the whole body is valid */
-	char		   problem[256];
+	bool				utf8; /* the whole body is valid */
+	char				problem[256];
 };
 
 static inline bool
@@ -101,7 +101,8 @@ extern bool	 page_begin(PageParser *parser, const char *body, size_t len, uint32
 /* page/came.c */
 extern void page_knows_begin(PageParser *parser, uint32 depth);
 extern void page_knows_room(PageParser *parser, UpstreamPage *page, size_t records);
-extern bool page_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json, uint32 index);
+extern bool page_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json,
+					   uint32 index);
 extern void page_came(const UpstreamPage *page, const Record *record, bool truncated);
 extern bool page_knows_wrongly(PageParser *parser, const UpstreamPage *page);
 

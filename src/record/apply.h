@@ -68,9 +68,9 @@ typedef struct ApplyScope
 	PageParser *parser;			 /* of the records; NULL: their attributes are stored as they are */
 	struct PageMemory *memory;	 /* that what is handed to SQL is counted in; NULL: in none */
 	Size			   heaviest; /* as of UpstreamPage */
-	int64			  *nums;	 /* of each record, the last call puts its record_no here; NULL: likewise */
-	ApplyChanges	  *changes;	 /* what the last call changed is put here; NULL: not needed */
-	bool			   queue_changes; /* as of RecordChanges */
+	int64		 *nums; /* of each record, the last call puts its record_no here; NULL: likewise */
+	ApplyChanges *changes;		 /* what the last call changed is put here; NULL: not needed */
+	bool		  queue_changes; /* as of RecordChanges */
 	/* a full pass whose pages have no fingerprints need not note what it writes */
 	bool  not_dirty;
 	int64 pass; /* as of RecordChanges */

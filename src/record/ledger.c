@@ -89,7 +89,7 @@ ledger_sort_nums(int64 *nums, int n)
 	memcpy(second, nums + first, sizeof(int64) * nsecond);
 	while (nsecond > 0)
 		nums[--at] = first > 0 && nums[first - 1] > second[nsecond - 1] ? nums[--first] :
-																		 second[--nsecond];
+																		  second[--nsecond];
 	pfree(second);
 }
 

@@ -415,7 +415,8 @@ lookup_records(Datum connector, Datum resource_type, const Record *records, int 
 	l.slot = table_slot_create(l.relation, NULL);
 
 	/* A range of the table takes no predicate locks. */
-	if (n >= LOOKUP_MANY && !IsolationIsSerializable() && l.relation->rd_tableam->scan_set_tidrange != NULL)
+	if (n >= LOOKUP_MANY && !IsolationIsSerializable() &&
+		l.relation->rd_tableam->scan_set_tidrange != NULL)
 		lookup_neighbours(&l);
 	if (n >= LOOKUP_MANY && l.nopen >= n / LOOKUP_WALK_SHARE)
 		from = lookup_walk(&l);

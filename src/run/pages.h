@@ -29,7 +29,7 @@ typedef struct PageEntry
 	PageCounts		 counts;
 	int64			*seen; /* sorted in place */
 	int				 nseen;
-	struct varlena	*ledger; /* of these; made by pages_add */
+	struct varlena	*ledger;  /* of these; made by pages_add */
 	const pg_uuid_t *changed; /* added, updated, restored; NULL: not needed */
 	int				 nchanged;
 } PageEntry;

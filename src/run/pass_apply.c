@@ -114,9 +114,10 @@ pass_apply_records(Run *run, const UpstreamPage *page, bool only_changes, bool g
 	Record		*records = palloc_extended(sizeof(Record) * Max(n, 1), MCXT_ALLOC_HUGE);
 	int			 in_scope;
 	ApplyChanges changes = {0};
-	int64		*nums = page->came ? palloc_extended(sizeof(int64) * Max(n, 1), MCXT_ALLOC_HUGE) : NULL;
-	ApplyOutcome *outcomes = page->came ? palloc_extended(sizeof(ApplyOutcome) * Max(n, 1),
-														  MCXT_ALLOC_HUGE) : NULL;
+	int64 *nums = page->came ? palloc_extended(sizeof(int64) * Max(n, 1), MCXT_ALLOC_HUGE) : NULL;
+	ApplyOutcome *outcomes = page->came ?
+		palloc_extended(sizeof(ApplyOutcome) * Max(n, 1), MCXT_ALLOC_HUGE) :
+		NULL;
 
 	run->scope.nums = nums;
 	run->scope.changes = run->setup.note_changes ? &changes : NULL;

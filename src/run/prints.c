@@ -24,6 +24,8 @@
  * cursor (prints_foresee).  If that page cannot be taken as it was when its turn comes,
  * a 304 is of no use, and the page is asked for in any case.
  *
+ * Of a page that is read, records may be known by themselves: prints_known.c.
+ *
  * What it costs.  A row of some 300 bytes a page that is read, written with it; for a page that
  * may be equal, SHA-256 and a short transaction.  Taken pages share a transaction, up
  * to 64 of them or for a second: a crash loses no more, and these cost little.  They

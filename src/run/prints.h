@@ -88,6 +88,9 @@ extern bytea *prints_list(const Run *run, const UpstreamPage *page);
 
 /* run/prints_store.c */
 extern void prints_read_ahead(Run *run);
+extern void prints_read_own_notes(Run *run);
+extern void prints_read_list(Run *run, const PagePrint *print);
+extern bool prints_read_notes(Run *run);
 extern void prints_free(PagePrint *print);
 extern bool prints_check(Run *run, const PagePrint *print);
 extern void prints_store_taken(Run *run);

@@ -18,24 +18,15 @@
 
 #include "base/compat.h"
 
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "base/db.h"
-#include "base/db_value.h"
 #include "record/ledger.h"
 #include "run/prints.h"
 
-/* So many notes of others are looked at for each page; so many records of its own are kept. */
-#define PRINTS_MAX_NOTES   200
+/* So many records that the pass has written are kept. */
 #define PRINTS_MAX_WRITTEN 500000
-
-/* The pass's own notes are left out: there may be one for each page. */
-#define PRINTS_NOTES(which, limit) \
-	"select d.nums from _flohsync.dirty_record d where d.connector_id = $2" \
-	" and d.resource_type = $3 and d.pass_id " which " limit " limit
 
 typedef struct WrittenEntry
 {
@@ -47,34 +38,12 @@ typedef struct WrittenEntry
 #define SH_ELEMENT_TYPE	  WrittenEntry
 #define SH_KEY_TYPE		  int64
 #define SH_KEY			  num
-#define SH_HASH_KEY(t, k) ((uint32) ((uint64) (k) * UINT64CONST(0x9E3779B97F4A7C15) >> 32))
+#define SH_HASH_KEY(t, k) ((uint32) ((uint64) (k) *UINT64CONST(0x9E3779B97F4A7C15) >> 32))
 #define SH_EQUAL(t, a, b) ((a) == (b))
 #define SH_SCOPE		  static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
-
-/* Looks once at what earlier runs of the pass have noted; in a transaction. */
-static void
-prints_look_back(Run *run)
-{
-	static DbQuery query = {
-		"select _flohsync.ledger_union(pg_catalog.array_agg(x.nums)) from _flohsync.dirty_record x"
-		" where x.connector_id = $1 and x.resource_type = $2 and x.pass_id = $3"
-		" having pg_catalog.count(*) > 0",
-		3,
-		{UUIDOID, TEXTOID, INT8OID},
-		.plan_as = PLAN_BY_INDEX};
-	Prints *prints = run->prints;
-	Datum	v[3] = {run->scope.connector, run->scope.resource_type,
-					Int64GetDatum(prints->open_pass)};
-
-	if (prints->looked_back)
-		return;
-	if (db_execute(&query, v, NULL) == 1)
-		prints->written_before = db_get_bytea(0, 1, run->context);
-	prints->looked_back = true;
-}
 
 /* The place among those read ahead of the first one behind a page; or their number. */
 static int
@@ -87,29 +56,6 @@ prints_behind(const Prints *prints, int page, int64 pass)
 			(prints->ahead[i]->page == page && prints->ahead[i]->pass <= pass)))
 		i++;
 	return i;
-}
-
-/* Loads the list of a fingerprint, which may have none. */
-static void
-prints_load_list(Run *run, const PagePrint *print)
-{
-	static DbQuery query = {"select p.came from _flohsync.page_print p where p.id = $1",
-							1,
-							{INT8OID},
-							.plan_as = PLAN_BY_INDEX};
-	Prints *prints = run->prints;
-	Datum	v = Int64GetDatum(print->id);
-	bytea  *list = NULL;
-	bool	isnull = true;
-
-	if (print->has_list && db_execute(&query, &v, NULL) == 1)
-		list = (bytea *) DatumGetPointer(db_value(0, 1, &isnull));
-	if (!isnull)
-		list = DatumGetByteaPP(PointerGetDatum(list));
-	(void) known_add_list(prints->known, print->id, isnull ? "" : VARDATA_ANY(list),
-						  isnull ? 0 : VARSIZE_ANY_EXHDR(list));
-	prints->known_page = print->page;
-	prints->known_pass = print->pass;
 }
 
 /* Loads what the next page may need: there is always one list ahead of the record that is expected. */
@@ -125,55 +71,17 @@ prints_load_lists(Run *run)
 	else if (!known_in_step(known) && known->nlists > 0)
 		known_go_to(known, known->nlists - 1);
 	if (known->nlists == 0 && prints->candidate)
-		prints_load_list(run, prints->candidate);
+		prints_read_list(run, prints->candidate);
 	while (known->list + 1 >= known->nlists)
 	{
 		i = prints_behind(prints, prints->known_page, prints->known_pass);
 		if (i == prints->nahead)
 			break;
-		prints_load_list(run, prints->ahead[i]);
+		prints_read_list(run, prints->ahead[i]);
 		/* Where cursors are not those of before, nobody else passes fingerprints over. */
 		if (prints->candidate == NULL)
 			prints_pass_over(prints, i);
 	}
-}
-
-/* Looks at the notes of others; in a transaction.  False when whatever is stored may have been written. */
-static bool
-prints_read_notes(Run *run)
-{
-	static DbQuery any = {"select s.pass_id, exists (" PRINTS_NOTES("is null", "1") ") or exists ("
-						  PRINTS_NOTES("< $4", "1") ") or exists (" PRINTS_NOTES("> $4", "1") ")"
-						  " from _flohsync.page_print_scope s where s.config_id = $1",
-						  4,
-						  {UUIDOID, UUIDOID, TEXTOID, INT8OID},
-						  .plan_as = PLAN_BY_INDEX};
-	static DbQuery all = {
-		"select pg_catalog.count(*) <= $5 and pg_catalog.count(*) = pg_catalog.count(x.nums),"
-		" _flohsync.ledger_union(pg_catalog.array_agg(x.nums)) from ((" PRINTS_NOTES("is null", "$5 + 1")
-		") union all (" PRINTS_NOTES("< $4", "$5 + 1") ") union all (" PRINTS_NOTES("> $4", "$5 + 1") ")) x",
-		5,
-		{UUIDOID, UUIDOID, TEXTOID, INT8OID, INT8OID},
-		.plan_as = PLAN_BY_INDEX};
-	Prints *prints = run->prints;
-	Datum	v[5] = {UUIDPGetDatum(&prints->config), run->scope.connector, run->scope.resource_type,
-					Int64GetDatum(prints->open_pass), Int64GetDatum(PRINTS_MAX_NOTES)};
-
-	if (prints->noted_by_others)
-		pfree(prints->noted_by_others);
-	prints->noted_by_others = NULL;
-	/* Whoever has removed the scope has removed what was noted of it. */
-	if (db_execute(&any, v, NULL) == 0 || db_int64(0, 1, 0) != prints->pass)
-	{
-		prints_end(prints);
-		return false;
-	}
-	if (!db_bool(0, 2))
-		return true;
-	if (db_execute(&all, v, NULL) != 1 || !db_bool(0, 1))
-		return false;
-	prints->noted_by_others = db_get_bytea(0, 2, run->context);
-	return true;
 }
 
 /* Gets ready for the answer at hand: it has come, so what is written from now on is newer. */
@@ -184,7 +92,7 @@ prints_prepare_work(void *arg)
 	Prints *prints = run->prints;
 
 	db_begin("comparing a page");
-	prints_look_back(run);
+	prints_read_own_notes(run);
 	if (prints_read_notes(run))
 	{
 		prints_read_ahead(run);

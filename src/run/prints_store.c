@@ -122,6 +122,102 @@ prints_begin(Run *run)
 	prints_read_ahead(run);
 }
 
+/* So many notes of others are looked at for each page. */
+#define PRINTS_MAX_NOTES 200
+
+/* The pass's own notes are left out: there may be one for each page. */
+#define PRINTS_NOTES_WHERE(which) \
+	" from _flohsync.dirty_record d where d.connector_id = $2 and d.resource_type = $3" \
+	" and d.pass_id " which
+#define PRINTS_ANY_NOTES(which)	 "exists (select 1" PRINTS_NOTES_WHERE(which) ")"
+#define PRINTS_SOME_NOTES(which) "(select d.nums" PRINTS_NOTES_WHERE(which) " limit $5 + 1)"
+
+/* prints_read_own_notes looks, once, at what earlier runs of the pass have noted; in a transaction. */
+void
+prints_read_own_notes(Run *run)
+{
+	static DbQuery query = {
+		"select _flohsync.ledger_union(pg_catalog.array_agg(x.nums)) from _flohsync.dirty_record x"
+		" where x.connector_id = $1 and x.resource_type = $2 and x.pass_id = $3"
+		" having pg_catalog.count(*) > 0",
+		3,
+		{UUIDOID, TEXTOID, INT8OID},
+		.plan_as = PLAN_BY_INDEX};
+	Prints *prints = run->prints;
+	Datum v[3] = {run->scope.connector, run->scope.resource_type, Int64GetDatum(prints->open_pass)};
+
+	if (prints->looked_back)
+		return;
+	if (db_execute(&query, v, NULL) == 1)
+		prints->written_before = db_get_bytea(0, 1, run->context);
+	prints->looked_back = true;
+}
+
+/* prints_read_list reads the list of a fingerprint, which may have none. */
+void
+prints_read_list(Run *run, const PagePrint *print)
+{
+	static DbQuery query = {"select p.came from _flohsync.page_print p where p.id = $1",
+							1,
+							{INT8OID},
+							.plan_as = PLAN_BY_INDEX};
+	Prints		  *prints = run->prints;
+	Datum		   v = Int64GetDatum(print->id);
+	bytea		  *list = NULL;
+	bool		   isnull = true;
+
+	if (print->has_list && db_execute(&query, &v, NULL) == 1)
+		list = (bytea *) DatumGetPointer(db_value(0, 1, &isnull));
+	if (!isnull)
+		list = DatumGetByteaPP(PointerGetDatum(list));
+	(void) known_add_list(prints->known, print->id, isnull ? "" : VARDATA_ANY(list),
+						  isnull ? 0 : VARSIZE_ANY_EXHDR(list));
+	prints->known_page = print->page;
+	prints->known_pass = print->pass;
+}
+
+/*
+ * prints_read_notes looks at the notes of others; in a transaction.  False when whatever is stored
+ * may have been written.
+ */
+bool
+prints_read_notes(Run *run)
+{
+	static DbQuery any = {
+		"select s.pass_id, " PRINTS_ANY_NOTES("is null") " or " PRINTS_ANY_NOTES(
+			"< $4") " or " PRINTS_ANY_NOTES("> $4") " from _flohsync.page_print_scope s where s.config_id = $1",
+		4,
+		{UUIDOID, UUIDOID, TEXTOID, INT8OID},
+		.plan_as = PLAN_BY_INDEX};
+	static DbQuery some = {
+		"select pg_catalog.count(*) <= $5 and pg_catalog.count(*) = pg_catalog.count(x.nums),"
+		" _flohsync.ledger_union(pg_catalog.array_agg(x.nums)) from"
+		" (" PRINTS_SOME_NOTES("is null") " union all " PRINTS_SOME_NOTES(
+			"< $4") " union all " PRINTS_SOME_NOTES("> $4") ") x",
+		5,
+		{UUIDOID, UUIDOID, TEXTOID, INT8OID, INT8OID},
+		.plan_as = PLAN_BY_INDEX};
+	Prints *prints = run->prints;
+	Datum	v[5] = {UUIDPGetDatum(&prints->config), run->scope.connector, run->scope.resource_type,
+					Int64GetDatum(prints->open_pass), Int64GetDatum(PRINTS_MAX_NOTES)};
+
+	if (prints->noted_by_others)
+		pfree(prints->noted_by_others);
+	prints->noted_by_others = NULL;
+	/* Whoever has removed the scope has removed what was noted of it. */
+	if (db_execute(&any, v, NULL) == 0 || db_int64(0, 1, 0) != prints->pass)
+	{
+		prints_end(prints);
+		return false;
+	}
+	if (!db_bool(0, 2))
+		return true;
+	if (db_execute(&some, v, NULL) != 1 || !db_bool(0, 1))
+		return false;
+	prints->noted_by_others = db_get_bytea(0, 2, run->context);
+	return true;
+}
+
 typedef struct CheckWork
 {
 	Run				*run;

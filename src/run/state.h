@@ -40,9 +40,9 @@ typedef struct Run
 	int					 nfull;	  /* records requested individually (run/refetch.c) */
 	struct cursors_hash *cursors; /* hashes of those that the pass has been through (pass.c) */
 	struct Prints		*prints;  /* fingerprints of pages (run/prints.c); NULL: there are none */
-	int64				*written; /* record_no of what the page at hand has written; NULL: not needed */
-	int					 nwritten;
-	int64				 skew_s;  /* how far the upstream's clock is behind ours */
+	int64 *written; /* record_no of what the page at hand has written; NULL: not needed */
+	int	   nwritten;
+	int64  skew_s; /* how far the upstream's clock is behind ours */
 	/* how it ended */
 	const char *status; /* NULL while it goes on */
 	ErrorClass	error_class;

@@ -15,10 +15,12 @@ my $of_table = "FROM pg_stat_user_tables WHERE relid = 'flohsync.resource_record
 sub rows_of_pass
 {
 	my ($c, $name) = @_;
+	my $idle = "SELECT count(*) = 0 FROM flohsync.workers WHERE kind = 'flohsync worker'";
+	# A worker tells what it has read when it ends.
+	$f->wait_for($idle, timeout => 60);
 	$f->sql('SELECT pg_stat_reset()');
 	my $stats = $f->sync_ok($c, 'user', $name);
-	# A worker tells what it has read when it is idle.
-	$f->wait_for("SELECT count(*) = 0 FROM flohsync.workers WHERE kind = 'flohsync worker'", timeout => 60);
+	$f->wait_for($idle, timeout => 60);
 	return ($f->sql("SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read $of_table"), $stats);
 }
 sub lists { return $f->sql('SELECT string_agg(p.page::text, \' \' ORDER BY p.page) FROM _flohsync.page_print p JOIN flohsync.connector_sync_config c ON c.id = p.config_id WHERE p.came IS NOT NULL AND c.connector_id = ' . $f->connector_id($_[0])) }

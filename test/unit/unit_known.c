@@ -64,8 +64,8 @@ what_is_known(const UpstreamPage *page)
 	return text;
 }
 
-#define R(id, name)	   "{\"externalId\":\"u" #id "\",\"displayName\":\"" name "\"}"
-#define PAGE(...)	   (const char *const[]){__VA_ARGS__}, lengthof(((const char *const[]){__VA_ARGS__}))
+#define R(id, name) "{\"externalId\":\"u" #id "\",\"displayName\":\"" name "\"}"
+#define PAGE(...)	(const char *const[]){__VA_ARGS__}, lengthof(((const char *const[]){__VA_ARGS__}))
 #define KNOWN(expected, name, ...) \
 	do \
 	{ \
@@ -101,7 +101,8 @@ test_lists(void)
 		ok(known->lists[0].records[i].num == records[i].num &&
 			   known->lists[0].records[i].len == records[i].len &&
 			   known->lists[0].records[i].id_hash == records[i].id_hash &&
-			   memcmp(known->lists[0].records[i].digest, records[i].digest, KNOWN_DIGEST_BYTES) == 0,
+			   memcmp(known->lists[0].records[i].digest, records[i].digest, KNOWN_DIGEST_BYTES) ==
+				   0,
 		   "as they were");
 	for (size_t i = 0; i < len; i++)
 	{
@@ -123,7 +124,7 @@ test_lists(void)
 void
 test_known(void)
 {
-	PageParser  *parser = page_parser_create(NULL, 0, NULL);
+	PageParser	*parser = page_parser_create(NULL, 0, NULL);
 	Known		*known = known_create();
 	UpstreamPage page;
 
@@ -142,9 +143,11 @@ test_known(void)
 	KNOWN("4 5 6 7", "three are gone", R(4, "d"), R(5, "e"), R(6, "f"), R(7, "g"));
 	KNOWN(". 1 2 3", "one is new", R(9, "n"), R(1, "a"), R(2, "b"), R(3, "c"));
 	KNOWN("4 3 2 1", "in another order", R(4, "d"), R(3, "c"), R(2, "b"), R(1, "a"));
-	KNOWN(". .", "another form of the same is another text", "{\"externalId\": \"u1\",\"displayName\":\"a\"}",
+	KNOWN(". .", "another form of the same is another text",
+		  "{\"externalId\": \"u1\",\"displayName\":\"a\"}",
 		  "{\"displayName\":\"b\",\"externalId\":\"u2\"}");
-	KNOWN(". . .", "the same text twice on a page: all of it is read", R(1, "a"), R(2, "b"), R(2, "b"));
+	KNOWN(". . .", "the same text twice on a page: all of it is read", R(1, "a"), R(2, "b"),
+		  R(2, "b"));
 
 	/* What else a list says */
 	read_page(parser, known, 0, PAGE(R(1, "a"), R(1, "a"), R(2, "b")), &page);
@@ -162,9 +165,9 @@ test_known(void)
 	known_go_to(known, 0);
 	known_begin(known, doubt_two, NULL);
 	{
-		const char *problem;
+		const char		 *problem;
 		const char *const same[] = {R(1, "a"), R(2, "b"), R(3, "c")};
-		char	   *body = answer(same, 3);
+		char			 *body = answer(same, 3);
 
 		ok(page_parse(parser, body, strlen(body), &page, &problem), "a page is read");
 	}
@@ -189,21 +192,22 @@ test_known(void)
 	/* Objects elsewhere are no records, whatever they look like. */
 	{
 		const char *problem;
-		const char *body = "{\"success\":true,\"payload\":{\"deleted\":[" R(10, "x") "],\"resources\":[" R(
-			10, "x") "]}}";
+		const char *body = "{\"success\":true,\"payload\":{\"deleted\":[" R(
+			10, "x") "],\"resources\":[" R(10, "x") "]}}";
 
 		known_go_to(known, known->nlists - 1);
 		known_begin(known, NULL, NULL);
-		ok(page_parse(parser, body, strlen(body), &page, &problem), "a page with such a list is read");
+		ok(page_parse(parser, body, strlen(body), &page, &problem),
+		   "a page with such a list is read");
 		is_int(page.received, 1, "the record is one");
 		is_int(page.nfaults, 1, "the other one is a fault");
 	}
 	page_know(parser, NULL);
 	known_begin(known, NULL, NULL);
 	{
-		const char *problem;
+		const char		 *problem;
 		const char *const same[] = {R(1, "a"), R(2, "b"), R(3, "c")};
-		char	   *body = answer(same, 3);
+		char			 *body = answer(same, 3);
 
 		ok(page_parse(parser, body, strlen(body), &page, &problem), "a page is read");
 		is_int(page.nrecords + (page.came != NULL), 3, "without lists as it ever was");
