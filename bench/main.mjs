@@ -15,6 +15,7 @@ import { largeDatabase, staleStep, unchangedLarge } from './measure/large.mjs';
 import { longHistory, manyConfigurations } from './measure/many.mjs';
 import { match, neverAnalysed } from './measure/match.mjs';
 import { workerMemory } from './measure/memory.mjs';
+import { notModified } from './measure/not_modified.mjs';
 import { manyDatabases, processes } from './measure/processes.mjs';
 import { randomIds } from './measure/random_ids.mjs';
 import { againstRecordByRecord } from './measure/record_by_record.mjs';
@@ -53,6 +54,8 @@ if (wanted('pass')) {
   await randomIds(figures, { ordered: db, random, records, rounds });
   step('1 % changed');
   await changed(figures, { db, listing, records, rounds });
+  step('pages that are not sent');
+  await notModified(figures, { db, listing, records, rounds });
   await removal(figures, { db, records });
   await db.drop();
 }

@@ -36,7 +36,8 @@ begin
 end
 $$;
 
-create procedure bench.raw_finish(connector uuid) language plpgsql as $$
+-- After a first load nothing was analysed: as a nested loop this would take hours.
+create procedure bench.raw_finish(connector uuid) language plpgsql set enable_nestloop = off as $$
 begin
   with seen as materialized (select unnest(l.seen) as record_no from bench.raw_ledger l)
   update bench.raw_record r
