@@ -1,12 +1,14 @@
 /*
  * fuzz_page.c
  *	  Any bytes as an answer or a list of records: what comes out keeps the
- *	  promises of page.h.  The first byte picks the entry point.
+ *	  promises of page.h.  The first byte picks the entry point.  Answers of the command
+ *	  protocol are read once more with what came of them known: with the same result.
  */
 #include "base/standalone.h"
 
 #include "json/json.h"
 #include "mb/pg_wchar.h"
+#include "page/known.h"
 #include "page/page.h"
 
 jmp_buf *standalone_catch;
@@ -53,7 +55,7 @@ check_group(void *arg, Slice id)
 static void
 check_page(PageParser *parser, const UpstreamPage *page)
 {
-	CHECK(page->nrecords + page->duplicates + page->nfaults >= page->received);
+	CHECK(page->nrecords + page->nknown + page->duplicates + page->nfaults >= page->received);
 	for (int i = 0; i < page->nrecords; i++)
 	{
 		const Record *record = &page->records[i];
@@ -82,6 +84,50 @@ check_page(PageParser *parser, const UpstreamPage *page)
 	if (page->next_cursor != NULL)
 		CHECK(page->next_cursor[0] != '\0');
 	CHECK(page->total_estimate >= -1);
+}
+
+/* Of pages with a fault no list is kept; those with several records of an id are read in full. */
+static void
+check_known(PageParser *parser, const char *body, size_t len)
+{
+	static Known *known = NULL;
+	UpstreamPage  first;
+	UpstreamPage  again;
+	const char	 *problem;
+	char		 *list;
+	int			  duplicates;
+	int			  received;
+	int			  nrecords;
+
+	if (known == NULL)
+		known = known_create();
+	known_clear(known);
+	known_begin(known, NULL, NULL);
+	page_know(parser, known);
+	CHECK(page_parse(parser, body, len, &first, &problem));
+	if (!first.success || first.nfaults > 0 || first.received > KNOWN_MAX_RECORDS)
+	{
+		page_know(parser, NULL);
+		return;
+	}
+	CHECK(first.nknown == 0);
+	for (int i = 0; i < first.nrecords; i++)
+		if (first.came[first.records[i].position].num != KNOWN_UNLISTED)
+			first.came[first.records[i].position].num = 1 + i;
+	list = malloc(KNOWN_ENCODED(first.received));
+	CHECK(known_add_list(known, 1, list, known_encode(first.came, first.received, list)));
+	free(list);
+	duplicates = first.duplicates;
+	received = first.received;
+	nrecords = first.nrecords;
+	known_begin(known, NULL, NULL);
+	CHECK(page_parse(parser, body, len, &again, &problem));
+	CHECK(again.success && again.received == received && again.nfaults == 0);
+	CHECK(again.duplicates == duplicates);
+	CHECK(again.nrecords + again.nknown == nrecords);
+	CHECK(duplicates == 0 || again.nknown == 0);
+	check_page(parser, &again);
+	page_know(parser, NULL);
 }
 
 int
@@ -113,5 +159,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			  strlen(page.upstream_error) < 1024);
 	else
 		check_page(parser, &page);
+	if ((data[0] & 5) == 1)
+		check_known(parser, (const char *) data + 1, size - 1);
 	return 0;
 }
