@@ -177,4 +177,22 @@ typedef bool CompatUpdatedIndexes;
 	ExecInsertIndexTuples((t), (s), (e), true, false, NULL, NIL)
 #endif
 
+/* For a row on trial: *conflict is set when another of its key is there. */
+#if PG_VERSION_NUM >= 160000
+#define compat_insert_on_trial(t, s, e, conflict) \
+	ExecInsertIndexTuples((t), (s), (e), false, true, (conflict), NIL, false)
+#else
+#define compat_insert_on_trial(t, s, e, conflict) \
+	ExecInsertIndexTuples((t), (s), (e), false, true, (conflict), NIL)
+#endif
+
+/* Which version of the row is meant, and there is none yet, is a parameter since 18. */
+#if PG_VERSION_NUM >= 180000
+#define compat_check_index_constraints(t, s, e, other) \
+	ExecCheckIndexConstraints((t), (s), (e), (other), &(ItemPointerData){{0, 0}, 0}, NIL)
+#else
+#define compat_check_index_constraints(t, s, e, other) \
+	ExecCheckIndexConstraints((t), (s), (e), (other), NIL)
+#endif
+
 #endif /* FLOHSYNC_COMPAT_H */

@@ -28,7 +28,6 @@
 #include "page/filter.h"
 #include "record/apply.h"
 #include "record/merge.h"
-#include "record/rules.h"
 #include "record/stored.h"
 #include "record/write.h"
 #include "webhook/keys.h"
@@ -36,72 +35,6 @@
 #include "webhook/webhook.h"
 
 #define WEBHOOK_ROUNDS 20
-
-/*
- * What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to
- * leave out.
- */
-static Datum
-webhook_rules(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS(
-			"c") " from flohsync.connector_sync_config c where c.connector_id = $1 and"
-				 " c.resource_type = $2",
-		2,
-		{UUIDOID, TEXTOID}};
-	Datum v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool  isnull;
-
-	if (db_execute(&query, v, NULL) == 0)
-		return (Datum) 0;
-	r->filtered = db_bool(0, 2);
-	if (r->filtered)
-	{
-		rules_get_filter(0, 3, &r->filter, CurrentMemoryContext);
-		filter_prepare(&r->filter);
-	}
-	return db_value(0, 1, &isnull);
-}
-
-/*
- * Reads what the configuration says about records of the type.  Whether any
- * was matched is asked for in the order of the one index that answers it at
- * once: for EXISTS, another one may be read from end to end.
- */
-static void
-webhook_scope(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
-		" _flohsync.config_concerns_users(c) or _flohsync.triggers_per_record(c) or (select"
-		" true from flohsync.connector_sync_match m"
-		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by"
-		" m.external_id limit 1),"
-		" " RULES_CONFIRMED_AT ","
-		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH(
-			"c") " from (select) one left join flohsync.connector_sync_config c on"
-				 " c.connector_id = $1 and c.resource_type = $2"
-				 " left join _flohsync.former_pass f on"
-				 " f.connector_id = $1 and f.resource_type = $2",
-		2,
-		{UUIDOID, TEXTOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool		isnull;
-	TimestampTz confirmed_at;
-	bool		rehash;
-
-	db_execute(&query, v, NULL);
-	r->followed = db_bool(0, 2);
-	rehash = db_bool(0, 5);
-	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
-	if (isnull)
-		confirmed_at = 0;
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
-				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0, rehash);
-	r->scope.apply.event_at = r->event_at;
-}
 
 static Slice
 webhook_slice(const char *text)
