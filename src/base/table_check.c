@@ -49,7 +49,7 @@ typedef struct CheckedTable
 	bool row_security;
 } CheckedTable;
 
-static bool			 valid = false;			 /* nothing of what follows has changed */
+static bool			 valid = false; /* nothing of what follows has changed */
 static CheckedTable *tables = NULL;
 static int			 ntables = 0;
 static bool			 secured = false; /* some table has row level security */
