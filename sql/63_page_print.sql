@@ -148,6 +148,7 @@ CREATE FUNCTION _flohsync.begin_page_prints(_run bigint, _wanted boolean, _versi
   OUT config_id uuid, OUT pass_id bigint, OUT open_pass bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -183,6 +184,7 @@ COMMENT ON FUNCTION _flohsync.begin_page_prints(bigint, boolean, text) IS
 CREATE FUNCTION _flohsync.pass_is_as_before(_run bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -207,6 +209,7 @@ COMMENT ON FUNCTION _flohsync.pass_is_as_before(bigint) IS
 CREATE FUNCTION _flohsync.keep_page_prints(_run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;

@@ -1152,6 +1152,7 @@ $$;
 CREATE OR REPLACE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -1484,6 +1485,7 @@ CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT rehash boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1600,13 +1602,17 @@ BEGIN
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
     WHERE x.id = c.id;
 
-  SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
-         (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
-         coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
-    INTO received, unidentified, total_estimate, incomplete, unread, last_page
-    FROM _flohsync.pass_pages(pass_id) l;
+  received := 0;
+  unidentified := 0;
+  unread := false;
+  last_page := 0;
   passed := 0;
-  IF last_page > 0 THEN
+  IF resumed THEN
+    SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
+           (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
+           coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
+      INTO received, unidentified, total_estimate, incomplete, unread, last_page
+      FROM _flohsync.pass_pages(pass_id) l;
     SELECT l.next_cursor INTO next_cursor FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
     SELECT s.passed INTO passed
       FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
@@ -1645,6 +1651,7 @@ CREATE OR REPLACE FUNCTION _flohsync.finish_run(_run bigint, _status text, _comp
   _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1971,15 +1978,17 @@ BEGIN
     UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
-  IF NOT broken THEN
+  IF NOT broken AND todo.setbacks <> '{}' THEN
     -- What was tried again and did not fail again.
     DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks)
         AND s.tried_at < now();
   END IF;
-  PERFORM _flohsync.forget_departures(ARRAY(
-    SELECT x.id FROM flohsync.resource_record x
-     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
-       AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  IF todo.by_record <> '{}' THEN
+    PERFORM _flohsync.forget_departures(ARRAY(
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
+         AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  END IF;
   IF users AND (held OR _held) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)
@@ -3426,5 +3435,68 @@ COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS
   'Removes ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and '
   'errors of webhooks after three times the retention of runs (null: never)';
 -- End of webhooks that cost less.
+
+-- Runs that cost less.
+CREATE OR REPLACE FUNCTION _flohsync.keep_config(_run bigint) RETURNS flohsync.connector_sync_config
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  c flohsync.connector_sync_config;
+BEGIN
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
+  PERFORM _flohsync.lock('connector', r.connector_id::text, true);
+  SELECT * INTO c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type FOR KEY SHARE;
+  RETURN c;
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)
+  RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  due constant timestamptz := clock_timestamp() - _retention;
+BEGIN
+  -- Mostly there is none, and what follows is planned anew for each call.  In the order of an index, and no
+  -- EXISTS: that there is none is what a scan of the table finds out last.
+  PERFORM FROM flohsync.resource_record x
+    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+    ORDER BY x.connector_id, x.resource_type, x.stale_since LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
+  RETURN _flohsync.records_removed(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run),
+                                   _run IS NOT NULL, _run);
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
+     + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0 IS NOT TRUE THEN
+    RETURN;
+  END IF;
+  FOR _attempt IN 1 .. 3 LOOP
+    BEGIN
+      PERFORM _flohsync.queue_jobs(c, _run, ARRAY[_flohsync.job_data(c, _run) || jsonb_build_object('stats', _stats)])
+         FROM flohsync.sync_run r
+         JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+        WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL;
+      RETURN;
+    EXCEPTION WHEN OTHERS THEN
+      IF _flohsync.stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN
+        RETURN;
+      END IF;
+    END;
+  END LOOP;
+END
+$$;
+-- End of runs that cost less.
 
 --:include upgrade/end.sql
