@@ -3118,16 +3118,19 @@ COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connecto
   'Runs the statement of map_attributes() with a cached plan, for a batch of users in floh_user';
 
 CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
-BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.array_agg(DISTINCT m.user_id), '{}')
-    FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
-   WHERE m.user_id IS NOT NULL;
-END;
+AS $$
+BEGIN
+  RETURN (SELECT coalesce(array_agg(DISTINCT m.user_id), '{}')
+            FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
+           WHERE m.user_id IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.users_of(uuid[]) IS 'The users of some records, in the order of their ids';
 
 CREATE FUNCTION _flohsync.apply_patches(_c flohsync.connector_sync_config, _run bigint,
@@ -3144,13 +3147,15 @@ DECLARE
   refused bigint;
   did record;
 BEGIN
-  INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-  SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
-         v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
-    FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
-   WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
-   ORDER BY p.nr;
   SELECT coalesce(sum(jsonb_array_length(p.list)), 0) INTO invalid FROM unnest(_problems) AS p(list);
+  IF invalid > 0 THEN
+    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+    SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
+           v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
+      FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
+     WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
+     ORDER BY p.nr;
+  END IF;
   done := done || jsonb_build_object('failed', (done ->> 'failed')::bigint + invalid);
   IF array_position(patches, NULL) IS NOT NULL THEN
     SELECT array_agg(u.id ORDER BY u.nr), array_agg(u.patch ORDER BY u.nr) INTO users, patches
@@ -3495,6 +3500,41 @@ BEGIN
       END IF;
     END;
   END LOOP;
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _stage text) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m
+               ON m.connector_resource_id = s.resource_id
+                WHERE s.config_id = _c.id AND s.stage = _stage AND m.user_id IS NOT NULL
+                GROUP BY m.user_id ORDER BY min(s.tried_at), m.user_id);
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,
+                                             _record flohsync.resource_record,
+  _users uuid[], _states text[], _messages text[]) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF coalesce(greatest(cardinality(_users), cardinality(_states), cardinality(_messages)), 0) = 0 THEN
+    RETURN '[]';
+  END IF;
+  RETURN (
+    SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, array_agg(x.id ORDER BY f.position),
+                                   array_agg(x.external_id::text ORDER BY f.position),
+                                   array_agg(f.state ORDER BY f.position), array_agg(f.message ORDER BY f.position))
+      FROM unnest(_users, _states, _messages) WITH ORDINALITY AS f(id, state, message, position)
+      LEFT JOIN LATERAL (
+           SELECT r.id, r.external_id
+             FROM flohsync.connector_sync_match m JOIN flohsync.resource_record r ON r.id = m.connector_resource_id
+            WHERE m.user_id = f.id AND m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+              AND m.match_status IN ('matched', 'manual_override')
+              AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
+            ORDER BY r.external_id LIMIT 1) x ON true);
 END
 $$;
 -- End of runs that cost less.
