@@ -142,8 +142,9 @@ stored_possible(void)
 static bool
 stored_find(Look *look, Datum connector, Datum resource_type, Datum id)
 {
-	ScanKeyData	   keys[3];
-	TM_FailureData failure;
+	ScanKeyData		keys[3];
+	ItemPointerData tid;
+	TM_FailureData	failure;
 
 	look_text_key(&keys[0], look, 1, id);
 	look_text_key(&keys[1], look, 2, resource_type);
@@ -151,8 +152,9 @@ stored_find(Look *look, Datum connector, Datum resource_type, Datum id)
 	index_rescan(look->scan, keys, 3, NULL, 0);
 	if (!look_next(look))
 		return false;
+	tid = look->slot->tts_tid;
 	/* No key ever changes: another version of the row is of the same record. */
-	switch (table_tuple_lock(look->table, &look->slot->tts_tid, look->scan->xs_snapshot, look->slot,
+	switch (table_tuple_lock(look->table, &tid, look->scan->xs_snapshot, look->slot,
 							 GetCurrentCommandId(false), LockTupleNoKeyExclusive, LockWaitBlock,
 							 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure))
 	{
@@ -383,6 +385,8 @@ stored_write(const ApplyScope *scope, const Record *record, bool *written)
 		table_close(table, NoLock);
 		return false;
 	}
+	/* Where the table is published, others have to know which row it is. */
+	CheckCmdReplicaIdentity(table, CMD_UPDATE);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsHeapTuple);
 	ExecStoreHeapTuple(tuple, slot, false);
 	slot->tts_tableOid = RelationGetRelid(table);
