@@ -239,7 +239,17 @@ CREATE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  due constant timestamptz := clock_timestamp() - _retention;
 BEGIN
+  -- Mostly there is none, and what follows is planned anew for each call.  In the order of an index, and no
+  -- EXISTS: that there is none is what a scan of the table finds out last.
+  PERFORM FROM flohsync.resource_record x
+    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+    ORDER BY x.connector_id, x.resource_type, x.stale_since LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
   RETURN _flohsync.records_removed(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run),
                                    _run IS NOT NULL, _run);
 END

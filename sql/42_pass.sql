@@ -22,6 +22,7 @@ COMMENT ON FUNCTION _flohsync.lock_config(bigint) IS
 CREATE FUNCTION _flohsync.keep_config(_run bigint) RETURNS flohsync.connector_sync_config
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -48,6 +49,7 @@ CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT rehash boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -164,13 +166,17 @@ BEGIN
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
     WHERE x.id = c.id;
 
-  SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
-         (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
-         coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
-    INTO received, unidentified, total_estimate, incomplete, unread, last_page
-    FROM _flohsync.pass_pages(pass_id) l;
+  received := 0;
+  unidentified := 0;
+  unread := false;
+  last_page := 0;
   passed := 0;
-  IF last_page > 0 THEN
+  IF resumed THEN
+    SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
+           (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
+           coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
+      INTO received, unidentified, total_estimate, incomplete, unread, last_page
+      FROM _flohsync.pass_pages(pass_id) l;
     SELECT l.next_cursor INTO next_cursor FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
     SELECT s.passed INTO passed
       FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
@@ -226,6 +232,7 @@ COMMENT ON FUNCTION _flohsync.restart_pass(bigint, boolean) IS
 CREATE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -534,6 +541,7 @@ CREATE FUNCTION _flohsync.finish_run(_run bigint, _status text, _complete boolea
   _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

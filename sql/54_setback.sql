@@ -18,12 +18,16 @@ COMMENT ON COLUMN _flohsync.setback.change IS 'Change for which the workflow was
 COMMENT ON COLUMN _flohsync.setback.tried_at IS 'When it was last tried';
 
 CREATE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _stage text) RETURNS uuid[]
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m
-             ON m.connector_resource_id = s.resource_id
-              WHERE s.config_id = (_c).id AND s.stage = _stage AND m.user_id IS NOT NULL
-              GROUP BY m.user_id ORDER BY pg_catalog.min(s.tried_at), m.user_id);
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m
+               ON m.connector_resource_id = s.resource_id
+                WHERE s.config_id = _c.id AND s.stage = _stage AND m.user_id IS NOT NULL
+                GROUP BY m.user_id ORDER BY min(s.tried_at), m.user_id);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.known_setbacks(flohsync.connector_sync_config, text) IS
   'Users that a stage has failed for before, least recently tried first';
 
@@ -195,23 +199,27 @@ COMMENT ON FUNCTION _flohsync.note_setbacks(text, flohsync.connector_sync_config
 CREATE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,
                                              _record flohsync.resource_record,
   _users uuid[], _states text[], _messages text[]) RETURNS jsonb
-LANGUAGE sql
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, pg_catalog.array_agg(x.id ORDER BY f.position),
-                                 pg_catalog.array_agg(x.external_id::text ORDER BY f.position),
-                                 pg_catalog.array_agg(f.state ORDER BY f.position),
-                                   pg_catalog.array_agg(f.message ORDER BY f.position))
-    FROM ROWS FROM (pg_catalog.unnest(_users), pg_catalog.unnest(_states), pg_catalog.unnest(_messages))
-      WITH ORDINALITY AS f(id, state, message, position)
-    LEFT JOIN LATERAL (
-         SELECT r.id, r.external_id
-           FROM flohsync.connector_sync_match m JOIN flohsync.resource_record r ON r.id = m.connector_resource_id
-          WHERE m.user_id = f.id AND m.connector_id = (_c).connector_id AND m.resource_type = (_c).resource_type
-            AND m.match_status IN ('matched', 'manual_override')
-            AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
-          ORDER BY r.external_id LIMIT 1) x ON true;
-END;
+AS $$
+BEGIN
+  IF coalesce(greatest(cardinality(_users), cardinality(_states), cardinality(_messages)), 0) = 0 THEN
+    RETURN '[]';
+  END IF;
+  RETURN (
+    SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, array_agg(x.id ORDER BY f.position),
+                                   array_agg(x.external_id::text ORDER BY f.position),
+                                   array_agg(f.state ORDER BY f.position), array_agg(f.message ORDER BY f.position))
+      FROM unnest(_users, _states, _messages) WITH ORDINALITY AS f(id, state, message, position)
+      LEFT JOIN LATERAL (
+           SELECT r.id, r.external_id
+             FROM flohsync.connector_sync_match m JOIN flohsync.resource_record r ON r.id = m.connector_resource_id
+            WHERE m.user_id = f.id AND m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+              AND m.match_status IN ('matched', 'manual_override')
+              AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
+            ORDER BY r.external_id LIMIT 1) x ON true);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.note_user_setbacks(text, flohsync.connector_sync_config, bigint, flohsync.resource_record,
                                                  uuid[], text[], text[]) IS
   'Records the users that a stage failed for; see note_setbacks()';

@@ -137,16 +137,19 @@ COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connecto
 
 -- By indexes, whatever is known of the tables.
 CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
-BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.array_agg(DISTINCT m.user_id), '{}')
-    FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
-   WHERE m.user_id IS NOT NULL;
-END;
+AS $$
+BEGIN
+  RETURN (SELECT coalesce(array_agg(DISTINCT m.user_id), '{}')
+            FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
+           WHERE m.user_id IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.users_of(uuid[]) IS 'The users of some records, in the order of their ids';
 
 CREATE FUNCTION _flohsync.apply_patches(_c flohsync.connector_sync_config, _run bigint,
@@ -163,13 +166,15 @@ DECLARE
   refused bigint;
   did record;
 BEGIN
-  INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-  SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
-         v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
-    FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
-   WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
-   ORDER BY p.nr;
   SELECT coalesce(sum(jsonb_array_length(p.list)), 0) INTO invalid FROM unnest(_problems) AS p(list);
+  IF invalid > 0 THEN
+    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+    SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
+           v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
+      FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
+     WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
+     ORDER BY p.nr;
+  END IF;
   done := done || jsonb_build_object('failed', (done ->> 'failed')::bigint + invalid);
   IF array_position(patches, NULL) IS NOT NULL THEN
     SELECT array_agg(u.id ORDER BY u.nr), array_agg(u.patch ORDER BY u.nr) INTO users, patches

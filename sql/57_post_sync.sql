@@ -347,15 +347,17 @@ BEGIN
     UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
-  IF NOT broken THEN
+  IF NOT broken AND todo.setbacks <> '{}' THEN
     -- What was tried again and did not fail again.
     DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks)
         AND s.tried_at < now();
   END IF;
-  PERFORM _flohsync.forget_departures(ARRAY(
-    SELECT x.id FROM flohsync.resource_record x
-     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
-       AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  IF todo.by_record <> '{}' THEN
+    PERFORM _flohsync.forget_departures(ARRAY(
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
+         AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  END IF;
   IF users AND (held OR _held) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)

@@ -198,14 +198,16 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
+     + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0 IS NOT TRUE THEN
+    RETURN;
+  END IF;
   FOR _attempt IN 1 .. 3 LOOP
     BEGIN
       PERFORM _flohsync.queue_jobs(c, _run, ARRAY[_flohsync.job_data(c, _run) || jsonb_build_object('stats', _stats)])
          FROM flohsync.sync_run r
          JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
-        WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL
-          AND (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
-              + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0;
+        WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL;
       RETURN;
     EXCEPTION WHEN OTHERS THEN
       IF _flohsync.stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN

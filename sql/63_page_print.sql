@@ -153,6 +153,7 @@ CREATE FUNCTION _flohsync.begin_page_prints(_run bigint, _wanted boolean, _versi
   OUT config_id uuid, OUT pass_id bigint, OUT open_pass bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -188,6 +189,7 @@ COMMENT ON FUNCTION _flohsync.begin_page_prints(bigint, boolean, text) IS
 CREATE FUNCTION _flohsync.pass_is_as_before(_run bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -265,6 +267,7 @@ COMMENT ON FUNCTION _flohsync.pass_misses_nothing(bigint) IS
 CREATE FUNCTION _flohsync.keep_page_prints(_run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;

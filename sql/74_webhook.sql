@@ -402,29 +402,36 @@ COMMENT ON FUNCTION _flohsync.delete_record(uuid, text, text, timestamptz, inter
 CREATE FUNCTION _flohsync.forget_webhooks(_retention interval) RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
+-- In the order of these indexes up to the limit, however much there is that is not old.  So
+-- times are subqueries: by what is volatile no index is entered.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 BEGIN ATOMIC
   -- Senders try for three days, and no signature is taken after five minutes.
   DELETE FROM _flohsync.webhook_delivery d
    WHERE (d.connector_id, d.webhook_id) IN (
      SELECT x.connector_id, x.webhook_id FROM _flohsync.webhook_delivery x
-      WHERE x.received_at < pg_catalog.clock_timestamp() - interval '7 days'
+      WHERE x.received_at < (SELECT pg_catalog.clock_timestamp() - interval '7 days')
       ORDER BY x.received_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
   DELETE FROM _flohsync.resource_tombstone t
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
      SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
-      WHERE x.deleted_at > pg_catalog.clock_timestamp() + interval '1 day'
+      WHERE x.deleted_at > (SELECT pg_catalog.clock_timestamp() + interval '1 day')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
   DELETE FROM _flohsync.resource_tombstone t
    WHERE (t.external_id, t.resource_type, t.connector_id) IN (
      SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
-      WHERE x.deleted_at < pg_catalog.clock_timestamp() - interval '7 days'
+      WHERE x.deleted_at < (SELECT pg_catalog.clock_timestamp() - interval '7 days')
         AND x.deleted_at < pg_catalog.clock_timestamp()
           - coalesce((SELECT _flohsync.duration(c.stale_retention) FROM flohsync.connector_sync_config c
               WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
       ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
   DELETE FROM flohsync.sync_error e
    WHERE e.id IN (SELECT x.id FROM flohsync.sync_error x
-                   WHERE x.run_id IS NULL AND x.created_at < pg_catalog.clock_timestamp() - 3 * _retention
+                   WHERE x.run_id IS NULL AND x.created_at < (SELECT pg_catalog.clock_timestamp() - 3 * _retention)
                    ORDER BY x.created_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
 END;
 COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS

@@ -1156,6 +1156,7 @@ $$;
 CREATE OR REPLACE FUNCTION _flohsync.pass_overlap(_run bigint) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -1492,6 +1493,7 @@ CREATE FUNCTION _flohsync.start_run(_run bigint, _left boolean,
   OUT rehash boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1608,13 +1610,17 @@ BEGIN
   UPDATE flohsync.connector_sync_config x SET last_sync_status = 'running', retry_at = NULL, parked = false
     WHERE x.id = c.id;
 
-  SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
-         (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
-         coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
-    INTO received, unidentified, total_estimate, incomplete, unread, last_page
-    FROM _flohsync.pass_pages(pass_id) l;
+  received := 0;
+  unidentified := 0;
+  unread := false;
+  last_page := 0;
   passed := 0;
-  IF last_page > 0 THEN
+  IF resumed THEN
+    SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
+           (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
+           coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
+      INTO received, unidentified, total_estimate, incomplete, unread, last_page
+      FROM _flohsync.pass_pages(pass_id) l;
     SELECT l.next_cursor INTO next_cursor FROM _flohsync.pass_pages(pass_id) l ORDER BY l.page DESC LIMIT 1;
     SELECT s.passed INTO passed
       FROM _flohsync.page_sums(ARRAY(SELECT x.id FROM flohsync.sync_run x WHERE x.pass_id = start_run.pass_id)) s;
@@ -1653,6 +1659,7 @@ CREATE OR REPLACE FUNCTION _flohsync.finish_run(_run bigint, _status text, _comp
   _error text, _class text, _watermark timestamptz, _retry_after interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1979,15 +1986,17 @@ BEGIN
     UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
-  IF NOT broken THEN
+  IF NOT broken AND todo.setbacks <> '{}' THEN
     -- What was tried again and did not fail again.
     DELETE FROM _flohsync.setback s WHERE s.config_id = c.id AND s.resource_id = ANY (todo.setbacks)
         AND s.tried_at < now();
   END IF;
-  PERFORM _flohsync.forget_departures(ARRAY(
-    SELECT x.id FROM flohsync.resource_record x
-     WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
-       AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  IF todo.by_record <> '{}' THEN
+    PERFORM _flohsync.forget_departures(ARRAY(
+      SELECT x.id FROM flohsync.resource_record x
+       WHERE x.id = ANY (todo.by_record) AND x.stale_since IS NULL
+         AND EXISTS (SELECT FROM _flohsync.departure d WHERE d.resource_id = x.id)));
+  END IF;
   IF users AND (held OR _held) THEN
     PERFORM _flohsync.note_changes(c.connector_id, c.resource_type, ARRAY(
       SELECT m.connector_resource_id FROM _flohsync.users_to_deactivate(c, touched) l(id)
@@ -3125,16 +3134,19 @@ COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connecto
   'Runs the statement of map_attributes() with a cached plan, for a batch of users in floh_user';
 
 CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
-BEGIN ATOMIC
-  SELECT coalesce(pg_catalog.array_agg(DISTINCT m.user_id), '{}')
-    FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
-   WHERE m.user_id IS NOT NULL;
-END;
+AS $$
+BEGIN
+  RETURN (SELECT coalesce(array_agg(DISTINCT m.user_id), '{}')
+            FROM unnest(_ids) AS i(id) JOIN flohsync.connector_sync_match m ON m.connector_resource_id = i.id
+           WHERE m.user_id IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION _flohsync.users_of(uuid[]) IS 'The users of some records, in the order of their ids';
 
 CREATE FUNCTION _flohsync.apply_patches(_c flohsync.connector_sync_config, _run bigint,
@@ -3151,13 +3163,15 @@ DECLARE
   refused bigint;
   did record;
 BEGIN
-  INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
-  SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
-         v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
-    FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
-   WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
-   ORDER BY p.nr;
   SELECT coalesce(sum(jsonb_array_length(p.list)), 0) INTO invalid FROM unnest(_problems) AS p(list);
+  IF invalid > 0 THEN
+    INSERT INTO flohsync.sync_error (run_id, connector_id, resource_type, external_id, error_class, message, payload)
+    SELECT _run, _record.connector_id, CASE WHEN _record.connector_id IS NOT NULL THEN _c.resource_type END,
+           v.value ->> 0, _flohsync.error_class('mapping'), v.value ->> 1, _flohsync.clean(v.value ->> 2)
+      FROM unnest(_problems) WITH ORDINALITY AS p(list, nr) CROSS JOIN LATERAL jsonb_array_elements(p.list) AS v(value)
+     WHERE p.list IS NOT NULL AND coalesce(_run::text, _record.connector_id::text) IS NOT NULL
+     ORDER BY p.nr;
+  END IF;
   done := done || jsonb_build_object('failed', (done ->> 'failed')::bigint + invalid);
   IF array_position(patches, NULL) IS NOT NULL THEN
     SELECT array_agg(u.id ORDER BY u.nr), array_agg(u.patch ORDER BY u.nr) INTO users, patches
@@ -3401,5 +3415,144 @@ COMMENT ON FUNCTION _flohsync.is_news(flohsync.resource_record, timestamptz, tim
   'Whether an event is not older than the stored record; a stored time in the future is ignored as a clock error';
 
 -- End of what follows a pass.
+
+-- Webhooks that cost less.
+CREATE OR REPLACE FUNCTION _flohsync.forget_webhooks(_retention interval) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+-- In the order of these indexes up to the limit, however much there is that is not old.  So
+-- times are subqueries: by what is volatile no index is entered.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+BEGIN ATOMIC
+  -- Senders try for three days, and no signature is taken after five minutes.
+  DELETE FROM _flohsync.webhook_delivery d
+   WHERE (d.connector_id, d.webhook_id) IN (
+     SELECT x.connector_id, x.webhook_id FROM _flohsync.webhook_delivery x
+      WHERE x.received_at < (SELECT pg_catalog.clock_timestamp() - interval '7 days')
+      ORDER BY x.received_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
+  DELETE FROM _flohsync.resource_tombstone t
+   WHERE (t.external_id, t.resource_type, t.connector_id) IN (
+     SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
+      WHERE x.deleted_at > (SELECT pg_catalog.clock_timestamp() + interval '1 day')
+      ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
+  DELETE FROM _flohsync.resource_tombstone t
+   WHERE (t.external_id, t.resource_type, t.connector_id) IN (
+     SELECT x.external_id, x.resource_type, x.connector_id FROM _flohsync.resource_tombstone x
+      WHERE x.deleted_at < (SELECT pg_catalog.clock_timestamp() - interval '7 days')
+        AND x.deleted_at < pg_catalog.clock_timestamp()
+          - coalesce((SELECT _flohsync.duration(c.stale_retention) FROM flohsync.connector_sync_config c
+              WHERE c.connector_id = x.connector_id AND c.resource_type = x.resource_type), '0')
+      ORDER BY x.deleted_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
+  DELETE FROM flohsync.sync_error e
+   WHERE e.id IN (SELECT x.id FROM flohsync.sync_error x
+                   WHERE x.run_id IS NULL AND x.created_at < (SELECT pg_catalog.clock_timestamp() - 3 * _retention)
+                   ORDER BY x.created_at LIMIT 10000 FOR UPDATE SKIP LOCKED);
+END;
+COMMENT ON FUNCTION _flohsync.forget_webhooks(interval) IS
+  'Removes ids of webhooks after 7 days, tombstones after the retention of stale records but no less than that, and '
+  'errors of webhooks after three times the retention of runs (null: never)';
+-- End of webhooks that cost less.
+
+-- Runs that cost less.
+CREATE OR REPLACE FUNCTION _flohsync.keep_config(_run bigint) RETURNS flohsync.connector_sync_config
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  r flohsync.sync_run;
+  c flohsync.connector_sync_config;
+BEGIN
+  SELECT * INTO r FROM flohsync.sync_run x WHERE x.id = _run;
+  PERFORM _flohsync.lock('connector', r.connector_id::text, true);
+  SELECT * INTO c FROM flohsync.connector_sync_config x
+   WHERE x.connector_id = r.connector_id AND x.resource_type = r.resource_type FOR KEY SHARE;
+  RETURN c;
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.purge(_connector uuid, _type text, _retention interval, _limit bigint, _run bigint)
+  RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  due constant timestamptz := clock_timestamp() - _retention;
+BEGIN
+  -- Mostly there is none, and what follows is planned anew for each call.  In the order of an index, and no
+  -- EXISTS: that there is none is what a scan of the table finds out last.
+  PERFORM FROM flohsync.resource_record x
+    WHERE x.connector_id = _connector AND x.resource_type = _type AND x.stale_since < due
+    ORDER BY x.connector_id, x.resource_type, x.stale_since LIMIT 1;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
+  RETURN _flohsync.records_removed(_connector, _type, _flohsync.purgeable(_connector, _type, _retention, _limit, _run),
+                                   _run IS NOT NULL, _run);
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.trigger_summary(_run bigint, _stats jsonb) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF (_stats ->> 'added')::bigint + (_stats ->> 'updated')::bigint + (_stats ->> 'restored')::bigint
+     + (_stats ->> 'staled')::bigint + (_stats ->> 'removed')::bigint > 0 IS NOT TRUE THEN
+    RETURN;
+  END IF;
+  FOR _attempt IN 1 .. 3 LOOP
+    BEGIN
+      PERFORM _flohsync.queue_jobs(c, _run, ARRAY[_flohsync.job_data(c, _run) || jsonb_build_object('stats', _stats)])
+         FROM flohsync.sync_run r
+         JOIN flohsync.connector_sync_config c ON c.connector_id = r.connector_id AND c.resource_type = r.resource_type
+        WHERE r.id = _run AND c.sync_trigger_mode = 'summary' AND c.post_sync_workflow_id IS NOT NULL;
+      RETURN;
+    EXCEPTION WHEN OTHERS THEN
+      IF _flohsync.stage_failed(_run, 'workflow', SQLSTATE, SQLERRM, _attempt) <> '[]' THEN
+        RETURN;
+      END IF;
+    END;
+  END LOOP;
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.known_setbacks(_c flohsync.connector_sync_config, _stage text) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT m.user_id FROM _flohsync.setback s JOIN flohsync.connector_sync_match m
+               ON m.connector_resource_id = s.resource_id
+                WHERE s.config_id = _c.id AND s.stage = _stage AND m.user_id IS NOT NULL
+                GROUP BY m.user_id ORDER BY min(s.tried_at), m.user_id);
+END
+$$;
+CREATE OR REPLACE FUNCTION _flohsync.note_user_setbacks(_stage text, _c flohsync.connector_sync_config, _run bigint,
+                                             _record flohsync.resource_record,
+  _users uuid[], _states text[], _messages text[]) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF coalesce(greatest(cardinality(_users), cardinality(_states), cardinality(_messages)), 0) = 0 THEN
+    RETURN '[]';
+  END IF;
+  RETURN (
+    SELECT _flohsync.note_setbacks(_stage, _c, _run, _record, array_agg(x.id ORDER BY f.position),
+                                   array_agg(x.external_id::text ORDER BY f.position),
+                                   array_agg(f.state ORDER BY f.position), array_agg(f.message ORDER BY f.position))
+      FROM unnest(_users, _states, _messages) WITH ORDINALITY AS f(id, state, message, position)
+      LEFT JOIN LATERAL (
+           SELECT r.id, r.external_id
+             FROM flohsync.connector_sync_match m JOIN flohsync.resource_record r ON r.id = m.connector_resource_id
+            WHERE m.user_id = f.id AND m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+              AND m.match_status IN ('matched', 'manual_override')
+              AND (r.stale_since IS NOT NULL) = (_stage = 'deactivate')
+            ORDER BY r.external_id LIMIT 1) x ON true);
+END
+$$;
+-- End of runs that cost less.
 
 --:include upgrade/end.sql

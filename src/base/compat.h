@@ -14,6 +14,7 @@
 #endif
 
 #include "access/htup_details.h"
+#include "access/tableam.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
@@ -161,6 +162,37 @@ compat_bitmap_next(CompatBitmapIterator *iterator, BlockNumber *block, OffsetNum
 #else
 #define compat_insert_index_tuples(t, s, e) \
 	ExecInsertIndexTuples((t), (s), (e), false, false, NULL, NIL)
+#endif
+
+/* What an update tells of indexes is more than whether all or none of them, since 16. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes CompatUpdatedIndexes;
+#define compat_updates_indexes(u) ((u) != TU_None)
+#define compat_update_index_tuples(t, s, e, u) \
+	ExecInsertIndexTuples((t), (s), (e), true, false, NULL, NIL, (u) == TU_Summarizing)
+#else
+typedef bool CompatUpdatedIndexes;
+#define compat_updates_indexes(u) (u)
+#define compat_update_index_tuples(t, s, e, u) \
+	ExecInsertIndexTuples((t), (s), (e), true, false, NULL, NIL)
+#endif
+
+/* For a row on trial: *conflict is set when another of its key is there. */
+#if PG_VERSION_NUM >= 160000
+#define compat_insert_on_trial(t, s, e, conflict) \
+	ExecInsertIndexTuples((t), (s), (e), false, true, (conflict), NIL, false)
+#else
+#define compat_insert_on_trial(t, s, e, conflict) \
+	ExecInsertIndexTuples((t), (s), (e), false, true, (conflict), NIL)
+#endif
+
+/* Which version of the row is meant, and there is none yet, is a parameter since 18. */
+#if PG_VERSION_NUM >= 180000
+#define compat_check_index_constraints(t, s, e, other) \
+	ExecCheckIndexConstraints((t), (s), (e), (other), &(ItemPointerData){{0, 0}, 0}, NIL)
+#else
+#define compat_check_index_constraints(t, s, e, other) \
+	ExecCheckIndexConstraints((t), (s), (e), (other), NIL)
 #endif
 
 #endif /* FLOHSYNC_COMPAT_H */

@@ -49,8 +49,7 @@ typedef struct CheckedTable
 	bool row_security;
 } CheckedTable;
 
-static bool			 valid = false;			 /* nothing of what follows has changed */
-static Oid			 listed_of = InvalidOid; /* the extension that the list is of */
+static bool			 valid = false; /* nothing of what follows has changed */
 static CheckedTable *tables = NULL;
 static int			 ntables = 0;
 static bool			 secured = false; /* some table has row level security */
@@ -81,7 +80,6 @@ list_tables(Oid extension)
 	HeapTuple	tuple;
 	int			room = 64;
 
-	listed_of = InvalidOid;
 	ntables = 0;
 	if (tables)
 		pfree(tables);
@@ -107,7 +105,6 @@ list_tables(Oid extension)
 	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
-	listed_of = extension;
 }
 
 /* Keeps the first fault that is found. */
@@ -171,12 +168,11 @@ look_at_tables(Oid extension)
 {
 	Oid internals = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
 
-	/* What changes while we look makes us look again. */
-	listed_of = InvalidOid;
 	secured = false;
 	faulty_table = InvalidOid;
 	fault_kind = 0;
 	list_tables(extension);
+	/* What changes while we look makes us look again. */
 	valid = true;
 	for (int i = 0; i < ntables; i++)
 	{
@@ -213,17 +209,21 @@ bool
 table_fault(Oid role, TableFault *fault)
 {
 	static bool registered = false;
-	Oid			extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
 	const char *table;
 	const char *name;
 
-	if (!OidIsValid(extension))
-		return false;
 	if (!registered)
 		CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
 	registered = true;
-	if (!valid || extension != listed_of)
+	/* While its tables are as they were, so is the extension: it goes with them. */
+	if (!valid)
+	{
+		Oid extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
+
+		if (!OidIsValid(extension))
+			return false;
 		look_at_tables(extension);
+	}
 	for (int i = 0; secured && i < ntables; i++)
 	{
 		if (!tables[i].row_security || check_enable_rls(tables[i].oid, role, true) != RLS_ENABLED)

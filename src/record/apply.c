@@ -57,6 +57,7 @@
 #include "record/ledger.h"
 #include "record/outbox.h"
 #include "record/statements.h"
+#include "record/stored.h"
 
 #define APPLY_ROUNDS 20
 #define APPLY_MANY	 100
@@ -179,7 +180,11 @@ apply_decide(ApplyWork *w)
 	instr_time		  t;
 
 	INSTR_TIME_SET_CURRENT(t);
-	lookup_records(scope->connector, scope->resource_type, w->records, w->n, w->prior);
+	/* A row that is locked is what it was when it was read. */
+	if (scope->stored)
+		w->prior[0] = scope->stored->row;
+	else
+		lookup_records(scope->connector, scope->resource_type, w->records, w->n, w->prior);
 	apply_add_time(&w->scope->lookup_us, t);
 	memset(w->nwhich, 0, sizeof(w->nwhich));
 	for (int i = 0; i < w->n; i++)
@@ -235,7 +240,8 @@ apply_changed(ApplyWork *w)
 	int	 n = w->nwhich[APPLY_CHANGED];
 	bool again = false;
 
-	if (n > 0 && w->scope->rehash)
+	if (n > 0 && w->scope->rehash &&
+		!(w->scope->stored && stored_differs(w->scope->stored, w->records)))
 	{
 		int left = 0;
 
@@ -252,8 +258,9 @@ apply_changed(ApplyWork *w)
 	}
 	if (n == 0)
 		return false;
-	apply_returned(w->records, w->n, apply_update(w->scope, w->records, w->prior, which, n),
-				   w->prior, w->written);
+	if (w->scope->stored == NULL || !stored_write(w->scope, w->records, w->written))
+		apply_returned(w->records, w->n, apply_update(w->scope, w->records, w->prior, which, n),
+					   w->prior, w->written);
 	for (int k = 0; k < n; k++)
 	{
 		int i = which[k];
@@ -261,7 +268,7 @@ apply_changed(ApplyWork *w)
 		/* Not written: the stored row is newer, or was deleted since it was looked up. */
 		if (w->written[i])
 			w->outcome[i] = w->prior[i].stale ? APPLY_RESTORED : APPLY_UPDATED;
-		else if (w->tried[i] & 2)
+		else if (w->tried[i] & 2 || w->scope->stored)
 			w->outcome[i] = APPLY_IGNORED;
 		else
 		{

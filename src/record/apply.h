@@ -58,8 +58,10 @@ typedef struct ApplyScope
 				 * individual: the caller saw no stored row; one that is there all the same
 				 * is left alone, and the outcome undecided
 				 */
-				expect_absent;
-	TimestampTz event_at; /* when the upstream says it happened, 0: it does not say */
+		expect_absent;
+	/* individual: the row of the one record, which the caller has locked; NULL: look it up */
+	struct StoredRecord *stored;
+	TimestampTz			 event_at; /* when the upstream says it happened, 0: it does not say */
 	/* which event has named which key last (webhook/keys.c); NULL: the records are whole */
 	Jsonb *event_keys;
 	bool rehash; /* stored hashes may be of another rule: what only its rule changed is unchanged */

@@ -11,14 +11,19 @@
 
 #include "base/compat.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/uuid.h"
+#include "utils/xid8.h"
 
+#include "base/add.h"
 #include "base/db.h"
 #include "base/db_lock.h"
+#include "base/flohsync.h"
 #include "record/changes.h"
 #include "record/outbox.h"
 
@@ -53,16 +58,36 @@ changes_note_dirty(const RecordChanges *changes)
 		" values ($1, $2, $3, nullif($4, 0)) returning seq",
 		4,
 		{UUIDOID, TEXTOID, BYTEAOID, INT8OID}};
-	static DbQuery forget = {"select _flohsync.forget_dirty_records()"};
-	Datum		   v[4] = {changes->connector, changes->resource_type, changes->dirty,
-						   Int64GetDatum(changes->pass)};
-	Oid			   schema = get_namespace_oid("_flohsync", true);
+	static DbQuery	forget = {"select _flohsync.forget_dirty_records()"};
+	static AddTable table = {"dirty_record",
+							 {{"seq", INT8OID},
+							  {"connector_id", UUIDOID},
+							  {"resource_type", VARCHAROID},
+							  {"nums", BYTEAOID},
+							  {"pass_id", INT8OID},
+							  {"xid", XID8OID}}};
+	Datum			v[4] = {changes->connector, changes->resource_type, changes->dirty,
+							Int64GetDatum(changes->pass)};
+	Oid				schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
+	Oid				sequence;
+	int64			seq;
 
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("dirty_record", schema)))
 		return;
-	db_execute(&note, v, NULL);
+	sequence = get_relname_relid("dirty_record_seq_seq", schema);
+	seq = OidIsValid(sequence) && !XactReadOnly ? nextval_internal(sequence, false) : 0;
+	if (seq == 0 ||
+		add_row(&table,
+				(Datum[]){Int64GetDatum(seq), v[0], v[1], v[2], v[3],
+						  FullTransactionIdGetDatum(GetTopFullTransactionId())},
+				(bool[]){false, false, false, false, changes->pass == 0, false},
+				false) == ADD_IMPOSSIBLE)
+	{
+		db_execute(&note, v, NULL);
+		seq = db_int64(0, 1, 0);
+	}
 	/* Where there are no fingerprints, nobody else removes them. */
-	if (db_int64(0, 1, 0) % CHANGES_FORGET_EVERY == 0)
+	if (seq % CHANGES_FORGET_EVERY == 0)
 		db_execute(&forget, NULL, NULL);
 }
 

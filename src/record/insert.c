@@ -60,55 +60,13 @@
 #include "base/db.h"
 #include "base/flohsync.h"
 #include "base/memory_page.h"
-#include "json/jsonb.h"
 #include "record/insert.h"
+#include "record/row.h"
 #include "record/tally.h"
 
 /* So many rows, and about so many bytes of them, go into the heap together. */
 #define INSERT_ROWS	 128
 #define INSERT_BYTES 65536
-
-/* What the statement names comes first; the others get their defaults. */
-enum
-{
-	COLUMN_CONNECTOR,
-	COLUMN_TYPE,
-	COLUMN_EXTERNAL_ID,
-	COLUMN_NAME,
-	COLUMN_EMAIL,
-	COLUMN_ATTRIBUTES,
-	COLUMN_HASH,
-	COLUMN_OBSERVED_AT,
-	COLUMN_EVENT_AT,
-	COLUMN_EVENT_KEYS,
-	NGIVEN,
-	COLUMN_NUM = NGIVEN,
-	COLUMN_ID,
-	COLUMN_CREATED_AT,
-	COLUMN_STALE,
-	NCOLUMNS
-};
-
-static const struct
-{
-	const char *name;
-	Oid			type;
-} insert_columns[NCOLUMNS] = {
-	[COLUMN_CONNECTOR] = {"connector_id", UUIDOID},
-	[COLUMN_TYPE] = {"resource_type", VARCHAROID},
-	[COLUMN_EXTERNAL_ID] = {"external_id", VARCHAROID},
-	[COLUMN_NAME] = {"display_name", VARCHAROID},
-	[COLUMN_EMAIL] = {"email", VARCHAROID},
-	[COLUMN_ATTRIBUTES] = {"attributes", JSONBOID},
-	[COLUMN_HASH] = {"sync_hash", VARCHAROID},
-	[COLUMN_OBSERVED_AT] = {"observed_at", TIMESTAMPTZOID},
-	[COLUMN_EVENT_AT] = {"event_at", TIMESTAMPTZOID},
-	[COLUMN_EVENT_KEYS] = {"event_keys", JSONBOID},
-	[COLUMN_NUM] = {"record_no", INT8OID},
-	[COLUMN_ID] = {"id", UUIDOID},
-	[COLUMN_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
-	[COLUMN_STALE] = {"stale_since", TIMESTAMPTZOID},
-};
 
 typedef struct Insert
 {
@@ -117,8 +75,8 @@ typedef struct Insert
 	EState			 *estate;
 	ResultRelInfo	 *target; /* with all triggers */
 	ResultRelInfo	 *others; /* without the one that is called for the first row alone */
-	AttrNumber		  columns[NCOLUMNS];
-	ExprState		 *defaults[NCOLUMNS];
+	RowColumns		  columns;
+	ExprState		 *defaults[ROW_NCOLUMNS];
 	MemoryContext	  context; /* of the rows that are on their way */
 	TupleTableSlot	 *slots[INSERT_ROWS];
 	int				  n;
@@ -126,31 +84,6 @@ typedef struct Insert
 	int				  done;	  /* rows that have been inserted */
 	bool			  counts; /* these are counted together, but for the first */
 } Insert;
-
-/* Are the columns those that are known here? */
-static bool
-insert_finds_columns(Insert *insert)
-{
-	TupleDesc desc = RelationGetDescr(insert->table);
-	int		  n = 0;
-
-	memset(insert->columns, 0, sizeof(insert->columns));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute a = TupleDescAttr(desc, i);
-		int				  k = 0;
-
-		if (a->attisdropped)
-			continue;
-		while (k < NCOLUMNS && strcmp(NameStr(a->attname), insert_columns[k].name) != 0)
-			k++;
-		if (k == NCOLUMNS || a->attgenerated != '\0' || a->atttypid != insert_columns[k].type)
-			return false;
-		insert->columns[k] = i + 1;
-		n++;
-	}
-	return n == NCOLUMNS;
-}
 
 /* Is it a foreign key's check of the one column in which all rows are the same, at once? */
 static bool
@@ -165,7 +98,7 @@ insert_checks_connector(const Insert *insert, const Trigger *trigger)
 		const ForeignKeyCacheInfo *key = lfirst(cell);
 
 		if (key->conoid == trigger->tgconstraint)
-			return key->nkeys == 1 && key->conkey[0] == insert->columns[COLUMN_CONNECTOR];
+			return key->nkeys == 1 && key->conkey[0] == insert->columns[ROW_CONNECTOR];
 	}
 	return false;
 }
@@ -224,20 +157,10 @@ insert_possible(Insert *insert)
 
 	return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
 		!form->relispartition && !form->relrowsecurity && table->rd_rules == NULL &&
-		(constraints == NULL || constraints->num_check == 0) && insert_finds_columns(insert) &&
-		insert_knows_triggers(insert) && !XactReadOnly && !IsolationUsesXactSnapshot() &&
+		(constraints == NULL || constraints->num_check == 0) &&
+		row_find_columns(table, insert->columns) && insert_knows_triggers(insert) &&
+		!XactReadOnly && !IsolationUsesXactSnapshot() &&
 		pg_class_aclcheck(RelationGetRelid(table), GetUserId(), ACL_INSERT) == ACLCHECK_OK;
-}
-
-/* How many bytes a text of a column may have; more may still be few characters. */
-static bool
-insert_fits(const Insert *insert, int column, const Slice *text)
-{
-	int typmod =
-		TupleDescAttr(RelationGetDescr(insert->table), insert->columns[column] - 1)->atttypmod;
-
-	return text->data == NULL || typmod < (int32) VARHDRSZ || text->len <= typmod - VARHDRSZ ||
-		pg_mbstrlen_with_len(text->data, text->len) <= typmod - VARHDRSZ;
 }
 
 static bool
@@ -247,17 +170,9 @@ insert_all_fit(const Insert *insert, const Record *records, const int *which, in
 				  VARSIZE_ANY_EXHDR(DatumGetPointer(insert->scope->resource_type))};
 
 	for (int k = 0; k < n; k++)
-	{
-		const Record *r = &records[which[k]];
-		Slice		  hash = {r->hash, FLOHSYNC_HASH_HEX};
-
-		if (!insert_fits(insert, COLUMN_EXTERNAL_ID, &r->external_id) ||
-			!insert_fits(insert, COLUMN_NAME, &r->display_name) ||
-			!insert_fits(insert, COLUMN_EMAIL, &r->email) ||
-			(k == 0 && !insert_fits(insert, COLUMN_HASH, &hash)))
+		if (!row_fits(insert->table, insert->columns, &records[which[k]]))
 			return false;
-	}
-	return insert_fits(insert, COLUMN_TYPE, &type);
+	return row_text_fits(insert->table, insert->columns, ROW_TYPE, &type);
 }
 
 /*
@@ -283,7 +198,7 @@ insert_target_of_others(Insert *insert)
 		{
 			if (insert_checks_connector(insert, trigger))
 				continue;
-			if (!insert->counts && insert->defaults[COLUMN_STALE] == NULL && insert_counts(trigger))
+			if (!insert->counts && insert->defaults[ROW_STALE] == NULL && insert_counts(trigger))
 			{
 				insert->counts = true;
 				continue;
@@ -309,7 +224,7 @@ insert_begin(Insert *insert, int n)
 	insert->estate->es_opened_result_relations = list_make1(insert->target);
 	insert->estate->es_output_cid = GetCurrentCommandId(true);
 	ExecOpenIndices(insert->target, false);
-	for (int k = NGIVEN; k < NCOLUMNS; k++)
+	for (int k = ROW_NGIVEN; k < ROW_NCOLUMNS; k++)
 	{
 		Node *value = build_column_default(insert->table, insert->columns[k]);
 
@@ -371,27 +286,14 @@ insert_put_text(Insert *insert, TupleTableSlot *slot, int column, const Slice *t
 static void
 insert_put_attributes(Insert *insert, TupleTableSlot *slot, const Record *record)
 {
-	const JsonParser *tree = NULL;
-	uint32			  node = 0;
-	Slice			  text = record->attributes;
-	Datum			  value;
+	Datum value = row_attributes(insert->scope->parser, record);
 
-	if (text.data == NULL)
+	if (DatumGetPointer(value) == NULL)
 	{
-		insert_put(insert, slot, COLUMN_ATTRIBUTES, (Datum) 0, true);
+		insert_put(insert, slot, ROW_ATTRIBUTES, (Datum) 0, true);
 		return;
 	}
-	if (insert->scope->parser)
-		tree = page_stored_tree(insert->scope->parser, record, &node);
-	if (tree)
-		value = JsonbPGetDatum(json_node_to_jsonb(tree, node));
-	else
-	{
-		if (insert->scope->parser)
-			text = page_stored_attributes(insert->scope->parser, record);
-		value = DirectFunctionCall1(jsonb_in, CStringGetDatum(pnstrdup(text.data, text.len)));
-	}
-	insert_put(insert, slot, COLUMN_ATTRIBUTES, value, false);
+	insert_put(insert, slot, ROW_ATTRIBUTES, value, false);
 	insert->bytes += VARSIZE(DatumGetPointer(value));
 }
 
@@ -406,19 +308,19 @@ insert_make_row(Insert *insert, const Record *record, ExistingRow *row)
 	Datum			  value;
 	bool			  isnull;
 
-	insert_put(insert, slot, COLUMN_CONNECTOR, scope->connector, false);
-	insert_put(insert, slot, COLUMN_TYPE, scope->resource_type, false);
-	insert_put_text(insert, slot, COLUMN_EXTERNAL_ID, &record->external_id);
-	insert_put_text(insert, slot, COLUMN_NAME, &record->display_name);
-	insert_put_text(insert, slot, COLUMN_EMAIL, &record->email);
+	insert_put(insert, slot, ROW_CONNECTOR, scope->connector, false);
+	insert_put(insert, slot, ROW_TYPE, scope->resource_type, false);
+	insert_put_text(insert, slot, ROW_EXTERNAL_ID, &record->external_id);
+	insert_put_text(insert, slot, ROW_NAME, &record->display_name);
+	insert_put_text(insert, slot, ROW_EMAIL, &record->email);
 	insert_put_attributes(insert, slot, record);
-	insert_put_text(insert, slot, COLUMN_HASH, &hash);
-	insert_put(insert, slot, COLUMN_OBSERVED_AT, TimestampTzGetDatum(scope->observed_at), false);
-	insert_put(insert, slot, COLUMN_EVENT_AT, TimestampTzGetDatum(scope->event_at),
+	insert_put_text(insert, slot, ROW_HASH, &hash);
+	insert_put(insert, slot, ROW_OBSERVED_AT, TimestampTzGetDatum(scope->observed_at), false);
+	insert_put(insert, slot, ROW_EVENT_AT, TimestampTzGetDatum(scope->event_at),
 			   scope->event_at == 0);
-	insert_put(insert, slot, COLUMN_EVENT_KEYS, PointerGetDatum(scope->event_keys),
+	insert_put(insert, slot, ROW_EVENT_KEYS, PointerGetDatum(scope->event_keys),
 			   scope->event_keys == NULL);
-	for (int k = NGIVEN; k < NCOLUMNS; k++)
+	for (int k = ROW_NGIVEN; k < ROW_NCOLUMNS; k++)
 	{
 		value = (Datum) 0;
 		isnull = true;
@@ -427,9 +329,9 @@ insert_make_row(Insert *insert, const Record *record, ExistingRow *row)
 		insert_put(insert, slot, k, value, isnull);
 		if (isnull)
 			continue;
-		if (k == COLUMN_NUM)
+		if (k == ROW_NUM)
 			row->num = DatumGetInt64(value);
-		else if (k == COLUMN_ID)
+		else if (k == ROW_ID)
 			row->id = *DatumGetUUIDP(value);
 	}
 	ExecStoreVirtualTuple(slot);

@@ -55,6 +55,7 @@
 #include "base/db.h"
 #include "base/db_lock.h"
 #include "base/flohsync.h"
+#include "base/look.h"
 #include "record/outbox.h"
 #include "shared/cache.h"
 
@@ -74,66 +75,13 @@ void (*outbox_wake)(void) = NULL;
 static Oid
 outbox_relation(const char *name)
 {
-	bool public = strncmp(name, "connector_definition", 20) == 0; /* the table and its index */
-	const char *schema = public ? FLOHSYNC_SCHEMA : FLOHSYNC_INTERNAL_SCHEMA;
-	Oid			oid = get_relname_relid(name, get_namespace_oid(schema, false));
-
-	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("%s.%s is missing", schema, name)));
-	return oid;
-}
-
-typedef struct Look
-{
-	Relation		table;
-	Relation		index;
-	TupleTableSlot *slot;
-	IndexScanDesc	scan;
-} Look;
-
-static void
-look_open(Look *look, const char *table, const char *index, Snapshot snapshot, int nkeys)
-{
-	look->table = table_open(outbox_relation(table), AccessShareLock);
-	look->index = index_open(outbox_relation(index), AccessShareLock);
-	look->slot = table_slot_create(look->table, NULL);
-	look->scan = compat_index_beginscan(look->table, look->index, snapshot, nkeys);
+	return look_relation(FLOHSYNC_INTERNAL_SCHEMA, name);
 }
 
 static void
-look_close(Look *look)
+outbox_open(Look *look, const char *table, const char *index, Snapshot snapshot, int nkeys)
 {
-	index_endscan(look->scan);
-	ExecDropSingleTupleTableSlot(look->slot);
-	index_close(look->index, AccessShareLock);
-	table_close(look->table, AccessShareLock);
-}
-
-static void
-look_text_key(ScanKey key, Look *look, int column, Datum value)
-{
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
-						   look->index->rd_indcollation[column - 1], F_TEXTEQ, value);
-}
-
-static void
-look_uuid_key(ScanKey key, int column, const pg_uuid_t *value)
-{
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid, InvalidOid, F_UUID_EQ,
-						   UUIDPGetDatum(value));
-}
-
-static bool
-look_next(Look *look)
-{
-	return index_getnext_slot(look->scan, ForwardScanDirection, look->slot);
-}
-
-static Datum
-look_value(Look *look, int column, bool *isnull)
-{
-	return slot_getattr(look->slot, column, isnull);
+	look_open(look, outbox_relation(table), outbox_relation(index), snapshot, nkeys);
 }
 
 /*
@@ -149,7 +97,8 @@ outbox_find_connector(const char *connector, int len, pg_uuid_t *id)
 	bool		isnull;
 	bool		found;
 
-	look_open(&look, "connector_definition", "connector_definition_name_key", snapshot, 1);
+	look_open(&look, look_relation(FLOHSYNC_SCHEMA, "connector_definition"),
+			  look_relation(FLOHSYNC_SCHEMA, "connector_definition_name_key"), snapshot, 1);
 	look_text_key(&key, &look, 1, PointerGetDatum(cstring_to_text_with_len(connector, len)));
 	index_rescan(look.scan, &key, 1, NULL, 0);
 	found = look_next(&look);
@@ -220,7 +169,7 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 	{
 		text *wanted = DatumGetTextPP(type);
 
-		look_open(&look, "cache_epoch", "cache_epoch_pkey", snapshot, 1);
+		outbox_open(&look, "cache_epoch", "cache_epoch_pkey", snapshot, 1);
 		look_uuid_key(&key, 1, connector);
 		index_rescan(look.scan, &key, 1, NULL, 0);
 		while (look_next(&look))
@@ -234,7 +183,7 @@ outbox_look(const pg_uuid_t *connector, Datum type, Datum external_id, OutboxVie
 		}
 		look_close(&look);
 
-		look_open(&look, "cache_outbox", "cache_outbox_pkey", snapshot, 3);
+		outbox_open(&look, "cache_outbox", "cache_outbox_pkey", snapshot, 3);
 		view->pending = look_pending(&look, connector, type, external_id) ||
 			look_pending(&look, connector, type, all) || look_pending(&look, connector, all, all);
 		look_close(&look);

@@ -1,7 +1,7 @@
 /*
  * statements.c
  *	  The statements by which records of a page are written: one each for those that
- *	  are new, changed, seen again, or have another hash.
+ *	  are new, changed, seen again, or have another hash; and by which one is locked.
  */
 #include "postgres.h"
 
@@ -125,6 +125,24 @@ apply_recheck_tombstones(const ApplyScope *scope, const Record *records, Existin
 		}
 	}
 	pfree(dead);
+}
+
+/* Locks and reads the row of one record. */
+uint64
+apply_lock(Datum connector, Datum resource_type, Datum id)
+{
+	static DbQuery query = {
+		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys,"
+		" r.display_name, r.email, r.attributes, r.record_no, r.sync_hash"
+		" from flohsync.resource_record r"
+		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key"
+		" update",
+		3,
+		{UUIDOID, TEXTOID, TEXTOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum v[3] = {connector, resource_type, id};
+
+	return db_execute(&query, v, NULL);
 }
 
 uint64

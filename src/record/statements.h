@@ -12,6 +12,7 @@
 extern uint64 apply_insert(const ApplyScope *scope, const Record *records, const int *which, int n);
 extern void	  apply_recheck_tombstones(const ApplyScope *scope, const Record *records,
 									   ExistingRow *prior, const int *which, int n, bool *written);
+extern uint64 apply_lock(Datum connector, Datum resource_type, Datum id);
 extern uint64 apply_update(const ApplyScope *scope, const Record *records, const ExistingRow *prior,
 						   const int *which, int n);
 extern uint64 apply_touch(const ApplyScope *scope, const ExistingRow *prior, const int *which,

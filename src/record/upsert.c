@@ -51,7 +51,7 @@ upsert_scope(UpsertScope *scope, Datum connector, Datum type, TimestampTz observ
 	ignore = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 		ignore[i] = nulls[i] ? "" : TextDatumGetCString(elements[i]);
-	scope->parser = page_parser_create(ignore, n, NULL);
+	scope->parser = scope->apply.parser = page_parser_create(ignore, n, NULL);
 }
 
 /* upsert_read reads a record, or an array of records. */

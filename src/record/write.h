@@ -23,6 +23,22 @@
 	" and coalesce(" r ".event_at <= " event_at ", true)"
 
 /*
+ * The same of a row that was read; an event that is not known is DT_NOBEGIN for the row,
+ * 0 for what was observed, and no complete full pass is 0, too.
+ */
+static inline bool
+record_is_older(TimestampTz stored_observed_at, TimestampTz stored_event_at, bool stale,
+				TimestampTz observed_at, TimestampTz event_at, TimestampTz confirmed_at,
+				TimestampTz now)
+{
+	TimestampTz known_at = stale || confirmed_at == 0 ? stored_observed_at :
+														Max(stored_observed_at, confirmed_at);
+
+	return (known_at <= observed_at || stored_observed_at > now) &&
+		(event_at == 0 || stored_event_at <= event_at);
+}
+
+/*
  * Does a tombstone stand against what was observed, or against the event that
  * says so (null: none does)?  One from the future is that of such a clock, too.
  */

@@ -15,15 +15,22 @@
 
 #include "base/compat.h"
 
+#include <ctype.h>
+
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
 #include "base/clean.h"
 #include "base/db.h"
+#include "base/flohsync.h"
+#include "base/look.h"
 #include "net/crypto_key.h"
 #include "net/crypto_memory.h"
 #include "source/secret_store.h"
@@ -98,18 +105,43 @@ secret_key_problem(const CryptoKeys *keys, const char *id)
 	s ".name, " s ".format::int4, " s ".key_id, " s ".ciphertext, " s ".kind, " s ".origins"
 #define SECRET_COLUMN_COUNT 6
 
-/* Reads the origins of a row; false when they are not what is stored here. */
-static bool
-secret_origins(uint64 row, int column, SecretPlace *place)
+/* A row of the table. */
+typedef struct SealedSecret
 {
-	bool	   isnull;
-	Datum	   value = db_value(row, column, &isnull);
+	char  *name;
+	int	   format;
+	char  *key_id;
+	bytea *sealed;
+	char  *kind;	/* NULL: none */
+	Datum  origins; /* text[]; 0: none */
+} SealedSecret;
+
+/* The secret whose columns begin at first in a row of a result. */
+static void
+secret_of_row(uint64 row, int first, SealedSecret *s)
+{
+	bool  isnull;
+	Datum origins;
+
+	s->name = db_text(row, first);
+	s->format = (int) db_int64(row, first + 1, 0);
+	s->key_id = db_text(row, first + 2);
+	s->sealed = DatumGetByteaPP(db_value(row, first + 3, &isnull));
+	s->kind = db_text(row, first + 4);
+	origins = db_value(row, first + 5, &isnull);
+	s->origins = isnull ? (Datum) 0 : origins;
+}
+
+/* Takes the origins apart; false when they are not what is stored here. */
+static bool
+secret_origins(Datum value, SecretPlace *place)
+{
 	ArrayType *array;
 	Datum	  *elements;
 	bool	  *nulls;
 	bool	   good = true;
 
-	if (isnull)
+	if (DatumGetPointer(value) == NULL)
 		return true;
 	array = DatumGetArrayTypeP(value);
 	if (ARR_NDIM(array) > 1)
@@ -125,45 +157,40 @@ secret_origins(uint64 row, int column, SecretPlace *place)
 }
 
 /*
- * Decrypts the secret whose columns begin at first in a row of a result: place
- * is what it belongs to, secret gets its name, and a value or a problem.  All of
- * it is in the current memory context.
+ * Decrypts a secret: place is what it belongs to, secret gets its name, and a value or a
+ * problem.  All of it is in the current memory context.
  */
 static void
-secret_read(const CryptoKeys *keys, Datum connector, uint64 row, int first, SecretPlace *place,
+secret_read(const CryptoKeys *keys, Datum connector, const SealedSecret *s, SecretPlace *place,
 			SourceSecret *secret)
 {
-	int				 format = (int) db_int64(row, first + 1, 0);
-	char			*key_id = db_text(row, first + 2);
-	const CryptoKey *key = keys->current.loaded && strcmp(keys->current.id, key_id) == 0 ?
+	const CryptoKey *key = keys->current.loaded && strcmp(keys->current.id, s->key_id) == 0 ?
 		&keys->current :
-		keys->previous.loaded && strcmp(keys->previous.id, key_id) == 0 ? &keys->previous :
-																		  NULL;
-	bool			 isnull;
-	bytea			*sealed = DatumGetByteaPP(db_value(row, first + 3, &isnull));
-	size_t			 len = VARSIZE_ANY_EXHDR(sealed);
+		keys->previous.loaded && strcmp(keys->previous.id, s->key_id) == 0 ? &keys->previous :
+																			 NULL;
+	size_t			 len = VARSIZE_ANY_EXHDR(s->sealed);
 	StringInfoData	 context;
 
 	memset(place, 0, sizeof(*place));
-	place->name = secret->name = db_text(row, first);
-	place->kind = db_text(row, first + 4);
-	if (format == SECRET_UNBOUND_FORMAT)
+	place->name = secret->name = pstrdup(s->name);
+	place->kind = s->kind ? pstrdup(s->kind) : NULL;
+	if (s->format == SECRET_UNBOUND_FORMAT)
 		secret->problem =
 			"it was stored by an earlier version of flohsync, without an origin: set it again with flohsync.set_secret()";
-	else if (format != SECRET_FORMAT)
-		secret->problem = psprintf("its format %d is of another version of flohsync", format);
+	else if (s->format != SECRET_FORMAT)
+		secret->problem = psprintf("its format %d is of another version of flohsync", s->format);
 	else if (key == NULL)
-		secret->problem = secret_key_problem(keys, key_id);
+		secret->problem = secret_key_problem(keys, s->key_id);
 	else
 	{
 		size_t room = Max(len, CRYPTO_SEAL_BYTES) - CRYPTO_SEAL_BYTES + 1;
 		char  *value = palloc0(room);
-		bool   good = secret_origins(row, first + 5, place);
+		bool   good = secret_origins(s->origins, place);
 
 		secret_context(&context, connector, place);
 		crypto_wipe_with(CurrentMemoryContext, value, room);
 		if (good &&
-			crypto_unseal(key->bytes, context.data, context.len, VARDATA_ANY(sealed), len,
+			crypto_unseal(key->bytes, context.data, context.len, VARDATA_ANY(s->sealed), len,
 						  (unsigned char *) value))
 			secret->value = value;
 		else
@@ -265,12 +292,10 @@ secrets_put(Datum connector, const char *name, const char *value)
 	db_execute(&put, values, place.kind ? NULL : "     nn");
 }
 
-/*
- * Secrets of a connector, from the n rows of a result, whose columns from first on are
- * SECRET_COLUMNS.
- */
+/* Some secrets of a connector, decrypted in memory of a context. */
 static SourceSecret *
-secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, MemoryContext context)
+secrets_unseal(Datum connector, const SealedSecret *sealed, int n, const SourceSpec *spec,
+			   MemoryContext context)
 {
 	SourceSecret *secrets;
 	MemoryContext old;
@@ -291,7 +316,7 @@ secrets_of_rows(Datum connector, int n, int first, const SourceSpec *spec, Memor
 		{
 			SecretPlace place;
 
-			secret_read(&keys, connector, i, first, &place, &secrets[i]);
+			secret_read(&keys, connector, &sealed[i], &place, &secrets[i]);
 			if (spec && secrets[i].problem == NULL)
 				secrets[i].refused = source_secret_refused(place.name, place.kind, place.origins,
 														   place.norigins, spec->kind->name,
@@ -322,55 +347,163 @@ secrets_read(Datum connector, SourceSpec *spec, MemoryContext context)
 		1,
 		{UUIDOID}};
 
+	SealedSecret *sealed;
+
 	spec->nsecrets = (int) db_execute(&query, &connector, NULL);
-	spec->secrets = secrets_of_rows(connector, spec->nsecrets, 1, spec, context);
+	sealed = palloc(sizeof(SealedSecret) * Max(spec->nsecrets, 1));
+	for (int i = 0; i < spec->nsecrets; i++)
+		secret_of_row(i, 1, &sealed[i]);
+	spec->secrets = secrets_unseal(connector, sealed, spec->nsecrets, spec, context);
+}
+
+/* Is it the text of an id? */
+static bool
+secret_is_id(const char *text)
+{
+	static const char form[] = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+
+	for (size_t i = 0; i < sizeof(form); i++)
+		if (form[i] == 'h' ? !isxdigit((unsigned char) text[i]) : text[i] != form[i])
+			return false;
+	return true;
+}
+
+static Oid
+secret_index(const char *name)
+{
+	return look_relation(FLOHSYNC_SCHEMA, name);
+}
+
+/*
+ * Finds the row of the connector of a name or an id, and else that of another one; false: there
+ * is none at all.  Close the look in any case.
+ */
+static bool
+secret_find_owner(Look *look, Snapshot snapshot, Oid table, const text *name, bool *known)
+{
+	char	   *text = text_to_cstring(name);
+	ScanKeyData key;
+	pg_uuid_t  *id;
+
+	*known = true;
+	look_open(look, table, secret_index("connector_definition_name_key"), snapshot, 1);
+	look_text_key(&key, look, 1, PointerGetDatum(name));
+	index_rescan(look->scan, &key, 1, NULL, 0);
+	if (look_next(look))
+		return true;
+	look_close(look);
+	if (secret_is_id(text))
+	{
+		id = DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(text)));
+		look_open(look, table, secret_index("connector_definition_pkey"), snapshot, 1);
+		look_uuid_key(&key, 1, id);
+		index_rescan(look->scan, &key, 1, NULL, 0);
+		if (look_next(look))
+			return true;
+		look_close(look);
+	}
+	*known = false;
+	look_open(look, table, secret_index("connector_definition_pkey"), snapshot, 0);
+	index_rescan(look->scan, NULL, 0, NULL, 0);
+	return look_next(look);
+}
+
+static Datum
+secret_value(Look *look, const char *column, bool *isnull)
+{
+	return look_value(look, get_attnum(RelationGetRelid(look->table), column), isnull);
+}
+
+static char *
+secret_text(Look *look, const char *column)
+{
+	bool  isnull;
+	Datum value = secret_value(look, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static void
+secret_read_owner(Look *look, SecretOwner *owner)
+{
+	bool		isnull;
+	Jsonb	   *config = DatumGetJsonbP(secret_value(look, "config", &isnull));
+	JsonbValue *webhook = getKeyJsonValueFromContainer(&config->root, "webhook", strlen("webhook"),
+													   NULL);
+
+	owner->id = *DatumGetUUIDP(secret_value(look, "id", &isnull));
+	owner->enabled = DatumGetBool(secret_value(look, "enabled", &isnull));
+	owner->name = secret_text(look, "name");
+	if (webhook && webhook->type == jbvBinary && JsonContainerIsObject(webhook->val.binary.data))
+		owner->webhook = JsonbValueToJsonb(webhook);
+}
+
+/* Finds those that verify webhooks; returns how many. */
+static int
+secrets_find(const pg_uuid_t *connector, Snapshot snapshot, SealedSecret *sealed)
+{
+	static const char *const names[] = {SOURCE_WEBHOOK_SECRET, SOURCE_WEBHOOK_PREVIOUS};
+	Oid						 table = look_relation(FLOHSYNC_INTERNAL_SCHEMA, "connector_secret");
+	Look					 look;
+	int						 n = 0;
+
+	look_may_read(table);
+	look_open(&look, table, look_relation(FLOHSYNC_INTERNAL_SCHEMA, "connector_secret_pkey"),
+			  snapshot, 2);
+	for (size_t i = 0; i < lengthof(names); i++)
+	{
+		ScanKeyData	  keys[2];
+		SealedSecret *s = &sealed[n];
+		bool		  isnull;
+		Datum		  origins;
+
+		look_uuid_key(&keys[0], 1, connector);
+		look_text_key(&keys[1], &look, 2, CStringGetTextDatum(names[i]));
+		index_rescan(look.scan, keys, 2, NULL, 0);
+		if (!look_next(&look))
+			continue;
+		s->name = secret_text(&look, "name");
+		s->format = DatumGetInt16(secret_value(&look, "format", &isnull));
+		s->key_id = secret_text(&look, "key_id");
+		s->sealed = DatumGetByteaPCopy(secret_value(&look, "ciphertext", &isnull));
+		s->kind = secret_text(&look, "kind");
+		origins = secret_value(&look, "origins", &isnull);
+		s->origins = isnull ? (Datum) 0 : PointerGetDatum(DatumGetArrayTypePCopy(origins));
+		n++;
+	}
+	look_close(&look);
+	return n;
 }
 
 /*
  * secrets_of_webhook gives those that verify webhooks, and no others, of the
  * connector of a name or an id: for who does not know yet whether there is one.
  * Where there is none, another one's are read and forgotten, for as much time as
- * that takes.  id is what the name was found to be, or NULL.  Wipe them.
+ * that takes.  Wipe them.
  */
 SourceSecret *
-secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner, int *n)
+secrets_of_webhook(const text *name, SecretOwner *owner, int *n)
 {
-	static DbQuery query = {
-		"select d.id, d.enabled, d.name, d.name = $1 or d.id::pg_catalog.text ="
-		" pg_catalog.lower($1),"
-		" case pg_catalog.jsonb_typeof(d.config -> 'webhook') when 'object' then"
-		" d.config -> 'webhook' end,"
-		" " SECRET_COLUMNS(
-			"s") " from flohsync.connector_definition d left join _flohsync.connector_secret s"
-				 " on s.connector_id = d.id"
-				 " and s.name in ('" SOURCE_WEBHOOK_SECRET "', '" SOURCE_WEBHOOK_PREVIOUS "')"
-				 " where d.id = coalesce($2, (select n.id from flohsync.connector_definition n"
-				 " where n.id ="
-				 " case when $1 ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then"
-				 " $1::pg_catalog.uuid end),"
-				 " (select n.id from flohsync.connector_definition n order by n.id limit 1))",
-		2,
-		{TEXTOID, UUIDOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum		  values[2] = {name, id ? UUIDPGetDatum(id) : (Datum) 0};
-	SourceSecret *secrets;
-	Datum		  webhook;
-	bool		  isnull;
+	Oid			  table = look_relation(FLOHSYNC_SCHEMA, "connector_definition");
+	SealedSecret  sealed[2];
+	SourceSecret *secrets = NULL;
+	Snapshot	  snapshot;
+	Look		  look;
 
 	memset(owner, 0, sizeof(*owner));
-	*n = (int) db_execute(&query, values, id ? NULL : " n");
-	if (*n == 0)
-		return NULL;
-	owner->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
-	owner->enabled = db_bool(0, 2);
-	owner->name = db_text(0, 3);
-	owner->known = db_bool(0, 4);
-	webhook = db_value(0, 5, &isnull);
-	owner->webhook = isnull ? NULL : DatumGetJsonbPCopy(webhook);
-	(void) db_value(0, 6, &isnull);
-	if (isnull)
-		*n = 0;
-	secrets = secrets_of_rows(UUIDPGetDatum(&owner->id), *n, 6, NULL, CurrentMemoryContext);
+	*n = 0;
+	look_may_read(table);
+	/* What the transaction itself wrote, and what others committed until now. */
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	if (secret_find_owner(&look, snapshot, table, name, &owner->known))
+	{
+		secret_read_owner(&look, owner);
+		*n = secrets_find(&owner->id, snapshot, sealed);
+		secrets = secrets_unseal(UUIDPGetDatum(&owner->id), sealed, *n, NULL, CurrentMemoryContext);
+	}
+	look_close(&look);
+	UnregisterSnapshot(snapshot);
 	if (!owner->known)
 	{
 		owner->webhook = NULL;
@@ -413,13 +546,15 @@ secrets_rotate(void)
 		for (int64 i = 0; i < n; i++)
 		{
 			SourceSecret secret = {0};
+			SealedSecret sealed;
 			SecretPlace	 place;
 			bool		 isnull;
 			Datum		 values[5];
 
 			SPI_tuptable = rows;
 			values[0] = db_value(i, SECRET_COLUMN_COUNT + 1, &isnull);
-			secret_read(&keys, values[0], i, 1, &place, &secret);
+			secret_of_row(i, 1, &sealed);
+			secret_read(&keys, values[0], &sealed, &place, &secret);
 			if (secret.problem)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONFIG_FILE_ERROR),

@@ -22,8 +22,7 @@ typedef struct SecretOwner
 
 extern void			 secrets_put(Datum connector, const char *name, const char *value);
 extern void			 secrets_read(Datum connector, SourceSpec *spec, MemoryContext context);
-extern SourceSecret *secrets_of_webhook(Datum name, const pg_uuid_t *id, SecretOwner *owner,
-										int *n);
+extern SourceSecret *secrets_of_webhook(const text *name, SecretOwner *owner, int *n);
 extern int64		 secrets_rotate(void);
 
 #endif /* FLOHSYNC_SOURCE_SECRET_STORE_H */

@@ -20,7 +20,6 @@
 #include "json/json.h"
 #include "json/jsonb.h"
 #include "net/crypto.h"
-#include "record/outbox.h"
 #include "source/secret_store.h"
 #include "webhook/handshake.h"
 #include "webhook/settings.h"
@@ -218,8 +217,6 @@ webhook_receive(const WebhookRequest *request)
 	SourceSecret   *secrets;
 	SecretOwner		owner;
 	int				nsecrets;
-	pg_uuid_t		id;
-	bool			named;
 	const char	   *why;
 	char		   *answer;
 
@@ -234,10 +231,7 @@ webhook_receive(const WebhookRequest *request)
 	run_as_begin(&saved, run_as_worker_role());
 	table_check(InvalidOid);
 	SPI_connect();
-	named = outbox_find_connector(VARDATA_ANY(request->connector),
-								  VARSIZE_ANY_EXHDR(request->connector), &id);
-	secrets = secrets_of_webhook(PointerGetDatum(request->connector), named ? &id : NULL, &owner,
-								 &nsecrets);
+	secrets = secrets_of_webhook(request->connector, &owner, &nsecrets);
 	webhook_settings(owner.webhook, &settings);
 	webhook_read_headers(request->headers, &settings, &headers);
 	answer = webhook_greeting(request, &settings);

@@ -28,125 +28,13 @@
 #include "page/filter.h"
 #include "record/apply.h"
 #include "record/merge.h"
-#include "record/rules.h"
+#include "record/stored.h"
 #include "record/write.h"
 #include "webhook/keys.h"
 #include "webhook/verify.h"
 #include "webhook/webhook.h"
 
 #define WEBHOOK_ROUNDS 20
-
-/*
- * What to leave out of hashes, a text[], and the filter rules; 0 when there is nothing to
- * leave out.
- */
-static Datum
-webhook_rules(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select " RULES_HASH_IGNORE("c") ", c.filter_rules is not null, " RULES_FILTER_COLUMNS(
-			"c") " from flohsync.connector_sync_config c where c.connector_id = $1 and"
-				 " c.resource_type = $2",
-		2,
-		{UUIDOID, TEXTOID}};
-	Datum v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool  isnull;
-
-	if (db_execute(&query, v, NULL) == 0)
-		return (Datum) 0;
-	r->filtered = db_bool(0, 2);
-	if (r->filtered)
-	{
-		rules_get_filter(0, 3, &r->filter, CurrentMemoryContext);
-		filter_prepare(&r->filter);
-	}
-	return db_value(0, 1, &isnull);
-}
-
-/*
- * Reads what the configuration says about records of the type.  Whether any
- * was matched is asked for in the order of the one index that answers it at
- * once: for EXISTS, another one may be read from end to end.
- */
-static void
-webhook_scope(WebhookRecord *r)
-{
-	static DbQuery query = {
-		"select case when c.id is null then _flohsync.check_resource_type($2) end,"
-		" _flohsync.config_concerns_users(c) or _flohsync.triggers_per_record(c) or (select"
-		" true from flohsync.connector_sync_match m"
-		" where m.connector_id = c.connector_id and m.resource_type = c.resource_type order by"
-		" m.external_id limit 1),"
-		" " RULES_CONFIRMED_AT ","
-		" c.hash_ignore is not null or c.filter_rules is not null, " RULES_REHASH(
-			"c") " from (select) one left join flohsync.connector_sync_config c on"
-				 " c.connector_id = $1 and c.resource_type = $2"
-				 " left join _flohsync.former_pass f on"
-				 " f.connector_id = $1 and f.resource_type = $2",
-		2,
-		{UUIDOID, TEXTOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum		v[2] = {r->hook->connector, PointerGetDatum(r->type)};
-	bool		isnull;
-	TimestampTz confirmed_at;
-	bool		rehash;
-
-	db_execute(&query, v, NULL);
-	r->followed = db_bool(0, 2);
-	rehash = db_bool(0, 5);
-	confirmed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
-	if (isnull)
-		confirmed_at = 0;
-	upsert_scope(&r->scope, r->hook->connector, PointerGetDatum(r->type), 0, confirmed_at,
-				 db_bool(0, 4) ? webhook_rules(r) : (Datum) 0, rehash);
-	r->scope.apply.event_at = r->event_at;
-}
-
-/* What is stored of the record. */
-typedef struct WebhookStored
-{
-	pg_uuid_t	id;
-	TimestampTz event_at; /* 0: unknown */
-	TimestampTz observed_at;
-	bool		stale;
-	Jsonb	   *keys;		  /* see webhook/keys.c */
-	char	   *display_name; /* these three: NULL when it has none */
-	char	   *email;
-	char	   *attributes; /* as JSON */
-} WebhookStored;
-
-/* Locks the stored record and reads it; false when there is none. */
-static bool
-webhook_lock(const WebhookRecord *r, WebhookStored *stored)
-{
-	static DbQuery query = {
-		"select r.id, r.event_at, r.observed_at, r.stale_since is not null, r.event_keys,"
-		" r.display_name, r.email, r.attributes"
-		" from flohsync.resource_record r"
-		" where r.external_id = $3 and r.resource_type = $2 and r.connector_id = $1 for no key"
-		" update",
-		3,
-		{UUIDOID, TEXTOID, TEXTOID},
-		.plan_as = PLAN_BY_INDEX};
-	Datum v[3] = {r->hook->connector, PointerGetDatum(r->type), CStringGetTextDatum(r->id)};
-	Datum value;
-	bool  isnull;
-
-	memset(stored, 0, sizeof(*stored));
-	if (db_execute(&query, v, NULL) == 0)
-		return false;
-	stored->id = *DatumGetUUIDP(db_value(0, 1, &isnull));
-	value = db_value(0, 2, &isnull);
-	stored->event_at = isnull ? 0 : DatumGetTimestampTz(value);
-	stored->observed_at = DatumGetTimestampTz(db_value(0, 3, &isnull));
-	stored->stale = db_bool(0, 4);
-	value = db_value(0, 5, &isnull);
-	stored->keys = isnull ? NULL : DatumGetJsonbPCopy(value);
-	stored->display_name = db_text(0, 6);
-	stored->email = db_text(0, 7);
-	stored->attributes = db_text(0, 8);
-	return true;
-}
 
 static Slice
 webhook_slice(const char *text)
@@ -219,7 +107,7 @@ webhook_kept_attributes(const char *stored, const WebhookKept *kept)
  * laid over one by one, unless the data takes all away: then those of kept stay.
  */
 static char *
-webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored,
+webhook_merge(const WebhookRecord *r, Jsonb *data, const StoredRecord *stored,
 			  const WebhookKept *kept)
 {
 	JsonbValue	  *given = getKeyJsonValueFromContainer(&data->root, "attributes",
@@ -255,7 +143,7 @@ webhook_merge(const WebhookRecord *r, Jsonb *data, const WebhookStored *stored,
  * such, or because the record was observed as a whole, or deleted, since.
  */
 static char *
-webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *stored)
+webhook_merge_late(const WebhookRecord *r, Jsonb **data, const StoredRecord *stored)
 {
 	static DbQuery query = {"select where " RECORD_HAS_TOMBSTONE("$1", "$2", "$3", "$4", "$4"),
 							4,
@@ -265,7 +153,7 @@ webhook_merge_late(const WebhookRecord *r, Jsonb **data, const WebhookStored *st
 						   TimestampTzGetDatum(r->event_at)};
 	WebhookKept	   kept;
 
-	if (stored->stale || stored->keys == NULL ||
+	if (stored->row.stale || stored->keys == NULL ||
 		r->scope.apply.observed_at < r->scope.apply.confirmed_at)
 		return NULL;
 	*data = webhook_keys_late(stored->keys, *data, r->event_at, &kept);
@@ -366,15 +254,15 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		webhook_await_matching(r);
 	for (int round = 0; round < WEBHOOK_ROUNDS; round++)
 	{
-		UpstreamPage  page;
-		PageCounts	  counts = {0};
-		ApplyOutcome  outcome = APPLY_UNDECIDED;
-		WebhookStored stored;
-		Jsonb		 *named = data;
-		bool		  known = webhook_lock(r, &stored);
-		const char	 *text = r->fetched ? r->whole :
-										  webhook_merge(r, data, &stored, &(WebhookKept){0});
-		TimestampTz	  since = DT_NOBEGIN;
+		UpstreamPage page;
+		PageCounts	 counts = {0};
+		ApplyOutcome outcome = APPLY_UNDECIDED;
+		StoredRecord stored;
+		Jsonb		*named = data;
+		bool known = stored_lock(r->hook->connector, PointerGetDatum(r->type), r->id, &stored);
+		const char *text = r->fetched ? r->whole :
+										webhook_merge(r, data, &stored, &(WebhookKept){0});
+		TimestampTz since = DT_NOBEGIN;
 
 		/*
 		 * Now, with the row locked, and not when it came in: of two that wait
@@ -402,7 +290,7 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 		if (r->filtered &&
 			apply_filter(&r->filter, &r->scope.apply, r->scope.parser, page.records, 1) == 0)
 		{
-			bool left = known && webhook_leave_scope(r, &stored.id);
+			bool left = known && webhook_leave_scope(r, &stored.row.id);
 
 			r->told_cache = left;
 			*ignored = !left;
@@ -416,9 +304,10 @@ webhook_upsert(WebhookRecord *r, bool *ignored)
 							stored.observed_at - WEBHOOK_TOLERANCE_S * USECS_PER_SEC);
 		r->scope.apply.event_keys = r->fetched ?
 			NULL :
-			webhook_keys_note(stored.stale ? NULL : stored.keys, since, named,
+			webhook_keys_note(stored.row.stale ? NULL : stored.keys, since, named,
 							  r->event_at != 0 ? r->event_at : r->hook->received_at);
 		r->scope.apply.expect_absent = !known;
+		r->scope.apply.stored = known ? &stored : NULL;
 		upsert_apply(&r->scope, &page, &counts, &outcome);
 		r->told_cache = outcome != APPLY_IGNORED;
 		switch (outcome)

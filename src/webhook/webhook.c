@@ -31,6 +31,7 @@
 
 #include "base/bytes.h"
 #include "base/clean.h"
+#include "base/add.h"
 #include "base/db.h"
 #include "base/db_value.h"
 #include "base/guc.h"
@@ -178,9 +179,19 @@ webhook_note_id(const Webhook *hook, Slice id)
 		" conflict do nothing",
 		2,
 		{UUIDOID, TEXTOID}};
-	Datum v[2] = {hook->connector, PointerGetDatum(cstring_to_text_with_len(id.data, id.len))};
+	static AddTable table = {
+		"webhook_delivery",
+		{{"connector_id", UUIDOID}, {"webhook_id", TEXTOID}, {"received_at", TIMESTAMPTZOID}}};
+	const bool nulls[3] = {false};
+	Datum	   v[3] = {hook->connector};
+	AddResult  added;
 
-	return id.data == NULL || db_execute(&query, v, NULL) > 0;
+	if (id.data == NULL)
+		return true;
+	v[1] = PointerGetDatum(cstring_to_text_with_len(id.data, id.len));
+	v[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	added = add_row(&table, v, nulls, true);
+	return added == ADD_IMPOSSIBLE ? db_execute(&query, v, NULL) > 0 : added == ADD_DONE;
 }
 
 /* webhook_forget: now and then, so that nothing else needs to run for it. */

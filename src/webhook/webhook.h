@@ -67,6 +67,7 @@ extern void webhook_check_enabled(bool enabled, const char *name);
 FLOHSYNC_NORETURN(extern void webhook_refuse(const char *key, const char *problem,
 											 const char *hint));
 extern JsonbValue *webhook_member(Jsonb *body, const char *key);
+extern void		   webhook_scope(WebhookRecord *r);
 extern bool		   webhook_upsert(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_delete(WebhookRecord *r, bool *ignored);
 extern bool		   webhook_call_handler(const Webhook *hook);

@@ -13,7 +13,8 @@ use Flohsync;
 my $f = Flohsync->new(upstream => 0);
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-# A program that says the rules of the header, and judges tombstones by them.
+# A program that says the rules of the header, and judges by them tombstones (t), and
+# records that are live (l) or stale (s).
 PostgreSQL::Test::Utils::append_to_file("$dir/rules.c", <<'C');
 #include "postgres.h"
 #include "record/write.h"
@@ -22,12 +23,14 @@ PostgreSQL::Test::Utils::append_to_file("$dir/rules.c", <<'C');
 int
 main(void)
 {
-	long long	t[5];
+	long long	t[6];
+	char		what;
 
 	puts(RECORD_IS_OLDER("r", "n.observed_at", "n.event_at", "c.last_full_pass_at"));
 	puts(RECORD_HAS_TOMBSTONE("x.connector_id", "x.resource_type", "x.external_id", "n.observed_at", "n.event_at"));
-	while (scanf("%lld %lld %lld %lld %lld", &t[0], &t[1], &t[2], &t[3], &t[4]) == 5)
-		puts(record_tombstone_stands(t[0], t[1], t[2], t[3], t[4]) ? "t" : "f");
+	while (scanf(" %c%lld %lld %lld %lld %lld %lld", &what, &t[0], &t[1], &t[2], &t[3], &t[4], &t[5]) == 7)
+		puts((what == 't' ? record_tombstone_stands(t[0], t[1], t[2], t[3], t[4]) :
+			  record_is_older(t[0], t[1], what == 's', t[2], t[3], t[5], t[4])) ? "t" : "f");
 	return 0;
 }
 C
@@ -72,13 +75,19 @@ is($news->(-4, -2, undef, undef, -1, -3), 'f', 'an older event is none, whenever
 is($news->(-4, -2, undef, undef, -1, -2), 't', 'one of the same time is');
 is($news->(-4, -2, undef, undef, -1, undef), 't', 'as is what came by no event');
 
+my $us = sub { "(extract(epoch FROM $_[0] - timestamptz '2000-01-01 00:00+00') * 1000000)::bigint" };
+my $news_order = 'ORDER BY r.id, n.observed_at, n.event_at';
+my @news = split /\n/, $f->sql("SELECT CASE WHEN r.stale_since IS NULL THEN 'l' ELSE 's' END || concat_ws(' ', " . join(', ', $us->('r.observed_at'), 'coalesce(' . $us->('r.event_at') . ", '-9223372036854775808')",
+		$us->('n.observed_at'), 'coalesce(' . $us->('n.event_at') . ', 0)', $us->('clock_timestamp()'), 'coalesce(' . $us->('c.last_full_pass_at') . ', 0)') . ") $judged $news_order");
+my (undef, undef, @older) = rules(join "\n", @news);
+is_deeply(\@older, [ split /\n/, $f->sql("SELECT ($is_older) $judged $news_order") ], 'C itself judges them as its statements do');
+
 # What a tombstone stands against
 
 $judged = 'FROM _flohsync.resource_tombstone x CROSS JOIN public.news n';
 my $order = 'ORDER BY x.external_id, n.observed_at, n.event_at';
-my $us = sub { "(extract(epoch FROM $_[0] - timestamptz '2000-01-01 00:00+00') * 1000000)::bigint" };
-my @cases = split /\n/, $f->sql('SELECT concat_ws(\' \', ' . join(', ', $us->('x.deleted_at'), 'coalesce(' . $us->('x.event_at') . ", '-9223372036854775808')", $us->('n.observed_at'),
-		'coalesce(' . $us->('n.event_at') . ', 0)', $us->('clock_timestamp()')) . ") $judged $order");
+my @cases = split /\n/, $f->sql('SELECT \'t\' || concat_ws(\' \', ' . join(', ', $us->('x.deleted_at'), 'coalesce(' . $us->('x.event_at') . ", '-9223372036854775808')", $us->('n.observed_at'),
+		'coalesce(' . $us->('n.event_at') . ', 0)', $us->('clock_timestamp()')) . ", 0) $judged $order");
 my @in_sql = split /\n/, $f->sql("SELECT coalesce(($has_tombstone), false) $judged $order");
 my (undef, undef, @in_c) = rules(join "\n", @cases);
 is(scalar(@in_sql), 5 * 6 * 4 * 6, 'all cases of a tombstone and a piece of news');
@@ -86,7 +95,7 @@ is_deeply(\@in_c, \@in_sql, 'C and statements judge them alike');
 my %stands;
 $stands{$_}++ for @in_sql;
 cmp_ok($stands{$_}, '>', 100, "many are $_") for qw(t f);
-my $stands = sub { my ($deleted, $event, $observed, $new_event) = @_; return (rules(join ' ', $deleted, $event // '-9223372036854775808', $observed, $new_event // 0, 100))[2] };
+my $stands = sub { my ($deleted, $event, $observed, $new_event) = @_; return (rules('t' . join ' ', $deleted, $event // '-9223372036854775808', $observed, $new_event // 0, 100, 0))[2] };
 is($stands->(50, undef, 40, undef), 't', 'a deletion stands against what was observed before');
 is($stands->(50, undef, 50, undef), 'f', 'not at the same time');
 is($stands->(150, undef, 40, undef), 'f', 'one in the future against nothing');
