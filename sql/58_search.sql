@@ -108,7 +108,8 @@ BEGIN
   FOR broken IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                  WHERE i.indrelid IN ('flohsync.resource_record'::regclass, 'flohsync.connector_sync_match'::regclass)
                    AND NOT i.indisvalid
-                   AND c.relname IN (SELECT t.relname || kind FROM pg_class t, unnest(ARRAY['_search', '_search_marks']) kind
+                   AND c.relname IN (SELECT t.relname || k.kind FROM pg_class t
+                                      CROSS JOIN unnest(ARRAY['_search', '_search_marks']) k(kind)
                                       WHERE t.oid = i.indrelid) LOOP
     EXECUTE format('DROP INDEX %s', broken);
   END LOOP;
@@ -272,8 +273,8 @@ BEGIN
   END IF;
   SELECT p.* INTO total, estimated, external_ids, types
     FROM _flohsync.search_page(_table = 'flohsync.connector_sync_match'::regclass, _flohsync.search_index(_table),
-      _flohsync.search_marks_index(_table), _connector, _types, _status, _stale, _folded,
-      _after_id, _after_type, _before, _page_size + 1, _scope, _base, total, estimated) p;
+      _flohsync.search_marks_index(_table), _connector, _types, _status, _stale, _folded, _after_id, _after_type,
+      _before, _page_size + 1, _scope, _base, total, estimated) p;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.search_keys(regclass, uuid, text[], text, boolean, text, text, text, bigint, int, bigint,

@@ -229,7 +229,7 @@ make_search_index(const char *sql)
 	int rc = SPI_execute(sql, false, 0);
 
 	if (rc != SPI_OK_UTILITY)
-		elog(ERROR, "could not create an index: %s: %s", SPI_result_code_string(rc), sql);
+		elog(ERROR, "could not create an index for searches: %s", SPI_result_code_string(rc));
 }
 
 /*
@@ -274,9 +274,10 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 		const char *table = tables[i][0];
 		const char *columns = tables[i][1];
 
-		make_search_index(psprintf("create index if not exists %s_search on flohsync.%s using gin"
-								   " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
-								   table, table, columns, name));
+		make_search_index(
+			psprintf("create index if not exists %s_search on flohsync.%s using gin"
+					 " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
+					 table, table, columns, name));
 		make_search_index(
 			psprintf("create index if not exists %s_search_marks on flohsync.%s using gin"
 					 " (_flohsync.search_marks(%s) pg_catalog.array_ops)"

@@ -10,7 +10,7 @@
 #include "base/compat.h"
 
 #include "access/gin.h"
-#include "access/tableam.h"
+#include "access/heapam.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -146,7 +146,9 @@ search_probes(SearchRows *rows, SearchProbes *probes)
 	probes->n = 0;
 	probes->keys = 0;
 	search_needle(ask->needle, &needle);
-	if (needle.length == 0 || !search_index_serves(ask->trigrams))
+	/* What is done with the rows that they name is for heaps only. */
+	if (needle.length == 0 || rows->table->rd_tableam != GetHeapamTableAmRoutine() ||
+		!search_index_serves(ask->trigrams))
 		return;
 	if (needle.length > 2 && needle.kind != NEEDLE_NONE)
 	{
@@ -222,21 +224,44 @@ search_block_expect(const SearchBlock *block)
 	}
 }
 
+/* The versions of the rows of a block that are seen: they are there for as long as it is pinned. */
+typedef struct SearchSeen
+{
+	int			  n;
+	HeapTupleData rows[MaxHeapTuplesPerPage];
+} SearchSeen;
+
+static void
+search_block_see(SearchRows *rows, const SearchBlock *block, SearchSeen *seen)
+{
+	int n;
+
+	seen->n = 0;
+	LockBuffer(block->buffer, BUFFER_LOCK_SHARE);
+	n = block->n < 0 ? PageGetMaxOffsetNumber(BufferGetPage(block->buffer)) : block->n;
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple		row = &seen->rows[seen->n];
+		ItemPointerData at;
+
+		ItemPointerSet(&at, block->block, block->n < 0 ? FirstOffsetNumber + i : block->offsets[i]);
+		seen->n += heap_hot_search_buffer(&at, rows->table, block->buffer, rows->snapshot, row,
+										  NULL, true);
+	}
+	LockBuffer(block->buffer, BUFFER_LOCK_UNLOCK);
+}
+
 static bool
-search_block_visit(SearchRows *rows, IndexFetchTableData *fetch, const SearchBlock *block,
-				   SearchVisit visit, void *state)
+search_block_visit(SearchRows *rows, const SearchBlock *block, SearchSeen *seen, SearchVisit visit,
+				   void *state)
 {
 	bool more = true;
 
-	for (int i = 0; more && i < (block->n < 0 ? MaxHeapTuplesPerPage : block->n); i++)
+	search_block_see(rows, block, seen);
+	for (int i = 0; more && i < seen->n; i++)
 	{
-		ItemPointerData row;
-		bool			again = false;
-
-		ItemPointerSet(&row, block->block,
-					   block->n < 0 ? FirstOffsetNumber + i : block->offsets[i]);
-		if (table_index_fetch_tuple(fetch, &row, rows->snapshot, rows->slot, &again, NULL))
-			more = search_tell(rows, rows->slot, -1, visit, state);
+		ExecStoreBufferHeapTuple(&seen->rows[i], rows->slot, block->buffer);
+		more = search_tell(rows, rows->slot, -1, visit, state);
 	}
 	return more;
 }
@@ -265,7 +290,7 @@ static void
 search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void *state)
 {
 	SearchBlock			 *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
-	IndexFetchTableData	 *fetch = table_index_fetch_begin(rows->table);
+	SearchSeen			 *seen = palloc(sizeof(SearchSeen));
 	CompatBitmapIterator *iterator = compat_bitmap_begin(bitmap);
 	uint64				  read = 0;
 	uint64				  visited = 0;
@@ -283,7 +308,7 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 			break;
 		if (read > visited + SEARCH_AHEAD / 2)
 			search_block_expect(&blocks[(visited + SEARCH_AHEAD / 2) % SEARCH_AHEAD]);
-		more = search_block_visit(rows, fetch, block, visit, state);
+		more = search_block_visit(rows, block, seen, visit, state);
 		ReleaseBuffer(block->buffer);
 		visited++;
 	}
@@ -291,7 +316,7 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 		ReleaseBuffer(blocks[visited++ % SEARCH_AHEAD].buffer);
 	ExecClearTuple(rows->slot);
 	compat_bitmap_end(iterator);
-	table_index_fetch_end(fetch);
+	pfree(seen);
 	pfree(blocks);
 }
 

@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
+
 #include "mb/pg_wchar.h"
 
 #include "record/search.h"

@@ -325,8 +325,8 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 	page->counting = answer->total < 0;
 	page->may_estimate = probes.n > 0;
 	if (probes.n > 0 && search_index_cost(candidates, &probes) < all_cost &&
-		search_candidates(rows, &probes, all_cost / SEARCH_COST_CANDIDATE, search_visit_in_any_order,
-						  page))
+		search_candidates(rows, &probes, all_cost / SEARCH_COST_CANDIDATE,
+						  search_visit_in_any_order, page))
 		;
 	else if (ask->matches && ask->stale == SEARCH_STALE)
 		(void) search_walk_stale(rows, search_visit_in_any_order, page);
