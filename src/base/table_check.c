@@ -213,17 +213,21 @@ bool
 table_fault(Oid role, TableFault *fault)
 {
 	static bool registered = false;
-	Oid			extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
 	const char *table;
 	const char *name;
 
-	if (!OidIsValid(extension))
-		return false;
-	if (!registered)
-		CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
-	registered = true;
-	if (!valid || extension != listed_of)
+	/* An extension that is dropped takes its tables along: that is a change of them. */
+	if (!valid || !OidIsValid(listed_of))
+	{
+		Oid extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
+
+		if (!OidIsValid(extension))
+			return false;
+		if (!registered)
+			CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+		registered = true;
 		look_at_tables(extension);
+	}
 	for (int i = 0; secured && i < ntables; i++)
 	{
 		if (!tables[i].row_security || check_enable_rls(tables[i].oid, role, true) != RLS_ENABLED)
