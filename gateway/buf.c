@@ -5,11 +5,16 @@
  * What comes from outside is limited before it gets here, so memory that is not
  * to be had is the end of the process: whoever started it starts it anew.
  */
+#include "base/standalone.h"
+
 #include "buf.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "mb/pg_wchar.h"
 
 static _Noreturn void
 out_of_memory(void)
@@ -19,22 +24,23 @@ out_of_memory(void)
 }
 
 void *
-must_alloc(size_t size)
+must_have(void *p)
 {
-	void *p = calloc(1, size);
-
 	if (p == NULL)
 		out_of_memory();
 	return p;
 }
 
 void *
+must_alloc(size_t size)
+{
+	return must_have(calloc(1, size));
+}
+
+void *
 must_realloc(void *p, size_t size)
 {
-	p = realloc(p, size);
-	if (p == NULL)
-		out_of_memory();
-	return p;
+	return must_have(realloc(p, size));
 }
 
 char *
@@ -109,44 +115,10 @@ buf_printf(Buf *b, const char *format, ...)
 	b->n += n;
 }
 
-size_t
-utf8_length(const unsigned char *p, size_t n)
-{
-	size_t length;
-
-	if (n == 0)
-		return 0;
-	if (p[0] < 0x80)
-		return 1;
-	length = p[0] >= 0xC2 && p[0] < 0xE0 ? 2 :
-		(p[0] & 0xF0) == 0xE0			 ? 3 :
-		p[0] >= 0xF0 && p[0] < 0xF5		 ? 4 :
-										   0;
-	if (length == 0 || length > n)
-		return 0;
-	for (size_t i = 1; i < length; i++)
-	{
-		if ((p[i] & 0xC0) != 0x80)
-			return 0;
-	}
-	if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) ||
-		(p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] >= 0x90))
-		return 0;
-	return length;
-}
-
 bool
 is_text(const char *p, size_t n)
 {
-	for (size_t i = 0; i < n;)
-	{
-		size_t length = utf8_length((const unsigned char *) p + i, n - i);
-
-		if (length == 0 || p[i] == '\0')
-			return false;
-		i += length;
-	}
-	return true;
+	return n <= INT_MAX && pg_encoding_verifymbstr(PG_UTF8, p, (int) n) == (int) n;
 }
 
 void
@@ -159,7 +131,8 @@ buf_json(Buf *b, const char *text, size_t n)
 	while (i < n)
 	{
 		unsigned char c = text[i];
-		size_t		  length = utf8_length((const unsigned char *) text + i, n - i);
+		int			  length = c < 0x80 ? 1 :
+										  pg_encoding_verifymbchar(PG_UTF8, text + i, (int) Min(n - i, 4));
 
 		if (c >= 0x20 && c != '"' && c != '\\' && length > 0)
 		{
@@ -167,7 +140,7 @@ buf_json(Buf *b, const char *text, size_t n)
 			continue;
 		}
 		buf_add(b, text + from, i - from);
-		if (length == 0)
+		if (length < 0)
 			buf_text(b, "\xEF\xBF\xBD");
 		else if (c == '"' || c == '\\')
 		{

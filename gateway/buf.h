@@ -16,6 +16,7 @@ typedef struct Buf
 	size_t size;
 } Buf;
 
+extern void *must_have(void *p);	  /* ends the program for NULL */
 extern void *must_alloc(size_t size); /* zeroed */
 extern void *must_realloc(void *p, size_t size);
 extern char *must_copy(const char *text);
@@ -37,7 +38,5 @@ extern char *buf_take(Buf *b);
 
 /* Whether bytes are UTF-8 as PostgreSQL takes it: valid, without a zero byte. */
 extern bool is_text(const char *p, size_t n);
-/* The length of the valid character at p, 0 when there is none. */
-extern size_t utf8_length(const unsigned char *p, size_t n);
 
 #endif /* GATEWAY_BUF_H */

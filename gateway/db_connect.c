@@ -98,13 +98,16 @@ prepare(ConnectJob *job, PGconn *conn, const char *name, const char *sql)
 	return ok || job_fails(job, conn, PQerrorMessage(conn));
 }
 
-/* What a request is entered with: the role comes last, as it may set less than ours. */
+/*
+ * What a request is entered with: the role comes last, as it may set less than ours.  A
+ * number is asked for, so that the values do not come back.
+ */
 #define ENTER_REST \
 	"pg_catalog.set_config('statement_timeout', $1, true), " \
 	"pg_catalog.set_config('request.jwt.claims', $2, true), " \
 	"pg_catalog.set_config('request.headers', $3, true), " \
 	"pg_catalog.set_config('flohsync.acting_user', $4, true), " \
-	"pg_catalog.set_config('role', $5, true)"
+	"pg_catalog.set_config('role', $5, true))"
 
 static bool
 check_role(ConnectJob *job, PGconn *conn)
@@ -186,8 +189,8 @@ connect_now(ConnectJob *job)
 		!prepare(job, conn, DB_BEGIN, "BEGIN") || !prepare(job, conn, DB_COMMIT, "COMMIT") ||
 		!prepare(
 			job, conn, DB_ENTER_READ,
-			"SELECT pg_catalog.set_config('transaction_read_only', 'on', true), " ENTER_REST) ||
-		!prepare(job, conn, DB_ENTER_WRITE, "SELECT " ENTER_REST))
+			"SELECT pg_catalog.num_nulls(pg_catalog.set_config('transaction_read_only', 'on', true), " ENTER_REST) ||
+		!prepare(job, conn, DB_ENTER_WRITE, "SELECT pg_catalog.num_nulls(" ENTER_REST))
 		return;
 	if (PQsetnonblocking(conn, 1) != 0 ||
 		(job->purpose != CONNECT_LISTEN && PQenterPipelineMode(conn) != 1))

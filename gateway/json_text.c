@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "buf.h"
+#include "json_room.h"
 
 #define MOST_NODES (1024 * 1024)
 
@@ -30,13 +31,11 @@ json_text_of(const JsonParser *p, uint32_t node, size_t *n)
 {
 	const JsonNode *v = &p->nodes[node];
 	char		   *text;
-	uint32_t		length;
+	size_t			length = 0;
 
 	if (v->type != JSON_STRING || v->flags & JSON_F_BAD_ESCAPE)
 		return NULL;
-	text = must_alloc(v->end - v->start);
-	length = json_string_decode(p, v, text);
-	text[length] = '\0';
+	text = must_have(json_room_string(p, node, &length));
 	if (n != NULL)
 		*n = length;
 	return text;
@@ -82,8 +81,8 @@ json_pairs(const char *text, size_t n, JsonPair call, void *arg)
 		for (uint32_t k = p->nodes[o].child; k != 0;)
 		{
 			uint32_t v = p->nodes[k].next;
-			size_t	 name_n;
-			size_t	 value_n;
+			size_t	 name_n = 0;
+			size_t	 value_n = 0;
 			char	*name = json_text_of(p, k, &name_n);
 			char	*value = json_text_of(p, v, &value_n);
 

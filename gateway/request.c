@@ -32,12 +32,33 @@ request_header(const Request *r, const char *name)
 	return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
 }
 
+#define ID_BYTES 16
+
+/* Bytes that nobody else has; they are no secret, so many can be made at a time. */
+static void
+take_random(unsigned char bytes[ID_BYTES])
+{
+	static unsigned char store[64 * ID_BYTES];
+	static size_t		 left;
+
+	if (left == 0)
+	{
+		if (RAND_bytes(store, sizeof(store)) != 1)
+			memset(store, 0, sizeof(store));
+		left = sizeof(store);
+	}
+	left -= ID_BYTES;
+	memcpy(bytes, store + left, ID_BYTES);
+}
+
 /* X-Request-Id as it came, if it can go into a log and a header. */
 static void
 take_id(Request *r)
 {
-	const char	 *given = request_header(r, "X-Request-Id");
-	unsigned char random[16];
+	static const char digits[] = "0123456789abcdef";
+	const char		 *given = request_header(r, "X-Request-Id");
+	char			 *out = r->id;
+	unsigned char	  random[ID_BYTES];
 
 	if (given != NULL && given[0] != '\0' && strlen(given) <= REQUEST_ID_MAX &&
 		strspn(given, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+=@") ==
@@ -46,15 +67,17 @@ take_id(Request *r)
 		snprintf(r->id, sizeof(r->id), "%s", given);
 		return;
 	}
-	if (RAND_bytes(random, sizeof(random)) != 1)
-		memset(random, 0, sizeof(random));
+	take_random(random);
 	random[6] = (random[6] & 0x0f) | 0x40;
 	random[8] = (random[8] & 0x3f) | 0x80;
-	for (int i = 0, at = 0; i < 16; i++)
+	for (int i = 0; i < ID_BYTES; i++)
 	{
-		at += snprintf(r->id + at, sizeof(r->id) - at, "%s%02x",
-					   i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", random[i]);
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*out++ = '-';
+		*out++ = digits[random[i] >> 4];
+		*out++ = digits[random[i] & 15];
 	}
+	*out = '\0';
 }
 
 /* An address, as inet_ntop writes it, out of "1.2.3.4", "1.2.3.4:5", "2001:db8::1" or "[2001:db8::1]:5". */

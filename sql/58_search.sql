@@ -13,6 +13,12 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_searc
 COMMENT ON FUNCTION _flohsync.search_text(text, text, text) IS
   'The searchable texts of a record, folded, in one text; for the indexes of enable_search()';
 
+CREATE FUNCTION _flohsync.search_marks(_external_id text, _email text, _display_name text) RETURNS int[]
+LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'flohsync_search_marks';
+COMMENT ON FUNCTION _flohsync.search_marks(text, text, text) IS
+  'What trigrams do not tell of the searchable texts of a record, null when there is nothing; for the indexes of '
+  'enable_search()';
+
 -- By what it is, not by its name alone: it is read without the planner, which would see that.
 CREATE FUNCTION _flohsync.search_index(_table regclass) RETURNS regclass
 LANGUAGE sql STABLE
@@ -31,6 +37,26 @@ RETURN (SELECT i.indexrelid::regclass
              END);
 COMMENT ON FUNCTION _flohsync.search_index(regclass) IS
   'Index that enable_search() created on a table; null when there is none';
+
+CREATE FUNCTION _flohsync.search_marks_index(_table regclass) RETURNS regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT i.indexrelid::regclass
+          FROM pg_class t
+          JOIN pg_index i ON i.indrelid = t.oid
+          JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = t.relname || '_search_marks'
+          JOIN pg_am a ON a.oid = c.relam AND a.amname = 'gin'
+          JOIN pg_opclass o ON o.oid = i.indclass[0] AND o.opcname = 'array_ops'
+         CROSS JOIN (SELECT CASE _table
+             WHEN 'flohsync.resource_record'::regclass
+             THEN '_flohsync.search_marks((external_id)::text, (email)::text, (display_name)::text)'
+             ELSE '_flohsync.search_marks((external_id)::text, (external_email)::text, (external_display_name)::text)'
+             END) m(expression)
+         WHERE t.oid = _table AND i.indisvalid AND i.indnatts = 1
+           AND pg_get_expr(i.indexprs, i.indrelid) = m.expression
+           AND pg_get_expr(i.indpred, i.indrelid) = format('(%s IS NOT NULL)', m.expression));
+COMMENT ON FUNCTION _flohsync.search_marks_index(regclass) IS
+  'Index that enable_search() created on a table for one and two characters; null when there is none';
 
 CREATE FUNCTION _flohsync.make_search_indexes(_opclass oid) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'flohsync_make_search_indexes';
@@ -70,8 +96,10 @@ BEGIN
       HINT = _flohsync.search_hint();
     RETURN false;
   END IF;
-  IF _flohsync.search_index('flohsync.resource_record') IS NOT NULL
-      AND _flohsync.search_index('flohsync.connector_sync_match') IS NOT NULL THEN
+  IF num_nulls(_flohsync.search_index('flohsync.resource_record'),
+               _flohsync.search_index('flohsync.connector_sync_match'),
+               _flohsync.search_marks_index('flohsync.resource_record'),
+               _flohsync.search_marks_index('flohsync.connector_sync_match')) = 0 THEN
     RETURN true;
   END IF;
   -- Others who make them wait here, and find them made.
@@ -80,7 +108,9 @@ BEGIN
   FOR broken IN SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                  WHERE i.indrelid IN ('flohsync.resource_record'::regclass, 'flohsync.connector_sync_match'::regclass)
                    AND NOT i.indisvalid
-                   AND c.relname = (SELECT t.relname || '_search' FROM pg_class t WHERE t.oid = i.indrelid) LOOP
+                   AND c.relname IN (SELECT t.relname || k.kind FROM pg_class t
+                                      CROSS JOIN unnest(ARRAY['_search', '_search_marks']) k(kind)
+                                      WHERE t.oid = i.indrelid) LOOP
     EXECUTE format('DROP INDEX %s', broken);
   END LOOP;
   PERFORM _flohsync.make_search_indexes(_opclass);
@@ -88,22 +118,18 @@ BEGIN
   ANALYZE flohsync.resource_record, flohsync.connector_sync_match;
   RAISE NOTICE USING
     MESSAGE = 'searches in list_resources() and list_matches() now have indexes',
-    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.connector_sync_match_search removes them. A '
-           'dump does not include them.';
+    HINT = 'DROP INDEX flohsync.resource_record_search, flohsync.resource_record_search_marks, '
+           'flohsync.connector_sync_match_search, flohsync.connector_sync_match_search_marks removes them. A dump '
+           'does not include them.';
   RETURN true;
 END
 $$;
 COMMENT ON FUNCTION flohsync.enable_search() IS
-  'Creates the pg_trgm indexes for searches in list_resources() and list_matches(), flohsync.resource_record_search '
-  'and flohsync.connector_sync_match_search, unless they exist; blocks writes meanwhile; false where extension pg_trgm '
-  'is missing. A dump does not include them: call it again in a restored database. DROP INDEX removes them';
+  'Creates the indexes for searches in list_resources() and list_matches(), flohsync.resource_record_search and '
+  'flohsync.connector_sync_match_search, of pg_trgm, and with …_marks behind these names, for one and two characters, '
+  'unless they exist; blocks writes meanwhile; false where extension pg_trgm is missing. A dump does not include them: '
+  'call it again in a restored database. DROP INDEX removes them';
 SELECT _flohsync.allow('manager', 'flohsync.enable_search()');
-
-CREATE FUNCTION _flohsync.like_pattern(_text text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT
-SET search_path = pg_catalog, pg_temp
-RETURN '%' || pg_catalog.regexp_replace(_text, '([\\%_])', '\\\1', 'g') || '%';
-COMMENT ON FUNCTION _flohsync.like_pattern(text) IS 'LIKE pattern for texts that contain the given text';
 
 CREATE FUNCTION _flohsync.check_page(_page int, _page_size int) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -220,13 +246,13 @@ END;
 COMMENT ON FUNCTION _flohsync.list_keys(text, text, uuid, text[], text, text, int, bigint) IS
   'The ids and types of a page of a list, and of the row after it';
 
-CREATE FUNCTION _flohsync.search_page(_matches boolean, _index regclass, _connector uuid, _types text[], _status text,
-                                      _stale boolean, _folded text, _pattern text, _after_id text, _after_type text,
-                                      _before bigint, _limit int, _scope bigint, _base bigint,
+CREATE FUNCTION _flohsync.search_page(_matches boolean, _index regclass, _marks regclass, _connector uuid,
+                                      _types text[], _status text, _stale boolean, _folded text, _after_id text,
+                                      _after_type text, _before bigint, _limit int, _scope bigint, _base bigint,
                                       INOUT total bigint, INOUT estimated boolean,
                                       OUT external_ids text[], OUT types text[])
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_search_page';
-COMMENT ON FUNCTION _flohsync.search_page(boolean, regclass, uuid, text[], text, boolean, text, text, text, text,
+COMMENT ON FUNCTION _flohsync.search_page(boolean, regclass, regclass, uuid, text[], text, boolean, text, text, text,
                                           bigint, int, bigint, bigint, bigint, boolean) IS
   'The first hits of a search in records or matches behind a key or a number of them, and how many there are in all; '
   '_scope: rows of the list without a search, _base: those of matches whether their records are stale or not';
@@ -247,10 +273,8 @@ BEGIN
   END IF;
   SELECT p.* INTO total, estimated, external_ids, types
     FROM _flohsync.search_page(_table = 'flohsync.connector_sync_match'::regclass, _flohsync.search_index(_table),
-      _connector, _types, _status, _stale, _folded,
-      -- Fewer than three characters have no trigram; what is between the texts of a record is no part of one.
-      CASE WHEN length(_folded) >= 3 AND strpos(_folded, E'\n') = 0 THEN _flohsync.like_pattern(_folded) END,
-      _after_id, _after_type, _before, _page_size + 1, _scope, _base, total, estimated) p;
+      _flohsync.search_marks_index(_table), _connector, _types, _status, _stale, _folded, _after_id, _after_type,
+      _before, _page_size + 1, _scope, _base, total, estimated) p;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.search_keys(regclass, uuid, text[], text, boolean, text, text, text, bigint, int, bigint,

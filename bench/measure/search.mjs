@@ -28,6 +28,9 @@ const SEARCHES = {
   'all': ['example', 'p-0', 'mail'],
   'names': ['fena', 'funa', 'feia', 'mener', 'fena men', 'MUTER'],
   'two characters': ['fe', 'm.', 'p-', '@h'],
+  'one or two that nobody has': ['qx', 'k', '#', 'é', '@k'],
+  'far from the page': ['-09', 'p-095', '-0999'],
+  'parts that many have': ['feia m', 'ena mer', 'a mut', 'ia mu'],
 };
 
 async function ask(db, search, page) {
@@ -78,8 +81,5 @@ export async function searches(figures, { large, rounds }) {
   await db.run(`call flohsync.sync('people', 'record')`);
   await measure(db, 4);
   figure('right after 1 % of them changed', [(await measure(db, 40)).all]);
-  const rare = [];
-  for (let i = 0; i < 3 * rounds; i++) rare.push({ ours: await ask(db, 'qx', 1) });
-  figures.add('two characters that nobody has', { unit: 'ms', rounds: rare });
   await db.drop();
 }

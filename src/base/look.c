@@ -49,13 +49,14 @@ look_open(Look *look, Oid table, Oid index, Snapshot snapshot, int nkeys)
 	look->scan = compat_index_beginscan(look->table, look->index, snapshot, nkeys);
 }
 
+/* The locks stay until the end of the transaction, as those of a query do. */
 void
 look_close(Look *look)
 {
 	index_endscan(look->scan);
 	ExecDropSingleTupleTableSlot(look->slot);
-	index_close(look->index, AccessShareLock);
-	table_close(look->table, AccessShareLock);
+	index_close(look->index, NoLock);
+	table_close(look->table, NoLock);
 }
 
 void

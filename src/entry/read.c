@@ -8,8 +8,9 @@
  * again, which is four times the work of finding it.  Whatever is not common (a search,
  * stale records alone, several types, what does not exist) is left to those functions.
  *
- * The statements are planned once, by index: the list has an order that one index has,
- * however large the planner believes the table to be.
+ * One record is found without a statement (record/find.c).  The statement of a list is
+ * planned once, by index: it has an order that one index has, however large the planner
+ * believes the table to be.
  */
 #include "postgres.h"
 
@@ -31,55 +32,25 @@
 #include "base/db.h"
 #include "base/flohsync.h"
 #include "base/guc.h"
-#include "base/hex.h"
 #include "base/table_check.h"
 #include "base/time_text.h"
 #include "net/crypto.h"
-#include "record/rules.h"
+#include "record/find.h"
 
 #define LIST_MOST	2000 /* of a page, as check_page has it */
 #define ETAG_DIGITS 32
 
-/* Columns of a record, in both statements. */
+/* Columns of a record, in the order of find.h. */
 #define RECORD_COLUMNS \
 	"x.id, x.external_id, x.display_name, x.email, x.attributes," \
 	" x.sync_hash, x.stale_since, x.observed_at, x.created_at"
-
-enum
-{
-	R_ID = 1,
-	R_EXTERNAL_ID,
-	R_NAME,
-	R_EMAIL,
-	R_ATTRIBUTES,
-	R_HASH,
-	R_STALE,
-	R_OBSERVED,
-	R_CREATED
-};
 
 /* What of a connector and a type is common to all records. */
 typedef struct ReadScope
 {
 	Datum		connector;
 	TimestampTz confirmed_at; /* of a complete pass; DT_NOBEGIN: none */
-	int64		total;
 } ReadScope;
-
-/* The name of a connector comes before an id that looks the same. */
-static DbQuery scope_query = {
-	"select d.id, " RULES_CONFIRMED_AT ", coalesce((select pg_catalog.sum(t.n) from"
-	" _flohsync.tally t"
-	" where t.connector_id = d.id and t.resource_type = $2 and t.state in ('live', 'stale')), 0)"
-	"::pg_catalog.int8"
-	" from (select n.id, 1 as place from flohsync.connector_definition n where n.name = $1"
-	" union all select i.id, 2 from flohsync.connector_definition i where i.id = $3"
-	" order by place limit 1) d"
-	" left join flohsync.connector_sync_config c on c.connector_id = d.id and c.resource_type = $2"
-	" left join _flohsync.former_pass f on f.connector_id = d.id and f.resource_type = $2",
-	3,
-	{TEXTOID, TEXTOID, UUIDOID},
-	PLAN_BY_INDEX};
 
 static DbQuery list_query = {
 	"select " RECORD_COLUMNS " from flohsync.resource_record x"
@@ -89,62 +60,19 @@ static DbQuery list_query = {
 	{UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID},
 	PLAN_BY_INDEX};
 
-static DbQuery one_query = {
-	"select " RECORD_COLUMNS " from flohsync.resource_record x"
-	" where x.external_id = $3 and x.resource_type = $2 and x.connector_id = $1",
-	3,
-	{UUIDOID, TEXTOID, TEXTOID},
-	PLAN_BY_INDEX};
-
-static bool
-read_uuid(text *from, pg_uuid_t *uuid)
-{
-	const char *p = VARDATA_ANY(from);
-	int			at = 0;
-
-	if (VARSIZE_ANY_EXHDR(from) != 36)
-		return false;
-	for (int i = 0; i < 36; i++)
-	{
-		int digit;
-
-		if (i == 8 || i == 13 || i == 18 || i == 23)
-		{
-			if (p[i] != '-')
-				return false;
-			continue;
-		}
-		digit = hex_digit((unsigned char) p[i]);
-		if (digit < 0)
-			return false;
-		uuid->data[at / 2] = at % 2 == 0 ? digit << 4 : uuid->data[at / 2] | digit;
-		at++;
-	}
-	return true;
-}
-
 /* False: there is no such connector. */
 static bool
 read_scope(ReadScope *scope, text *connector, text *type)
 {
-	pg_uuid_t  uuid;
-	bool	   is_uuid = read_uuid(connector, &uuid);
-	Datum	   v[3] = {PointerGetDatum(connector), PointerGetDatum(type), UUIDPGetDatum(&uuid)};
-	pg_uuid_t *id;
-	bool	   isnull;
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	Oid		   worker = get_role_oid(flohsync_worker_role, true);
 
 	if (OidIsValid(worker))
 		table_check(worker);
-	if (db_execute(&scope_query, v, is_uuid ? NULL : "  n") == 0)
+	if (!find_connector(connector, id))
 		return false;
-	id = palloc(sizeof(pg_uuid_t));
-	*id = *DatumGetUUIDP(db_value(0, 1, &isnull));
 	scope->connector = UUIDPGetDatum(id);
-	scope->confirmed_at = DatumGetTimestampTz(db_value(0, 2, &isnull));
-	if (isnull)
-		scope->confirmed_at = DT_NOBEGIN;
-	scope->total = db_int64(0, 3, 0);
+	scope->confirmed_at = find_confirmed_at(scope->connector, type);
 	return true;
 }
 
@@ -251,45 +179,41 @@ writer_start(RecordWriter *w, const ReadScope *scope, text *type)
 	put(&w->common, ", \"externalId\": ");
 }
 
-/* A record of the result, in the form of _flohsync.resource_dto. */
+/* A record, in the form of _flohsync.resource_dto. */
 static void
-put_record(StringInfo out, uint64 row, RecordWriter *w)
+put_record(StringInfo out, const Datum *v, const bool *nulls, RecordWriter *w)
 {
-	Datum		v[R_CREATED + 1];
-	bool		nulls[R_CREATED + 1];
 	TimestampTz seen;
 
-	/* Columns are counted from 1. */
-	heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, v + 1, nulls + 1);
 	put(out, "{\"id\": ");
-	put_uuid(out, v[R_ID]);
+	put_uuid(out, v[FIND_ID]);
 	appendBinaryStringInfo(out, w->common.data, w->common.len);
-	put_text(out, v[R_EXTERNAL_ID], nulls[R_EXTERNAL_ID]);
+	put_text(out, v[FIND_EXTERNAL_ID], nulls[FIND_EXTERNAL_ID]);
 	put(out, ", \"displayName\": ");
-	put_text(out, v[R_NAME], nulls[R_NAME]);
+	put_text(out, v[FIND_NAME], nulls[FIND_NAME]);
 	put(out, ", \"email\": ");
-	put_text(out, v[R_EMAIL], nulls[R_EMAIL]);
+	put_text(out, v[FIND_EMAIL], nulls[FIND_EMAIL]);
 	put(out, ", \"attributes\": ");
-	if (nulls[R_ATTRIBUTES])
+	if (nulls[FIND_ATTRIBUTES])
 		put(out, "null");
 	else
 	{
-		Jsonb *attributes = DatumGetJsonbP(v[R_ATTRIBUTES]);
+		Jsonb *attributes = DatumGetJsonbP(v[FIND_ATTRIBUTES]);
 
 		(void) JsonbToCString(out, &attributes->root, VARSIZE(attributes));
 	}
 	put(out, ", \"syncHash\": ");
-	put_text(out, v[R_HASH], nulls[R_HASH]);
+	put_text(out, v[FIND_HASH], nulls[FIND_HASH]);
 	put(out, ", \"staleSince\": ");
-	put_time(out, DatumGetTimestampTz(v[R_STALE]), nulls[R_STALE], &w->stale);
+	put_time(out, DatumGetTimestampTz(v[FIND_STALE]), nulls[FIND_STALE], &w->stale);
 	/* As in the view connector_resource. */
-	seen = DatumGetTimestampTz(v[R_OBSERVED]);
-	if (nulls[R_STALE] && w->scope->confirmed_at > seen)
+	seen = DatumGetTimestampTz(v[FIND_OBSERVED]);
+	if (nulls[FIND_STALE] && w->scope->confirmed_at > seen)
 		seen = w->scope->confirmed_at;
 	put(out, ", \"syncedAt\": ");
-	put_time(out, seen, nulls[R_OBSERVED], &w->synced);
+	put_time(out, seen, nulls[FIND_OBSERVED], &w->synced);
 	put(out, ", \"createdAt\": ");
-	put_time(out, DatumGetTimestampTz(v[R_CREATED]), nulls[R_CREATED], &w->created);
+	put_time(out, DatumGetTimestampTz(v[FIND_CREATED]), nulls[FIND_CREATED], &w->created);
 	put(out, "}");
 }
 
@@ -303,7 +227,7 @@ put_mark(StringInfo out, uint64 row, text *type)
 
 	initStringInfo(&mark);
 	appendStringInfoChar(&mark, '[');
-	escape_json(&mark, TextDatumGetCString(db_value(row, R_EXTERNAL_ID, &isnull)));
+	escape_json(&mark, TextDatumGetCString(db_value(row, FIND_EXTERNAL_ID + 1, &isnull)));
 	appendStringInfoString(&mark, ", ");
 	escape_json(&mark, text_to_cstring(type));
 	appendStringInfoString(&mark, ", \"\", null]");
@@ -372,6 +296,7 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	StringInfoData out;
 	MemoryContext  caller = CurrentMemoryContext;
 	uint64		   n;
+	int64		   total;
 	Datum		   v[5];
 	RecordWriter   writer;
 
@@ -399,8 +324,9 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	v[3] = Int64GetDatum((int64) size + 1);
 	v[4] = Int64GetDatum(after ? 0 : ((int64) page - 1) * size);
 	n = db_execute(&list_query, v, NULL);
+	total = find_total(scope.connector, type);
 	/* There is no such type, or none can have that name: that is told there. */
-	if (n == 0 && scope.total == 0)
+	if (n == 0 && total == 0)
 	{
 		SPI_finish();
 		return read_otherwise(fcinfo);
@@ -411,15 +337,19 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	put(&out, "{\"data\": [");
 	for (uint64 i = 0; i < n && i < size; i++)
 	{
+		Datum values[FIND_RECORD_COLUMNS];
+		bool  nulls[FIND_RECORD_COLUMNS];
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
 		if (i > 0)
 			put(&out, ", ");
-		put_record(&out, i, &writer);
+		put_record(&out, values, nulls, &writer);
 	}
 	appendStringInfo(&out,
 					 "], \"total\": " INT64_FORMAT
 					 ", \"page\": %d, \"pageSize\": %d, \"totalPages\": " INT64_FORMAT
 					 ", \"nextAfter\": ",
-					 scope.total, page, size, (scope.total + size - 1) / size);
+					 total, page, size, (total + size - 1) / size);
 	if (n > size)
 		put_mark(&out, size - 1, type);
 	else
@@ -468,6 +398,7 @@ no_record(FunctionCallInfo fcinfo)
 		v[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
+	SPI_connect();
 	db_execute(&query, v, nulls);
 	elog(ERROR, "_flohsync.no_resource() raised no error");
 }
@@ -478,27 +409,21 @@ flohsync_api_resource(PG_FUNCTION_ARGS)
 {
 	ReadScope	   scope;
 	StringInfoData out;
-	MemoryContext  caller = CurrentMemoryContext;
-	text		  *answer;
 	RecordWriter   writer;
+	Find		   record;
+	Datum		   values[FIND_RECORD_COLUMNS];
+	bool		   nulls[FIND_RECORD_COLUMNS];
 
-	SPI_connect();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) ||
-		!read_scope(&scope, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)))
+		!read_scope(&scope, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)) ||
+		!find_record(&record, scope.connector, PG_GETARG_TEXT_PP(1), PG_GETARG_TEXT_PP(2)))
 		no_record(fcinfo);
-	else
-	{
-		Datum v[3] = {scope.connector, PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
-
-		if (db_execute(&one_query, v, NULL) == 0)
-			no_record(fcinfo);
-	}
+	for (int i = 0; i < FIND_RECORD_COLUMNS; i++)
+		values[i] = find_value(&record, i, &nulls[i]);
 	writer_start(&writer, &scope, PG_GETARG_TEXT_PP(1));
 	initStringInfo(&out);
-	put_record(&out, 0, &writer);
+	put_record(&out, values, nulls, &writer);
+	find_end(&record);
 	answer_etag(out.data, out.len);
-	MemoryContextSwitchTo(caller);
-	answer = cstring_to_text_with_len(out.data, out.len);
-	SPI_finish();
-	PG_RETURN_TEXT_P(answer);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

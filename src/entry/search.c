@@ -2,8 +2,8 @@
  * search.c
  *	  SQL-callable: searches of list_resources and list_matches, and their indexes.
  *
- * What search_text() returns is stored in indexes (enable_search), so it must be
- * immutable: a change of it, or of folding, requires new indexes.
+ * What search_text() and search_marks() return is stored in indexes (enable_search), so
+ * it must be immutable: a change of it, or of folding, requires new indexes.
  */
 #include "postgres.h"
 
@@ -25,9 +25,6 @@
 
 #include "base/run_as.h"
 #include "record/search.h"
-
-/* Between the texts of one record. */
-#define SEARCH_SEPARATOR '\n'
 
 PG_FUNCTION_INFO_V1(flohsync_search_fold);
 PGDLLEXPORT Datum
@@ -78,6 +75,42 @@ flohsync_search_text(PG_FUNCTION_ARGS)
 	}
 	SET_VARSIZE(result, VARHDRSZ + len);
 	PG_RETURN_TEXT_P(result);
+}
+
+/* The marks of these texts; null if there are none. */
+PG_FUNCTION_INFO_V1(flohsync_search_marks);
+PGDLLEXPORT Datum
+flohsync_search_marks(PG_FUNCTION_ARGS)
+{
+	Datum *marks = NULL;
+	int	   n = 0;
+
+	for (int i = 0; i < 3; i++)
+	{
+		SearchText folded;
+		int32	  *found;
+		int		   count;
+		text	  *value;
+
+		if (PG_ARGISNULL(i))
+			continue;
+		value = PG_GETARG_TEXT_PP(i);
+		search_fold(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &folded);
+		found = palloc(sizeof(int32) * SEARCH_MARKS(folded.len));
+		count = search_marks(folded.data, folded.len, found);
+		if (count > 0)
+		{
+			marks = marks ? repalloc(marks, sizeof(Datum) * (n + count)) :
+							palloc(sizeof(Datum) * count);
+			for (int j = 0; j < count; j++)
+				marks[n++] = Int32GetDatum(found[j]);
+		}
+		pfree(found);
+		search_free(&folded);
+	}
+	if (n == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_ARRAYTYPE_P(construct_array(marks, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
 /*
@@ -147,24 +180,24 @@ flohsync_search_page(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(6) ||
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(3) || PG_ARGISNULL(4) || PG_ARGISNULL(7) ||
 		PG_ARGISNULL(11) || PG_ARGISNULL(12) || PG_ARGISNULL(13) ||
 		PG_ARGISNULL(8) != PG_ARGISNULL(9) || (PG_ARGISNULL(8) && PG_ARGISNULL(10)))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("search needs a list, a text and a page")));
 	ask.matches = PG_GETARG_BOOL(0);
-	ask.trigrams = PG_ARGISNULL(1) || PG_ARGISNULL(7) ? InvalidOid : PG_GETARG_OID(1);
-	ask.connector = PG_GETARG_UUID_P(2);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT, &types, NULL,
+	ask.trigrams = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	ask.marks = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
+	ask.connector = PG_GETARG_UUID_P(3);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(4), TEXTOID, -1, false, TYPALIGN_INT, &types, NULL,
 					  &ask.ntypes);
 	ask.types = palloc(sizeof(text *) * ask.ntypes);
 	for (int i = 0; i < ask.ntypes; i++)
 		ask.types[i] = DatumGetTextPP(types[i]);
-	ask.status = search_text_argument(fcinfo, 4);
-	ask.stale = search_stale_argument(fcinfo, 5);
-	ask.needle = PG_GETARG_TEXT_PP(6);
-	ask.pattern = search_text_argument(fcinfo, 7);
+	ask.status = search_text_argument(fcinfo, 5);
+	ask.stale = search_stale_argument(fcinfo, 6);
+	ask.needle = PG_GETARG_TEXT_PP(7);
 	ask.after_id = search_text_argument(fcinfo, 8);
 	ask.after_type = search_text_argument(fcinfo, 9);
 	ask.before = search_number_argument(fcinfo, 10);
@@ -188,6 +221,15 @@ flohsync_search_page(PG_FUNCTION_ARGS)
 	values[2] = PointerGetDatum(construct_array(ids, answer.n, TEXTOID, -1, false, TYPALIGN_INT));
 	values[3] = PointerGetDatum(construct_array(types, answer.n, TEXTOID, -1, false, TYPALIGN_INT));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+static void
+make_search_index(const char *sql)
+{
+	int rc = SPI_execute(sql, false, 0);
+
+	if (rc != SPI_OK_UTILITY)
+		elog(ERROR, "could not create an index for searches: %s", SPI_result_code_string(rc));
 }
 
 /*
@@ -229,14 +271,19 @@ flohsync_make_search_indexes(PG_FUNCTION_ARGS)
 	run_as_begin(&saved, BOOTSTRAP_SUPERUSERID);
 	for (int i = 0; i < lengthof(tables); i++)
 	{
-		char *sql = psprintf("create index if not exists %s_search on flohsync.%s using gin"
-							 " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
-							 tables[i][0], tables[i][0], tables[i][1], name);
-		int	  rc = SPI_execute(sql, false, 0);
+		const char *table = tables[i][0];
+		const char *columns = tables[i][1];
 
-		if (rc != SPI_OK_UTILITY)
-			elog(ERROR, "could not create the index of table \"%s\": %s", tables[i][0],
-				 SPI_result_code_string(rc));
+		make_search_index(
+			psprintf("create index if not exists %s_search on flohsync.%s using gin"
+					 " (_flohsync.search_text(%s) %s) with (gin_pending_list_limit = 1024)",
+					 table, table, columns, name));
+		make_search_index(
+			psprintf("create index if not exists %s_search_marks on flohsync.%s using gin"
+					 " (_flohsync.search_marks(%s) pg_catalog.array_ops)"
+					 " with (gin_pending_list_limit = 1024)"
+					 " where _flohsync.search_marks(%s) is not null",
+					 table, table, columns, columns));
 	}
 	run_as_end(&saved);
 	SPI_finish();

@@ -26,7 +26,7 @@
 
 /*
  * When all records that are not stale were confirmed: by the configuration c, or by one that
- * was deleted, _flohsync.former_pass f.  As _flohsync.confirmed_at.
+ * was deleted, _flohsync.former_pass f.  As _flohsync.confirmed_at, and find_confirmed_at.
  */
 #define RULES_CONFIRMED_AT "greatest(c.last_full_pass_at, f.confirmed_at)"
 

@@ -12,6 +12,12 @@
 
 #define SEARCH_ON_STACK 1024
 
+/* Between the texts of one record. */
+#define SEARCH_SEPARATOR '\n'
+
+/* Marks of a text of so many bytes, at most. */
+#define SEARCH_MARKS(len) (2 * (len) + 1)
+
 typedef struct SearchText
 {
 	const char *data;
@@ -25,6 +31,32 @@ extern void search_fold(const char *text, size_t len, SearchText *folded);
 extern void search_free(SearchText *folded);
 extern bool search_in(const text *value, const char *needle, size_t len);
 
+/* By what rows are found that have it. */
+typedef enum NeedleKind
+{
+	NEEDLE_NONE,
+	NEEDLE_TRIGRAMS, /* if it has any */
+	NEEDLE_MARKS,	 /* trigrams, if it has any, or all of its marks */
+	/* Trigrams that it is part of, or its mark. */
+	NEEDLE_LETTER,
+	NEEDLE_LETTERS,
+	NEEDLE_LETTER_SIGN,
+	NEEDLE_SIGN_LETTER
+} NeedleKind;
+
+typedef struct SearchNeedle
+{
+	NeedleKind kind;
+	int		   length;	  /* in characters */
+	char	   letter[2]; /* of ASCII, if it has no more than two and none is marked */
+	int32	  *marks;
+	int		   nmarks;
+} SearchNeedle;
+
+/* search_marks.c */
+extern int	search_marks(const char *text, size_t len, int32 *marks);
+extern void search_needle(const text *folded, SearchNeedle *needle);
+
 typedef enum SearchStale
 {
 	SEARCH_ANY,
@@ -36,14 +68,14 @@ typedef enum SearchStale
 typedef struct SearchAsk
 {
 	bool		matches;  /* of records, else records themselves */
-	Oid			trigrams; /* the index of enable_search() if it can serve, else InvalidOid */
+	Oid			trigrams; /* the indexes of enable_search(), InvalidOid if they are missing */
+	Oid			marks;
 	pg_uuid_t  *connector;
 	text	  **types; /* in the order of their bytes */
 	int			ntypes;
 	text	   *status; /* of matches; NULL: any */
 	SearchStale stale;
 	text	   *needle;	  /* folded */
-	text	   *pattern;  /* for LIKE */
 	text	   *after_id; /* NULL: from the beginning */
 	text	   *after_type;
 	int64		before; /* hits before the page; -1: not known, as some are before after_id */

@@ -1,8 +1,8 @@
 /*
  * search_candidates.c
- *	  The rows that the index of enable_search() names.
+ *	  The rows that the indexes of enable_search() name.
  *
- * The index is asked as the executor would, for a bitmap of rows; what is done with
+ * They are asked as the executor would, for a bitmap of rows; what is done with
  * the rows is of search_rows.c.
  */
 #include "postgres.h"
@@ -10,10 +10,12 @@
 #include "base/compat.h"
 
 #include "access/gin.h"
-#include "access/tableam.h"
+#include "access/heapam.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
@@ -28,32 +30,160 @@
 /* The strategy of gin_trgm_ops for LIKE, and the function of it that finds trigrams. */
 #define SEARCH_LIKE_STRATEGY 3
 
-/* How many trigrams the index has to look up; 0: it cannot serve. */
-int
-search_trigrams(SearchRows *rows)
+/* Its strategy for regular expressions, and that of arrays for those that have all of some elements. */
+#define SEARCH_REGEX_STRATEGY	 5
+#define SEARCH_CONTAINS_STRATEGY 2
+
+/*
+ * What pg_trgm takes out of a regular expression are trigrams that it names by their
+ * characters, up to 256 of them: any of ASCII (small letters, as texts are folded), and
+ * those that are no letters.
+ */
+#define ANY_ASCII  "[\\u0001-\\u0040\\u005B-\\u007F]"
+#define ANY_SIGN   "[\\u0001-\\u002F\\u003A-\\u0040\\u005B-\\u0060\\u007B-\\u007F]"
+#define ANY_BEFORE "(^|" ANY_ASCII ")"
+static const char *const some_letters[] = {"[a-f]", "[g-l]", "[m-r]", "[s-x]", "[y-z0-3]", "[4-9]"};
+
+/* Some rows that an older snapshot sees may not be in an index that was made later. */
+static bool
+search_index_serves(Oid oid)
 {
 	Relation  index;
-	int32	  n = 0;
-	bool	 *partial = NULL;
-	Pointer	 *extra = NULL;
-	bool	 *nulls = NULL;
-	int32	  mode = GIN_SEARCH_MODE_DEFAULT;
 	HeapTuple tuple;
+	bool	  serves;
 
-	if (!OidIsValid(rows->ask->trigrams))
-		return 0;
-	index = index_open(rows->ask->trigrams, AccessShareLock);
+	if (!OidIsValid(oid))
+		return false;
+	index = index_open(oid, AccessShareLock);
 	tuple = index->rd_indextuple;
-	/* Some rows that an older snapshot sees may not be in an index that was made later. */
-	if (!index->rd_index->indcheckxmin ||
-		TransactionIdPrecedes(HeapTupleHeaderGetXmin(tuple->t_data), TransactionXmin))
-		(void) FunctionCall7Coll(index_getprocinfo(index, 1, GIN_EXTRACTQUERY_PROC),
-								 index->rd_indcollation[0], PointerGetDatum(rows->ask->pattern),
-								 PointerGetDatum(&n), UInt16GetDatum(SEARCH_LIKE_STRATEGY),
-								 PointerGetDatum(&partial), PointerGetDatum(&extra),
-								 PointerGetDatum(&nulls), PointerGetDatum(&mode));
+	serves = !index->rd_index->indcheckxmin ||
+		TransactionIdPrecedes(HeapTupleHeaderGetXmin(tuple->t_data), TransactionXmin);
+	index_close(index, NoLock);
+	return serves;
+}
+
+static void
+search_add_probe(SearchProbes *probes, Oid index, StrategyNumber strategy, Datum argument)
+{
+	SearchProbe *probe = &probes->probe[probes->n++];
+
+	Assert(probes->n <= SEARCH_PROBES);
+	probe->index = index;
+	probe->strategy = strategy;
+	probe->argument = argument;
+}
+
+static void
+search_add_regex(SearchRows *rows, SearchProbes *probes, const char *regex)
+{
+	search_add_probe(probes, rows->ask->trigrams, SEARCH_REGEX_STRATEGY,
+					 CStringGetTextDatum(regex));
+}
+
+static Datum
+search_like_pattern(const text *needle)
+{
+	const char	  *p = VARDATA_ANY(needle);
+	StringInfoData pattern;
+
+	initStringInfo(&pattern);
+	appendStringInfoChar(&pattern, '%');
+	for (int i = 0; i < VARSIZE_ANY_EXHDR(needle); i++)
+	{
+		if (p[i] == '\\' || p[i] == '%' || p[i] == '_')
+			appendStringInfoChar(&pattern, '\\');
+		appendStringInfoChar(&pattern, p[i]);
+	}
+	appendStringInfoChar(&pattern, '%');
+	return PointerGetDatum(cstring_to_text_with_len(pattern.data, pattern.len));
+}
+
+static void
+search_add_marks(SearchRows *rows, SearchProbes *probes, const SearchNeedle *needle)
+{
+	Datum *marks = palloc(sizeof(Datum) * needle->nmarks);
+
+	for (int i = 0; i < needle->nmarks; i++)
+		marks[i] = Int32GetDatum(needle->marks[i]);
+	search_add_probe(probes, rows->ask->marks, SEARCH_CONTAINS_STRATEGY,
+					 PointerGetDatum(construct_array(marks, needle->nmarks, INT4OID, sizeof(int32),
+													 true, TYPALIGN_INT)));
+}
+
+/* How many trigrams the index has to look up for a pattern; 0: it cannot serve. */
+static int
+search_trigrams(SearchRows *rows, Datum pattern)
+{
+	Relation index = index_open(rows->ask->trigrams, AccessShareLock);
+	int32	 n = 0;
+	bool	*partial = NULL;
+	Pointer *extra = NULL;
+	bool	*nulls = NULL;
+	int32	 mode = GIN_SEARCH_MODE_DEFAULT;
+
+	(void) FunctionCall7Coll(index_getprocinfo(index, 1, GIN_EXTRACTQUERY_PROC),
+							 index->rd_indcollation[0], pattern, PointerGetDatum(&n),
+							 UInt16GetDatum(SEARCH_LIKE_STRATEGY), PointerGetDatum(&partial),
+							 PointerGetDatum(&extra), PointerGetDatum(&nulls),
+							 PointerGetDatum(&mode));
 	index_close(index, NoLock);
 	return mode == GIN_SEARCH_MODE_DEFAULT ? Max(n, 0) : 0;
+}
+
+/*
+ * search_probes: what the indexes have to be asked, to know all rows that can have what is
+ * searched for; nothing, if they cannot tell.  Trigrams first, of three characters or more;
+ * what they do not tell of, search_marks.c says.
+ */
+void
+search_probes(SearchRows *rows, SearchProbes *probes)
+{
+	const SearchAsk *ask = rows->ask;
+	SearchNeedle	 needle;
+	char			 a;
+	char			 b;
+
+	probes->n = 0;
+	probes->keys = 0;
+	search_needle(ask->needle, &needle);
+	/* What is done with the rows that they name is for heaps only. */
+	if (needle.length == 0 || rows->table->rd_tableam != GetHeapamTableAmRoutine() ||
+		!search_index_serves(ask->trigrams))
+		return;
+	if (needle.length > 2 && needle.kind != NEEDLE_NONE)
+	{
+		Datum pattern = search_like_pattern(ask->needle);
+
+		probes->keys = search_trigrams(rows, pattern);
+		if (probes->keys > 0)
+			search_add_probe(probes, ask->trigrams, SEARCH_LIKE_STRATEGY, pattern);
+	}
+	if (probes->n > 0 || needle.nmarks == 0 || !search_index_serves(ask->marks))
+		return;
+	a = needle.letter[0];
+	b = needle.letter[1];
+	switch (needle.kind)
+	{
+		case NEEDLE_LETTER:
+			for (int i = 0; i < lengthof(some_letters); i++)
+				search_add_regex(rows, probes, psprintf("%c%s" ANY_ASCII, a, some_letters[i]));
+			search_add_regex(rows, probes, psprintf(ANY_BEFORE "%c" ANY_SIGN, a));
+			break;
+		case NEEDLE_LETTERS:
+			search_add_regex(rows, probes, psprintf("%c%c" ANY_ASCII, a, b));
+			break;
+		case NEEDLE_LETTER_SIGN:
+			search_add_regex(rows, probes, psprintf(ANY_BEFORE "%c[%c]", a, b));
+			break;
+		case NEEDLE_SIGN_LETTER:
+			search_add_probe(probes, ask->trigrams, SEARCH_LIKE_STRATEGY,
+							 search_like_pattern(ask->needle));
+			break;
+		default:
+			break;
+	}
+	search_add_marks(rows, probes, &needle);
+	probes->keys = probes->n;
 }
 
 /* Rows of a page that an index names; n is -1 for all of them. */
@@ -94,54 +224,78 @@ search_block_expect(const SearchBlock *block)
 	}
 }
 
+/* The versions of the rows of a block that are seen: they are there for as long as it is pinned. */
+typedef struct SearchSeen
+{
+	int			  n;
+	HeapTupleData rows[MaxHeapTuplesPerPage];
+} SearchSeen;
+
+static void
+search_block_see(SearchRows *rows, const SearchBlock *block, SearchSeen *seen)
+{
+	int n;
+
+	seen->n = 0;
+	LockBuffer(block->buffer, BUFFER_LOCK_SHARE);
+	n = block->n < 0 ? PageGetMaxOffsetNumber(BufferGetPage(block->buffer)) : block->n;
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple		row = &seen->rows[seen->n];
+		ItemPointerData at;
+
+		ItemPointerSet(&at, block->block, block->n < 0 ? FirstOffsetNumber + i : block->offsets[i]);
+		seen->n += heap_hot_search_buffer(&at, rows->table, block->buffer, rows->snapshot, row,
+										  NULL, true);
+	}
+	LockBuffer(block->buffer, BUFFER_LOCK_UNLOCK);
+}
+
 static bool
-search_block_visit(SearchRows *rows, IndexFetchTableData *fetch, const SearchBlock *block,
-				   SearchVisit visit, void *state)
+search_block_visit(SearchRows *rows, const SearchBlock *block, SearchSeen *seen, SearchVisit visit,
+				   void *state)
 {
 	bool more = true;
 
-	for (int i = 0; more && i < (block->n < 0 ? MaxHeapTuplesPerPage : block->n); i++)
+	search_block_see(rows, block, seen);
+	for (int i = 0; more && i < seen->n; i++)
 	{
-		ItemPointerData row;
-		bool			again = false;
-
-		ItemPointerSet(&row, block->block,
-					   block->n < 0 ? FirstOffsetNumber + i : block->offsets[i]);
-		if (table_index_fetch_tuple(fetch, &row, rows->snapshot, rows->slot, &again, NULL))
-			more = search_tell(rows, rows->slot, -1, visit, state);
+		ExecStoreBufferHeapTuple(&seen->rows[i], rows->slot, block->buffer);
+		more = search_tell(rows, rows->slot, -1, visit, state);
 	}
 	return more;
 }
 
-/*
- * search_candidates visits the rows that have all trigrams of what is searched for,
- * in the order of the table.  The text may still be missing from them.  They lie
- * on pages far from each other, and what takes time is to wait for memory: so some
- * pages are always on their way.
- */
-void
-search_candidates(SearchRows *rows, SearchVisit visit, void *state)
+/* Adds the rows that an index names to a bitmap, and returns their number. */
+static int64
+search_probe_index(SearchRows *rows, const SearchProbe *probe, TIDBitmap *bitmap)
 {
-	Relation			  index = index_open(rows->ask->trigrams, AccessShareLock);
-	TIDBitmap			 *bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
-	IndexScanDesc		  scan = compat_index_beginscan_bitmap(index, rows->snapshot, 1);
+	Relation	  index = index_open(probe->index, AccessShareLock);
+	IndexScanDesc scan = compat_index_beginscan_bitmap(index, rows->snapshot, 1);
+	ScanKeyData	  key;
+	int64		  n;
+
+	/* The function of the operator is not asked for: its strategy says all. */
+	ScanKeyEntryInitialize(&key, 0, 1, probe->strategy, InvalidOid, index->rd_indcollation[0],
+						   F_TEXTLIKE, probe->argument);
+	index_rescan(scan, &key, 1, NULL, 0);
+	n = index_getbitmap(scan, bitmap);
+	index_endscan(scan);
+	index_close(index, NoLock);
+	return n;
+}
+
+/* search_visit_bitmap visits rows in the order of the table. */
+static void
+search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void *state)
+{
 	SearchBlock			 *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
-	IndexFetchTableData	 *fetch;
-	CompatBitmapIterator *iterator;
-	ScanKeyData			  key;
+	SearchSeen			 *seen = palloc(sizeof(SearchSeen));
+	CompatBitmapIterator *iterator = compat_bitmap_begin(bitmap);
 	uint64				  read = 0;
 	uint64				  visited = 0;
 	bool				  more = true;
 
-	ScanKeyEntryInitialize(&key, 0, 1, SEARCH_LIKE_STRATEGY, TEXTOID, index->rd_indcollation[0],
-						   F_TEXTLIKE, PointerGetDatum(rows->ask->pattern));
-	index_rescan(scan, &key, 1, NULL, 0);
-	(void) index_getbitmap(scan, bitmap);
-	index_endscan(scan);
-	index_close(index, NoLock);
-
-	fetch = table_index_fetch_begin(rows->table);
-	iterator = compat_bitmap_begin(bitmap);
 	while (more)
 	{
 		SearchBlock *block = &blocks[visited % SEARCH_AHEAD];
@@ -154,7 +308,7 @@ search_candidates(SearchRows *rows, SearchVisit visit, void *state)
 			break;
 		if (read > visited + SEARCH_AHEAD / 2)
 			search_block_expect(&blocks[(visited + SEARCH_AHEAD / 2) % SEARCH_AHEAD]);
-		more = search_block_visit(rows, fetch, block, visit, state);
+		more = search_block_visit(rows, block, seen, visit, state);
 		ReleaseBuffer(block->buffer);
 		visited++;
 	}
@@ -162,7 +316,27 @@ search_candidates(SearchRows *rows, SearchVisit visit, void *state)
 		ReleaseBuffer(blocks[visited++ % SEARCH_AHEAD].buffer);
 	ExecClearTuple(rows->slot);
 	compat_bitmap_end(iterator);
-	table_index_fetch_end(fetch);
-	tbm_free(bitmap);
+	pfree(seen);
 	pfree(blocks);
+}
+
+/*
+ * search_candidates visits the rows that the indexes name.  The text may still be missing
+ * from them.  They lie on pages far from each other, and what takes time is to wait for
+ * memory: so some pages are always on their way.  False, and none is visited, if there are
+ * more than "most" of them.
+ */
+bool
+search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most, SearchVisit visit,
+				  void *state)
+{
+	TIDBitmap *bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
+	int64	   n = 0;
+
+	for (int i = 0; i < probes->n && n <= most; i++)
+		n += search_probe_index(rows, &probes->probe[i], bitmap);
+	if (n <= most)
+		search_visit_bitmap(rows, bitmap, visit, state);
+	tbm_free(bitmap);
+	return n <= most;
 }

@@ -8,7 +8,7 @@
  *
  * - Hits that are many are close together: the list is walked in its order until
  *   the page is full, and the total is that of the sample.
- * - Otherwise the rows that the index of enable_search() names are visited, in the
+ * - Otherwise the rows that the indexes of enable_search() name are visited, in the
  *   order of the table, and the first ones of the list are kept.  All are counted
  *   up to SEARCH_EXACT.  After that, only those are looked at that could be on the
  *   page: few, as the ids of the page are soon known to be small.
@@ -41,7 +41,7 @@
 /* Costs in nanoseconds: of a row on a walk, and of one that an index names. */
 #define SEARCH_COST_STEP	  500
 #define SEARCH_COST_CANDIDATE 750
-#define SEARCH_COST_TRIGRAM	  40
+#define SEARCH_COST_KEY		  40
 #define SEARCH_COST_INDEX	  (2 * 1000 * 1000)
 
 /* A walk may take so many times what is expected; after that many hits expected it is looked at. */
@@ -242,25 +242,25 @@ search_counted(const SearchPage *page, SearchAnswer *answer)
 
 /* What it costs to visit all rows that the index names. */
 static double
-search_index_cost(double candidates, int trigrams)
+search_index_cost(double candidates, const SearchProbes *probes)
 {
 	return SEARCH_COST_INDEX +
-		candidates * (SEARCH_COST_CANDIDATE + (double) SEARCH_COST_TRIGRAM * trigrams);
+		candidates * (SEARCH_COST_CANDIDATE + (double) SEARCH_COST_KEY * probes->keys);
 }
 
 /* search_try_walk: does a walk fill the page, as the sample promises? */
 static bool
-search_try_walk(SearchRows *rows, SearchPage *page, const SearchSample *sample, int trigrams,
-				SearchAnswer *answer)
+search_try_walk(SearchRows *rows, SearchPage *page, const SearchSample *sample,
+				const SearchProbes *probes, SearchAnswer *answer)
 {
 	double steps;
 	bool   ended;
 
 	page->share = (sample->hits + 1.0) / (sample->rows + 1.0);
 	steps = page->wanted / page->share;
-	if (trigrams > 0)
+	if (probes->n > 0)
 	{
-		if (steps * SEARCH_COST_STEP > search_index_cost(answer->total, trigrams))
+		if (steps * SEARCH_COST_STEP > search_index_cost(answer->total, probes))
 			return false;
 		page->steps = steps * SEARCH_WALK_PATIENCE + 1000;
 	}
@@ -302,10 +302,12 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 	const SearchAsk *ask = page->ask;
 	MemoryContext	 memory = page->memory;
 	SearchSample	 sample;
-	int				 trigrams = search_trigrams(rows);
+	SearchProbes	 probes;
 	double			 hits;
 	double			 candidates;
+	double			 all_cost = (double) ask->scope * SEARCH_COST_STEP;
 
+	search_probes(rows, &probes);
 	search_sample(rows, &sample);
 	hits = (double) sample.hits / Max(sample.rows, 1) * ask->base;
 	candidates = (double) sample.all_hits / Max(sample.blocks, 1) * sample.table_blocks;
@@ -316,15 +318,16 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 		answer->total = hits;
 		answer->estimated = true;
 	}
-	if (answer->total >= 0 && search_try_walk(rows, page, &sample, trigrams, answer))
+	if (answer->total >= 0 && search_try_walk(rows, page, &sample, &probes, answer))
 		return;
 
 	search_begin(page, ask, memory);
 	page->counting = answer->total < 0;
-	page->may_estimate = trigrams > 0;
-	if (trigrams > 0 &&
-		search_index_cost(candidates, trigrams) < (double) ask->scope * SEARCH_COST_STEP)
-		search_candidates(rows, search_visit_in_any_order, page);
+	page->may_estimate = probes.n > 0;
+	if (probes.n > 0 && search_index_cost(candidates, &probes) < all_cost &&
+		search_candidates(rows, &probes, all_cost / SEARCH_COST_CANDIDATE,
+						  search_visit_in_any_order, page))
+		;
 	else if (ask->matches && ask->stale == SEARCH_STALE)
 		(void) search_walk_stale(rows, search_visit_in_any_order, page);
 	else if (sample.rows >= sample.all_rows / 3)

@@ -69,8 +69,27 @@ extern bool	 search_walk(SearchRows *rows, bool from_after, SearchVisit visit, v
 extern bool	 search_walk_stale(SearchRows *rows, SearchVisit visit, void *state);
 extern void	 search_all(SearchRows *rows, SearchVisit visit, void *state);
 
+#define SEARCH_PROBES 8
+
+/* What an index is asked. */
+typedef struct SearchProbe
+{
+	Oid			   index;
+	StrategyNumber strategy;
+	Datum		   argument;
+} SearchProbe;
+
+/* The rows of any of them. */
+typedef struct SearchProbes
+{
+	int			n;	  /* 0: no index can tell */
+	int			keys; /* that are looked up, or so */
+	SearchProbe probe[SEARCH_PROBES];
+} SearchProbes;
+
 /* search_candidates.c */
-extern int	search_trigrams(SearchRows *rows);
-extern void search_candidates(SearchRows *rows, SearchVisit visit, void *state);
+extern void search_probes(SearchRows *rows, SearchProbes *probes);
+extern bool search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most,
+							  SearchVisit visit, void *state);
 
 #endif /* FLOHSYNC_SEARCH_ROWS_H */

@@ -17,12 +17,15 @@ sub ask { my ($call) = @_; return $f->json("SELECT flohsync.$call") }
 
 # "rare…" is in few records, "some…" in some, and so on; "early", "late" and "thick" are in stretches of the list or
 # of the table.  Ids begin anyhow, so that the table is in another order than the list; those of "big" and "other" are mixed.
+# A few names have letters and signs that others have not, next to each other in all ways.
 my $n = 60000;
+my $odd = q('éqé üqx xqü qx -q- ëqz._ zqë @@ -- jj_ o´j j''o q 王伟 王q伟 qñ. ñq. .qñ wq# #w øøø 7ø ø7 øq7 k-ø ø-k øk-ø øk.w -kø xq yq-ü');
 $f->sql(<<SQL);
 SELECT setseed(0.65);
 CREATE FUNCTION some_word(g int, id text) RETURNS text LANGUAGE sql VOLATILE AS \$\$
   SELECT CASE WHEN g % 6000 = 7 THEN 'rare' WHEN g % 40 = 0 THEN 'some' WHEN g % 5 = 1 THEN 'many' WHEN g % 2 = 0 THEN 'most' ELSE 'else' END
       || CASE WHEN id > 'u-e' THEN ' late' WHEN id < 'u-3' THEN ' Early' ELSE '' END
+      || CASE WHEN g % 997 = 0 THEN ' ' || (string_to_array($odd, ' '))[1 + g / 997 % cardinality(string_to_array($odd, ' '))] ELSE '' END
       || CASE WHEN g BETWEEN 30000 AND 37000 THEN ' thick' WHEN g > $n - 12000 THEN ' Wide' ELSE '' END || ' of all ' || substr(md5(g::text), 1, 3) \$\$;
 SQL
 for my $part (1 .. 6)
@@ -41,7 +44,7 @@ SQL
 }
 $f->sql(<<'SQL');
 CREATE TABLE needles AS SELECT w FROM unnest(ARRAY['nothing', 'rare', 'RARE late', 'some', 'some of all 0', 'many', 'most', 'else', 'all', 'u-', 'u-0', 'u-ff', 'late', 'many late',
-  'early', 'early of', 'thick', 'wide', 'wide of all a', 'a', 'e', 'q', 'ra', 'of', 'zz', '@X', '%', ' of all 12', '   ', '-']) w;
+  'early', 'early of', 'thick', 'wide', 'wide of all a', 'a', 'e', 'q', 'ra', 'of', 'zz', '@X', '%', ' of all 12', '   ', '-', 'q', 'qx', 'é', '--', 'j', 'ø']) w;
 -- What is wrong with one list.  "By": its pages by number, from any one on; or from the first, by nextAfter.
 CREATE FUNCTION wrong_search(fn text, t text, st boolean, status text, s text, by_number boolean) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -163,6 +166,21 @@ SKIP:
 	$f->sql('CREATE EXTENSION pg_trgm');
 	$f->sql('SET client_min_messages = warning; SELECT flohsync.enable_search()');
 	is(wrong(60), '', 'with the index');
+	# One and two characters: all that there are in the odd words, and some that nobody has
+	my @short = map { my $s = $_; $s =~ s/'/''/gr } grep { $_ ne '' } split /\n/, $f->sql(<<SQL);
+		SELECT DISTINCT c FROM unnest(string_to_array($odd, ' ')) w, generate_series(1, length(w)) i, generate_series(1, 2) l, substr(w, i, l) c
+		UNION SELECT unnest(ARRAY['q ', ' q', 'é ', ' é', 'qq', 'zz', 'ñ', '!', '!!', 'q!', '!q', '_q', 'q_', '.é', 'é.', 'µ', 'µµ', '0_', '@\@', '7', 'k-', '\@x', 'X\@', '\', '%', '_', 'q%', '_%']) ORDER BY 1
+SQL
+	is(join("\n", grep { $_ ne '' } map { $f->sql("SELECT wrong_search('list_resources', 'user', NULL, NULL, '$_', true)") } @short), '', 'one and two characters');
+	is(join("\n", grep { $_ ne '' } map { $f->sql("SELECT wrong_search('list_matches', 'user', NULL, NULL, '$_', true)") } @short), '', 'also in matches');
+	my $read = "SELECT pg_stat_force_next_flush(); SELECT seq_scan FROM pg_stat_user_tables WHERE relid = 'flohsync.resource_record'::regclass";
+	for my $needle (grep { !/^(?:[-.@ 7]|u-|x\@|\@x)$/i } @short)
+	{
+		my $before = $f->sql($read);
+		my $total = ask("list_resources('big', 'user', search => '$needle')")->{total};
+		next if $total > 1000;    # found along the list, or by reading all
+		is($f->sql($read), $before, "the index knows who has '$needle'");
+	}
 	# Rows that the index has not sorted in, dead ones, and others in their places
 	$f->sql("UPDATE flohsync.resource_record SET display_name = 'fresh ' || display_name, external_id = external_id || 'x' WHERE record_no % 9 = 0;
 		DELETE FROM flohsync.resource_record WHERE record_no % 13 = 0; INSERT INTO needles VALUES ('fresh'), ('fresh most');
@@ -171,7 +189,18 @@ SKIP:
 	$f->sql('VACUUM ANALYZE');
 	is(wrong(30), '', 'and vacuumed');
 	is($f->sql("SET work_mem = '64kB'; SELECT wrong_searches(6)"), '', 'with little memory');
-	# What is named like the index, and is another
+	# Indexes of version 0.2
+	$f->sql('DROP INDEX flohsync.resource_record_search_marks, flohsync.connector_sync_match_search_marks');
+	is($f->sql('SELECT wrong_searches(12)'), '', 'without the index of marks');
+	is($f->sql('SET client_min_messages = warning; SELECT flohsync.enable_search(); SELECT _flohsync.search_marks_index(c) FROM unnest(ARRAY[$$flohsync.resource_record$$, $$flohsync.connector_sync_match$$]::regclass[]) c'),
+		"t\nflohsync.resource_record_search_marks\nflohsync.connector_sync_match_search_marks", 'enable_search() makes what is missing');
+	# What is named like an index of it, and is another
+	my $marks = '(_flohsync.search_marks(external_id, email, display_name))';
+	for my $other ("gin $marks", "gin $marks WHERE stale_since IS NULL", "gin (_flohsync.search_marks(external_id, display_name, email)) WHERE _flohsync.search_marks(external_id, display_name, email) IS NOT NULL", "btree $marks WHERE _flohsync.search_marks(external_id, email, display_name) IS NOT NULL")
+	{
+		$f->sql("DROP INDEX flohsync.resource_record_search_marks; CREATE INDEX resource_record_search_marks ON flohsync.resource_record USING $other");
+		is($f->sql("SELECT _flohsync.search_marks_index('flohsync.resource_record')"), '', "not taken for the index of marks: $other");
+	}
 	for my $other ('gin (_flohsync.search_text(external_id, email, display_name) public.gin_trgm_ops) WHERE stale_since IS NULL', 'gin (_flohsync.search_text(external_id, NULL, display_name) public.gin_trgm_ops)',
 		'btree (email)', 'gin (lower(email) public.gin_trgm_ops)', 'gist (_flohsync.search_text(external_id, email, display_name) public.gist_trgm_ops)')
 	{
