@@ -30,16 +30,21 @@ sub run_due
 }
 sub succeeded { my ($last) = @_; return $f->sql("SELECT count(*) FROM flohsync.sync_run WHERE id > $last AND status = 'success'") }
 
-# Rows of a table that have been read since the statistics were reset, in all ways.
+# What this session has read is in the statistics a second later, unless it is told to.
+sub all_is_counted { $f->sql('SELECT pg_stat_force_next_flush()'); return }
+sub count_anew { all_is_counted(); $f->sql('SELECT pg_stat_reset()'); return }
+
+# Rows of a table that have been read since count_anew, in all ways.
 sub rows_read
 {
 	my ($table) = @_;
+	all_is_counted();
 	return $f->sql("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relid = 'flohsync.$table'::regclass");
 }
 sub rows_read_by
 {
 	my ($what) = @_;
-	$f->sql('SELECT pg_stat_reset()');
+	count_anew();
 	$f->sql($what);
 	return { map { $_ => rows_read($_) } qw(connector_sync_config sync_run sync_run_page) };
 }
@@ -56,7 +61,7 @@ is($f->sql("SELECT count(*) FROM (SELECT id, lag(id) OVER (ORDER BY started_at) 
 my %each;
 for my $n (20, 200)
 {
-	$f->sql('SELECT pg_stat_reset()');
+	count_anew();
 	my $before = run_due($n);
 	$each{$n} = { map { $_ => rows_read($_) } qw(connector_sync_config sync_run connector_definition) };
 	is(succeeded($before), $n, "$n configurations are due: $n runs");
@@ -92,7 +97,7 @@ $f->sql("INSERT INTO flohsync.sync_run (connector_id, resource_type, strategy, t
 $f->sql("INSERT INTO flohsync.sync_run_page (run_id, page, fetched_at, records, bytes, fetch_ms, apply_ms, added, updated, unchanged, restored, filtered, errored, ignored, duplicates, truncated, unidentified)
 	SELECT id, 1, now(), 10, 5000, 1, 1, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0 FROM flohsync.sync_run WHERE id % 5 = 0 ON CONFLICT DO NOTHING");
 
-$f->sql('SELECT pg_stat_reset()');
+count_anew();
 my $before = run_due(5);
 for my $table (qw(sync_run sync_run_page))
 {
