@@ -316,9 +316,11 @@ COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Removes the ledger of a pa
 
 -- When a full pass was complete it forgot what was before it, so that no more is looked
 -- at than the runs since the one before: the history of a configuration may be long.
+-- By index: a worker keeps a plan that it made while there were few pages.
 CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
   before bigint;
@@ -352,7 +354,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
   'Union of the records seen by pages fetched since a time, of runs after one, complete or not, for ledger_has';
 
--- Made from page_counters().
+-- Made from page_counters(); by index, as in forget_seen().
 DO $do$
 BEGIN
   EXECUTE format($create$
@@ -360,6 +362,7 @@ BEGIN
       OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
     AS $$
     BEGIN
       SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),

@@ -1392,6 +1392,7 @@ COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
 CREATE OR REPLACE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
   before bigint;
@@ -1429,6 +1430,7 @@ BEGIN
       OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
     AS $$
     BEGIN
       SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),
