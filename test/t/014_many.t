@@ -149,6 +149,7 @@ is($f->sql("SELECT count(*) FROM flohsync.sync_run WHERE status = 'error'"), $hi
 # A worker goes on until all of it is forgotten.
 $f->sql("ALTER SYSTEM SET flohsync.run_retention = '11d'");
 $f->sql('SELECT pg_reload_conf()');
+$f->wait_for('SHOW flohsync.run_retention', is => '11d');    # then a new process has it, too
 $f->sql('SELECT _flohsync.wake()');
 $f->comes_true("SELECT count(*) = 0 FROM flohsync.sync_run WHERE status = 'success' AND finished_at < now() - interval '11 days'", 'a worker forgets all of it, in steps', timeout => 300);
 
