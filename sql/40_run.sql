@@ -276,7 +276,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
 
--- By the index of these pages, which are few, whatever the planner knows of the table.
+-- By the index of these pages, which are few, whatever the planner knows of the table; the next two as well.
 CREATE FUNCTION _flohsync.runs_with_changes(_connector uuid, _type text) RETURNS bigint[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -292,6 +292,31 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
   'Runs of a configuration with pages whose changes post-sync has not processed';
+
+CREATE FUNCTION _flohsync.changed_by_pages(_runs bigint[]) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+                WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.changed_by_pages(bigint[]) IS
+  'Records that the pages of some runs have changed and post-sync has not processed';
+
+CREATE FUNCTION _flohsync.forget_page_changes(_runs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  UPDATE flohsync.sync_run_page p SET changed = NULL WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_page_changes(bigint[]) IS
+  'Notes that post-sync has processed what the pages of some runs have changed';
 
 CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text)
   RETURNS SETOF record

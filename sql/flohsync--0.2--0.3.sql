@@ -1389,6 +1389,31 @@ $$;
 COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
   'Runs of a configuration with pages whose changes post-sync has not processed';
 
+CREATE FUNCTION _flohsync.changed_by_pages(_runs bigint[]) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+                WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.changed_by_pages(bigint[]) IS
+  'Records that the pages of some runs have changed and post-sync has not processed';
+
+CREATE FUNCTION _flohsync.forget_page_changes(_runs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  UPDATE flohsync.sync_run_page p SET changed = NULL WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_page_changes(bigint[]) IS
+  'Notes that post-sync has processed what the pages of some runs have changed';
+
 CREATE OR REPLACE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1866,10 +1891,9 @@ BEGIN
     RETURN;
   END IF;
   SELECT array_agg(d.id) INTO by_record
-    FROM (SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
-           WHERE p.changed IS NOT NULL AND p.run_id = ANY (changed_in)
+    FROM (SELECT unnest(_flohsync.changed_by_pages(changed_in))
           UNION
-          SELECT unnest(queued || setbacks)) d;
+          SELECT unnest(queued || setbacks)) d(id);
   SELECT array_agg(d.id) INTO ids
     FROM (SELECT unnest(by_record)
           UNION
@@ -1970,7 +1994,7 @@ BEGIN
   -- What has been dealt with is not needed any more, but for what waits for a decision.
   changed_in := _flohsync.runs_with_changes(c.connector_id, c.resource_type);
   IF changed_in <> '{}' THEN
-    UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
+    PERFORM _flohsync.forget_page_changes(changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
   IF NOT broken THEN
