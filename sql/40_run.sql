@@ -279,7 +279,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
 
--- By the index of these pages, which are few, whatever the planner knows of the table.
+-- By the index of these pages, which are few, whatever the planner knows of the table; the next two as well.
 CREATE FUNCTION _flohsync.runs_with_changes(_connector uuid, _type text) RETURNS bigint[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -295,6 +295,31 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
   'Runs of a configuration with pages whose changes post-sync has not processed';
+
+CREATE FUNCTION _flohsync.changed_by_pages(_runs bigint[]) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+                WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.changed_by_pages(bigint[]) IS
+  'Records that the pages of some runs have changed and post-sync has not processed';
+
+CREATE FUNCTION _flohsync.forget_page_changes(_runs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  UPDATE flohsync.sync_run_page p SET changed = NULL WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_page_changes(bigint[]) IS
+  'Notes that post-sync has processed what the pages of some runs have changed';
 
 CREATE FUNCTION _flohsync.page_changes(_page flohsync.sync_run_page, OUT resource_id uuid, OUT change text)
   RETURNS SETOF record
@@ -319,9 +344,11 @@ COMMENT ON FUNCTION _flohsync.forget_pass(bigint) IS 'Removes the ledger of a pa
 
 -- When a full pass was complete it forgot what was before it, so that no more is looked
 -- at than the runs since the one before: the history of a configuration may be long.
+-- By index: a worker keeps a plan that it made while there were few pages.
 CREATE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
   before bigint;
@@ -355,7 +382,7 @@ $$;
 COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
   'Union of the records seen by pages fetched since a time, of runs after one, complete or not, for ledger_has';
 
--- Made from page_counters().
+-- Made from page_counters(); by index, as in forget_seen().
 DO $do$
 BEGIN
   EXECUTE format($create$
@@ -363,6 +390,7 @@ BEGIN
       OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
     AS $$
     BEGIN
       SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),

@@ -105,20 +105,21 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  name text;
-  step int := 0;
+  s record;
   gate text := '';
   probes text := '';
   which text := '';
 BEGIN
-  FOREACH name IN ARRAY _strategies LOOP
-    step := step + 1;
+  -- Each once, however long the list: one that is repeated finds nobody else.
+  FOR s IN SELECT min(t.step) AS step, m.condition
+             FROM unnest(_strategies) WITH ORDINALITY AS t(name, step)
+             JOIN _flohsync.match_strategies() m ON m.strategy = t.name
+            GROUP BY m.strategy, m.condition ORDER BY 1 LOOP
     probes := probes || format(' CROSS JOIN LATERAL (SELECT cardinality(e.users)::bigint AS hits, e.users FROM (SELECT'
                                ' ARRAY(SELECT u.id FROM _flohsync.app_user u WHERE %s%s) AS users OFFSET 0) e) s%s',
-                               gate,
-                               (SELECT m.condition FROM _flohsync.match_strategies() m WHERE m.strategy = name), step);
-    which := which || format(' WHEN s%s.hits > 0 THEN s%1$s.', step);
-    gate := gate || format('s%s.hits = 0 AND ', step);
+                               gate, s.condition, s.step);
+    which := which || format(' WHEN s%s.hits > 0 THEN s%1$s.', s.step);
+    gate := gate || format('s%s.hits = 0 AND ', s.step);
   END LOOP;
   RETURN format('%s CROSS JOIN LATERAL (SELECT CASE%s END, CASE%s END, CASE%s END) b(step, hits, users)', probes,
                 regexp_replace(which, 'THEN s(\d+)\.', 'THEN \1', 'g'), regexp_replace(which, '\.(?= WHEN|$)', '.hits',

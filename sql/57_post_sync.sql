@@ -117,10 +117,9 @@ BEGIN
     RETURN;
   END IF;
   SELECT array_agg(d.id) INTO by_record
-    FROM (SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
-           WHERE p.changed IS NOT NULL AND p.run_id = ANY (changed_in)
+    FROM (SELECT unnest(_flohsync.changed_by_pages(changed_in))
           UNION
-          SELECT unnest(queued || setbacks)) d;
+          SELECT unnest(queued || setbacks)) d(id);
   SELECT array_agg(d.id) INTO ids
     FROM (SELECT unnest(by_record)
           UNION
@@ -344,7 +343,7 @@ BEGIN
   -- What has been dealt with is not needed any more, but for what waits for a decision.
   changed_in := _flohsync.runs_with_changes(c.connector_id, c.resource_type);
   IF changed_in <> '{}' THEN
-    UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
+    PERFORM _flohsync.forget_page_changes(changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
   IF NOT broken AND todo.setbacks <> '{}' THEN

@@ -1429,9 +1429,35 @@ $$;
 COMMENT ON FUNCTION _flohsync.runs_with_changes(uuid, text) IS
   'Runs of a configuration with pages whose changes post-sync has not processed';
 
+CREATE FUNCTION _flohsync.changed_by_pages(_runs bigint[]) RETURNS uuid[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN ARRAY(SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
+                WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs));
+END
+$$;
+COMMENT ON FUNCTION _flohsync.changed_by_pages(bigint[]) IS
+  'Records that the pages of some runs have changed and post-sync has not processed';
+
+CREATE FUNCTION _flohsync.forget_page_changes(_runs bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+AS $$
+BEGIN
+  UPDATE flohsync.sync_run_page p SET changed = NULL WHERE p.changed IS NOT NULL AND p.run_id = ANY (_runs);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.forget_page_changes(bigint[]) IS
+  'Notes that post-sync has processed what the pages of some runs have changed';
+
 CREATE OR REPLACE FUNCTION _flohsync.forget_seen(_connector uuid, _type text, _run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 DECLARE
   before bigint;
@@ -1469,6 +1495,7 @@ BEGIN
       OUT pages bigint, OUT records bigint, OUT bytes numeric, OUT passed bigint, OUT stats jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
     AS $$
     BEGIN
       SELECT count(*), coalesce(sum(p.records), 0), coalesce(sum(p.bytes), 0), coalesce(sum(%s), 0),
@@ -1910,10 +1937,9 @@ BEGIN
     RETURN;
   END IF;
   SELECT array_agg(d.id) INTO by_record
-    FROM (SELECT e.id FROM flohsync.sync_run_page p CROSS JOIN LATERAL unnest(p.changed) e(id)
-           WHERE p.changed IS NOT NULL AND p.run_id = ANY (changed_in)
+    FROM (SELECT unnest(_flohsync.changed_by_pages(changed_in))
           UNION
-          SELECT unnest(queued || setbacks)) d;
+          SELECT unnest(queued || setbacks)) d(id);
   SELECT array_agg(d.id) INTO ids
     FROM (SELECT unnest(by_record)
           UNION
@@ -2014,7 +2040,7 @@ BEGIN
   -- What has been dealt with is not needed any more, but for what waits for a decision.
   changed_in := _flohsync.runs_with_changes(c.connector_id, c.resource_type);
   IF changed_in <> '{}' THEN
-    UPDATE flohsync.sync_run_page x SET changed = NULL WHERE x.changed IS NOT NULL AND x.run_id = ANY (changed_in);
+    PERFORM _flohsync.forget_page_changes(changed_in);
   END IF;
   PERFORM _flohsync.forget_changes(todo.seqs);
   IF NOT broken AND todo.setbacks <> '{}' THEN
@@ -2771,20 +2797,21 @@ LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  name text;
-  step int := 0;
+  s record;
   gate text := '';
   probes text := '';
   which text := '';
 BEGIN
-  FOREACH name IN ARRAY _strategies LOOP
-    step := step + 1;
+  -- Each once, however long the list: one that is repeated finds nobody else.
+  FOR s IN SELECT min(t.step) AS step, m.condition
+             FROM unnest(_strategies) WITH ORDINALITY AS t(name, step)
+             JOIN _flohsync.match_strategies() m ON m.strategy = t.name
+            GROUP BY m.strategy, m.condition ORDER BY 1 LOOP
     probes := probes || format(' CROSS JOIN LATERAL (SELECT cardinality(e.users)::bigint AS hits, e.users FROM (SELECT'
                                ' ARRAY(SELECT u.id FROM _flohsync.app_user u WHERE %s%s) AS users OFFSET 0) e) s%s',
-                               gate,
-                               (SELECT m.condition FROM _flohsync.match_strategies() m WHERE m.strategy = name), step);
-    which := which || format(' WHEN s%s.hits > 0 THEN s%1$s.', step);
-    gate := gate || format('s%s.hits = 0 AND ', step);
+                               gate, s.condition, s.step);
+    which := which || format(' WHEN s%s.hits > 0 THEN s%1$s.', s.step);
+    gate := gate || format('s%s.hits = 0 AND ', s.step);
   END LOOP;
   RETURN format('%s CROSS JOIN LATERAL (SELECT CASE%s END, CASE%s END, CASE%s END) b(step, hits, users)', probes,
                 regexp_replace(which, 'THEN s(\d+)\.', 'THEN \1', 'g'), regexp_replace(which, '\.(?= WHEN|$)', '.hits',

@@ -11,7 +11,7 @@ use JSON::PP ();
 use Rest;
 use Test::More;
 
-my $rounds = $ENV{PAGE_PRINTS_ROUNDS} // 56;
+my $rounds = $ENV{PAGE_PRINTS_ROUNDS} // 28;
 my $seed = $ENV{PAGE_PRINTS_SEED} // 1 + int rand 1_000_000;
 my $f = Rest->new(conf => "flohsync.page_size = 20\nflohsync.retry_delay = 0\n");
 my @databases = qw(postgres plain);

@@ -340,7 +340,7 @@ sub spoil
 {
 	my ($value, $chance) = @_;
 	return $odd[ rand @odd ] if rand() < $chance;
-	return { map { $_ => spoil($value->{$_}, 0.05) } grep { rand() < 0.98 } keys %$value } if ref $value eq 'HASH';
+	return { map { $_ => spoil($value->{$_}, 0.05) } grep { rand() < 0.98 } sort keys %$value } if ref $value eq 'HASH';
 	return [ map { spoil($_, 0.05) } @$value ] if ref $value eq 'ARRAY';
 	return $value;
 }
@@ -357,10 +357,11 @@ for my $round (1 .. 400)
 	my $body = $bodies[ rand @bodies ];
 	$r = $f->try_sql(Hooks::receive_sql('maps', $body, Hooks::signed('hmac_hex', $body)));
 	$of_map{ $r->{ok} ? 'taken' : $r->{state} }++;
-	diag(json_text($map) . " $body: $r->{text}") if !$r->{ok} && $r->{state} ne '22023';
+	diag(json_text($map) . " $body: $r->{text}") if !$r->{ok} && $r->{state} !~ /^(?:22023|55000)$/;
 }
 is(join(' ', grep { !/^(taken|22023)$/ } sort keys %maps), '', 'four hundred spoilt maps: taken, or refused: ' . join ', ', map { "$_ $maps{$_}" } sort keys %maps);
-is(join(' ', grep { !/^(taken|22023)$/ } sort keys %of_map), '', 'and what comes by those that are taken: ' . join ', ', map { "$_ $of_map{$_}" } sort keys %of_map);
+# 55000: a map without "data", where the connector cannot be asked for one record
+is(join(' ', grep { !/^(taken|22023|55000)$/ } sort keys %of_map), '', 'and what comes by those that are taken: ' . join ', ', map { "$_ $of_map{$_}" } sort keys %of_map);
 
 $f->no_crash;
 done_testing;

@@ -331,6 +331,7 @@ good('flohsync.set_sync_owner', "'s'::text", "'user'::text", "'manager'::regrole
 good('flohsync.revoke_access', "'manager'::regrole");
 good('_flohsync.match', $config, $ids, "'{}'::uuid[]", "'{}'::uuid[]");
 good('_flohsync.map_attributes', $config, $ids, 'NULL::int8', 'NULL::flohsync.resource_record');
+good('_flohsync.probes_sql', "array_fill('email'::text, ARRAY[20000])");
 good('_flohsync.process_users', $config, $ids, $ids, "$held\::int8", 'false', 'true', 'true', 'false', 'NULL::flohsync.resource_record');
 good('_flohsync.reached_by_users', $config, "'3'::xid8", 'NULL::xid8');
 good('_flohsync.page_changes', $page);

@@ -15,7 +15,7 @@ use JSON::PP ();
 use Rest;
 use Test::More;
 
-my $number = $ENV{MUTATED_DEFINITIONS} || 2000;
+my $number = $ENV{MUTATED_DEFINITIONS} || 600;
 my $seed = $ENV{MUTATED_DEFINITIONS_SEED} || 1;
 my @allowed = ();
 

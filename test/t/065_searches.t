@@ -18,15 +18,15 @@ sub ask { my ($call) = @_; return $f->json("SELECT flohsync.$call") }
 # "rare…" is in few records, "some…" in some, and so on; "early", "late" and "thick" are in stretches of the list or
 # of the table.  Ids begin anyhow, so that the table is in another order than the list; those of "big" and "other" are mixed.
 # A few names have letters and signs that others have not, next to each other in all ways.
-my $n = 60000;
+my $n = 36000;
 my $odd = q('éqé üqx xqü qx -q- ëqz._ zqë @@ -- jj_ o´j j''o q 王伟 王q伟 qñ. ñq. .qñ wq# #w øøø 7ø ø7 øq7 k-ø ø-k øk-ø øk.w -kø xq yq-ü');
 $f->sql(<<SQL);
 SELECT setseed(0.65);
 CREATE FUNCTION some_word(g int, id text) RETURNS text LANGUAGE sql VOLATILE AS \$\$
   SELECT CASE WHEN g % 6000 = 7 THEN 'rare' WHEN g % 40 = 0 THEN 'some' WHEN g % 5 = 1 THEN 'many' WHEN g % 2 = 0 THEN 'most' ELSE 'else' END
       || CASE WHEN id > 'u-e' THEN ' late' WHEN id < 'u-3' THEN ' Early' ELSE '' END
-      || CASE WHEN g % 997 = 0 THEN ' ' || (string_to_array($odd, ' '))[1 + g / 997 % cardinality(string_to_array($odd, ' '))] ELSE '' END
-      || CASE WHEN g BETWEEN 30000 AND 37000 THEN ' thick' WHEN g > $n - 12000 THEN ' Wide' ELSE '' END || ' of all ' || substr(md5(g::text), 1, 3) \$\$;
+      || CASE WHEN g % 600 = 0 THEN ' ' || (string_to_array($odd, ' '))[1 + g / 600 % cardinality(string_to_array($odd, ' '))] ELSE '' END
+      || CASE WHEN g BETWEEN 18000 AND 25000 THEN ' thick' WHEN g > $n - 12000 THEN ' Wide' ELSE '' END || ' of all ' || substr(md5(g::text), 1, 3) \$\$;
 SQL
 for my $part (1 .. 6)
 {

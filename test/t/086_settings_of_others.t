@@ -52,10 +52,12 @@ sub life
 	return;
 }
 life('as it is');
+# They come with the connection, from the database or the role: both, in turn.
+my $turn = 0;
 for (@settings)
 {
 	my ($setting, $value) = @$_;
-	for my $where ($setting eq 'role' ? 'role flohsync_worker' : ('database postgres', 'role flohsync_worker'))
+	for my $where ($setting eq 'role' || $turn++ % 2 ? 'role flohsync_worker' : 'database postgres')
 	{
 		$f->sql("alter $where set $setting = '$value'");
 		# The session of the test has its own already.

@@ -276,7 +276,8 @@ SKIP:
 	skip 'the address sanitizer keeps what was freed', 1 if `ldd $ENV{GATEWAY}` =~ /libasan/;
 	cmp_ok($more, '<', 6e6, 'memory has not grown: ' . int($more / 1024) . ' kB');
 }
-cmp_ok($files->(), '<=', $open + 1, 'nor has the number of open files');
+# Connections to the database stay open, as many as were at work at a time.
+cmp_ok($files->(), '<', $open + 20, 'nor has the number of open files');
 ok($g->alive, 'flohsync-http is still the same process');
 is($g->stop, 0, 'it stops');
 done_testing();
