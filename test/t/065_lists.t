@@ -197,7 +197,7 @@ SKIP:
 	$f->sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'flohsync.my_search'::regclass; DROP INDEX flohsync.connector_sync_match_search");
 	is($f->sql("SET client_min_messages = warning; SELECT flohsync.enable_search()"), 't', 'nor is it taken for one that is missing');
 	is($f->sql("SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE schemaname = 'flohsync' AND indexname ~ '_search'"),
-		'connector_sync_match_search my_matches_search my_search resource_record_search', 'or dropped');
+		'connector_sync_match_search connector_sync_match_search_marks my_matches_search my_search resource_record_search resource_record_search_marks', 'or dropped');
 	$f->sql('DROP INDEX flohsync.my_search, flohsync.my_matches_search');
 	is(wrong(150), '', 'with indexes, pages of any list are what a plain query says');
 	$f->sql("UPDATE flohsync.resource_record SET display_name = some_text(10) WHERE random() < 0.2; DELETE FROM flohsync.resource_record WHERE random() < 0.1");
