@@ -1,6 +1,6 @@
 /*
  * prints.h
- *	  Fingerprints of a pass, shared by prints.c and prints_store.c only.
+ *	  Fingerprints of a pass, shared by prints*.c only.
  */
 #ifndef FLOHSYNC_RUN_PRINTS_H
 #define FLOHSYNC_RUN_PRINTS_H
@@ -86,13 +86,15 @@ extern void prints_end(Prints *prints);
 /* run/prints_known.c */
 extern bytea *prints_list(const Run *run, const UpstreamPage *page);
 
+/* run/prints_notes.c */
+extern void prints_read_own_notes(Run *run);
+extern bool prints_read_notes(Run *run);
+extern bool prints_check(Run *run, const PagePrint *print);
+
 /* run/prints_store.c */
 extern void prints_read_ahead(Run *run);
-extern void prints_read_own_notes(Run *run);
 extern void prints_read_list(Run *run, const PagePrint *print);
-extern bool prints_read_notes(Run *run);
 extern void prints_free(PagePrint *print);
-extern bool prints_check(Run *run, const PagePrint *print);
 extern void prints_store_taken(Run *run);
 extern void prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *page,
 						 const PageEntry *entry);
