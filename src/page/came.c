@@ -34,6 +34,13 @@ page_knows_begin(PageParser *parser, uint32 depth)
 					   parser->known);
 }
 
+/* page_knows_much: are many of the records likely to be known? */
+bool
+page_knows_much(const PageParser *parser)
+{
+	return parser->known && !parser->known->off && parser->known->nlists > 0;
+}
+
 /* page_knows_room makes room for what is known of so many records. */
 void
 page_knows_room(PageParser *parser, UpstreamPage *page, size_t records)

@@ -281,7 +281,8 @@ page_begin(PageParser *parser, const char *body, size_t len, uint32 max_depth, U
 	if (len >= INT_MAX)
 		return page_too_large(parser, page, problem, "the answer is larger than %d bytes",
 							  INT_MAX - 1);
-	parser->utf8 = page_is_utf8(body, len);
+	/* Where most records are known, only what is read is looked at. */
+	parser->utf8 = !page_knows_much(parser) && page_is_utf8(body, len);
 	if (!json_parse(json, body, len, max_depth))
 	{
 		snprintf(parser->problem, sizeof(parser->problem), "the answer is not JSON: %s at byte %zu",

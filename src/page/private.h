@@ -100,6 +100,7 @@ extern bool	 page_begin(PageParser *parser, const char *body, size_t len, uint32
 
 /* page/came.c */
 extern void page_knows_begin(PageParser *parser, uint32 depth);
+extern bool page_knows_much(const PageParser *parser);
 extern void page_knows_room(PageParser *parser, UpstreamPage *page, size_t records);
 extern bool page_knows(PageParser *parser, UpstreamPage *page, const JsonParser *json,
 					   uint32 index);
