@@ -8,9 +8,7 @@
  * again, which is four times the work of finding it.  Whatever is not common (a search,
  * stale records alone, several types, what does not exist) is left to those functions.
  *
- * One record is found without a statement (record/find.c).  The statement of a list is
- * planned once, by index: it has an order that one index has, however large the planner
- * believes the table to be.
+ * Records are found without a statement (record/find.c), one or a list.
  */
 #include "postgres.h"
 
@@ -34,16 +32,12 @@
 #include "base/guc.h"
 #include "base/table_check.h"
 #include "base/time_text.h"
+#include "json/jsonb_text.h"
 #include "net/crypto.h"
 #include "record/find.h"
 
 #define LIST_MOST	2000 /* of a page, as check_page has it */
 #define ETAG_DIGITS 32
-
-/* Columns of a record, in the order of find.h. */
-#define RECORD_COLUMNS \
-	"x.id, x.external_id, x.display_name, x.email, x.attributes," \
-	" x.sync_hash, x.stale_since, x.observed_at, x.created_at"
 
 /* What of a connector and a type is common to all records. */
 typedef struct ReadScope
@@ -51,14 +45,6 @@ typedef struct ReadScope
 	Datum		connector;
 	TimestampTz confirmed_at; /* of a complete pass; DT_NOBEGIN: none */
 } ReadScope;
-
-static DbQuery list_query = {
-	"select " RECORD_COLUMNS " from flohsync.resource_record x"
-	" where x.connector_id = $1 and x.resource_type = $2 and x.external_id > $3"
-	" order by x.connector_id, x.resource_type, x.external_id limit $4 offset $5",
-	5,
-	{UUIDOID, TEXTOID, TEXTOID, INT8OID, INT8OID},
-	PLAN_BY_INDEX};
 
 /* False: there is no such connector. */
 static bool
@@ -102,10 +88,7 @@ put_uuid(StringInfo out, Datum value)
 static void
 put_text(StringInfo out, Datum value, bool isnull)
 {
-	text	   *t;
-	const char *p;
-	int			n;
-	int			plain = 0;
+	text *t;
 
 	if (isnull)
 	{
@@ -113,18 +96,7 @@ put_text(StringInfo out, Datum value, bool isnull)
 		return;
 	}
 	t = DatumGetTextPP(value);
-	p = VARDATA_ANY(t);
-	n = VARSIZE_ANY_EXHDR(t);
-	while (plain < n && (unsigned char) p[plain] >= 0x20 && p[plain] != '"' && p[plain] != '\\')
-		plain++;
-	if (plain < n)
-	{
-		escape_json(out, text_to_cstring(t));
-		return;
-	}
-	appendStringInfoCharMacro(out, '"');
-	appendBinaryStringInfo(out, p, n);
-	appendStringInfoCharMacro(out, '"');
+	jsonb_put_string(out, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
 }
 
 /* A time, with its text as it was last: those of a page are mostly the same. */
@@ -197,11 +169,7 @@ put_record(StringInfo out, const Datum *v, const bool *nulls, RecordWriter *w)
 	if (nulls[FIND_ATTRIBUTES])
 		put(out, "null");
 	else
-	{
-		Jsonb *attributes = DatumGetJsonbP(v[FIND_ATTRIBUTES]);
-
-		(void) JsonbToCString(out, &attributes->root, VARSIZE(attributes));
-	}
+		jsonb_put(out, DatumGetJsonbP(v[FIND_ATTRIBUTES]));
 	put(out, ", \"syncHash\": ");
 	put_text(out, v[FIND_HASH], nulls[FIND_HASH]);
 	put(out, ", \"staleSince\": ");
@@ -219,15 +187,14 @@ put_record(StringInfo out, const Datum *v, const bool *nulls, RecordWriter *w)
 
 /* nextAfter behind a record: what _flohsync.page_mark makes where there is no total to be carried along. */
 static void
-put_mark(StringInfo out, uint64 row, text *type)
+put_mark(StringInfo out, text *last, text *type)
 {
 	StringInfoData mark;
 	char		  *encoded;
-	bool		   isnull;
 
 	initStringInfo(&mark);
 	appendStringInfoChar(&mark, '[');
-	escape_json(&mark, TextDatumGetCString(db_value(row, FIND_EXTERNAL_ID + 1, &isnull)));
+	escape_json(&mark, text_to_cstring(last));
 	appendStringInfoString(&mark, ", ");
 	escape_json(&mark, text_to_cstring(type));
 	appendStringInfoString(&mark, ", \"\", null]");
@@ -295,9 +262,11 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	ReadScope	   scope;
 	StringInfoData out;
 	MemoryContext  caller = CurrentMemoryContext;
-	uint64		   n;
+	Find		   list;
+	text		  *last = NULL;
+	bool		   more = true;
+	int			   n = 0;
 	int64		   total;
-	Datum		   v[5];
 	RecordWriter   writer;
 
 	/* connector, resource_type, search, stale, page, page_size, after */
@@ -318,40 +287,40 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 		SPI_finish();
 		return read_otherwise(fcinfo);
 	}
-	v[0] = scope.connector;
-	v[1] = PointerGetDatum(type);
-	v[2] = PointerGetDatum(after ? after : cstring_to_text(""));
-	v[3] = Int64GetDatum((int64) size + 1);
-	v[4] = Int64GetDatum(after ? 0 : ((int64) page - 1) * size);
-	n = db_execute(&list_query, v, NULL);
 	total = find_total(scope.connector, type);
 	/* There is no such type, or none can have that name: that is told there. */
-	if (n == 0 && total == 0)
+	if (total == 0 || !find_list(&list, scope.connector, type, after ? after : cstring_to_text("")))
 	{
 		SPI_finish();
 		return read_otherwise(fcinfo);
 	}
+	for (int64 passed = after ? 0 : ((int64) page - 1) * size; passed > 0 && more; passed--)
+		more = find_next(&list);
 
 	writer_start(&writer, &scope, type);
 	initStringInfo(&out);
 	put(&out, "{\"data\": [");
-	for (uint64 i = 0; i < n && i < size; i++)
+	while (more && (more = find_next(&list)) && n < size)
 	{
 		Datum values[FIND_RECORD_COLUMNS];
 		bool  nulls[FIND_RECORD_COLUMNS];
 
-		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
-		if (i > 0)
+		for (int i = 0; i < FIND_RECORD_COLUMNS; i++)
+			values[i] = find_value(&list, i, &nulls[i]);
+		if (n++ > 0)
 			put(&out, ", ");
 		put_record(&out, values, nulls, &writer);
+		if (n == size)
+			last = DatumGetTextPCopy(values[FIND_EXTERNAL_ID]);
 	}
+	find_end(&list);
 	appendStringInfo(&out,
 					 "], \"total\": " INT64_FORMAT
 					 ", \"page\": %d, \"pageSize\": %d, \"totalPages\": " INT64_FORMAT
 					 ", \"nextAfter\": ",
 					 total, page, size, (total + size - 1) / size);
-	if (n > size)
-		put_mark(&out, size - 1, type);
+	if (more)
+		put_mark(&out, last, type);
 	else
 		appendStringInfoString(&out, "null");
 	appendStringInfoChar(&out, '}');

@@ -1,7 +1,7 @@
 /*
  * find.c
- *	  Single rows, by an index, without a statement: a connector by its name or id,
- *	  what is common to the records of a type, and one record.
+ *	  Rows, by an index, without a statement: a connector by its name or id, what is
+ *	  common to the records of a type, one record, and records in the order of their ids.
  *
  * A statement, however well planned, takes several times as long to begin and to end as
  * its row takes to be found; and these are asked for thousands of times a second
@@ -12,7 +12,11 @@
 
 #include "base/compat.h"
 
+#include "access/stratnum.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -45,11 +49,17 @@ static FindTable configurations = {FLOHSYNC_SCHEMA,
 static FindTable former_passes = {
 	FLOHSYNC_INTERNAL_SCHEMA, "former_pass", "former_pass_pkey", {"confirmed_at"}};
 static FindTable counts = {FLOHSYNC_INTERNAL_SCHEMA, "tally", "tally_pkey", {"state", "n"}};
-static FindTable records = {FLOHSYNC_SCHEMA,
-							"resource_record",
-							"resource_record_key",
-							{"id", "external_id", "display_name", "email", "attributes",
-							 "sync_hash", "stale_since", "observed_at", "created_at"}};
+
+#define RECORD_COLUMNS \
+	{ \
+		"id", "external_id", "display_name", "email", "attributes", "sync_hash", "stale_since", \
+			"observed_at", "created_at" \
+	}
+
+static FindTable records = {FLOHSYNC_SCHEMA, "resource_record", "resource_record_key",
+							RECORD_COLUMNS};
+static FindTable lists = {FLOHSYNC_SCHEMA, "resource_record", "resource_record_list",
+						  RECORD_COLUMNS};
 
 static void
 find_columns(FindTable *from, Oid table)
@@ -64,12 +74,10 @@ find_columns(FindTable *from, Oid table)
 	from->known = table;
 }
 
-/* Rows with these values in the first columns of the index. */
 static void
-find_begin(Find *find, FindTable *from, int nkeys, const Datum *values)
+find_open(Find *find, FindTable *from, int nkeys)
 {
-	Oid			table = look_relation(from->schema, from->name);
-	ScanKeyData keys[FIND_KEYS];
+	Oid table = look_relation(from->schema, from->name);
 
 	look_may_read(table);
 	if (from->known != table)
@@ -77,6 +85,15 @@ find_begin(Find *find, FindTable *from, int nkeys, const Datum *values)
 	find->from = from;
 	look_open(&find->look, table, look_relation(from->schema, from->index), GetActiveSnapshot(),
 			  nkeys);
+}
+
+/* Rows with these values in the first columns of the index. */
+static void
+find_begin(Find *find, FindTable *from, int nkeys, const Datum *values)
+{
+	ScanKeyData keys[FIND_KEYS];
+
+	find_open(find, from, nkeys);
 	for (int i = 0; i < nkeys; i++)
 	{
 		if (find->look.index->rd_opcintype[i] == UUIDOID)
@@ -214,4 +231,33 @@ find_record(Find *find, Datum connector, text *type, text *external_id)
 		return true;
 	find_end(find);
 	return false;
+}
+
+/*
+ * Records of a type in the order of their ids, behind one: find_next has one after the other.
+ * False: the index is missing, which is others' to drop.
+ */
+bool
+find_list(Find *find, Datum connector, text *type, text *after)
+{
+	Oid			schema = get_namespace_oid(lists.schema, false);
+	Oid			index = get_relname_relid(lists.index, schema);
+	ScanKeyData keys[3];
+
+	if (!OidIsValid(index) || !get_index_isvalid(index))
+		return false;
+	find_open(find, &lists, 3);
+	look_uuid_key(&keys[0], 1, DatumGetUUIDP(connector));
+	look_text_key(&keys[1], &find->look, 2, PointerGetDatum(type));
+	ScanKeyEntryInitialize(&keys[2], 0, 3, BTGreaterStrategyNumber, InvalidOid,
+						   find->look.index->rd_indcollation[2], F_TEXT_GT, PointerGetDatum(after));
+	index_rescan(find->look.scan, keys, 3, NULL, 0);
+	return true;
+}
+
+bool
+find_next(Find *find)
+{
+	CHECK_FOR_INTERRUPTS();
+	return look_next(&find->look);
 }

@@ -37,6 +37,8 @@ extern bool		   find_connector(text *connector, pg_uuid_t *id);
 extern TimestampTz find_confirmed_at(Datum connector, text *type);
 extern int64	   find_total(Datum connector, text *type);
 extern bool		   find_record(Find *find, Datum connector, text *type, text *external_id);
+extern bool		   find_list(Find *find, Datum connector, text *type, text *after);
+extern bool		   find_next(Find *find);
 extern Datum	   find_value(Find *find, int column, bool *isnull);
 extern void		   find_end(Find *find);
 

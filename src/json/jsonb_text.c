@@ -1,0 +1,110 @@
+/*
+ * jsonb_text.c
+ *	  jsonb as text, and strings in it: the same bytes as PostgreSQL's own output.
+ *
+ * That goes over each string character by character.  Most strings need no escape, which is
+ * found out by looking, and then they are copied.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "json/jsonb_text.h"
+
+/* jsonb_put_string appends a text as a JSON string. */
+void
+jsonb_put_string(StringInfo out, const char *text, int len)
+{
+	int plain = 0;
+
+	while (plain < len && (unsigned char) text[plain] >= 0x20 && text[plain] != '"' &&
+		   text[plain] != '\\')
+		plain++;
+	if (plain < len)
+	{
+		char *copy = pnstrdup(text, len);
+
+		escape_json(out, copy);
+		pfree(copy);
+		return;
+	}
+	enlargeStringInfo(out, len + 2);
+	out->data[out->len] = '"';
+	memcpy(out->data + out->len + 1, text, len);
+	out->data[out->len + len + 1] = '"';
+	out->len += len + 2;
+	out->data[out->len] = '\0';
+}
+
+static void
+jsonb_put_scalar(StringInfo out, const JsonbValue *v)
+{
+	switch (v->type)
+	{
+		case jbvNull:
+			appendBinaryStringInfo(out, "null", 4);
+			break;
+		case jbvString:
+			jsonb_put_string(out, v->val.string.val, v->val.string.len);
+			break;
+		case jbvNumeric:
+			appendStringInfoString(
+				out,
+				DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric))));
+			break;
+		case jbvBool:
+			appendStringInfoString(out, v->val.boolean ? "true" : "false");
+			break;
+		default:
+			elog(ERROR, "unknown jsonb scalar type");
+	}
+}
+
+/* jsonb_put appends a value. */
+void
+jsonb_put(StringInfo out, Jsonb *jsonb)
+{
+	JsonbIterator	  *it = JsonbIteratorInit(&jsonb->root);
+	JsonbIteratorToken token;
+	JsonbValue		   v;
+	bool			   scalar = false; /* stored as an array of one */
+	bool			   first = true;   /* behind a bracket, or a key */
+
+	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		bool opens = token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT;
+
+		if (!first && (opens || token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM))
+			appendBinaryStringInfo(out, ", ", 2);
+		switch (token)
+		{
+			case WJB_BEGIN_ARRAY:
+				scalar = v.val.array.rawScalar;
+				if (!scalar)
+					appendStringInfoCharMacro(out, '[');
+				break;
+			case WJB_BEGIN_OBJECT:
+				appendStringInfoCharMacro(out, '{');
+				break;
+			case WJB_KEY:
+				jsonb_put_string(out, v.val.string.val, v.val.string.len);
+				appendBinaryStringInfo(out, ": ", 2);
+				break;
+			case WJB_VALUE:
+			case WJB_ELEM:
+				jsonb_put_scalar(out, &v);
+				break;
+			case WJB_END_ARRAY:
+				if (!scalar)
+					appendStringInfoCharMacro(out, ']');
+				break;
+			case WJB_END_OBJECT:
+				appendStringInfoCharMacro(out, '}');
+				break;
+			default:
+				elog(ERROR, "unknown jsonb iterator token");
+		}
+		first = opens || token == WJB_KEY;
+	}
+}
