@@ -203,7 +203,7 @@ $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, boolean) IS
   'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address, '
   'ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; '
-  'staleSince is set for stale records; with a search, a total above 5000 may be an estimate, totalIsEstimate';
+  'staleSince is set for stale records; with a search, a total above 10000 may be an estimate, totalIsEstimate';
 SELECT _flohsync.allow('reader', 'flohsync.list_matches(text, text, text, text, int, int, boolean)');
 
 CREATE FUNCTION _flohsync.explain_match(connector text, resource_type text, external_id text) RETURNS jsonb

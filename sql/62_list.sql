@@ -86,7 +86,7 @@ BEGIN
          || CASE WHEN _estimated THEN '{"totalIsEstimate": true}' ELSE '{}' END::jsonb
          || jsonb_build_object('nextAfter', CASE WHEN _more
               THEN _flohsync.page_mark(_keys.external_ids[_size], _keys.types[_size], _list,
-                                       CASE WHEN _search IS NOT NULL AND _total > 5000 THEN _total END,
+                                       CASE WHEN _search IS NOT NULL AND _total > 10000 THEN _total END,
                                        CASE WHEN _search IS NOT NULL THEN _before + _size END, _estimated) END);
 END
 $$;
@@ -94,7 +94,7 @@ COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int,
   'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those '
   'with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to '
   '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end; '
-  'with a search, a total above 5000 may be an estimate, totalIsEstimate. '
+  'with a search, a total above 10000 may be an estimate, totalIsEstimate. '
   '42704 for an unknown connector, 22023 names the invalid argument';
 SELECT _flohsync.allow('reader', 'flohsync.list_resources(text, text, text, boolean, int, int, text)');
 

@@ -1020,7 +1020,7 @@ $$;
 COMMENT ON FUNCTION flohsync.list_matches(text, text, text, text, int, int, boolean) IS
   'A page of matches in the order of their external ids, of one status, with a text in id, name or e-mail address, '
   'ignoring case, and of stale or active records, where these are given; pages of 1 to 2000 (50), counted from 1; '
-  'staleSince is set for stale records; with a search, a total above 5000 may be an estimate, totalIsEstimate';
+  'staleSince is set for stale records; with a search, a total above 10000 may be an estimate, totalIsEstimate';
 
 CREATE OR REPLACE FUNCTION flohsync.list_resources(connector text, resource_type text DEFAULT NULL, search text DEFAULT NULL,
                                         stale boolean DEFAULT NULL,
@@ -1076,7 +1076,7 @@ BEGIN
          || CASE WHEN _estimated THEN '{"totalIsEstimate": true}' ELSE '{}' END::jsonb
          || jsonb_build_object('nextAfter', CASE WHEN _more
               THEN _flohsync.page_mark(_keys.external_ids[_size], _keys.types[_size], _list,
-                                       CASE WHEN _search IS NOT NULL AND _total > 5000 THEN _total END,
+                                       CASE WHEN _search IS NOT NULL AND _total > 10000 THEN _total END,
                                        CASE WHEN _search IS NOT NULL THEN _before + _size END, _estimated) END);
 END
 $$;
@@ -1084,7 +1084,7 @@ COMMENT ON FUNCTION flohsync.list_resources(text, text, text, boolean, int, int,
   'A page of records of a connector, of all types or one, in byte order of external id and type; search: only those '
   'with this text in id, e-mail address or name, ignoring case; stale: only stale, or only active ones; pages of 1 to '
   '2000 (50), counted from 1; after: instead of page, the nextAfter of the page before, which is null at the end; '
-  'with a search, a total above 5000 may be an estimate, totalIsEstimate. '
+  'with a search, a total above 10000 may be an estimate, totalIsEstimate. '
   '42704 for an unknown connector, 22023 names the invalid argument';
 
 -- Several requests at the same time: "concurrency" in a definition, and in the config of kind command.

@@ -8,7 +8,7 @@
 #include "utils/uuid.h"
 
 /* Up to this number of hits a total is exact. */
-#define SEARCH_EXACT 5000
+#define SEARCH_EXACT 10000
 
 #define SEARCH_ON_STACK 1024
 

@@ -1,6 +1,6 @@
 # Searches in lists of some size, by list_resources and list_matches: all pages
 # together are what a plain query says, whichever way leads to them, and a total is
-# exact up to 5,000 hits, and beyond that an estimate that is right at the end.
+# exact up to 10,000 hits, and beyond that an estimate that is right at the end.
 use strict;
 use warnings;
 use utf8;
@@ -92,7 +92,7 @@ BEGIN
     total := page -> 'total';
     IF coalesce((page -> 'totalIsEstimate')::boolean, false) THEN
       -- At the end nothing has to be guessed.
-      IF n <= 5000 OR total <= 5000 OR at + size >= n THEN
+      IF n <= 10000 OR total <= 10000 OR at + size >= n THEN
         RETURN format('%s: total of page %s of %s is the estimate %s, and %s are right', what, p, size, total, n);
       ELSIF total NOT BETWEEN n / 3 AND n * 3 OR total < least(n, at + size + 1) THEN
         RETURN format('%s: estimate %s of %s, on page %s of %s', what, total, n, p, size);
