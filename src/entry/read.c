@@ -36,8 +36,9 @@
 #include "net/crypto.h"
 #include "record/find.h"
 
-#define LIST_MOST	2000 /* of a page, as check_page has it */
-#define ETAG_DIGITS 32
+#define LIST_MOST		  2000 /* of a page, as check_page has it */
+#define LIST_RECORD_BYTES 700  /* that a record takes, mostly */
+#define ETAG_DIGITS		  32
 
 /* What of a connector and a type is common to all records. */
 typedef struct ReadScope
@@ -262,6 +263,7 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	ReadScope	   scope;
 	StringInfoData out;
 	MemoryContext  caller = CurrentMemoryContext;
+	MemoryContext  old;
 	Find		   list;
 	text		  *last = NULL;
 	bool		   more = true;
@@ -298,7 +300,12 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 		more = find_next(&list);
 
 	writer_start(&writer, &scope, type);
+	/* The answer is made where it is returned. */
+	old = MemoryContextSwitchTo(caller);
 	initStringInfo(&out);
+	enlargeStringInfo(&out, VARHDRSZ + size * LIST_RECORD_BYTES);
+	MemoryContextSwitchTo(old);
+	out.len = VARHDRSZ;
 	put(&out, "{\"data\": [");
 	while (more && (more = find_next(&list)) && n < size)
 	{
@@ -324,14 +331,9 @@ flohsync_api_resources(PG_FUNCTION_ARGS)
 	else
 		appendStringInfoString(&out, "null");
 	appendStringInfoChar(&out, '}');
-	{
-		text *answer;
-
-		MemoryContextSwitchTo(caller);
-		answer = cstring_to_text_with_len(out.data, out.len);
-		SPI_finish();
-		PG_RETURN_TEXT_P(answer);
-	}
+	SET_VARSIZE(out.data, out.len);
+	SPI_finish();
+	PG_RETURN_TEXT_P(out.data);
 }
 
 /* Of the same text as _flohsync.etag has it. */

@@ -7,21 +7,44 @@
  */
 #include "postgres.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "utils/builtins.h"
 #include "utils/json.h"
 
 #include "json/jsonb_text.h"
 
+/* How many characters from the first on need no escape. */
+static int
+jsonb_plain(const char *text, int len)
+{
+	int plain = 0;
+
+#ifdef __SSE2__
+	for (; len - plain >= 16; plain += 16)
+	{
+		__m128i chunk = _mm_loadu_si128((const __m128i *) (text + plain));
+		__m128i stop = _mm_or_si128(_mm_cmpeq_epi8(chunk, _mm_set1_epi8('"')),
+									_mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\')));
+
+		stop = _mm_or_si128(stop, _mm_cmpeq_epi8(_mm_min_epu8(chunk, _mm_set1_epi8(0x1F)), chunk));
+		if (_mm_movemask_epi8(stop) != 0)
+			break;
+	}
+#endif
+	while (plain < len && (unsigned char) text[plain] >= 0x20 && text[plain] != '"' &&
+		   text[plain] != '\\')
+		plain++;
+	return plain;
+}
+
 /* jsonb_put_string appends a text as a JSON string. */
 void
 jsonb_put_string(StringInfo out, const char *text, int len)
 {
-	int plain = 0;
-
-	while (plain < len && (unsigned char) text[plain] >= 0x20 && text[plain] != '"' &&
-		   text[plain] != '\\')
-		plain++;
-	if (plain < len)
+	if (jsonb_plain(text, len) < len)
 	{
 		char *copy = pnstrdup(text, len);
 
