@@ -64,7 +64,7 @@ read_scope(ReadScope *scope, text *connector, text *type)
 }
 
 /* A literal. */
-#define put(out, text) appendBinaryStringInfo((out), (text), sizeof(text) - 1)
+#define put(out, text) jsonb_put_bytes((out), (text), sizeof(text) - 1)
 
 static void
 put_uuid(StringInfo out, Datum value)
@@ -83,7 +83,7 @@ put_uuid(StringInfo out, Datum value)
 		*p++ = digits[uuid->data[i] & 15];
 	}
 	*p++ = '"';
-	appendBinaryStringInfo(out, text, p - text);
+	jsonb_put_bytes(out, text, p - text);
 }
 
 static void
@@ -126,7 +126,7 @@ put_time(StringInfo out, TimestampTz at, bool isnull, KnownTime *known)
 			strlcpy(known->text, "null", sizeof(known->text));
 		known->len = strlen(known->text);
 	}
-	appendBinaryStringInfo(out, known->text, known->len);
+	jsonb_put_bytes(out, known->text, known->len);
 }
 
 /* Records of one scope, one after the other. */
@@ -160,7 +160,7 @@ put_record(StringInfo out, const Datum *v, const bool *nulls, RecordWriter *w)
 
 	put(out, "{\"id\": ");
 	put_uuid(out, v[FIND_ID]);
-	appendBinaryStringInfo(out, w->common.data, w->common.len);
+	jsonb_put_bytes(out, w->common.data, w->common.len);
 	put_text(out, v[FIND_EXTERNAL_ID], nulls[FIND_EXTERNAL_ID]);
 	put(out, ", \"displayName\": ");
 	put_text(out, v[FIND_NAME], nulls[FIND_NAME]);

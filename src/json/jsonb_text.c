@@ -52,12 +52,12 @@ jsonb_put_string(StringInfo out, const char *text, int len)
 		pfree(copy);
 		return;
 	}
-	enlargeStringInfo(out, len + 2);
+	if (unlikely(out->maxlen - out->len <= len + 2))
+		enlargeStringInfo(out, len + 2);
 	out->data[out->len] = '"';
 	memcpy(out->data + out->len + 1, text, len);
 	out->data[out->len + len + 1] = '"';
 	out->len += len + 2;
-	out->data[out->len] = '\0';
 }
 
 static void
@@ -66,7 +66,7 @@ jsonb_put_scalar(StringInfo out, const JsonbValue *v)
 	switch (v->type)
 	{
 		case jbvNull:
-			appendBinaryStringInfo(out, "null", 4);
+			jsonb_put_bytes(out, "null", 4);
 			break;
 		case jbvString:
 			jsonb_put_string(out, v->val.string.val, v->val.string.len);
@@ -77,7 +77,10 @@ jsonb_put_scalar(StringInfo out, const JsonbValue *v)
 				DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric))));
 			break;
 		case jbvBool:
-			appendStringInfoString(out, v->val.boolean ? "true" : "false");
+			if (v->val.boolean)
+				jsonb_put_bytes(out, "true", 4);
+			else
+				jsonb_put_bytes(out, "false", 5);
 			break;
 		default:
 			elog(ERROR, "unknown jsonb scalar type");
@@ -99,20 +102,20 @@ jsonb_put(StringInfo out, Jsonb *jsonb)
 		bool opens = token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT;
 
 		if (!first && (opens || token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM))
-			appendBinaryStringInfo(out, ", ", 2);
+			jsonb_put_bytes(out, ", ", 2);
 		switch (token)
 		{
 			case WJB_BEGIN_ARRAY:
 				scalar = v.val.array.rawScalar;
 				if (!scalar)
-					appendStringInfoCharMacro(out, '[');
+					jsonb_put_bytes(out, "[", 1);
 				break;
 			case WJB_BEGIN_OBJECT:
-				appendStringInfoCharMacro(out, '{');
+				jsonb_put_bytes(out, "{", 1);
 				break;
 			case WJB_KEY:
 				jsonb_put_string(out, v.val.string.val, v.val.string.len);
-				appendBinaryStringInfo(out, ": ", 2);
+				jsonb_put_bytes(out, ": ", 2);
 				break;
 			case WJB_VALUE:
 			case WJB_ELEM:
@@ -120,10 +123,10 @@ jsonb_put(StringInfo out, Jsonb *jsonb)
 				break;
 			case WJB_END_ARRAY:
 				if (!scalar)
-					appendStringInfoCharMacro(out, ']');
+					jsonb_put_bytes(out, "]", 1);
 				break;
 			case WJB_END_OBJECT:
-				appendStringInfoCharMacro(out, '}');
+				jsonb_put_bytes(out, "}", 1);
 				break;
 			default:
 				elog(ERROR, "unknown jsonb iterator token");
