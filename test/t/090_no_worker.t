@@ -37,6 +37,9 @@ for my $case (
 	my ($what, $lasting, $why, $do, $undo) = @$case;
 	my $at = -s $f->node->logfile;
 
+	# A worker that is there already would do what is asked for.
+	$f->sql('update flohsync.connector_sync_config set enabled = false');
+	$f->wait_for("select count(*) = 0 from flohsync.workers where kind = 'flohsync worker'");
 	each_of($do);
 	$f->wait_for("select current_setting('flohsync.enabled') = 'off'") if $do =~ /enabled/;
 	$f->sql("update flohsync.connector_sync_config set enabled = true, cron_schedule = '* * * * * *', next_run_at = now()");
