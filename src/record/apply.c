@@ -6,21 +6,11 @@
  * Three steps: look the keys up, insert the new ones, update the changed and
  * the returning ones; the last two are one statement each, and only when there
  * are any.
- * - The lookup is no statement but a scan of the one index that fits (lookup.c).
- * - Rows that come back are matched by key, never by position.
- * - observed_at guards every write: what was observed later stays.  A time in
- *   the future can only come from a clock that was set back; it guards nothing.
- * - What was written is noted for whoever has to know (changes.c).
- * - An insert gives way to a tombstone that is newer than the observation.  That
- *   is looked at again after the insert: a deletion under way meanwhile did not
- *   see the new row, but it is committed before the insert can go on
- *   (sql/74_webhook).
- *
  * - The lookup is not a statement but a scan of the matching index (lookup.c).
  * - Returned rows are matched by key, never by position.
  * - observed_at guards every write: the later observation wins.  A time in the
  *   future can only come from a clock that was set back; it is ignored.
- * - Written records are added to the cache's outbox (outbox.c).
+ * - What was written is noted for whoever has to know (changes.c).
  * - An insert yields to a tombstone that is newer than the observation.  That is
  *   checked again after the insert: a concurrent deletion did not see the new
  *   row, but it is committed before the insert can continue (sql/74_webhook).
