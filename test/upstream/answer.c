@@ -54,14 +54,13 @@ shared_release(void *shared)
 	free(s);
 }
 
-/* Give the answer a body of its own, that a fault may change. */
+/* answer_no_body takes the body away again. */
 void
-answer_own_body(answer *a)
+answer_no_body(answer *a)
 {
+	a->body.n = 0;
 	if (a->shared == NULL)
 		return;
-	a->body.n = 0;
-	buf_put(&a->body, a->shared->bytes.p, a->shared->bytes.n);
 	shared_release(a->shared);
 	a->shared = NULL;
 }

@@ -6,7 +6,9 @@
 #include "call.h"
 #include "page.h"
 
-#define SLOTS 16384
+/* A page has its place among so many slots behind that of its hash: two pages never share one by chance. */
+#define SLOTS  65536
+#define PLACES 8
 
 bool commands_page_cache = false;
 
@@ -39,6 +41,26 @@ cache_has(const cached_page *slot, const page *p, uint64_t variant)
 		slot->epoch == cursor_epoch && slot->by_position == p->by_position;
 }
 
+/* The slot of a page: the one that has it, else an empty one, else the first. */
+static cached_page *
+cache_slot(const page *p, uint64_t variant)
+{
+	uint64_t	 first = mix((uint64_t) p->at.offset ^
+							 mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type ^ variant));
+	cached_page *empty = NULL;
+
+	for (int i = 0; i < PLACES; i++)
+	{
+		cached_page *slot = &cache[(first + i) % SLOTS];
+
+		if (cache_has(slot, p, variant))
+			return slot;
+		if (empty == NULL && (slot->bytes == NULL || slot->generation != data_generation))
+			empty = slot;
+	}
+	return empty ? empty : &cache[first % SLOTS];
+}
+
 /*
  * Put the page p into the answer, rendered by write or taken from the cache.
  * Pages that differ in more than p says need another variant.  Afterwards p
@@ -56,9 +78,7 @@ cache_page(page *p, uint64_t variant, page_writer write, void *closure, answer *
 		write(&a->body, p, closure);
 		return p->count;
 	}
-	slot = &cache[mix((uint64_t) p->at.offset ^
-					  mix((uint64_t) p->size ^ (uint64_t) (uintptr_t) p->type ^ variant)) %
-				  SLOTS];
+	slot = cache_slot(p, variant);
 	if (!cache_has(slot, p, variant))
 	{
 		if (slot->bytes != NULL)

@@ -57,7 +57,7 @@ extern void answer_json(answer *a, unsigned status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 extern void			   answer_error(answer *a, unsigned status, const char *message);
 extern void			   answer_header(answer *a, const char *name, const char *value);
-extern void			   answer_own_body(answer *a);
+extern void			   answer_no_body(answer *a);
 extern void			   answer_free(answer *a);
 extern void			   answer_head(buf *b, const answer *a);
 extern enum MHD_Result answer_send(call *c);

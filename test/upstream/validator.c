@@ -81,7 +81,6 @@ validator_apply(call *c)
 	if (given == NULL || strcmp(given, text) != 0)
 		return false;
 	a->status = MHD_HTTP_NOT_MODIFIED;
-	answer_own_body(a);
-	a->body.n = 0;
+	answer_no_body(a);
 	return true;
 }
