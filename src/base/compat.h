@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
@@ -51,6 +52,16 @@
 #define compat_create_wait_event_set(n) CreateWaitEventSet(CurrentMemoryContext, (n))
 #define compat_wait_event(name)			((void) (name), PG_WAIT_EXTENSION)
 #define compat_my_proc_number()			(MyProc->pgprocno)
+#endif
+
+/*
+ * How many transactions that wrote something have ended, of any database.  As long as that stays
+ * the same, no snapshot sees anything new.
+ */
+#if PG_VERSION_NUM >= 170000
+#define compat_xact_completion_count() (TransamVariables->xactCompletionCount)
+#else
+#define compat_xact_completion_count() (ShmemVariableCache->xactCompletionCount)
 #endif
 
 /* Time line that the server writes; good on a primary only. */

@@ -11,6 +11,7 @@
 #include "base/compat.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -36,14 +37,24 @@
 /* Where the caller of db_begin allocates; a commit would leave it in TopMemoryContext. */
 static MemoryContext db_caller_context = NULL;
 
+/* Extensions are in no cache.  But this one has a schema, which goes with it, and schemas are. */
 static void
 db_guard_extension(void)
 {
-	Oid extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
+	static Oid extension = InvalidOid;
+	static Oid schema = InvalidOid;
 
+	if (OidIsValid(schema))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		if (get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true) == schema)
+			return;
+	}
+	extension = get_extension_oid(FLOHSYNC_EXTENSION, true);
 	if (OidIsValid(extension))
 	{
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
 		if (get_extension_oid(FLOHSYNC_EXTENSION, true) == extension)
 			return;
 	}

@@ -233,7 +233,7 @@ http_client_make(HttpGroup *group)
 		SET(CURLOPT_TCP_KEEPALIVE, 1L);
 		SET(CURLOPT_LOW_SPEED_LIMIT, 1024L);
 		SET(CURLOPT_USERAGENT, "flohsync");
-		SET(CURLOPT_BUFFERSIZE, 262144L);
+		SET(CURLOPT_BUFFERSIZE, (long) HTTP_RECEIVE_BYTES);
 		SET(CURLOPT_ERRORBUFFER, client->error);
 		SET(CURLOPT_WRITEFUNCTION, http_on_body);
 		SET(CURLOPT_WRITEDATA, client);
@@ -403,6 +403,8 @@ http_start(HttpClient *client, const HttpRequest *request)
 	b = &client->buffers[client->current];
 	http_trim_buffer(client, b);
 	client->is_secret |= request->is_secret;
+	if (client->is_secret)
+		http_memory_secret();
 	if (client->is_secret && b->data != NULL)
 		crypto_wipe(b->data, b->size);
 	b->len = 0;

@@ -6,6 +6,10 @@
  * of its own that it frees as they are.  So it gets its memory from here.  If
  * something else in the process set libcurl up first, it keeps what it has.
  *
+ * The buffer for what is received is large, and has nothing of ours.  It is wiped only in a
+ * process that has asked for credentials (HttpRequest.is_secret): otherwise that would take a
+ * tenth of a pass whose pages have not changed.
+ *
  * Some of it is called in the thread of a resolver: nothing here may know of
  * PostgreSQL.
  */
@@ -17,11 +21,29 @@
 #include "net/http.h"
 #include "net/http_private.h"
 
+static bool memory_is_secret = false;
+
+/* http_memory_secret: credentials are going to be received. */
+void
+http_memory_secret(void)
+{
+	memory_is_secret = true;
+}
+
+/* Is a block of so many bytes the buffer for what is received?  malloc may have added a page. */
+static bool
+memory_is_receive_buffer(size_t size)
+{
+	return size > HTTP_RECEIVE_BYTES && size <= HTTP_RECEIVE_BYTES + 8192;
+}
+
 static void
 http_free(void *data)
 {
-	if (data != NULL)
-		crypto_wipe(data, malloc_usable_size(data));
+	size_t size = data ? malloc_usable_size(data) : 0;
+
+	if (data != NULL && (memory_is_secret || !memory_is_receive_buffer(size)))
+		crypto_wipe(data, size);
 	free(data);
 }
 

@@ -13,6 +13,9 @@
 
 #define HTTP_KEEP_BUFFER (4 * 1024 * 1024)
 
+/* libcurl's buffer for what is received, which it takes for each request. */
+#define HTTP_RECEIVE_BYTES (256 * 1024)
+
 typedef struct HttpBuffer
 {
 	char  *data; /* malloc'ed */
@@ -91,5 +94,6 @@ extern void		  http_ahead_end(HttpGroup *group, HttpBuffer *b);
 
 /* http_memory.c */
 extern CURLcode http_memory_init(void);
+extern void		http_memory_secret(void);
 
 #endif /* FLOHSYNC_HTTP_PRIVATE_H */

@@ -57,6 +57,7 @@ typedef struct Prints
 	int64	   last_pass;
 	bool	   no_more;
 	bool	   noted;	  /* there were notes of records when it was looked last */
+	uint64	   noted_at;  /* so many transactions had ended then; 0: it has not been looked */
 	PagePrint *candidate; /* of the page that was asked for last */
 	bool	   stands;	  /* before it, the list stands as it did then */
 	/* of the page at hand */
@@ -92,6 +93,7 @@ extern bool prints_read_notes(Run *run);
 extern bool prints_check(Run *run, const PagePrint *print);
 
 /* run/prints_store.c */
+extern bool prints_ahead_suffices(const Prints *prints);
 extern void prints_read_ahead(Run *run);
 extern void prints_read_list(Run *run, const PagePrint *print);
 extern void prints_free(PagePrint *print);

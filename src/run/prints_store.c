@@ -32,6 +32,13 @@ prints_free(PagePrint *print)
 	pfree(print);
 }
 
+/* prints_ahead_suffices: are many left of those that were read ahead, or all that there are? */
+bool
+prints_ahead_suffices(const Prints *prints)
+{
+	return prints->pass == 0 || prints->no_more || prints->nahead > PRINTS_READ / 2;
+}
+
 /* prints_read_ahead reads ahead when few are left; in a transaction. */
 void
 prints_read_ahead(Run *run)
@@ -51,7 +58,7 @@ prints_read_ahead(Run *run)
 					Int64GetDatum(PRINTS_READ)};
 	int		n;
 
-	if (prints->pass == 0 || prints->no_more || prints->nahead > PRINTS_READ / 2)
+	if (prints_ahead_suffices(prints))
 		return;
 	n = (int) db_execute(&query, v, NULL);
 	prints->no_more = n < PRINTS_READ;

@@ -56,6 +56,24 @@ for my $write ("SELECT flohsync.upsert_resource('c', 'user', '{\"externalId\": \
 	$f->sync_ok('c', 'user');
 	is(not_read('c'), '1 2 3 4 5', "$what: once");
 }
+
+# In the middle of a pass in which nothing had been written until then.
+$f->sync_ok('c', 'user');
+$f->fault('hang', page => 3);
+my $run = $f->sql("SELECT flohsync.trigger_sync('c', 'user')");
+$f->wait_for("SELECT count(*) = 2 FROM flohsync.sync_run_page WHERE run_id = $run");
+$f->sql(webhook('c', 'user-0000050', 'after it was asked for'));
+$f->sql(webhook('c', 'user-0000090', 'before it was asked for'));
+$f->up('release');
+$f->wait_for("SELECT status = 'success' FROM flohsync.sync_run WHERE id = $run");
+$f->up('heal');
+is(not_read('c'), '1 2 4', 'written while a page is awaited: that page is read, and one behind it');
+is(name_of('c', 'user-0000050'), 'after it was asked for', 'what was written after the page was asked for stays');
+isnt(name_of('c', 'user-0000090'), 'before it was asked for', 'what was written before does not');
+$f->sync_ok('c', 'user');
+$f->matches_upstream('c', 'user', 'and the next pass has all as it is');
+$f->sync_ok('c', 'user');
+
 $f->sql("SELECT flohsync.mark_stale('c', 'user', now())");
 $stats = $f->sync_ok('c', 'user');
 is(not_read('c') . ", $stats->{restored}", ', 100', 'nor is a page taken as it was whose records went stale');
