@@ -64,6 +64,8 @@ if (wanted('large')) {
   const { db, memory } = await largeDatabase(figures, { listing, large });
   await unchangedLarge(figures, { db, listing, large, rounds: Math.min(rounds, 2) });
   await randomIds(figures, { ordered: db, random, records: large, rounds });
+  step('pages that are not sent');
+  await notModified(figures, { db, listing, records: large, rounds });
   step('the stale step');
   await staleStep(figures, { db, listing, large, rounds });
   await db.drop();

@@ -4,9 +4,9 @@
  *	  difference.  SPI must be connected.
  *
  * Three steps: look the keys up, insert the new ones, update the changed and
- * the returning ones; the last two are one statement each, and only when there
- * are any.
- * - The lookup is not a statement but a scan of the matching index (lookup.c).
+ * the returning ones.
+ * - None of them is a statement, unless something about the table, or about a row, asks
+ *   for one: lookup.c, insert.c and stored_write.c say when.
  * - Returned rows are matched by key, never by position.
  * - observed_at guards every write: the later observation wins.  A time in the
  *   future can only come from a clock that was set back; it is ignored.
@@ -228,6 +228,7 @@ apply_changed(ApplyWork *w)
 {
 	int *which = w->which[APPLY_CHANGED];
 	int	 n = w->nwhich[APPLY_CHANGED];
+	int	 done;
 	bool again = false;
 
 	if (n > 0 && w->scope->rehash &&
@@ -248,8 +249,13 @@ apply_changed(ApplyWork *w)
 	}
 	if (n == 0)
 		return false;
-	if (w->scope->stored == NULL || !stored_write(w->scope, w->records, w->written))
-		apply_returned(w->records, w->n, apply_update(w->scope, w->records, w->prior, which, n),
+	if (w->scope->stored)
+		done = stored_write(w->scope, w->records, w->written);
+	else
+		done = stored_write_page(w->scope, w->records, w->prior, which, n, w->written);
+	if (done < n)
+		apply_returned(w->records, w->n,
+					   apply_update(w->scope, w->records, w->prior, which + done, n - done),
 					   w->prior, w->written);
 	for (int k = 0; k < n; k++)
 	{

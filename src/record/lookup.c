@@ -146,6 +146,7 @@ lookup_found(Lookup *l, int i)
 	if (VARSIZE_ANY_EXHDR(hash) == FLOHSYNC_HASH_HEX)
 		memcpy(prior->hash, VARDATA_ANY(hash), FLOHSYNC_HASH_HEX);
 	prior->stale = !l->slot->tts_isnull[l->columns[COLUMN_STALE] - 1];
+	prior->tid = l->slot->tts_tid;
 }
 
 static bool

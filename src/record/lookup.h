@@ -6,6 +6,7 @@
 #define FLOHSYNC_LOOKUP_H
 
 #include "datatype/timestamp.h"
+#include "storage/itemptr.h"
 #include "utils/uuid.h"
 
 #include "page/page.h"
@@ -13,10 +14,11 @@
 /* What the lookup found for a record. */
 typedef struct ExistingRow
 {
-	int64	  num; /* 0: not stored */
-	pg_uuid_t id;
-	char	  hash[FLOHSYNC_HASH_HEX];
-	bool	  stale;
+	int64			num; /* 0: not stored */
+	pg_uuid_t		id;
+	char			hash[FLOHSYNC_HASH_HEX];
+	bool			stale;
+	ItemPointerData tid; /* of the version that was seen */
 } ExistingRow;
 
 extern int	lookup_deleted(Datum connector, Datum resource_type, const Record *records,

@@ -1,21 +1,16 @@
 /*
  * stored.c
- *	  One stored record: found, locked and read, and written again, as statements
- *	  would do it, but without any.  SPI must be connected.
+ *	  One stored record: found, locked and read, as a statement would do it, but without one.
+ *	  SPI must be connected.
  *
- * To start and end the executor takes several times as long as to write a row.  For a page
- * that does not matter; a webhook is about one record.
+ * To start and end the executor takes several times as long as to read or write a row.
  *
- * Why it is right:
- * - It does it only to a table that has nothing but what the extension made, except for
- *   indexes (stored_possible), for the workers' role with rights on the table, and in a
- *   transaction that sees what others commit.  For all else there are the statements of
- *   statements.c.
- * - The row is locked as by FOR NO KEY UPDATE from before it is read until the end of the
- *   transaction.  So it is still the same when it is written, and what is written is judged by
- *   what was read (record_is_older).
- * - Of the extension's triggers none has anything to do: a record that stays live changes no
- *   count and no key, and is not written by hand.  One that was stale is left to the statement.
+ * It is done only to a table that has nothing but what the extension made, except for indexes
+ * (stored_possible), for the workers' role with rights on the table, and in a transaction that
+ * sees what others commit.  For all else there are the statements of statements.c.
+ *
+ * The row is locked as by FOR NO KEY UPDATE from before it is read until the end of the
+ * transaction.  So it is still the same when it is written (stored_write.c).
  */
 #include "postgres.h"
 
@@ -31,7 +26,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -46,18 +41,16 @@
 #include "base/flohsync.h"
 #include "base/guc.h"
 #include "base/look.h"
-#include "base/memory_page.h"
-#include "record/row.h"
 #include "record/statements.h"
 #include "record/stored.h"
-#include "record/write.h"
+#include "record/stored_private.h"
 
 /* What is known of the table until it is changed. */
-static bool		  stored_known = false;
-static bool		  stored_plain; /* it has nothing but what the extension made */
-static Oid		  stored_table = InvalidOid;
-static Oid		  stored_key;
-static RowColumns stored_columns;
+static bool stored_known = false;
+static bool stored_plain; /* it has nothing but what the extension made */
+static Oid	stored_key;
+Oid			stored_table = InvalidOid;
+RowColumns	stored_columns;
 
 static void
 stored_table_changed(Datum arg, Oid relation)
@@ -124,8 +117,8 @@ stored_learn(void)
 	table_close(table, NoLock);
 }
 
-/* Is there nothing about the table, or the transaction, that only a statement minds? */
-static bool
+/* stored_possible: is there nothing about the table, or the transaction, that only a statement minds? */
+bool
 stored_possible(void)
 {
 	if (XactReadOnly || IsolationUsesXactSnapshot() ||
@@ -289,115 +282,4 @@ stored_differs(const StoredRecord *stored, const Record *record)
 {
 	return !stored_same_text(stored->display_name, &record->display_name) ||
 		!stored_same_text(stored->email, &record->email);
-}
-
-static void
-stored_put(Datum *values, bool *nulls, int column, Datum value, bool isnull)
-{
-	values[stored_columns[column] - 1] = value;
-	nulls[stored_columns[column] - 1] = isnull;
-}
-
-static void
-stored_put_text(Datum *values, bool *nulls, int column, const Slice *text)
-{
-	stored_put(values, nulls, column,
-			   text->data == NULL ?
-				   (Datum) 0 :
-				   PointerGetDatum(cstring_to_text_with_len(text->data, text->len)),
-			   text->data == NULL);
-}
-
-/* The row with what was observed; NULL: only the statement knows what is wrong with it. */
-static HeapTuple
-stored_make(const ApplyScope *scope, const Record *record, Relation table)
-{
-	const StoredRecord *stored = scope->stored;
-	TupleDesc			desc = RelationGetDescr(table);
-	Datum			   *values = palloc(sizeof(Datum) * desc->natts);
-	bool			   *nulls = palloc(sizeof(bool) * desc->natts);
-	Slice				hash = {record->hash, FLOHSYNC_HASH_HEX};
-	Datum				attributes;
-
-	if (!row_fits(table, stored_columns, record))
-		return NULL;
-	memory_expect(scope->memory, record->attributes.len + scope->heaviest);
-	attributes = row_attributes(scope->parser, record);
-	heap_deform_tuple(stored->tuple, desc, values, nulls);
-	stored_put_text(values, nulls, ROW_NAME, &record->display_name);
-	stored_put_text(values, nulls, ROW_EMAIL, &record->email);
-	stored_put(values, nulls, ROW_ATTRIBUTES, attributes, DatumGetPointer(attributes) == NULL);
-	stored_put_text(values, nulls, ROW_HASH, &hash);
-	stored_put(values, nulls, ROW_OBSERVED_AT, TimestampTzGetDatum(scope->observed_at), false);
-	if (scope->event_at != 0)
-		stored_put(values, nulls, ROW_EVENT_AT, TimestampTzGetDatum(scope->event_at), false);
-	stored_put(values, nulls, ROW_EVENT_KEYS, PointerGetDatum(scope->event_keys),
-			   scope->event_keys == NULL);
-	for (int i = 0; i < desc->natts; i++)
-		if (nulls[i] && TupleDescAttr(desc, i)->attnotnull)
-			return NULL;
-	return heap_form_tuple(desc, values, nulls);
-}
-
-/* The index entries of a new version of a row that is not on the page of the old one. */
-static void
-stored_index(Relation table, TupleTableSlot *slot, CompatUpdatedIndexes updated)
-{
-	EState		  *estate = CreateExecutorState();
-	ResultRelInfo *target = makeNode(ResultRelInfo);
-
-	InitResultRelInfo(target, table, 0, NULL, 0);
-	estate->es_output_cid = GetCurrentCommandId(true);
-	ExecOpenIndices(target, false);
-	if (target->ri_NumIndices > 0)
-		list_free(compat_update_index_tuples(target, slot, estate, updated));
-	ExecCloseIndices(target);
-	FreeExecutorState(estate);
-}
-
-/*
- * stored_write writes what was observed of the record that scope->stored is; *written is false
- * when the row is newer.  False: nothing was done, the statement has to do it.
- */
-bool
-stored_write(const ApplyScope *scope, const Record *record, bool *written)
-{
-	const StoredRecord	*stored = scope->stored;
-	Relation			 table;
-	HeapTuple			 tuple;
-	TupleTableSlot		*slot;
-	TM_FailureData		 failure;
-	LockTupleMode		 mode;
-	CompatUpdatedIndexes updated;
-
-	if (stored->tuple == NULL || stored->row.stale || !stored_possible())
-		return false;
-	*written = record_is_older(stored->observed_at,
-							   stored->event_at == 0 ? DT_NOBEGIN : stored->event_at, false,
-							   scope->observed_at, scope->event_at, scope->confirmed_at,
-							   GetCurrentTimestamp());
-	if (!*written)
-		return true;
-	table = table_open(stored_table, RowExclusiveLock);
-	tuple = stored_make(scope, record, table);
-	if (tuple == NULL)
-	{
-		table_close(table, NoLock);
-		return false;
-	}
-	/* Where the table is published, others have to know which row it is. */
-	CheckCmdReplicaIdentity(table, CMD_UPDATE);
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsHeapTuple);
-	ExecStoreHeapTuple(tuple, slot, false);
-	slot->tts_tableOid = RelationGetRelid(table);
-	if (table_tuple_update(table, &stored->tuple->t_self, slot, GetCurrentCommandId(true),
-						   InvalidSnapshot, InvalidSnapshot, true, &failure, &mode,
-						   &updated) != TM_Ok)
-		elog(ERROR, "a locked row of resource_record has changed");
-	if (compat_updates_indexes(updated))
-		stored_index(table, slot, updated);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(table, NoLock);
-	CommandCounterIncrement();
-	return true;
 }

@@ -1,6 +1,6 @@
 /*
  * stored.h
- *	  One stored record, locked, and written again.  See stored.c.
+ *	  Stored records that are written again.  See stored.c and stored_write.c.
  */
 #ifndef FLOHSYNC_RECORD_STORED_H
 #define FLOHSYNC_RECORD_STORED_H
@@ -24,6 +24,10 @@ typedef struct StoredRecord
 
 extern bool stored_lock(Datum connector, Datum resource_type, const char *id, StoredRecord *stored);
 extern bool stored_differs(const StoredRecord *stored, const Record *record);
+
+/* stored_write.c */
 extern bool stored_write(const ApplyScope *scope, const Record *record, bool *written);
+extern int	stored_write_page(const ApplyScope *scope, const Record *records,
+							  const ExistingRow *prior, const int *which, int n, bool *written);
 
 #endif /* FLOHSYNC_RECORD_STORED_H */
