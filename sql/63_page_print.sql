@@ -50,6 +50,7 @@ CREATE TABLE _flohsync.page_print (
   read_to        text NOT NULL,
   etag           text,
   last_modified  text,
+  list_id        bigint,
   came           bytea
 );
 ALTER TABLE _flohsync.page_print ALTER COLUMN seen SET STORAGE EXTERNAL;
@@ -75,9 +76,24 @@ COMMENT ON COLUMN _flohsync.page_print.read_from IS
 COMMENT ON COLUMN _flohsync.page_print.read_to IS 'The state of the list behind the page';
 COMMENT ON COLUMN _flohsync.page_print.etag IS 'ETag of the answer, for conditional requests';
 COMMENT ON COLUMN _flohsync.page_print.last_modified IS 'Last-Modified of the answer, for conditional requests';
+COMMENT ON COLUMN _flohsync.page_print.list_id IS
+  'List of the records, of page_list; null: the page has not changed since the first pass';
 COMMENT ON COLUMN _flohsync.page_print.came IS
-  'Of each record, in its order, a digest of its text and its record_no (src/page/known.c); null: the page has not '
-  'changed since the first pass';
+  'What is different from that list (src/page/known_text.c); null: nothing';
+
+-- A page changes little from pass to pass, and its list is long.
+CREATE TABLE _flohsync.page_list (
+  id        bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+  config_id uuid NOT NULL,
+  came      bytea NOT NULL
+);
+ALTER TABLE _flohsync.page_list ALTER COLUMN came SET STORAGE EXTERNAL;
+CREATE INDEX page_list_config ON _flohsync.page_list (config_id);
+COMMENT ON TABLE _flohsync.page_list IS 'Lists of the records of pages; fingerprints refer to them';
+COMMENT ON COLUMN _flohsync.page_list.id IS 'Identity of the list';
+COMMENT ON COLUMN _flohsync.page_list.config_id IS 'Configuration, of page_print_scope';
+COMMENT ON COLUMN _flohsync.page_list.came IS
+  'Of each record, in its order, a digest of its text and its record_no (src/page/known_text.c)';
 
 CREATE TABLE _flohsync.dirty_record (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -105,6 +121,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   DELETE FROM _flohsync.page_print p WHERE p.config_id = OLD.config_id;
+  DELETE FROM _flohsync.page_list l WHERE l.config_id = OLD.config_id;
   RETURN NULL;
 END
 $$;
@@ -268,6 +285,7 @@ CREATE FUNCTION _flohsync.keep_page_prints(_run bigint) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
+SET work_mem = '16MB'
 AS $$
 DECLARE
   r flohsync.sync_run;
@@ -294,6 +312,11 @@ BEGIN
     DELETE FROM _flohsync.page_print p
      WHERE p.config_id = s.config_id AND p.pass_id <> r.pass_id
        AND NOT EXISTS (SELECT FROM unnest(used) u(id) WHERE u.id = p.id);
+    -- Whatever is known of the tables, the lists that are needed are looked up in memory.
+    DELETE FROM _flohsync.page_list l
+     WHERE l.config_id = s.config_id
+       AND l.id NOT IN (SELECT p.list_id FROM _flohsync.page_print p
+                         WHERE p.config_id = s.config_id AND p.list_id IS NOT NULL);
     UPDATE _flohsync.page_print_scope p SET pass_id = r.pass_id WHERE p.config_id = s.config_id;
   END IF;
   DELETE FROM _flohsync.dirty_record d

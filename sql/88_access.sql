@@ -183,7 +183,7 @@ BEGIN
                   flohsync.connector_sync_match,
                   flohsync.user_external_identity, _flohsync.match_progress, _flohsync.record_change,
                   _flohsync.departure, _flohsync.setback, _flohsync.user_change,
-                  _flohsync.page_print_scope, _flohsync.page_print, _flohsync.dirty_record,
+                  _flohsync.page_print_scope, _flohsync.page_print, _flohsync.page_list, _flohsync.dirty_record,
                   flohsync.floh_user, flohsync.user_profile, flohsync.workflow_job, flohsync.workflow_run,
                   _flohsync.webhook_delivery, flohsync.entitlement_event TO %s', _role);
   -- Not owner: whoever could write that could run queries with another role's rights.

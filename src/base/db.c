@@ -19,6 +19,7 @@
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -119,6 +120,21 @@ db_commit_async(void)
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	db_commit();
+}
+
+/*
+ * db_transactions_ended: how many have that wrote something.  As long as it is the same, a
+ * snapshot of now sees what one saw that was taken then.
+ */
+uint64
+db_transactions_ended(void)
+{
+	uint64 n;
+
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	n = compat_xact_completion_count();
+	LWLockRelease(ProcArrayLock);
+	return n;
 }
 
 /* db_abort rolls back whatever is open; good after any error. */

@@ -21,16 +21,17 @@ typedef struct DbQuery
 {
 	const char *sql;
 	int			nargs;
-	Oid			types[18];
+	Oid			types[19];
 	DbPlanKind	plan_as;
 	SPIPlanPtr	plan;
 } DbQuery;
 
-extern void db_begin(const char *activity);
-extern void db_constraints_immediate(void);
-extern void db_commit(void);
-extern void db_commit_async(void);
-extern void db_abort(void);
+extern void	  db_begin(const char *activity);
+extern void	  db_constraints_immediate(void);
+extern void	  db_commit(void);
+extern void	  db_commit_async(void);
+extern uint64 db_transactions_ended(void);
+extern void	  db_abort(void);
 
 /* Work that is one transaction. */
 typedef void (*DbWork)(void *arg);

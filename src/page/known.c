@@ -18,13 +18,13 @@
  * parsed (json_parser_expect).  A record that is not the expected one is looked for in
  * the lists of the pages nearby, as records move when others are added or removed.
  *
- * What it costs: SHA-256 of each record, and a list of some 28 bytes a record that is
- * written with each page that has changed.
+ * What it costs: SHA-256 of each record, and some 28 bytes of each that has changed, which
+ * are written with its page (known_text.c).
  *
  * Invariants:
  *	- A record of a list is met once in a turn, that is on one page.  The same text
  *	  again on that page is read.
- *	- Bytes of a list that are damaged make it an empty one.
+ *	- What is damaged of the text of a list makes it an empty one.
  */
 #ifdef FLOHSYNC_STANDALONE
 #include "base/standalone.h"
@@ -44,8 +44,6 @@
 
 /* So many records may be left out of a list, in a row, without any other being parsed. */
 #define KNOWN_LEFT_OUT 2
-
-#define KNOWN_VERSION 1
 
 Known *
 known_create(void)
@@ -83,99 +81,11 @@ known_id_hash(Slice id)
 	return hash_bytes_extended((const unsigned char *) id.data, id.len, 0);
 }
 
-static char *
-known_put(char *p, uint64 v)
-{
-	while (v >= 0x80)
-	{
-		*p++ = (char) (v | 0x80);
-		v >>= 7;
-	}
-	*p++ = (char) v;
-	return p;
-}
-
-static bool
-known_get(const char **p, const char *end, uint64 *v)
-{
-	*v = 0;
-	for (int shift = 0; *p < end && shift < 64; shift += 7)
-	{
-		unsigned char c = *(*p)++;
-
-		if (shift == 63 && c > 1)
-			return false;
-		*v |= (uint64) (c & 0x7f) << shift;
-		if ((c & 0x80) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * known_encode writes a list: its version and how many there are, then of each its digest,
- * the hash of its id, its length, and how far its num is from the one before.
- */
-size_t
-known_encode(const KnownRecord *records, int n, char *out)
-{
-	char *p = out;
-	int64 last = 0;
-
-	p = known_put(p, KNOWN_VERSION);
-	p = known_put(p, n);
-	for (int i = 0; i < n; i++)
-	{
-		const KnownRecord *r = &records[i];
-		uint64			   step = (uint64) r->num - (uint64) last;
-
-		memcpy(p, r->digest, KNOWN_DIGEST_BYTES);
-		p += KNOWN_DIGEST_BYTES;
-		memcpy(p, &r->id_hash, sizeof(r->id_hash));
-		p += sizeof(r->id_hash);
-		p = known_put(p, r->len);
-		p = known_put(p, step << 1 ^ (step >> 63 ? ~UINT64CONST(0) : 0));
-		last = r->num;
-	}
-	return p - out;
-}
-
-static bool
-known_decode(KnownList *list, const char *p, const char *end)
-{
-	int64  last = 0;
-	uint64 version;
-	uint64 n;
-
-	if (!known_get(&p, end, &version) || version != KNOWN_VERSION || !known_get(&p, end, &n) ||
-		n > KNOWN_MAX_RECORDS)
-		return false;
-	for (list->n = 0; list->n < (int) n; list->n++)
-	{
-		KnownRecord *r = &list->records[list->n];
-		uint64		 len;
-		uint64		 step;
-
-		if (end - p < KNOWN_DIGEST_BYTES + (int) sizeof(r->id_hash))
-			return false;
-		memcpy(r->digest, p, KNOWN_DIGEST_BYTES);
-		p += KNOWN_DIGEST_BYTES;
-		memcpy(&r->id_hash, p, sizeof(r->id_hash));
-		p += sizeof(r->id_hash);
-		if (!known_get(&p, end, &len) || len > UINT32_MAX || !known_get(&p, end, &step))
-			return false;
-		r->len = (uint32) len;
-		r->num = last = (int64) ((uint64) last + (step >> 1 ^ (step & 1 ? ~UINT64CONST(0) : 0)));
-	}
-	return p == end;
-}
-
 /* known_add_list adds the list of the next page; false, and an empty one, if it is damaged. */
 bool
-known_add_list(Known *known, int64 page, const char *data, size_t len)
+known_add_list(Known *known, int64 page, const KnownText *text)
 {
 	KnownList *list;
-	int		   room = (int) Min(len / (KNOWN_DIGEST_BYTES + sizeof(uint64)), KNOWN_MAX_RECORDS) + 1;
 	bool	   good;
 
 	if (known->nlists == KNOWN_LISTS)
@@ -183,12 +93,9 @@ known_add_list(Known *known, int64 page, const char *data, size_t len)
 	list = &known->lists[known->nlists++];
 	memset(list, 0, sizeof(*list));
 	list->page = page;
-	list->records = MemoryContextAlloc(known->context, sizeof(KnownRecord) * room);
-	good = known_decode(list, data, data + len);
-	if (!good)
-		list->n = 0;
-	list->used = MemoryContextAlloc(known->context, sizeof(uint32) * room);
-	memset(list->used, 0, sizeof(uint32) * room);
+	good = known_decode(text, known->context, &list->records, &list->n);
+	list->used = MemoryContextAlloc(known->context, sizeof(uint32) * Max(list->n, 1));
+	memset(list->used, 0, sizeof(uint32) * Max(list->n, 1));
 	return good;
 }
 
@@ -429,6 +336,7 @@ known_find(Known *known, const char *text, uint32 len, KnownRecord *record)
 	record->len = len;
 	record->num = KNOWN_OUT_OF_SCOPE;
 	record->id_hash = 0;
+	record->base = 0;
 	if (known->off)
 		return false;
 	/* First where it is expected, then in the pages behind and ahead. */

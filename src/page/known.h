@@ -22,7 +22,17 @@ typedef struct KnownRecord
 	int64		  num;						  /* its record_no, or KNOWN_* */
 	uint32		  len;						  /* of its text */
 	bool		  known;					  /* of a page at hand: it came as before */
+	int32		  base_at;					  /* where it is in the list of the next; */
+	int64		  base; /* a list that is stored as a whole, and has it; 0: none has */
 } KnownRecord;
+
+/* A list as it is stored. */
+typedef struct KnownText
+{
+	int64 base; /* what the whole list is called, not 0 */
+	Slice whole;
+	Slice changes; /* what is different from that one; no data: nothing */
+} KnownText;
 
 /* What one page of the last complete pass had, in its order. */
 typedef struct KnownList
@@ -67,17 +77,23 @@ typedef struct Known
 
 extern Known *known_create(void);
 extern void	  known_clear(Known *known);
-extern bool	  known_add_list(Known *known, int64 page, const char *data, size_t len);
+extern bool	  known_add_list(Known *known, int64 page, const KnownText *text);
 extern void	  known_drop_list(Known *known, int i);
 extern void	  known_begin(Known *known, KnownDoubt doubt, void *arg);
 extern void	  known_go_to(Known *known, int list);
 extern bool	  known_in_step(const Known *known);
 extern uint32 known_expect(void *known, const char *text, const char *end);
 extern bool	  known_find(Known *known, const char *text, uint32 len, KnownRecord *record);
-extern size_t known_encode(const KnownRecord *records, int n, char *out);
 extern uint64 known_id_hash(Slice id);
 
-/* known_encode needs at most so many bytes. */
-#define KNOWN_ENCODED(n) (10 + (size_t) (n) * (KNOWN_DIGEST_BYTES + 8 + 5 + 10))
+/* known_text.c */
+extern size_t known_encode(const KnownRecord *records, int n, char *out);
+extern size_t known_encode_changes(const KnownRecord *records, int n, char *out, int64 *base);
+extern bool	  known_decode(const KnownText *text, struct MemoryContextData *context,
+						   KnownRecord **records, int *n);
+
+/* They need at most so many bytes. */
+#define KNOWN_ENCODED(n)		 (10 + (size_t) (n) * (KNOWN_DIGEST_BYTES + 8 + 5 + 10))
+#define KNOWN_ENCODED_CHANGES(n) (KNOWN_ENCODED(n) / 8 + KNOWN_ENCODED(1) + 60)
 
 #endif /* FLOHSYNC_PAGE_KNOWN_H */

@@ -85,7 +85,7 @@ extern void prints_pass_over(Prints *prints, int i);
 extern void prints_end(Prints *prints);
 
 /* run/prints_known.c */
-extern bytea *prints_list(const Run *run, const UpstreamPage *page);
+extern int64 prints_list(const Run *run, const UpstreamPage *page, bytea **changes);
 
 /* run/prints_notes.c */
 extern void prints_read_own_notes(Run *run);
@@ -93,12 +93,13 @@ extern bool prints_read_notes(Run *run);
 extern bool prints_check(Run *run, const PagePrint *print);
 
 /* run/prints_store.c */
-extern bool prints_ahead_suffices(const Prints *prints);
-extern void prints_read_ahead(Run *run);
-extern void prints_read_list(Run *run, const PagePrint *print);
-extern void prints_free(PagePrint *print);
-extern void prints_store_taken(Run *run);
-extern void prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *page,
-						 const PageEntry *entry);
+extern bool	 prints_ahead_suffices(const Prints *prints);
+extern void	 prints_read_ahead(Run *run);
+extern void	 prints_read_list(Run *run, const PagePrint *print);
+extern int64 prints_store_list(const Run *run, bytea *list);
+extern void	 prints_free(PagePrint *print);
+extern void	 prints_store_taken(Run *run);
+extern void	 prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *page,
+						  const PageEntry *entry);
 
 #endif /* FLOHSYNC_RUN_PRINTS_H */

@@ -4,8 +4,8 @@
  *	  full pass (page/known.c).
  *
  * Beside its fingerprint, a page that was read where there were fingerprints has a list of
- * its records (page_print.came).  So a first pass keeps none, nor does a page that never
- * changes.  A list says of each record what the fingerprint says of all: it is
+ * its records (page_list, and what is different from it, page_print.came).  So a first pass
+ * keeps none, nor does a page that never changes.  A list says of each record what the fingerprint says of all: it is
  * stored as its text has it, unless somebody has noted that he wrote it.
  *
  * Two lists are loaded, or three: that of the page at hand, and those beside it.  Which
@@ -147,15 +147,31 @@ prints_wrote(Run *run, const int64 *nums, int n)
 		(void) written_insert(prints->written, nums[i], &found);
 }
 
-/* prints_list is the list of a page that was read; NULL: none is kept. */
-bytea *
-prints_list(const Run *run, const UpstreamPage *page)
+/*
+ * prints_list is the list of a page that was read: a stored one (0: none is kept), and what is
+ * different from that (NULL: nothing).
+ */
+int64
+prints_list(const Run *run, const UpstreamPage *page, bytea **changes)
 {
-	bytea *list;
+	int	   n = page->received;
+	int64  base;
+	bytea *text;
+	size_t len;
 
-	if (run->prints->pass == 0 || page->came == NULL || page->received > KNOWN_MAX_RECORDS)
-		return NULL;
-	list = palloc(VARHDRSZ + KNOWN_ENCODED(page->received));
-	SET_VARSIZE(list, VARHDRSZ + known_encode(page->came, page->received, VARDATA(list)));
-	return list;
+	*changes = NULL;
+	if (run->prints->pass == 0 || page->came == NULL || n > KNOWN_MAX_RECORDS)
+		return 0;
+	text = palloc(VARHDRSZ + KNOWN_ENCODED_CHANGES(n));
+	len = known_encode_changes(page->came, n, VARDATA(text), &base);
+	if (len > 0)
+	{
+		SET_VARSIZE(text, VARHDRSZ + len);
+		*changes = text;
+		return base;
+	}
+	pfree(text);
+	text = palloc(VARHDRSZ + KNOWN_ENCODED(n));
+	SET_VARSIZE(text, VARHDRSZ + known_encode(page->came, n, VARDATA(text)));
+	return prints_store_list(run, text);
 }

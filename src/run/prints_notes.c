@@ -14,7 +14,6 @@
 #include "access/stratnum.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -202,18 +201,6 @@ prints_read_notes(Run *run)
 	return true;
 }
 
-/* How many transactions have ended in which somebody can have noted something. */
-static uint64
-notes_ended(void)
-{
-	uint64 n;
-
-	LWLockAcquire(ProcArrayLock, LW_SHARED);
-	n = compat_xact_completion_count();
-	LWLockRelease(ProcArrayLock);
-	return n;
-}
-
 typedef struct CheckWork
 {
 	Run				*run;
@@ -240,7 +227,7 @@ prints_check_work(void *arg)
 	Datum v[3] = {Int64GetDatum(work->print->id), run->scope.connector, run->scope.resource_type};
 
 	/* Before there is a snapshot, which may see more. */
-	prints->noted_at = notes_ended();
+	prints->noted_at = db_transactions_ended();
 	db_begin("comparing a page");
 	work->clean = notes_any(run, false, &prints->noted) &&
 		(!prints->noted || (db_execute(&met, v, NULL) == 1 && !db_bool(0, 1)));
@@ -260,7 +247,7 @@ prints_check(Run *run, const PagePrint *print)
 	CheckWork	  work = {run, print, false};
 
 	if (prints->pass != 0 && prints->noted_at != 0 && !prints->noted &&
-		prints_ahead_suffices(prints) && prints->noted_at == notes_ended())
+		prints_ahead_suffices(prints) && prints->noted_at == db_transactions_ended())
 		return true;
 	db_retry(prints_check_work, &work);
 	return work.clean;

@@ -46,7 +46,7 @@ prints_read_ahead(Run *run)
 	static DbQuery query = {
 		"select p.id, p.page, p.pass_id, p.cursor, p.next_cursor, p.digest, p.bytes, p.records,"
 		" p.unchanged, p.total_estimate, p.read_from, p.read_to,"
-		" p.etag, p.last_modified, p.came is not null"
+		" p.etag, p.last_modified, p.list_id is not null"
 		" from _flohsync.page_print p where p.config_id = $1 and p.pass_id <= $2"
 		" and (p.page, p.pass_id) > ($3, $4) order by p.page, p.pass_id limit $5",
 		5,
@@ -129,27 +129,53 @@ prints_begin(Run *run)
 	prints_read_ahead(run);
 }
 
+/* A value of the first row, a bytea, as bytes; without data when it is null. */
+static Slice
+prints_bytes(int column)
+{
+	bool   isnull;
+	Datum  value = db_value(0, column, &isnull);
+	bytea *bytes = isnull ? NULL : DatumGetByteaPP(value);
+
+	return isnull ? (Slice){NULL, 0} : (Slice){VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)};
+}
+
 /* prints_read_list reads the list of a fingerprint, which may have none. */
 void
 prints_read_list(Run *run, const PagePrint *print)
 {
-	static DbQuery query = {"select p.came from _flohsync.page_print p where p.id = $1",
+	static DbQuery query = {"select l.id, l.came, p.came from _flohsync.page_print p join"
+							" _flohsync.page_list l on l.id = p.list_id where p.id = $1",
 							1,
 							{INT8OID},
 							.plan_as = PLAN_BY_INDEX};
 	Prints		  *prints = run->prints;
 	Datum		   v = Int64GetDatum(print->id);
-	bytea		  *list = NULL;
-	bool		   isnull = true;
+	KnownText	   text = {0};
 
 	if (print->has_list && db_execute(&query, &v, NULL) == 1)
-		list = (bytea *) DatumGetPointer(db_value(0, 1, &isnull));
-	if (!isnull)
-		list = DatumGetByteaPP(PointerGetDatum(list));
-	(void) known_add_list(prints->known, print->id, isnull ? "" : VARDATA_ANY(list),
-						  isnull ? 0 : VARSIZE_ANY_EXHDR(list));
+	{
+		text.base = db_int64(0, 1, 0);
+		text.whole = prints_bytes(2);
+		text.changes = prints_bytes(3);
+	}
+	(void) known_add_list(prints->known, print->id, &text);
 	prints->known_page = print->page;
 	prints->known_pass = print->pass;
+}
+
+/* prints_store_list stores a list as a whole, and returns what it is called. */
+int64
+prints_store_list(const Run *run, bytea *list)
+{
+	static DbQuery query = {
+		"insert into _flohsync.page_list (config_id, came) values ($1, $2) returning id",
+		2,
+		{UUIDOID, BYTEAOID}};
+	Datum v[2] = {UUIDPGetDatum(&run->prints->config), PointerGetDatum(list)};
+
+	db_execute(&query, v, NULL);
+	return db_int64(0, 1, 0);
 }
 
 #define PRINTS_NAME(name, ...) #name,
@@ -272,19 +298,20 @@ prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *pag
 	static DbQuery query = {
 		"insert into _flohsync.page_print (config_id, pass_id, page, cursor, next_cursor, digest,"
 		" bytes, records, unchanged, filtered, truncated, total_estimate, seen, read_from, read_to,"
-		" etag, last_modified, came)"
+		" etag, last_modified, list_id, came)"
 		" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
-		" nullif($16, ''), nullif($17, ''), $18)",
-		18,
+		" nullif($16, ''), nullif($17, ''), nullif($18, 0), $19)",
+		19,
 		{UUIDOID, INT8OID, INT4OID, TEXTOID, TEXTOID, BYTEAOID, INT8OID, INT4OID, INT4OID, INT4OID,
-		 INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID},
+		 INT4OID, INT8OID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, BYTEAOID},
 		.plan_as = PLAN_GENERIC};
 	const Prints	 *prints = run->prints;
 	const PageCounts *c = &entry->counts;
-	bytea			 *list = prints_list(run, page);
+	bytea			 *changes;
+	int64			  list = prints_list(run, page, &changes);
 	bytea			 *digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
-	Datum			  v[18];
-	char			  nulls[18];
+	Datum			  v[19];
+	char			  nulls[19];
 
 	SET_VARSIZE(digest, VARHDRSZ + CRYPTO_SHA256_BYTES);
 	memcpy(VARDATA(digest), prints->digest, CRYPTO_SHA256_BYTES);
@@ -309,7 +336,8 @@ prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *pag
 	v[14] = CStringGetTextDatum(prints->read_to);
 	v[15] = CStringGetTextDatum(answer->etag);
 	v[16] = CStringGetTextDatum(answer->last_modified);
-	nulls[17] = list ? ' ' : 'n';
-	v[17] = PointerGetDatum(list);
+	v[17] = Int64GetDatum(list);
+	nulls[18] = changes ? ' ' : 'n';
+	v[18] = PointerGetDatum(changes);
 	db_execute(&query, v, nulls);
 }

@@ -150,6 +150,8 @@ INSERT INTO _flohsync.webhook_handler (handler, owner, code_owner, set_at) VALUE
 INSERT INTO _flohsync.page_print_scope SELECT c.id, 'settings 0.3', 1, 2, '5:5:' FROM flohsync.connector_sync_config c LIMIT 1;
 INSERT INTO _flohsync.page_print (config_id, pass_id, page, digest, bytes, records, unchanged, filtered, truncated, seen, read_from, read_to, etag)
 SELECT s.config_id, 1, 1, sha256('page'), 4, 1, 1, 0, 0, '\x02', '', '', '"1"' FROM _flohsync.page_print_scope s;
+INSERT INTO _flohsync.page_list (config_id, came) SELECT s.config_id, '\x0100' FROM _flohsync.page_print_scope s;
+UPDATE _flohsync.page_print SET list_id = 1, came = '\x0200';
 UPDATE flohsync.sync_run_page SET print = 1 WHERE page = 1;
 INSERT INTO _flohsync.dirty_record (connector_id, resource_type, nums, pass_id, xid) VALUES ('00000000-0000-4000-8000-000000000001', 'user', '\x02', 1, '3');
 

@@ -93,6 +93,7 @@ check_known(PageParser *parser, const char *body, size_t len)
 	static Known *known = NULL;
 	UpstreamPage  first;
 	UpstreamPage  again;
+	KnownText	  text = {.base = 1};
 	const char	 *problem;
 	char		 *list;
 	int			  duplicates;
@@ -115,7 +116,8 @@ check_known(PageParser *parser, const char *body, size_t len)
 		if (first.came[first.records[i].position].num != KNOWN_UNLISTED)
 			first.came[first.records[i].position].num = 1 + i;
 	list = malloc(KNOWN_ENCODED(first.received));
-	CHECK(known_add_list(known, 1, list, known_encode(first.came, first.received, list)));
+	text.whole = (Slice){list, known_encode(first.came, first.received, list)};
+	CHECK(known_add_list(known, 1, &text));
 	free(list);
 	duplicates = first.duplicates;
 	received = first.received;

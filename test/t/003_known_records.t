@@ -24,7 +24,7 @@ sub rows_of_pass
 	$f->wait_for($idle, timeout => 60);
 	return ($f->sql("SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read $of_table"), $stats);
 }
-sub lists { return $f->sql('SELECT string_agg(p.page::text, \' \' ORDER BY p.page) FROM _flohsync.page_print p JOIN flohsync.connector_sync_config c ON c.id = p.config_id WHERE p.came IS NOT NULL AND c.connector_id = ' . $f->connector_id($_[0])) }
+sub lists { return $f->sql('SELECT string_agg(p.page::text, \' \' ORDER BY p.page) FROM _flohsync.page_print p JOIN flohsync.connector_sync_config c ON c.id = p.config_id WHERE p.list_id IS NOT NULL AND c.connector_id = ' . $f->connector_id($_[0])) }
 sub webhook { return "SELECT flohsync.handle_webhook('$_[0]', " . Flohsync::jsonb({ action => 'updated', resourceType => 'user', resourceId => $_[1], data => { displayName => $_[2] } }) . ')' }
 
 for my $c (qw(command offset cursor page))
@@ -96,16 +96,34 @@ for my $c (qw(command offset cursor page))
 	}
 
 	# A list that is damaged is of no use, and does no harm.
-	for my $damage ("substr(came, 1, length(came) - 3)", "came || '\\x00'", "set_byte(came, 5, 255 - get_byte(came, 5))", "'\\x'")
+	for my $damage ("substr(came, 1, length(came) - 3)", "came || '\\x00'", "set_byte(came, 5, 255 - get_byte(came, 5))", "'\\x'", 'gone')
 	{
-		$f->up('change', fraction => 0.05, what => 'attributes', seed => 11);
-		$f->sync_ok($c, 'user');
-		$f->sql("UPDATE _flohsync.page_print SET came = $damage WHERE came IS NOT NULL");
-		$f->up('change', fraction => 0.05, what => 'attributes', seed => 12);
-		$f->sync_ok($c, 'user', "$c: damaged lists");
-		$f->matches_upstream($c, 'user', "$c: all is read");
+		for my $table (qw(page_print page_list))
+		{
+			$f->up('change', fraction => 0.05, what => 'attributes', seed => 11);
+			$f->sync_ok($c, 'user');
+			$f->sql($damage eq 'gone' ? "DELETE FROM _flohsync.$table" : "UPDATE _flohsync.$table SET came = $damage WHERE length(came) > 5");
+			$f->up('change', fraction => 0.05, what => 'attributes', seed => 12);
+			$f->sync_ok($c, 'user', "$c: damaged lists");
+			$f->matches_upstream($c, 'user', "$c: all is read");
+		}
 	}
+
+	# Lists as a whole are kept as long as a page refers to them.
+	$f->sql('DELETE FROM _flohsync.page_print_scope');
+	$f->sync_ok($c, 'user');
+	my @kept;
+	for my $seed (1 .. 12)
+	{
+		$f->up('change', fraction => 0.05, what => 'attributes', seed => $seed);
+		$f->sync_ok($c, 'user');
+		push @kept, $f->sql('SELECT (SELECT count(*) FROM _flohsync.page_list l WHERE NOT EXISTS (SELECT FROM _flohsync.page_print p WHERE p.list_id = l.id)), (SELECT count(*) FROM _flohsync.page_print p WHERE p.list_id IS NOT NULL AND NOT EXISTS (SELECT FROM _flohsync.page_list l WHERE l.id = p.list_id))');
+	}
+	is("@kept", join(' ', ('0|0') x 12), "$c: no other list is kept, and none is missing");
+	is($f->sql('SELECT count(*) > 0, bool_or(came IS NOT NULL) FROM _flohsync.page_print WHERE list_id IS NOT NULL'), 't|t', "$c: of most pages, what is different is kept");
+	$f->matches_upstream($c, 'user', "$c: all is as it is upstream");
 	$f->sql("SELECT flohsync.drop_connector('$c')");
+	is($f->sql('SELECT (SELECT count(*) FROM _flohsync.page_print) + (SELECT count(*) FROM _flohsync.page_list)'), 0, "$c: dropped, with all lists");
 }
 
 #

@@ -44,8 +44,12 @@ read_page(PageParser *parser, Known *known, int page, const char *const *records
 		if (read->came[read->records[i].position].num != KNOWN_UNLISTED)
 			read->came[read->records[i].position].num = atoi(read->records[i].external_id.data + 1);
 	if (page > 0)
-		ok(known_add_list(known, page, list, known_encode(read->came, read->received, list)),
-		   "its list is taken back");
+	{
+		KnownText text = {.base = page,
+						  .whole = {list, known_encode(read->came, read->received, list)}};
+
+		ok(known_add_list(known, page, &text), "its list is taken back");
+	}
 }
 
 /* Which records are known: their nums; "." for one that was read. */
@@ -81,6 +85,33 @@ doubt_two(void *arg, int64 num)
 	return num == 2;
 }
 
+/* Is a text read as a list of these? */
+static bool
+is_list(const KnownText *text, const KnownRecord *records, int n)
+{
+	KnownRecord *read;
+	int			 got;
+	bool		 same = known_decode(text, CurrentMemoryContext, &read, &got) && got == n;
+
+	for (int i = 0; same && i < n; i++)
+		same = read[i].num == records[i].num && read[i].len == records[i].len &&
+			read[i].id_hash == records[i].id_hash &&
+			memcmp(read[i].digest, records[i].digest, KNOWN_DIGEST_BYTES) == 0;
+	pfree(read);
+	return same;
+}
+
+static bool
+is_damaged(const KnownText *text)
+{
+	KnownRecord *read;
+	int			 got;
+	bool		 good = known_decode(text, CurrentMemoryContext, &read, &got);
+
+	pfree(read);
+	return !good && got == 0;
+}
+
 static void
 test_lists(void)
 {
@@ -88,37 +119,126 @@ test_lists(void)
 							  {.num = KNOWN_UNLISTED, .len = 2},
 							  {.num = PG_INT64_MAX, .len = UINT32_MAX}};
 	char		list[KNOWN_ENCODED(3) + 1];
-	size_t		len;
+	KnownText	text = {.base = 5, .whole = {list, 0}};
 	Known	   *known = known_create();
-	int			good = 0;
+	int			damaged = 0;
 
 	memset(records[1].digest, 0xA5, KNOWN_DIGEST_BYTES);
-	len = known_encode(records, 3, list);
-	ok(len <= KNOWN_ENCODED(3), "a list is no longer than was said");
-	ok(known_add_list(known, 5, list, len), "it is read");
-	is_int(known->lists[0].n, 3, "with all records");
-	for (int i = 0; i < 3; i++)
-		ok(known->lists[0].records[i].num == records[i].num &&
-			   known->lists[0].records[i].len == records[i].len &&
-			   known->lists[0].records[i].id_hash == records[i].id_hash &&
-			   memcmp(known->lists[0].records[i].digest, records[i].digest, KNOWN_DIGEST_BYTES) ==
-				   0,
-		   "as they were");
-	for (size_t i = 0; i < len; i++)
+	text.whole.len = known_encode(records, 3, list);
+	ok(text.whole.len <= KNOWN_ENCODED(3), "a list is no longer than was said");
+	ok(is_list(&text, records, 3), "it is read as it was");
+	for (size_t i = 0; i < text.whole.len; i++)
 	{
-		char *cut = palloc(i + 1);
+		char	 *cut = palloc(i + 1);
+		KnownText part = {.base = 5, .whole = {cut, i}};
 
 		memcpy(cut, list, i);
-		good += known_add_list(known, 6, cut, i);
+		damaged += is_damaged(&part);
 		pfree(cut);
 	}
-	is_int(good, 0, "none that is cut");
-	is_int(known->lists[known->nlists - 1].n, 0, "which is empty then");
-	list[len] = 0;
-	ok(!known_add_list(known, 6, list, len + 1), "nor with anything behind it");
-	list[0]++;
-	ok(!known_add_list(known, 6, list, len), "nor of another version");
+	is_int(damaged, text.whole.len, "none that is cut");
+	list[text.whole.len++] = 0;
+	ok(is_damaged(&text), "nor with anything behind it");
+	text.whole.len--;
+	for (int i = 0; i < KNOWN_LISTS + 1; i++)
+		ok(known_add_list(known, i, &text), "it is taken");
 	is_int(known->nlists, KNOWN_LISTS, "so many are held");
+	list[0]++;
+	ok(is_damaged(&text), "nor of another version");
+	ok(!known_add_list(known, 9, &text), "it is not taken");
+	is_int(known->lists[known->nlists - 1].n, 0, "but is an empty one");
+}
+
+#define MANY 400
+
+/* Lists by what is different from another one, after changes of all kinds. */
+static void
+test_changes(void)
+{
+	static KnownRecord base[MANY];
+	static KnownRecord next[MANY * 2];
+	static char		   whole[KNOWN_ENCODED(MANY)];
+	static char		   changes[KNOWN_ENCODED_CHANGES(MANY * 2)];
+	KnownText		   text = {.base = 77, .whole = {whole, 0}, .changes = {changes, 0}};
+	int64			   stored = 0;
+	int				   damaged = 0;
+	static const struct
+	{
+		const char *what;
+		int			drop, change, add, swap;
+	} kinds[] = {{"nothing", 0, 0, 0, 0},		  {"some have changed", 0, 4, 0, 0},
+				 {"some are gone", 4, 0, 0, 0},	  {"some are new", 0, 0, 4, 0},
+				 {"some have moved", 0, 0, 0, 4}, {"all of that", 3, 3, 3, 3}};
+
+	for (int i = 0; i < MANY; i++)
+	{
+		base[i] = (KnownRecord){.num = i * 3 + 1,
+								.len = 100 + i,
+								.id_hash = i * UINT64CONST(0x9E3779B97F4A7C15)};
+		memset(base[i].digest, i, KNOWN_DIGEST_BYTES);
+	}
+	text.whole.len = known_encode(base, MANY, whole);
+	for (int i = 0; i < MANY; i++)
+	{
+		base[i].base = 77;
+		base[i].base_at = i;
+	}
+	for (int kind = 0; kind < (int) lengthof(kinds); kind++)
+	{
+		int n = 0;
+
+		for (int i = 0; i < MANY; i++)
+		{
+			int percent = (int) (base[i].id_hash >> 32) % 100;
+			int k = percent;
+
+			if (k < kinds[kind].drop)
+				continue;
+			if ((k -= kinds[kind].drop) < kinds[kind].add)
+			{
+				next[n] = (KnownRecord){.num = 100000 - i, .len = 9, .id_hash = ~base[i].id_hash};
+				n++;
+			}
+			next[n++] = base[i];
+			if ((k -= kinds[kind].add) >= 0 && k < kinds[kind].change)
+			{
+				next[n - 1].base = 0;
+				next[n - 1].digest[3]++;
+			}
+			else if (k >= kinds[kind].change && k < kinds[kind].change + kinds[kind].swap && n > 1)
+			{
+				KnownRecord swap = next[n - 1];
+
+				next[n - 1] = next[n - 2];
+				next[n - 2] = swap;
+			}
+		}
+		text.changes.len = known_encode_changes(next, n, changes, &stored);
+		ok(text.changes.len > 0 && stored == 77, kinds[kind].what);
+		ok(text.changes.len <= KNOWN_ENCODED_CHANGES(n), "it is no longer than was said");
+		ok(is_list(&text, next, n), "it is read as it was");
+	}
+	for (size_t i = 0; i < text.changes.len; i++)
+	{
+		char	 *cut = palloc(i + 1);
+		KnownText part = text;
+
+		memcpy(cut, changes, i);
+		part.changes = (Slice){cut, i};
+		damaged += is_damaged(&part);
+		pfree(cut);
+	}
+	is_int(damaged, text.changes.len, "none that is cut");
+	/* Against a list that has become shorter. */
+	text.whole.len = known_encode(base, 10, whole);
+	ok(is_damaged(&text), "nor what is different from another list");
+	for (int i = 0; i < MANY; i++)
+		if (i % 5 == 0)
+			base[i].base = 0;
+	is_int(known_encode_changes(base, MANY, changes, &stored), 0,
+		   "of many changes the list is written as a whole");
+	is_int(known_encode_changes(base, 1, changes, &stored), 0,
+		   "and if there is none to compare with");
 }
 
 void
@@ -129,6 +249,7 @@ test_known(void)
 	UpstreamPage page;
 
 	test_lists();
+	test_changes();
 	read_page(parser, known, 1, PAGE(R(1, "a"), R(2, "b"), R(3, "c"), R(4, "d")), &page);
 	is(what_is_known(&page), ". . . .", "nothing is known at first");
 	read_page(parser, known, 2, PAGE(R(5, "e"), R(6, "f"), R(7, "g"), R(8, "h")), &page);
