@@ -14,8 +14,10 @@
  * page, become visible together.
  *
  * The next page is asked for before the current one is applied, where it costs
- * nothing to know that it is wanted.  A page is judged (fetched_at) by the time
- * of the asking, so a write that comes between wins over it.
+ * nothing to know that it is wanted.  Behind a page that is likely to be as it was, like the
+ * one before it, that is before it is even compared (pass_ask_early): so the upstream works
+ * meanwhile.  If the list then goes on elsewhere, that request was in vain.  A page is judged
+ * (fetched_at) by the time of the asking, so a write that comes between wins over it.
  */
 #include "postgres.h"
 
@@ -38,16 +40,45 @@
 #define PASS_MAX_EMPTY_PAGES 100
 #define PASS_MAX_RETRY_MS	 60000
 
-/* Asks the upstream for a page; a source may begin its work here. */
 static void
-pass_ask(Run *run, const char *cursor)
+pass_send(Run *run, const char *cursor)
 {
 	instr_time t;
 
 	INSTR_TIME_SET_CURRENT(t);
-	prints_look(run, cursor);
 	source_ask(run->source, cursor);
 	run->timings.fetch_us += run_microseconds(&t);
+}
+
+/* pass_forget_early: what was asked for early is asked for again in its turn. */
+void
+pass_forget_early(Run *run)
+{
+	if (run->early)
+		pfree(run->early);
+	run->early = NULL;
+}
+
+/* Asks the upstream for a page, unless it is on its way; a source may begin its work here. */
+static void
+pass_ask(Run *run, const char *cursor)
+{
+	prints_look(run, cursor);
+	if (run->early == NULL || cursor == NULL || strcmp(run->early, cursor) != 0)
+		pass_send(run, cursor);
+	pass_forget_early(run);
+}
+
+/* An answer is there that is likely to be as it was: the page behind it is asked for. */
+static void
+pass_ask_early(Run *run, const SourceAnswer *answer)
+{
+	const char *cursor = prints_likely_next(run, answer);
+
+	if (cursor == NULL)
+		return;
+	run->early = MemoryContextStrdup(run->context, cursor);
+	pass_send(run, cursor);
 }
 
 typedef struct CursorEntry
@@ -198,6 +229,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool
 
 		if (answer->error_class == ERRCLASS_NONE)
 		{
+			pass_ask_early(run, answer);
 			INSTR_TIME_SET_CURRENT(t);
 			*equal = prints_equal(run, answer);
 			/* Somebody has written to its records, or it has other neighbours, since it was asked for. */

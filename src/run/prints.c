@@ -49,7 +49,7 @@
 
 /* Does the pass stand where it stood before the page of a fingerprint?  In the list, that is. */
 static bool
-prints_stands_before(Run *run, const PagePrint *print)
+prints_stands_before(const Run *run, const PagePrint *print)
 {
 	return run->prints->pass != 0 && run->page < pass_max_pages(run) &&
 		(print->records > 0 || print->next_cursor == NULL) &&
@@ -201,6 +201,26 @@ prints_is_not_modified(const SourceAnswer *answer, const PagePrint *print)
 }
 
 /*
+ * prints_likely_next: where the list goes on behind the answer at hand, if that is likely to be
+ * equal: of the same size, behind one that was.  NULL: that is not known, or what is read
+ * of the answer depends on what was asked for last, or on whether the next page has changed.
+ */
+const char *
+prints_likely_next(const Run *run, const SourceAnswer *answer)
+{
+	const Prints	*prints = run->prints;
+	const PagePrint *print = prints ? prints->candidate : NULL;
+
+	if (print == NULL || !prints->taken_last || !run->source->spec.kind->reads_alone ||
+		run->source->conditional || run->source->concurrency > 1 ||
+		run->source->spec.one_at_a_time || (int64) answer->len != print->bytes ||
+		!prints_stands_before(run, print) || print->next_cursor == NULL ||
+		source_shows_secret(run->source, print->next_cursor))
+		return NULL;
+	return print->next_cursor;
+}
+
+/*
  * prints_equal: is the answer at hand that of its fingerprint, and are its records
  * stored as it has them?  Then it has been read.
  */
@@ -241,6 +261,8 @@ prints_equal(Run *run, const SourceAnswer *answer)
 void
 prints_was_read(Run *run)
 {
+	if (run->prints)
+		run->prints->taken_last = false;
 	if (run->prints && run->prints->read_from)
 		run->prints->read_to = source_read_to(run->source);
 }
@@ -278,7 +300,7 @@ prints_take(Run *run, const SourceAnswer *answer)
 		page->etag = MemoryContextStrdup(run->context, answer->etag);
 		page->last_modified = MemoryContextStrdup(run->context, answer->last_modified);
 	}
-	prints->any = true;
+	prints->any = prints->taken_last = true;
 	known_clear(prints->known);
 	prints->known_page = print->page;
 	prints->known_pass = print->pass;

@@ -69,7 +69,8 @@ typedef struct Prints
 	TakenPage	  taken[PRINTS_GROUP];
 	int			  ntaken;
 	TimestampTz	  taken_since;
-	bool		  any; /* a page was taken */
+	bool		  any;		  /* a page was taken */
+	bool		  taken_last; /* so was the one before the page at hand */
 	/* of prints_known.c */
 	Known				*known;
 	int					 known_page; /* the last page whose list was loaded */

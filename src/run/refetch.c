@@ -67,6 +67,7 @@ refetch_ask(Run *run, const Record *part, Record *record, size_t *heaviest)
 	{
 		int64 delay;
 
+		pass_forget_early(run);
 		source_get(run->source, id, &answer);
 		delay = answer.error_class && answer.retryable ? pass_retry_delay(run, &answer, attempt) :
 														 -1;

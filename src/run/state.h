@@ -30,6 +30,7 @@ typedef struct Run
 	int			  page;			/* being worked on, from 1 */
 	bool		  first_answer; /* no page of this run has come yet */
 	bool		  restarted;	/* the pass was restarted during the run */
+	char		 *early;		/* cursor of a page that was asked for before its turn, or NULL */
 	int			  empty_pages;	/* in a row */
 	int			  known_pages;	/* in a row, with nothing but what had come before */
 	int64		  repeated;		/* records that had come before in the list, as far as is known */
@@ -62,6 +63,7 @@ extern int64 run_microseconds(instr_time *since);
 
 extern void	 pass_know_cursors(Run *run, const uint64 *hashes, int n);
 extern int	 pass_max_pages(const Run *run);
+extern void	 pass_forget_early(Run *run);
 extern bool	 pass_knows_cursor(const Run *run, const char *cursor);
 extern void	 pass_walk(Run *run);
 extern int64 pass_retry_delay(const Run *run, const SourceAnswer *answer, int attempt);
@@ -86,6 +88,7 @@ extern void		   prints_begin(Run *run);
 extern void		   prints_look(Run *run, const char *cursor);
 extern const char *prints_foresee(void *arg, const char *cursor);
 extern bool		   prints_await(Run *run);
+extern const char *prints_likely_next(const Run *run, const SourceAnswer *answer);
 extern bool		   prints_equal(Run *run, const SourceAnswer *answer);
 extern void		   prints_was_read(Run *run);
 extern void		   prints_take(Run *run, const SourceAnswer *answer);

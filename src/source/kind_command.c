@@ -383,6 +383,7 @@ const SourceKind source_kind_command = {
 	.ready = command_ready,
 	.read = command_read,
 	.reads_from = command_reads_from,
+	.reads_alone = true,
 	.read_to = command_read_to,
 	.read_as_before = command_read_as_before,
 	.get = command_get,

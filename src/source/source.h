@@ -125,6 +125,8 @@ struct SourceKind
 	 * has no pages with fingerprints.
 	 */
 	char *(*reads_from)(Source *source, bool answered);
+	/* An answer may be read when the next page was asked for already. */
+	bool reads_alone;
 	/* Where the reading of a page has come to; NULL as above. */
 	char *(*read_to)(Source *source);
 	/* Goes on behind a page that was read to there before; false: it has to be read. */

@@ -37,6 +37,19 @@ is(not_read('c'), '1 2 3 4 5', 'the next one none');
 is_deeply([ @$stats{qw(unchanged totalUpstreamRecords pagesProcessed complete)} ], [ 100, 100, 5, JSON::PP::true ], 'and counts all the same');
 is($f->sql("SELECT count(*) FILTER (WHERE synced_at > '$before') " . $f->scope('c', 'user')), 100, 'every record was confirmed');
 
+# A page behind one that was taken is asked for before it is known that it is wanted.
+sub requests { return $f->up('log', last => 0)->{requests} }
+my $asked = requests();
+$f->sync_ok('c', 'user');
+is(requests() - $asked, 5, 'each page is asked for once');
+$f->up('set', id => 'user-0000045', body => '{"externalId":"user-0000045","displayName":"x"}');
+$f->sync_ok('c', 'user') for 1 .. 2;
+$f->up('set', id => 'user-0000045', body => '{"externalId":"user-0000045","displayName":"y"}');
+$asked = requests();
+$f->sync_ok('c', 'user');
+is(requests() - $asked . ', ' . not_read('c'), '5, 1 2 4 5', 'also where one is of the same size, but another one');
+is(name_of('c', 'user-0000045'), 'y', 'and what is read of it is stored');
+
 $f->up('change', ids => 'user-0000045', what => 'name');
 $f->sync_ok('c', 'user');
 is(not_read('c'), '1 2 4 5', 'a page that has changed is read');
