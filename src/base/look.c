@@ -73,6 +73,13 @@ look_uuid_key(ScanKey key, int column, const pg_uuid_t *value)
 						   UUIDPGetDatum(value));
 }
 
+void
+look_int8_key(ScanKey key, int column, int64 value)
+{
+	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid, InvalidOid, F_INT8EQ,
+						   Int64GetDatum(value));
+}
+
 bool
 look_next(Look *look)
 {

@@ -27,6 +27,7 @@ extern void	 look_open(Look *look, Oid table, Oid index, Snapshot snapshot, int 
 extern void	 look_close(Look *look);
 extern void	 look_text_key(ScanKey key, const Look *look, int column, Datum value);
 extern void	 look_uuid_key(ScanKey key, int column, const pg_uuid_t *value);
+extern void	 look_int8_key(ScanKey key, int column, int64 value);
 extern bool	 look_next(Look *look);
 extern Datum look_value(Look *look, int column, bool *isnull);
 

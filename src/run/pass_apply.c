@@ -258,7 +258,7 @@ bool
 pass_begin_page(Run *run)
 {
 	run_begin(run, "applying a page");
-	switch (store_guard_run(&run->setup))
+	switch (guard_run(&run->setup))
 	{
 		case RUN_GO_ON:
 			break;

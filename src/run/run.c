@@ -222,7 +222,7 @@ run_settle_work(void *arg)
 	char	   *overlap;
 
 	run_begin(run, "settling a pass");
-	guard = store_guard_run(&run->setup);
+	guard = guard_run(&run->setup);
 	if (guard == RUN_CONFIG_GONE)
 		run_fail(run, ERRCLASS_CONFIGURATION, "the configuration was deleted during the run");
 	else if (guard == RUN_CANCELLED)

@@ -13,6 +13,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -74,6 +75,14 @@ store_start_run(int64 run, bool left, RunSetup *s, MemoryContext context)
 	s->passed = db_int64(0, 11, 0);
 	s->received = db_int64(0, 12, 0);
 	s->filter_json = db_get_text(0, 13, context);
+	if (s->filter_json)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		s->filter_rules = DatumGetJsonbP(
+			DirectFunctionCall1(jsonb_in, CStringGetDatum(s->filter_json)));
+		MemoryContextSwitchTo(old);
+	}
 	rules_get_filter(0, 14, &s->filter, context);
 	s->nhash_ignore = Max(0, db_get_texts(0, 19, &s->hash_ignore, context));
 	modified_since = db_get_text(0, 20, context);
@@ -101,34 +110,6 @@ store_restart_pass(int64 run, bool forget_link)
 
 	db_execute(&query, v, NULL);
 	return DatumGetTimestampTz(db_value(0, 1, &isnull));
-}
-
-/* store_guard_run: is the run still wanted, as it was started? */
-RunGuard
-store_guard_run(const RunSetup *s)
-{
-	static DbQuery query = {
-		"select r.cancel_requested, c.id is null, c.filter_rules is distinct from"
-		" $2::pg_catalog.jsonb"
-		" from flohsync.sync_run r left join flohsync.connector_sync_config c"
-		" on c.connector_id = r.connector_id and c.resource_type = r.resource_type where r.id = $1",
-		2,
-		{INT8OID, TEXTOID}};
-	Datum values[2] = {Int64GetDatum(s->id)};
-	char  nulls[2] = {' ', 'n'};
-
-	if (s->filter_json)
-	{
-		values[1] = CStringGetTextDatum(s->filter_json);
-		nulls[1] = ' ';
-	}
-	if (db_execute(&query, values, nulls) == 0)
-		return RUN_CONFIG_GONE;
-	if (db_bool(0, 1))
-		return RUN_CANCELLED;
-	if (db_bool(0, 2))
-		return RUN_CONFIG_GONE;
-	return db_bool(0, 3) ? RUN_FILTER_CHANGED : RUN_GO_ON;
 }
 
 void

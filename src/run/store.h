@@ -5,6 +5,7 @@
 #ifndef FLOHSYNC_STORE_H
 #define FLOHSYNC_STORE_H
 
+#include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "page/filter.h"
@@ -27,7 +28,8 @@ typedef struct RunSetup
 	int64		received;		/* records received so far */
 	int64		unidentified;	/* of them, set aside without a usable id */
 	int64		total_estimate; /* what the upstream said last, -1: nothing */
-	char	   *filter_json;
+	char	   *filter_json;	/* NULL: there are none; and the next as well */
+	Jsonb	   *filter_rules;	/* the same */
 	Filter		filter;
 	char	  **hash_ignore;
 	int			nhash_ignore;
@@ -76,7 +78,6 @@ typedef struct SettleResult
 /* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern StartOutcome store_start_run(int64 run, bool left, RunSetup *setup, MemoryContext context);
 extern TimestampTz	store_restart_pass(int64 run, bool forget_link);
-extern RunGuard		store_guard_run(const RunSetup *setup);
 extern void			store_settle_pass(int64 run, bool complete, SettleResult *result,
 									  MemoryContext context);
 extern void	 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
@@ -88,5 +89,8 @@ extern void	 store_finish_run(int64 run, const char *status, bool complete, cons
 							  int64 retry_after_ms);
 extern void	 store_set_timings(int64 run, const RunTimings *timings);
 extern char *store_run_summary(int64 run, MemoryContext context);
+
+/* run/guard.c */
+extern RunGuard guard_run(const RunSetup *s);
 
 #endif /* FLOHSYNC_STORE_H */
