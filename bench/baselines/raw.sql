@@ -2,8 +2,7 @@
 -- it came (json keeps it, jsonb would be made first); only differences are written; one row of a
 -- ledger a page says which records were there, and an anti-join at the end which were not.
 --
--- Ids are looked up by "= any": that takes the index, whatever the statistics say.  As a join
--- it takes minutes a pass in a table that was never analysed.
+-- Ids are looked up by "= any": that takes the index of the key, once there are statistics.
 
 call bench.make_table('raw_record', 90);
 
