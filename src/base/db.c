@@ -98,9 +98,14 @@ db_constraints_immediate(void)
 	AfterTriggerSetState(statement);
 }
 
+/* So many transactions of this process have written something and were committed by db_commit. */
+static uint64 db_own_ended = 0;
+
 void
 db_commit(void)
 {
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		db_own_ended++;
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -135,6 +140,16 @@ db_transactions_ended(void)
 	n = compat_xact_completion_count();
 	LWLockRelease(ProcArrayLock);
 	return n;
+}
+
+/*
+ * db_others_ended: how many have but for those that this process committed.  As long as it is
+ * the same, a snapshot sees nothing new of others.
+ */
+uint64
+db_others_ended(void)
+{
+	return db_transactions_ended() - db_own_ended;
 }
 
 /* db_abort rolls back whatever is open; good after any error. */

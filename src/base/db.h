@@ -31,6 +31,7 @@ extern void	  db_constraints_immediate(void);
 extern void	  db_commit(void);
 extern void	  db_commit_async(void);
 extern uint64 db_transactions_ended(void);
+extern uint64 db_others_ended(void);
 extern void	  db_abort(void);
 
 /* Work that is one transaction. */

@@ -76,6 +76,7 @@ typedef struct Prints
 	int					 known_page; /* the last page whose list was loaded */
 	int64				 known_pass;
 	bytea				*noted_by_others; /* what ledger_union returned; NULL: nothing */
+	uint64				 others_ended;	  /* when that was looked up; 0: it was not */
 	bytea				*written_before;  /* likewise, by earlier runs of the pass */
 	bool				 looked_back;	  /* these were looked for */
 	struct written_hash *written;		  /* by this one */
@@ -90,7 +91,7 @@ extern int64 prints_list(const Run *run, const UpstreamPage *page, bytea **chang
 
 /* run/prints_notes.c */
 extern void prints_read_own_notes(Run *run);
-extern bool prints_read_notes(Run *run);
+extern bool prints_read_notes(Run *run, uint64 ended);
 extern bool prints_check(Run *run, const PagePrint *print);
 
 /* run/prints_store.c */

@@ -91,9 +91,11 @@ prints_prepare_work(void *arg)
 	Run	   *run = arg;
 	Prints *prints = run->prints;
 
+	uint64 ended = db_others_ended();
+
 	db_begin("comparing a page");
 	prints_read_own_notes(run);
-	if (prints_read_notes(run))
+	if (prints_read_notes(run, ended))
 	{
 		prints_read_ahead(run);
 		prints_load_lists(run);

@@ -169,11 +169,11 @@ prints_read_own_notes(Run *run)
 }
 
 /*
- * prints_read_notes looks at the notes of others; in a transaction.  False when whatever is stored
- * may have been written.
+ * prints_read_notes looks at the notes of others; in a transaction, before which so many others
+ * had ended.  False when whatever is stored may have been written.
  */
 bool
-prints_read_notes(Run *run)
+prints_read_notes(Run *run, uint64 ended)
 {
 	static DbQuery some = {
 		"select pg_catalog.count(*) <= $5 and pg_catalog.count(*) = pg_catalog.count(x.nums),"
@@ -188,13 +188,20 @@ prints_read_notes(Run *run)
 					Int64GetDatum(prints->open_pass), Int64GetDatum(PRINTS_MAX_NOTES)};
 	bool	any;
 
+	/* Since the last page nobody else has committed anything, nor before it noted. */
+	if (prints->noted_by_others == NULL && prints->others_ended == ended)
+		return true;
+	prints->others_ended = 0;
 	if (prints->noted_by_others)
 		pfree(prints->noted_by_others);
 	prints->noted_by_others = NULL;
 	if (!notes_any(run, true, &any))
 		return false;
 	if (!any)
+	{
+		prints->others_ended = ended;
 		return true;
+	}
 	if (db_execute(&some, v, NULL) != 1 || !db_bool(0, 1))
 		return false;
 	prints->noted_by_others = db_get_bytea(0, 2, run->context);
