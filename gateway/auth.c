@@ -56,7 +56,8 @@ static JwtKeys	  *keys;
 static struct stat keys_stat;
 static TokenCache *cache;
 static Rates	  *failures;
-static unsigned	   generation; /* of what is known of tokens */
+static unsigned	   generation; /* of what is known of API tokens */
+static unsigned	   changes;	   /* of keys and settings, so far */
 static Timer	   timer;
 
 static const DbStatement token_statement = {
@@ -78,6 +79,12 @@ identity_drop(Identity *i)
 	free(i->subject);
 	free(i->user);
 	free(i);
+}
+
+bool
+identity_valid(const Identity *i)
+{
+	return i->ends > time(NULL) && i->changes == changes;
 }
 
 static void
@@ -113,6 +120,7 @@ load_keys(void)
 	log_message(LOG_INFO, "%d keys for JSON Web Tokens", jwt_keys_count(read));
 	jwt_keys_free(keys);
 	keys = read;
+	changes++;
 	token_cache_flush(cache);
 	return true;
 }
@@ -161,6 +169,7 @@ auth_reload(void)
 {
 	check_paths();
 	load_keys();
+	changes++;
 	token_cache_flush(cache);
 }
 
@@ -292,7 +301,8 @@ verify_jwt(Request *r, const char *token, size_t n)
 	}
 	i = must_alloc(sizeof(Identity));
 	i->refs = 1;
-	i->expires = claims.expires_at + JWT_LEEWAY;
+	i->expires = i->ends = claims.expires_at + JWT_LEEWAY;
+	i->changes = changes;
 	if (jwt_claim(&claims, config->jwt_role_claim, &values))
 	{
 		const char *role = role_for(&values);
@@ -366,6 +376,8 @@ looked_up(void *arg, const DbResult *result)
 	i = must_alloc(sizeof(Identity));
 	i->refs = 1;
 	i->api_token = true;
+	i->ends = INT64_MAX;
+	i->changes = changes;
 	/* A standby may not have heard of what we are told. */
 	i->expires = time(NULL) + (db_listening() && !connect_several_hosts() ? LONG_S : SHORT_S);
 	if (json != NULL && json->nodes[JSON_ROOT].type == JSON_OBJECT)
@@ -383,9 +395,10 @@ looked_up(void *arg, const DbResult *result)
 		{
 			long long until;
 
-			if (json_number_member(json, JSON_ROOT, "expiresIn", &until) &&
-				time(NULL) + until < i->expires)
-				i->expires = time(NULL) + until;
+			if (json_number_member(json, JSON_ROOT, "expiresIn", &until))
+				i->ends = time(NULL) + until;
+			if (i->ends < i->expires)
+				i->expires = i->ends;
 		}
 	}
 	take_identity(r, i);

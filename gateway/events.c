@@ -11,6 +11,9 @@
  *	 that another server behind the same load balancer can go on.
  * - event match-stats: behind a run-end of a configuration that matches users.
  *
+ * A stream ends within a second when its token has expired or was revoked, and when keys or
+ * settings were read again: the client comes back, and its token is looked at.
+ *
  * Runs can end in another order than their transactions are committed.  So a run-end is
  * told a moment late (SETTLE_US), in the order of ids, and each time a while before
  * is looked at, too (in the statement), for those that took longer.
@@ -406,6 +409,11 @@ static void
 poll_timed(void *arg)
 {
 	(void) arg;
+	for (Client *c = clients; c != NULL; c = c->next)
+	{
+		if (!identity_valid(c->who))
+			client_end(c);
+	}
 	if (count == 0)
 		watermark[0] = '\0';
 	poll_now();
@@ -417,6 +425,7 @@ beat(void *arg)
 	(void) arg;
 	for (Client *c = clients; c != NULL; c = c->next)
 	{
+		/* An API token that is remembered no longer; the check above has the others. */
 		if (c->who->expires <= time(NULL))
 			client_end(c);
 		else

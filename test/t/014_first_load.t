@@ -119,7 +119,9 @@ ok($many, 'writes rows many at a time');
 is($stats->{added}, 600, 'all are new') or diag(Flohsync::json_text([ $f->errors_of($f->last_run($c, 'record')->{id}) ]));
 is($stats->{errored}, 0, 'none is set aside');
 is($f->sql('select sum(n) from _flohsync.tally'), 600, 'and counted');
-my $size = $f->sql("select pg_relation_size('$table')");
+# Since PostgreSQL 16 a table that is written many rows at a time may have an empty page at its end.
+my $filled = "select count(distinct (ctid::text::point)[0]) from $table";
+my $size = $f->sql($filled);
 
 # jsonb as PostgreSQL makes it of the text.  By bytes: an image has what = passes over.
 $f->sql('create table public.given (nr int, attributes text)');
@@ -140,7 +142,7 @@ $f->sql("create function public.nothing() returns trigger language plpgsql as 'b
 ($stats, $many) = load('the same with a trigger of others');
 ok(!$many, 'is done by the statement');
 is($stats->{added}, 600, 'all are new again');
-is($f->sql("select pg_relation_size('$table')"), $size, 'the table is as large: as much room is left on each page');
+is($f->sql($filled), $size, 'as many pages have rows: as much room is left on each page');
 $f->sql("create table public.slow as $snapshot");
 is($f->sql('select count(*) from (table public.fast except table public.slow) x'), 0, 'every row is the same, to the byte');
 is($f->sql('select count(*) from (table public.slow except table public.fast) x'), 0, 'and the other way round');

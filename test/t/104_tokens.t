@@ -8,6 +8,7 @@ use Gateway;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64url encode_base64);
 use Digest::SHA qw(hmac_sha256);
+use IO::Select;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -132,6 +133,35 @@ is(me($g->jwt({ role => 'app_manager' }, secret => $pem =~ s/\n\z//r), $rsa), 40
 is(me($g->jwt({ role => 'app_manager' }, secret => $pem, header => { alg => 'RS256' }), $rsa), 401, 'or as RS256');
 $rsa->stop;
 
+# Follows events; waits until they have begun.
+sub follow
+{
+	my ($token, $gateway) = @_;
+	my %stream = (socket => ($gateway // $g)->connect, text => '');
+
+	$stream{socket}->print("GET /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer $token\r\n\r\n");
+	1 while $stream{text} !~ /: welcome/ && more(\%stream, 60);
+	return \%stream;
+}
+# Reads what comes within so many seconds: false when nothing does, or it has ended.
+sub more
+{
+	my ($stream, $seconds) = @_;
+	return 0 if $stream->{text} =~ /\r\n0\r\n\r\n\z/ || !IO::Select->new($stream->{socket})->can_read($seconds);
+	return sysread $stream->{socket}, $stream->{text}, 65536, length $stream->{text};
+}
+# Is it still open?
+sub open_still { my ($stream) = @_; 1 while more($stream, 0); return $stream->{text} =~ /: welcome/ && $stream->{text} !~ /\r\n0\r\n\r\n\z/ }
+# Waits for its end, by the rules of HTTP; when that was.
+sub ended
+{
+	my ($stream) = @_;
+	my $until = time + 60;
+
+	1 while more($stream, 1) || (open_still($stream) && time < $until);
+	return open_still($stream) ? undef : int time;
+}
+
 # A set of keys, which its issuer replaces.
 put_keys("$dir/jwks", $codec->encode({ keys => [ jwk('rsa1', kid => 'one', alg => 'RS256'), jwk('ec', kid => 'ec') ] }));
 my $set = Gateway->new($f, roles => 0, settings => { jwt_keys => "$dir/jwks", failures_per_second => 0 });
@@ -149,25 +179,41 @@ my $until = time + 40;
 sleep 0.1 until me($of_two, $set) == 200 || time > $until;
 is(me($of_two, $set), 200, 'a key that comes to the set is used');
 is(me($of_one, $set), 200, 'beside the former one');
+my ($by_one, $by_two) = map { follow($_, $set) } $of_one, $of_two;
 put_keys("$dir/jwks", '{"keys":[');
 $set->log_has(qr/the keys that were read before stay/, 'half a file changes nothing');
 is(me($of_two, $set), 200, 'so the keys stay');
+ok(open_still($by_one), 'and events go on');
 put_keys("$dir/jwks", $codec->encode({ keys => [ jwk('rsa2', kid => 'two') ] }));
 $until = time + 40;
 sleep 0.1 until me($of_one, $set) == 401 || time > $until;
 is(me($of_one, $set), 401, 'what is signed with a key that has gone is not taken any more, though it was before');
 is(me($of_two, $set), 200, 'the other one is');
+ok(ended($by_one), 'events that are followed with the former one end');
+ok(ended($by_two), 'those of the other one, too');
+ok(open_still(follow($of_two, $set)), 'which may come back');
+is($set->get('/api/events', token => $of_one)->{status}, 401, 'as the former one may not');
+my $before = follow($of_two, $set);
+$set->write_settings(jwt_audience => 'another');
+$set->signal('HUP');
+ok(ended($before), 'events end when the settings were read again');
+is($set->get('/api/events', token => $of_two)->{status}, 401, 'a token that these do not permit does not come back');
 $set->stop;
 
 #
 # While it is remembered
 #
 
-my $short = hs({ exp => int(time) - 27 });
+my $short = hs({ exp => int(time) - 25 });
 is(me($short), 200, 'a token that is about to expire');
+my ($to_end, $to_stay) = map { follow($_) } $short, $good;
+ok(open_still($to_end), 'it may follow events');
 $until = time + 40;
 sleep 0.2 until me($short) == 401 || time > $until;
 is(me($short), 401, 'is not taken any more when it has, though it is remembered');
+ok(ended($to_end), 'and its events end');
+ok(open_still($to_stay), 'those of another token go on');
+is($g->get('/api/events', token => $short)->{status}, 401, 'it does not come back');
 
 #
 # API tokens
@@ -179,10 +225,13 @@ is($g->get('/api/me', token => $api)->{json}{subject}, 'one', 'and its name');
 is(me($_), 401, 'a token like it') for substr($api, 0, -1), "${api}x", uc $api, 'fls_', 'fls_' . 'x' x 43, 'fls_' . 'x' x 5000, "fls_'; --";
 is($g->get('/api/me', headers => { Authorization => "bEaReR   $api" })->{status}, 200, 'Bearer in any case');
 is($g->get('/api/me', headers => { Authorization => $_ })->{status}, 401, "Authorization: $_") for $api, "Basic $api", "Bearer$api", "Bearer $api x", 'Bearer', 'Bearer ';
+my $followed = follow($api);
+ok(open_still($followed), 'it may follow events');
 ok($f->sql(q{SELECT flohsync.revoke_api_token('one')}), 'it is revoked');
 $until = time + 40;
 sleep 0.01 until me($api) == 401 || time > $until;
 is(me($api), 401, 'and is not taken any more');
+ok(ended($followed), 'its events end');
 my @revoked = ();
 for my $i (1 .. 10)
 {
@@ -197,9 +246,13 @@ is("@revoked", join(' ', (200, 401) x 10), 'each time');
 
 my $expiring = $f->sql(q{SELECT flohsync.create_api_token('expiring', 'app_reader', now() + interval '3 s')});
 is(me($expiring), 200, 'one that expires soon');
+$followed = follow($expiring);
 $until = time + 40;
 sleep 0.1 until me($expiring) == 401 || time > $until;
 is(me($expiring), 401, 'does');
+ok(ended($followed), 'so do its events');
+ok(open_still($to_stay), 'those of another token have gone on all the time');
+close $to_stay->{socket};
 
 # Nobody tells of it while nobody listens: it is known for seconds only.
 my $unheard = $f->sql(q{SELECT flohsync.create_api_token('unheard', 'app_reader')});
