@@ -28,11 +28,12 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+#include "entry/profile.h"
+
 #define PROFILE_ALWAYS	 "overwrite_always"
 #define PROFILE_IF_EMPTY "overwrite_if_empty"
 
-/* Fields that have a column; the others are keys of custom_attributes. */
-static const char *const profile_columns[][2] = {
+const ProfileColumn profile_columns[PROFILE_COLUMNS] = {
 	{"title", "title"},			 {"department", "department"},	{"phoneNumber", "phone_number"},
 	{"location", "location"},	 {"employeeId", "employee_id"}, {"costCenter", "cost_center"},
 	{"startDate", "start_date"}, {"managerId", "manager_id"},
@@ -104,22 +105,28 @@ profile_equal(JsonbValue *a, JsonbValue *b)
 	return compareJsonbContainers(&left->root, &right->root) == 0;
 }
 
+/* Which of profile_columns a field has, or PROFILE_CUSTOM. */
+int
+profile_column(const JsonbValue *field)
+{
+	int i = 0;
+
+	while (i < PROFILE_COLUMNS &&
+		   !profile_is(field->val.string.val, field->val.string.len, profile_columns[i].field))
+		i++;
+	return i;
+}
+
 /* The value of a field in a profile; NULL when it has none. */
 static JsonbValue *
 profile_old(HeapTupleHeader profile, const JsonbValue *field, JsonbValue *value)
 {
-	const char *column = "custom_attributes";
-	bool		custom = true;
+	int			i = profile_column(field);
+	bool		custom = i == PROFILE_CUSTOM;
+	const char *column = custom ? "custom_attributes" : profile_columns[i].column;
 	bool		isnull;
-	Datum		datum;
+	Datum		datum = GetAttributeByName(profile, column, &isnull);
 
-	for (size_t i = 0; i < lengthof(profile_columns) && custom; i++)
-		if (profile_is(field->val.string.val, field->val.string.len, profile_columns[i][0]))
-		{
-			column = profile_columns[i][1];
-			custom = false;
-		}
-	datum = GetAttributeByName(profile, column, &isnull);
 	if (isnull)
 		return NULL;
 	if (custom)
@@ -137,7 +144,7 @@ profile_old(HeapTupleHeader profile, const JsonbValue *field, JsonbValue *value)
 }
 
 /* Whether an entry of a patch is to be written over what there is; its value then. */
-static bool
+bool
 profile_writes(JsonbValue *entry, HeapTupleHeader profile, const JsonbValue *field,
 			   JsonbValue *value)
 {

@@ -350,6 +350,37 @@ $f->sql("select flohsync.resolve_match('" . match_id(2) . "', 'skip')");
 is($f->json("select flohsync.explain_match('$c', 'user', '2')")->{stays}, 'an operator decided so', 'that of an operator, too');
 
 #
+# New profiles: who writes them finds and locks the users instead of the foreign key
+#
+
+my %title = (value => 'Clerk', mode => 'overwrite_always');
+sub fill_in { return "select count(*) from flohsync.floh_user u, flohsync._profile_update(array[u.id], array[" . Flohsync::jsonb($_[1] // { title => \%title }) . "], 'manual') where u.email like '$_[0]'" }
+my $orphans = 'select count(*) from flohsync.user_profile p where not exists (select from flohsync.floh_user u where u.id = p.user_id)';
+user("$_\@new.example") for qw(leaves stays other third);
+my $h = held_open("delete from flohsync.floh_user where email = 'leaves\@new.example'");
+my $late = $f->start_sql(fill_in('leaves@new.example'));
+ok(waits_for_it(), 'the profile of a user who is being deleted waits');
+let_go($h);
+$f->finish($late);
+is($late->{err} . $late->{out}, "0", "and is not written");
+$h = held_open(fill_in('stays@new.example'));
+$late = $f->start_sql("delete from flohsync.floh_user where email = 'stays\@new.example'");
+ok(waits_for_it(), 'a user whose profile is being written is not deleted meanwhile');
+let_go($h);
+$f->finish($late);
+is($late->{err} . $f->sql($orphans), '0', 'and the profile goes with the user');
+$f->fails_like("insert into flohsync.user_profile (user_id) values (gen_random_uuid())", '23503', qr/user_profile_user_id_fkey/, 'the foreign key looks at what others write, in the same session too');
+$f->sql('alter table flohsync.user_profile add constraint managed foreign key (manager_id) references flohsync.floh_user');
+$f->fails_like(fill_in('other@new.example', { managerId => { value => '00000000-0000-4000-8000-000000000000', mode => 'overwrite_always' } }),
+	'23503', qr/managed/, 'and another foreign key at all of it');
+$f->sql("alter table flohsync.user_profile drop constraint managed;
+	create function public.somebody_else() returns trigger language plpgsql as \$\$ begin new.user_id := gen_random_uuid(); return new; end \$\$;
+	create trigger somebody_else before insert on flohsync.user_profile for each row execute function public.somebody_else()");
+$f->fails_like(fill_in('other@new.example'), '23503', qr/user_profile_user_id_fkey/, 'and its own at what a trigger has made of it');
+$f->sql('drop function public.somebody_else cascade');
+is($f->sql(fill_in('%@new.example')) . ' ' . profile('other@new.example')->{attribute_sources}{title}, '2 manual', 'and then they are written');
+
+#
 # Many: nothing is analysed here, as after a first load
 #
 
