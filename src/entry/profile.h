@@ -20,6 +20,12 @@ typedef struct ProfileColumn
 
 extern const ProfileColumn profile_columns[PROFILE_COLUMNS];
 
+#define PROFILE_ALWAYS	 "overwrite_always"
+#define PROFILE_IF_EMPTY "overwrite_if_empty"
+
+extern bool profile_is(const char *value, int len, const char *word);
+extern bool profile_is_blank(const JsonbValue *value);
+extern void profile_value(Jsonb *jsonb, JsonbValue *value);
 extern int	profile_column(const JsonbValue *field);
 extern bool profile_writes(JsonbValue *entry, HeapTupleHeader profile, const JsonbValue *field,
 						   JsonbValue *value);
