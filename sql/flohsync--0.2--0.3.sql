@@ -1951,6 +1951,120 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION _flohsync.config_keys() IS
+  'The keys that configure_sync() takes: column, JSON type, whether null is taken, function that checks it, default, '
+  'and whether after a change everybody is processed again';
+ALTER TABLE _flohsync.match_progress ADD COLUMN matched_by text;
+COMMENT ON COLUMN _flohsync.match_progress.rules IS
+  'Fingerprint of the settings used; when they change everything has to be processed';
+COMMENT ON COLUMN _flohsync.match_progress.matched_by IS
+  'Fingerprint of the settings that decide who matches; while they stay only changes are matched; null: unknown';
+DO $do$
+BEGIN
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.match_rules(_c flohsync.connector_sync_config) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
+    string_agg(format('(_c).%I', k.attribute), ', '))
+    FROM _flohsync.config_keys() k WHERE k.matching AND k.key <> 'attributeMappings');
+END
+$do$;
+COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
+  'Fingerprint of the settings of a configuration whose change requires everybody to be processed again';
+COMMENT ON FUNCTION _flohsync.match_rules(flohsync.connector_sync_config) IS
+  'Fingerprint of those of people_rules() that may change who matches: all but the attribute mappings';
+
+CREATE OR REPLACE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[],
+                                        _run bigint, _held boolean,
+  _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
+  OUT report jsonb, OUT errors jsonb, OUT broken boolean, OUT held boolean, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _stage text;
+  _failed jsonb;
+  _refused bigint := 0;
+  _done boolean;
+  back record;
+  did record;
+BEGIN
+  report := '{}';
+  errors := '[]';
+  broken := false;
+  held := false;
+  FOREACH _stage IN ARRAY ARRAY['match', 'create', 'deactivate', 'map'] LOOP
+    PERFORM _flohsync.stage(CASE _stage WHEN 'match' THEN 'matching' WHEN 'create' THEN 'creating'
+                            WHEN 'map' THEN 'mapping' ELSE 'deactivating' END);
+    FOR _attempt IN 1 .. 3 LOOP
+      BEGIN
+        _done := true;
+        CASE
+          WHEN _stage = 'match' THEN
+            back := _flohsync.reactivate(_c, touched, _run, _record);
+            -- Of all that are processed, those that are back are matched besides those that changed.
+            report := report || jsonb_build_object(
+              'matchesChanged',
+              _flohsync.match(_c, CASE WHEN touched IS NULL AND _ids IS NOT NULL AND back.records <> '{}'
+                                       THEN ARRAY(SELECT unnest(_ids) UNION SELECT unnest(back.records))
+                                       ELSE _ids END, back.records, back.users),
+              'usersReactivated', back.reactivated);
+            -- Whatever an application's users did shows in the matches that it changed.
+            IF _widen THEN
+              touched := ARRAY(SELECT unnest(touched)
+                               UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+                                      WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+                                        AND (m.updated_at = now() OR m.match_status = 'create_pending'));
+            END IF;
+            SELECT back.refused, back.errors, true AS complete INTO did;
+          WHEN _stage = 'create' AND _c.create_users THEN
+            did := _flohsync.create_users(_c, touched, _run, _held, _record);
+            report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
+          WHEN _stage = 'deactivate' THEN
+            IF _deactivating THEN
+              did := _flohsync.deactivate(_c, touched, _run, _approved);
+            END IF;
+            IF _run IS NOT NULL THEN
+              PERFORM _flohsync.requeue_in_other_configs(_c, touched);
+            END IF;
+            _done := _deactivating;
+            IF _deactivating THEN
+              report := report || jsonb_build_object('usersDeactivated', did.deactivated);
+              held := did.message IS NOT NULL;
+              message := did.message;
+            END IF;
+          WHEN _stage = 'map' AND _c.attribute_mappings IS NOT NULL THEN
+            did := _flohsync.map_attributes(_c, touched, _run, _record);
+            report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
+          ELSE
+            _done := false;
+        END CASE;
+        IF _done THEN
+          errors := errors || did.errors;
+          _refused := _refused + did.refused;
+          IF NOT did.complete THEN
+            errors := errors || _flohsync.stage_failed(_run, _stage, '54000',
+                                                       'too many rows failed: the others wait for the next run', 3,
+                                                       _record);
+            broken := true;
+          END IF;
+        END IF;
+        EXIT;
+      EXCEPTION WHEN OTHERS THEN
+        _failed := _flohsync.stage_failed(_run, _stage, SQLSTATE, SQLERRM, _attempt, _record);
+        errors := errors || _failed;
+        broken := broken OR _failed <> '[]';
+        EXIT WHEN _failed <> '[]';
+      END;
+    END LOOP;
+    -- The other stages lean on the matches.
+    EXIT WHEN _stage = 'match' AND broken;
+  END LOOP;
+  IF _refused > 0 THEN
+    report := report || jsonb_build_object('rowsRefused', _refused);
+  END IF;
+END
+$$;
 CREATE OR REPLACE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1958,7 +2072,8 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config := _flohsync.keep_config(_run);
-  p _flohsync.match_progress;
+  p _flohsync.match_progress;  -- up to where everything is done,
+  known _flohsync.match_progress;  -- and, where other mappings have everybody processed, all are matched
   horizon xid8;
   watched boolean := _flohsync.users_are_watched();
   todo record;
@@ -1982,14 +2097,29 @@ BEGIN
   PERFORM _flohsync.read_user_changes();
   users := _flohsync.matches_users(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
-  SELECT * INTO p FROM _flohsync.match_progress x WHERE x.config_id = c.id AND x.rules = _flohsync.people_rules(c);
-  IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
-    p := NULL;
+  SELECT * INTO known FROM _flohsync.match_progress x WHERE x.config_id = c.id;
+  IF known.config_id IS NOT NULL AND NOT users THEN
+    -- Nothing is noted of users meanwhile, and nothing kept of records.
+    DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
   END IF;
-  todo := _flohsync.pending_records(c, p);
-  touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
-  ids := CASE WHEN watched THEN touched END;
-  IF users AND (ids IS NULL OR ids <> '{}') THEN
+  IF users AND known.users_seen <= pg_snapshot_xmax(pg_current_snapshot()) THEN
+    IF known.rules = _flohsync.people_rules(c) THEN
+      p := known;
+    ELSIF known.matched_by IS DISTINCT FROM _flohsync.match_rules(c) THEN
+      known := NULL;
+    END IF;
+  ELSE
+    known := NULL;
+  END IF;
+  todo := _flohsync.pending_records(c, known);
+  ids := CASE WHEN known.config_id IS NOT NULL AND watched THEN coalesce(todo.ids, '{}') END;
+  IF p.config_id IS NOT NULL THEN
+    touched := coalesce(todo.ids, '{}');
+  ELSE
+    todo.ids := NULL;
+    todo.by_record := NULL;
+  END IF;
+  IF users AND (ids IS NULL OR ids <> '{}' OR touched IS NULL) THEN
     -- Who comes to a record that went before does not leave by that.
     IF c.deactivate_users AND cardinality(touched) > coalesce(cardinality(todo.by_record), 0) THEN
       PERFORM _flohsync.note_departures(ARRAY(
@@ -2078,11 +2208,11 @@ BEGIN
   ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL
                    OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings are changed meanwhile, the new ones are others than these.
-    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
+    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid, matched_by)
     VALUES (c.id, _flohsync.people_rules(c), horizon,
-            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
+            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END, _flohsync.match_rules(c))
     ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen,
-      own_xid = EXCLUDED.own_xid;
+      own_xid = EXCLUDED.own_xid, matched_by = EXCLUDED.matched_by;
     -- The users that this changed are processed, except for other records that could be theirs.
     IF r.status = 'running'
         AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN

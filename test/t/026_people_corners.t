@@ -381,6 +381,57 @@ $f->sql('drop function public.somebody_else cascade');
 is($f->sql(fill_in('%@new.example')) . ' ' . profile('other@new.example')->{attribute_sources}{title}, '2 manual', 'and then they are written');
 
 #
+# Other mappings: everybody is mapped, but only who changed is matched
+#
+
+my @mappings = (attributeMappings => [ { sourcePath => 'attributes.dept', targetField => 'department', writeMode => 'overwrite_always' } ]);
+begin({});
+person(1, 'one@keep.example', dept => 'A');
+person(2, 'two@keep.example', dept => 'B');
+person(3, 'late@keep.example', dept => 'C');
+person(4, 'nobody@keep.example', dept => 'D');
+user("$_\@keep.example") for qw(one two three);
+one_pass();
+$f->sql("update flohsync.connector_sync_match set match_confidence = 'probable' where external_id = '1' and connector_id = " . $f->connector_id($c));
+person(2, 'three@keep.example', dept => 'B');
+user('late@keep.example');
+$f->configure($c, 'user', @mappings);
+one_pass();
+is(join(' ', map { (profile("$_\@keep.example") // {})->{department} // '-' } qw(one two three late)), 'A - B C', 'everybody is mapped, by the matches of now');
+is(match_of(1) . ', ' . matches(), 'matched probable, 1 matched probable one@keep.example, 2 matched exact three@keep.example, 3 matched exact late@keep.example, 4 unmatched none',
+	'and who did not change is not matched again');
+$f->configure($c, 'user', userMatchFallbackStrategies => ['external_id']);
+one_pass();
+is(match_of(1), 'matched exact', 'with other strategies everybody is');
+# Those who are back while the mappings change
+begin(leavers());
+person($_, "back$_\@keep.example", dept => "D$_") for 1, 2;
+user("back$_\@keep.example") for 1, 2;
+one_pass();
+gone(1);
+one_pass();
+is(state_of('back1@keep.example'), 'deleted', 'one has left');
+person(1, 'back1@keep.example', dept => 'D1');
+$f->configure($c, 'user', @mappings);
+one_pass();
+is(state_of('back1@keep.example') . ' ' . match_of(1) . ' ' . profile('back1@keep.example')->{department} . ' ' . profile('back2@keep.example')->{department}, 'active matched exact D1 D2', 'and is back, matched and mapped');
+# A configuration that was not about users for a while
+$f->sql("select flohsync.create_connector('things', 'sql', jsonb_build_object('queries', jsonb_build_object('thing',
+	'select id as external_id, name as display_name, mail as email, attrs as attributes from public.people where directory = ''things'' order by id')))");
+$c = 'things';
+person(1, 'one@keep.example', dept => 'Thing');
+$f->configure($c, 'thing', @mappings);
+$f->sync($c, 'thing');
+$f->configure($c, 'thing', attributeMappings => undef);
+$f->sql('delete from flohsync.connector_sync_match where connector_id = ' . $f->connector_id($c));
+person(2, 'two@keep.example', dept => 'Thing');
+$f->sync($c, 'thing');
+is(matches() // '', '', 'no users, no matches');
+$f->configure($c, 'thing', @mappings);
+$f->sync($c, 'thing');
+is(matches(), '1 matched exact one@keep.example, 2 matched exact two@keep.example', 'and all of them when it is about users again');
+
+#
 # Many: nothing is analysed here, as after a first load
 #
 
