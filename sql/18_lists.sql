@@ -72,4 +72,4 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION _flohsync.config_keys() IS
   'The keys that configure_sync() takes: column, JSON type, whether null is taken, function that checks it, default, '
-  'and whether after a change everybody is matched again';
+  'and whether after a change everybody is processed again';

@@ -292,6 +292,17 @@ AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS
   'Runs a statement of _profile_update, which returns one array of users, with a cached plan by indexes';
 
+CREATE FUNCTION _flohsync.profile_new(_user uuid, _patch jsonb, _source text) RETURNS flohsync.user_profile
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_profile_new';
+COMMENT ON FUNCTION _flohsync.profile_new(uuid, jsonb, text) IS
+  'The profile that a patch of _profile_update makes of none; null when nothing is to be written';
+
+-- The users whose profile is made are locked first, as the foreign key would, in the order of their ids.
+CREATE FUNCTION _flohsync.profile_insert(_users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_insert';
+COMMENT ON FUNCTION _flohsync.profile_insert(uuid[], jsonb[], text) IS
+  'Writes the profiles of those of some users who have none, and returns whose it wrote; null when none';
+
 CREATE FUNCTION flohsync._profile_update(_users uuid[], _patches jsonb[], _source text) RETURNS SETOF uuid
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -300,31 +311,16 @@ DECLARE
   done uuid[];
 BEGIN
   -- New profiles; one that is inserted concurrently counts as existing.
-  done := _flohsync.profile_cached($sql$
-    WITH made AS (
-      INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location,
-                                              employee_id, cost_center,
-                                              start_date, manager_id, custom_attributes, attribute_sources)
-      SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location',
-        c.new ->> 'employeeId',
-             c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
-             c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
-             _flohsync.profile_sources(c.new, $3)
-        FROM (SELECT u.user_id, _flohsync.profile_changes(NULL, u.patch) AS new
-                FROM unnest($1, $2) AS u(user_id, patch)
-                JOIN flohsync.floh_user x ON x.id = u.user_id
-               WHERE NOT EXISTS (SELECT FROM flohsync.user_profile q WHERE q.user_id = u.user_id)
-               ORDER BY u.user_id OFFSET 0) c  -- so that "new" is computed once
-       WHERE c.new IS NOT NULL
-      ON CONFLICT DO NOTHING
-      RETURNING p.user_id
-    )
-    SELECT array_agg(m.user_id) FROM made m
-    $sql$, _users, _patches, _source);
-  RETURN QUERY SELECT unnest(done);
-  SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
-    FROM unnest(_users, _patches) AS u(user_id, patch)
-   WHERE u.user_id NOT IN (SELECT d.id FROM unnest(done) AS d(id));
+  done := _flohsync.profile_insert(_users, _patches, _source);
+  IF done IS NOT NULL THEN
+    RETURN QUERY SELECT unnest(done);
+    IF cardinality(done) = cardinality(_users) THEN
+      RETURN;
+    END IF;
+    SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
+      FROM unnest(_users, _patches) AS u(user_id, patch)
+     WHERE u.user_id NOT IN (SELECT d.id FROM unnest(done) AS d(id));
+  END IF;
   IF _users IS NULL THEN
     RETURN;
   END IF;

@@ -62,16 +62,19 @@ CREATE TABLE _flohsync.match_progress (
   config_id  uuid PRIMARY KEY REFERENCES flohsync.connector_sync_config ON DELETE CASCADE,
   rules      text NOT NULL,
   users_seen xid8 NOT NULL,
-  own_xid    xid8
+  own_xid    xid8,
+  matched_by text
 );
 COMMENT ON TABLE _flohsync.match_progress IS
   'Changes up to which matching has been done; no row: everything has to be matched';
 COMMENT ON COLUMN _flohsync.match_progress.config_id IS 'Configuration';
 COMMENT ON COLUMN _flohsync.match_progress.rules IS
-  'Fingerprint of the settings used; when they change everything has to be matched';
+  'Fingerprint of the settings used; when they change everything has to be processed';
 COMMENT ON COLUMN _flohsync.match_progress.users_seen IS 'Changes of users by earlier transactions have been processed';
 COMMENT ON COLUMN _flohsync.match_progress.own_xid IS
   'So have those of this transaction, in which matching itself changed users';
+COMMENT ON COLUMN _flohsync.match_progress.matched_by IS
+  'Fingerprint of the settings that decide who matches; while they stay only changes are matched; null: unknown';
 
 CREATE TABLE _flohsync.record_change (
   seq           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -127,7 +130,7 @@ COMMENT ON COLUMN _flohsync.user_change.email_key IS 'E-mail address in the form
 COMMENT ON COLUMN _flohsync.user_change.sub IS 'Subject of the login';
 COMMENT ON COLUMN _flohsync.user_change.upstream_id IS 'Id at the upstream issuer';
 
--- These two are made from config_keys().
+-- These three are made from config_keys().
 DO $do$
 BEGIN
   EXECUTE (SELECT format($create$
@@ -143,6 +146,12 @@ BEGIN
     RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
     string_agg(format('(_c).%I', k.attribute), ', '))
     FROM _flohsync.config_keys() k WHERE k.matching);
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.match_rules(_c flohsync.connector_sync_config) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
+    string_agg(format('(_c).%I', k.attribute), ', '))
+    FROM _flohsync.config_keys() k WHERE k.matching AND k.key <> 'attributeMappings');
 END
 $do$;
 COMMENT ON FUNCTION _flohsync.config_concerns_users(flohsync.connector_sync_config) IS
@@ -169,7 +178,9 @@ COMMENT ON FUNCTION _flohsync.matches_users(flohsync.connector_sync_config) IS
   'Whether records of a configuration are matched to users: it concerns users, or has matches';
 
 COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
-  'Fingerprint of the settings of a configuration whose change requires everything to be matched again';
+  'Fingerprint of the settings of a configuration whose change requires everybody to be processed again';
+COMMENT ON FUNCTION _flohsync.match_rules(flohsync.connector_sync_config) IS
+  'Fingerprint of those of people_rules() that may change who matches: all but the attribute mappings';
 
 CREATE FUNCTION _flohsync.triggers_per_record(_c flohsync.connector_sync_config) RETURNS boolean
 LANGUAGE sql IMMUTABLE

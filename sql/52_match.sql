@@ -15,7 +15,8 @@
 --   user_change             users that were added, changed or removed
 -- match_progress says up to where that has been dealt with, and under which
 -- settings.  No row there, or one of other settings, means that nothing has: then
--- everything is.  Deleting the row is therefore always right.
+-- everything is.  Deleting the row is therefore always right.  Where the attribute
+-- mappings alone are others, all users are mapped, and what has changed is matched.
 
 CREATE FUNCTION _flohsync.strategies(_c flohsync.connector_sync_config) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE

@@ -57,83 +57,67 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_as_worker';
 COMMENT ON FUNCTION _flohsync.as_worker_profile_field(text, jsonb, flohsync.connector_sync_config) IS
   'Like profile_field(), run as the workers'' role, since users may be those of an application';
 
-CREATE FUNCTION _flohsync.map_rules(_c flohsync.connector_sync_config, OUT rules text, OUT sources text)
+CREATE FUNCTION _flohsync.map_rules(_c flohsync.connector_sync_config, OUT fields text[], OUT modes text[],
+                                    OUT sources text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  SELECT string_agg(format('(%s, %L, %L)', r.nr, r.field, r.mode), ', ' ORDER BY r.nr),
-         string_agg(_flohsync.source_sql(r.path), ', ' ORDER BY r.nr) INTO rules, sources
-    FROM (SELECT row_number() OVER (ORDER BY e.position) AS nr, e.rule ->> 'targetField' AS field,
-                 coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') AS mode, e.rule ->> 'sourcePath' AS path
-            FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS e(rule, position)
-           WHERE coalesce((e.rule ->> 'enabled')::boolean, true) AND coalesce(e.rule ->> 'transform', '') = ''
-             AND coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite') r;
+  SELECT array_agg(e.rule ->> 'targetField' ORDER BY e.position),
+         array_agg(coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') ORDER BY e.position),
+         string_agg(_flohsync.source_sql(e.rule ->> 'sourcePath'), ', ' ORDER BY e.position)
+    INTO fields, modes, sources
+    FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS e(rule, position)
+   WHERE coalesce((e.rule ->> 'enabled')::boolean, true) AND coalesce(e.rule ->> 'transform', '') = ''
+     AND coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite';
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_rules(flohsync.connector_sync_config) IS
-  'SQL for the attribute mappings: rows (number, field, mode), and the values of the record x in their order; null '
-  'when no rule writes anything';
-
-CREATE FUNCTION _flohsync.profile_patch(_fields text[], _modes text[], _values jsonb[]) RETURNS jsonb
-LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_profile_patch';
-COMMENT ON FUNCTION _flohsync.profile_patch(text[], text[], jsonb[]) IS
-  'A patch of _profile_update from the values of rules, side by side, in the order of records and rules: of those for '
-  'one field, the last one that always writes, else the first one that has something for an empty field; null without '
-  'any';
+  'The attribute mappings that write: field and mode of each, and SQL for their values in the record x; null when no '
+  'rule writes anything';
 
 -- All records of a user: which one has the last word does not depend on which one changed.
 CREATE FUNCTION _flohsync.patches_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  map record := _flohsync.map_rules(_c);
 BEGIN
   RETURN format($sql$
-  SELECT f.user_id,
-         _flohsync.profile_patch(array_agg(f.field), array_agg(f.mode), array_agg(f.value)) AS patch,
-         jsonb_agg(jsonb_build_array(f.external_id, format('%%s: %%s', f.field, f.problem),
-                                     left(f.source::text, 1000)))
-           FILTER (WHERE f.problem IS NOT NULL) AS problems
-    FROM (SELECT r.user_id, r.external_id, w.field, w.mode, w.source, v.problem,
-                 CASE WHEN w.plain THEN w.source WHEN v.problem IS NULL THEN v.value END AS value
-            FROM (SELECT m.user_id, x.external_id, ARRAY[%s]::jsonb[] AS sources
-                    FROM %s
-                   WHERE %s AND x.stale_since IS NULL AND m.match_status IN ('matched', 'manual_override')
-                   ORDER BY m.user_id, x.external_id OFFSET 0) r
-           CROSS JOIN LATERAL (
-                 SELECT l.field, l.mode, r.sources[l.nr] AS source,
-                        jsonb_typeof(r.sources[l.nr]) = 'string' AND l.field NOT IN ('startDate', 'managerId')
-                          AND octet_length(r.sources[l.nr] #>> '{}') <= 2000 AS plain
-                   FROM (VALUES %s) AS l(nr, field, mode)
-                 OFFSET 0) w
-            -- In a subquery the function is called only where its condition holds.
-            LEFT JOIN LATERAL (SELECT c.value, c.problem FROM _flohsync.profile_field(w.field, w.source, $3) c
-                                WHERE NOT w.plain OFFSET 0) v ON true
-           WHERE w.source IS NOT NULL AND w.source <> 'null') f
-   GROUP BY f.user_id
-  $sql$, map.sources,
+  SELECT m.user_id, x.external_id::text, ARRAY[%s]::jsonb[] AS sources
+    FROM %s
+   WHERE %s AND x.stale_since IS NULL AND m.match_status IN ('matched', 'manual_override')
+   ORDER BY m.user_id, x.external_id
+  $sql$, (_flohsync.map_rules(_c)).sources,
     CASE WHEN _all THEN 'flohsync.resource_record x JOIN flohsync.connector_sync_match m '
                         'ON m.connector_resource_id = x.id JOIN _flohsync.app_user u ON u.id = m.user_id'
-         ELSE 'unnest($4) AS t(id) JOIN _flohsync.app_user u ON u.id = t.id JOIN flohsync.connector_sync_match m '
+         ELSE 'unnest($3) AS t(id) JOIN _flohsync.app_user u ON u.id = t.id JOIN flohsync.connector_sync_match m '
               'ON m.user_id = t.id JOIN flohsync.resource_record x ON x.id = m.connector_resource_id' END,
     _flohsync.type_of_sql(NOT _all)
       || CASE WHEN _all THEN ' AND m.connector_id = $1 AND m.resource_type = $2'
-                             ' AND m.user_id NOT IN (SELECT k.id FROM unnest($4) AS k(id))' ELSE '' END,
-    map.rules);
+                             ' AND m.user_id NOT IN (SELECT k.id FROM unnest($3) AS k(id))' ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.patches_sql(flohsync.connector_sync_config, boolean) IS
-  'SQL for what the attribute mappings make of the records of connector $1 and type $2, for the users $4 or (all) all '
-  'but these: rows (user, patch, values that are invalid, as [external id, message, value]); $3 is the configuration';
+  'SQL for what the attribute mappings find in the records of connector $1 and type $2, for the users $3 or (all) all '
+  'but these: rows (user, external id, values in the order of the rules) in the order of the first two';
 
-CREATE FUNCTION _flohsync.patches_cached(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config,
-                                         _users uuid[], OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
-LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connector_sync_config, uuid[]) IS
-  'Runs the statement of map_attributes() with a cached plan, for a batch of users in floh_user';
+CREATE FUNCTION _flohsync.profile_map(_rows refcursor, _fields text[], _modes text[],
+                                      _c flohsync.connector_sync_config, _n int,
+                                      OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_map';
+COMMENT ON FUNCTION _flohsync.profile_map(refcursor, text[], text[], flohsync.connector_sync_config, int) IS
+  'Reads on in a cursor of patches_sql(), by _n users or some more: a patch of _profile_update for each, in which, of '
+  'the rules for one field, the last one counts that always writes, else the first one that has something; and the '
+  'values that are invalid, as [external id, message, value]; null without any';
+
+CREATE FUNCTION _flohsync.profile_map_cached(_sql text, _connector uuid, _type text, _users uuid[], _fields text[],
+                                             _modes text[], _c flohsync.connector_sync_config,
+                                             OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_map_cached';
+COMMENT ON FUNCTION _flohsync.profile_map_cached(text, uuid, text, uuid[], text[], text[],
+                                                 flohsync.connector_sync_config) IS
+  'Like profile_map(), for all rows of a statement of patches_sql(), with a cached plan: for a batch of users in '
+  'floh_user';
 
 -- By indexes, whatever is known of the tables.
 CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
@@ -208,20 +192,22 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  statement constant text := format('SELECT array_agg(b.user_id ORDER BY b.user_id), array_agg(b.patch ORDER BY '
-                                    'b.user_id), array_agg(b.problems ORDER BY b.user_id) FROM (%s) b',
-                                    _flohsync.patches_sql(_c, false));
-  users uuid[];
-  patches jsonb[];
-  problems jsonb[];
+  statement constant text := _flohsync.patches_sql(_c, false);
+  rules constant record := _flohsync.map_rules(_c);
+  listed refcursor;
+  b record;
 BEGIN
   IF _flohsync.users_are_watched() THEN
-    SELECT b.users, b.patches, b.problems INTO users, patches, problems
-      FROM _flohsync.patches_cached(statement, _c.connector_id, _c.resource_type, _c, _users) b;
+    b := _flohsync.profile_map_cached(statement, _c.connector_id, _c.resource_type, _users, rules.fields, rules.modes,
+                                      _c);
   ELSE
-    EXECUTE statement INTO users, patches, problems USING _c.connector_id, _c.resource_type::text, _c, _users;
+    OPEN listed NO SCROLL FOR EXECUTE statement USING _c.connector_id, _c.resource_type::text, _users;
+    b := _flohsync.profile_map(listed, rules.fields, rules.modes, _c, 2 * cardinality(_users));
+    CLOSE listed;
   END IF;
-  done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, _known, done);
+  IF b.users IS NOT NULL THEN
+    done := _flohsync.apply_patches(_c, _run, _record, b.users, b.patches, b.problems, _known, done);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_users(flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[],
@@ -243,42 +229,33 @@ SET jit = off
 SET work_mem = '8MB'
 SET hash_mem_multiplier = 1
 SET enable_nestloop = on
+SET cursor_tuple_fraction = 1
 AS $$
 DECLARE
   batch constant int := 5000;
+  rules constant record := _flohsync.map_rules(_c);
   known uuid[];
   former uuid[];
   listed uuid[];
-  users uuid[] := '{}';
-  patches jsonb[] := '{}';
-  problems jsonb[] := '{}';
-  n int := 0;
-  r record;
+  found refcursor;
+  b record;
   done jsonb := '{"updated": 0, "failed": 0, "refused": 0, "errors": [], "complete": true}';
 BEGIN
-  IF (_flohsync.map_rules(_c)).rules IS NOT NULL THEN
+  IF rules.fields IS NOT NULL THEN
     known := _flohsync.known_setbacks(_c, 'map');
     IF _ids IS NULL THEN
       -- What was just loaded has no statistics yet: all must not be taken for a few.
       PERFORM set_config('enable_nestloop', 'off', true);
-      FOR r IN EXECUTE _flohsync.patches_sql(_c, true) USING _c.connector_id, _c.resource_type::text, _c, known LOOP
-        n := n + 1;
-        users[n] := r.user_id;
-        patches[n] := r.patch;
-        problems[n] := r.problems;
-        CONTINUE WHEN n < batch;
-        PERFORM set_config('enable_nestloop', 'on', true);
-        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
-        n := 0;
-        users := '{}';
-        patches := '{}';
-        problems := '{}';
+      OPEN found NO SCROLL FOR EXECUTE _flohsync.patches_sql(_c, true)
+        USING _c.connector_id, _c.resource_type::text, known;
+      PERFORM set_config('enable_nestloop', 'on', true);
+      LOOP
+        b := _flohsync.profile_map(found, rules.fields, rules.modes, _c, batch);
+        EXIT WHEN b.users IS NULL;
+        done := _flohsync.apply_patches(_c, _run, _record, b.users, b.patches, b.problems, false, done);
         EXIT WHEN NOT (done ->> 'complete')::boolean;
       END LOOP;
-      PERFORM set_config('enable_nestloop', 'on', true);
-      IF n > 0 THEN
-        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
-      END IF;
+      CLOSE found;
     ELSE
       listed := _flohsync.users_of(_ids);
       IF known <> '{}' THEN

@@ -189,9 +189,13 @@ BEGIN
         CASE
           WHEN _stage = 'match' THEN
             back := _flohsync.reactivate(_c, touched, _run, _record);
-            report := report || jsonb_build_object('matchesChanged',
-                                                   _flohsync.match(_c, _ids, back.records, back.users),
-                                                   'usersReactivated', back.reactivated);
+            -- Of all that are processed, those that are back are matched besides those that changed.
+            report := report || jsonb_build_object(
+              'matchesChanged',
+              _flohsync.match(_c, CASE WHEN touched IS NULL AND _ids IS NOT NULL AND back.records <> '{}'
+                                       THEN ARRAY(SELECT unnest(_ids) UNION SELECT unnest(back.records))
+                                       ELSE _ids END, back.records, back.users),
+              'usersReactivated', back.reactivated);
             -- Whatever an application's users did shows in the matches that it changed.
             IF _widen THEN
               touched := ARRAY(SELECT unnest(touched)
@@ -261,7 +265,8 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config := _flohsync.keep_config(_run);
-  p _flohsync.match_progress;
+  p _flohsync.match_progress;  -- up to where everything is done,
+  known _flohsync.match_progress;  -- and, where other mappings have everybody processed, all are matched
   horizon xid8;
   watched boolean := _flohsync.users_are_watched();
   todo record;
@@ -285,14 +290,29 @@ BEGIN
   PERFORM _flohsync.read_user_changes();
   users := _flohsync.matches_users(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
-  SELECT * INTO p FROM _flohsync.match_progress x WHERE x.config_id = c.id AND x.rules = _flohsync.people_rules(c);
-  IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
-    p := NULL;
+  SELECT * INTO known FROM _flohsync.match_progress x WHERE x.config_id = c.id;
+  IF known.config_id IS NOT NULL AND NOT users THEN
+    -- Nothing is noted of users meanwhile, and nothing kept of records.
+    DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
   END IF;
-  todo := _flohsync.pending_records(c, p);
-  touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
-  ids := CASE WHEN watched THEN touched END;
-  IF users AND (ids IS NULL OR ids <> '{}') THEN
+  IF users AND known.users_seen <= pg_snapshot_xmax(pg_current_snapshot()) THEN
+    IF known.rules = _flohsync.people_rules(c) THEN
+      p := known;
+    ELSIF known.matched_by IS DISTINCT FROM _flohsync.match_rules(c) THEN
+      known := NULL;
+    END IF;
+  ELSE
+    known := NULL;
+  END IF;
+  todo := _flohsync.pending_records(c, known);
+  ids := CASE WHEN known.config_id IS NOT NULL AND watched THEN coalesce(todo.ids, '{}') END;
+  IF p.config_id IS NOT NULL THEN
+    touched := coalesce(todo.ids, '{}');
+  ELSE
+    todo.ids := NULL;
+    todo.by_record := NULL;
+  END IF;
+  IF users AND (ids IS NULL OR ids <> '{}' OR touched IS NULL) THEN
     -- Who comes to a record that went before does not leave by that.
     IF c.deactivate_users AND cardinality(touched) > coalesce(cardinality(todo.by_record), 0) THEN
       PERFORM _flohsync.note_departures(ARRAY(
@@ -381,11 +401,11 @@ BEGIN
   ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL
                    OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings are changed meanwhile, the new ones are others than these.
-    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
+    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid, matched_by)
     VALUES (c.id, _flohsync.people_rules(c), horizon,
-            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
+            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END, _flohsync.match_rules(c))
     ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen,
-      own_xid = EXCLUDED.own_xid;
+      own_xid = EXCLUDED.own_xid, matched_by = EXCLUDED.matched_by;
     -- The users that this changed are processed, except for other records that could be theirs.
     IF r.status = 'running'
         AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN

@@ -1951,6 +1951,120 @@ BEGIN
 END
 $$;
 
+COMMENT ON FUNCTION _flohsync.config_keys() IS
+  'The keys that configure_sync() takes: column, JSON type, whether null is taken, function that checks it, default, '
+  'and whether after a change everybody is processed again';
+ALTER TABLE _flohsync.match_progress ADD COLUMN matched_by text;
+COMMENT ON COLUMN _flohsync.match_progress.rules IS
+  'Fingerprint of the settings used; when they change everything has to be processed';
+COMMENT ON COLUMN _flohsync.match_progress.matched_by IS
+  'Fingerprint of the settings that decide who matches; while they stay only changes are matched; null: unknown';
+DO $do$
+BEGIN
+  EXECUTE (SELECT format($create$
+    CREATE FUNCTION _flohsync.match_rules(_c flohsync.connector_sync_config) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN _flohsync.digest(jsonb_build_array(%s)::text)$create$,
+    string_agg(format('(_c).%I', k.attribute), ', '))
+    FROM _flohsync.config_keys() k WHERE k.matching AND k.key <> 'attributeMappings');
+END
+$do$;
+COMMENT ON FUNCTION _flohsync.people_rules(flohsync.connector_sync_config) IS
+  'Fingerprint of the settings of a configuration whose change requires everybody to be processed again';
+COMMENT ON FUNCTION _flohsync.match_rules(flohsync.connector_sync_config) IS
+  'Fingerprint of those of people_rules() that may change who matches: all but the attribute mappings';
+
+CREATE OR REPLACE FUNCTION _flohsync.process_users(_c flohsync.connector_sync_config, _ids uuid[], INOUT touched uuid[],
+                                        _run bigint, _held boolean,
+  _deactivating boolean, _approved boolean, _widen boolean, _record flohsync.resource_record,
+  OUT report jsonb, OUT errors jsonb, OUT broken boolean, OUT held boolean, OUT message text)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _stage text;
+  _failed jsonb;
+  _refused bigint := 0;
+  _done boolean;
+  back record;
+  did record;
+BEGIN
+  report := '{}';
+  errors := '[]';
+  broken := false;
+  held := false;
+  FOREACH _stage IN ARRAY ARRAY['match', 'create', 'deactivate', 'map'] LOOP
+    PERFORM _flohsync.stage(CASE _stage WHEN 'match' THEN 'matching' WHEN 'create' THEN 'creating'
+                            WHEN 'map' THEN 'mapping' ELSE 'deactivating' END);
+    FOR _attempt IN 1 .. 3 LOOP
+      BEGIN
+        _done := true;
+        CASE
+          WHEN _stage = 'match' THEN
+            back := _flohsync.reactivate(_c, touched, _run, _record);
+            -- Of all that are processed, those that are back are matched besides those that changed.
+            report := report || jsonb_build_object(
+              'matchesChanged',
+              _flohsync.match(_c, CASE WHEN touched IS NULL AND _ids IS NOT NULL AND back.records <> '{}'
+                                       THEN ARRAY(SELECT unnest(_ids) UNION SELECT unnest(back.records))
+                                       ELSE _ids END, back.records, back.users),
+              'usersReactivated', back.reactivated);
+            -- Whatever an application's users did shows in the matches that it changed.
+            IF _widen THEN
+              touched := ARRAY(SELECT unnest(touched)
+                               UNION SELECT m.connector_resource_id FROM flohsync.connector_sync_match m
+                                      WHERE m.connector_id = _c.connector_id AND m.resource_type = _c.resource_type
+                                        AND (m.updated_at = now() OR m.match_status = 'create_pending'));
+            END IF;
+            SELECT back.refused, back.errors, true AS complete INTO did;
+          WHEN _stage = 'create' AND _c.create_users THEN
+            did := _flohsync.create_users(_c, touched, _run, _held, _record);
+            report := report || jsonb_build_object('usersCreated', did.created, 'createPending', did.pending);
+          WHEN _stage = 'deactivate' THEN
+            IF _deactivating THEN
+              did := _flohsync.deactivate(_c, touched, _run, _approved);
+            END IF;
+            IF _run IS NOT NULL THEN
+              PERFORM _flohsync.requeue_in_other_configs(_c, touched);
+            END IF;
+            _done := _deactivating;
+            IF _deactivating THEN
+              report := report || jsonb_build_object('usersDeactivated', did.deactivated);
+              held := did.message IS NOT NULL;
+              message := did.message;
+            END IF;
+          WHEN _stage = 'map' AND _c.attribute_mappings IS NOT NULL THEN
+            did := _flohsync.map_attributes(_c, touched, _run, _record);
+            report := report || jsonb_build_object('profilesUpdated', did.updated, 'valuesRefused', did.failed);
+          ELSE
+            _done := false;
+        END CASE;
+        IF _done THEN
+          errors := errors || did.errors;
+          _refused := _refused + did.refused;
+          IF NOT did.complete THEN
+            errors := errors || _flohsync.stage_failed(_run, _stage, '54000',
+                                                       'too many rows failed: the others wait for the next run', 3,
+                                                       _record);
+            broken := true;
+          END IF;
+        END IF;
+        EXIT;
+      EXCEPTION WHEN OTHERS THEN
+        _failed := _flohsync.stage_failed(_run, _stage, SQLSTATE, SQLERRM, _attempt, _record);
+        errors := errors || _failed;
+        broken := broken OR _failed <> '[]';
+        EXIT WHEN _failed <> '[]';
+      END;
+    END LOOP;
+    -- The other stages lean on the matches.
+    EXIT WHEN _stage = 'match' AND broken;
+  END LOOP;
+  IF _refused > 0 THEN
+    report := report || jsonb_build_object('rowsRefused', _refused);
+  END IF;
+END
+$$;
 CREATE OR REPLACE FUNCTION _flohsync.post_sync(_run bigint, _held boolean, OUT held boolean, OUT message text)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -1958,7 +2072,8 @@ AS $$
 DECLARE
   r flohsync.sync_run;
   c flohsync.connector_sync_config := _flohsync.keep_config(_run);
-  p _flohsync.match_progress;
+  p _flohsync.match_progress;  -- up to where everything is done,
+  known _flohsync.match_progress;  -- and, where other mappings have everybody processed, all are matched
   horizon xid8;
   watched boolean := _flohsync.users_are_watched();
   todo record;
@@ -1982,14 +2097,29 @@ BEGIN
   PERFORM _flohsync.read_user_changes();
   users := _flohsync.matches_users(c);
   horizon := pg_snapshot_xmin(pg_current_snapshot());
-  SELECT * INTO p FROM _flohsync.match_progress x WHERE x.config_id = c.id AND x.rules = _flohsync.people_rules(c);
-  IF NOT users OR p.users_seen > pg_snapshot_xmax(pg_current_snapshot()) THEN
-    p := NULL;
+  SELECT * INTO known FROM _flohsync.match_progress x WHERE x.config_id = c.id;
+  IF known.config_id IS NOT NULL AND NOT users THEN
+    -- Nothing is noted of users meanwhile, and nothing kept of records.
+    DELETE FROM _flohsync.match_progress x WHERE x.config_id = c.id;
   END IF;
-  todo := _flohsync.pending_records(c, p);
-  touched := CASE WHEN p.config_id IS NOT NULL THEN coalesce(todo.ids, '{}') END;
-  ids := CASE WHEN watched THEN touched END;
-  IF users AND (ids IS NULL OR ids <> '{}') THEN
+  IF users AND known.users_seen <= pg_snapshot_xmax(pg_current_snapshot()) THEN
+    IF known.rules = _flohsync.people_rules(c) THEN
+      p := known;
+    ELSIF known.matched_by IS DISTINCT FROM _flohsync.match_rules(c) THEN
+      known := NULL;
+    END IF;
+  ELSE
+    known := NULL;
+  END IF;
+  todo := _flohsync.pending_records(c, known);
+  ids := CASE WHEN known.config_id IS NOT NULL AND watched THEN coalesce(todo.ids, '{}') END;
+  IF p.config_id IS NOT NULL THEN
+    touched := coalesce(todo.ids, '{}');
+  ELSE
+    todo.ids := NULL;
+    todo.by_record := NULL;
+  END IF;
+  IF users AND (ids IS NULL OR ids <> '{}' OR touched IS NULL) THEN
     -- Who comes to a record that went before does not leave by that.
     IF c.deactivate_users AND cardinality(touched) > coalesce(cardinality(todo.by_record), 0) THEN
       PERFORM _flohsync.note_departures(ARRAY(
@@ -2078,11 +2208,11 @@ BEGIN
   ELSIF users AND (p.config_id IS NULL OR todo.ids IS NOT NULL
                    OR EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid >= p.users_seen)) THEN
     -- If the settings are changed meanwhile, the new ones are others than these.
-    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid)
+    INSERT INTO _flohsync.match_progress AS x (config_id, rules, users_seen, own_xid, matched_by)
     VALUES (c.id, _flohsync.people_rules(c), horizon,
-            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END)
+            CASE WHEN r.status = 'running' THEN pg_current_xact_id_if_assigned() END, _flohsync.match_rules(c))
     ON CONFLICT (config_id) DO UPDATE SET rules = EXCLUDED.rules, users_seen = EXCLUDED.users_seen,
-      own_xid = EXCLUDED.own_xid;
+      own_xid = EXCLUDED.own_xid, matched_by = EXCLUDED.matched_by;
     -- The users that this changed are processed, except for other records that could be theirs.
     IF r.status = 'running'
         AND EXISTS (SELECT FROM _flohsync.user_change u WHERE u.xid = pg_current_xact_id_if_assigned()) THEN
@@ -2689,6 +2819,17 @@ AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
 COMMENT ON FUNCTION _flohsync.profile_cached(text, uuid[], jsonb[], text) IS
   'Runs a statement of _profile_update, which returns one array of users, with a cached plan by indexes';
 
+CREATE FUNCTION _flohsync.profile_new(_user uuid, _patch jsonb, _source text) RETURNS flohsync.user_profile
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'flohsync_profile_new';
+COMMENT ON FUNCTION _flohsync.profile_new(uuid, jsonb, text) IS
+  'The profile that a patch of _profile_update makes of none; null when nothing is to be written';
+
+-- The users whose profile is made are locked first, as the foreign key would, in the order of their ids.
+CREATE FUNCTION _flohsync.profile_insert(_users uuid[], _patches jsonb[], _source text) RETURNS uuid[]
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_insert';
+COMMENT ON FUNCTION _flohsync.profile_insert(uuid[], jsonb[], text) IS
+  'Writes the profiles of those of some users who have none, and returns whose it wrote; null when none';
+
 -- An application may have put its own there.
 DO $step$
 BEGIN
@@ -2703,31 +2844,16 @@ DECLARE
   done uuid[];
 BEGIN
   -- New profiles; one that is inserted concurrently counts as existing.
-  done := _flohsync.profile_cached($sql$
-    WITH made AS (
-      INSERT INTO flohsync.user_profile AS p (user_id, title, department, phone_number, location,
-                                              employee_id, cost_center,
-                                              start_date, manager_id, custom_attributes, attribute_sources)
-      SELECT c.user_id, c.new ->> 'title', c.new ->> 'department', c.new ->> 'phoneNumber', c.new ->> 'location',
-        c.new ->> 'employeeId',
-             c.new ->> 'costCenter', (c.new ->> 'startDate')::date, (c.new ->> 'managerId')::uuid,
-             c.new - '{title,department,phoneNumber,location,employeeId,costCenter,startDate,managerId}'::text[],
-             _flohsync.profile_sources(c.new, $3)
-        FROM (SELECT u.user_id, _flohsync.profile_changes(NULL, u.patch) AS new
-                FROM unnest($1, $2) AS u(user_id, patch)
-                JOIN flohsync.floh_user x ON x.id = u.user_id
-               WHERE NOT EXISTS (SELECT FROM flohsync.user_profile q WHERE q.user_id = u.user_id)
-               ORDER BY u.user_id OFFSET 0) c  -- so that "new" is computed once
-       WHERE c.new IS NOT NULL
-      ON CONFLICT DO NOTHING
-      RETURNING p.user_id
-    )
-    SELECT array_agg(m.user_id) FROM made m
-    $sql$, _users, _patches, _source);
-  RETURN QUERY SELECT unnest(done);
-  SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
-    FROM unnest(_users, _patches) AS u(user_id, patch)
-   WHERE u.user_id NOT IN (SELECT d.id FROM unnest(done) AS d(id));
+  done := _flohsync.profile_insert(_users, _patches, _source);
+  IF done IS NOT NULL THEN
+    RETURN QUERY SELECT unnest(done);
+    IF cardinality(done) = cardinality(_users) THEN
+      RETURN;
+    END IF;
+    SELECT array_agg(u.user_id), array_agg(u.patch) INTO _users, _patches
+      FROM unnest(_users, _patches) AS u(user_id, patch)
+     WHERE u.user_id NOT IN (SELECT d.id FROM unnest(done) AS d(id));
+  END IF;
   IF _users IS NULL THEN
     RETURN;
   END IF;
@@ -3114,82 +3240,66 @@ COMMENT ON FUNCTION _flohsync.in_halves(text, flohsync.connector_sync_config, bi
   'not): returns the result of call_seam(), the rows that failed and why, those not tried because too many failed, and '
   'those not due for a retry';
 
-CREATE FUNCTION _flohsync.map_rules(_c flohsync.connector_sync_config, OUT rules text, OUT sources text)
+CREATE FUNCTION _flohsync.map_rules(_c flohsync.connector_sync_config, OUT fields text[], OUT modes text[],
+                                    OUT sources text)
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  SELECT string_agg(format('(%s, %L, %L)', r.nr, r.field, r.mode), ', ' ORDER BY r.nr),
-         string_agg(_flohsync.source_sql(r.path), ', ' ORDER BY r.nr) INTO rules, sources
-    FROM (SELECT row_number() OVER (ORDER BY e.position) AS nr, e.rule ->> 'targetField' AS field,
-                 coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') AS mode, e.rule ->> 'sourcePath' AS path
-            FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS e(rule, position)
-           WHERE coalesce((e.rule ->> 'enabled')::boolean, true) AND coalesce(e.rule ->> 'transform', '') = ''
-             AND coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite') r;
+  SELECT array_agg(e.rule ->> 'targetField' ORDER BY e.position),
+         array_agg(coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') ORDER BY e.position),
+         string_agg(_flohsync.source_sql(e.rule ->> 'sourcePath'), ', ' ORDER BY e.position)
+    INTO fields, modes, sources
+    FROM jsonb_array_elements(_c.attribute_mappings) WITH ORDINALITY AS e(rule, position)
+   WHERE coalesce((e.rule ->> 'enabled')::boolean, true) AND coalesce(e.rule ->> 'transform', '') = ''
+     AND coalesce(e.rule ->> 'writeMode', 'overwrite_if_empty') <> 'never_overwrite';
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_rules(flohsync.connector_sync_config) IS
-  'SQL for the attribute mappings: rows (number, field, mode), and the values of the record x in their order; null '
-  'when no rule writes anything';
-
-CREATE FUNCTION _flohsync.profile_patch(_fields text[], _modes text[], _values jsonb[]) RETURNS jsonb
-LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_profile_patch';
-COMMENT ON FUNCTION _flohsync.profile_patch(text[], text[], jsonb[]) IS
-  'A patch of _profile_update from the values of rules, side by side, in the order of records and rules: of those for '
-  'one field, the last one that always writes, else the first one that has something for an empty field; null without '
-  'any';
+  'The attribute mappings that write: field and mode of each, and SQL for their values in the record x; null when no '
+  'rule writes anything';
 
 CREATE FUNCTION _flohsync.patches_sql(_c flohsync.connector_sync_config, _all boolean) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  map record := _flohsync.map_rules(_c);
 BEGIN
   RETURN format($sql$
-  SELECT f.user_id,
-         _flohsync.profile_patch(array_agg(f.field), array_agg(f.mode), array_agg(f.value)) AS patch,
-         jsonb_agg(jsonb_build_array(f.external_id, format('%%s: %%s', f.field, f.problem),
-                                     left(f.source::text, 1000)))
-           FILTER (WHERE f.problem IS NOT NULL) AS problems
-    FROM (SELECT r.user_id, r.external_id, w.field, w.mode, w.source, v.problem,
-                 CASE WHEN w.plain THEN w.source WHEN v.problem IS NULL THEN v.value END AS value
-            FROM (SELECT m.user_id, x.external_id, ARRAY[%s]::jsonb[] AS sources
-                    FROM %s
-                   WHERE %s AND x.stale_since IS NULL AND m.match_status IN ('matched', 'manual_override')
-                   ORDER BY m.user_id, x.external_id OFFSET 0) r
-           CROSS JOIN LATERAL (
-                 SELECT l.field, l.mode, r.sources[l.nr] AS source,
-                        jsonb_typeof(r.sources[l.nr]) = 'string' AND l.field NOT IN ('startDate', 'managerId')
-                          AND octet_length(r.sources[l.nr] #>> '{}') <= 2000 AS plain
-                   FROM (VALUES %s) AS l(nr, field, mode)
-                 OFFSET 0) w
-            -- In a subquery the function is called only where its condition holds.
-            LEFT JOIN LATERAL (SELECT c.value, c.problem FROM _flohsync.profile_field(w.field, w.source, $3) c
-                                WHERE NOT w.plain OFFSET 0) v ON true
-           WHERE w.source IS NOT NULL AND w.source <> 'null') f
-   GROUP BY f.user_id
-  $sql$, map.sources,
+  SELECT m.user_id, x.external_id::text, ARRAY[%s]::jsonb[] AS sources
+    FROM %s
+   WHERE %s AND x.stale_since IS NULL AND m.match_status IN ('matched', 'manual_override')
+   ORDER BY m.user_id, x.external_id
+  $sql$, (_flohsync.map_rules(_c)).sources,
     CASE WHEN _all THEN 'flohsync.resource_record x JOIN flohsync.connector_sync_match m '
                         'ON m.connector_resource_id = x.id JOIN _flohsync.app_user u ON u.id = m.user_id'
-         ELSE 'unnest($4) AS t(id) JOIN _flohsync.app_user u ON u.id = t.id JOIN flohsync.connector_sync_match m '
+         ELSE 'unnest($3) AS t(id) JOIN _flohsync.app_user u ON u.id = t.id JOIN flohsync.connector_sync_match m '
               'ON m.user_id = t.id JOIN flohsync.resource_record x ON x.id = m.connector_resource_id' END,
     _flohsync.type_of_sql(NOT _all)
       || CASE WHEN _all THEN ' AND m.connector_id = $1 AND m.resource_type = $2'
-                             ' AND m.user_id NOT IN (SELECT k.id FROM unnest($4) AS k(id))' ELSE '' END,
-    map.rules);
+                             ' AND m.user_id NOT IN (SELECT k.id FROM unnest($3) AS k(id))' ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION _flohsync.patches_sql(flohsync.connector_sync_config, boolean) IS
-  'SQL for what the attribute mappings make of the records of connector $1 and type $2, for the users $4 or (all) all '
-  'but these: rows (user, patch, values that are invalid, as [external id, message, value]); $3 is the configuration';
+  'SQL for what the attribute mappings find in the records of connector $1 and type $2, for the users $3 or (all) all '
+  'but these: rows (user, external id, values in the order of the rules) in the order of the first two';
 
-CREATE FUNCTION _flohsync.patches_cached(_sql text, _connector uuid, _type text, _c flohsync.connector_sync_config,
-                                         _users uuid[], OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
-LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'flohsync_execute_cached_plan';
-COMMENT ON FUNCTION _flohsync.patches_cached(text, uuid, text, flohsync.connector_sync_config, uuid[]) IS
-  'Runs the statement of map_attributes() with a cached plan, for a batch of users in floh_user';
+CREATE FUNCTION _flohsync.profile_map(_rows refcursor, _fields text[], _modes text[],
+                                      _c flohsync.connector_sync_config, _n int,
+                                      OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_map';
+COMMENT ON FUNCTION _flohsync.profile_map(refcursor, text[], text[], flohsync.connector_sync_config, int) IS
+  'Reads on in a cursor of patches_sql(), by _n users or some more: a patch of _profile_update for each, in which, of '
+  'the rules for one field, the last one counts that always writes, else the first one that has something; and the '
+  'values that are invalid, as [external id, message, value]; null without any';
+
+CREATE FUNCTION _flohsync.profile_map_cached(_sql text, _connector uuid, _type text, _users uuid[], _fields text[],
+                                             _modes text[], _c flohsync.connector_sync_config,
+                                             OUT users uuid[], OUT patches jsonb[], OUT problems jsonb[])
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'flohsync_profile_map_cached';
+COMMENT ON FUNCTION _flohsync.profile_map_cached(text, uuid, text, uuid[], text[], text[],
+                                                 flohsync.connector_sync_config) IS
+  'Like profile_map(), for all rows of a statement of patches_sql(), with a cached plan: for a batch of users in '
+  'floh_user';
 
 CREATE FUNCTION _flohsync.users_of(_ids uuid[]) RETURNS uuid[]
 LANGUAGE plpgsql STABLE
@@ -3263,20 +3373,22 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  statement constant text := format('SELECT array_agg(b.user_id ORDER BY b.user_id), array_agg(b.patch ORDER BY '
-                                    'b.user_id), array_agg(b.problems ORDER BY b.user_id) FROM (%s) b',
-                                    _flohsync.patches_sql(_c, false));
-  users uuid[];
-  patches jsonb[];
-  problems jsonb[];
+  statement constant text := _flohsync.patches_sql(_c, false);
+  rules constant record := _flohsync.map_rules(_c);
+  listed refcursor;
+  b record;
 BEGIN
   IF _flohsync.users_are_watched() THEN
-    SELECT b.users, b.patches, b.problems INTO users, patches, problems
-      FROM _flohsync.patches_cached(statement, _c.connector_id, _c.resource_type, _c, _users) b;
+    b := _flohsync.profile_map_cached(statement, _c.connector_id, _c.resource_type, _users, rules.fields, rules.modes,
+                                      _c);
   ELSE
-    EXECUTE statement INTO users, patches, problems USING _c.connector_id, _c.resource_type::text, _c, _users;
+    OPEN listed NO SCROLL FOR EXECUTE statement USING _c.connector_id, _c.resource_type::text, _users;
+    b := _flohsync.profile_map(listed, rules.fields, rules.modes, _c, 2 * cardinality(_users));
+    CLOSE listed;
   END IF;
-  done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, _known, done);
+  IF b.users IS NOT NULL THEN
+    done := _flohsync.apply_patches(_c, _run, _record, b.users, b.patches, b.problems, _known, done);
+  END IF;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.map_users(flohsync.connector_sync_config, bigint, flohsync.resource_record, uuid[],
@@ -3292,42 +3404,33 @@ SET jit = off
 SET work_mem = '8MB'
 SET hash_mem_multiplier = 1
 SET enable_nestloop = on
+SET cursor_tuple_fraction = 1
 AS $$
 DECLARE
   batch constant int := 5000;
+  rules constant record := _flohsync.map_rules(_c);
   known uuid[];
   former uuid[];
   listed uuid[];
-  users uuid[] := '{}';
-  patches jsonb[] := '{}';
-  problems jsonb[] := '{}';
-  n int := 0;
-  r record;
+  found refcursor;
+  b record;
   done jsonb := '{"updated": 0, "failed": 0, "refused": 0, "errors": [], "complete": true}';
 BEGIN
-  IF (_flohsync.map_rules(_c)).rules IS NOT NULL THEN
+  IF rules.fields IS NOT NULL THEN
     known := _flohsync.known_setbacks(_c, 'map');
     IF _ids IS NULL THEN
       -- What was just loaded has no statistics yet: all must not be taken for a few.
       PERFORM set_config('enable_nestloop', 'off', true);
-      FOR r IN EXECUTE _flohsync.patches_sql(_c, true) USING _c.connector_id, _c.resource_type::text, _c, known LOOP
-        n := n + 1;
-        users[n] := r.user_id;
-        patches[n] := r.patch;
-        problems[n] := r.problems;
-        CONTINUE WHEN n < batch;
-        PERFORM set_config('enable_nestloop', 'on', true);
-        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
-        n := 0;
-        users := '{}';
-        patches := '{}';
-        problems := '{}';
+      OPEN found NO SCROLL FOR EXECUTE _flohsync.patches_sql(_c, true)
+        USING _c.connector_id, _c.resource_type::text, known;
+      PERFORM set_config('enable_nestloop', 'on', true);
+      LOOP
+        b := _flohsync.profile_map(found, rules.fields, rules.modes, _c, batch);
+        EXIT WHEN b.users IS NULL;
+        done := _flohsync.apply_patches(_c, _run, _record, b.users, b.patches, b.problems, false, done);
         EXIT WHEN NOT (done ->> 'complete')::boolean;
       END LOOP;
-      PERFORM set_config('enable_nestloop', 'on', true);
-      IF n > 0 THEN
-        done := _flohsync.apply_patches(_c, _run, _record, users, patches, problems, false, done);
-      END IF;
+      CLOSE found;
     ELSE
       listed := _flohsync.users_of(_ids);
       IF known <> '{}' THEN

@@ -16,6 +16,7 @@
 #include "commands/extension.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -256,21 +257,50 @@ db_plan_by_index(DbQuery *query)
 	AtEOXact_GUC(true, level);
 }
 
+/* A plan by indexes is made now, and again after ANALYZE. */
+static void
+db_plan(DbQuery *query)
+{
+	if (query->plan_as == PLAN_BY_INDEX && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
+		db_plan_by_index(query);
+	else if (query->plan == NULL)
+		db_prepare(query);
+}
+
 /* db_execute runs a statement; rows are in SPI_tuptable, their number returned. */
 uint64
 db_execute(DbQuery *query, Datum *values, const char *nulls)
 {
 	int rc;
 
-	/* Planned now, and again after ANALYZE. */
-	if (query->plan_as == PLAN_BY_INDEX && (query->plan == NULL || !SPI_plan_is_valid(query->plan)))
-		db_plan_by_index(query);
-	else if (query->plan == NULL)
-		db_prepare(query);
+	db_plan(query);
 	rc = SPI_execute_plan(query->plan, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute \"%s\": %s", query->sql, SPI_result_code_string(rc));
 	return SPI_processed;
+}
+
+/* db_execute_to hands the rows of a statement to "dest", one after the other. */
+void
+db_execute_to(DbQuery *query, Datum *values, const char *nulls, DestReceiver *dest)
+{
+	SPIExecuteOptions options = {.dest = dest};
+	int				  rc;
+
+	db_plan(query);
+	options.params = makeParamList(query->nargs);
+	for (int i = 0; i < query->nargs; i++)
+	{
+		ParamExternData *param = &options.params->params[i];
+
+		param->value = values[i];
+		param->isnull = nulls != NULL && nulls[i] == 'n';
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = query->types[i];
+	}
+	rc = SPI_execute_plan_extended(query->plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not execute \"%s\": %s", query->sql, SPI_result_code_string(rc));
 }
 
 /* A missing row, for whatever reason, must be an error and no invalid memory access. */

@@ -39,6 +39,7 @@ typedef void (*DbWork)(void *arg);
 extern void db_retry(DbWork work, void *arg);
 
 extern uint64 db_execute(DbQuery *query, Datum *values, const char *nulls);
+extern void	  db_execute_to(DbQuery *query, Datum *values, const char *nulls, DestReceiver *dest);
 
 extern Datum db_value(uint64 row, int column, bool *isnull);
 extern char *db_text(uint64 row, int column);

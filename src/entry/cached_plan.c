@@ -3,8 +3,9 @@
  *	  SQL-callable: a statement whose text is made of settings, planned once.
  *
  * The first argument is the text, the others its parameters; the result is its
- * only row, or the only value of that.  plpgsql's EXECUTE plans on each call, which for the matching of
- * one record takes ten times as long as the matching.  The plan is one for a
+ * only row, or the only value of that; other functions take the rows themselves
+ * (cached_plan_read).  plpgsql's EXECUTE plans on each call, which for the matching
+ * of one record takes ten times as long as the matching.  The plan is one for a
  * few rows by their keys, whatever the size of the tables (base/db.h, PLAN_BY_INDEX).
  *
  * The statement runs with the rights of the caller, as with EXECUTE.  Nothing is
@@ -24,6 +25,7 @@
 #include "utils/memutils.h"
 
 #include "base/db.h"
+#include "entry/cached_plan.h"
 
 /* Settings that are in use at a time, times two statements, in one session. */
 #define CACHED_PLANS		  32
@@ -119,25 +121,35 @@ cached_plan_check_result(FunctionCallInfo fcinfo, uint64 rows)
 			cached_plan_refuse("it returns columns of different types than the function");
 }
 
+/* The parameters have "types", or else those of the function behind its first one. */
 static CachedStatement *
-cached_plan_get(Oid function, const char *sql)
+cached_plan_get(Oid function, const text *text, int nargs, const Oid *types)
 {
-	uint32			 hash = hash_bytes((const unsigned char *) sql, strlen(sql));
-	CachedStatement *k = cached_plan_find(function, sql, hash);
+	char			*sql = text_to_cstring(text);
+	uint32			 hash;
+	CachedStatement *k;
 
+	if (strlen(sql) > CACHED_PLAN_MAX_BYTES)
+		cached_plan_refuse("it is too long");
+	hash = hash_bytes((const unsigned char *) sql, strlen(sql));
+	k = cached_plan_find(function, sql, hash);
 	if (k->sql == NULL)
 	{
-		Oid *types;
-		int	 n;
-
 		cached_plan_check_text(sql);
-		(void) get_func_signature(function, &types, &n);
-		if (n - 1 > (int) lengthof(k->query.types))
-			elog(ERROR, "a cached statement has %d parameters", n - 1);
-		memcpy(k->query.types, types + 1, sizeof(Oid) * (n - 1));
+		if (types == NULL)
+		{
+			Oid *all;
+
+			(void) get_func_signature(function, &all, &nargs);
+			types = all + 1;
+			nargs--;
+		}
+		if (nargs > (int) lengthof(k->query.types))
+			elog(ERROR, "a cached statement has %d parameters", nargs);
+		memcpy(k->query.types, types, sizeof(Oid) * nargs);
 		k->sql = MemoryContextStrdup(TopMemoryContext, sql);
 		k->query.sql = k->sql;
-		k->query.nargs = n - 1;
+		k->query.nargs = nargs;
 		k->query.plan_as = PLAN_BY_INDEX;
 		k->hash = hash;
 		k->function = function;
@@ -146,15 +158,19 @@ cached_plan_get(Oid function, const char *sql)
 	return k;
 }
 
+/* Its rows go to "dest" if there is one, else to SPI_tuptable; returns their number then. */
 static pg_noinline uint64
-cached_plan_run(CachedStatement *k, Datum *values, const char *nulls)
+cached_plan_run(CachedStatement *k, Datum *values, const char *nulls, DestReceiver *dest)
 {
 	volatile uint64 n = 0;
 
 	k->running++;
 	PG_TRY();
 	{
-		n = db_execute(&k->query, values, nulls);
+		if (dest)
+			db_execute_to(&k->query, values, nulls, dest);
+		else
+			n = db_execute(&k->query, values, nulls);
 	}
 	PG_FINALLY();
 	{
@@ -164,29 +180,35 @@ cached_plan_run(CachedStatement *k, Datum *values, const char *nulls)
 	return n;
 }
 
+/* cached_plan_read has "dest" take the rows of a statement on behalf of a function. */
+void
+cached_plan_read(Oid function, const text *sql, int nargs, const Oid *types, Datum *values,
+				 DestReceiver *dest)
+{
+	SPI_connect();
+	(void) cached_plan_run(cached_plan_get(function, sql, nargs, types), values, NULL, dest);
+	SPI_finish();
+}
+
 PG_FUNCTION_INFO_V1(flohsync_execute_cached_plan);
 PGDLLEXPORT Datum
 flohsync_execute_cached_plan(PG_FUNCTION_ARGS)
 {
 	CachedStatement *k;
-	text			*sql;
 	Datum			 values[lengthof(k->query.types)];
 	char			 nulls[lengthof(k->query.types) + 1] = {0};
 	Datum			 result;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	sql = PG_GETARG_TEXT_PP(0);
-	if (VARSIZE_ANY_EXHDR(sql) > CACHED_PLAN_MAX_BYTES)
-		cached_plan_refuse("it is too long");
 	SPI_connect();
-	k = cached_plan_get(fcinfo->flinfo->fn_oid, text_to_cstring(sql));
+	k = cached_plan_get(fcinfo->flinfo->fn_oid, PG_GETARG_TEXT_PP(0), 0, NULL);
 	for (int i = 0; i < k->query.nargs; i++)
 	{
 		values[i] = PG_GETARG_DATUM(i + 1);
 		nulls[i] = PG_ARGISNULL(i + 1) ? 'n' : ' ';
 	}
-	cached_plan_check_result(fcinfo, cached_plan_run(k, values, nulls));
+	cached_plan_check_result(fcinfo, cached_plan_run(k, values, nulls, NULL));
 	if (type_is_rowtype(get_func_rettype(fcinfo->flinfo->fn_oid)))
 		result = PointerGetDatum(SPI_returntuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc));
 	else

@@ -18,6 +18,7 @@
 #include "base/guc.h"
 #include "base/run_as.h"
 #include "base/table_trigger.h"
+#include "entry/profile.h"
 #include "record/outbox.h"
 #include "server/hooks.h"
 #include "server/hooks_log.h"
@@ -36,6 +37,7 @@ _PG_init(void)
 	hooks_log_init();
 	run_as_guard_init();
 	table_trigger_init();
+	profile_new_init();
 	outbox_wake = worker_wake_cache;
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;

@@ -2,11 +2,10 @@
  * profile.c
  *	  SQL: what the values of records make of a profile.
  *
- * profile_patch(fields, modes, values) is what the attribute mappings say of one user,
- * profile_changes(profile, patch) what of that is to be written over a profile, and
+ * profile_changes(profile, patch) is what of a patch is to be written over a profile, and
  * profile_sources(changes, source) what is noted of it.  Each looks at a few short values
  * for each of many users: as functions in SQL, that took five times as long as to write the
- * profile.
+ * profile.  Patches come from profile_map.c; new profiles are made in profile_new.c.
  *
  * A value is empty when it is absent, null, or a text of white space alone.  What white space
  * is, PostgreSQL's regular expressions decide, by the rules of the database; only texts
@@ -28,30 +27,18 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-#define PROFILE_ALWAYS	 "overwrite_always"
-#define PROFILE_IF_EMPTY "overwrite_if_empty"
+#include "entry/profile.h"
 
-/* Fields that have a column; the others are keys of custom_attributes. */
-static const char *const profile_columns[][2] = {
+const ProfileColumn profile_columns[PROFILE_COLUMNS] = {
 	{"title", "title"},			 {"department", "department"},	{"phoneNumber", "phone_number"},
 	{"location", "location"},	 {"employeeId", "employee_id"}, {"costCenter", "cost_center"},
 	{"startDate", "start_date"}, {"managerId", "manager_id"},
 };
 
-static bool
+bool
 profile_is(const char *value, int len, const char *word)
 {
 	return len == (int) strlen(word) && memcmp(value, word, len) == 0;
-}
-
-static bool
-profile_same(Datum a, Datum b)
-{
-	text *left = DatumGetTextPP(a);
-	text *right = DatumGetTextPP(b);
-
-	return VARSIZE_ANY_EXHDR(left) == VARSIZE_ANY_EXHDR(right) &&
-		memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left)) == 0;
 }
 
 static bool
@@ -67,7 +54,7 @@ profile_is_space(const char *value, int len)
 }
 
 /* Whether a value, or none, is empty. */
-static bool
+bool
 profile_is_blank(const JsonbValue *value)
 {
 	return value == NULL || value->type == jbvNull ||
@@ -76,7 +63,7 @@ profile_is_blank(const JsonbValue *value)
 }
 
 /* The value that a jsonb is. */
-static void
+void
 profile_value(Jsonb *jsonb, JsonbValue *value)
 {
 	if (!JB_ROOT_IS_SCALAR(jsonb) || !JsonbExtractScalar(&jsonb->root, value))
@@ -104,22 +91,28 @@ profile_equal(JsonbValue *a, JsonbValue *b)
 	return compareJsonbContainers(&left->root, &right->root) == 0;
 }
 
+/* Which of profile_columns a field has, or PROFILE_CUSTOM. */
+int
+profile_column(const JsonbValue *field)
+{
+	int i = 0;
+
+	while (i < PROFILE_COLUMNS &&
+		   !profile_is(field->val.string.val, field->val.string.len, profile_columns[i].field))
+		i++;
+	return i;
+}
+
 /* The value of a field in a profile; NULL when it has none. */
 static JsonbValue *
 profile_old(HeapTupleHeader profile, const JsonbValue *field, JsonbValue *value)
 {
-	const char *column = "custom_attributes";
-	bool		custom = true;
+	int			i = profile_column(field);
+	bool		custom = i == PROFILE_CUSTOM;
+	const char *column = custom ? "custom_attributes" : profile_columns[i].column;
 	bool		isnull;
-	Datum		datum;
+	Datum		datum = GetAttributeByName(profile, column, &isnull);
 
-	for (size_t i = 0; i < lengthof(profile_columns) && custom; i++)
-		if (profile_is(field->val.string.val, field->val.string.len, profile_columns[i][0]))
-		{
-			column = profile_columns[i][1];
-			custom = false;
-		}
-	datum = GetAttributeByName(profile, column, &isnull);
 	if (isnull)
 		return NULL;
 	if (custom)
@@ -137,7 +130,7 @@ profile_old(HeapTupleHeader profile, const JsonbValue *field, JsonbValue *value)
 }
 
 /* Whether an entry of a patch is to be written over what there is; its value then. */
-static bool
+bool
 profile_writes(JsonbValue *entry, HeapTupleHeader profile, const JsonbValue *field,
 			   JsonbValue *value)
 {
@@ -191,99 +184,6 @@ flohsync_profile_changes(PG_FUNCTION_ARGS)
 			continue;
 		pushJsonbValue(&state, WJB_KEY, &field);
 		pushJsonbValue(&state, WJB_VALUE, &value);
-		any = true;
-	}
-	if (!any)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
-}
-
-static void
-profile_push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text, int len)
-{
-	JsonbValue value = {.type = jbvString};
-
-	value.val.string.val = (char *) text;
-	value.val.string.len = len;
-	pushJsonbValue(state, token, &value);
-}
-
-/* One rule that has something to say of a field, and how it is written. */
-static void
-profile_push(JsonbParseState **state, Datum field, const char *mode, Datum jsonb)
-{
-	text	  *name = DatumGetTextPP(field);
-	JsonbValue value;
-
-	profile_push_text(state, WJB_KEY, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	profile_push_text(state, WJB_KEY, "mode", 4);
-	profile_push_text(state, WJB_VALUE, mode, strlen(mode));
-	profile_push_text(state, WJB_KEY, "value", 5);
-	profile_value(DatumGetJsonbP(jsonb), &value);
-	pushJsonbValue(state, WJB_VALUE, &value);
-	pushJsonbValue(state, WJB_END_OBJECT, NULL);
-}
-
-/*
- * Three arrays side by side: in the order of the records of a user, and of the rules, which
- * field has which mode and value.  Rules for one field act one after the other, which comes
- * to: the last one that always writes, else the first one that has something for an empty
- * field.
- */
-PG_FUNCTION_INFO_V1(flohsync_profile_patch);
-PGDLLEXPORT Datum
-flohsync_profile_patch(PG_FUNCTION_ARGS)
-{
-	Datum			*fields;
-	Datum			*modes;
-	Datum			*values;
-	bool			*nulls[3];
-	int				 n[3];
-	JsonbParseState *state = NULL;
-	bool			 any = false;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		PG_RETURN_NULL();
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &fields,
-					  &nulls[0], &n[0]);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &modes, &nulls[1],
-					  &n[1]);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), JSONBOID, -1, false, TYPALIGN_INT, &values,
-					  &nulls[2], &n[2]);
-	if (n[0] != n[1] || n[0] != n[2])
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the arrays must have the same number of elements")));
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < n[0]; i++)
-	{
-		int	 always = -1;
-		int	 first = -1;
-		bool done = nulls[0][i]; /* was the field there before? */
-
-		for (int k = 0; k < i && !done; k++)
-			done = !nulls[0][k] && profile_same(fields[k], fields[i]);
-		for (int at = i; at < n[0] && !done; at++)
-		{
-			JsonbValue value;
-
-			if (nulls[0][at] || nulls[1][at] || nulls[2][at] ||
-				!profile_same(fields[at], fields[i]))
-				continue;
-			profile_value(DatumGetJsonbP(values[at]), &value);
-			if (profile_is(VARDATA_ANY(DatumGetTextPP(modes[at])),
-						   VARSIZE_ANY_EXHDR(DatumGetTextPP(modes[at])), PROFILE_ALWAYS))
-				always = at;
-			else if (first < 0 && !profile_is_blank(&value))
-				first = at;
-		}
-		if (always < 0 && first < 0)
-			continue;
-		if (always >= 0)
-			profile_push(&state, fields[i], PROFILE_ALWAYS, values[always]);
-		else
-			profile_push(&state, fields[i], PROFILE_IF_EMPTY, values[first]);
 		any = true;
 	}
 	if (!any)

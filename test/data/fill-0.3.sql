@@ -94,7 +94,7 @@ SELECT connector_id, resource_type, match_status, match_confidence, count(*) FRO
 INSERT INTO _flohsync.former_pass VALUES ('00000000-0000-4000-8000-000000000001', 'device', '2026-01-02 03:04:06Z');
 INSERT INTO _flohsync.resource_tombstone (external_id, resource_type, connector_id, deleted_at, event_at, deactivated, made_at) VALUES
 ('99', 'user', '00000000-0000-4000-8000-000000000001', now(), '2026-01-02 05:00:00Z', true, now());
-INSERT INTO _flohsync.match_progress (config_id, rules, users_seen, own_xid) VALUES ('00000000-0000-4000-8000-000000000021', 'of another version', '700', '700');
+INSERT INTO _flohsync.match_progress (config_id, rules, users_seen, own_xid, matched_by) VALUES ('00000000-0000-4000-8000-000000000021', 'of another version', '700', '700', 'of another version');
 INSERT INTO _flohsync.record_change (resource_id, connector_id, resource_type, change) VALUES
 ('01a00000-0000-7000-8000-000000000002', '00000000-0000-4000-8000-000000000001', 'user', 'recheck');
 INSERT INTO _flohsync.departure (resource_id, connector_id, settled_at) VALUES

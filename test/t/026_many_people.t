@@ -91,5 +91,24 @@ $f->sql(q{update public.many set attributes = attributes || jsonb_build_object('
 $f->sync_ok('many', 'user');
 is($f->sql($differ), 0, 'so it has after half of the records have changed');
 
+# Records of a user that are not read by one call, in three of which a call ends.
+my $read = <<'SQL';
+do $do$ declare found refcursor; b record; c flohsync.connector_sync_config; begin
+  select * into c from flohsync.connector_sync_config;
+  open found no scroll for %s;
+  loop
+    b := _flohsync.profile_map(found, '{title,department}', '{overwrite_always,overwrite_if_empty}', c, 1);
+    exit when b.users is null;
+    insert into public.patches select * from unnest(b.users, b.patches);
+  end loop;
+end $do$
+SQL
+$f->sql('create table public.patches (id uuid, patch jsonb)');
+$f->sql(sprintf $read, q{select md5((g / 3)::text)::uuid, g::text, array[to_jsonb(g::text), case when g % 3 = 0 then to_jsonb('first of ' || g / 3) end] from generate_series(0, 5999) g});
+is($f->sql(q{select count(*), count(distinct id), count(p.id) filter (where patch -> 'title' ->> 'value' = (3 * g + 2)::text and patch -> 'department' ->> 'value' = 'first of ' || g)
+	from public.patches p join generate_series(0, 1999) g on md5(g::text)::uuid = p.id}), '2000|2000|2000', 'each user has one patch, of all records');
+$f->fails_like(sprintf($read, 'select 1, 2, 3'), '42804', qr/rows of records must have/, 'rows of another kind are an error');
+$f->fails_like(sprintf($read, q{select gen_random_uuid(), 'x'::text, array['1'::jsonb]}), 'XX000', qr/values of 1 rules instead of 2/, 'so are values of other rules');
+
 $f->no_crash;
 done_testing();

@@ -350,6 +350,88 @@ $f->sql("select flohsync.resolve_match('" . match_id(2) . "', 'skip')");
 is($f->json("select flohsync.explain_match('$c', 'user', '2')")->{stays}, 'an operator decided so', 'that of an operator, too');
 
 #
+# New profiles: who writes them finds and locks the users instead of the foreign key
+#
+
+my %title = (value => 'Clerk', mode => 'overwrite_always');
+sub fill_in { return "select count(*) from flohsync.floh_user u, flohsync._profile_update(array[u.id], array[" . Flohsync::jsonb($_[1] // { title => \%title }) . "], 'manual') where u.email like '$_[0]'" }
+my $orphans = 'select count(*) from flohsync.user_profile p where not exists (select from flohsync.floh_user u where u.id = p.user_id)';
+user("$_\@new.example") for qw(leaves stays other third);
+my $h = held_open("delete from flohsync.floh_user where email = 'leaves\@new.example'");
+my $late = $f->start_sql(fill_in('leaves@new.example'));
+ok(waits_for_it(), 'the profile of a user who is being deleted waits');
+let_go($h);
+$f->finish($late);
+is($late->{err} . $late->{out}, "0", "and is not written");
+$h = held_open(fill_in('stays@new.example'));
+$late = $f->start_sql("delete from flohsync.floh_user where email = 'stays\@new.example'");
+ok(waits_for_it(), 'a user whose profile is being written is not deleted meanwhile');
+let_go($h);
+$f->finish($late);
+is($late->{err} . $f->sql($orphans), '0', 'and the profile goes with the user');
+$f->fails_like("insert into flohsync.user_profile (user_id) values (gen_random_uuid())", '23503', qr/user_profile_user_id_fkey/, 'the foreign key looks at what others write, in the same session too');
+$f->sql('alter table flohsync.user_profile add constraint managed foreign key (manager_id) references flohsync.floh_user');
+$f->fails_like(fill_in('other@new.example', { managerId => { value => '00000000-0000-4000-8000-000000000000', mode => 'overwrite_always' } }),
+	'23503', qr/managed/, 'and another foreign key at all of it');
+$f->sql("alter table flohsync.user_profile drop constraint managed;
+	create function public.somebody_else() returns trigger language plpgsql as \$\$ begin new.user_id := gen_random_uuid(); return new; end \$\$;
+	create trigger somebody_else before insert on flohsync.user_profile for each row execute function public.somebody_else()");
+$f->fails_like(fill_in('other@new.example'), '23503', qr/user_profile_user_id_fkey/, 'and its own at what a trigger has made of it');
+$f->sql('drop function public.somebody_else cascade');
+is($f->sql(fill_in('%@new.example')) . ' ' . profile('other@new.example')->{attribute_sources}{title}, '2 manual', 'and then they are written');
+
+#
+# Other mappings: everybody is mapped, but only who changed is matched
+#
+
+my @mappings = (attributeMappings => [ { sourcePath => 'attributes.dept', targetField => 'department', writeMode => 'overwrite_always' } ]);
+begin({});
+person(1, 'one@keep.example', dept => 'A');
+person(2, 'two@keep.example', dept => 'B');
+person(3, 'late@keep.example', dept => 'C');
+person(4, 'nobody@keep.example', dept => 'D');
+user("$_\@keep.example") for qw(one two three);
+one_pass();
+$f->sql("update flohsync.connector_sync_match set match_confidence = 'probable' where external_id = '1' and connector_id = " . $f->connector_id($c));
+person(2, 'three@keep.example', dept => 'B');
+user('late@keep.example');
+$f->configure($c, 'user', @mappings);
+one_pass();
+is(join(' ', map { (profile("$_\@keep.example") // {})->{department} // '-' } qw(one two three late)), 'A - B C', 'everybody is mapped, by the matches of now');
+is(match_of(1) . ', ' . matches(), 'matched probable, 1 matched probable one@keep.example, 2 matched exact three@keep.example, 3 matched exact late@keep.example, 4 unmatched none',
+	'and who did not change is not matched again');
+$f->configure($c, 'user', userMatchFallbackStrategies => ['external_id']);
+one_pass();
+is(match_of(1), 'matched exact', 'with other strategies everybody is');
+# Those who are back while the mappings change
+begin(leavers());
+person($_, "back$_\@keep.example", dept => "D$_") for 1, 2;
+user("back$_\@keep.example") for 1, 2;
+one_pass();
+gone(1);
+one_pass();
+is(state_of('back1@keep.example'), 'deleted', 'one has left');
+person(1, 'back1@keep.example', dept => 'D1');
+$f->configure($c, 'user', @mappings);
+one_pass();
+is(state_of('back1@keep.example') . ' ' . match_of(1) . ' ' . profile('back1@keep.example')->{department} . ' ' . profile('back2@keep.example')->{department}, 'active matched exact D1 D2', 'and is back, matched and mapped');
+# A configuration that was not about users for a while
+$f->sql("select flohsync.create_connector('things', 'sql', jsonb_build_object('queries', jsonb_build_object('thing',
+	'select id as external_id, name as display_name, mail as email, attrs as attributes from public.people where directory = ''things'' order by id')))");
+$c = 'things';
+person(1, 'one@keep.example', dept => 'Thing');
+$f->configure($c, 'thing', @mappings);
+$f->sync($c, 'thing');
+$f->configure($c, 'thing', attributeMappings => undef);
+$f->sql('delete from flohsync.connector_sync_match where connector_id = ' . $f->connector_id($c));
+person(2, 'two@keep.example', dept => 'Thing');
+$f->sync($c, 'thing');
+is(matches() // '', '', 'no users, no matches');
+$f->configure($c, 'thing', @mappings);
+$f->sync($c, 'thing');
+is(matches(), '1 matched exact one@keep.example, 2 matched exact two@keep.example', 'and all of them when it is about users again');
+
+#
 # Many: nothing is analysed here, as after a first load
 #
 
