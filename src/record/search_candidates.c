@@ -167,6 +167,14 @@ search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes
 	probes->cost = probes->candidates * SEARCH_COST_KEY * probes->n;
 }
 
+/* Where the rows come from that the indexes name: a bitmap, or a list in the order of the table. */
+typedef struct SearchNamed
+{
+	CompatBitmapIterator  *bitmap;
+	const ItemPointerData *rows; /* if there is no bitmap */
+	int64				   n;
+} SearchNamed;
+
 /* Rows of a page that an index names; n is -1 for all of them. */
 typedef struct SearchBlock
 {
@@ -177,9 +185,27 @@ typedef struct SearchBlock
 } SearchBlock;
 
 static bool
-search_block_next(SearchRows *rows, CompatBitmapIterator *iterator, SearchBlock *block)
+search_named_next(SearchNamed *named, SearchBlock *block)
 {
-	if (!compat_bitmap_next(iterator, &block->block, block->offsets, &block->n))
+	if (named->bitmap)
+		return compat_bitmap_next(named->bitmap, &block->block, block->offsets, &block->n);
+	if (named->n == 0)
+		return false;
+	block->block = ItemPointerGetBlockNumber(named->rows);
+	block->n = 0;
+	do
+	{
+		block->offsets[block->n++] = ItemPointerGetOffsetNumber(named->rows++);
+		named->n--;
+	} while (named->n > 0 && ItemPointerGetBlockNumber(named->rows) == block->block &&
+			 block->n < MaxHeapTuplesPerPage);
+	return true;
+}
+
+static bool
+search_block_next(SearchRows *rows, SearchNamed *named, SearchBlock *block)
+{
+	if (!search_named_next(named, block))
 		return false;
 	block->buffer = ReadBuffer(rows->table, block->block);
 	/* The header, and where the line pointers begin. */
@@ -268,16 +294,15 @@ search_probe_index(SearchRows *rows, const SearchProbe *probe, TIDBitmap *bitmap
 	return n;
 }
 
-/* search_visit_bitmap visits rows in the order of the table. */
+/* search_visit_named visits rows in the order of the table. */
 static void
-search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void *state)
+search_visit_named(SearchRows *rows, SearchNamed *named, SearchVisit visit, void *state)
 {
-	SearchBlock			 *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
-	SearchSeen			 *seen = palloc(sizeof(SearchSeen));
-	CompatBitmapIterator *iterator = compat_bitmap_begin(bitmap);
-	uint64				  read = 0;
-	uint64				  visited = 0;
-	bool				  more = true;
+	SearchBlock *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
+	SearchSeen	*seen = palloc(sizeof(SearchSeen));
+	uint64		 read = 0;
+	uint64		 visited = 0;
+	bool		 more = true;
 
 	while (more)
 	{
@@ -285,7 +310,7 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 
 		CHECK_FOR_INTERRUPTS();
 		while (read < visited + SEARCH_AHEAD &&
-			   search_block_next(rows, iterator, &blocks[read % SEARCH_AHEAD]))
+			   search_block_next(rows, named, &blocks[read % SEARCH_AHEAD]))
 			read++;
 		if (read == visited)
 			break;
@@ -298,9 +323,31 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 	while (visited < read)
 		ReleaseBuffer(blocks[visited++ % SEARCH_AHEAD].buffer);
 	ExecClearTuple(rows->slot);
-	compat_bitmap_end(iterator);
 	pfree(seen);
 	pfree(blocks);
+}
+
+/* search_visit_lists visits the rows that trigrams have in common; false: it needs a scan. */
+static bool
+search_visit_lists(SearchRows *rows, const SearchProbe *probe, int64 most, bool *visited,
+				   SearchVisit visit, void *state)
+{
+	Relation		 index = index_open(probe->index, AccessShareLock);
+	SearchNamed		 named = {0};
+	ItemPointerData *list;
+	bool read = search_lists(index, (SearchChosen *) DatumGetPointer(probe->argument), &list,
+							 &named.n);
+
+	index_close(index, NoLock);
+	if (!read)
+		return false;
+	*visited = named.n <= most;
+	named.rows = list;
+	if (*visited)
+		search_visit_named(rows, &named, visit, state);
+	if (list)
+		pfree(list);
+	return true;
 }
 
 /*
@@ -313,13 +360,23 @@ bool
 search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most, SearchVisit visit,
 				  void *state)
 {
-	TIDBitmap *bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
+	TIDBitmap *bitmap;
 	int64	   n = 0;
+	bool	   visited;
 
+	if (probes->probe[0].chosen &&
+		search_visit_lists(rows, &probes->probe[0], most, &visited, visit, state))
+		return visited;
+	bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
 	for (int i = 0; i < probes->n && n <= most; i++)
 		n += search_probe_index(rows, &probes->probe[i], bitmap);
 	if (n <= most)
-		search_visit_bitmap(rows, bitmap, visit, state);
+	{
+		SearchNamed named = {.bitmap = compat_bitmap_begin(bitmap)};
+
+		search_visit_named(rows, &named, visit, state);
+		compat_bitmap_end(named.bitmap);
+	}
 	tbm_free(bitmap);
 	return n <= most;
 }

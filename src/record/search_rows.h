@@ -86,6 +86,13 @@ typedef struct SearchProbe
 	bool		   chosen; /* the argument is what search_trigrams.c chose */
 } SearchProbe;
 
+/* What a scan has instead of a pattern, if it is chosen: the rarest first. */
+typedef struct SearchChosen
+{
+	int	  n;
+	Datum trigrams[FLEXIBLE_ARRAY_MEMBER];
+} SearchChosen;
+
 /* The rows of any of them. */
 typedef struct SearchProbes
 {
@@ -104,5 +111,11 @@ extern bool search_candidates(SearchRows *rows, const SearchProbes *probes, int6
 extern bool search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows,
 								  double hits);
 extern void search_scan_chosen(IndexScanDesc scan);
+
+/* search_lists.c */
+struct GinState;
+extern double search_list_length(Relation index, struct GinState *state, Datum key);
+extern bool	  search_lists(Relation index, const SearchChosen *chosen, ItemPointerData **rows,
+						   int64 *n);
 
 #endif /* FLOHSYNC_SEARCH_ROWS_H */

@@ -9,14 +9,13 @@
  * trigrams are asked for that pay: the rarest one, and others as long as reading their
  * lists takes less time than visiting the rows that they rule out.
  *
- * How many rows have a trigram is known to the index: a short list is in its entry, and
- * a long one is a tree, of which the root tells how many leaves there are, and the first
- * leaf how much is in one.  Entries that are still in the pending list are not counted.
- * A wrong number makes a search slow, not wrong.
+ * How many rows have a trigram is about known to the index (search_lists.c).  A wrong
+ * number makes a search slow, not wrong.
  *
- * The trigrams are those that pg_trgm takes out of a pattern for LIKE, and it is also
- * pg_trgm that is asked whether a row has all of them.  Only when the scan begins and asks
- * for the trigrams of its pattern, it is given those that were chosen.
+ * The trigrams are those that pg_trgm takes out of a pattern for LIKE.  Where their lists
+ * cannot be read without a scan, it is also pg_trgm that is asked whether a row has all
+ * of them; only when the scan begins and asks for the trigrams of its pattern, it is given
+ * those that were chosen.
  */
 #include "postgres.h"
 
@@ -26,25 +25,11 @@
 
 #include "access/gin_private.h"
 #include "access/relscan.h"
-#include "storage/bufmgr.h"
 
 #include "record/search_rows.h"
 
-/* In a leaf of a tree are so many rows, at least, unless many were removed. */
-#define TRIGRAM_LEAF_LEAST 1000
-
-/* And so many at most, nearly. */
-#define TRIGRAM_LEAF_MOST 8000
-
 /* Nanoseconds to read one row of a list. */
-#define TRIGRAM_COST 3
-
-/* What a scan has instead of a pattern. */
-typedef struct SearchChosen
-{
-	int	  n;
-	Datum trigrams[FLEXIBLE_ARRAY_MEMBER];
-} SearchChosen;
+#define TRIGRAM_COST 6
 
 typedef struct Trigram
 {
@@ -67,63 +52,6 @@ trigrams_of(Relation index, Datum pattern, Datum **keys)
 		PointerGetDatum(&n), UInt16GetDatum(SEARCH_LIKE_STRATEGY), PointerGetDatum(&partial),
 		PointerGetDatum(&extra), PointerGetDatum(&nulls), PointerGetDatum(&mode)));
 	return mode == GIN_SEARCH_MODE_DEFAULT ? Max(n, 0) : 0;
-}
-
-/* The rows in a leaf of a tree, as there are in its first part. */
-static double
-trigram_leaf_rows(Page page)
-{
-	GinPostingList *first;
-	int				n;
-
-	if (!GinPageIsCompressed(page))
-		return GinPageGetOpaque(page)->maxoff;
-	if (GinDataLeafPageGetPostingListSize(page) == 0)
-		return 0;
-	first = GinDataLeafPageGetPostingList(page);
-	pfree(ginPostingListDecode(first, &n));
-	return (double) n * GinDataLeafPageGetPostingListSize(page) / SizeOfGinPostingList(first);
-}
-
-static double
-trigram_tree_rows(Relation index, BlockNumber root)
-{
-	GinBtreeData   tree;
-	GinBtreeStack *first = compat_gin_begin_tree(&tree, index, root);
-	double		   rows = trigram_leaf_rows(BufferGetPage(first->buffer));
-
-	if (first->predictNumber > 1)
-		rows = first->predictNumber * Max(rows, TRIGRAM_LEAF_LEAST);
-	LockBuffer(first->buffer, GIN_UNLOCK);
-	freeGinBtreeStack(first);
-	return rows;
-}
-
-/* How many rows have a trigram? */
-static double
-trigram_rows(Relation index, GinState *state, Datum key)
-{
-	GinBtreeData   entries;
-	GinBtreeStack *leaf;
-	double		   rows = 0;
-	BlockNumber	   tree = InvalidBlockNumber;
-
-	ginPrepareEntryScan(&entries, 1, key, GIN_CAT_NORM_KEY, state);
-	leaf = compat_gin_find_leaf(&entries);
-	if (entries.findItem(&entries, leaf))
-	{
-		Page	   page = BufferGetPage(leaf->buffer);
-		IndexTuple entry = (IndexTuple) PageGetItem(page, PageGetItemId(page, leaf->off));
-
-		if (GinIsPostingTree(entry))
-			tree = GinGetPostingTree(entry);
-		else
-			rows = GinGetNPosting(entry);
-	}
-	/* A tree stays where it is, and must not be waited for with a lock on its entry. */
-	LockBuffer(leaf->buffer, GIN_UNLOCK);
-	freeGinBtreeStack(leaf);
-	return tree == InvalidBlockNumber ? rows : trigram_tree_rows(index, tree);
 }
 
 static int
@@ -154,7 +82,7 @@ trigrams_choose(Trigram *trigrams, int n, double table_rows, double hits, Search
 	{
 		double share = Min(trigrams[chosen].rows / Max(table_rows, 1), 1);
 		double fewer = Max(rows * sqrt(share), hits);
-		double cost = Min(trigrams[chosen].rows, rows * TRIGRAM_LEAF_MOST) * TRIGRAM_COST;
+		double cost = trigrams[chosen].rows * TRIGRAM_COST;
 
 		if ((rows - fewer) * SEARCH_COST_CANDIDATE < cost)
 			break;
@@ -187,7 +115,7 @@ search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table
 		for (int i = 0; i < n; i++)
 		{
 			trigrams[i].key = keys[i];
-			trigrams[i].rows = trigram_rows(index, state, keys[i]);
+			trigrams[i].rows = search_list_length(index, state, keys[i]);
 		}
 		n = trigrams_choose(trigrams, n, table_rows, hits, probes);
 		chosen = palloc(offsetof(SearchChosen, trigrams) + sizeof(Datum) * n);
