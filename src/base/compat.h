@@ -120,6 +120,15 @@
 #define compat_index_beginscan_bitmap(i, s, n) index_beginscan_bitmap((i), (s), (n))
 #endif
 
+/* The trees of a GIN index are read without a snapshot since 17. */
+#if PG_VERSION_NUM >= 170000
+#define compat_gin_find_leaf(t)		   ginFindLeafPage((t), true, false)
+#define compat_gin_begin_tree(t, i, r) ginScanBeginPostingTree((t), (i), (r))
+#else
+#define compat_gin_find_leaf(t)		   ginFindLeafPage((t), true, false, NULL)
+#define compat_gin_begin_tree(t, i, r) ginScanBeginPostingTree((t), (i), (r), NULL)
+#endif
+
 /* The rows of a bitmap are taken out page by page, in two steps since 18. */
 #if PG_VERSION_NUM >= 180000
 typedef TBMPrivateIterator CompatBitmapIterator;

@@ -12,6 +12,9 @@
 
 #define SEARCH_ON_STACK 1024
 
+/* Texts are folded so many bytes at a time. */
+#define SEARCH_BLOCK 16
+
 /* Between the texts of one record. */
 #define SEARCH_SEPARATOR '\n'
 
@@ -23,13 +26,13 @@ typedef struct SearchText
 	const char *data;
 	size_t		len;
 	char	   *allocated; /* to be freed, or NULL */
-	char		buffer[SEARCH_ON_STACK];
+	char		buffer[SEARCH_ON_STACK + SEARCH_BLOCK];
 } SearchText;
 
 /* search_text.c */
 extern void search_fold(const char *text, size_t len, SearchText *folded);
 extern void search_free(SearchText *folded);
-extern bool search_in(const text *value, const char *needle, size_t len);
+extern bool search_in_any(const text *const *values, int n, const text *needle);
 
 /* By what rows are found that have it. */
 typedef enum NeedleKind

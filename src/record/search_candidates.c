@@ -9,7 +9,6 @@
 
 #include "base/compat.h"
 
-#include "access/gin.h"
 #include "access/heapam.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -27,10 +26,13 @@
 /* So many pages are on their way; each is pinned. */
 #define SEARCH_AHEAD 16
 
-/* The strategy of gin_trgm_ops for LIKE, and the function of it that finds trigrams. */
-#define SEARCH_LIKE_STRATEGY 3
+/* Nanoseconds to look a row up in what an index was asked. */
+#define SEARCH_COST_KEY 40
 
-/* Its strategy for regular expressions, and that of arrays for those that have all of some elements. */
+/*
+ * The strategy of gin_trgm_ops for regular expressions, and that of arrays for those that have
+ * all of some elements.
+ */
 #define SEARCH_REGEX_STRATEGY	 5
 #define SEARCH_CONTAINS_STRATEGY 2
 
@@ -71,6 +73,7 @@ search_add_probe(SearchProbes *probes, Oid index, StrategyNumber strategy, Datum
 	probe->index = index;
 	probe->strategy = strategy;
 	probe->argument = argument;
+	probe->chosen = false;
 }
 
 static void
@@ -110,55 +113,33 @@ search_add_marks(SearchRows *rows, SearchProbes *probes, const SearchNeedle *nee
 													 true, TYPALIGN_INT)));
 }
 
-/* How many trigrams the index has to look up for a pattern; 0: it cannot serve. */
-static int
-search_trigrams(SearchRows *rows, Datum pattern)
-{
-	Relation index = index_open(rows->ask->trigrams, AccessShareLock);
-	int32	 n = 0;
-	bool	*partial = NULL;
-	Pointer *extra = NULL;
-	bool	*nulls = NULL;
-	int32	 mode = GIN_SEARCH_MODE_DEFAULT;
-
-	(void) FunctionCall7Coll(index_getprocinfo(index, 1, GIN_EXTRACTQUERY_PROC),
-							 index->rd_indcollation[0], pattern, PointerGetDatum(&n),
-							 UInt16GetDatum(SEARCH_LIKE_STRATEGY), PointerGetDatum(&partial),
-							 PointerGetDatum(&extra), PointerGetDatum(&nulls),
-							 PointerGetDatum(&mode));
-	index_close(index, NoLock);
-	return mode == GIN_SEARCH_MODE_DEFAULT ? Max(n, 0) : 0;
-}
-
 /*
  * search_probes: what the indexes have to be asked, to know all rows that can have what is
  * searched for; nothing, if they cannot tell.  Trigrams first, of three characters or more;
  * what they do not tell of, search_marks.c says.
  */
 void
-search_probes(SearchRows *rows, SearchProbes *probes)
+search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes)
 {
 	const SearchAsk *ask = rows->ask;
 	SearchNeedle	 needle;
+	double			 part = (double) sample->table_blocks / Max(sample->blocks, 1);
 	char			 a;
 	char			 b;
 
 	probes->n = 0;
-	probes->keys = 0;
+	probes->cost = 0;
+	probes->candidates = sample->all_hits * part;
 	search_needle(ask->needle, &needle);
 	/* What is done with the rows that they name is for heaps only. */
 	if (needle.length == 0 || rows->table->rd_tableam != GetHeapamTableAmRoutine() ||
 		!search_index_serves(ask->trigrams))
 		return;
-	if (needle.length > 2 && needle.kind != NEEDLE_NONE)
-	{
-		Datum pattern = search_like_pattern(ask->needle);
-
-		probes->keys = search_trigrams(rows, pattern);
-		if (probes->keys > 0)
-			search_add_probe(probes, ask->trigrams, SEARCH_LIKE_STRATEGY, pattern);
-	}
-	if (probes->n > 0 || needle.nmarks == 0 || !search_index_serves(ask->marks))
+	if (needle.length > 2 && needle.kind != NEEDLE_NONE &&
+		search_probe_trigrams(probes, ask->trigrams, search_like_pattern(ask->needle),
+							  sample->all_rows * part, sample->all_hits * part))
+		return;
+	if (needle.nmarks == 0 || !search_index_serves(ask->marks))
 		return;
 	a = needle.letter[0];
 	b = needle.letter[1];
@@ -183,8 +164,16 @@ search_probes(SearchRows *rows, SearchProbes *probes)
 			break;
 	}
 	search_add_marks(rows, probes, &needle);
-	probes->keys = probes->n;
+	probes->cost = probes->candidates * SEARCH_COST_KEY * probes->n;
 }
+
+/* Where the rows come from that the indexes name: a bitmap, or a list in the order of the table. */
+typedef struct SearchNamed
+{
+	CompatBitmapIterator  *bitmap;
+	const ItemPointerData *rows; /* if there is no bitmap */
+	int64				   n;
+} SearchNamed;
 
 /* Rows of a page that an index names; n is -1 for all of them. */
 typedef struct SearchBlock
@@ -196,9 +185,27 @@ typedef struct SearchBlock
 } SearchBlock;
 
 static bool
-search_block_next(SearchRows *rows, CompatBitmapIterator *iterator, SearchBlock *block)
+search_named_next(SearchNamed *named, SearchBlock *block)
 {
-	if (!compat_bitmap_next(iterator, &block->block, block->offsets, &block->n))
+	if (named->bitmap)
+		return compat_bitmap_next(named->bitmap, &block->block, block->offsets, &block->n);
+	if (named->n == 0)
+		return false;
+	block->block = ItemPointerGetBlockNumber(named->rows);
+	block->n = 0;
+	do
+	{
+		block->offsets[block->n++] = ItemPointerGetOffsetNumber(named->rows++);
+		named->n--;
+	} while (named->n > 0 && ItemPointerGetBlockNumber(named->rows) == block->block &&
+			 block->n < MaxHeapTuplesPerPage);
+	return true;
+}
+
+static bool
+search_block_next(SearchRows *rows, SearchNamed *named, SearchBlock *block)
+{
+	if (!search_named_next(named, block))
 		return false;
 	block->buffer = ReadBuffer(rows->table, block->block);
 	/* The header, and where the line pointers begin. */
@@ -278,6 +285,8 @@ search_probe_index(SearchRows *rows, const SearchProbe *probe, TIDBitmap *bitmap
 	/* The function of the operator is not asked for: its strategy says all. */
 	ScanKeyEntryInitialize(&key, 0, 1, probe->strategy, InvalidOid, index->rd_indcollation[0],
 						   F_TEXTLIKE, probe->argument);
+	if (probe->chosen)
+		search_scan_chosen(scan);
 	index_rescan(scan, &key, 1, NULL, 0);
 	n = index_getbitmap(scan, bitmap);
 	index_endscan(scan);
@@ -285,16 +294,15 @@ search_probe_index(SearchRows *rows, const SearchProbe *probe, TIDBitmap *bitmap
 	return n;
 }
 
-/* search_visit_bitmap visits rows in the order of the table. */
+/* search_visit_named visits rows in the order of the table. */
 static void
-search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void *state)
+search_visit_named(SearchRows *rows, SearchNamed *named, SearchVisit visit, void *state)
 {
-	SearchBlock			 *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
-	SearchSeen			 *seen = palloc(sizeof(SearchSeen));
-	CompatBitmapIterator *iterator = compat_bitmap_begin(bitmap);
-	uint64				  read = 0;
-	uint64				  visited = 0;
-	bool				  more = true;
+	SearchBlock *blocks = palloc(sizeof(SearchBlock) * SEARCH_AHEAD);
+	SearchSeen	*seen = palloc(sizeof(SearchSeen));
+	uint64		 read = 0;
+	uint64		 visited = 0;
+	bool		 more = true;
 
 	while (more)
 	{
@@ -302,7 +310,7 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 
 		CHECK_FOR_INTERRUPTS();
 		while (read < visited + SEARCH_AHEAD &&
-			   search_block_next(rows, iterator, &blocks[read % SEARCH_AHEAD]))
+			   search_block_next(rows, named, &blocks[read % SEARCH_AHEAD]))
 			read++;
 		if (read == visited)
 			break;
@@ -315,9 +323,31 @@ search_visit_bitmap(SearchRows *rows, TIDBitmap *bitmap, SearchVisit visit, void
 	while (visited < read)
 		ReleaseBuffer(blocks[visited++ % SEARCH_AHEAD].buffer);
 	ExecClearTuple(rows->slot);
-	compat_bitmap_end(iterator);
 	pfree(seen);
 	pfree(blocks);
+}
+
+/* search_visit_lists visits the rows that trigrams have in common; false: it needs a scan. */
+static bool
+search_visit_lists(SearchRows *rows, const SearchProbe *probe, int64 most, bool *visited,
+				   SearchVisit visit, void *state)
+{
+	Relation		 index = index_open(probe->index, AccessShareLock);
+	SearchNamed		 named = {0};
+	ItemPointerData *list;
+	bool read = search_lists(index, (SearchChosen *) DatumGetPointer(probe->argument), &list,
+							 &named.n);
+
+	index_close(index, NoLock);
+	if (!read)
+		return false;
+	*visited = named.n <= most;
+	named.rows = list;
+	if (*visited)
+		search_visit_named(rows, &named, visit, state);
+	if (list)
+		pfree(list);
+	return true;
 }
 
 /*
@@ -330,13 +360,23 @@ bool
 search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most, SearchVisit visit,
 				  void *state)
 {
-	TIDBitmap *bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
+	TIDBitmap *bitmap;
 	int64	   n = 0;
+	bool	   visited;
 
+	if (probes->probe[0].chosen &&
+		search_visit_lists(rows, &probes->probe[0], most, &visited, visit, state))
+		return visited;
+	bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
 	for (int i = 0; i < probes->n && n <= most; i++)
 		n += search_probe_index(rows, &probes->probe[i], bitmap);
 	if (n <= most)
-		search_visit_bitmap(rows, bitmap, visit, state);
+	{
+		SearchNamed named = {.bitmap = compat_bitmap_begin(bitmap)};
+
+		search_visit_named(rows, &named, visit, state);
+		compat_bitmap_end(named.bitmap);
+	}
 	tbm_free(bitmap);
 	return n <= most;
 }

@@ -38,11 +38,9 @@
 #define SEARCH_SURE_DEVIATIONS 7
 #define SEARCH_SURE_BLOCKS	   16
 
-/* Costs in nanoseconds: of a row on a walk, and of one that an index names. */
-#define SEARCH_COST_STEP	  500
-#define SEARCH_COST_CANDIDATE 750
-#define SEARCH_COST_KEY		  40
-#define SEARCH_COST_INDEX	  (2 * 1000 * 1000)
+/* Costs in nanoseconds: of a row on a walk, and of whatever an index is asked. */
+#define SEARCH_COST_STEP  500
+#define SEARCH_COST_INDEX (1000 * 1000)
 
 /* A walk may take so many times what is expected; after that many hits expected it is looked at. */
 #define SEARCH_WALK_PATIENCE 2
@@ -242,10 +240,9 @@ search_counted(const SearchPage *page, SearchAnswer *answer)
 
 /* What it costs to visit all rows that the index names. */
 static double
-search_index_cost(double candidates, const SearchProbes *probes)
+search_index_cost(const SearchProbes *probes)
 {
-	return SEARCH_COST_INDEX +
-		candidates * (SEARCH_COST_CANDIDATE + (double) SEARCH_COST_KEY * probes->keys);
+	return SEARCH_COST_INDEX + probes->cost + probes->candidates * SEARCH_COST_CANDIDATE;
 }
 
 /* search_try_walk: does a walk fill the page, as the sample promises? */
@@ -260,7 +257,7 @@ search_try_walk(SearchRows *rows, SearchPage *page, const SearchSample *sample,
 	steps = page->wanted / page->share;
 	if (probes->n > 0)
 	{
-		if (steps * SEARCH_COST_STEP > search_index_cost(answer->total, probes))
+		if (steps * SEARCH_COST_STEP > search_index_cost(probes))
 			return false;
 		page->steps = steps * SEARCH_WALK_PATIENCE + 1000;
 	}
@@ -304,13 +301,11 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 	SearchSample	 sample;
 	SearchProbes	 probes;
 	double			 hits;
-	double			 candidates;
 	double			 all_cost = (double) ask->scope * SEARCH_COST_STEP;
 
-	search_probes(rows, &probes);
 	search_sample(rows, &sample);
+	search_probes(rows, &sample, &probes);
 	hits = (double) sample.hits / Max(sample.rows, 1) * ask->base;
-	candidates = (double) sample.all_hits / Max(sample.blocks, 1) * sample.table_blocks;
 	answer->total = ask->total;
 	answer->estimated = ask->total_is_estimate;
 	if (answer->total < 0 && search_is_sure(ask, &sample))
@@ -324,7 +319,7 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 	search_begin(page, ask, memory);
 	page->counting = answer->total < 0;
 	page->may_estimate = probes.n > 0;
-	if (probes.n > 0 && search_index_cost(candidates, &probes) < all_cost &&
+	if (probes.n > 0 && search_index_cost(&probes) < all_cost &&
 		search_candidates(rows, &probes, all_cost / SEARCH_COST_CANDIDATE,
 						  search_visit_in_any_order, page))
 		;

@@ -200,18 +200,18 @@ search_probe(IndexScanDesc scan, Relation index, Datum connector, Datum type, Da
 static bool
 search_row_text(SearchRows *rows, TupleTableSlot *slot)
 {
-	const text *needle = rows->ask->needle;
+	const text *texts[SEARCH_NAME - SEARCH_EXTERNAL_ID + 1];
+	int			n = 0;
 
 	for (int column = SEARCH_EXTERNAL_ID; column <= SEARCH_NAME; column++)
 	{
 		bool  isnull;
 		Datum value = search_value(rows, slot, column, &isnull);
 
-		if (!isnull &&
-			search_in(DatumGetTextPP(value), VARDATA_ANY(needle), VARSIZE_ANY_EXHDR(needle)))
-			return true;
+		if (!isnull)
+			texts[n++] = DatumGetTextPP(value);
 	}
-	return false;
+	return search_in_any(texts, n, rows->ask->needle);
 }
 
 /* Is the record of a match as stale as is asked for?  Few are, and have an index of their own. */

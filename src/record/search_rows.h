@@ -71,25 +71,51 @@ extern void	 search_all(SearchRows *rows, SearchVisit visit, void *state);
 
 #define SEARCH_PROBES 8
 
+/* The strategy of gin_trgm_ops for LIKE. */
+#define SEARCH_LIKE_STRATEGY 3
+
+/* What it costs to visit a row that an index names, in nanoseconds. */
+#define SEARCH_COST_CANDIDATE 750
+
 /* What an index is asked. */
 typedef struct SearchProbe
 {
 	Oid			   index;
 	StrategyNumber strategy;
 	Datum		   argument;
+	bool		   chosen; /* the argument is what search_trigrams.c chose */
 } SearchProbe;
+
+/* What a scan has instead of a pattern, if it is chosen: the rarest first. */
+typedef struct SearchChosen
+{
+	int	  n;
+	Datum trigrams[FLEXIBLE_ARRAY_MEMBER];
+} SearchChosen;
 
 /* The rows of any of them. */
 typedef struct SearchProbes
 {
-	int			n;	  /* 0: no index can tell */
-	int			keys; /* that are looked up, or so */
+	int			n;			/* 0: no index can tell */
+	double		cost;		/* of asking, in nanoseconds */
+	double		candidates; /* how many rows they are likely to name */
 	SearchProbe probe[SEARCH_PROBES];
 } SearchProbes;
 
 /* search_candidates.c */
-extern void search_probes(SearchRows *rows, SearchProbes *probes);
+extern void search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes);
 extern bool search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most,
 							  SearchVisit visit, void *state);
+
+/* search_trigrams.c */
+extern bool search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows,
+								  double hits);
+extern void search_scan_chosen(IndexScanDesc scan);
+
+/* search_lists.c */
+struct GinState;
+extern double search_list_length(Relation index, struct GinState *state, Datum key);
+extern bool	  search_lists(Relation index, const SearchChosen *chosen, ItemPointerData **rows,
+						   int64 *n);
 
 #endif /* FLOHSYNC_SEARCH_ROWS_H */

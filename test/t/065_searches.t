@@ -42,6 +42,13 @@ SELECT r.connector_id, r.resource_type, r.id, r.external_id, r.display_name, r.e
   FROM $numbers JOIN flohsync.resource_record r ON r.external_id = 'u-' || md5(g || 'id') JOIN flohsync.connector_definition d ON d.id = r.connector_id AND d.name = 'big'
 SQL
 }
+# What is long, and in several lines, and empty
+$f->sql(<<'SQL');
+INSERT INTO flohsync.resource_record (connector_id, resource_type, external_id, display_name, email, sync_hash, observed_at)
+SELECT d.id, 'user', i, n, e, 'x', now() FROM flohsync.connector_definition d,
+  (VALUES ('u-' || repeat('Long', 60), repeat('ö', 200) || 'end', repeat('mail', 60) || 'END'), ('u-lines', E'Two\nLines of all', E'of\nall@x'), ('u-empty', '', ''),
+          (repeat('w', 255), repeat('w', 254) || 'v', repeat('v', 255)), ('u-' || repeat('王', 250), repeat('é', 255), repeat('q', 254) || '伟')) v(i, n, e) WHERE d.name = 'big'
+SQL
 $f->sql(<<'SQL');
 CREATE TABLE needles AS SELECT w FROM unnest(ARRAY['nothing', 'rare', 'RARE late', 'some', 'some of all 0', 'many', 'most', 'else', 'all', 'u-', 'u-0', 'u-ff', 'late', 'many late',
   'early', 'early of', 'thick', 'wide', 'wide of all a', 'a', 'e', 'q', 'ra', 'of', 'zz', '@X', '%', ' of all 12', '   ', '-', 'q', 'qx', 'é', '--', 'j', 'ø']) w;
@@ -119,6 +126,16 @@ CREATE FUNCTION wrong_in_all_types(rounds int) RETURNS SETOF text LANGUAGE sql A
   SELECT x FROM (SELECT wrong_search('list_resources', NULL, (ARRAY[true, false, NULL, NULL])[1 + (random() * 3)::int], NULL,
       some_needle(), random() < 0.6) FROM generate_series(1, rounds) i) w(x) WHERE x IS NOT NULL $$;
 SQL
+# Any part of any text, found by any of its trigrams: within a word, over its end, at both ends of the text
+$f->sql(<<'SQL');
+CREATE FUNCTION wrong_parts(rounds int) RETURNS SETOF text LANGUAGE sql AS $$
+  SELECT x FROM (SELECT wrong_search(fn, 'user', NULL, NULL, CASE WHEN random() < 0.5 THEN upper(part) ELSE part END, true)
+      FROM generate_series(1, rounds) i,
+        LATERAL (SELECT CASE WHEN i % 4 > 0 THEN 'list_resources' ELSE 'list_matches' END, (ARRAY[external_id, email, display_name])[1 + (random() * 2)::int]
+                   FROM (SELECT external_id, email, display_name FROM flohsync.resource_record WHERE resource_type = 'user' AND i > 0 OFFSET (random() * 50000)::int LIMIT 1) r) t(fn, value),
+        LATERAL (SELECT substr(value, 1 + (random() * random() * length(value))::int, 3 + (random() * 17)::int)) p(part)
+     WHERE part <> '') w(x) WHERE x IS NOT NULL $$;
+SQL
 # A few at a time: a query that takes a minute counts as one that hangs.
 sub wrong
 {
@@ -162,10 +179,18 @@ $f->fails_like("SELECT flohsync.list_resources('big', 'user', search => 'of all'
 
 SKIP:
 {
-	skip 'no pg_trgm', 9 unless $trgm;
+	skip 'no pg_trgm', 20 unless $trgm;
 	$f->sql('CREATE EXTENSION pg_trgm');
 	$f->sql('SET client_min_messages = warning; SELECT flohsync.enable_search()');
 	is(wrong(60), '', 'with the index');
+	sub parts { return join "\n", grep { $_ ne '' } map { $f->sql('SELECT wrong_parts(8)') } 1 .. 5 }
+	is(parts(), '', 'parts of what there is');
+	my @long = ("repeat('ö', 100)", "repeat('Ö', 200) || 'end'", "repeat('ö', 201)", "repeat('longLONG', 15)", "'u-' || repeat('long', 60)", "'gmail'", "'longmail'", "'endmail'", "'u-longo'",
+		"repeat('w', 255)", "repeat('w', 254) || 'v'", "'wwv'", "'wvv'", "repeat('w', 256)", "repeat('q', 254) || '伟'", "'qq伟'", "'伟é'", "'王é'", "repeat('é', 255)", "repeat('王', 240)", "repeat('x', 3000)",
+		"E'two\\nlines'", "E'lines\\nof'", "E'of\\nall'", "E'\@x\\n'", "E'\\n'", "E'u-empty\\n'", "E'all\@x\\ntwo'", "'% of all'", "'of_all'", "'\\ of'");
+	is(join("\n", grep { $_ ne '' } map { $f->sql("SELECT s.x || ': ' || t.x FROM (SELECT (flohsync.list_resources('big', 'user', search => $_) -> 'total')::int) s(x), (SELECT count(*) FROM flohsync.resource_record r
+			JOIN flohsync.connector_definition d ON d.id = r.connector_id WHERE d.name = 'big' AND r.resource_type = 'user' AND greatest(strpos(lower(r.external_id), lower(x)), strpos(lower(r.email), lower(x)), strpos(lower(r.display_name), lower(x))) > 0) t(x)
+			WHERE s.x <> t.x" =~ s/lower\(x\)/replace(lower($_), 'Ö', 'ö')/gr) } @long), '', 'long ones, and lines: a text ends where it ends');
 	# One and two characters: all that there are in the odd words, and some that nobody has
 	my @short = map { my $s = $_; $s =~ s/'/''/gr } grep { $_ ne '' } split /\n/, $f->sql(<<SQL);
 		SELECT DISTINCT c FROM unnest(string_to_array($odd, ' ')) w, generate_series(1, length(w)) i, generate_series(1, 2) l, substr(w, i, l) c
@@ -186,6 +211,23 @@ SQL
 		DELETE FROM flohsync.resource_record WHERE record_no % 13 = 0; INSERT INTO needles VALUES ('fresh'), ('fresh most');
 		UPDATE flohsync.connector_sync_match m SET external_id = r.external_id FROM flohsync.resource_record r WHERE r.id = m.connector_resource_id AND r.external_id <> m.external_id");
 	is(wrong(36), '', 'after a change of many, as it is');
+	# With rows that are nowhere but in the pending list, and none
+	my $clean = 'SELECT count(gin_clean_pending_list(c)) FROM unnest(ARRAY[$$flohsync.resource_record_search$$, $$flohsync.connector_sync_match_search$$]::regclass[]) c';
+	for my $some (3, 5)
+	{
+		$f->sql($clean);
+		$f->sql("UPDATE flohsync.resource_record SET display_name = 'pending$some ' || display_name WHERE record_no % 300 = $some; INSERT INTO needles VALUES ('pending$some'), ('pending$some most of')");
+		for my $needle ("pending$some", "NDING$some", "g$some m")
+		{
+			is($f->sql("SELECT wrong_search('list_resources', 'user', NULL, NULL, '$needle', true)"), '', "'$needle' in the pending list");
+		}
+	}
+	is($f->sql("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT wrong_searches(6)"), '', 'in a transaction that is serializable');
+	is(parts(), '', 'parts of what there is, and of what is pending');
+	is($f->sql($clean), 2, 'the pending lists are empty');
+	is($f->sql("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT wrong_searches(6)"), '', 'serializable, without them');
+	is(wrong(24), '', 'and anyhow');
+	is(parts(), '', 'also parts');
 	$f->sql('VACUUM ANALYZE');
 	is(wrong(30), '', 'and vacuumed');
 	is($f->sql("SET work_mem = '64kB'; SELECT wrong_searches(6)"), '', 'with little memory');
