@@ -119,17 +119,19 @@ search_add_marks(SearchRows *rows, SearchProbes *probes, const SearchNeedle *nee
  * what they do not tell of, search_marks.c says.
  */
 void
-search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes)
+search_probes(SearchRows *rows, SearchProbes *probes)
 {
 	const SearchAsk *ask = rows->ask;
 	SearchNeedle	 needle;
-	double			 part = (double) sample->table_blocks / Max(sample->blocks, 1);
 	char			 a;
 	char			 b;
 
 	probes->n = 0;
 	probes->cost = 0;
-	probes->candidates = sample->all_hits * part;
+	probes->cost_each = 0;
+	probes->candidates = 0;
+	probes->rows = NULL;
+	probes->nrows = -1;
 	search_needle(ask->needle, &needle);
 	/* What is done with the rows that they name is for heaps only. */
 	if (needle.length == 0 || rows->table->rd_tableam != GetHeapamTableAmRoutine() ||
@@ -137,7 +139,7 @@ search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes
 		return;
 	if (needle.length > 2 && needle.kind != NEEDLE_NONE &&
 		search_probe_trigrams(probes, ask->trigrams, search_like_pattern(ask->needle),
-							  sample->all_rows * part, sample->all_hits * part))
+							  Max(ask->scope, rows->table->rd_rel->reltuples)))
 		return;
 	if (needle.nmarks == 0 || !search_index_serves(ask->marks))
 		return;
@@ -164,7 +166,7 @@ search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes
 			break;
 	}
 	search_add_marks(rows, probes, &needle);
-	probes->cost = probes->candidates * SEARCH_COST_KEY * probes->n;
+	probes->cost_each = SEARCH_COST_KEY * probes->n;
 }
 
 /* Where the rows come from that the indexes name: a bitmap, or a list in the order of the table. */
@@ -327,27 +329,25 @@ search_visit_named(SearchRows *rows, SearchNamed *named, SearchVisit visit, void
 	pfree(blocks);
 }
 
-/* search_visit_lists visits the rows that trigrams have in common; false: it needs a scan. */
-static bool
-search_visit_lists(SearchRows *rows, const SearchProbe *probe, int64 most, bool *visited,
-				   SearchVisit visit, void *state)
+/* search_read_lists finds which rows are named, where lists of trigrams say it; false: they do not. */
+bool
+search_read_lists(SearchProbes *probes)
 {
-	Relation		 index = index_open(probe->index, AccessShareLock);
-	SearchNamed		 named = {0};
-	ItemPointerData *list;
-	bool read = search_lists(index, (SearchChosen *) DatumGetPointer(probe->argument), &list,
-							 &named.n);
+	Relation index;
 
-	index_close(index, NoLock);
-	if (!read)
+	if (probes->n == 0 || !probes->probe[0].chosen)
 		return false;
-	*visited = named.n <= most;
-	named.rows = list;
-	if (*visited)
-		search_visit_named(rows, &named, visit, state);
-	if (list)
-		pfree(list);
-	return true;
+	if (probes->nrows < 0)
+	{
+		index = index_open(probes->probe[0].index, AccessShareLock);
+		if (search_lists(index, (SearchChosen *) DatumGetPointer(probes->probe[0].argument),
+						 &probes->rows, &probes->nrows))
+			probes->candidates = probes->nrows;
+		else
+			probes->nrows = -1;
+		index_close(index, NoLock);
+	}
+	return probes->nrows >= 0;
 }
 
 /*
@@ -357,16 +357,20 @@ search_visit_lists(SearchRows *rows, const SearchProbe *probe, int64 most, bool 
  * more than "most" of them.
  */
 bool
-search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most, SearchVisit visit,
+search_candidates(SearchRows *rows, SearchProbes *probes, int64 most, SearchVisit visit,
 				  void *state)
 {
 	TIDBitmap *bitmap;
 	int64	   n = 0;
-	bool	   visited;
 
-	if (probes->probe[0].chosen &&
-		search_visit_lists(rows, &probes->probe[0], most, &visited, visit, state))
-		return visited;
+	if (search_read_lists(probes))
+	{
+		SearchNamed named = {.rows = probes->rows, .n = probes->nrows};
+
+		if (named.n <= most)
+			search_visit_named(rows, &named, visit, state);
+		return named.n <= most;
+	}
 	bitmap = tbm_create(SEARCH_BITMAP_BYTES, NULL);
 	for (int i = 0; i < probes->n && n <= most; i++)
 		n += search_probe_index(rows, &probes->probe[i], bitmap);

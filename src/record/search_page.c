@@ -13,6 +13,8 @@
  *   up to SEARCH_EXACT.  After that, only those are looked at that could be on the
  *   page: few, as the ids of the page are soon known to be small.
  * - A short list, or one without an index, is read from end to end.
+ * - If the index names so few rows that a sample would take longer than they do, there
+ *   is no sample.
  *
  * A walk that takes much longer than the sample promised, since the hits are far
  * behind, is given up for the index.
@@ -37,6 +39,10 @@
  */
 #define SEARCH_SURE_DEVIATIONS 7
 #define SEARCH_SURE_BLOCKS	   16
+
+/* Rows that are visited in less time than a sample takes; and what may be spent to find that out. */
+#define SEARCH_FEW		2000
+#define SEARCH_COST_FEW (1000 * 1000)
 
 /* Costs in nanoseconds: of a row on a walk, and of whatever an index is asked. */
 #define SEARCH_COST_STEP  500
@@ -242,7 +248,8 @@ search_counted(const SearchPage *page, SearchAnswer *answer)
 static double
 search_index_cost(const SearchProbes *probes)
 {
-	return SEARCH_COST_INDEX + probes->cost + probes->candidates * SEARCH_COST_CANDIDATE;
+	return SEARCH_COST_INDEX + probes->cost +
+		probes->candidates * (SEARCH_COST_CANDIDATE + probes->cost_each);
 }
 
 /* search_try_walk: does a walk fill the page, as the sample promises? */
@@ -292,6 +299,24 @@ search_is_sure(const SearchAsk *ask, const SearchSample *sample)
 	return sample->hits > expected + SEARCH_SURE_DEVIATIONS * sqrt(expected * Max(dispersion, 1));
 }
 
+/* search_by_index finds a page among the rows that the index names, if they are not more than "most". */
+static bool
+search_by_index(SearchRows *rows, SearchPage *page, SearchProbes *probes, int64 most,
+				SearchAnswer *answer)
+{
+	page->counting = answer->total < 0;
+	page->may_estimate = true;
+	if (!search_candidates(rows, probes, most, search_visit_in_any_order, page))
+	{
+		page->counting = false;
+		return false;
+	}
+	if (answer->total < 0)
+		search_counted(page, answer);
+	search_answer(page, answer);
+	return true;
+}
+
 /* search_long finds a page of a long list. */
 static void
 search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
@@ -303,11 +328,18 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 	double			 hits;
 	double			 all_cost = (double) ask->scope * SEARCH_COST_STEP;
 
-	search_sample(rows, &sample);
-	search_probes(rows, &sample, &probes);
-	hits = (double) sample.hits / Max(sample.rows, 1) * ask->base;
 	answer->total = ask->total;
 	answer->estimated = ask->total_is_estimate;
+	search_probes(rows, &probes);
+	if (probes.candidates <= SEARCH_FEW && probes.cost <= SEARCH_COST_FEW &&
+		search_read_lists(&probes) && search_by_index(rows, page, &probes, SEARCH_FEW, answer))
+		return;
+	search_sample(rows, &sample);
+	if (probes.nrows < 0)
+		probes.candidates = Max(probes.candidates,
+								(double) sample.all_hits * sample.table_blocks /
+									Max(sample.blocks, 1));
+	hits = (double) sample.hits / Max(sample.rows, 1) * ask->base;
 	if (answer->total < 0 && search_is_sure(ask, &sample))
 	{
 		answer->total = hits;
@@ -317,13 +349,12 @@ search_long(SearchRows *rows, SearchPage *page, SearchAnswer *answer)
 		return;
 
 	search_begin(page, ask, memory);
+	if (probes.n > 0 && search_index_cost(&probes) < all_cost &&
+		search_by_index(rows, page, &probes, all_cost / SEARCH_COST_CANDIDATE, answer))
+		return;
 	page->counting = answer->total < 0;
 	page->may_estimate = probes.n > 0;
-	if (probes.n > 0 && search_index_cost(&probes) < all_cost &&
-		search_candidates(rows, &probes, all_cost / SEARCH_COST_CANDIDATE,
-						  search_visit_in_any_order, page))
-		;
-	else if (ask->matches && ask->stale == SEARCH_STALE)
+	if (ask->matches && ask->stale == SEARCH_STALE)
 		(void) search_walk_stale(rows, search_visit_in_any_order, page);
 	else if (sample.rows >= sample.all_rows / 3)
 		search_all(rows, search_visit_in_any_order, page);

@@ -96,20 +96,24 @@ typedef struct SearchChosen
 /* The rows of any of them. */
 typedef struct SearchProbes
 {
-	int			n;			/* 0: no index can tell */
-	double		cost;		/* of asking, in nanoseconds */
-	double		candidates; /* how many rows they are likely to name */
-	SearchProbe probe[SEARCH_PROBES];
+	int	   n;		   /* 0: no index can tell */
+	double cost;	   /* of asking, in nanoseconds, */
+	double cost_each;  /* and of asking for a row */
+	double candidates; /* how many rows they are likely to name */
+	/* The rows that they name, in the order of the table; nrows is -1 if they were not read. */
+	ItemPointerData *rows;
+	int64			 nrows;
+	SearchProbe		 probe[SEARCH_PROBES];
 } SearchProbes;
 
 /* search_candidates.c */
-extern void search_probes(SearchRows *rows, const SearchSample *sample, SearchProbes *probes);
-extern bool search_candidates(SearchRows *rows, const SearchProbes *probes, int64 most,
-							  SearchVisit visit, void *state);
+extern void search_probes(SearchRows *rows, SearchProbes *probes);
+extern bool search_read_lists(SearchProbes *probes);
+extern bool search_candidates(SearchRows *rows, SearchProbes *probes, int64 most, SearchVisit visit,
+							  void *state);
 
 /* search_trigrams.c */
-extern bool search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows,
-								  double hits);
+extern bool search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows);
 extern void search_scan_chosen(IndexScanDesc scan);
 
 /* search_lists.c */

@@ -64,15 +64,17 @@ trigram_order(const void *a, const void *b)
 }
 
 /*
- * trigrams_choose chooses what to ask for, out of all, and returns their number.  All rows that
- * have them are "hits" at least.  Trigrams of one text mostly go together: one that a tenth of
- * the rows has does not rule out nine of ten, and the root of that share is what is reckoned with.
+ * trigrams_choose chooses what to ask for, out of all, and returns their number.  Trigrams of one
+ * text mostly go together: one that a tenth of the rows has does not rule out nine of ten that
+ * others have, and the more there are, the less does another one.  So what is reckoned with is
+ * the square root of the share of the second one, the fourth root of that of the third, and so on.
  */
 static int
-trigrams_choose(Trigram *trigrams, int n, double table_rows, double hits, SearchProbes *probes)
+trigrams_choose(Trigram *trigrams, int n, double table_rows, SearchProbes *probes)
 {
 	double likely; /* as many as there are if they do not go together */
 	double rows;
+	double power = 1;
 	int	   chosen = 1;
 
 	qsort(trigrams, n, sizeof(Trigram), trigram_order);
@@ -81,25 +83,24 @@ trigrams_choose(Trigram *trigrams, int n, double table_rows, double hits, Search
 	for (; chosen < n; chosen++)
 	{
 		double share = Min(trigrams[chosen].rows / Max(table_rows, 1), 1);
-		double fewer = Max(rows * sqrt(share), hits);
+		double fewer = rows * pow(share, power /= 2);
 		double cost = trigrams[chosen].rows * TRIGRAM_COST;
 
-		if ((rows - fewer) * SEARCH_COST_CANDIDATE < cost)
+		if ((rows - fewer) * SEARCH_COST_CANDIDATE <= cost)
 			break;
 		rows = fewer;
 		likely *= share;
 		probes->cost += cost;
 	}
-	probes->candidates = Max(likely, hits);
+	probes->candidates = likely;
 	return chosen;
 }
 
 /*
- * search_probe_trigrams makes a probe for the trigrams of a pattern, or none.  "Hits" of
- * "table_rows" rows are known to have what is searched for, by a sample.
+ * search_probe_trigrams makes a probe for the trigrams of a pattern, or none.
  */
 bool
-search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows, double hits)
+search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table_rows)
 {
 	Relation index = index_open(oid, AccessShareLock);
 	Datum	*keys;
@@ -117,7 +118,7 @@ search_probe_trigrams(SearchProbes *probes, Oid oid, Datum pattern, double table
 			trigrams[i].key = keys[i];
 			trigrams[i].rows = search_list_length(index, state, keys[i]);
 		}
-		n = trigrams_choose(trigrams, n, table_rows, hits, probes);
+		n = trigrams_choose(trigrams, n, table_rows, probes);
 		chosen = palloc(offsetof(SearchChosen, trigrams) + sizeof(Datum) * n);
 		chosen->n = n;
 		for (int i = 0; i < n; i++)
