@@ -25,15 +25,15 @@ export async function changed(figures, { db, listing, records, rounds }) {
   }
   const per = (seconds) => (seconds * 1e6) / records;
   const pairs = (base, what) => measured.map((r) => ({ ours: per(r.run[what]), base: per(r[base][what]) }));
-  figures.add('1 % changed, against unchanged', { unit: 'µs/record', rounds: pairs('before', 'seconds') });
-  figures.add('1 % changed, against unchanged, processor time only', { unit: 'µs/record', rounds: pairs('before', 'cpu') });
-  figures.add('1 % changed, against digests of raw text, ledger and anti-join', {
+  figures.add(`1 % of ${records} changed, against unchanged`, { unit: 'µs/record', rounds: pairs('before', 'seconds') });
+  figures.add(`1 % of ${records} changed, against unchanged, processor time only`, { unit: 'µs/record', rounds: pairs('before', 'cpu') });
+  figures.add(`1 % of ${records} changed, against digests of raw text, ledger and anti-join`, {
     unit: 'records/s', rounds: measured.map((r) => ({ ours: records / r.run.seconds, base: records / r.raw.seconds })),
     reach: (x) => x >= 9, reachText: '>= 9',
   });
   figures.add('  of that, processor time', { unit: 'µs/record', rounds: pairs('raw', 'cpu') });
-  figures.add('1 % changed, WAL', { unit: 'B/record', rounds: measured.map((r) => ({ ours: r.run.wal / records, base: r.raw.wal / records })) });
-  figures.stages('1 % changed', records, measured.map((r) => r.run));
+  figures.add(`1 % of ${records} changed, WAL`, { unit: 'B/record', rounds: measured.map((r) => ({ ours: r.run.wal / records, base: r.raw.wal / records })) });
+  figures.stages(`1 % of ${records} changed`, records, measured.map((r) => r.run));
 }
 
 // A session reports what it has written when it has been idle for a while.

@@ -4,6 +4,7 @@
 import { passStored, prepare } from '../lib/baseline.mjs';
 import { Database } from '../lib/database.mjs';
 import { sync, syncUnchanged } from '../lib/sync.mjs';
+import { changed } from './changed.mjs';
 
 const RECORDS = 'flohsync.resource_record';
 
@@ -40,6 +41,8 @@ export async function unchangedLarge(figures, { db, listing, large, rounds }) {
     }
     measured.push(round);
   }
+  await passStored(db, 'raw');
+  await changed(figures, { db, listing, records: large, rounds: 1 });
   await db.run('drop schema bench cascade');
   const per = (seconds) => (seconds * 1e6) / large;
   const title = `unchanged pass, ${large} records`;
