@@ -50,6 +50,23 @@ $f->sync_ok('c', 'user');
 is(requests() - $asked . ', ' . not_read('c'), '5, 1 2 4 5', 'also where one is of the same size, but another one');
 is(name_of('c', 'user-0000045'), 'y', 'and what is read of it is stored');
 
+# That is before the page at hand is compared: here, while it cannot be looked up whether somebody
+# has written to its records.
+$f->sync_ok('c', 'user') for 1 .. 2;
+$f->fault('hang', page => 2);
+$asked = requests();
+my $early = $f->sql("SELECT flohsync.trigger_sync('c', 'user')");
+$f->wait_for("SELECT count(*) = 1 FROM flohsync.sync_run_page WHERE run_id = $early");
+my $holder = $f->with_node($f->node);
+$holder->sql('BEGIN; LOCK TABLE _flohsync.dirty_record');
+$f->up('release');
+$f->wait_for("SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND relation = '_flohsync.dirty_record'::regclass");
+is(requests() - $asked, 3, 'the page behind is asked for before that');
+$holder->sql('COMMIT');
+$f->wait_for("SELECT status = 'success' FROM flohsync.sync_run WHERE id = $early");
+$f->up('heal');
+is(not_read('c'), '1 2 3 4 5', 'and the pages are taken');
+
 $f->up('change', ids => 'user-0000045', what => 'name');
 $f->sync_ok('c', 'user');
 is(not_read('c'), '1 2 4 5', 'a page that has changed is read');
