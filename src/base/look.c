@@ -32,6 +32,17 @@ look_relation(const char *schema, const char *name)
 	return oid;
 }
 
+/* look_find finds a table and an index of it; false: one is missing, and it is for a statement to look. */
+bool
+look_find(const char *schema, const char *table, const char *index, Oid *table_id, Oid *index_id)
+{
+	Oid namespace_id = get_namespace_oid(schema, false);
+
+	*table_id = get_relname_relid(table, namespace_id);
+	*index_id = get_relname_relid(index, namespace_id);
+	return OidIsValid(*table_id) && OidIsValid(*index_id);
+}
+
 /* look_may_read raises what a statement would, if the current role may not read a table. */
 void
 look_may_read(Oid table)

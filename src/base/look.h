@@ -22,6 +22,8 @@ typedef struct Look
 } Look;
 
 extern Oid	 look_relation(const char *schema, const char *name);
+extern bool	 look_find(const char *schema, const char *table, const char *index, Oid *table_id,
+					   Oid *index_id);
 extern void	 look_may_read(Oid table);
 extern void	 look_open(Look *look, Oid table, Oid index, Snapshot snapshot, int nkeys);
 extern void	 look_close(Look *look);

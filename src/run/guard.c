@@ -9,7 +9,6 @@
 
 #include "base/compat.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -20,7 +19,7 @@
 #include "base/look.h"
 #include "run/store.h"
 
-/* Where a row is looked up; the table is not valid where something of it is missing. */
+/* Where a row is looked up. */
 typedef struct GuardTable
 {
 	Oid		   table;
@@ -28,17 +27,13 @@ typedef struct GuardTable
 	AttrNumber column; /* that is read */
 } GuardTable;
 
-static GuardTable
-guard_table(const char *table, const char *index, const char *column)
+static bool
+guard_find(GuardTable *t, const char *table, const char *index, const char *column)
 {
-	Oid		   schema = get_namespace_oid(FLOHSYNC_SCHEMA, false);
-	GuardTable t = {get_relname_relid(table, schema), get_relname_relid(index, schema)};
-
-	if (OidIsValid(t.table))
-		t.column = get_attnum(t.table, column);
-	if (!OidIsValid(t.index) || t.column == InvalidAttrNumber)
-		t.table = InvalidOid;
-	return t;
+	if (!look_find(FLOHSYNC_SCHEMA, table, index, &t->table, &t->index))
+		return false;
+	t->column = get_attnum(t->table, column);
+	return t->column != InvalidAttrNumber;
 }
 
 static RunGuard
@@ -118,13 +113,13 @@ guard_look_configuration(const RunSetup *s, const GuardTable *configurations)
 RunGuard
 guard_run(const RunSetup *s)
 {
-	GuardTable runs = guard_table("sync_run", "sync_run_pkey", "cancel_requested");
-	GuardTable configurations = guard_table("connector_sync_config",
-											"connector_sync_config_connector_id_resource_type_key",
-											"filter_rules");
+	GuardTable runs;
+	GuardTable configurations;
 	RunGuard   guard;
 
-	if (!OidIsValid(runs.table) || !OidIsValid(configurations.table))
+	if (!guard_find(&runs, "sync_run", "sync_run_pkey", "cancel_requested") ||
+		!guard_find(&configurations, "connector_sync_config",
+					"connector_sync_config_connector_id_resource_type_key", "filter_rules"))
 		return guard_by_statement(s);
 	guard = guard_look_run(s, &runs);
 	return guard == RUN_GO_ON ? guard_look_configuration(s, &configurations) : guard;

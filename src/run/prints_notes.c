@@ -12,7 +12,6 @@
 #include "base/compat.h"
 
 #include "access/stratnum.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -47,14 +46,10 @@ typedef struct NotesTables
 static bool
 notes_find_tables(NotesTables *t)
 {
-	Oid schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false);
-
-	t->scope = get_relname_relid("page_print_scope", schema);
-	t->scope_key = get_relname_relid("page_print_scope_pkey", schema);
-	t->notes = get_relname_relid("dirty_record", schema);
-	t->notes_index = get_relname_relid("dirty_record_scope", schema);
-	return OidIsValid(t->scope) && OidIsValid(t->scope_key) && OidIsValid(t->notes) &&
-		OidIsValid(t->notes_index);
+	return look_find(FLOHSYNC_INTERNAL_SCHEMA, "page_print_scope", "page_print_scope_pkey",
+					 &t->scope, &t->scope_key) &&
+		look_find(FLOHSYNC_INTERNAL_SCHEMA, "dirty_record", "dirty_record_scope", &t->notes,
+				  &t->notes_index);
 }
 
 /* The last complete pass of the scope; 0: there is no scope, or none. */
