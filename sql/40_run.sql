@@ -186,7 +186,8 @@ COMMENT ON COLUMN flohsync.sync_run_page.truncated IS 'Display names cut to 255 
 COMMENT ON COLUMN flohsync.sync_run_page.unidentified IS 'Records set aside whose id could not be read';
 COMMENT ON COLUMN flohsync.sync_run_page.total_estimate IS 'Total number of records reported by the upstream';
 COMMENT ON COLUMN flohsync.sync_run_page.seen IS
-  'record_no of every record seen, as ranges (ledger.c); kept until a later full pass is complete';
+  'record_no of every record seen, as ranges (ledger.c); kept until a later full pass is complete; null while the run '
+  'of a page with a print is running: then that has them';
 COMMENT ON COLUMN flohsync.sync_run_page.deleted IS 'While the pass is open: ids that the upstream reported as deleted';
 COMMENT ON COLUMN flohsync.sync_run_page.changed IS
   'Records added, updated and restored, in this order, until post-sync has processed them; null where '
@@ -268,16 +269,6 @@ CREATE FUNCTION _flohsync.ledger_last(_pages bytea[], _numbers integer[], _nums 
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'flohsync_ledger_last';
 COMMENT ON FUNCTION _flohsync.ledger_last(bytea[], integer[], bigint[]) IS
   'For each of some record_no the highest number of a page that has seen it, 0 when none has';
-
-CREATE FUNCTION _flohsync.pass_pages(_pass bigint) RETURNS SETOF flohsync.sync_run_page
-LANGUAGE sql STABLE
-BEGIN ATOMIC
-  -- By run, whatever the planner knows of the tables: a plan is kept while they grow.
-  SELECT p.* FROM flohsync.sync_run r
-   CROSS JOIN LATERAL (SELECT x.* FROM flohsync.sync_run_page x WHERE x.run_id = r.id OFFSET 0) p
-   WHERE r.pass_id = _pass;
-END;
-COMMENT ON FUNCTION _flohsync.pass_pages(bigint) IS 'The ledger of a pass';
 
 -- By the index of these pages, which are few, whatever the planner knows of the table; the next two as well.
 CREATE FUNCTION _flohsync.runs_with_changes(_connector uuid, _type text) RETURNS bigint[]
@@ -367,20 +358,6 @@ END
 $$;
 COMMENT ON FUNCTION _flohsync.forget_seen(uuid, text, bigint) IS
   'Removes the ledgers of the runs of a configuration up to one, after a complete pass';
-
-CREATE FUNCTION _flohsync.seen_since(_connector uuid, _type text, _since timestamptz, _run bigint) RETURNS bytea
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RETURN (
-    SELECT _flohsync.ledger_union(coalesce(array_agg(p.seen), '{}'))
-      FROM flohsync.sync_run r JOIN flohsync.sync_run_page p ON p.run_id = r.id AND p.seen IS NOT NULL
-     WHERE r.connector_id = _connector AND r.resource_type = _type AND p.fetched_at >= _since AND r.id > _run);
-END
-$$;
-COMMENT ON FUNCTION _flohsync.seen_since(uuid, text, timestamptz, bigint) IS
-  'Union of the records seen by pages fetched since a time, of runs after one, complete or not, for ledger_has';
 
 -- Made from page_counters(); by index, as in forget_seen().
 DO $do$

@@ -172,6 +172,7 @@ BEGIN
   last_page := 0;
   passed := 0;
   IF resumed THEN
+    PERFORM _flohsync.fill_ledger(_run);
     SELECT coalesce(sum(l.records), 0), coalesce(sum(l.unidentified), 0), max(l.total_estimate),
            (array_agg(l.incomplete ORDER BY l.page) FILTER (WHERE l.incomplete IS NOT NULL))[1],
            coalesce(bool_or(l.unread), false), coalesce(max(l.page), 0)
@@ -557,6 +558,9 @@ BEGIN
   SELECT e.* INTO class FROM _flohsync.error_classes() e WHERE e.class = _class;
   PERFORM _flohsync.lock_config(_run);
   SELECT x.pass_id INTO pass FROM flohsync.sync_run x WHERE x.id = _run;
+  IF _status <> 'success' OR NOT _complete THEN
+    PERFORM _flohsync.fill_ledger(_run);
+  END IF;
   SELECT l.page, l.next_cursor, l.link INTO last FROM _flohsync.pass_pages(pass) l ORDER BY l.page DESC LIMIT 1;
   -- A page that could not use what came says so with an empty link: the next pass begins without one.
   SELECT coalesce(bool_or(l.link = ''), false) AND _status IN ('success', 'held') INTO forget

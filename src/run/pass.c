@@ -495,6 +495,7 @@ pass_walk(Run *run)
 		if (!pass_apply(run, &answer, &page, &entry))
 			return;
 
+		run->some_read = true;
 		run->setup.received += page.received;
 		run->repeated += page.duplicates;
 		run->setup.unidentified += entry.counts.unidentified;

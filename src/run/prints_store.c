@@ -180,7 +180,10 @@ prints_store_list(const Run *run, bytea *list)
 
 #define PRINTS_NAME(name, ...) #name,
 
-/* The ledger's rows of taken pages: counters are those of the fingerprint, or 0. */
+/*
+ * The ledger's rows of taken pages: counters are those of the fingerprint, or 0.  What they have
+ * seen stays with that (sql/64_ledger).
+ */
 static char *
 prints_statement(void)
 {
@@ -203,9 +206,9 @@ prints_statement(void)
 	}
 	sql = psprintf(
 		"insert into flohsync.sync_run_page (run_id, page, cursor, next_cursor, fetched_at,"
-		" records, bytes, fetch_ms, apply_ms, total_estimate, seen, print%s)"
+		" records, bytes, fetch_ms, apply_ms, total_estimate, print%s)"
 		" select $1, u.page, p.cursor, p.next_cursor, u.fetched_at, p.records, u.bytes,"
-		" u.fetch_ms, u.apply_ms, p.total_estimate, p.seen, p.id%s"
+		" u.fetch_ms, u.apply_ms, p.total_estimate, p.id%s"
 		" from unnest($2, $3, $4, $5, $6, $7) u(id, page, fetched_at, bytes, fetch_ms, apply_ms)"
 		" join _flohsync.page_print p on p.id = u.id",
 		names.data, values.data);

@@ -30,6 +30,7 @@ typedef struct Run
 	int			  page;			/* being worked on, from 1 */
 	bool		  first_answer; /* no page of this run has come yet */
 	bool		  restarted;	/* the pass was restarted during the run */
+	bool		  some_read;	/* not all pages of the pass came as they came before */
 	char		 *early;		/* cursor of a page that was asked for before its turn, or NULL */
 	int			  empty_pages;	/* in a row */
 	int			  known_pages;	/* in a row, with nothing but what had come before */

@@ -125,6 +125,17 @@ store_settle_pass(int64 run, bool complete, SettleResult *result, MemoryContext 
 	result->message = db_get_text(0, 2, context);
 }
 
+/* store_settle_as_before settles a pass all of whose pages were taken; false: there may be more to do. */
+bool
+store_settle_as_before(int64 run)
+{
+	static DbQuery query = {"select _flohsync.settle_as_before($1)", 1, {INT8OID}};
+	Datum		   v = Int64GetDatum(run);
+
+	db_execute(&query, &v, NULL);
+	return db_bool(0, 1);
+}
+
 /* store_post_sync does what follows a pass; held: the safeguard of staling holds the run. */
 void
 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context)

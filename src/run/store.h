@@ -78,6 +78,7 @@ typedef struct SettleResult
 /* These need db_begin, but for the last ones, which manage on the caller's transaction. */
 extern StartOutcome store_start_run(int64 run, bool left, RunSetup *setup, MemoryContext context);
 extern TimestampTz	store_restart_pass(int64 run, bool forget_link);
+extern bool			store_settle_as_before(int64 run);
 extern void			store_settle_pass(int64 run, bool complete, SettleResult *result,
 									  MemoryContext context);
 extern void	 store_post_sync(int64 run, bool held, SettleResult *result, MemoryContext context);
