@@ -11,9 +11,9 @@
  * Rules that hold here:
  * - callbacks never raise and never palloc: a longjmp through libcurl's frames
  *   would leave it broken; they note what happened, and we tell afterwards;
- * - every call into libcurl has all signals blocked, so that the resolver
+ * - calls into libcurl have all signals blocked, so that the resolver
  *   thread that it may start inherits the mask, and no handler of PostgreSQL
- *   runs in that thread;
+ *   runs in that thread; but for those that only ask of what has come;
  * - the address is judged when the socket is opened, after name resolution:
  *   nothing can change between the check and the connection (outbound.c);
  * - bytes of an answer are counted as decoded (libcurl 7.88 has no working
@@ -45,12 +45,15 @@
 #define HTTP_SLOW_S		  30 /* so long under 1 kB/s, or half the time that a request has */
 
 static sigset_t http_saved_mask;
+static int		http_depth = 0;
 
 void
 http_enter(void)
 {
 	sigset_t all;
 
+	if (http_depth++ > 0)
+		return;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &http_saved_mask);
 }
@@ -58,7 +61,8 @@ http_enter(void)
 void
 http_leave(void)
 {
-	sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
+	if (--http_depth == 0)
+		sigprocmask(SIG_SETMASK, &http_saved_mask, NULL);
 }
 
 /* Makes a buffer larger; what it held is not left behind if that is secret. */
@@ -169,7 +173,9 @@ http_on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addre
 
 	if (!outbound_allowed(client->policy, &address->addr, client->blocked, sizeof(client->blocked)))
 		return CURL_SOCKET_BAD;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	return http_group_opened(client->group,
+							 socket(address->family, address->socktype | SOCK_CLOEXEC,
+									address->protocol));
 }
 
 /*
@@ -241,6 +247,9 @@ http_client_make(HttpGroup *group)
 		SET(CURLOPT_HEADERDATA, client);
 		SET(CURLOPT_OPENSOCKETFUNCTION, http_on_open_socket);
 		SET(CURLOPT_OPENSOCKETDATA, client);
+		/* A connection may outlive the client that opened it. */
+		SET(CURLOPT_CLOSESOCKETFUNCTION, http_group_on_close);
+		SET(CURLOPT_CLOSESOCKETDATA, client->group);
 		SET(CURLOPT_PRIVATE, client);
 #undef SET
 	}
@@ -475,11 +484,12 @@ http_start(HttpClient *client, const HttpRequest *request)
 	client->redirects = 0;
 	if (rc == CURLE_OK && !no_memory)
 		client->underway = curl_multi_add_handle(client->group->multi, e) == CURLM_OK;
+	if (client->underway)
+		http_group_act(client->group, CURL_SOCKET_TIMEOUT, 0);
 	http_leave();
 	if (!client->underway)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
 				 errmsg("could not prepare a request: %s",
 						no_memory ? "out of memory" : curl_easy_strerror(rc))));
-	http_group_act(client->group, CURL_SOCKET_TIMEOUT, 0);
 }

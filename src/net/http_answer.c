@@ -24,9 +24,7 @@ http_was_sent(HttpClient *client)
 {
 	long bytes = 0;
 
-	http_enter();
 	(void) curl_easy_getinfo(client->easy, CURLINFO_REQUEST_SIZE, &bytes);
-	http_leave();
 	return bytes > 0 || client->redirects > 0;
 }
 
@@ -115,9 +113,9 @@ http_send_again(HttpClient *client, const char *url)
 		curl_easy_setopt(e, CURLOPT_URL, url);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) Max(1, left));
 	client->underway = curl_multi_add_handle(client->group->multi, e) == CURLM_OK;
-	http_leave();
 	if (client->underway)
 		http_group_act(client->group, CURL_SOCKET_TIMEOUT, 0);
+	http_leave();
 	return client->underway;
 }
 
@@ -149,11 +147,9 @@ http_redirect(HttpClient *client, char *problem, size_t size)
 	char	  *to = NULL;
 	HttpOrigin origin, target;
 
-	http_enter();
 	curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(e, CURLINFO_EFFECTIVE_URL, &from);
 	curl_easy_getinfo(e, CURLINFO_REDIRECT_URL, &to);
-	http_leave();
 	if ((status != 301 && status != 302 && status != 303 && status != 307 && status != 308) ||
 		from == NULL || to == NULL)
 		return false;
@@ -219,7 +215,7 @@ http_say_too_large(const HttpClient *client, char *message, size_t size)
 		snprintf(message, size, "the answer is larger than %zu bytes", client->max_bytes);
 }
 
-/* A header of the answer at hand, between http_enter and http_leave; "" when it does not fit. */
+/* A header of the answer at hand; "" when it does not fit. */
 static void
 http_copy_header(HttpClient *client, const char *name, char *out, size_t size)
 {
@@ -264,7 +260,6 @@ http_finish(HttpClient *client, HttpResponse *response)
 		long				status = 0;
 		struct curl_header *header;
 
-		http_enter();
 		curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
 		if (curl_easy_header(client->easy, "date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
 			strlcpy(date, header->value, sizeof(date));
@@ -279,7 +274,6 @@ http_finish(HttpClient *client, HttpResponse *response)
 			Max(0, curl_getdate(response->last_modified, NULL)) :
 			0;
 		response->date = date[0] ? Max(0, curl_getdate(date, NULL)) : 0;
-		http_leave();
 		response->status = (int) status;
 	}
 	http_drop_request(client);
@@ -322,10 +316,8 @@ http_header(HttpClient *client, const char *name, int index)
 	char			   *value = NULL;
 
 	Assert(!client->underway || client->ended);
-	http_enter();
 	if (curl_easy_header(client->easy, name, index, CURLH_HEADER, -1, &header) != CURLHE_OK)
 		header = NULL;
-	http_leave();
 	/* Stays where it is until the next request.  Of an empty value, libcurl has the line break. */
 	if (header)
 	{
@@ -386,9 +378,7 @@ http_early_status(HttpClient *client)
 		return HTTP_NO_ROOM;
 	if (client->result != CURLE_OK)
 		return 0;
-	http_enter();
 	curl_easy_getinfo(client->easy, CURLINFO_RESPONSE_CODE, &status);
-	http_leave();
 	return (int) status;
 }
 

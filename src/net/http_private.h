@@ -34,11 +34,16 @@ typedef struct HttpGroup
 		curl_socket_t fd;
 		int			  what;
 	} sockets[WAIT_MAX_SOCKETS];
-	int			nsockets;
-	TimestampTz deadline; /* of libcurl's timer, 0: none */
-	bool		too_many_sockets;
-	size_t		ahead_bytes; /* of buffers whose turn has not come */
-	size_t		ahead_limit;
+	int nsockets;
+	/* those that we opened: libcurl says when it closes them */
+	curl_socket_t own[WAIT_MAX_SOCKETS];
+	int			  nown;
+	WaitChannel	 *line;		/* waits for line_fd; NULL: not made */
+	curl_socket_t line_fd;	/* of own; CURL_SOCKET_BAD: it was closed */
+	TimestampTz	  deadline; /* of libcurl's timer, 0: none */
+	bool		  too_many_sockets;
+	size_t		  ahead_bytes; /* of buffers whose turn has not come */
+	size_t		  ahead_limit;
 } HttpGroup;
 
 struct HttpClient
@@ -77,20 +82,22 @@ struct HttpClient
 	int				redirects;
 };
 
-/* All of libcurl is called between the first two. */
+/* What of libcurl may do anything is called between the first two, which may be nested. */
 extern void http_enter(void);
 extern void http_leave(void);
 extern void http_drop_request(HttpClient *client);
 extern void http_trim_buffer(HttpClient *client, HttpBuffer *b);
 
 /* http_group.c */
-extern HttpGroup *http_group_create(void);
-extern void		  http_group_leave(HttpGroup *group);
-extern void		  http_group_act(HttpGroup *group, curl_socket_t fd, int what);
-extern void		  http_group_wait(HttpGroup *group, long timeout_ms);
-extern bool		  http_ahead_grow(HttpGroup *group, size_t extra);
-extern void		  http_ahead_begin(HttpGroup *group, HttpBuffer *b);
-extern void		  http_ahead_end(HttpGroup *group, HttpBuffer *b);
+extern HttpGroup	*http_group_create(void);
+extern void			 http_group_leave(HttpGroup *group);
+extern curl_socket_t http_group_opened(HttpGroup *group, curl_socket_t fd);
+extern int			 http_group_on_close(void *arg, curl_socket_t fd);
+extern void			 http_group_act(HttpGroup *group, curl_socket_t fd, int what);
+extern void			 http_group_wait(HttpGroup *group, long timeout_ms);
+extern bool			 http_ahead_grow(HttpGroup *group, size_t extra);
+extern void			 http_ahead_begin(HttpGroup *group, HttpBuffer *b);
+extern void			 http_ahead_end(HttpGroup *group, HttpBuffer *b);
 
 /* http_memory.c */
 extern CURLcode http_memory_init(void);
