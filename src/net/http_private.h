@@ -40,6 +40,7 @@ typedef struct HttpGroup
 	int			  nown;
 	WaitChannel	 *line;		/* waits for line_fd; NULL: not made */
 	curl_socket_t line_fd;	/* of own; CURL_SOCKET_BAD: it was closed */
+	bool		  is_near;	/* the last answer was there within GROUP_NEAR_US */
 	TimestampTz	  deadline; /* of libcurl's timer, 0: none */
 	bool		  too_many_sockets;
 	size_t		  ahead_bytes; /* of buffers whose turn has not come */

@@ -235,6 +235,7 @@ pass_fetch(Run *run, SourceAnswer *answer, UpstreamPage *page, bool *again, bool
 			/* Somebody has written to its records, or it has other neighbours, since it was asked for. */
 			if (!*equal && answer->not_modified)
 			{
+				pass_forget_early(run);
 				source_set_condition(run->source, NULL);
 				source_ask(run->source, run->setup.cursor);
 				attempt--;

@@ -202,21 +202,24 @@ prints_is_not_modified(const SourceAnswer *answer, const PagePrint *print)
 
 /*
  * prints_likely_next: where the list goes on behind the answer at hand, if that is likely to be
- * equal: of the same size, behind one that was.  NULL: that is not known, or what is read
- * of the answer depends on what was asked for last, or on whether the next page has changed.
+ * equal: not modified, or of the same size, behind one that was.  NULL: that is not known, or
+ * what is read of the answer depends on what was asked for last.  The next page is to be asked
+ * for conditionally, if it could be in its turn.
  */
 const char *
-prints_likely_next(const Run *run, const SourceAnswer *answer)
+prints_likely_next(Run *run, const SourceAnswer *answer)
 {
 	const Prints	*prints = run->prints;
 	const PagePrint *print = prints ? prints->candidate : NULL;
 
 	if (print == NULL || !prints->taken_last || !run->source->spec.kind->reads_alone ||
-		run->source->conditional || run->source->concurrency > 1 ||
-		run->source->spec.one_at_a_time || (int64) answer->len != print->bytes ||
+		run->source->concurrency > 1 || run->source->spec.one_at_a_time ||
+		!(answer->not_modified ? prints_is_not_modified(answer, print) :
+								 (int64) answer->len == print->bytes) ||
 		!prints_stands_before(run, print) || print->next_cursor == NULL ||
 		source_shows_secret(run->source, print->next_cursor))
 		return NULL;
+	source_set_condition(run->source, source_foreseen_condition(run->source, print->next_cursor));
 	return print->next_cursor;
 }
 

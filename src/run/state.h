@@ -89,7 +89,7 @@ extern void		   prints_begin(Run *run);
 extern void		   prints_look(Run *run, const char *cursor);
 extern const char *prints_foresee(void *arg, const char *cursor);
 extern bool		   prints_await(Run *run);
-extern const char *prints_likely_next(const Run *run, const SourceAnswer *answer);
+extern const char *prints_likely_next(Run *run, const SourceAnswer *answer);
 extern bool		   prints_equal(Run *run, const SourceAnswer *answer);
 extern void		   prints_was_read(Run *run);
 extern void		   prints_take(Run *run, const SourceAnswer *answer);

@@ -222,7 +222,8 @@ for my $kind (qw(command link cursor))
 	$f->sql(webhook($kind, 'user-0000025', 'meanwhile'));
 	$f->up('release');
 	$f->wait_run($run);
-	is(asked() =~ s/ .*//r, '200', "$kind: as is one to whose records somebody has written since it was asked for");
+	# Behind a 304, kind command has asked for the next one before it looked.
+	like(asked(), $kind eq 'command' ? qr/^(?:\S+ )?200\b/ : qr/^200\b/, "$kind: as is one to whose records somebody has written since it was asked for");
 	$f->matches_upstream($kind, 'user', "$kind: which is then as the upstream has it");
 	$f->fault('status', code => 304, page => 1, times => -1);
 	$f->sql("SELECT flohsync.configure_sync('$kind', 'user', '{\"hashIgnore\": [\"score\"]}')");
