@@ -63,7 +63,8 @@ COMMENT ON COLUMN _flohsync.page_print.pass_id IS 'Full pass that read the page'
 COMMENT ON COLUMN _flohsync.page_print.page IS 'Number of the page in that pass';
 COMMENT ON COLUMN _flohsync.page_print.cursor IS 'Cursor of the request for the page; null: the first page';
 COMMENT ON COLUMN _flohsync.page_print.next_cursor IS 'Cursor of the next page; null on the last one';
-COMMENT ON COLUMN _flohsync.page_print.digest IS 'SHA-256 of the answer';
+COMMENT ON COLUMN _flohsync.page_print.digest IS
+  'SHA-256 of the answer; empty where the page had changed in two passes in a row: it is known by its list alone';
 COMMENT ON COLUMN _flohsync.page_print.bytes IS 'Size of the answer';
 COMMENT ON COLUMN _flohsync.page_print.records IS 'Records received, before filters';
 COMMENT ON COLUMN _flohsync.page_print.unchanged IS 'Records in scope; each is stored as the page has it';
@@ -167,7 +168,7 @@ COMMENT ON FUNCTION _flohsync.ledger_meets(bytea, bytea) IS
 -- With a filter that depends on other records, or that counts records, what comes of
 -- a page does not follow from the page.
 CREATE FUNCTION _flohsync.begin_page_prints(_run bigint, _wanted boolean, _version text,
-  OUT config_id uuid, OUT pass_id bigint, OUT open_pass bigint)
+  OUT config_id uuid, OUT pass_id bigint, OUT open_pass bigint, OUT last_complete bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -196,11 +197,16 @@ BEGIN
                              THEN s.open_snapshot ELSE EXCLUDED.open_snapshot END,
         open_pass = EXCLUDED.open_pass
   RETURNING s.config_id, s.pass_id, s.open_pass INTO config_id, pass_id, open_pass;
+  -- By the history's index, as in start_run().
+  SELECT x.pass_id INTO last_complete FROM flohsync.sync_run x
+   WHERE x.connector_id BETWEEN r.connector_id AND r.connector_id AND x.resource_type = r.resource_type
+     AND x.id < _run AND x.status = 'success' AND x.complete AND x.strategy = 'full'
+   ORDER BY x.connector_id, x.id DESC LIMIT 1;
 END
 $$;
 COMMENT ON FUNCTION _flohsync.begin_page_prints(bigint, boolean, text) IS
   'Notes that a full pass begins, or goes on; returns the configuration of its fingerprints (null: it has none), up to '
-  'which pass they can be used (null: none can), and the pass';
+  'which pass they can be used (null: none can), the pass, and the last complete full one';
 
 -- Nothing has changed: each page came as before, and nobody else has written since.
 CREATE FUNCTION _flohsync.pass_is_as_before(_run bigint) RETURNS boolean

@@ -27,7 +27,8 @@
  * Of a page that is read, records may be known by themselves: prints_known.c.
  *
  * What it costs.  A row of some 300 bytes a page that is read, written with it; for a page that
- * may be equal, SHA-256 and a short transaction.  Taken pages share a transaction, up
+ * may be equal, SHA-256 and a short transaction.  One that keeps changing is not hashed: when it
+ * is as it was for the first time, it is read once more, record by record.  Taken pages share a transaction, up
  * to 64 of them or for a second: a crash loses no more, and these cost little.  They
  * are written before a page is read, and when an answer does not come at once.
  *
@@ -215,7 +216,7 @@ prints_likely_next(Run *run, const SourceAnswer *answer)
 	if (print == NULL || !prints->taken_last || !run->source->spec.kind->reads_alone ||
 		run->source->concurrency > 1 || run->source->spec.one_at_a_time ||
 		!(answer->not_modified ? prints_is_not_modified(answer, print) :
-								 (int64) answer->len == print->bytes) ||
+								 print->has_digest && (int64) answer->len == print->bytes) ||
 		!prints_stands_before(run, print) || print->next_cursor == NULL ||
 		source_shows_secret(run->source, print->next_cursor))
 		return NULL;
@@ -251,7 +252,7 @@ prints_equal(Run *run, const SourceAnswer *answer)
 			 strcmp(prints->read_from, print->read_from) != 0))
 			return false;
 	}
-	else if (strcmp(prints->read_from, print->read_from) != 0 ||
+	else if (strcmp(prints->read_from, print->read_from) != 0 || !print->has_digest ||
 			 (int64) answer->len != print->bytes || !prints_hash(prints, answer) ||
 			 memcmp(prints->digest, print->digest, CRYPTO_SHA256_BYTES) != 0)
 		return false;
@@ -264,10 +265,14 @@ prints_equal(Run *run, const SourceAnswer *answer)
 void
 prints_was_read(Run *run)
 {
-	if (run->prints)
-		run->prints->taken_last = false;
-	if (run->prints && run->prints->read_from)
-		run->prints->read_to = source_read_to(run->source);
+	Prints *prints = run->prints;
+
+	if (prints == NULL)
+		return;
+	prints->taken_last = false;
+	prints->restless = prints->candidate && prints->candidate->pass == prints->last_complete;
+	if (prints->read_from)
+		prints->read_to = source_read_to(run->source);
 }
 
 /* prints_next_cursor: where the list goes on behind a page that is equal. */
@@ -373,6 +378,16 @@ prints_await(Run *run)
 	return prints->ntaken == 0 || source_ready(run->source, PRINTS_WAIT_MS) || prints_flush(run);
 }
 
+/*
+ * A page that has changed again since the last pass is likely to be another one in the next
+ * pass, too.  Its records are known by its list.
+ */
+static bool
+prints_needs_no_digest(const Run *run, const UpstreamPage *page)
+{
+	return run->prints->restless && page->nknown < page->received && prints_has_list(run, page);
+}
+
 /* prints_note makes the fingerprint of a page that was read, in its transaction. */
 void
 prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, const PageEntry *entry)
@@ -386,7 +401,7 @@ prints_note(Run *run, const SourceAnswer *answer, const UpstreamPage *page, cons
 		page->partial || page->list_start || page->cut || page->loop || page->incomplete ||
 		page->unread || page->keep_link || entry->incomplete || entry->unread || c->ignored > 0 ||
 		entry->nseen != c->added + c->updated + c->unchanged + c->restored ||
-		!prints_hash(prints, answer))
+		(!prints_needs_no_digest(run, page) && !prints_hash(prints, answer)))
 		return;
 	prints_store(run, answer, page, entry);
 	/* Their ids are not looked at again in the pass, as those of pages that were taken. */

@@ -21,6 +21,7 @@ typedef struct PagePrint
 	bool		  has_list;
 	char		 *cursor; /* NULL: the first page */
 	char		 *next_cursor;
+	bool		  has_digest;
 	unsigned char digest[CRYPTO_SHA256_BYTES];
 	int64		  bytes;
 	int			  records;
@@ -49,7 +50,8 @@ typedef struct Prints
 {
 	pg_uuid_t config;
 	int64	  open_pass;
-	int64	  pass; /* fingerprints up to this one can be used; 0: none */
+	int64	  pass;			 /* fingerprints up to this one can be used; 0: none */
+	int64	  last_complete; /* the last complete full pass; 0: there is none */
 	/* read ahead in the order of pages, as far as (last_page, last_pass) */
 	PagePrint *ahead[2 * PRINTS_READ];
 	int		   nahead;
@@ -64,7 +66,8 @@ typedef struct Prints
 	char		 *read_from; /* NULL: no fingerprint is made of it */
 	char		 *read_to;
 	bool		  hashed;
-	double		  ms; /* so long it was compared */
+	bool		  restless; /* it was read in the last complete pass, too */
+	double		  ms;		/* so long it was compared */
 	unsigned char digest[CRYPTO_SHA256_BYTES];
 	TakenPage	  taken[PRINTS_GROUP];
 	int			  ntaken;
@@ -87,6 +90,7 @@ extern void prints_pass_over(Prints *prints, int i);
 extern void prints_end(Prints *prints);
 
 /* run/prints_known.c */
+extern bool	 prints_has_list(const Run *run, const UpstreamPage *page);
 extern int64 prints_list(const Run *run, const UpstreamPage *page, bytea **changes);
 
 /* run/prints_notes.c */

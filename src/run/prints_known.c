@@ -149,6 +149,13 @@ prints_wrote(Run *run, const int64 *nums, int n)
 		(void) written_insert(prints->written, nums[i], &found);
 }
 
+/* prints_has_list: is a list kept of a page that was read? */
+bool
+prints_has_list(const Run *run, const UpstreamPage *page)
+{
+	return run->prints->pass != 0 && page->came != NULL && page->received <= KNOWN_MAX_RECORDS;
+}
+
 /*
  * prints_list is the list of a page that was read: a stored one (0: none is kept), and what is
  * different from that (NULL: nothing).
@@ -162,7 +169,7 @@ prints_list(const Run *run, const UpstreamPage *page, bytea **changes)
 	size_t len;
 
 	*changes = NULL;
-	if (run->prints->pass == 0 || page->came == NULL || n > KNOWN_MAX_RECORDS)
+	if (!prints_has_list(run, page))
 		return 0;
 	text = palloc(VARHDRSZ + KNOWN_ENCODED_CHANGES(n));
 	len = known_encode_changes(page->came, n, VARDATA(text), &base);

@@ -74,7 +74,8 @@ prints_read_ahead(Run *run)
 		print->cursor = db_get_text(i, 4, run->context);
 		print->next_cursor = db_get_text(i, 5, run->context);
 		digest = DatumGetByteaPP(db_value(i, 6, &isnull));
-		if (VARSIZE_ANY_EXHDR(digest) == CRYPTO_SHA256_BYTES)
+		print->has_digest = VARSIZE_ANY_EXHDR(digest) == CRYPTO_SHA256_BYTES;
+		if (print->has_digest)
 			memcpy(print->digest, VARDATA_ANY(digest), CRYPTO_SHA256_BYTES);
 		print->bytes = db_int64(i, 7, -1);
 		print->records = (int) db_int64(i, 8, 0);
@@ -96,7 +97,7 @@ prints_read_ahead(Run *run)
 void
 prints_begin(Run *run)
 {
-	static DbQuery query = {"select p.config_id, p.pass_id, p.open_pass from"
+	static DbQuery query = {"select p.config_id, p.pass_id, p.open_pass, p.last_complete from"
 							" _flohsync.begin_page_prints($1, $2, $3) p",
 							3,
 							{INT8OID, BOOLOID, TEXTOID}};
@@ -122,6 +123,7 @@ prints_begin(Run *run)
 	prints->config = *DatumGetUUIDP(config);
 	prints->pass = db_int64(0, 2, 0);
 	prints->open_pass = db_int64(0, 3, 0);
+	prints->last_complete = db_int64(0, 4, 0);
 	prints->noted = true;
 	prints->last_page = Max(0, run->setup.last_page - PRINTS_BEHIND);
 	run->scope.not_dirty = prints->pass == 0;
@@ -312,12 +314,13 @@ prints_store(const Run *run, const SourceAnswer *answer, const UpstreamPage *pag
 	const PageCounts *c = &entry->counts;
 	bytea			 *changes;
 	int64			  list = prints_list(run, page, &changes);
+	int				  digest_len = prints->hashed ? CRYPTO_SHA256_BYTES : 0;
 	bytea			 *digest = palloc(VARHDRSZ + CRYPTO_SHA256_BYTES);
 	Datum			  v[19];
 	char			  nulls[19];
 
-	SET_VARSIZE(digest, VARHDRSZ + CRYPTO_SHA256_BYTES);
-	memcpy(VARDATA(digest), prints->digest, CRYPTO_SHA256_BYTES);
+	SET_VARSIZE(digest, VARHDRSZ + digest_len);
+	memcpy(VARDATA(digest), prints->digest, digest_len);
 	memset(nulls, ' ', sizeof(nulls));
 	v[0] = UUIDPGetDatum(&prints->config);
 	v[1] = Int64GetDatum(prints->open_pass);

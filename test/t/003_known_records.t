@@ -25,6 +25,8 @@ sub rows_of_pass
 	return ($f->sql("SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read $of_table"), $stats);
 }
 sub lists { return $f->sql('SELECT string_agg(p.page::text, \' \' ORDER BY p.page) FROM _flohsync.page_print p JOIN flohsync.connector_sync_config c ON c.id = p.config_id WHERE p.list_id IS NOT NULL AND c.connector_id = ' . $f->connector_id($_[0])) }
+sub without_digest { return $f->sql('SELECT coalesce(string_agg(p.page::text, \' \' ORDER BY p.page), \'\') FROM _flohsync.page_print p JOIN flohsync.connector_sync_config c ON c.id = p.config_id WHERE p.digest = \'\' AND c.connector_id = ' . $f->connector_id($_[0])) }
+sub read_of { return $f->sql('SELECT coalesce(string_agg(p.page::text, \' \' ORDER BY p.page), \'\') FROM flohsync.sync_run_page p WHERE p.print IS NULL AND p.run_id = (SELECT max(r.id) FROM flohsync.sync_run r WHERE r.connector_id = ' . $f->connector_id($_[0]) . ')') }
 sub webhook { return "SELECT flohsync.handle_webhook('$_[0]', " . Flohsync::jsonb({ action => 'updated', resourceType => 'user', resourceId => $_[1], data => { displayName => $_[2] } }) . ')' }
 
 for my $c (qw(command offset cursor page))
@@ -45,6 +47,14 @@ for my $c (qw(command offset cursor page))
 	cmp_ok($rows, '<', 20, "$c: of which only what has changed is looked up");
 	is("$stats->{updated} $stats->{unchanged}", '2 398', "$c: all records are counted");
 	$f->matches_upstream($c, 'user', "$c: all is stored");
+
+	# What changes pass after pass is not hashed as a whole, until it does not.
+	is(without_digest($c), '3', "$c: it has no digest now");
+	$stats = $f->sync_ok($c, 'user', "$c: nothing has changed");
+	is(read_of($c) . ": $stats->{unchanged}", '3: 400', "$c: it is read once more");
+	is(without_digest($c), '', "$c: and has one");
+	$f->sync_ok($c, 'user', "$c: nothing has changed again");
+	is(read_of($c), '', "$c: no page is read");
 
 	# What is written by others is read; a text of long ago is no text of the last pass.
 	$f->up('change', ids => 'user-0000051', what => 'name');
