@@ -1173,7 +1173,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.fill_ledger(bigint) IS
-  'Writes into the ledger of a run what the pages have seen that it did not read; before it ends without being complete';
+  'Writes into the ledger of a run what the pages have seen that it did not read; before it ends without being '
+  'complete';
 
 -- Where nothing has changed, and nothing is left to do, one update settles a pass, with what follows it.
 CREATE FUNCTION _flohsync.settle_as_before(_run bigint) RETURNS boolean
@@ -1224,8 +1225,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _flohsync.settle_as_before(bigint) IS
-  'Settles a full pass all of whose pages came as before, in place of settle_pass(), post_sync() and purge_run(); false, '
-  'and nothing is done, where one of these may have something to do';
+  'Settles a full pass all of whose pages came as before, in place of settle_pass(), post_sync() and purge_run(); '
+  'false, and nothing is done, where one of these may have something to do';
 
 CREATE OR REPLACE FUNCTION _flohsync.restart_pass(_run bigint, _forget_link boolean) RETURNS timestamptz
 LANGUAGE plpgsql

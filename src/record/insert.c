@@ -1,29 +1,19 @@
 /*
  * insert.c
- *	  New records of a page, inserted as COPY inserts rows: some at a time into the
- *	  heap, then their index entries, then triggers.
+ *	  New records of a page, inserted without a statement (base/rows.c).
  *
  * Beside the statement (apply_insert, which says what is inserted) this saves
  * the arrays that carry the records to the executor, a second parser for the
  * attributes, a WAL record and a buffer lock a row, and all but one check of the
  * foreign key to the connector.  The first load of a directory takes little more
  * than half of the processor time then, and a page with a single new record no
- * more than before.  It costs this file, and memory for some rows at a time.
+ * more than before.  It costs memory for some rows at a time.
  *
- * Why it is right:
- * - It does it only to a table that has nothing but what the extension made,
- *   except for indexes (insert_possible).  Whatever else there is (a column, a
- *   constraint, a trigger, a rule, row level security), a value
- *   that is too long, or a transaction that must not see what others commit: the
- *   statement does it, as if there were no other way.
- * - Rows are made by the table's own descriptor and defaults, and go through the
- *   executor's functions for constraints, indexes and triggers.
- * - All rows have the same connector.  So what the trigger of the foreign key finds,
- *   and locks until the end of the transaction, for the first row is as true of the
- *   others.  It is called by the queue of triggers as ever, at the end of the
- *   statement that this is; so it does what is set for it, and its errors are
- *   PostgreSQL's.  Of a key that may be deferred each row is checked: the first one
- *   may have been deleted until then.
+ * Why it is right, besides what rows.c says:
+ * - A table with a column that is not ours, or a value that is too long, is left to
+ *   the statement.
+ * - Rows are made by the table's own descriptor and defaults.
+ * - All rows have the same connector.
  * - The trigger that counts rows is called for the first one, too; the others are
  *   added to its sum at once, by what it would call for each.
  * - An insert that meets a concurrent one fails with a duplicate key, like the
@@ -60,6 +50,7 @@
 #include "base/db.h"
 #include "base/flohsync.h"
 #include "base/memory_page.h"
+#include "base/rows.h"
 #include "record/insert.h"
 #include "record/row.h"
 #include "record/tally.h"
@@ -72,36 +63,15 @@ typedef struct Insert
 {
 	const ApplyScope *scope;
 	Relation		  table;
-	EState			 *estate;
-	ResultRelInfo	 *target; /* with all triggers */
-	ResultRelInfo	 *others; /* without the one that is called for the first row alone */
+	Rows			  rows;
 	RowColumns		  columns;
 	ExprState		 *defaults[ROW_NCOLUMNS];
 	MemoryContext	  context; /* of the rows that are on their way */
 	TupleTableSlot	 *slots[INSERT_ROWS];
 	int				  n;
 	Size			  bytes;
-	int				  done;	  /* rows that have been inserted */
-	bool			  counts; /* these are counted together, but for the first */
+	bool			  counts; /* rows are counted together, but for the first */
 } Insert;
-
-/* Is it a foreign key's check of the one column in which all rows are the same, at once? */
-static bool
-insert_checks_connector(const Insert *insert, const Trigger *trigger)
-{
-	ListCell *cell;
-
-	if (trigger->tgdeferrable || RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_FK)
-		return false;
-	foreach (cell, RelationGetFKeyList(insert->table))
-	{
-		const ForeignKeyCacheInfo *key = lfirst(cell);
-
-		if (key->conoid == trigger->tgconstraint)
-			return key->nkeys == 1 && key->conkey[0] == insert->columns[ROW_CONNECTOR];
-	}
-	return false;
-}
 
 /* Is it the one that counts each row, and does it fire? */
 static bool
@@ -121,48 +91,6 @@ insert_counts(const Trigger *trigger)
 	return function != NULL && strcmp(function, "tally_row") == 0;
 }
 
-/*
- * Do only triggers of ours fire, after the rows?  A trigger is the extension's when
- * its function is, as in table_check.c.
- */
-static bool
-insert_knows_triggers(const Insert *insert)
-{
-	const TriggerDesc *triggers = insert->table->trigdesc;
-	Oid				   internals = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, false);
-
-	if (triggers == NULL)
-		return true;
-	if (triggers->trig_insert_before_row || triggers->trig_insert_instead_row ||
-		triggers->trig_insert_new_table)
-		return false;
-	for (int i = 0; i < triggers->numtriggers; i++)
-	{
-		const Trigger *trigger = &triggers->triggers[i];
-
-		if (TRIGGER_FOR_INSERT(trigger->tgtype) && !insert_checks_connector(insert, trigger) &&
-			(trigger->tgisinternal || get_func_namespace(trigger->tgfoid) != internals))
-			return false;
-	}
-	return true;
-}
-
-/* Is there nothing about the table, or the transaction, that only a statement minds? */
-static bool
-insert_possible(Insert *insert)
-{
-	Relation	  table = insert->table;
-	Form_pg_class form = table->rd_rel;
-	TupleConstr	 *constraints = RelationGetDescr(table)->constr;
-
-	return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
-		!form->relispartition && !form->relrowsecurity && table->rd_rules == NULL &&
-		(constraints == NULL || constraints->num_check == 0) &&
-		row_find_columns(table, insert->columns) && insert_knows_triggers(insert) &&
-		!XactReadOnly && !IsolationUsesXactSnapshot() &&
-		pg_class_aclcheck(RelationGetRelid(table), GetUserId(), ACL_INSERT) == ACLCHECK_OK;
-}
-
 static bool
 insert_all_fit(const Insert *insert, const Record *records, const int *which, int n)
 {
@@ -175,55 +103,23 @@ insert_all_fit(const Insert *insert, const Record *records, const int *which, in
 	return row_text_fits(insert->table, insert->columns, ROW_TYPE, &type);
 }
 
-/*
- * The table as the target of a statement, without those triggers that one row is enough
- * for, or that are done without.
- */
-static ResultRelInfo *
-insert_target_of_others(Insert *insert)
+/* The others than the first row are counted together. */
+static bool
+insert_is_needless(const Trigger *trigger, void *arg)
 {
-	ResultRelInfo *others = makeNode(ResultRelInfo);
-	TriggerDesc	  *triggers;
-	int			   kept = 0;
+	Insert *insert = arg;
 
-	InitResultRelInfo(others, insert->table, 0, NULL, 0);
-	triggers = others->ri_TrigDesc;
-	if (triggers == NULL)
-		return others;
-	for (int i = 0; i < triggers->numtriggers; i++)
-	{
-		const Trigger *trigger = &triggers->triggers[i];
-
-		if (TRIGGER_FOR_INSERT(trigger->tgtype))
-		{
-			if (insert_checks_connector(insert, trigger))
-				continue;
-			if (!insert->counts && insert->defaults[ROW_STALE] == NULL && insert_counts(trigger))
-			{
-				insert->counts = true;
-				continue;
-			}
-		}
-		triggers->triggers[kept++] = *trigger;
-	}
-	triggers->numtriggers = kept;
-	return others;
+	if (insert->counts || insert->defaults[ROW_STALE] != NULL || !insert_counts(trigger))
+		return false;
+	insert->counts = true;
+	return true;
 }
 
-/* What COPY does before its first row; there will be n. */
 static void
 insert_begin(Insert *insert, int n)
 {
-	TupleDesc	  desc = RelationGetDescr(insert->table);
 	MemoryContext old;
 
-	insert->estate = CreateExecutorState();
-	old = MemoryContextSwitchTo(insert->estate->es_query_cxt);
-	insert->target = makeNode(ResultRelInfo);
-	InitResultRelInfo(insert->target, insert->table, 0, NULL, 0);
-	insert->estate->es_opened_result_relations = list_make1(insert->target);
-	insert->estate->es_output_cid = GetCurrentCommandId(true);
-	ExecOpenIndices(insert->target, false);
 	for (int k = ROW_NGIVEN; k < ROW_NCOLUMNS; k++)
 	{
 		Node *value = build_column_default(insert->table, insert->columns[k]);
@@ -231,17 +127,13 @@ insert_begin(Insert *insert, int n)
 		if (value != NULL)
 			insert->defaults[k] = ExecInitExpr(expression_planner((Expr *) value), NULL);
 	}
-	insert->others = insert_target_of_others(insert);
+	rows_begin(&insert->rows, insert->table, insert->columns[ROW_CONNECTOR], insert_is_needless,
+			   insert);
+	old = MemoryContextSwitchTo(insert->rows.estate->es_query_cxt);
 	for (int i = 0; i < Min(n, INSERT_ROWS); i++)
-	{
-		insert->slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-		/* A column that was dropped is null. */
-		memset(insert->slots[i]->tts_isnull, true, sizeof(bool) * desc->natts);
-	}
-	insert->context = AllocSetContextCreate(insert->estate->es_query_cxt, "flohsync insert",
+		insert->slots[i] = rows_slot(&insert->rows);
+	insert->context = AllocSetContextCreate(insert->rows.estate->es_query_cxt, "flohsync insert",
 											ALLOCSET_DEFAULT_SIZES);
-	AfterTriggerBeginQuery();
-	ExecBSInsertTriggers(insert->estate, insert->target);
 	MemoryContextSwitchTo(old);
 }
 
@@ -250,17 +142,13 @@ insert_end(Insert *insert)
 {
 	const text *type = DatumGetTextPP(insert->scope->resource_type);
 
-	if (insert->counts && insert->done > 1)
+	if (insert->counts && insert->rows.done > 1)
 		tally_add_records(DatumGetUUIDP(insert->scope->connector),
 						  (Slice){VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type)}, false,
-						  insert->done - 1);
-	ExecASInsertTriggers(insert->estate, insert->target, NULL);
-	AfterTriggerEndQuery(insert->estate);
+						  insert->rows.done - 1);
 	for (int i = 0; i < INSERT_ROWS && insert->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(insert->slots[i]);
-	ExecResetTupleTable(insert->estate->es_tupleTable, false);
-	ExecCloseResultRelations(insert->estate);
-	FreeExecutorState(insert->estate);
+	rows_end(&insert->rows);
 }
 
 static void
@@ -302,7 +190,7 @@ static void
 insert_make_row(Insert *insert, const Record *record, ExistingRow *row)
 {
 	const ApplyScope *scope = insert->scope;
-	ExprContext		 *econtext = GetPerTupleExprContext(insert->estate);
+	ExprContext		 *econtext = GetPerTupleExprContext(insert->rows.estate);
 	Slice			  hash = {record->hash, FLOHSYNC_HASH_HEX};
 	TupleTableSlot	 *slot = ExecClearTuple(insert->slots[insert->n]);
 	Datum			  value;
@@ -334,31 +222,16 @@ insert_make_row(Insert *insert, const Record *record, ExistingRow *row)
 		else if (k == ROW_ID)
 			row->id = *DatumGetUUIDP(value);
 	}
-	ExecStoreVirtualTuple(slot);
-	ExecConstraints(insert->target, slot, insert->estate);
+	rows_made(&insert->rows, slot);
 }
 
 /* Writes the rows that are ready. */
 static void
 insert_flush(Insert *insert)
 {
-	if (insert->n == 0)
-		return;
-	table_multi_insert(insert->table, insert->slots, insert->n, insert->estate->es_output_cid, 0,
-					   NULL);
-	for (int i = 0; i < insert->n; i++)
-	{
-		List *recheck = NIL;
-
-		if (insert->target->ri_NumIndices > 0)
-			recheck = compat_insert_index_tuples(insert->target, insert->slots[i], insert->estate);
-		ExecARInsertTriggers(insert->estate, insert->done > 0 ? insert->others : insert->target,
-							 insert->slots[i], recheck, NULL);
-		insert->done++;
-	}
+	rows_insert(&insert->rows, insert->slots, insert->n);
 	insert->n = 0;
 	insert->bytes = 0;
-	ResetPerTupleExprContext(insert->estate);
 	MemoryContextReset(insert->context);
 }
 
@@ -433,7 +306,9 @@ insert_records(const ApplyScope *scope, const Record *records, const int *which,
 	plain.resource_type = PointerGetDatum(DatumGetTextPP(scope->resource_type));
 	insert->scope = &plain;
 	insert->table = table_open(oid, RowExclusiveLock);
-	possible = insert_possible(insert) && insert_all_fit(insert, records, which, n);
+	possible = row_find_columns(insert->table, insert->columns) &&
+		rows_possible(insert->table, insert->columns[ROW_CONNECTOR]) &&
+		insert_all_fit(insert, records, which, n);
 	if (possible)
 	{
 		int *alive = palloc(sizeof(int) * n);

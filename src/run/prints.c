@@ -292,7 +292,7 @@ prints_take(Run *run, const SourceAnswer *answer)
 	if (prints->ntaken == 0)
 		prints->taken_since = GetCurrentTimestamp();
 	prints->taken[prints->ntaken++] = (TakenPage){
-		.id = print->id,
+		.print = print,
 		.page = run->page,
 		.fetched_at = answer->started_at,
 		.bytes = (int64) answer->len,
@@ -308,6 +308,7 @@ prints_take(Run *run, const SourceAnswer *answer)
 		page->etag = MemoryContextStrdup(run->context, answer->etag);
 		page->last_modified = MemoryContextStrdup(run->context, answer->last_modified);
 	}
+	print->uses++;
 	prints->any = prints->taken_last = true;
 	known_clear(prints->known);
 	prints->known_page = print->page;
@@ -324,12 +325,25 @@ prints_were_taken(const Run *run)
 	return run->prints && run->prints->any;
 }
 
-/* prints_drop forgets what was taken: the pass begins again. */
+/* prints_drop forgets what was taken: it is written, or the pass begins again. */
 void
 prints_drop(Run *run)
 {
-	if (run->prints)
-		run->prints->ntaken = 0;
+	Prints *prints = run->prints;
+
+	if (prints == NULL)
+		return;
+	for (int i = 0; i < prints->ntaken; i++)
+	{
+		TakenPage *page = &prints->taken[i];
+
+		prints_free(page->print);
+		if (page->etag == NULL)
+			continue;
+		pfree(page->etag);
+		pfree(page->last_modified);
+	}
+	prints->ntaken = 0;
 }
 
 /* prints_flush writes what was taken; false when the run must not go on, and has been failed. */
@@ -339,14 +353,7 @@ prints_flush(Run *run)
 	if (run->prints == NULL || run->prints->ntaken == 0)
 		return true;
 	prints_store_taken(run);
-	for (int i = 0; i < run->prints->ntaken; i++)
-	{
-		if (run->prints->taken[i].etag == NULL)
-			continue;
-		pfree(run->prints->taken[i].etag);
-		pfree(run->prints->taken[i].last_modified);
-	}
-	run->prints->ntaken = 0;
+	prints_drop(run);
 	return run->status == NULL;
 }
 

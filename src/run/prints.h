@@ -16,6 +16,7 @@
 typedef struct PagePrint
 {
 	int64		  id;
+	int			  uses; /* who has it: those read ahead, and pages that are not written yet */
 	int			  page; /* these two: of the pass that read it */
 	int64		  pass;
 	bool		  has_list;
@@ -25,7 +26,9 @@ typedef struct PagePrint
 	unsigned char digest[CRYPTO_SHA256_BYTES];
 	int64		  bytes;
 	int			  records;
-	int			  unchanged;
+	int			  unchanged; /* these three: counters of the page */
+	int			  filtered;
+	int			  truncated;
 	int64		  total_estimate;
 	char		 *read_from;
 	char		 *read_to;
@@ -36,7 +39,7 @@ typedef struct PagePrint
 /* A page that was taken, and not written yet. */
 typedef struct TakenPage
 {
-	int64		id;
+	PagePrint  *print;
 	int			page;
 	TimestampTz fetched_at;
 	int64		bytes;
@@ -97,6 +100,10 @@ extern int64 prints_list(const Run *run, const UpstreamPage *page, bytea **chang
 extern void prints_read_own_notes(Run *run);
 extern bool prints_read_notes(Run *run, uint64 ended);
 extern bool prints_check(Run *run, const PagePrint *print);
+extern bool prints_stand(const Run *run);
+
+/* run/prints_rows.c */
+extern bool prints_put_rows(const Run *run);
 
 /* run/prints_store.c */
 extern bool	 prints_ahead_suffices(const Prints *prints);

@@ -142,6 +142,26 @@ notes_any(Run *run, bool of_others, bool *any)
 	return false;
 }
 
+/* prints_stand: are the fingerprints still there that the pass began with?  In a transaction. */
+bool
+prints_stand(const Run *run)
+{
+	static DbQuery query = {
+		"select s.pass_id from _flohsync.page_print_scope s where s.config_id = $1",
+		1,
+		{UUIDOID},
+		.plan_as = PLAN_BY_INDEX};
+	Datum		v = UUIDPGetDatum(&run->prints->config);
+	NotesTables tables;
+	int64		pass = 0;
+
+	if (notes_find_tables(&tables))
+		pass = notes_look_pass(run, &tables);
+	else if (db_execute(&query, &v, NULL) > 0)
+		pass = db_int64(0, 1, 0);
+	return pass != 0 && pass == run->prints->pass;
+}
+
 /* prints_read_own_notes looks, once, at what earlier runs of the pass have noted; in a transaction. */
 void
 prints_read_own_notes(Run *run)

@@ -19,13 +19,15 @@
 #include "base/guc.h"
 #include "run/prints.h"
 
-/* prints_free frees a fingerprint that was read ahead. */
+/* prints_free: one of those who have a fingerprint does not need it any more. */
 void
 prints_free(PagePrint *print)
 {
 	char *texts[] = {print->cursor,	 print->next_cursor, print->read_from,
 					 print->read_to, print->etag,		 print->last_modified};
 
+	if (--print->uses > 0)
+		return;
 	for (size_t i = 0; i < lengthof(texts); i++)
 		if (texts[i])
 			pfree(texts[i]);
@@ -46,7 +48,7 @@ prints_read_ahead(Run *run)
 	static DbQuery query = {
 		"select p.id, p.page, p.pass_id, p.cursor, p.next_cursor, p.digest, p.bytes, p.records,"
 		" p.unchanged, p.total_estimate, p.read_from, p.read_to,"
-		" p.etag, p.last_modified, p.list_id is not null"
+		" p.etag, p.last_modified, p.list_id is not null, p.filtered, p.truncated"
 		" from _flohsync.page_print p where p.config_id = $1 and p.pass_id <= $2"
 		" and (p.page, p.pass_id) > ($3, $4) order by p.page, p.pass_id limit $5",
 		5,
@@ -86,6 +88,9 @@ prints_read_ahead(Run *run)
 		print->etag = db_get_text(i, 13, run->context);
 		print->last_modified = db_get_text(i, 14, run->context);
 		print->has_list = db_bool(i, 15);
+		print->filtered = (int) db_int64(i, 16, 0);
+		print->truncated = (int) db_int64(i, 17, 0);
+		print->uses = 1;
 		prints->ahead[prints->nahead++] = print;
 	}
 }
@@ -226,39 +231,33 @@ prints_note_validators(const TakenPage *page)
 							3,
 							{INT8OID, TEXTOID, TEXTOID},
 							.plan_as = PLAN_BY_INDEX};
-	Datum		   v[3] = {Int64GetDatum(page->id), CStringGetTextDatum(page->etag),
+	Datum		   v[3] = {Int64GetDatum(page->print->id), CStringGetTextDatum(page->etag),
 						   CStringGetTextDatum(page->last_modified)};
 
 	db_execute(&query, v, NULL);
 }
 
-static void
-prints_flush_work(void *arg)
+/* By a statement, which leaves out what has no fingerprint any more; returns how many were written. */
+static int
+prints_state_rows(const Run *run)
 {
 	static DbQuery query = {NULL,
 							7,
 							{INT8OID, INT8ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
 							 FLOAT4ARRAYOID, FLOAT4ARRAYOID},
 							.plan_as = PLAN_BY_INDEX};
-	Run			  *run = arg;
-	Prints		  *prints = run->prints;
+	const Prints  *prints = run->prints;
 	int			   n = prints->ntaken;
 	Datum		   columns[6][PRINTS_GROUP];
 	Datum		   v[7] = {Int64GetDatum(run->id)};
-	instr_time	   t;
 
-	INSTR_TIME_SET_CURRENT(t);
-	if (!pass_begin_page(run))
-		return;
-	run->timings.commit_us += run_microseconds(&t);
-	INSTR_TIME_SET_CURRENT(t);
 	if (query.sql == NULL)
 		query.sql = prints_statement();
 	for (int i = 0; i < n; i++)
 	{
 		const TakenPage *page = &prints->taken[i];
 
-		columns[0][i] = Int64GetDatum(page->id);
+		columns[0][i] = Int64GetDatum(page->print->id);
 		columns[1][i] = Int32GetDatum(page->page);
 		columns[2][i] = TimestampTzGetDatum(page->fetched_at);
 		columns[3][i] = Int64GetDatum(page->bytes);
@@ -275,11 +274,26 @@ prints_flush_work(void *arg)
 												   wide ? FLOAT8PASSBYVAL : true,
 												   wide ? TYPALIGN_DOUBLE : TYPALIGN_INT));
 	}
-	if (db_execute(&query, v, NULL) != (uint64) n)
+	return (int) db_execute(&query, v, NULL);
+}
+
+static void
+prints_flush_work(void *arg)
+{
+	Run		  *run = arg;
+	Prints	  *prints = run->prints;
+	instr_time t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	if (!pass_begin_page(run))
+		return;
+	run->timings.commit_us += run_microseconds(&t);
+	INSTR_TIME_SET_CURRENT(t);
+	if (!prints_stand(run) || (!prints_put_rows(run) && prints_state_rows(run) != prints->ntaken))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("fingerprints of pages were removed during the run")));
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < prints->ntaken; i++)
 		if (prints->taken[i].etag)
 			prints_note_validators(&prints->taken[i]);
 	run->timings.ledger_us += run_microseconds(&t);

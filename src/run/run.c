@@ -148,13 +148,13 @@ run_start_work(void *arg)
 	if (work->outcome == START_RUN)
 	{
 		MemoryContext old = MemoryContextSwitchTo(run->context);
-		uint64		 *hashes;
-		int			  n;
+		uint64		 *hashes = NULL;
+		int			  n = 0;
 
 		filter_prepare(&run->setup.filter);
-		n = pages_seen_cursors(run->setup.pass_id, &hashes, run->context);
+		if (run->setup.resumed)
+			n = pages_seen_cursors(run->setup.pass_id, &hashes, run->context);
 		pass_know_cursors(run, hashes, n);
-		pfree(hashes);
 		MemoryContextSwitchTo(old);
 		prints_begin(run);
 	}

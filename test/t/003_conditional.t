@@ -37,6 +37,25 @@ is(not_read('c'), '1 2 3 4 5', 'the next one none');
 is_deeply([ @$stats{qw(unchanged totalUpstreamRecords pagesProcessed complete)} ], [ 100, 100, 5, JSON::PP::true ], 'and counts all the same');
 is($f->sql("SELECT count(*) FILTER (WHERE synced_at > '$before') " . $f->scope('c', 'user')), 100, 'every record was confirmed');
 
+# Their rows are written without a statement, unless the table is more than ours.
+sub ledger { return $f->sql("SELECT string_agg((to_jsonb(p) - ARRAY['run_id', 'fetched_at', 'fetch_ms', 'apply_ms'])::text, ' ' ORDER BY p.page) FROM flohsync.sync_run_page p WHERE p.run_id = (SELECT max(id) FROM flohsync.sync_run)") }
+my $rows = ledger();
+my %more = (
+	'a constraint' => [ 'ADD CONSTRAINT theirs CHECK (page > 0)', 'DROP CONSTRAINT theirs' ],
+	'a trigger' => [ 'CREATE TRIGGER theirs BEFORE INSERT ON flohsync.sync_run_page FOR EACH ROW EXECUTE FUNCTION public.theirs()', 'DROP TRIGGER theirs ON flohsync.sync_run_page' ],
+);
+$f->sql("CREATE FUNCTION public.theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'");
+for my $what (sort keys %more)
+{
+	my ($add, $drop) = map { /^(?:CREATE|DROP) TRIGGER/ ? $_ : "ALTER TABLE flohsync.sync_run_page $_" } @{ $more{$what} };
+	$f->sql($add);
+	$f->sync_ok('c', 'user', "the ledger has $what of others");
+	is(not_read('c'), '1 2 3 4 5', "$what: no page was read");
+	is(ledger(), $rows, "$what: the same rows");
+	$f->sql($drop);
+}
+is($f->try_sql("INSERT INTO flohsync.sync_run_page SELECT (jsonb_populate_record(p, '{\"run_id\": 0}')).* FROM flohsync.sync_run_page p LIMIT 1")->{state}, '23503', 'rows have a run');
+
 # A page behind one that was taken is asked for before it is known that it is wanted.
 sub requests { return $f->up('log', last => 0)->{requests} }
 my $asked = requests();
