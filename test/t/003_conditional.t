@@ -56,6 +56,25 @@ for my $what (sort keys %more)
 }
 is($f->try_sql("INSERT INTO flohsync.sync_run_page SELECT (jsonb_populate_record(p, '{\"run_id\": 0}')).* FROM flohsync.sync_run_page p LIMIT 1")->{state}, '23503', 'rows have a run');
 
+# What is mostly looked up in indexes is asked for by statements where these are gone.
+my %indexes = (sync_run_pkey => 'flohsync', connector_sync_config_connector_id_resource_type_key => 'flohsync', page_print_scope_pkey => '_flohsync', dirty_record_scope => '_flohsync');
+$f->sql("ALTER INDEX $indexes{$_}.$_ RENAME TO theirs_$_") for sort keys %indexes;
+$f->sync_ok('c', 'user', 'indexes have other names');
+is(not_read('c'), '1 2 3 4 5', 'other names: no page was read');
+$f->sql(webhook('c', 'user-0000045', 'by webhook'));
+$f->sync_ok('c', 'user', 'a record was written');
+is(not_read('c'), '1 2 4 5', 'other names: notes are seen');
+$f->fault('hang', page => 3);
+my $unwanted = $f->sql("SELECT flohsync.trigger_sync('c', 'user')");
+$f->await(hanging => 1);
+$f->sql("UPDATE flohsync.sync_run SET cancel_requested = true WHERE id = $unwanted");
+$f->up('release');
+$f->wait_run($unwanted);
+is($f->sql("SELECT status FROM flohsync.sync_run WHERE id = $unwanted"), 'cancelled', 'other names: it is noticed that a run is not wanted any more');
+$f->sql("ALTER INDEX $indexes{$_}.theirs_$_ RENAME TO $_") for sort keys %indexes;
+$f->sync_ok('c', 'user') for 1 .. 2;
+is(not_read('c'), '1 2 3 4 5', 'they have their names again');
+
 # A page behind one that was taken is asked for before it is known that it is wanted.
 sub requests { return $f->up('log', last => 0)->{requests} }
 my $asked = requests();
