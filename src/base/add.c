@@ -20,8 +20,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_am.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -46,36 +44,20 @@ add_table_changed(Datum arg, Oid relation)
 
 /* Are the columns of the table those that the caller knows? */
 static bool
-add_finds_columns(AddTable *t, TupleDesc desc)
+add_finds_columns(AddTable *t, Relation table)
 {
-	int wanted = 0;
-	int found = 0;
+	int n = 0;
 
-	while (wanted < ADD_COLUMNS && t->columns[wanted].name != NULL)
-		wanted++;
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute a = TupleDescAttr(desc, i);
-		int				  k = 0;
-
-		if (a->attisdropped)
-			continue;
-		while (k < wanted && strcmp(NameStr(a->attname), t->columns[k].name) != 0)
-			k++;
-		if (k == wanted || a->attgenerated != '\0' || a->atttypid != t->columns[k].type)
-			return false;
-		t->places[k] = i + 1;
-		found++;
-	}
-	return found == wanted;
+	while (n < ADD_COLUMNS && t->columns[n].name != NULL)
+		n++;
+	return rows_find_columns(table, t->columns, n, t->places);
 }
 
 static void
 add_learn(AddTable *t)
 {
-	Oid			 schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
-	Relation	 table;
-	TupleConstr *constraints;
+	Oid		 schema = get_namespace_oid(FLOHSYNC_INTERNAL_SCHEMA, true);
+	Relation table;
 
 	if (add_tables == NULL)
 		CacheRegisterRelcacheCallback(add_table_changed, (Datum) 0);
@@ -92,13 +74,9 @@ add_learn(AddTable *t)
 	/* What changes from here on makes us look again. */
 	t->known = true;
 	table = table_open(t->oid, RowExclusiveLock);
-	constraints = RelationGetDescr(table)->constr;
-	t->plain = table->rd_rel->relkind == RELKIND_RELATION &&
-		table->rd_rel->relam == HEAP_TABLE_AM_OID && !table->rd_rel->relispartition &&
-		!table->rd_rel->relrowsecurity && table->rd_rules == NULL &&
+	t->plain = rows_are_plain(table) &&
 		(table->trigdesc == NULL || table->trigdesc->numtriggers == 0) &&
-		(constraints == NULL || constraints->num_check == 0) &&
-		add_finds_columns(t, RelationGetDescr(table));
+		add_finds_columns(t, table);
 	table_close(table, NoLock);
 }
 

@@ -7,17 +7,15 @@
 
 #include "access/attnum.h"
 
+#include "base/rows.h"
+
 #define ADD_COLUMNS 6
 
 /* A table, and all of its columns.  Static; the rest is for add.c. */
 typedef struct AddTable
 {
-	const char *name; /* in the internal schema */
-	struct
-	{
-		const char *name;
-		Oid			type;
-	} columns[ADD_COLUMNS];
+	const char		*name; /* in the internal schema */
+	RowsColumn		 columns[ADD_COLUMNS];
 	bool			 known; /* what follows; until the table is changed */
 	bool			 plain; /* it has nothing but what the extension made */
 	Oid				 oid;

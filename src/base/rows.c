@@ -36,6 +36,43 @@
 #include "base/flohsync.h"
 #include "base/rows.h"
 
+/* rows_find_columns: has a table these columns, and no others?  Where they are, in places. */
+bool
+rows_find_columns(Relation table, const RowsColumn *columns, int n, AttrNumber *places)
+{
+	TupleDesc desc = RelationGetDescr(table);
+	int		  found = 0;
+
+	memset(places, 0, sizeof(AttrNumber) * n);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute a = TupleDescAttr(desc, i);
+		int				  k = 0;
+
+		if (a->attisdropped)
+			continue;
+		while (k < n && strcmp(NameStr(a->attname), columns[k].name) != 0)
+			k++;
+		if (k == n || a->attgenerated != '\0' || a->atttypid != columns[k].type)
+			return false;
+		places[k] = i + 1;
+		found++;
+	}
+	return found == n;
+}
+
+/* rows_are_plain: is a table a heap with nothing but columns, indexes and perhaps triggers? */
+bool
+rows_are_plain(Relation table)
+{
+	Form_pg_class form = table->rd_rel;
+	TupleConstr	 *constraints = RelationGetDescr(table)->constr;
+
+	return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
+		!form->relispartition && !form->relrowsecurity && table->rd_rules == NULL &&
+		(constraints == NULL || constraints->num_check == 0);
+}
+
 /* Is it a foreign key's check of the one column in which all rows are the same, at once? */
 static bool
 rows_are_checked_once(Relation table, AttrNumber alike, const Trigger *trigger)
@@ -84,13 +121,8 @@ rows_know_triggers(Relation table, AttrNumber alike)
 bool
 rows_possible(Relation table, AttrNumber alike)
 {
-	Form_pg_class form = table->rd_rel;
-	TupleConstr	 *constraints = RelationGetDescr(table)->constr;
-
-	return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
-		!form->relispartition && !form->relrowsecurity && table->rd_rules == NULL &&
-		(constraints == NULL || constraints->num_check == 0) && rows_know_triggers(table, alike) &&
-		!XactReadOnly && !IsolationUsesXactSnapshot() &&
+	return rows_are_plain(table) && rows_know_triggers(table, alike) && !XactReadOnly &&
+		!IsolationUsesXactSnapshot() &&
 		pg_class_aclcheck(RelationGetRelid(table), GetUserId(), ACL_INSERT) == ACLCHECK_OK;
 }
 

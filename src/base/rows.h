@@ -18,8 +18,16 @@ typedef struct Rows
 	int			   done;   /* rows that have been inserted */
 } Rows;
 
+typedef struct RowsColumn
+{
+	const char *name;
+	Oid			type;
+} RowsColumn;
+
 typedef bool (*RowsNeedless)(const Trigger *trigger, void *arg);
 
+extern bool rows_find_columns(Relation table, const RowsColumn *columns, int n, AttrNumber *places);
+extern bool rows_are_plain(Relation table);
 extern bool rows_possible(Relation table, AttrNumber alike);
 extern void rows_begin(Rows *rows, Relation table, AttrNumber alike, RowsNeedless needless,
 					   void *arg);

@@ -12,14 +12,11 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
+#include "base/rows.h"
 #include "json/jsonb.h"
 #include "record/row.h"
 
-static const struct
-{
-	const char *name;
-	Oid			type;
-} row_columns[ROW_NCOLUMNS] = {
+static const RowsColumn row_columns[ROW_NCOLUMNS] = {
 	[ROW_CONNECTOR] = {"connector_id", UUIDOID},
 	[ROW_TYPE] = {"resource_type", VARCHAROID},
 	[ROW_EXTERNAL_ID] = {"external_id", VARCHAROID},
@@ -40,25 +37,7 @@ static const struct
 bool
 row_find_columns(Relation table, RowColumns columns)
 {
-	TupleDesc desc = RelationGetDescr(table);
-	int		  n = 0;
-
-	memset(columns, 0, sizeof(RowColumns));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute a = TupleDescAttr(desc, i);
-		int				  k = 0;
-
-		if (a->attisdropped)
-			continue;
-		while (k < ROW_NCOLUMNS && strcmp(NameStr(a->attname), row_columns[k].name) != 0)
-			k++;
-		if (k == ROW_NCOLUMNS || a->attgenerated != '\0' || a->atttypid != row_columns[k].type)
-			return false;
-		columns[k] = i + 1;
-		n++;
-	}
-	return n == ROW_NCOLUMNS;
+	return rows_find_columns(table, row_columns, ROW_NCOLUMNS, columns);
 }
 
 /* row_text_fits: is a text no longer than its column?  More bytes may still be few characters. */

@@ -56,55 +56,27 @@ enum
 	PAGE_COUNTERS(LEDGER_COUNTER_PLACE) LEDGER_NCOLUMNS
 };
 
-static const struct
-{
-	const char *name;
-	Oid			type;
-} ledger_columns[LEDGER_NCOLUMNS] = {[LEDGER_RUN] = {"run_id", INT8OID},
-									 [LEDGER_PAGE] = {"page", INT4OID},
-									 [LEDGER_CURSOR] = {"cursor", TEXTOID},
-									 [LEDGER_NEXT_CURSOR] = {"next_cursor", TEXTOID},
-									 [LEDGER_FETCHED_AT] = {"fetched_at", TIMESTAMPTZOID},
-									 [LEDGER_RECORDS] = {"records", INT4OID},
-									 [LEDGER_BYTES] = {"bytes", INT8OID},
-									 [LEDGER_FETCH_MS] = {"fetch_ms", FLOAT4OID},
-									 [LEDGER_APPLY_MS] = {"apply_ms", FLOAT4OID},
-									 [LEDGER_TOTAL_ESTIMATE] = {"total_estimate", INT8OID},
-									 [LEDGER_UNREAD] = {"unread", BOOLOID},
-									 [LEDGER_PRINT] = {"print", INT8OID},
-									 [LEDGER_SEEN] = {"seen", BYTEAOID},
-									 [LEDGER_DELETED] = {"deleted", TEXTARRAYOID},
-									 [LEDGER_CHANGED] = {"changed", UUIDARRAYOID},
-									 [LEDGER_INCOMPLETE] = {"incomplete", TEXTOID},
-									 [LEDGER_LINK] = {"link", TEXTOID},
-									 PAGE_COUNTERS(LEDGER_COUNTER_NAME)};
+static const RowsColumn ledger_columns[LEDGER_NCOLUMNS] = {
+	[LEDGER_RUN] = {"run_id", INT8OID},
+	[LEDGER_PAGE] = {"page", INT4OID},
+	[LEDGER_CURSOR] = {"cursor", TEXTOID},
+	[LEDGER_NEXT_CURSOR] = {"next_cursor", TEXTOID},
+	[LEDGER_FETCHED_AT] = {"fetched_at", TIMESTAMPTZOID},
+	[LEDGER_RECORDS] = {"records", INT4OID},
+	[LEDGER_BYTES] = {"bytes", INT8OID},
+	[LEDGER_FETCH_MS] = {"fetch_ms", FLOAT4OID},
+	[LEDGER_APPLY_MS] = {"apply_ms", FLOAT4OID},
+	[LEDGER_TOTAL_ESTIMATE] = {"total_estimate", INT8OID},
+	[LEDGER_UNREAD] = {"unread", BOOLOID},
+	[LEDGER_PRINT] = {"print", INT8OID},
+	[LEDGER_SEEN] = {"seen", BYTEAOID},
+	[LEDGER_DELETED] = {"deleted", TEXTARRAYOID},
+	[LEDGER_CHANGED] = {"changed", UUIDARRAYOID},
+	[LEDGER_INCOMPLETE] = {"incomplete", TEXTOID},
+	[LEDGER_LINK] = {"link", TEXTOID},
+	PAGE_COUNTERS(LEDGER_COUNTER_NAME)};
 
 typedef AttrNumber LedgerPlaces[LEDGER_NCOLUMNS];
-
-/* Has the table these columns, and no others? */
-static bool
-ledger_find_columns(Relation table, LedgerPlaces places)
-{
-	TupleDesc desc = RelationGetDescr(table);
-	int		  n = 0;
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute a = TupleDescAttr(desc, i);
-		int				  k = 0;
-
-		if (a->attisdropped)
-			continue;
-		while (k < LEDGER_NCOLUMNS && strcmp(NameStr(a->attname), ledger_columns[k].name) != 0)
-			k++;
-		if (k == LEDGER_NCOLUMNS || a->attgenerated != '\0' ||
-			a->atttypid != ledger_columns[k].type)
-			return false;
-		places[k] = i + 1;
-		n++;
-	}
-	return n == LEDGER_NCOLUMNS;
-}
 
 static void
 ledger_put(TupleTableSlot *slot, const LedgerPlaces places, int column, Datum value, bool isnull)
@@ -161,7 +133,8 @@ prints_put_rows(const Run *run)
 	if (!OidIsValid(oid))
 		return false;
 	table = table_open(oid, RowExclusiveLock);
-	possible = ledger_find_columns(table, places) && rows_possible(table, places[LEDGER_RUN]);
+	possible = rows_find_columns(table, ledger_columns, LEDGER_NCOLUMNS, places) &&
+		rows_possible(table, places[LEDGER_RUN]);
 	if (possible)
 	{
 		CommandCounterIncrement();
