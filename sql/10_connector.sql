@@ -372,27 +372,39 @@ COMMENT ON FUNCTION flohsync.update_connector(text, jsonb) IS
   'given, and null removes one; warns of secrets that were set for another origin and must be set again';
 SELECT _flohsync.allow('manager', 'flohsync.update_connector(text, jsonb)');
 
-CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION _flohsync.stop_connector(_id uuid, _connector text, _disable boolean) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  _id uuid := _flohsync.connector_id(connector);
   _run bigint;
 BEGIN
   -- Running workers are cancelled; then all holders of locks on the connector are waited for.
   PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
      FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
   PERFORM _flohsync.lock('connector', _id::text, false);
-  -- Its row comes last: a holder of a match of a user that is also matched here may be waiting to record a change here.
   PERFORM FROM flohsync.connector_definition d WHERE d.id = _id;
   IF NOT FOUND THEN
-    PERFORM _flohsync.connector_id(connector);
+    PERFORM _flohsync.connector_id(_connector);
+  END IF;
+  IF _disable THEN
+    UPDATE flohsync.connector_definition d SET enabled = false, updated_at = now() WHERE d.id = _id AND d.enabled;
   END IF;
   FOR _run IN SELECT r.id FROM flohsync.sync_run r
                WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
     PERFORM flohsync.cancel_sync(_run);
   END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.stop_connector(uuid, text, boolean) IS
+  'Locks a connector until the end of the transaction, so that nobody else writes anything of it, and cancels its '
+  'runs; disables it if asked to; 42704 when it has been dropped meanwhile';
+
+CREATE FUNCTION _flohsync.remove_connector(_id uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
   -- A deletion by another connector's webhook holds all matches of its user, in this order.
   PERFORM FROM flohsync.connector_sync_match m
     WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id
@@ -400,9 +412,24 @@ BEGIN
     ORDER BY m.id FOR UPDATE;
   PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
                                         WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
+  -- Its row comes last: a holder of a match of a user that is also matched here may be waiting to record a change here.
   DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
 END
 $$;
+COMMENT ON FUNCTION _flohsync.remove_connector(uuid) IS
+  'Removes a connector that is stopped, with all that is left of it';
+
+CREATE FUNCTION flohsync.drop_connector(connector text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid := _flohsync.connector_id(connector);
+BEGIN
+  PERFORM _flohsync.stop_connector(_id, connector, false);
+  PERFORM _flohsync.remove_connector(_id);
+END
+$$;
 COMMENT ON FUNCTION flohsync.drop_connector(text) IS
-  'Removes a connector with its configurations, records, matches and history';
+  'Removes a connector with its configurations, records, matches and history, in one transaction';
 SELECT _flohsync.allow('manager', 'flohsync.drop_connector(text)');

@@ -67,7 +67,24 @@ CREATE TABLE flohsync.connector_sync_config (
   created_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   updated_at                     timestamptz NOT NULL DEFAULT pg_catalog.now(),
   UNIQUE (connector_id, resource_type)
-);
+) WITH (fillfactor = 50, toast_tuple_target = 128);
+-- A run writes the row several times.  So what it writes, and what it reads of each page, stays in
+-- the row, and settings that may be long are apart from it, where such a write leaves them.
+DO $$
+DECLARE
+  _column name;
+BEGIN
+  FOR _column IN
+    SELECT a.attname FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = 'flohsync.connector_sync_config'::regclass AND a.attnum > 0 AND a.attstorage = 'x'
+       AND a.attname NOT IN ('attribute_mappings', 'user_match_fallback_strategies', 'create_user_defaults',
+                             'hash_ignore')
+     ORDER BY a.attnum
+  LOOP
+    EXECUTE format('ALTER TABLE flohsync.connector_sync_config ALTER COLUMN %I SET STORAGE MAIN', _column);
+  END LOOP;
+END
+$$;
 -- As next_due() has it.
 CREATE INDEX connector_sync_config_due ON flohsync.connector_sync_config
   (least(next_run_at, next_full_run_at, retry_at)) WHERE enabled AND NOT parked;

@@ -13,7 +13,7 @@
 -- needs of this from the top down; what it does not need it leaves out.
 --
 --    1  the lock of the runs            who decides about a held run; a worker's session has it
---    2  the lock of the connector       hold_connector, lock_config: shared for all but drop_connector
+--    2  the lock of the connector       hold_connector, lock_config: shared for all but those who drop it
 --    3  the connector's row             who changes connector or configurations: NO KEY UPDATE
 --    4  the lock of the queue           trigger_sync
 --    5  the configuration's row         NO KEY UPDATE for who changes it, KEY SHARE for who must not

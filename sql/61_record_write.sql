@@ -144,6 +144,27 @@ COMMENT ON FUNCTION _flohsync.records_removed(uuid, text, uuid[], boolean, bigin
   'Removes records with what depends on them, under the lock of their matching; workflows are told if they shall be, '
   'on behalf of a run or (null) of none';
 
+CREATE FUNCTION _flohsync.records_dropped(_connector uuid, _ids uuid[], _keys text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- A deletion by another connector's webhook holds all matches of its user, in this order.
+  PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
+  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
+                                        WHERE m.connector_resource_id = ANY (_ids) AND m.user_id IS NOT NULL));
+  DELETE FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids);
+  DELETE FROM flohsync.user_external_identity i WHERE i.connector_id = _connector AND i.external_id = ANY (_keys);
+  DELETE FROM _flohsync.record_change q WHERE q.resource_id = ANY (_ids);
+  DELETE FROM _flohsync.departure p WHERE p.resource_id = ANY (_ids);
+  DELETE FROM flohsync.resource_record r WHERE r.id = ANY (_ids);
+  PERFORM _flohsync.invalidate_all(_connector, NULL);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.records_dropped(uuid, uuid[], text[]) IS
+  'Removes records of a connector that is being dropped, given their ids and external ids, with what hangs on them; '
+  'nobody is told of each';
+
 CREATE FUNCTION _flohsync.record_absent(_connector uuid, _type text, _external_id text) RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp

@@ -3810,4 +3810,109 @@ END
 $$;
 -- End of runs that cost less.
 
+-- Configurations: long settings apart from what a run writes.
+ALTER TABLE flohsync.connector_sync_config SET (fillfactor = 50, toast_tuple_target = 128);
+-- A run writes the row several times.  So what it writes, and what it reads of each page, stays in
+-- the row, and settings that may be long are apart from it, where such a write leaves them.
+DO $$
+DECLARE
+  _column name;
+BEGIN
+  FOR _column IN
+    SELECT a.attname FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = 'flohsync.connector_sync_config'::regclass AND a.attnum > 0 AND a.attstorage = 'x'
+       AND a.attname NOT IN ('attribute_mappings', 'user_match_fallback_strategies', 'create_user_defaults',
+                             'hash_ignore')
+     ORDER BY a.attnum
+  LOOP
+    EXECUTE format('ALTER TABLE flohsync.connector_sync_config ALTER COLUMN %I SET STORAGE MAIN', _column);
+  END LOOP;
+END
+$$;
+
+-- Connectors that are dropped in parts.
+CREATE FUNCTION _flohsync.stop_connector(_id uuid, _connector text, _disable boolean) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _run bigint;
+BEGIN
+  -- Running workers are cancelled; then all holders of locks on the connector are waited for.
+  PERFORM _flohsync.interrupt_run(r.connector_id, r.resource_type)
+     FROM flohsync.sync_run r WHERE r.connector_id = _id AND r.status = 'running';
+  PERFORM _flohsync.lock('connector', _id::text, false);
+  PERFORM FROM flohsync.connector_definition d WHERE d.id = _id;
+  IF NOT FOUND THEN
+    PERFORM _flohsync.connector_id(_connector);
+  END IF;
+  IF _disable THEN
+    UPDATE flohsync.connector_definition d SET enabled = false, updated_at = now() WHERE d.id = _id AND d.enabled;
+  END IF;
+  FOR _run IN SELECT r.id FROM flohsync.sync_run r
+               WHERE r.connector_id = _id AND r.status IN ('queued', 'running') LOOP
+    PERFORM flohsync.cancel_sync(_run);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.stop_connector(uuid, text, boolean) IS
+  'Locks a connector until the end of the transaction, so that nobody else writes anything of it, and cancels its '
+  'runs; disables it if asked to; 42704 when it has been dropped meanwhile';
+
+CREATE FUNCTION _flohsync.remove_connector(_id uuid) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- A deletion by another connector's webhook holds all matches of its user, in this order.
+  PERFORM FROM flohsync.connector_sync_match m
+    WHERE m.connector_id = _id AND EXISTS (SELECT FROM flohsync.connector_sync_match o WHERE o.user_id = m.user_id
+                                           AND o.connector_id <> _id)
+    ORDER BY m.id FOR UPDATE;
+  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
+                                        WHERE m.connector_id = _id AND m.user_id IS NOT NULL));
+  -- Its row comes last: a holder of a match of a user that is also matched here may be waiting to record a change here.
+  DELETE FROM flohsync.connector_definition d WHERE d.id = _id;
+END
+$$;
+COMMENT ON FUNCTION _flohsync.remove_connector(uuid) IS
+  'Removes a connector that is stopped, with all that is left of it';
+
+CREATE OR REPLACE FUNCTION flohsync.drop_connector(connector text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  _id uuid := _flohsync.connector_id(connector);
+BEGIN
+  PERFORM _flohsync.stop_connector(_id, connector, false);
+  PERFORM _flohsync.remove_connector(_id);
+END
+$$;
+COMMENT ON FUNCTION flohsync.drop_connector(text) IS
+  'Removes a connector with its configurations, records, matches and history, in one transaction';
+CREATE FUNCTION _flohsync.records_dropped(_connector uuid, _ids uuid[], _keys text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- A deletion by another connector's webhook holds all matches of its user, in this order.
+  PERFORM FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids) ORDER BY m.id FOR UPDATE;
+  PERFORM _flohsync.requeue_stale(ARRAY(SELECT DISTINCT m.user_id FROM flohsync.connector_sync_match m
+                                        WHERE m.connector_resource_id = ANY (_ids) AND m.user_id IS NOT NULL));
+  DELETE FROM flohsync.connector_sync_match m WHERE m.connector_resource_id = ANY (_ids);
+  DELETE FROM flohsync.user_external_identity i WHERE i.connector_id = _connector AND i.external_id = ANY (_keys);
+  DELETE FROM _flohsync.record_change q WHERE q.resource_id = ANY (_ids);
+  DELETE FROM _flohsync.departure p WHERE p.resource_id = ANY (_ids);
+  DELETE FROM flohsync.resource_record r WHERE r.id = ANY (_ids);
+  PERFORM _flohsync.invalidate_all(_connector, NULL);
+END
+$$;
+COMMENT ON FUNCTION _flohsync.records_dropped(uuid, uuid[], text[]) IS
+  'Removes records of a connector that is being dropped, given their ids and external ids, with what hangs on them; '
+  'nobody is told of each';
+
+-- New in 0.3 like those above, which applies to it as well.
+--:include 76_drop.sql
+
 --:include upgrade/end.sql

@@ -49,7 +49,7 @@ my %managing = (
 	'bulk_resolve_matches' => "select flohsync.bulk_resolve_matches('c', array['$match'::uuid], 'skip')", 'claim_workflow_jobs' => 'select * from flohsync.claim_workflow_jobs(1)',
 	'handle_webhook' => "select flohsync.handle_webhook('c', '{\"action\": \"updated\", \"resourceId\": \"x\", \"resourceType\": \"user\", \"data\": {\"displayName\": \"X\"}}')",
 	'cache_invalidate' => "select flohsync.cache_invalidate('c', 'user', 'x')", 'cache_clear' => "select flohsync.cache_clear('c')",
-	'sync' => "call flohsync.sync('c', 'user')", 'enable_search' => 'select flohsync.enable_search()',
+	'sync' => "call flohsync.sync('c', 'user')", 'drop_connector_in_parts' => "call flohsync.drop_connector_in_parts('mine', 10)", 'enable_search' => 'select flohsync.enable_search()',
 );
 for my $what (sort keys %reading)
 {

@@ -347,12 +347,16 @@ good('_flohsync.hold_matchings', "(SELECT id FROM flohsync.connector_definition 
 good('flohsync._profile_update', "ARRAY['$id{user}[0]', '$id{user}[9]']::uuid[]", "ARRAY_FILL(" . jsonb_of({ title => { mode => 'overwrite_always', value => 'x' }, startDate => { mode => 'overwrite_if_empty', value => '2026-01-01' }, own => { mode => 'overwrite_always', value => { a => 1 } } }) . ', ARRAY[2])', "'connector'::text");
 
 # A procedure that commits is called outside of a transaction, too.
+my %calls_of = (
+	'flohsync.sync' => [ [ "'c'", "'group'", 'NULL' ], [ "'r'", "'user'", "'{}'" ], [ "'none'", "'user'", 'NULL' ], [ 'NULL', 'NULL', 'NULL' ], [ "'c'", "repeat('x', 1048576)", 'NULL' ], [ "''", "''", "'[]'" ] ],
+	'flohsync.drop_connector_in_parts' => [ [ "'none'", '10' ], ['NULL'], [ 'NULL', 'NULL' ], [ "'c'", '0' ], [ "'c'", '-2147483648' ], [ "repeat('x', 1048576)", '1' ], ["''"] ],
+);
 for my $fn (grep { $_->{kind} eq 'p' } @functions)
 {
 	for my $role (qw(manager reader))
 	{
 		push @shots, { name => "$fn->{signature} as $role, for itself", kind => $fn->{signature}, fn => $fn, role => $role, alone => 1, lines => [ "SET ROLE $role", "CALL $fn->{name}(" . join(', ', @$_) . ')' ] }
-		  for [ "'c'", "'group'", 'NULL' ], [ "'r'", "'user'", "'{}'" ], [ "'none'", "'user'", 'NULL' ], [ 'NULL', 'NULL', 'NULL' ], [ "'c'", "repeat('x', 1048576)", 'NULL' ], [ "''", "''", "'[]'" ];
+		  for @{ $calls_of{ $fn->{name} } // die "no calls of $fn->{name}" };
 	}
 }
 # A trigger function finds itself on a table that is none of ours.
