@@ -90,6 +90,7 @@ my %by_itself = (
 	'a held run' => [ "UPDATE flohsync.sync_run SET status = 'held' WHERE id = (SELECT min(id) FROM flohsync.sync_run)", 'f' ],
 	'a change that waits' => [ "INSERT INTO _flohsync.record_change (resource_id, connector_id, resource_type, change) SELECT r.id, r.connector_id, r.resource_type, 'recheck' FROM flohsync.resource_record r LIMIT 1", 'f' ],
 	'a change of a page' => [ "UPDATE flohsync.sync_run_page SET changed = '{}' WHERE run_id = (SELECT min(id) FROM flohsync.sync_run) AND page = 1", 'f' ],
+	'a change of a page of others' => [ "INSERT INTO flohsync.sync_run (connector_id, resource_type, trigger, status) SELECT x.connector_id, 'other', 'api', 'error' FROM ($of) x; INSERT INTO flohsync.sync_run_page SELECT (jsonb_populate_record(p, jsonb_build_object('run_id', (SELECT max(id) FROM flohsync.sync_run), 'changed', '{}'::uuid[]))).* FROM flohsync.sync_run_page p LIMIT 1", 't' ],
 	'a setback' => [ "INSERT INTO _flohsync.setback (config_id, stage, resource_id, tried_at) SELECT c.id, 'map', r.id, now() FROM flohsync.connector_sync_config c, flohsync.resource_record r LIMIT 1", 'f' ],
 	'an old stale record' => [ "UPDATE flohsync.resource_record SET stale_since = now() - interval '10 years' WHERE external_id = 'user-0000001'; DELETE FROM _flohsync.dirty_record", 'f' ],
 	'a new stale record' => [ "UPDATE flohsync.resource_record SET stale_since = now() WHERE external_id = 'user-0000001'; DELETE FROM _flohsync.dirty_record", 't' ],
@@ -251,6 +252,18 @@ settled($c, '1 2', 'a stray record');
 alike("SELECT staled || ' ' || removed FROM flohsync.sync_run WHERE id = " . last_id($c), '1 1', 'a stray record: stale and gone');
 $_->invariants for $f, $p;
 
+# A page without a record that was on it: nothing is written with it, and the others are as before.
+$f->fresh(user => 95);
+for my $db ($f, $p)
+{
+	$db->rest('shorter', 'link');
+	$db->sync_ok('shorter', 'user') for 1 .. 2;
+}
+$f->up('delete', ids => 'user-0000095');
+settled('shorter', '1 2 3 4', 'a shorter page: only the others');
+alike('SELECT staled FROM flohsync.sync_run WHERE id = ' . last_id('shorter'), 1, 'a shorter page: what is gone is stale');
+settled('shorter', '1 2 3 4 5', 'a shorter page: once');
+
 #
 # A pass that is cut short
 #
@@ -297,10 +310,10 @@ sub stray { my ($name, $n) = @_; return $f->sql("SELECT count(flohsync.upsert_re
 sub setting { $f->sql("ALTER DATABASE postgres $_[0]") }
 
 my %before_it_goes_on = (
-	nothing => sub { },
-	'fingerprints off' => sub { setting('SET flohsync.page_fingerprints = off') },
-	'another configuration' => sub { $f->configure($_[0], 'user', hashIgnore => ['nothing']) },
-	'other filters' => sub { $f->configure($_[0], 'user', filterRules => { emailDomains => [ qw(acme.com example.org corp.example) ] }) },
+	nothing => sub { '1= 2= 3= 4= 5=' },
+	'fingerprints off' => sub { setting('SET flohsync.page_fingerprints = off'); '1= 2= 3= 4 5' },
+	'another configuration' => sub { $f->configure($_[0], 'user', hashIgnore => ['nothing']); '1 2 3 4 5' },
+	'other filters' => sub { $f->configure($_[0], 'user', filterRules => { emailDomains => [ qw(acme.com example.org corp.example) ] }); '1 2 3 4 5' },
 );
 for my $what (sort keys %before_it_goes_on)
 {
@@ -308,9 +321,10 @@ for my $what (sort keys %before_it_goes_on)
 	stray($c, 1);
 	my $run = under_way($c, 4);
 	is(ledger($run), '1= 2= 3=', "crash, $what: what the pages have seen is not in the ledger");
-	$before_it_goes_on{$what}->($c);
+	my $pages = $before_it_goes_on{$what}->($c);
 	ok($f->crash($f->worker_pid), "crash, $what: the server is up again");
 	goes_on($run, $c, "crash, $what");
+	is(ledger($run), $pages, "crash, $what: it goes on, or begins again");
 	setting('RESET flohsync.page_fingerprints');
 }
 
@@ -484,6 +498,18 @@ $f->wait_run($run);
 like(asked(), qr/^\?1:304 \?2:304 (?:\?3:200 )?2:200 \??3:200 \?4:304 \?5:304$/, 'dirty: the page is asked for again, and the one behind it');
 is(pages($c), '1: 20 0 20, 2: 20 1 19, 3: 20 1 19, 4: 20 0 20, 5: 20 0 20', 'dirty: each page is what was sent');
 $f->matches_upstream($c, 'user', 'dirty: and has everything');
+
+# And the answer is then another one, of another size: the one behind it was not asked for again by that.
+$c = conditional();
+$f->fault('hang', page => 2);
+$run = $f->sql("SELECT flohsync.trigger_sync('$c', 'user')");
+$f->await(hanging => 1);
+$f->up('set', id => 'user-0000030', body => '{"externalId":"user-0000030","displayName":"much shorter"}');
+$f->sql(webhook($c, 'user-0000025', 'meanwhile'));
+$f->up('release');
+$f->wait_run($run);
+is(pages($c), '1: 20 0 20, 2: 20 2 18, 3: 20 0 20, 4: 20 0 20, 5: 20 0 20', 'dirty and changed: each page is what was sent') or diag(asked());
+$f->matches_upstream($c, 'user', 'dirty and changed: and has everything');
 
 # What the way does to a request that is early
 my %ways = (
