@@ -119,8 +119,13 @@ COMMENT ON COLUMN _flohsync.dirty_record.xid IS 'Transaction that wrote them';
 CREATE FUNCTION _flohsync.page_prints_removed() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $$
 BEGIN
+  -- A run that goes on, or is over by this, has not written what it has seen (64_ledger).
+  UPDATE flohsync.sync_run_page p SET seen = f.seen
+    FROM flohsync.sync_run r, _flohsync.page_print f
+   WHERE r.status = 'running' AND p.run_id = r.id AND p.seen IS NULL AND f.id = p.print AND f.config_id = OLD.config_id;
   DELETE FROM _flohsync.page_print p WHERE p.config_id = OLD.config_id;
   DELETE FROM _flohsync.page_list l WHERE l.config_id = OLD.config_id;
   RETURN NULL;

@@ -86,7 +86,8 @@ BEGIN
                  WHERE r.connector_id = c.connector_id AND r.resource_type = c.resource_type AND r.status = 'held')
      OR EXISTS (SELECT FROM _flohsync.record_change q
                  WHERE q.connector_id = c.connector_id AND q.resource_type = c.resource_type)
-     OR EXISTS (SELECT FROM flohsync.sync_run_page p WHERE p.changed IS NOT NULL)
+     OR (EXISTS (SELECT FROM flohsync.sync_run_page p WHERE p.changed IS NOT NULL)
+         AND _flohsync.runs_with_changes(c.connector_id, c.resource_type) <> '{}')
      OR EXISTS (SELECT FROM _flohsync.setback b WHERE b.config_id = c.id)
      OR EXISTS (SELECT FROM flohsync.resource_record x
                  WHERE x.connector_id = c.connector_id AND x.resource_type = c.resource_type

@@ -408,7 +408,9 @@ http_start(HttpClient *client, const HttpRequest *request)
 
 	http_check_request(request);
 	http_drop_request(client);
-	client->current = 1 - client->current;
+	/* What the caller may still read is the answer that was waited for last. */
+	if (client->waited_for)
+		client->current = 1 - client->current;
 	b = &client->buffers[client->current];
 	http_trim_buffer(client, b);
 	client->is_secret |= request->is_secret;
@@ -419,6 +421,8 @@ http_start(HttpClient *client, const HttpRequest *request)
 	b->len = 0;
 	if (request->ahead)
 		http_ahead_begin(client->group, b);
+	else
+		http_ahead_end(client->group, b);
 	client->max_bytes = (size_t) flohsync_http_max_response_size * 1024;
 	if (request->max_bytes > 0)
 		client->max_bytes = Min(client->max_bytes, request->max_bytes);
