@@ -35,13 +35,16 @@
 
 #include "base/compat.h"
 
+#include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_proc.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "base/flohsync.h"
 #include "base/guc.h"
@@ -58,6 +61,20 @@
 /* Caller of the public function in progress, and the role as which that may ask. */
 static Oid run_as_called_by = InvalidOid;
 static Oid run_as_called_as = InvalidOid;
+
+/* run_as_function_owner is the owner of a function or procedure. */
+Oid
+run_as_function_owner(Oid function)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid		  owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
 
 /*
  * run_as_worker_role is the role of flohsync.worker_role; an error when there is none, or it

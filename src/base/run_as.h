@@ -17,6 +17,7 @@ typedef struct RunAs
 	Oid called_as;
 } RunAs;
 
+extern Oid	 run_as_function_owner(Oid function);
 extern Oid	 run_as_worker_role(void);
 extern Oid	 run_as_caller(void);
 extern Oid	 run_as_caller_to_note(void);

@@ -31,19 +31,6 @@
 #include "entry/cache.h"
 #include "source/one.h"
 
-static Oid
-function_owner(Oid function)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid		  owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 /* fetch_check raises unless a function is one that can fetch, and the caller may call it. */
 void
 fetch_check(Oid fetcher)
@@ -80,7 +67,7 @@ static Jsonb *
 fetch_by_function(const CacheKey *key, Oid fetcher)
 {
 	Oid	  caller = run_as_caller();
-	Oid	  code_owner = function_owner(fetcher);
+	Oid	  code_owner = run_as_function_owner(fetcher);
 	Oid	  role = superuser_arg(caller) && superuser_arg(code_owner) ? caller :
 																	  run_as_role(caller, code_owner);
 	Datum args[3] = {UUIDPGetDatum(&key->connector), key->type, key->external_id};

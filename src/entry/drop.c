@@ -6,31 +6,15 @@
 
 #include "base/compat.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "base/db.h"
 #include "base/run_as.h"
-
-static Oid
-drop_owner(Oid procedure)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(procedure));
-	Oid		  owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", procedure);
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
 
 /*
  * flohsync_drop_connector_in_parts is CALL drop_connector_in_parts: each part is a
@@ -73,7 +57,7 @@ flohsync_drop_connector_in_parts(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		run_as_begin_inner(&saved, RUN_AS_OWNER, drop_owner(fcinfo->flinfo->fn_oid));
+		run_as_begin_inner(&saved, RUN_AS_OWNER, run_as_function_owner(fcinfo->flinfo->fn_oid));
 		db_execute(&part, v, nulls);
 		run_as_end_inner(&saved, RUN_AS_OWNER);
 		state = db_value(0, 1, &done);
